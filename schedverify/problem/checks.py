@@ -1,0 +1,102 @@
+"""What must hold between the keys of a problem: no cycle, sums within bounds, one micro-batch fits."""
+
+from __future__ import annotations
+
+from schedverify.problem.numbers import LARGEST
+from schedverify.problem.reader import Reader
+from schedverify.problem.value import Problem
+
+
+def check(problem: Problem, reader: Reader) -> None:
+    """Add a fault for everything in the problem that contradicts itself."""
+    order = topological(problem)
+    if len(order) < problem.total_stages:
+        left = sorted(set(range(problem.stages)) - set(order))
+        reader.fault("edges", f"the stage graph has a cycle among the stages {left[:10]}", "it must be a DAG")
+        return
+    _slices(problem, reader)
+    _memory(problem, reader)
+    _sums(problem, reader)
+    _capacity(problem, reader, order)
+    edges = set(problem.edges)
+    for i, boundary in enumerate(problem.boundaries):
+        if (boundary.source, boundary.target) not in edges:
+            reader.fault(f"boundary[{i}]", f"stage {boundary.source} does not feed stage {boundary.target}")
+
+
+def topological(problem: Problem) -> list[int]:
+    """Return the stages of all copies, each after those that feed it; stages on or behind a cycle are left out."""
+    missing = [len(before) for before in problem.predecessors]
+    order = [stage for stage, count in enumerate(missing) if not count]
+    for stage in order:
+        for after in problem.successors[stage]:
+            missing[after] -= 1
+            if not missing[after]:
+                order.append(after)
+    return order
+
+
+def _slices(problem: Problem, reader: Reader) -> None:
+    if problem.microbatches % problem.slices:
+        hint = "microbatches counts parts: a multiple of slices"
+        reader.fault("slices", f"{problem.microbatches} micro-batches are no multiple of {problem.slices}", hint)
+    elif problem.slices > 1 and problem.replicas > 1:
+        for first in range(0, problem.microbatches, problem.slices):
+            if len(set(problem.replica_of[first : first + problem.slices])) > 1:
+                reader.fault("replica_of", f"the parts of sequence {first // problem.slices} go through different copies")
+
+
+def _memory(problem: Problem, reader: Reader) -> None:
+    for stage, (stash, held) in enumerate(zip(problem.weight_stash, problem.activation, strict=True)):
+        if stash > held:
+            reader.fault("memory.weight_stash", f"{stash} on stage {stage} is more than its activation, {held}",
+                         "it is a part of the activation")  # fmt: skip
+            break
+
+
+def _sums(problem: Problem, reader: Reader) -> None:
+    """Refuse what could pass 2^62 in any sum that a timeline or a memory profile can make."""
+    parts = zip(problem.backward_input, problem.backward_weight, strict=True)
+    ticks = sum(problem.forward) * 2 + sum(problem.backward) + sum(map(sum, parts))
+    ticks += sum(cost for _, _, cost in problem.overlapped)
+    for source, targets in enumerate(problem.successors):
+        ticks += sum(problem.forward_lag(source, t) + problem.backward_lag(t, source) for t in targets)
+    if ticks * problem.microbatches > LARGEST:
+        reader.fault("costs", "durations and transfers add up to more than 2^62 ticks", "use a coarser tick")
+    held = sum(problem.activation) + sum(problem.boundary) + sum(problem.boundary_bytes)
+    if held * problem.microbatches + max(problem.static) > LARGEST:
+        reader.fault("memory", "activations and messages add up to more than 2^62 bytes", "use a coarser unit")
+
+
+def _capacity(problem: Problem, reader: Reader, order: list[int]) -> None:
+    """Refuse a capacity below what one micro-batch needs at the deepest point of its way."""
+    if problem.capacity is None:
+        return
+    for rank, stages in enumerate(problem.stages_of):
+        need = problem.static[rank] + max((_need(problem, rank, stage) for stage in stages), default=0)
+        if problem.capacity[rank] < need:
+            reader.fault(f"memory.capacity[{rank}]", f"{problem.capacity[rank]} on rank {rank} is below what one "
+                         f"micro-batch needs, {need}", f"{need} or more")  # fmt: skip
+
+
+def _need(problem: Problem, rank: int, stage: int) -> int:
+    """Bytes on a rank while one micro-batch runs its backward (inference: its forward) on a stage."""
+    peak = max(problem.activation[stage], problem.boundary[stage] if problem.recompute[stage] else 0)
+    if problem.form == "inference":
+        return peak
+    return peak + sum(_kept(problem, other) for other in _ancestors(problem, stage) if rank in problem.placement[other])
+
+
+def _kept(problem: Problem, stage: int) -> int:
+    return problem.boundary[stage] if problem.recompute[stage] else problem.activation[stage]
+
+
+def _ancestors(problem: Problem, stage: int) -> set[int]:
+    seen: set[int] = set()
+    stack = [stage]
+    while stack:
+        for before in problem.predecessors[stack.pop()]:
+            if before not in seen:
+                seen.add(before)
+                stack.append(before)
+    return seen

@@ -1,0 +1,243 @@
+"""What is found out about a schedule: measures, timelines, violations, reports, plans. Values only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schedverify.errors import ScheduleError
+from schedverify.problem import Problem
+from schedverify.schedule import Schedule
+
+
+class Verdict(StrEnum):
+    """What can be said of a property, and of a whole report."""
+
+    HOLDS = "holds"
+    VIOLATED = "violated"
+    UNDECIDED = "undecided"
+    NOT_APPLICABLE = "not applicable"
+
+
+class Scope(StrEnum):
+    """For what a verdict is valid."""
+
+    EVERY_DURATION = "every duration"
+    THESE_COSTS = "these costs"
+    AS_READ = "as read from the file"
+
+
+class Status(StrEnum):
+    """How an optimization ended; these never fall together."""
+
+    OPTIMAL = "optimal"
+    FEASIBLE = "feasible"
+    INFEASIBLE = "infeasible"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Violation:
+    """One failure of a property: a sentence, where it happens, and a counterexample.
+
+    ``position`` counts the steps of the rank's order from 0; both it and ``rank`` are None where there is no place.
+    """
+
+    code: str
+    message: str
+    rank: int | None = None
+    position: int | None = None
+    operations: tuple[str, ...] = ()
+    counterexample: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.code} {self.message}"
+
+
+@dataclass(frozen=True)
+class PropertyResult:
+    """The verdict on one property; ``reason`` says why where it is undecided or not applicable."""
+
+    code: str
+    name: str
+    verdict: Verdict
+    scope: Scope
+    violations: tuple[Violation, ...] = ()
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Measures:
+    """The measures of a timeline (semantics, section 5). Ticks and bytes are whole, ratios exact.
+
+    Attributes
+    ----------
+    bubble_overhead
+        None where no rank works at all.
+    peak_in_flight, peak_memory, work
+        By rank; ``peak_memory`` includes the static part.
+    """
+
+    makespan: int
+    span: int
+    bubble_fraction: Fraction
+    bubble_overhead: Fraction | None
+    span_bubble: Fraction
+    work: tuple[int, ...]
+    peak_in_flight: tuple[int, ...]
+    peak_memory: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Timeline:
+    """When every step starts and ends: as early as its rank, its inputs and the links allow.
+
+    Equal where schedule and problem are, since they imply it.
+
+    Attributes
+    ----------
+    starts, ends
+        For each rank the ticks of its steps, int64, in the order of the schedule.
+    """
+
+    schedule: Schedule
+    problem: Problem
+    starts: tuple[NDArray[np.int64], ...]
+    ends: tuple[NDArray[np.int64], ...]
+    measures: Measures
+
+    @property
+    def makespan(self) -> int:
+        """Ticks until the last step ends."""
+        return self.measures.makespan
+
+    @property
+    def span(self) -> int:
+        """Ticks from the first start to the last end of the rank where they are most."""
+        return self.measures.span
+
+    @property
+    def bubble_fraction(self) -> Fraction:
+        """The idle share of all ranks over the makespan."""
+        return self.measures.bubble_fraction
+
+    @property
+    def bubble_overhead(self) -> Fraction | None:
+        """Idle time over work."""
+        return self.measures.bubble_overhead
+
+    @property
+    def span_bubble(self) -> Fraction:
+        """The idle share of the rank with the longest span over that span."""
+        return self.measures.span_bubble
+
+    @property
+    def peak_in_flight(self) -> list[int]:
+        """The most (stage, micro-batch) pairs in flight on each rank."""
+        return list(self.measures.peak_in_flight)
+
+    @property
+    def peak_memory(self) -> list[int]:
+        """The most bytes held on each rank, the static part included."""
+        return list(self.measures.peak_memory)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Timeline):
+            return NotImplemented
+        return self.schedule == other.schedule and self.problem == other.problem
+
+    def __hash__(self) -> int:
+        return hash((self.schedule, self.problem))
+
+
+@dataclass(frozen=True)
+class Report:
+    """The verdicts on a schedule, the measures that follow from it, and what must be known to read them.
+
+    ``measures`` is None where the schedule cannot run to its end as a whole.
+    """
+
+    properties: tuple[PropertyResult, ...]
+    measures: Measures | None = None
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def verdict(self) -> Verdict:
+        """Violated if any property is, else undecided if any is, else holds."""
+        found = {result.verdict for result in self.properties}
+        return next((v for v in (Verdict.VIOLATED, Verdict.UNDECIDED) if v in found), Verdict.HOLDS)
+
+    @property
+    def ok(self) -> bool:
+        """Whether the whole holds."""
+        return self.verdict is Verdict.HOLDS
+
+    @property
+    def violations(self) -> tuple[Violation, ...]:
+        """Every violation of every property, in the order of the codes."""
+        return tuple(violation for result in self.properties for violation in result.violations)
+
+    def raise_for_violations(self) -> None:
+        """Raise a ScheduleError that tells every violation, where there is one."""
+        if self.violations:
+            raise ScheduleError("\n".join(map(str, self.violations)))
+
+    def __getitem__(self, code: str) -> PropertyResult:
+        for result in self.properties:
+            if result.code == code:
+                return result
+        raise KeyError(code)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an optimization found: a schedule with its value, the proved bound, and what was verified of both.
+
+    Attributes
+    ----------
+    schedule
+        None where the status is infeasible or unknown.
+    starts
+        For each rank the start of every step, in ticks.
+    value, bound
+        The objective's value (None without a schedule) and what no schedule can go below (None where nothing is
+        known).
+    certificate
+        Evidence for ``bound`` that needs no solver: a mapping of plain values, or None.
+    verdicts
+        Code and verdict of every property that was checked.
+    partition
+        The layers of each stage, or None.
+    reason
+        Why there is no schedule, or what is open.
+    seconds
+        How long the optimization took; not saved.
+    """
+
+    problem: Problem
+    status: Status
+    objective: str
+    schedule: Schedule | None = None
+    starts: tuple[tuple[int, ...], ...] = ()
+    measures: Measures | None = None
+    value: int | None = None
+    bound: int | None = None
+    certificate: Mapping[str, Any] | None = field(default=None, hash=False)
+    verdicts: tuple[tuple[str, Verdict], ...] = ()
+    seed: int = 0
+    partition: tuple[tuple[str, ...], ...] | None = None
+    reason: str = ""
+    seconds: float = field(default=0.0, compare=False)
+
+    @property
+    def gap(self) -> Fraction | None:
+        """``(value - bound) / bound``; None where either is unknown or the bound is 0."""
+        if self.value is None or not self.bound:
+            return None
+        return Fraction(self.value - self.bound, self.bound)

@@ -1,0 +1,182 @@
+"""The value in the middle: for every rank, the order of its steps. No times, no costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schedverify.errors import Fault, InputError
+from schedverify.op import JOIN_SHIFT, KIND_MASK, KIND_SHIFT, Join, Kind, Op, Step, pack_step, unpack
+
+Words = NDArray[np.int64]
+"""The packed operations of one rank, in order; see :mod:`schedverify.op`."""
+
+MAX_RANKS: Final = 65_535
+_MAX_FAULTS: Final = 20
+
+
+class Schedule:
+    """For every rank, the order of its steps.
+
+    Two schedules are equal where their orders are; ``str`` gives the text form, which parses back to an equal one.
+
+    Parameters
+    ----------
+    rows
+        For each rank its packed operations in order. They are copied and frozen.
+
+    Raises
+    ------
+    InputError
+        If there is no rank, or a word is no operation.
+
+    Examples
+    --------
+    >>> schedule = Schedule.parse("0F0 0F1 0B0 0B1\\n1F0 1B0 1F1 1B1")
+    >>> schedule.ranks, len(schedule)
+    (2, 8)
+    >>> str(next(schedule.steps(1)))
+    '1F0'
+    """
+
+    __slots__ = ("_hash", "rows")
+
+    rows: tuple[Words, ...]
+
+    def __init__(self, rows: Iterable[Iterable[int] | Words]) -> None:
+        frozen = tuple(_frozen(row) for row in rows)
+        if not 0 < len(frozen) <= MAX_RANKS:
+            raise InputError(f"a schedule has 1 to {MAX_RANKS} ranks, not {len(frozen)}")
+        object.__setattr__(self, "rows", frozen)
+        object.__setattr__(self, "_hash", None)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"a Schedule cannot be changed ({name})")
+
+    @classmethod
+    def of(cls, rows: Iterable[Iterable[str | Op | Step]]) -> Schedule:
+        """Make a schedule from rows of operations and steps, as text or as values."""
+        return cls([word for step in row for word in _words(step)] for row in rows)
+
+    @classmethod
+    def parse(cls, text: str) -> Schedule:
+        """Read the text form: a line a rank, steps parted by blanks, ``-`` for an empty rank, ``#`` comments.
+
+        Raises
+        ------
+        InputError
+            With the line and the step of every fault (the first 20).
+        """
+        rows: list[list[int]] = []
+        faults: list[Fault] = []
+        for number, line in enumerate(text.splitlines(), 1):
+            words = line.partition("#")[0].split()
+            if words:
+                rows.append(parse_row(words if words != ["-"] else [], f"line {number}, step", faults))
+        if not rows and not faults:
+            faults.append(Fault("", "no rank in it", "one line a rank, such as 0F0 0F1 0B0 0B1"))
+        if faults:
+            raise InputError(faults)
+        return cls(rows)
+
+    @property
+    def ranks(self) -> int:
+        """How many ranks there are."""
+        return len(self.rows)
+
+    @property
+    def lowered(self) -> bool:
+        """Whether communication stands in the orders."""
+        return any(bool((kinds(row) > int(Kind.W)).any()) for row in self.rows)
+
+    def steps(self, rank: int) -> Iterator[Step]:
+        """Walk the steps of one rank, in order."""
+        pending: list[int] = []
+        for word in self.rows[rank].tolist():
+            if pending and not word >> JOIN_SHIFT:
+                yield _step(pending)
+                pending = []
+            pending.append(word)
+        if pending:
+            yield _step(pending)
+
+    def strings(self) -> list[list[str]]:
+        """Return the rows as lists of step texts, the form that plans hold."""
+        return [[str(step) for step in self.steps(rank)] for rank in range(self.ranks)]
+
+    def __len__(self) -> int:
+        """Return the number of operations on all ranks."""
+        return sum(map(len, self.rows))
+
+    def __str__(self) -> str:
+        return "\n".join(" ".join(row) or "-" for row in self.strings())
+
+    def __repr__(self) -> str:
+        return f"<Schedule of {self.ranks} ranks, {len(self)} operations>"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Schedule):
+            return NotImplemented
+        return len(self.rows) == len(other.rows) and all(map(np.array_equal, self.rows, other.rows))
+
+    def __hash__(self) -> int:
+        if self._hash is None:
+            object.__setattr__(self, "_hash", hash(tuple(row.tobytes() for row in self.rows)))
+        return int(self._hash)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Schedule, (self.rows,)
+
+
+def parse_row(words: Sequence[str], place: str, faults: list[Fault]) -> list[int]:
+    """Read the steps of one rank into packed words; faults are added with their place (``place`` and the count)."""
+    row: list[int] = []
+    for column, word in enumerate(words, 1):
+        try:
+            row += pack_step(word)
+        except InputError as error:
+            if len(faults) < _MAX_FAULTS:
+                faults += [fault._replace(key=f"{place} {column}") for fault in error.faults]
+    return row
+
+
+def kinds(row: Words) -> NDArray[np.int64]:
+    """Return the kind of each operation of a row."""
+    return row >> KIND_SHIFT & KIND_MASK
+
+
+def positions(row: Words) -> NDArray[np.int64]:
+    """Return for each operation of a row the position of its step."""
+    return np.cumsum(row >> JOIN_SHIFT == 0, dtype=np.int64) - 1
+
+
+def _step(words: list[int]) -> Step:
+    join = Join(words[1] >> JOIN_SHIFT) if len(words) > 1 else Join.BEGIN
+    return Step(tuple(map(unpack, words)), join)
+
+
+def _words(step: str | Op | Step) -> list[int]:
+    if isinstance(step, str):
+        return pack_step(step)
+    if isinstance(step, Op):
+        return [step.pack()]
+    return [op.pack(step.join if i else Join.BEGIN) for i, op in enumerate(step.ops)]
+
+
+def _frozen(row: Iterable[int] | Words) -> Words:
+    words = np.array(row if isinstance(row, np.ndarray) else list(row), dtype=np.int64)
+    if words.ndim != 1 or (len(words) and not _well_formed(words)):
+        raise InputError("a row holds packed operations; make it with Schedule.of or Schedule.parse")
+    words.flags.writeable = False
+    return words
+
+
+def _well_formed(words: Words) -> bool:
+    join = words >> JOIN_SHIFT
+    mixed = (join[1:] != 0) & (join[:-1] != 0) & (join[1:] != join[:-1])
+    return bool(
+        (words >= 0).all() and (kinds(words) <= int(Kind.REDUCE_GRAD)).all() and join[0] == 0 and not mixed.any()
+    )
