@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
+from collections import deque
 
 import numpy as np
 from numpy.typing import NDArray
 
+from schedverify.durations import op_duration, step_duration
 from schedverify.errors import ScheduleError
-from schedverify.memory import peak_in_flight, peak_memory
-from schedverify.op import INDEX_MASK, KIND_MASK, KIND_SHIFT, MICROBATCH_MASK, STAGE_SHIFT, Kind, Op, unpack
+from schedverify.measures import measure
+from schedverify.meetings import Meeting, meetings_of
+from schedverify.op import INDEX_MASK, JOIN_SHIFT, MICROBATCH_MASK, STAGE_SHIFT, Kind
 from schedverify.problem import Problem
-from schedverify.result import Measures, Timeline
-from schedverify.schedule import Schedule, kinds, positions
+from schedverify.result import Timeline
+from schedverify.runnable import check_runnable
+from schedverify.schedule import Schedule, Words, kinds
 
-_F, _B, _I, _W = map(int, (Kind.F, Kind.B, Kind.I, Kind.W))
-_PENDING = -1
-_ABSENT = -2
+Ticks = NDArray[np.int64]
+
+_F, _W = int(Kind.F), int(Kind.W)
+_PENDING = 1 << 70
+_ABSENT = -_PENDING
 
 
 def simulate(schedule: Schedule, problem: Problem, *, excerpt: bool = False) -> Timeline:
@@ -35,108 +40,172 @@ def simulate(schedule: Schedule, problem: Problem, *, excerpt: bool = False) -> 
     """
     check_runnable(schedule, problem, excerpt)
     starts, ends = _Sweep(schedule, problem).run()
-    return Timeline(schedule, problem, starts, ends, _measures(schedule, problem, starts, ends, excerpt))
-
-
-def duration(problem: Problem, ops: tuple[Op, ...]) -> int:
-    """Return the ticks of a step: its operation's cost, or what the overlapped pair costs."""
-    total = sum(op_duration(problem, int(op.kind), op.stage) for op in ops)
-    if len(ops) == 1 or not problem.overlapped:
-        return total
-    pair = [op.stage for op in sorted(ops)]
-    return problem.overlap_costs.get((pair[0], pair[1]), total)
-
-
-def op_duration(problem: Problem, kind: int, stage: int) -> int:
-    """Return the ticks of one operation; the backward of a recomputing stage pays its forward again."""
-    if kind == _F:
-        return problem.forward[stage]
-    if kind == _W:
-        return problem.backward_weight[stage]
-    cost = problem.backward[stage] if kind == _B else problem.backward_input[stage]
-    return cost + problem.forward[stage] if problem.recompute[stage] else cost
-
-
-def check_runnable(schedule: Schedule, problem: Problem, excerpt: bool) -> None:
-    """Raise a ScheduleError unless the schedule has the problem's operations, each once, on its stage's ranks."""
-    if schedule.ranks != problem.ranks:
-        raise ScheduleError(f"the schedule has {schedule.ranks} ranks, the problem {problem.ranks}")
-    seen: dict[int, NDArray[np.int64]] = {}
-    for rank, row in enumerate(schedule.rows):
-        strangers = _strangers(row, problem, rank)
-        if strangers.any():
-            op = unpack(int(row[int(strangers.argmax())]))
-            raise ScheduleError(f"{op} on rank {rank} is no operation of this problem's there; verify says more")
-        for stage in problem.stages_of[rank]:
-            seen[stage] = _counted(row, stage, problem, rank)
-    if not excerpt:
-        for stage, counts in seen.items():
-            passing = np.fromiter(problem.replica_of, dtype=np.int64) == problem.copy_of(stage)
-            if (lacking := passing & (counts == 0)).any():
-                text = f"stage {stage} lacks operations of micro-batch {int(lacking.argmax())}"
-                raise ScheduleError(f"{text}; verify says more")
-
-
-def _strangers(row: NDArray[np.int64], problem: Problem, rank: int) -> NDArray[np.bool_]:
-    """Mark the operations of a row that cannot stand there."""
-    kind, stage, microbatch = kinds(row), row >> STAGE_SHIFT & INDEX_MASK, row & MICROBATCH_MASK
-    known = np.zeros(32, dtype=bool)
-    known[[int(Kind[letter]) for letter in problem.kinds]] = True
-    here = np.zeros(INDEX_MASK + 1, dtype=bool)
-    here[list(problem.stages_of[rank])] = True
-    bad = ~known[kind] | ~here[stage] | (microbatch >= problem.microbatches)
-    if problem.replicas > 1 and not bad.any():
-        bad |= np.array(problem.replica_of)[microbatch] != stage // problem.stages
-    return bad
-
-
-def _counted(row: NDArray[np.int64], stage: int, problem: Problem, rank: int) -> NDArray[np.int64]:
-    """Return by micro-batch whether all that a stage needs stands in a row; raise for what stands twice."""
-    mine = row[row >> STAGE_SHIFT & INDEX_MASK == stage]
-    counts = np.zeros((4, problem.microbatches), dtype=np.int64)
-    np.add.at(counts, (kinds(mine), mine & MICROBATCH_MASK), 1)
-    forward, fused, inputs, weights = counts
-    twice = (counts > 1).any(axis=0) | (fused + np.maximum(inputs, weights) > 1)
-    if twice.any():
-        raise ScheduleError(f"rank {rank} runs an operation of stage {stage}, micro-batch {int(twice.argmax())} twice")
-    if problem.form == "inference":
-        return forward
-    return forward & (fused | inputs & weights)
+    return Timeline(schedule, problem, starts, ends, measure(schedule, problem, starts, ends, excerpt=excerpt))
 
 
 class _Sweep:
-    """The state of one sweep: what is done, where each rank stands, who waits for what.
+    """The state of one sweep: what is made, where each rank stands, who waits for what.
 
-    ``done`` holds for every output the tick of its making: F of stage s and micro-batch m at ``s·M+m``, the gradient
-    that B or I makes at ``(S+s)·M+m``.
+    ``made`` holds for every output the tick of its making: F of stage s and micro-batch m at ``s·M+m``, the gradient
+    that B or I makes at ``(S+s)·M+m``, and last M places for W, which nobody reads. A class is an operation's kind
+    and stage (and, with slices, whether it reads the part beside it); steps that take more than one operation or rank
+    are meetings, numbered below zero.
     """
 
     def __init__(self, schedule: Schedule, problem: Problem) -> None:
         self.problem = problem
-        self.schedule = schedule
-        size = 2 * problem.total_stages * problem.microbatches
-        done = np.full(size, _ABSENT, dtype=np.int64)
+        made = np.full((2 * problem.total_stages + 1) * problem.microbatches, _ABSENT, dtype=object)
         for row in schedule.rows:
-            done[self._outputs(row[kinds(row) < _W])] = _PENDING
-        self.done: list[int] = done.tolist()
+            made[_outputs(row, problem)] = _PENDING
+        self.made: list[int] = made.tolist()
         self.waiting: dict[int, list[int]] = {}
-        self.arrived: dict[int, list[tuple[int, int]]] = {}
-        self.rows = [self._units(rank) for rank in range(schedule.ranks)]
         self.starts: list[list[int]] = [[] for _ in schedule.rows]
         self.ends: list[list[int]] = [[] for _ in schedule.rows]
-        self.inputs: list[tuple[tuple[int, int], ...]] = []
-        self.cost: list[int] = []
-        self.makes: list[int] = []
-        self._classes()
+        self.classes: list[list[int]] = []
+        self.microbatches: list[list[int]] = []
+        self._number(schedule)
 
-    def run(self) -> tuple[tuple[NDArray[np.int64], ...], tuple[NDArray[np.int64], ...]]:
+    def run(self) -> tuple[tuple[Ticks, ...], tuple[Ticks, ...]]:
         """Sweep until no rank can go on; raise where steps are left."""
-        ready = list(range(len(self.rows)))
-        while ready:
-            ready += self._advance(ready.pop())
-        for rank, (starts, steps) in enumerate(zip(self.starts, self.rows, strict=True)):
+        self._sweep()
+        for rank, (starts, steps) in enumerate(zip(self.starts, self.classes, strict=True)):
             if len(starts) < len(steps):
-                raise ScheduleError(
-                    f"rank {rank} waits for ever at position {len(starts)}; verify shows the cycle"
-                )
-        return tuple(map(_ticks, self.starts)), tuple(map(_ticks, self.ends))
+                text = f"rank {rank} waits at position {len(starts)} for ever"
+                raise ScheduleError(f"the schedule cannot run to its end: {text}; verify it to see the cycle")
+        return tuple(map(_frozen, self.starts)), tuple(map(_frozen, self.ends))
+
+    def _sweep(self) -> None:
+        """Run the steps of every rank, each until it must wait for an output, until none can go on."""
+        made, waiting, costs, outputs, inputs = self.made, self.waiting, self.costs, self.outputs, self.inputs
+        ready = deque(range(len(self.classes)))
+        while ready:
+            rank = ready.popleft()
+            classes, microbatches, starts, ends = self._row(rank)
+            now = ends[-1] if ends else 0
+            for index in range(len(starts), len(classes)):
+                kind, m = classes[index], microbatches[index]
+                if kind < 0:
+                    now = self._meet(self.meetings[-1 - kind], rank, now, ready)
+                    if now < 0:
+                        break
+                    continue
+                start = now
+                for base, lag in inputs[kind]:
+                    there = made[base + m] + lag
+                    if there > start:
+                        start = there
+                if start >= _PENDING:
+                    self._wait(rank, inputs[kind], m)
+                    break
+                now = start + costs[kind]
+                starts.append(start)
+                ends.append(now)
+                slot = outputs[kind] + m
+                made[slot] = now
+                if slot in waiting:
+                    ready += waiting.pop(slot)
+
+    def _row(self, rank: int) -> tuple[list[int], list[int], list[int], list[int]]:
+        return self.classes[rank], self.microbatches[rank], self.starts[rank], self.ends[rank]
+
+    def _wait(self, rank: int, inputs: tuple[tuple[int, int], ...], m: int) -> None:
+        """Queue a rank for the first of the inputs that is not made yet."""
+        slot = next(base + m for base, _ in inputs if self.made[base + m] >= _PENDING)
+        self.waiting.setdefault(slot, []).append(rank)
+
+    def _number(self, schedule: Schedule) -> None:
+        """Give every step its class and micro-batch, and every class its inputs, cost and output."""
+        keys = [self._keys(row) for row in schedule.rows]
+        known = np.unique(np.concatenate(keys))
+        facts = [self._facts(key) for key in known.tolist()]
+        self.inputs = [fact[0] for fact in facts]
+        self.costs = [fact[1] for fact in facts]
+        self.outputs = [fact[2] for fact in facts]
+        self.meetings, placed = meetings_of(schedule, self.problem)
+        for rank, (key, row) in enumerate(zip(keys, schedule.rows, strict=True)):
+            classes, microbatches = np.searchsorted(known, key), row & MICROBATCH_MASK
+            self._place(classes, microbatches, placed[rank], row)
+
+    def _place(self, classes: Words, microbatches: Words, placed: dict[int, int], row: Words) -> None:
+        for index, meeting in placed.items():
+            classes[index] = -1 - meeting
+        first = row >> JOIN_SHIFT == 0
+        self.classes.append(classes[first].tolist())
+        self.microbatches.append(microbatches[first].tolist())
+
+    def _keys(self, row: Words) -> Words:
+        """Return kind and stage of each operation, and in the lowest bit whether it reads the part beside it."""
+        key = (row >> STAGE_SHIFT & (1 << 37) - 1) << 1
+        if self.problem.slices == 1:
+            return key
+        part = (row & MICROBATCH_MASK) % self.problem.slices
+        last = self.problem.slices - 1
+        return key | np.where(kinds(row) == _F, part > 0, (kinds(row) < _W) & (part < last))
+
+    def _facts(self, key: int) -> tuple[tuple[tuple[int, int], ...], int, int]:
+        """Return the inputs (base of the output, lag) of a class, its cost, and the base of its output."""
+        beside, stage, kind = key & 1, key >> 1 & INDEX_MASK, key >> 33
+        problem, count = self.problem, self.problem.microbatches
+        forward, backward = stage * count, (problem.total_stages + stage) * count
+        if kind == _W:
+            return ((backward, 0),), op_duration(problem, kind, stage), 2 * problem.total_stages * count
+        if kind == _F:
+            inputs = [(before * count, problem.forward_lag(before, stage)) for before in problem.predecessors[stage]]
+            inputs += [(forward - 1, 0)] if beside else []
+            return tuple(inputs), op_duration(problem, kind, stage), forward
+        after = problem.successors[stage]
+        inputs = [((problem.total_stages + t) * count, problem.backward_lag(t, stage)) for t in after]
+        inputs += [(backward + 1, 0)] if beside else []
+        return ((forward, 0), *inputs), op_duration(problem, kind, stage), backward
+
+    def _meet(self, meeting: Meeting, rank: int, now: int, ready: deque[int]) -> int:
+        """Take part in a meeting; return when this rank is free again, or -1 where it must wait."""
+        if meeting.start is None:
+            meeting.arrived[rank] = now
+            inputs = self._inputs_ready(meeting, rank) if len(meeting.arrived) == len(meeting.steps) else None
+            if inputs is None:
+                return -1
+            meeting.start = max(inputs, *meeting.arrived.values())
+            ready += [other for other in meeting.steps if other != rank]
+            self._finish(meeting, ready)
+        end = meeting.start + step_duration(self.problem, meeting.steps[rank])
+        self.starts[rank].append(meeting.start)
+        self.ends[rank].append(end)
+        return end
+
+    def _inputs_ready(self, meeting: Meeting, rank: int) -> int | None:
+        """Return when all inputs of a meeting are there, or None, having queued the rank, where one is not made."""
+        latest = 0
+        for word in meeting.words:
+            m = word & MICROBATCH_MASK
+            inputs = self._facts(int(self._keys(np.array([word]))[0]))[0]
+            there = max((self.made[base + m] + lag for base, lag in inputs), default=0)
+            if there >= _PENDING:
+                self._wait(rank, inputs, m)
+                return None
+            latest = max(latest, there)
+        return latest
+
+    def _finish(self, meeting: Meeting, ready: deque[int]) -> None:
+        """Make the outputs of a meeting: each at the end of the longest step that holds its operation."""
+        ends: dict[int, int] = {}
+        for ops in meeting.steps.values():
+            end = (meeting.start or 0) + step_duration(self.problem, ops)
+            for slot in _outputs(np.array([op.pack() for op in ops]), self.problem).tolist():
+                ends[slot] = max(ends.get(slot, 0), end)
+        for slot, end in ends.items():
+            self.made[slot] = end
+            ready += self.waiting.pop(slot, ())
+
+
+def _outputs(row: Words, problem: Problem) -> Words:
+    """Return where in ``made`` the outputs of a row's operations stand."""
+    kind, total = kinds(row), problem.total_stages
+    base = np.where(kind == _W, 2 * total, (row >> STAGE_SHIFT & INDEX_MASK) + np.where(kind == _F, 0, total))
+    return base * problem.microbatches + (row & MICROBATCH_MASK)
+
+
+def _frozen(ticks: list[int]) -> Ticks:
+    array = np.array(ticks, dtype=np.int64)
+    array.flags.writeable = False
+    return array

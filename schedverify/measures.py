@@ -1,0 +1,90 @@
+"""The measures of a timeline (semantics, section 5): makespan, span, bubbles, peaks."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schedverify.op import INDEX_MASK, STAGE_SHIFT, Kind
+from schedverify.problem import Problem
+from schedverify.result import Measures
+from schedverify.schedule import Schedule, Words, kinds, positions
+
+Ticks = NDArray[np.int64]
+_F, _B, _I, _W = map(int, (Kind.F, Kind.B, Kind.I, Kind.W))
+
+
+def measure(
+    schedule: Schedule, problem: Problem, starts: tuple[Ticks, ...], ends: tuple[Ticks, ...], *, excerpt: bool = False
+) -> Measures:
+    """Return the measures of starts and ends (one for each step, by rank) of a complete, valid schedule."""
+    work = tuple(int((end - start).sum()) for start, end in zip(starts, ends, strict=True))
+    spans = [int(end[-1] - start[0]) if len(end) else 0 for start, end in zip(starts, ends, strict=True)]
+    makespan = max((int(end[-1]) for end in ends if len(end)), default=0)
+    longest = max(range(len(spans)), key=lambda rank: spans[rank])
+    area, total, span = problem.ranks * makespan, sum(work), spans[longest]
+    held = _held_before(schedule, problem) if excerpt else [np.empty(0, dtype=np.int64)] * schedule.ranks
+    return Measures(
+        makespan=makespan,
+        span=span,
+        bubble_fraction=1 - Fraction(total, area) if area else Fraction(0),
+        bubble_overhead=Fraction(area - total, total) if total else None,
+        span_bubble=Fraction(span - work[longest], span) if span else Fraction(0),
+        work=work,
+        peak_in_flight=tuple(_peak_in_flight(row, problem, before) for row, before in zip(schedule.rows, held, strict=True)),
+        peak_memory=tuple(
+            _peak_memory(row, problem, before) + static
+            for row, before, static in zip(schedule.rows, held, problem.static, strict=True)
+        ),
+    )
+
+
+def _peak_in_flight(row: Words, problem: Problem, before: Words) -> int:
+    """Return the most pairs that a row holds: from the step with F to the end of the step with B or I."""
+    kind = kinds(row)
+    forward = kind == _F
+    ended = forward if problem.form == "inference" else (kind == _B) | (kind == _I)
+    return len(before) + _peak(row, forward.astype(np.int64), np.zeros(len(row), dtype=np.int64), ended.astype(np.int64))
+
+
+def _peak_memory(row: Words, problem: Problem, before: Words) -> int:
+    """Return the most bytes of activations that a row holds (semantics, SV402), the static part left out."""
+    activation, stash = np.array(problem.activation), np.array(problem.weight_stash)
+    kept = np.where(problem.recompute, problem.boundary, activation)
+    kind, stage = kinds(row), row >> STAGE_SHIFT & INDEX_MASK
+    held, full, left = kept[stage], activation[stage], stash[stage]
+    taken = np.where(kind == _F, held, 0)
+    extra = np.where((kind == _B) | (kind == _I), full - held, 0)
+    freed = np.select([kind == _B, kind == _I, kind == _W], [held, held - left, left], 0)
+    if problem.form == "inference":
+        freed = taken
+    return int(kept[before >> STAGE_SHIFT & INDEX_MASK].sum()) + _peak(row, taken, extra, freed)
+
+
+def _peak(row: Words, taken: Words, extra: Words, freed: Words) -> int:
+    """Return the highest level: each step takes at its start, holds ``extra`` while it runs, frees at its end."""
+    if not len(row):
+        return 0
+    step = positions(row)
+    taken, extra, freed = (_by_step(step, part) for part in (taken, extra, freed))
+    return max(0, int((np.cumsum(taken) - np.cumsum(freed) + freed + extra).max()))
+
+
+def _by_step(step: Words, values: Words) -> Words:
+    """Add up the values of each step's operations, exactly."""
+    if step[-1] + 1 == len(step):
+        return values
+    return np.add.reduceat(values, np.searchsorted(step, np.arange(step[-1] + 1)))
+
+
+def _held_before(schedule: Schedule, problem: Problem) -> list[Words]:
+    """Return by rank the pairs (packed as F) of an excerpt that are held before it begins: B or I without an F."""
+    pair = (1 << 40) - 1
+    made = np.concatenate([row[kinds(row) == _F] & pair for row in schedule.rows])
+    held = []
+    for row in schedule.rows:
+        backward = np.unique(row[(kinds(row) == _B) | (kinds(row) == _I)] & pair)
+        held.append(backward[~np.isin(backward, made)])
+    return held
