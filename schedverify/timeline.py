@@ -77,10 +77,11 @@ class _Sweep:
     def _sweep(self) -> None:
         """Run the steps of every rank, each until it must wait for an output, until none can go on."""
         made, waiting, costs, outputs, inputs = self.made, self.waiting, self.costs, self.outputs, self.inputs
-        ready = deque(range(len(self.classes)))
+        rows = list(zip(self.classes, self.microbatches, self.starts, self.ends, strict=True))
+        ready = deque(range(len(rows)))
         while ready:
             rank = ready.popleft()
-            classes, microbatches, starts, ends = self._row(rank)
+            classes, microbatches, starts, ends = rows[rank]
             now = ends[-1] if ends else 0
             for index in range(len(starts), len(classes)):
                 kind, m = classes[index], microbatches[index]
@@ -105,13 +106,12 @@ class _Sweep:
                 if slot in waiting:
                     ready += waiting.pop(slot)
 
-    def _row(self, rank: int) -> tuple[list[int], list[int], list[int], list[int]]:
-        return self.classes[rank], self.microbatches[rank], self.starts[rank], self.ends[rank]
-
     def _wait(self, rank: int, inputs: tuple[tuple[int, int], ...], m: int) -> None:
         """Queue a rank for the first of the inputs that is not made yet."""
-        slot = next(base + m for base, _ in inputs if self.made[base + m] >= _PENDING)
-        self.waiting.setdefault(slot, []).append(rank)
+        for base, _ in inputs:
+            if self.made[base + m] == _PENDING:
+                self.waiting.setdefault(base + m, []).append(rank)
+                return
 
     def _number(self, schedule: Schedule) -> None:
         """Give every step its class and micro-batch, and every class its inputs, cost and output."""
