@@ -72,8 +72,10 @@ def _capacity(problem: Problem, reader: Reader, order: list[int]) -> None:
     """Refuse a capacity below what one micro-batch needs at the deepest point of its way."""
     if problem.capacity is None:
         return
+    used = set(problem.replica_of)
     for rank, stages in enumerate(problem.stages_of):
-        need = problem.static[rank] + max((_need(problem, rank, stage) for stage in stages), default=0)
+        passed = [stage for stage in stages if problem.copy_of(stage) in used]
+        need = problem.static[rank] + max((_need(problem, rank, stage) for stage in passed), default=0)
         if problem.capacity[rank] < need:
             reader.fault(f"memory.capacity[{rank}]", f"{problem.capacity[rank]} on rank {rank} is below what one "
                          f"micro-batch needs, {need}", f"{need} or more")  # fmt: skip
@@ -81,9 +83,9 @@ def _capacity(problem: Problem, reader: Reader, order: list[int]) -> None:
 
 def _need(problem: Problem, rank: int, stage: int) -> int:
     """Bytes on a rank while one micro-batch runs its backward (inference: its forward) on a stage."""
-    peak = max(problem.activation[stage], problem.boundary[stage] if problem.recompute[stage] else 0)
     if problem.form == "inference":
-        return peak
+        return _kept(problem, stage)
+    peak = max(problem.activation[stage], problem.boundary[stage] if problem.recompute[stage] else 0)
     return peak + sum(_kept(problem, other) for other in _ancestors(problem, stage) if rank in problem.placement[other])
 
 
