@@ -1,0 +1,62 @@
+"""Verified and optimal schedules for pipeline-parallel training.
+
+The names below are the public ones. Each is loaded when it is first used, so that ``import schedverify`` stays light.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from schedverify.drawing import draw
+    from schedverify.errors import InputError, ScheduleError, SchedverifyError, UnknownNameError, UnsupportedError
+    from schedverify.explanation import explain
+    from schedverify.formats import load, save
+    from schedverify.generators import families, generate
+    from schedverify.graph import critical_path, dependency_graph
+    from schedverify.op import Join, Kind, Op, Step
+    from schedverify.planner import optimize
+    from schedverify.problem import Boundary, Problem
+    from schedverify.result import Measures, Plan, PropertyResult, Report, Scope, Status, Timeline, Verdict, Violation
+    from schedverify.schedule import Schedule
+    from schedverify.timeline import simulate
+    from schedverify.verifier import verify
+
+__version__: Final = "0.1.0"
+
+__all__ = [
+    "Boundary", "InputError", "Join", "Kind", "Measures", "Op", "Plan", "Problem", "PropertyResult", "Report",
+    "Schedule", "ScheduleError", "SchedverifyError", "Scope", "Status", "Step", "Timeline", "UnknownNameError",
+    "UnsupportedError", "Verdict", "Violation", "critical_path", "dependency_graph", "draw", "explain", "families",
+    "generate", "load", "optimize", "save", "simulate", "verify",
+]  # fmt: skip
+
+_MODULES: Final = {
+    "drawing": "draw",
+    "errors": "InputError ScheduleError SchedverifyError UnknownNameError UnsupportedError",
+    "explanation": "explain",
+    "formats": "load save",
+    "generators": "families generate",
+    "graph": "critical_path dependency_graph",
+    "op": "Join Kind Op Step",
+    "planner": "optimize",
+    "problem": "Boundary Problem",
+    "result": "Measures Plan PropertyResult Report Scope Status Timeline Verdict Violation",
+    "schedule": "Schedule",
+    "timeline": "simulate",
+    "verifier": "verify",
+}
+_HOMES: Final = {name: module for module, names in _MODULES.items() for name in names.split()}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'schedverify' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"schedverify.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,17 @@
+"""The properties, one file a family; see ``specs/properties.md``."""
+
+from schedverify.properties import dependencies, memory, performance, structure
+from schedverify.properties.base import HEADINGS, REGISTRY, Case, NotApplicable, Property, Undecided
+
+__all__ = [
+    "HEADINGS",
+    "REGISTRY",
+    "Case",
+    "NotApplicable",
+    "Property",
+    "Undecided",
+    "dependencies",
+    "memory",
+    "performance",
+    "structure",
+]

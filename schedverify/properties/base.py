@@ -1,0 +1,90 @@
+"""What a property is: a code, a name, a scope, a text in a fixed form, and a check that yields every violation."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Final
+
+from schedverify.errors import ScheduleError
+from schedverify.instances import Instances
+from schedverify.problem import Problem
+from schedverify.result import Measures, Scope, Violation
+from schedverify.schedule import Schedule
+from schedverify.timeline import simulate
+
+
+class NotApplicable(Exception):  # noqa: N818 - a verdict, not an error
+    """Raised by a check that has nothing to judge; says why."""
+
+
+class Undecided(Exception):  # noqa: N818 - a verdict, not an error
+    """Raised by a check that cannot tell; says why."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is judged: a schedule, the problem it is for, and what is claimed of it.
+
+    ``claims`` may hold ``timeline`` (starts of every step by rank), the measures by name, ``objective``, ``value``,
+    ``bound`` and ``certificate``.
+    """
+
+    schedule: Schedule
+    problem: Problem
+    excerpt: bool = False
+    claims: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def instances(self) -> Instances:
+        """Where each operation stands."""
+        return Instances(self.schedule, self.problem)
+
+    @cached_property
+    def measures(self) -> Measures | None:
+        """The measures that follow, or None where the schedule cannot run to its end as a whole."""
+        try:
+            return simulate(self.schedule, self.problem, excerpt=self.excerpt).measures
+        except ScheduleError:
+            return None
+
+
+Check = Callable[[Case], Iterable[Violation]]
+
+
+@dataclass(frozen=True)
+class Property:
+    """One property. Its text stands in the docstring of its check, under the four headings of :data:`HEADINGS`."""
+
+    code: str
+    name: str
+    scope: Scope
+    check: Check
+
+    @property
+    def text(self) -> str:
+        """The docstring of the check, without its indentation."""
+        return inspect.cleandoc(self.check.__doc__ or "")
+
+    def section(self, heading: str) -> str:
+        """Return what stands under one of :data:`HEADINGS`, as one paragraph or block."""
+        following = "|".join(map(re.escape, HEADINGS))
+        match = re.search(rf"^{heading}\n\n(.*?)(?=\n\n(?:{following})\n|\Z)", self.text, re.DOTALL | re.MULTILINE)
+        return match[1].strip() if match else ""
+
+
+HEADINGS: Final = ("What it checks", "Why it matters", "Example", "Formally")
+REGISTRY: Final[dict[str, Property]] = {}
+
+
+def rule(code: str, name: str, scope: Scope = Scope.EVERY_DURATION) -> Callable[[Check], Check]:
+    """Register a check as the property ``code``."""
+
+    def register(check: Check) -> Check:
+        REGISTRY[code] = Property(code, name, scope, check)
+        return check
+
+    return register

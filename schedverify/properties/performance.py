@@ -1,0 +1,96 @@
+"""SV5: what is claimed of a schedule's performance is what follows from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from schedverify.properties.base import Case, NotApplicable, Undecided, rule
+from schedverify.properties.evidence import EvidenceError, proved_bound
+from schedverify.result import Scope, Violation
+
+CLAIMABLE: Final = (
+    "makespan", "span", "bubble_fraction", "bubble_overhead", "span_bubble", "work", "peak_in_flight", "peak_memory",
+)  # fmt: skip
+
+
+@rule("SV501", "claimed measures", Scope.THESE_COSTS)
+def measures_as_claimed(case: Case) -> Iterator[Violation]:
+    """A claimed makespan, span, bubble or peak is exactly what follows.
+
+    What it checks
+
+    Each measure that a plan claims (makespan, span, bubbles, work and peaks by rank) and the value of its objective
+    equal what the schedule and the problem's costs imply, to the tick and to the exact fraction.
+
+    Why it matters
+
+    Plans are compared and chosen by these figures. A figure that does not follow from the schedule is a plan for
+    another machine, or a slip of the pen.
+
+    Example
+
+    1F1B on four ranks with eight micro-batches, forward 1 and backward 2, has a makespan of 33; a plan that claims 32
+    is refused.
+
+    Formally
+
+    For every claimed measure x: x = x(timeline), where the timeline starts every step as early as its rank, its inputs
+    and the links allow.
+    """
+    claimed = {name: case.claims[name] for name in CLAIMABLE if case.claims.get(name) is not None}
+    if case.claims.get("value") is not None and case.claims.get("objective") in ("makespan", "span"):
+        claimed[str(case.claims["objective"]) + " (value)"] = case.claims["value"]
+    if not claimed:
+        raise NotApplicable("no measure is claimed")
+    if case.measures is None:
+        raise Undecided("the schedule cannot run to its end as a whole, so no measure follows")
+    for name, value in claimed.items():
+        follows = getattr(case.measures, name.partition(" ")[0])
+        if (list(follows) if isinstance(follows, tuple) else follows) != (list(value) if isinstance(value, tuple) else value):
+            yield Violation("SV501", f"{name} is claimed to be {value}; what follows is {follows}")
+
+
+@rule("SV502", "claimed lower bound", Scope.THESE_COSTS)
+def bound_has_evidence(case: Case) -> Iterator[Violation]:
+    """A claimed lower bound comes with evidence, and the evidence checks.
+
+    What it checks
+
+    The certificate beside a claimed bound names a rule and its place (a rank, a pair of stages, a stage). The bound is
+    derived again from the problem alone and must come out at least as high as the certificate says. A bound above what
+    its certificate proves is the solver's word: undecided. A bound above the schedule's own value is refuted.
+
+    Why it matters
+
+    "Optimal" ends a search. If the bound is wrong, a faster schedule is never looked for, and nobody can tell.
+
+    Example
+
+    Two ranks, four micro-batches, forward 1, backward 2: rank 1 works 12 ticks after a head of 1 and before a tail of
+    2, so `{ rule = "load", rank = 1, bound = 15 }` checks, and 16 does not.
+
+    Formally
+
+    bound <= rule(problem, place) for the named rule (see the page on bounds), and bound <= the objective's value.
+    """
+    bound, certificate = case.claims.get("bound"), case.claims.get("certificate")
+    if bound is None:
+        raise NotApplicable("no lower bound is claimed")
+    objective = str(case.claims.get("objective") or case.problem.minimize)
+    value = getattr(case.measures, objective, None)
+    if value is not None and bound > value:
+        yield Violation("SV502", f"the bound on the {objective} is claimed to be {bound}, but this schedule has {value}")
+        return
+    if certificate is None:
+        raise Undecided(f"no evidence is given for the bound {bound}: it is the solver's word")
+    try:
+        proved = proved_bound(case.problem, objective, certificate)
+    except EvidenceError as error:
+        yield Violation("SV502", f"the evidence for the bound {bound} does not check: {error}")
+        return
+    stated = certificate.get("bound")
+    if not isinstance(stated, int) or proved < stated:
+        yield Violation("SV502", f"the evidence states a bound of {stated}; what follows from it is {proved}")
+    elif proved < bound:
+        raise Undecided(f"the evidence proves {proved}; the rest of the bound {bound} is the solver's word")

@@ -1,0 +1,161 @@
+"""Runs an order as far as it goes, whatever the durations; where it stops, says which ranks wait for which."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
+
+from schedverify.graph import needs
+from schedverify.instances import Instances, Place
+from schedverify.op import Op
+
+if TYPE_CHECKING:
+    import networkx as nx
+
+
+class Wait(NamedTuple):
+    """A rank that stands still: where, before which step, and for what on which rank."""
+
+    rank: int
+    position: int
+    step: str
+    target: int
+    awaited: str
+
+    def __str__(self) -> str:
+        return f"rank {self.rank} waits at position {self.position} ({self.step}) for {self.awaited}"
+
+
+class Run:
+    """The steps of a schedule, merged where they run as one, and how far they come.
+
+    ``heads`` has for every rank the position of the first step that cannot run, or None where all did.
+    """
+
+    def __init__(self, instances: Instances) -> None:
+        self.instances = instances
+        self._merge()
+        self.done = [False] * len(self.members)
+        self._kahn()
+        self.heads = [self._head(rank) for rank in range(len(instances.steps))]
+
+    def cycles(self) -> list[list[Wait]]:
+        """Return, for every group of ranks that wait for one another, a cycle of waits with the fewest ranks."""
+        import networkx as nx
+
+        waits = nx.MultiDiGraph()
+        for rank, position in enumerate(self.heads):
+            if position is not None:
+                waits.add_edges_from((rank, wait.target, {"wait": wait}) for wait in self._waits(rank, position))
+        groups = [group for group in nx.strongly_connected_components(waits) if _cyclic(waits, group)]
+        return [_shortest(waits.subgraph(group)) for group in sorted(groups, key=min)]
+
+    def stuck(self) -> list[int]:
+        """Return the ranks that do not come to their end."""
+        return [rank for rank, position in enumerate(self.heads) if position is not None]
+
+    def _merge(self) -> None:
+        """Number the steps; those that hold one operation's main instance get one number."""
+        steps = self.instances.steps
+        places = [(rank, position) for rank, row in enumerate(steps) for position in range(len(row))]
+        parent = {place: place for place in places}
+
+        def root(place: Place) -> Place:
+            while parent[place] != place:
+                parent[place] = parent[parent[place]]
+                place = parent[place]
+            return place
+
+        for mains in self.instances.main.values():
+            for place in mains[1:]:
+                parent[root(place)] = root(mains[0])
+        numbers: dict[Place, int] = {}
+        self.node = {place: numbers.setdefault(root(place), len(numbers)) for place in places}
+        self.members: list[list[Place]] = [[] for _ in numbers]
+        for place, number in self.node.items():
+            self.members[number].append(place)
+
+    def _kahn(self) -> None:
+        """Run every step whose inputs are made and whose ranks have come to it, until none is left that can."""
+        missing = [0] * len(self.members)
+        after: list[list[int]] = [[] for _ in self.members]
+        for number, places in enumerate(self.members):
+            for earlier in self._before(places):
+                missing[number] += 1
+                after[earlier].append(number)
+        ready = deque(number for number, count in enumerate(missing) if not count)
+        while ready:
+            number = ready.popleft()
+            self.done[number] = True
+            for later in after[number]:
+                missing[later] -= 1
+                if not missing[later]:
+                    ready.append(later)
+
+    def _before(self, places: list[Place]) -> set[int]:
+        """Return the numbers of the steps that must be done before those at ``places``, which run as one."""
+        before = {self.node[rank, position - 1] for rank, position in places if position}
+        for rank, position in places:
+            for op in self.instances.steps[rank][position]:
+                before.update(self.node[place] for need in self._inputs(op) for place in self._main(need)[:1])
+        return before
+
+    def _inputs(self, op: Op) -> list[Op]:
+        return [need.op for need in needs(self.instances.problem, op)]
+
+    def _main(self, op: Op) -> tuple[Place, ...]:
+        return self.instances.main.get(op, ())
+
+    def _head(self, rank: int) -> int | None:
+        steps = range(len(self.instances.steps[rank]))
+        return next((position for position in steps if not self.done[self.node[rank, position]]), None)
+
+    def _waits(self, rank: int, position: int) -> list[Wait]:
+        """Return what the step at which a rank stands still waits for."""
+        step = _text(self.instances.steps[rank][position])
+        waits = []
+        for op in self.instances.steps[rank][position]:
+            for need in self._inputs(op):
+                for place in self._main(need):
+                    if not self.done[self.node[place]]:
+                        waits.append(Wait(rank, position, step, place[0], _awaited(need, place, (rank, position))))
+        for other in self.members[self.node[rank, position]]:
+            if other != (rank, position) and self.heads[other[0]] != other[1]:
+                awaited = f"rank {other[0]} to reach it at position {other[1]}"
+                waits.append(Wait(rank, position, step, other[0], awaited))
+        return waits
+
+
+def _awaited(need: Op, place: Place, waiting: Place) -> str:
+    if place == waiting:
+        return f"{need}, a part of the same step"
+    behind = f", which stands behind it at position {place[1]}" if place[0] == waiting[0] else ""
+    return f"{need}{behind}"
+
+
+def _text(ops: tuple[Op, ...]) -> str:
+    inner = ";".join(map(str, ops))
+    return inner if len(ops) == 1 else f"({inner})OVERLAP_F_B"
+
+
+def _cyclic(waits: nx.MultiDiGraph, group: set[int]) -> bool:
+    return len(group) > 1 or any(waits.has_edge(rank, rank) for rank in group)
+
+
+def _shortest(waits: nx.MultiDiGraph) -> list[Wait]:
+    """Return a cycle with the fewest ranks, beginning at its lowest rank."""
+    import networkx as nx
+
+    best: list[int] = []
+    for rank in sorted(waits):
+        if waits.has_edge(rank, rank):
+            best = [rank]
+            break
+        back = nx.single_target_shortest_path(waits, rank)
+        paths = [back[follower] for follower in sorted(waits.successors(rank)) if follower in back]
+        shortest = min(paths, key=len, default=[])
+        if shortest and (not best or len(shortest) < len(best)):
+            best = [rank, *shortest[:-1]]
+    first = best.index(min(best))
+    cycle = best[first:] + best[:first]
+    return [waits.edges[a, b, 0]["wait"] for a, b in zip(cycle, [*cycle[1:], cycle[0]], strict=True)]
