@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from schedverify.errors import Fault, InputError, nearest
-from schedverify.problem.keys import KEYS
+from schedverify.problem.keys import KEYS, REMARKS
 from schedverify.problem.value import Boundary, Matrix, Problem
 
-_TABLE: Final = {key.name: key.table for key in KEYS if key.table != "boundary"} | {"makespan": "limits"}
+_TABLE: Final = {key.name: key.table for key in KEYS if key.table != "boundary" and key.name not in REMARKS}
 
 
 def tables(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -20,12 +20,12 @@ def tables(arguments: Mapping[str, Any]) -> dict[str, Any]:
     InputError
         If a keyword is no key of the problem file; names the nearest.
     """
-    data: dict[str, Any] = {}
-    for name, value in arguments.items():
-        if value is None:
-            continue
-        if name not in _TABLE:
-            raise InputError(Fault(name, "unknown keyword", nearest(name, _TABLE)))
+    given = {name: value for name, value in arguments.items() if value is not None}
+    data: dict[str, Any] = {"boundary": given.pop("boundaries")} if "boundaries" in given else {}
+    unknown = [Fault(name, "unknown keyword", nearest(name, _TABLE)) for name in given if name not in _TABLE]
+    if unknown:
+        raise InputError(unknown)
+    for name, value in given.items():
         if table := _TABLE[name]:
             data.setdefault(table, {})[name] = value
         else:
@@ -35,7 +35,7 @@ def tables(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 def flatten(problem: Problem) -> dict[str, Any]:
     """Return the data of a problem file that gives ``problem``, fully expanded; see :meth:`Problem.to_dict`."""
-    placement = [_entry(ranks) for ranks in problem.placement]
+    placement: list[Any] = [_entry(ranks) for ranks in problem.placement]
     if problem.replicas > 1:
         size = problem.stages
         placement = [placement[copy * size : (copy + 1) * size] for copy in range(problem.replicas)]
@@ -98,8 +98,7 @@ def _links(problem: Problem) -> dict[str, Any]:
 
 def _memory(problem: Problem) -> dict[str, Any]:
     memory: dict[str, Any] = {
-        name: list(getattr(problem, name))
-        for name in ("activation", "weight_stash", "recompute", "boundary", "static")
+        name: list(getattr(problem, name)) for name in ("activation", "weight_stash", "recompute", "boundary", "static")
     }
     return memory if problem.capacity is None else memory | {"capacity": list(problem.capacity)}
 
@@ -116,9 +115,12 @@ def _limits(problem: Problem) -> dict[str, Any]:
 
 
 def _compact(matrix: Matrix) -> int | list[list[int]]:
-    """Return the one value of a matrix whose entries are equal, else the whole of it."""
+    """Return the one value of a matrix whose entries are equal, else the whole of it.
+
+    Rows that are one object, as those of an expanded number are, count once.
+    """
     first = matrix[0][0]
-    if all(set(row) == {first} for row in matrix):
+    if len(matrix) > 1 and all(set(row) == {first} for row in {id(row): row for row in matrix}.values()):
         return first
     return [list(row) for row in matrix]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from schedverify.problem.capacity import needs
 from schedverify.problem.numbers import LARGEST
 from schedverify.problem.reader import Reader
 from schedverify.problem.value import Problem
@@ -12,16 +13,19 @@ def check(problem: Problem, reader: Reader) -> None:
     order = topological(problem)
     if len(order) < problem.total_stages:
         left = sorted(set(range(problem.stages)) - set(order))
-        reader.fault("edges", f"the stage graph has a cycle among the stages {left[:10]}", "it must be a DAG")
+        reader.fault(
+            "edges", f"the stage graph has a cycle: stages {left[:10]} are on it or behind it", "make it a DAG"
+        )
         return
     _slices(problem, reader)
-    _memory(problem, reader)
+    _stash(problem, reader)
     _sums(problem, reader)
     _capacity(problem, reader, order)
     edges = set(problem.edges)
     for i, boundary in enumerate(problem.boundaries):
         if (boundary.source, boundary.target) not in edges:
-            reader.fault(f"boundary[{i}]", f"stage {boundary.source} does not feed stage {boundary.target}")
+            text = f"stage {boundary.source} does not feed stage {boundary.target}"
+            reader.fault(f"boundary[{i}]", text, "a boundary lies on an edge of the stage graph")
 
 
 def topological(problem: Problem) -> list[int]:
@@ -43,21 +47,22 @@ def _slices(problem: Problem, reader: Reader) -> None:
     elif problem.slices > 1 and problem.replicas > 1:
         for first in range(0, problem.microbatches, problem.slices):
             if len(set(problem.replica_of[first : first + problem.slices])) > 1:
-                reader.fault("replica_of", f"the parts of sequence {first // problem.slices} go through different copies")
+                sequence = first // problem.slices
+                reader.fault("replica_of", f"the parts of sequence {sequence} go through different copies", "use one")
 
 
-def _memory(problem: Problem, reader: Reader) -> None:
+def _stash(problem: Problem, reader: Reader) -> None:
     for stage, (stash, held) in enumerate(zip(problem.weight_stash, problem.activation, strict=True)):
         if stash > held:
-            reader.fault("memory.weight_stash", f"{stash} on stage {stage} is more than its activation, {held}",
-                         "it is a part of the activation")  # fmt: skip
-            break
+            message = f"{stash} on stage {stage} is more than its activation, {held}"
+            reader.fault("memory.weight_stash", message, "it is a part of the activation")
+            return
 
 
 def _sums(problem: Problem, reader: Reader) -> None:
     """Refuse what could pass 2^62 in any sum that a timeline or a memory profile can make."""
-    parts = zip(problem.backward_input, problem.backward_weight, strict=True)
-    ticks = sum(problem.forward) * 2 + sum(problem.backward) + sum(map(sum, parts))
+    ticks = sum(problem.forward) * 2 + sum(problem.backward)
+    ticks += sum(problem.backward_input) + sum(problem.backward_weight)
     ticks += sum(cost for _, _, cost in problem.overlapped)
     for source, targets in enumerate(problem.successors):
         ticks += sum(problem.forward_lag(source, t) + problem.backward_lag(t, source) for t in targets)
@@ -72,33 +77,8 @@ def _capacity(problem: Problem, reader: Reader, order: list[int]) -> None:
     """Refuse a capacity below what one micro-batch needs at the deepest point of its way."""
     if problem.capacity is None:
         return
-    used = set(problem.replica_of)
-    for rank, stages in enumerate(problem.stages_of):
-        passed = [stage for stage in stages if problem.copy_of(stage) in used]
-        need = problem.static[rank] + max((_need(problem, rank, stage) for stage in passed), default=0)
-        if problem.capacity[rank] < need:
-            reader.fault(f"memory.capacity[{rank}]", f"{problem.capacity[rank]} on rank {rank} is below what one "
-                         f"micro-batch needs, {need}", f"{need} or more")  # fmt: skip
-
-
-def _need(problem: Problem, rank: int, stage: int) -> int:
-    """Bytes on a rank while one micro-batch runs its backward (inference: its forward) on a stage."""
-    if problem.form == "inference":
-        return _kept(problem, stage)
-    peak = max(problem.activation[stage], problem.boundary[stage] if problem.recompute[stage] else 0)
-    return peak + sum(_kept(problem, other) for other in _ancestors(problem, stage) if rank in problem.placement[other])
-
-
-def _kept(problem: Problem, stage: int) -> int:
-    return problem.boundary[stage] if problem.recompute[stage] else problem.activation[stage]
-
-
-def _ancestors(problem: Problem, stage: int) -> set[int]:
-    seen: set[int] = set()
-    stack = [stage]
-    while stack:
-        for before in problem.predecessors[stack.pop()]:
-            if before not in seen:
-                seen.add(before)
-                stack.append(before)
-    return seen
+    unit = "micro-batch" if problem.slices == 1 else "sequence"
+    for rank, (capacity, need) in enumerate(zip(problem.capacity, needs(problem, order), strict=True)):
+        if capacity < need:
+            message = f"{capacity} on rank {rank} is below what one {unit} needs, {need}"
+            reader.fault(f"memory.capacity[{rank}]", message, f"{need} or more")

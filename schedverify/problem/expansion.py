@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
-from schedverify.errors import InputError
-from schedverify.op import MAX_MICROBATCHES, MAX_STAGES
+from schedverify.errors import Fault, InputError
 from schedverify.problem.checks import check
-from schedverify.problem.keys import FORMS, OBJECTIVES, names
+from schedverify.problem.keys import names
 from schedverify.problem.numbers import size, whole
-from schedverify.problem.reader import Reader, shown
-from schedverify.problem.value import Boundary, Ints, Matrix, Problem
-
-MAX_RANKS: Final = MAX_STAGES
-MAX_PAIRS: Final = 100_000_000
-"""The most (stage, micro-batch) pairs: what fits into memory."""
+from schedverify.problem.reader import Ints, Reader, uniform
+from schedverify.problem.shape import Sizes, read_shape
+from schedverify.problem.showing import shown
+from schedverify.problem.value import Boundary, Problem
 
 
 def expand(data: Mapping[str, Any]) -> Problem:
@@ -24,231 +21,147 @@ def expand(data: Mapping[str, Any]) -> Problem:
     Raises
     ------
     InputError
-        With every fault of the data, each with its key, what was expected, what was found, and a hint.
+        With every fault of the data (the first 50), each with its key, what was expected, what was found, and a
+        hint. What holds between keys is looked at where the keys themselves are right.
     """
     if not isinstance(data, Mapping):
         raise InputError(f"expected a table of keys, found {shown(data)}")
+    _version(data)
     reader = Reader(data)
-    _version(reader)
-    for key in ("ranks", "microbatches"):
-        if key not in data:
-            reader.fault(key, "missing", "every problem names it")
-    shape = _shape(reader)
+    shape, sizes = read_shape(reader)
+    remarks(reader)
+    costs = _costs(reader, sizes, shape["form"])
+    rest = _links(reader, sizes) | _memory(reader, sizes) | _limits(reader, sizes)
     reader.raise_faults()
-    problem = Problem(**shape, **_costs(reader, shape), **_links(reader, shape), **_memory(reader, shape))
-    reader.raise_faults()
+    problem = Problem(**shape, **costs, **rest)
     check(problem, reader)
     reader.raise_faults()
     return problem
 
 
-def _version(reader: Reader) -> None:
-    version = reader.get("version")
-    if version is not None and whole(version) != 1:
-        newer = whole(version) is not None and whole(version) > 1  # type: ignore[operator]
-        hint = "a newer schedverify wrote it; update schedverify" if newer else ""
-        reader.fault("version", f"expected 1, found {shown(version)}", hint)
+def remarks(reader: Reader) -> None:
+    """Check the keys that a file may hold and a Problem does not: ``source`` and ``[expected]``."""
+    reader.text("source", "")
+    expected = reader.get("expected")
+    if expected is not None and not isinstance(expected, Mapping):
+        reader.fault("expected", f"expected a table, found {shown(expected)}", "write [expected] and its keys below")
 
 
-def _shape(reader: Reader) -> dict[str, Any]:
-    ranks = reader.count("ranks", 1, MAX_RANKS)
-    microbatches = reader.count("microbatches", 1, MAX_MICROBATCHES)
-    virtual, replicas = reader.count("virtual", 1, MAX_STAGES), reader.count("replicas", 1, MAX_STAGES)
-    stages, placement = _placement(reader, ranks, virtual, replicas)
-    if stages * replicas > MAX_STAGES:
-        reader.fault("stages", f"{stages * replicas} stages over all copies", f"at most {MAX_STAGES}")
-    if stages * microbatches > MAX_PAIRS:
-        reader.fault("microbatches", f"{stages} stages x {microbatches} micro-batches", f"at most {MAX_PAIRS} pairs")
-        microbatches = 1
-    return {
-        "name": reader.text("name", ""),
-        "tick": reader.text("tick", "tick"),
-        "ranks": ranks,
-        "microbatches": microbatches,
-        "stages": stages,
-        "placement": placement,
-        "form": _form(reader),
-        "edges": _edges(reader, stages),
-        "tied": _tied(reader, stages),
-        "replicas": replicas,
-        "replica_of": _replica_of(reader, microbatches, replicas),
-        "slices": reader.count("slices", 1),
-        "minimize": reader.text("objective.minimize", "makespan", OBJECTIVES),
-    }
+def _version(data: Mapping[str, Any]) -> None:
+    version = data.get("version", 1)
+    number = whole(version)
+    if number != 1:
+        hint = "a newer schedverify wrote it; update schedverify" if number is not None and number > 1 else ""
+        raise InputError(Fault("version", f"expected 1, found {shown(version)}", hint))
 
 
-def _placement(reader: Reader, ranks: int, virtual: int, replicas: int) -> tuple[int, Matrix]:
-    value = reader.get("placement")
-    value = "loop" if value is None else value
-    stages = reader.count("stages", ranks * virtual, MAX_STAGES)
-    if isinstance(value, str):
-        if value not in ("loop", "v"):
-            reader.fault("placement", f'expected "loop", "v" or a list, found {shown(value)}')
-        return stages, _named_placement(value, ranks, min(stages, MAX_STAGES), min(replicas, MAX_STAGES))
-    copies = value if replicas > 1 else [value]
-    if not isinstance(copies, list | tuple) or len(copies) != replicas or not all(isinstance(c, list | tuple) for c in copies):
-        wanted = f"a list for each of the {replicas} copies" if replicas > 1 else "a list of ranks"
-        reader.fault("placement", f'expected "loop", "v" or {wanted}, found {shown(value)}')
-        return stages, ()
-    expected = stages if reader.get("stages") is not None else len(copies[0])
-    for copy, row in enumerate(copies):
-        if len(row) != expected or not row:
-            place = f"placement[{copy}]" if replicas > 1 else "placement"
-            reader.fault(place, f"expected one entry for each of {max(expected, 1)} stages, found {len(row)}")
-    rows = [
-        _entry(reader, f"placement[{copy}][{i}]" if replicas > 1 else f"placement[{i}]", entry, ranks)
-        for copy, row in enumerate(copies)
-        for i, entry in enumerate(row)
-    ]
-    return expected, tuple(rows)
-
-
-def _named_placement(name: str, ranks: int, stages: int, replicas: int) -> Matrix:
-    """Place by name; every second copy goes the opposite way."""
-    rows = []
-    for copy in range(replicas if stages * replicas <= MAX_STAGES else 1):
-        for stage in range(stages):
-            block, rank = divmod(stage, ranks)
-            back = (name == "v" and block % 2 == 1) ^ (copy % 2 == 1)
-            rows.append((ranks - 1 - rank if back else rank,))
-    return tuple(rows)
-
-
-def _entry(reader: Reader, key: str, entry: Any, ranks: int) -> Ints:
-    members = entry if isinstance(entry, list | tuple) else [entry]
-    placed = tuple(reader.index(key, rank, ranks, "rank") for rank in members)
-    if not placed or len(set(placed)) < len(placed):
-        reader.fault(key, "expected a rank or a list of different ranks, found " + shown(entry))
-    return placed
-
-
-def _form(reader: Reader) -> str:
-    """Take the form; without one, split where both parts of the backward have a cost, else fused."""
-    parts = reader.get("costs.backward_input") is not None and reader.get("costs.backward_weight") is not None
-    return reader.text("form", "split" if parts else "fused", FORMS)
-
-
-def _edges(reader: Reader, stages: int) -> tuple[tuple[int, int], ...]:
-    if reader.get("edges") is None:
-        return tuple((stage, stage + 1) for stage in range(stages - 1))
-    edges = []
-    for i, pair in enumerate(reader.rows("edges")):
-        if not isinstance(pair, list | tuple) or len(pair) != 2:
-            reader.fault(f"edges[{i}]", f"expected a pair of stages such as [0, 1], found {shown(pair)}")
-            continue
-        source, target = (reader.index(f"edges[{i}]", stage, stages, "stage") for stage in pair)
-        if source == target or (source, target) in edges:
-            reader.fault(f"edges[{i}]", f"{source} -> {target} {'is a loop' if source == target else 'stands twice'}")
-        edges.append((source, target))
-    return tuple(sorted(edges))
-
-
-def _tied(reader: Reader, stages: int) -> tuple[Ints, ...]:
-    groups = []
-    for i, group in enumerate(reader.rows("tied")):
-        members = group if isinstance(group, list | tuple) else []
-        if len(members) < 2:
-            reader.fault(f"tied[{i}]", f"expected a list of at least two stages, found {shown(group)}")
-        groups.append(tuple(reader.index(f"tied[{i}]", stage, stages, "stage") for stage in members))
-    return tuple(groups)
-
-
-def _replica_of(reader: Reader, microbatches: int, replicas: int) -> Ints:
-    value = reader.get("replica_of")
-    if value is None:
-        return (0,) * microbatches if replicas == 1 else tuple(m * replicas // microbatches for m in range(microbatches))
-    rows = reader.rows("replica_of")
-    if len(rows) != microbatches:
-        reader.fault("replica_of", f"expected a copy for each of {microbatches} micro-batches, found {len(rows)}")
-    return tuple(reader.index(f"replica_of[{i}]", copy, replicas, "copy") for i, copy in enumerate(rows))
-
-
-def _costs(reader: Reader, shape: Mapping[str, Any]) -> dict[str, Any]:
-    lengths = (shape["stages"], shape["stages"] * shape["replicas"])
-    form = shape["form"]
-    zeros = (0,) * lengths[-1]
-    forward = reader.listed("costs.forward", *lengths)
-    backward = reader.listed("costs.backward", *lengths)
-    inputs = reader.listed("costs.backward_input", *lengths)
-    weights = reader.listed("costs.backward_weight", *lengths)
-    if forward is None:
-        reader.fault("costs.forward", "missing", "ticks of F, a number or a list with one for each stage")
-    if form == "split" and (inputs is None or weights is None):
-        absent = "backward_input" if inputs is None else "backward_weight"
-        reader.fault(f"costs.{absent}", "missing", "a split problem needs both parts of the backward")
-    if form == "fused" and backward is None and (inputs is None or weights is None):
-        reader.fault("costs.backward", "missing", "a fused problem needs it, or both of its parts")
-    if inputs is None or weights is None:
-        inputs = weights = ()
-    summed = tuple(map(sum, zip(inputs, weights, strict=True))) or zeros
+def _costs(reader: Reader, sizes: Sizes, form: str) -> dict[str, Any]:
+    forward, backward, inputs, weights = (
+        reader.listed(f"costs.{name}", sizes.by_stage)
+        for name in ("forward", "backward", "backward_input", "backward_weight")
+    )
+    _missing_costs(reader, form)
+    zeros = _filled(0, sizes.by_stage)
+    parts = (inputs or zeros, weights or zeros) if inputs is not None and weights is not None else ((), ())
+    summed = tuple(map(sum, zip(*parts, strict=False))) or zeros
     return {
         "forward": forward or zeros,
         "backward": summed if backward is None else backward,
-        "backward_input": inputs,
-        "backward_weight": weights,
-        "overlapped": _overlapped(reader, lengths[-1]),
+        "backward_input": parts[0],
+        "backward_weight": parts[1],
+        "overlapped": _overlapped(reader, sizes.by_stage[-1] if sizes.by_stage else 0),
     }
 
 
+def _missing_costs(reader: Reader, form: str) -> None:
+    """Add a fault for each cost that the form needs and the file lacks."""
+    table = reader.get("costs")
+    given = set(table) if isinstance(table, Mapping) else set()
+    if "forward" not in given:
+        reader.fault("costs.forward", "missing", "ticks of F, a number or a list with one for each stage")
+    if reader.wrong("form", "costs"):
+        return
+    parts = {"backward_input", "backward_weight"}
+    if form == "split" or len(given & parts) == 1:
+        why = "a split problem needs both parts of the backward" if form == "split" else "the two parts go together"
+        for name in sorted(parts - given):
+            reader.fault(f"costs.{name}", "missing", why)
+    elif form == "fused" and not given & {"backward", *parts}:
+        reader.fault("costs.backward", "missing", "a fused problem needs it, or both of its parts")
+
+
 def _overlapped(reader: Reader, stages: int) -> tuple[tuple[int, int, int], ...]:
-    rows = []
+    costs: dict[tuple[int, int], int] = {}
     for i, row in enumerate(reader.rows("costs.overlapped")):
-        key = f"costs.overlapped[{i}]"
-        if not isinstance(row, Mapping) or set(row) != {"forward", "backward", "cost"}:
-            reader.fault(key, "expected { forward = stage, backward = stage, cost = ticks }, found " + shown(row))
-            continue
-        pair = [reader.index(f"{key}.{side}", row[side], stages, "stage") for side in ("forward", "backward")]
-        cost = whole(row["cost"])
-        if cost is None or cost < 0:
-            reader.fault(f"{key}.cost", f"expected a whole number of ticks, found {shown(row['cost'])}")
-        rows.append((pair[0], pair[1], cost or 0))
-    if len({row[:2] for row in rows}) < len(rows):
-        reader.fault("costs.overlapped", "a pair of stages stands twice")
-    return tuple(sorted(rows))
+        key, needed = f"costs.overlapped[{i}]", ("forward", "backward", "cost")
+        if not isinstance(row, Mapping):
+            reader.fault(key, f"expected {{ forward = stage, backward = stage, cost = ticks }}, found {shown(row)}")
+        elif reader.row_names(key, row, needed, needed):
+            before = reader.found
+            forward = reader.index(f"{key}.forward", row["forward"], stages, "stage")
+            backward = reader.index(f"{key}.backward", row["backward"], stages, "stage")
+            cost = reader.number(f"{key}.cost", row["cost"], 0)
+            if reader.found == before and (forward, backward) in costs:
+                reader.fault(key, f"the pair of stages {forward} and {backward} stands twice", "give each pair once")
+            costs[forward, backward] = cost
+    return tuple((forward, backward, cost) for (forward, backward), cost in sorted(costs.items()))
 
 
-def _links(reader: Reader, shape: Mapping[str, Any]) -> dict[str, Any]:
-    ranks, lengths = shape["ranks"], (shape["stages"], shape["stages"] * shape["replicas"])
+def _links(reader: Reader, sizes: Sizes) -> dict[str, Any]:
     return {
-        "latency": reader.matrix("links.latency", ranks, 0) or ((0,) * ranks,) * ranks,
-        "boundary_bytes": reader.listed("links.bytes", *lengths) or (0,) * lengths[-1],
-        "bandwidth": reader.matrix("links.bandwidth", ranks, 1),
+        "latency": reader.matrix("links.latency", sizes.ranks, 0) or uniform(0, max(sizes.ranks, 1)),
+        "boundary_bytes": reader.listed("links.bytes", sizes.by_stage) or _filled(0, sizes.by_stage),
+        "bandwidth": reader.matrix("links.bandwidth", sizes.ranks, 1),
         "buffer": None if reader.get("links.buffer") is None else reader.count("links.buffer", 1),
     }
 
 
-def _memory(reader: Reader, shape: Mapping[str, Any]) -> dict[str, Any]:
-    ranks, lengths = shape["ranks"], (shape["stages"], shape["stages"] * shape["replicas"])
+def _memory(reader: Reader, sizes: Sizes) -> dict[str, Any]:
+    return {
+        "activation": reader.listed("memory.activation", sizes.by_stage) or _filled(1, sizes.by_stage),
+        "weight_stash": reader.listed("memory.weight_stash", sizes.by_stage) or _filled(0, sizes.by_stage),
+        "recompute": reader.flags("memory.recompute", sizes.by_stage),
+        "boundary": reader.listed("memory.boundary", sizes.by_stage) or _filled(0, sizes.by_stage),
+        "static": reader.listed("memory.static", sizes.by_rank) or _filled(0, sizes.by_rank),
+        "capacity": reader.listed("memory.capacity", sizes.by_rank),
+    }
+
+
+def _limits(reader: Reader, sizes: Sizes) -> dict[str, Any]:
     makespan = reader.get("limits.makespan")
     return {
-        "activation": reader.listed("memory.activation", *lengths) or (1,) * lengths[-1],
-        "weight_stash": reader.listed("memory.weight_stash", *lengths) or (0,) * lengths[-1],
-        "recompute": reader.flags("memory.recompute", *lengths),
-        "boundary": reader.listed("memory.boundary", *lengths) or (0,) * lengths[-1],
-        "static": reader.listed("memory.static", ranks) or (0,) * ranks,
-        "capacity": reader.listed("memory.capacity", ranks),
-        "in_flight": reader.listed("limits.in_flight", ranks, low=1),
-        "in_flight_stage": reader.listed("limits.in_flight_stage", *lengths, low=1),
+        "in_flight": reader.listed("limits.in_flight", sizes.by_rank, low=1),
+        "in_flight_stage": reader.listed("limits.in_flight_stage", sizes.by_stage, low=1),
         "makespan_limit": None if makespan is None else reader.count("limits.makespan", 1),
-        "boundaries": _boundaries(reader, shape["stages"]),
+        "boundaries": _boundaries(reader, sizes.stages),
     }
+
+
+def _filled(value: int, lengths: Ints) -> Ints:
+    return (value,) * (lengths[-1] if lengths else 1)
 
 
 def _boundaries(reader: Reader, stages: int) -> tuple[Boundary, ...]:
     rows = []
     for i, row in enumerate(reader.rows("boundary")):
         key = f"boundary[{i}]"
-        if not isinstance(row, Mapping) or not {"from", "to"} <= set(row) <= set(names("boundary")):
-            reader.fault(key, "expected from, to, and of shape, dtype and bytes what is declared, found " + shown(row))
-            continue
-        ends = [reader.index(f"{key}.{side}", row[side], stages, "stage") for side in ("from", "to")]
-        shape, dtype, count = row.get("shape", ()), row.get("dtype", ""), row.get("bytes")
-        if not isinstance(shape, list | tuple) or not all((whole(side) or -1) >= 1 for side in shape):
-            reader.fault(f"{key}.shape", f"expected a list of whole numbers from 1, found {shown(shape)}")
-            shape = ()
-        if not isinstance(dtype, str):
-            reader.fault(f"{key}.dtype", f"expected text such as \"float32\", found {shown(dtype)}")
-        if count is not None and (size(count) is None or size(count) < 0):  # type: ignore[operator]
-            reader.fault(f"{key}.bytes", f"expected bytes, found {shown(count)}")
-        rows.append(Boundary(ends[0], ends[1], tuple(map(int, shape)), str(dtype), None if count is None else size(count)))
+        if not isinstance(row, Mapping):
+            reader.fault(key, f"expected a table with from and to, found {shown(row)}")
+        elif reader.row_names(key, row, ("from", "to"), names("boundary")):
+            rows.append(_boundary(reader, key, row, stages))
     return tuple(rows)
+
+
+def _boundary(reader: Reader, key: str, row: Mapping[str, Any], stages: int) -> Boundary:
+    sides = row.get("shape", ())
+    if not isinstance(sides, list | tuple):
+        reader.fault(f"{key}.shape", f"expected a list of whole numbers, found {shown(sides)}", "such as [4, 1024]")
+        sides = ()
+    count = row.get("bytes")
+    return Boundary(
+        source=reader.index(f"{key}.from", row["from"], stages, "stage"),
+        target=reader.index(f"{key}.to", row["to"], stages, "stage"),
+        shape=tuple(reader.number(f"{key}.shape[{j}]", side, 1) for j, side in enumerate(sides)),
+        dtype=reader.plain_text(f"{key}.dtype", row.get("dtype", "")),
+        bytes=None if count is None else reader.number(f"{key}.bytes", count, 0, parse=size),
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Final, NamedTuple
 
 
@@ -23,6 +24,7 @@ class Key(NamedTuple):
 KEYS: Final = (
     Key("", "version", "version", "1", "the version of this file form"),
     Key("", "name", "text", '""', "what the problem is called"),
+    Key("", "source", "remark", "", "where the figures come from; for the reader, not part of the problem"),
     Key("", "ranks", "count", "", "devices of the pipeline group"),
     Key("", "microbatches", "count", "", "micro-batches of a step"),
     Key("", "virtual", "count", "1", "stages per rank"),
@@ -34,7 +36,8 @@ KEYS: Final = (
     Key("", "tied", "groups", "[]", "groups of stages that share weights"),
     Key("", "replicas", "count", "1", "copies of the model"),
     Key("", "replica_of", "by micro-batch", "floor(m * replicas / microbatches)", "the copy of each micro-batch"),
-    Key("", "slices", "count", "1", "parts of one sequence, in causal order"),
+    Key("", "slices", "count", "1", "parts of one sequence, in causal order; microbatches counts parts"),
+    Key("", "expected", "remarks", "", "a table of known results, for tests; not part of the problem"),
     Key("costs", "forward", "durations by stage", "", "ticks of F"),
     Key("costs", "backward", "durations by stage", "backward_input + backward_weight", "ticks of B"),
     Key("costs", "backward_input", "durations by stage", "", "ticks of I"),
@@ -61,13 +64,26 @@ KEYS: Final = (
     Key("boundary", "bytes", "size", "", "the bytes of the tensor"),
 )
 
+REMARKS: Final = tuple(key.name for key in KEYS if key.shape.startswith("remark"))
+"""Keys that a file may hold and a Problem does not."""
 TABLES: Final = ("costs", "links", "memory", "limits", "objective")
 BY_PATH: Final = {key.path: key for key in KEYS}
 FORMS: Final = ("fused", "split", "inference")
 OBJECTIVES: Final = ("makespan", "span", "period", "peak-memory")
 
 
-def names(table: str) -> list[str]:
+@cache
+def names(table: str) -> tuple[str, ...]:
     """Return the names of the keys of one table (empty for the top, where the tables' own names stand too)."""
-    own = [key.name for key in KEYS if key.table == table]
-    return own if table else [*own, *TABLES, "boundary"]
+    own = tuple(key.name for key in KEYS if key.table == table)
+    return own if table else (*own, *TABLES, "boundary")
+
+
+def home(name: str) -> str:
+    """Return where a key belongs, told for a hint; empty where no table knows it."""
+    homes = [key.table for key in KEYS if key.name == name]
+    if not homes:
+        return ""
+    if not homes[0]:
+        return "it belongs at the top, before every table"
+    return f"it belongs in {'[[boundary]]' if homes[0] == 'boundary' else f'[{homes[0]}]'}"

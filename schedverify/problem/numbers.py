@@ -17,6 +17,7 @@ _UNITS = {"": 1, "b": 1} | {
     for suffix, base in (("b", 1000), ("ib", 1024))
 }
 _SIZE = re.compile(r"\s*([0-9]{1,30}(?:\.[0-9]{1,30})?)\s*([A-Za-z]{0,3})\s*")
+_TICK = re.compile(r"\s*([0-9]{1,9}(?:\.[0-9]{1,18})?)\s*(.*)", re.DOTALL)
 
 
 def exact(value: Any) -> Fraction | None:
@@ -24,11 +25,9 @@ def exact(value: Any) -> Fraction | None:
     if isinstance(value, bool) or value is None:
         return None
     if isinstance(value, float):
-        value = Decimal(repr(value))
+        value = Decimal(float.__repr__(value))
     if isinstance(value, Decimal):
-        if not value.is_finite() or not -40 < value.adjusted() < 40 or len(value.as_tuple().digits) > 60:
-            return Fraction(0) if value == 0 else None
-        return Fraction(value)
+        return _from_decimal(value)
     if isinstance(value, Fraction):
         return value
     try:
@@ -62,3 +61,20 @@ def decimal_places(value: Any) -> int:
     if number is None:
         return 0
     return next((places for places in range(19) if (number * 10**places).denominator == 1), 0)
+
+
+def finer_tick(tick: str, places: int) -> str:
+    """Return the tick ``10^places`` times finer: ``us`` becomes ``0.1 us``, ``0.1 us`` becomes ``0.01 us``."""
+    match = _TICK.fullmatch(tick)
+    factor, unit = (Decimal(match[1]), match[2]) if match else (Decimal(1), tick.strip())
+    return f"{factor.scaleb(-places).normalize():f} {unit}".strip()
+
+
+def _from_decimal(value: Decimal) -> Fraction | None:
+    if not value.is_finite():
+        return None
+    if value == 0:
+        return Fraction(0)
+    if not -40 < value.adjusted() < 40 or len(value.as_tuple().digits) > 60:
+        return None
+    return Fraction(value)

@@ -2,34 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, Final, NoReturn
 
 from schedverify.errors import Fault, InputError, nearest
-from schedverify.problem.keys import BY_PATH, KEYS, TABLES, Key, names
-from schedverify.problem.numbers import LARGEST, decimal_places, exact, size, whole
+from schedverify.problem.keys import BY_PATH, KEYS, TABLES, Key, home, names
+from schedverify.problem.numbers import LARGEST, decimal_places, exact, finer_tick, size, whole
+from schedverify.problem.showing import clean, shown
 
 MAX_FAULTS: Final = 50
+_MAX_COUNTED: Final = 10_000
+_LONGEST_TEXT: Final = 1000
+_INDEX: Final = re.compile(r"\[[0-9]+\]")
 Parse = Callable[[Any], int | None]
+Ints = tuple[int, ...]
 
 
 class Reader:
-    """The data of a problem and the faults found in it so far."""
+    """The data of a problem and the faults found in it so far.
+
+    Where a length or a bound is not known, because the key that gives it is itself at fault, an empty tuple or 0
+    stands for it, and values are checked as far as they can be.
+    """
 
     def __init__(self, data: Mapping[str, Any]) -> None:
         self.data = data
         self.faults: list[Fault] = []
+        self.more = 0
+        self._wrong: set[str] = set()
+        self._places: int | None = None
         self._check_tables()
 
     def fault(self, key: str, message: str, hint: str = "") -> None:
-        """Add a fault; only the first :data:`MAX_FAULTS` are kept."""
+        """Add a fault; the first :data:`MAX_FAULTS` are kept, the rest counted, a flood ends the reading."""
+        self._wrong.add(key.partition("[")[0])
         if len(self.faults) < MAX_FAULTS:
             self.faults.append(Fault(key, message, hint))
+            return
+        self.more += 1
+        if self.more == _MAX_COUNTED:
+            self._raise()
+
+    @property
+    def found(self) -> int:
+        """How many faults were found so far."""
+        return len(self.faults) + self.more
+
+    def wrong(self, *keys: str) -> bool:
+        """Whether any of these keys has a fault."""
+        return not self._wrong.isdisjoint(keys)
 
     def raise_faults(self) -> None:
         """Raise what was found, if anything was."""
         if self.faults:
-            raise InputError(self.faults)
+            self._raise()
 
     def get(self, path: str) -> Any:
         """Return the raw value of a key, or None where it is absent."""
@@ -40,100 +68,139 @@ class Reader:
     def count(self, path: str, default: int, most: int = LARGEST) -> int:
         """Take a whole number of at least 1."""
         value = self.get(path)
-        return default if value is None else self._number(path, value, whole, 1, most)
+        return default if value is None else self.number(path, value, 1, most)
 
     def text(self, path: str, default: str, choices: tuple[str, ...] = ()) -> str:
         """Take a text, one of ``choices`` where there are any."""
         value = self.get(path)
         if value is None:
             return default
-        if not isinstance(value, str) or len(value) > 1000:
-            self.fault(path, f"expected text, found {shown(value)}")
-        elif choices and value not in choices:
-            self.fault(path, f"expected one of {', '.join(choices)}, found {shown(value)}", nearest(value, choices))
-        else:
+        if choices and value not in choices:
+            hint = nearest(value, choices) if isinstance(value, str) else ""
+            self.fault(path, f"expected one of {', '.join(choices)}, found {shown(value)}", hint)
+            return default
+        return self.plain_text(path, value)
+
+    def plain_text(self, key: str, value: Any) -> str:
+        """Check a text: of bounded length, without control characters."""
+        if isinstance(value, str) and len(value) <= _LONGEST_TEXT and value.isprintable():
             return value
-        return default
+        kind = f"a line of text of at most {_LONGEST_TEXT} printable characters"
+        self.fault(key, f"expected {kind}, found {shown(value)}")
+        return ""
 
-    def listed(self, path: str, *lengths: int, low: int = 0) -> tuple[int, ...] | None:
+    def listed(self, path: str, lengths: Ints, low: int = 0) -> Ints | None:
         """Take a number for all, or a list of one of ``lengths`` (it repeats up to the last); None where absent."""
-        value, parse = self.get(path), self._parse(BY_PATH[path])
+        value, parse = self.get(path), _parse(BY_PATH[path])
         if value is None:
             return None
         if not isinstance(value, list | tuple):
-            return (self._number(path, value, parse, low),) * lengths[-1]
-        if len(value) not in lengths:
+            return (self.number(path, value, low, parse=parse),) * (lengths[-1] if lengths else 1)
+        if lengths and len(value) not in lengths:
             of = BY_PATH[path].shape.rpartition(" by ")[2]
-            self.fault(path, f"expected a number or a list with one for each {of}: {lengths[0]}, found {len(value)}")
+            wanted = " or ".join(map(str, dict.fromkeys(lengths)))
+            self.fault(path, f"expected a number or a list with one for each {of}: {wanted}, found {len(value)}")
             return (low,) * lengths[-1]
-        numbers = [self._number(f"{path}[{i}]", item, parse, low) for i, item in enumerate(value)]
-        return tuple(numbers) * (lengths[-1] // len(numbers))
+        numbers = self._numbers(path, value, low, parse)
+        return numbers * (lengths[-1] // len(numbers)) if lengths else numbers
 
-    def matrix(self, path: str, ranks: int, low: int) -> tuple[tuple[int, ...], ...] | None:
-        """Take a number for every pair of ranks, or a square list; None where absent."""
-        value, parse = self.get(path), self._parse(BY_PATH[path])
+    def matrix(self, path: str, ranks: int, low: int) -> tuple[Ints, ...] | None:
+        """Take a number for every pair of ranks, or a square list; None where absent. The diagonal may be 0."""
+        value = self.get(path)
         if value is None:
             return None
         if not isinstance(value, list | tuple):
-            return ((self._number(path, value, parse, low),) * ranks,) * ranks
-        rows = [row if isinstance(row, list | tuple) else () for row in value]
-        if len(rows) != ranks or any(len(row) != ranks for row in rows):
-            self.fault(path, f"expected a number or {ranks} lists of {ranks} numbers, one list for each sending rank")
-            return ((low,) * ranks,) * ranks
-        return tuple(
-            tuple(self._number(f"{path}[{i}][{j}]", item, parse, 0 if i == j else low) for j, item in enumerate(row))
-            for i, row in enumerate(rows)
-        )
+            return uniform(self.number(path, value, low), max(ranks, 1))
+        square = [row if isinstance(row, list | tuple) else () for row in value]
+        side = ranks or max(len(square), 1)
+        if len(square) != side or any(len(row) != side for row in square):
+            wanted = f"{ranks} lists of {ranks} numbers" if ranks else "a square of numbers"
+            self.fault(path, f"expected a number or {wanted}, one list for each sending rank, found {shown(value)}")
+            return uniform(low, side)
+        rows = tuple(self._numbers(f"{path}[{i}]", row, 0, whole) for i, row in enumerate(square))
+        for i, row in enumerate(rows if low else ()):
+            for j, number in enumerate(row):
+                if number < low and i != j:
+                    self._no_number(f"{path}[{i}][{j}]", number, low, LARGEST, whole)
+        return rows
 
-    def flags(self, path: str, *lengths: int) -> tuple[bool, ...]:
+    def flags(self, path: str, lengths: Ints) -> tuple[bool, ...]:
         """Take true or false for all, or a list of one of ``lengths``."""
         value = self.get(path)
-        items = value if isinstance(value, list | tuple) else [bool(value) if value is None else value] * lengths[-1]
-        if len(items) not in lengths or not all(isinstance(item, bool) for item in items):
+        most = lengths[-1] if lengths else 1
+        items = value if isinstance(value, list | tuple) else [value is not None and value] * most
+        if (lengths and len(items) not in lengths) or not all(isinstance(item, bool) for item in items):
             self.fault(path, f"expected true, false, or a list with one for each stage, found {shown(value)}")
-            return (False,) * lengths[-1]
-        return tuple(items) * (lengths[-1] // len(items))
+            return (False,) * most
+        return tuple(items) * (most // len(items) if lengths else 1)
 
     def index(self, key: str, value: Any, bound: int, what: str) -> int:
         """Check one number from 0 to ``bound`` - 1 that names a ``what``."""
-        number = whole(value)
-        if number is None or not 0 <= number < bound:
-            self.fault(key, f"{what} {shown(value)} is absent", f"{what}s are 0 to {bound - 1}")
-            return 0
-        return number
+        number = value if type(value) is int else whole(value)
+        if number is not None and number >= 0 and (number < bound or not bound):
+            return number
+        if number is None:
+            self.fault(key, f"expected a {what}, found {shown(value)}", f"{what}s are whole numbers from 0")
+        else:
+            self.fault(key, f"{what} {shown(value)} is absent", f"{what}s are 0 to {bound - 1}" if bound else "")
+        return 0
 
-    def rows(self, path: str) -> list[Any]:
+    def rows(self, path: str) -> Sequence[Any]:
         """Take a list; anything else is a fault."""
         value = self.get(path)
-        if value is None:
-            return []
-        if not isinstance(value, list | tuple):
-            self.fault(path, f"expected a list, found {shown(value)}")
-            return []
-        return list(value)
+        if value is None or isinstance(value, list | tuple):
+            return value or ()
+        hint = "write [[boundary]] and its keys below" if path == "boundary" else ""
+        self.fault(path, f"expected a list, found {shown(value)}", hint)
+        return ()
 
-    def _parse(self, key: Key) -> Parse:
-        return size if key.shape.startswith("size") else whole
-
-    def _number(self, key: str, value: Any, parse: Parse, low: int, most: int = LARGEST) -> int:
-        number = parse(value)
+    def number(self, key: str, value: Any, low: int, most: int = LARGEST, parse: Parse = whole) -> int:
+        """Check one number from ``low`` to ``most``."""
+        number = value if type(value) is int else parse(value)
         if number is not None and low <= number <= most:
             return number
-        base = BY_PATH.get(key.partition("[")[0])
-        if base is not None and "duration" in base.shape and (places := decimal_places(value)):
-            self._off_tick(key, value, places)
-        else:
-            upper = f" to {most}" if most < LARGEST else " to 2^62"
-            kind = 'bytes (a whole number, or text such as "1.5 GiB")' if parse is size else "a whole number"
-            self.fault(key, f"expected {kind} from {low}{upper}, found {shown(value)}")
-        return max(low, 0)
+        self._no_number(key, value, low, most, parse)
+        return low
 
-    def _off_tick(self, key: str, value: Any, places: int) -> None:
-        tick = self.data.get("tick")
-        tick = tick if isinstance(tick, str) else "tick"
-        number = exact(value) or 0
-        would = f'tick = "{_tick_text(places)} {tick}" would do, with every duration in it: here {number * 10**places}'
-        self.fault(key, f"{shown(value)} is no multiple of the tick ({tick[:40]})", would)
+    def row_names(self, key: str, row: Mapping[str, Any], needed: Sequence[str], known: Sequence[str]) -> bool:
+        """Check the keys of one table in a list of tables; returns whether every needed one is there."""
+        for name in row:
+            if name not in known:
+                self.fault(f"{key}.{clean(str(name))}", "unknown key", nearest(str(name), known))
+        for name in needed:
+            if name not in row:
+                self.fault(f"{key}.{name}", "missing", f"each row names {' and '.join(needed)}")
+        return set(needed) <= set(row)
+
+    def _numbers(self, path: str, values: Sequence[Any], low: int, parse: Parse) -> Ints:
+        if all(type(value) is int and low <= value <= LARGEST for value in values):
+            return tuple(values)
+        return tuple(self.number(f"{path}[{i}]", value, low, parse=parse) for i, value in enumerate(values))
+
+    def _no_number(self, key: str, value: Any, low: int, most: int, parse: Parse) -> None:
+        if _is_duration(key) and decimal_places(value):
+            self._off_tick(key, value)
+            return
+        upper = str(most) if most < LARGEST else "2^62"
+        kind = 'bytes (a whole number, or text such as "1.5 GiB")' if parse is size else "a whole number"
+        base = BY_PATH.get(_INDEX.sub("", key))
+        self.fault(key, f"expected {kind} from {low} to {upper}, found {shown(value)}", base.meaning if base else "")
+
+    def _off_tick(self, key: str, value: Any) -> None:
+        """Say which one tick would do for every duration of the file."""
+        tick = self.get("tick")
+        tick = clean(tick) if isinstance(tick, str) else "tick"
+        if self._places is None:
+            self._places = max(map(decimal_places, self._durations()))
+        here = (exact(value) or 0) * 10**self._places
+        would = f'tick = "{finer_tick(tick, self._places)}" would do, with every duration in it: here {shown(here)}'
+        self.fault(key, f"{shown(value)} is no multiple of the tick ({tick})", would)
+
+    def _durations(self) -> list[Any]:
+        values = [self.get(key.path) for key in KEYS if "duration" in key.shape]
+        for row in _members(self.get("costs.overlapped")):
+            values.append(row.get("cost") if isinstance(row, Mapping) else None)
+        return [number for value in values for row in _members(value) for number in _members(row)]
 
     def _check_tables(self) -> None:
         self._check_names("", self.data)
@@ -145,27 +212,38 @@ class Reader:
                 self.fault(table, f"expected a table, found {shown(inside)}", f"write [{table}] and its keys below")
 
     def _check_names(self, table: str, inside: Mapping[str, Any]) -> None:
-        for name in inside:
-            if name in names(table):
-                continue
-            path = f"{table}.{name}"[:80] if table else str(name)[:80]
-            homes = [key.table for key in KEYS if key.name == name and key.table != "boundary"]
-            place = f"[{homes[0]}]" if homes and homes[0] else "the top, before every table"
-            self.fault(path, "unknown key", f"it belongs in {place}" if homes else nearest(str(name), names(table)))
+        for name, value in inside.items():
+            path = f"{table}.{clean(str(name))}" if table else clean(str(name))
+            if name not in names(table):
+                self.fault(path, "unknown key", "" if self.more else _known(str(name), table))
+            elif value is None:
+                self.fault(path, "expected a value, found null", "leave the key out")
+
+    def _raise(self) -> NoReturn:
+        rest = f"and {self.more} more" if self.more < _MAX_COUNTED else f"and at least {self.more} more"
+        raise InputError([*self.faults, Fault("", rest)] if self.more else self.faults)
 
 
-def _tick_text(places: int) -> str:
-    """Return 10^-places as a decimal."""
-    return f"0.{'0' * (places - 1)}1"
+@lru_cache(maxsize=8)
+def uniform(value: int, ranks: int) -> tuple[Ints, ...]:
+    """Return the matrix that holds one value for every pair of ranks; its rows are one object, shared."""
+    return ((value,) * ranks,) * ranks
 
 
-def shown(value: Any) -> str:
-    """Return a short, safe text for a value in a message."""
-    if isinstance(value, Mapping):
-        return "a table"
-    if isinstance(value, list | tuple):
-        return f"a list of {len(value)}"
-    if isinstance(value, int) and value.bit_length() > 200:
-        return "an integer of more than 60 digits"
-    text = repr(value) if isinstance(value, str) else str(value)
-    return ascii(text)[1:-1][:60] if not text.isprintable() else text[:60]
+def _known(name: str, table: str) -> str:
+    """Say where a key belongs, or the nearest one that is known, or those that are."""
+    listed = f"[{table}] takes {', '.join(names(table))}" if table else ""
+    return home(name) or nearest(name, names(table)) or listed
+
+
+def _members(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list | tuple) else (value,)
+
+
+def _parse(key: Key) -> Parse:
+    return size if key.shape.startswith("size") else whole
+
+
+def _is_duration(key: str) -> bool:
+    base = _INDEX.sub("", key)
+    return base == "costs.overlapped.cost" or (base in BY_PATH and "duration" in BY_PATH[base].shape)

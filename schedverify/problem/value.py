@@ -22,7 +22,7 @@ class Boundary:
     bytes: int | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Problem:
     """One training or inference step to be scheduled. Durations are whole ticks, memory whole bytes.
 
@@ -58,7 +58,7 @@ class Problem:
     backward: Ints
     backward_input: Ints
     backward_weight: Ints
-    latency: Matrix
+    latency: Matrix = field(hash=False)
     boundary_bytes: Ints
     activation: Ints
     weight_stash: Ints
@@ -72,7 +72,7 @@ class Problem:
     replicas: int = 1
     slices: int = 1
     overlapped: tuple[tuple[int, int, int], ...] = ()
-    bandwidth: Matrix | None = None
+    bandwidth: Matrix | None = field(default=None, hash=False)
     buffer: int | None = None
     capacity: Ints | None = None
     in_flight: Ints | None = None
@@ -84,6 +84,8 @@ class Problem:
     @classmethod
     def chain(cls, *, ranks: int, microbatches: int, virtual: int = 1, placement: Any = "loop", **keys: Any) -> Problem:
         """Make the problem of a chain of stages; every key of the problem file's tables is a keyword.
+
+        The rows of ``[[boundary]]`` are the keyword ``boundaries``.
 
         ``chain(ranks=4, microbatches=8, forward=1, backward=2)`` is fused; with ``backward_input`` and
         ``backward_weight`` it is split, unless ``form`` says otherwise. Costs are 1 (``backward`` 2) where none is
@@ -111,6 +113,11 @@ class Problem:
         from schedverify.problem.expansion import expand
 
         return expand(data)
+
+    def __repr__(self) -> str:
+        name = f" {self.name!r}" if self.name else ""
+        shape = f"{self.ranks} ranks, {self.stages} stages, {self.microbatches} micro-batches"
+        return f"<Problem{name}: {shape}, {self.form}>"
 
     @property
     def total_stages(self) -> int:
