@@ -1,0 +1,227 @@
+"""The generators by name: where each comes from, and which shapes it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from schedverify.errors import Fault, InputError, UnknownNameError
+from schedverify.generators import classic, interleaved, shapes, zero_bubble
+from schedverify.generators.shapes import Need
+from schedverify.problem import Problem
+from schedverify.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family of schedules: one order for every problem of the shapes that it takes.
+
+    Attributes
+    ----------
+    name
+        As the command line has it.
+    source
+        The paper, with its section or figure, that the order comes from.
+    placement
+        Where the stages must stand: ``"any"``, ``"one stage a rank"`` or ``"loop"``.
+    shapes
+        What the family takes, in a sentence. All of them take every number of ranks and of micro-batches.
+    exclusions
+        What it refuses, each with the reason.
+    splits_backward
+        Whether it runs I and W; the others run B, in split problems too.
+    virtual
+        The stages a rank of the problem that :meth:`problem` makes where nothing else is said.
+    """
+
+    name: str
+    source: str
+    placement: str
+    shapes: str
+    exclusions: tuple[str, ...]
+    splits_backward: bool
+    virtual: int
+    needs: tuple[Need, ...]
+    make: Callable[[Problem], Schedule]
+
+    def faults(self, problem: Problem) -> list[Fault]:
+        """Return why the family does not suit a problem, each with the nearest shape that it takes."""
+        found = [fault for need in self.needs if (fault := need(problem))]
+        return [fault._replace(message=f"{self.name} {fault.message}") for fault in found]
+
+    def suits(self, problem: Problem) -> bool:
+        """Whether the family has a schedule for a problem. Limits on memory and in flight are not looked at."""
+        return not self.faults(problem)
+
+    def problem(self, ranks: int, microbatches: int, virtual: int | None = None, **keys: Any) -> Problem:
+        """Make a problem with the family's own placement and form, as ``Problem.chain`` does with ``keys``.
+
+        Raises
+        ------
+        InputError
+            If an argument has a fault, or the family does not take so many stages a rank.
+        """
+        form = {"form": "split"} if self.splits_backward else {}
+        stages = self.virtual if virtual is None else virtual
+        made = Problem.chain(ranks=ranks, microbatches=microbatches, virtual=stages, **form | keys)
+        if faults := self.faults(made):
+            raise InputError(faults)
+        return made
+
+    def generate(self, problem: Problem) -> Schedule:
+        """Return the family's schedule for a problem; see :func:`generate`."""
+        if faults := self.faults(problem):
+            raise InputError(faults)
+        return self.make(problem)
+
+
+def generate(family: str, problem: Problem) -> Schedule:
+    """Return the schedule of a family for a problem.
+
+    The order follows from ranks, micro-batches and placement alone: costs, links and limits change nothing.
+
+    Parameters
+    ----------
+    family
+        Its name; :func:`families` lists them.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such family; says the nearest.
+    InputError
+        If the family does not suit the problem; says what it wants and the nearest shape that works.
+
+    Examples
+    --------
+    >>> print(generate("1f1b", Problem.chain(ranks=2, microbatches=3)))
+    0F0 0F1 0B0 0F2 0B1 0B2
+    1F0 1B0 1F1 1B1 1F2 1B2
+    """
+    return _named(family).generate(problem)
+
+
+def families() -> tuple[Family, ...]:
+    """Return all families, the simplest first."""
+    return _FAMILIES
+
+
+def family(name: str) -> Family:
+    """Return the family of that name.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is none; says the nearest.
+    """
+    return _named(name)
+
+
+def _named(name: str) -> Family:
+    for known in _FAMILIES:
+        if known.name == name:
+            return known
+    raise UnknownNameError.among("family", name, [known.name for known in _FAMILIES])
+
+
+_INFERENCE: Final = "inference: there is no backward to alternate with"
+_SLICES: Final = "sliced sequences: the gradient of a sequence begins at its last part"
+_CHAIN: Final = "several copies of the model, or a stage graph that is no chain"
+_SEVERAL: Final = "several stages on a rank"
+_LOOP: Final = 'any placement but "loop": the order follows from it'
+_SPLIT: Final = "fused problems: there is no W to move"
+
+_ALTERNATING: Final = (shapes.backward, shapes.chain, shapes.whole_sequences, shapes.one_stage_a_rank)
+_ZERO_BUBBLE: Final = (shapes.split_backward, shapes.chain, shapes.whole_sequences, shapes.one_stage_a_rank)
+
+_FAMILIES: Final = (
+    Family(
+        name="naive",
+        source="Huang et al. 2019 (GPipe, arXiv 1811.06965), figure 2b",
+        placement="any",
+        shapes="every problem, inference too",
+        exclusions=(),
+        splits_backward=False,
+        virtual=1,
+        needs=(),
+        make=classic.naive,
+    ),
+    Family(
+        name="gpipe",
+        source="Huang et al. 2019 (GPipe, arXiv 1811.06965), section 2.2 and figure 2c",
+        placement="any",
+        shapes="every problem, inference too; several stages on a rank run one after another",
+        exclusions=(),
+        splits_backward=False,
+        virtual=1,
+        needs=(),
+        make=classic.gpipe,
+    ),
+    Family(
+        name="1f1b",
+        source="Narayanan et al. 2021 (Megatron-LM, arXiv 2104.04473), section 2.2.1: PipeDream-Flush",
+        placement="one stage a rank",
+        shapes="a chain in training, at most one stage on a rank",
+        exclusions=(_INFERENCE, _SEVERAL, _CHAIN, _SLICES),
+        splits_backward=False,
+        virtual=1,
+        needs=_ALTERNATING,
+        make=classic.one_f_one_b,
+    ),
+    Family(
+        name="eager-1f1b",
+        source="Zhuang et al. 2023 (arXiv 2211.05322), eager-1F1B; Alpa's 1f1b_overlap_friendly",
+        placement="one stage a rank",
+        shapes="a chain in training, at most one stage on a rank",
+        exclusions=(_INFERENCE, _SEVERAL, _CHAIN, _SLICES),
+        splits_backward=False,
+        virtual=1,
+        needs=_ALTERNATING,
+        make=classic.eager_1f1b,
+    ),
+    Family(
+        name="interleaved-1f1b",
+        source="Narayanan et al. 2021 (Megatron-LM, arXiv 2104.04473), section 2.2.2",
+        placement="loop",
+        shapes="a chain in training, 2 or more stages a rank in a loop; M need be no multiple of P",
+        exclusions=(_INFERENCE, "one stage a rank: that is 1f1b", _LOOP, _CHAIN, _SLICES),
+        splits_backward=False,
+        virtual=2,
+        needs=(shapes.backward, shapes.chain, shapes.several_looped, shapes.whole_sequences),
+        make=interleaved.interleaved_1f1b,
+    ),
+    Family(
+        name="looped-bfs",
+        source="Lamy-Poirier 2023 (Breadth-First Pipeline Parallelism, arXiv 2211.05953), figure 4",
+        placement="loop",
+        shapes="a chain, any number of stages a rank in a loop, inference too",
+        exclusions=(_LOOP, _CHAIN),
+        splits_backward=False,
+        virtual=2,
+        needs=(shapes.chain, shapes.looped),
+        make=interleaved.looped_bfs,
+    ),
+    Family(
+        name="zb-h1",
+        source="Qi et al. 2024 (Zero Bubble, arXiv 2401.10241), section 2.1 and figure 3, top",
+        placement="one stage a rank",
+        shapes="a chain with a split backward, at most one stage on a rank",
+        exclusions=(_SPLIT, _SEVERAL, _CHAIN, _SLICES),
+        splits_backward=True,
+        virtual=1,
+        needs=_ZERO_BUBBLE,
+        make=zero_bubble.zb_h1,
+    ),
+    Family(
+        name="zb-h2",
+        source="Qi et al. 2024 (Zero Bubble, arXiv 2401.10241), section 2.2 and figure 3, bottom",
+        placement="one stage a rank",
+        shapes="a chain with a split backward, at most one stage on a rank",
+        exclusions=(_SPLIT, _SEVERAL, _CHAIN, _SLICES),
+        splits_backward=True,
+        virtual=1,
+        needs=_ZERO_BUBBLE,
+        make=zero_bubble.zb_h2,
+    ),
+)

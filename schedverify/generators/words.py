@@ -1,0 +1,48 @@
+"""Rows of packed operations, made with numpy: what all families are built from."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schedverify.op import KIND_SHIFT, STAGE_SHIFT, Kind
+from schedverify.schedule import Words
+
+Indices = NDArray[np.int64]
+
+
+def packed(kind: Kind, stage: int | Indices, microbatches: Indices) -> Words:
+    """Return the packed operations of one kind for micro-batches in order, all on one stage or each on its own."""
+    words: Words = microbatches + stage * (1 << STAGE_SHIFT) + (int(kind) << KIND_SHIFT)
+    return words
+
+
+def joined(parts: list[Words]) -> Words:
+    """Return the parts one after another; an empty row where there is none."""
+    return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
+
+
+def one_forward_one_backward(forwards: Words, backwards: Words, warm_up: int) -> Words:
+    """Return a row that runs ``warm_up`` forwards, then a forward and a backward in turn, then what is left.
+
+    ``forwards`` and ``backwards`` are of one length; a longer warm-up than that runs all forwards first.
+    """
+    count = len(forwards)
+    first = min(warm_up, count)
+    pairs = count - first
+    row = np.empty(2 * count, dtype=np.int64)
+    row[:first] = forwards[:first]
+    row[first : first + 2 * pairs : 2] = forwards[first:]
+    row[first + 1 : first + 2 * pairs : 2] = backwards[:pairs]
+    row[first + 2 * pairs :] = backwards[pairs:]
+    return row
+
+
+def in_turn(streams: list[Words], delays: list[int]) -> Words:
+    """Return a row that takes one operation of each stream in turn, each stream begun ``delay`` rounds late.
+
+    A stream with a negative delay is ahead by so many rounds. Streams that have ended are passed over.
+    """
+    rounds = [np.arange(len(stream)) + delay for stream, delay in zip(streams, delays, strict=True)]
+    order = np.argsort(np.concatenate(rounds), kind="stable")
+    return np.concatenate(streams)[order]

@@ -1,0 +1,50 @@
+"""The hand-made zero-bubble families: the backward in two parts, the weight part where it fills a bubble."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from schedverify.generators.words import in_turn, joined, packed
+from schedverify.op import Kind
+from schedverify.problem import Problem
+from schedverify.schedule import Schedule, Words
+
+
+def zb_h1(problem: Problem) -> Schedule:
+    """ZB-H1: 1F1B's memory and a third of its bubble (Qi et al., arXiv 2401.10241, section 2.1 and figure 3, top).
+
+    Stage ``s`` of ``S`` warms up with ``S-s`` forwards; then I, W and F take turns, W being ``s`` micro-batches late.
+    It holds at most ``S-s`` activations that wait for I and, with those, ``s`` that wait for W.
+
+    With equal stages, no latency and W at most F and I, the span's bubble is ``(S-1) (F+I-W)`` for every M ≥ S.
+    """
+    last = problem.stages
+    return Schedule(_rows(problem, [(last - stage, stage) for stage in range(last)]))
+
+
+def zb_h2(problem: Problem) -> Schedule:
+    """ZB-H2: no bubble where F, I and W are equal (Qi et al., arXiv 2401.10241, section 2.2 and figure 3, bottom).
+
+    As ZB-H1 with about twice the warm-up and delay: stage ``s`` of ``S`` warms up with ``2 (S-s) - 1`` forwards, and
+    W is ``2 s`` micro-batches late. It holds at most ``2 (S-s) - 1`` activations that wait for I and, with those,
+    ``2 s`` that wait for W.
+
+    With equal stages, no latency and W at most F and I, the span's bubble is ``(S-1) (F+I-2W)`` for every M ≥ 2S-1.
+    The makespan is longer than the span where 2W exceeds I: the rows then stand in a parallelogram.
+    """
+    last = problem.stages
+    return Schedule(_rows(problem, [(2 * (last - stage) - 1, 2 * stage) for stage in range(last)]))
+
+
+def _rows(problem: Problem, shifts: list[tuple[int, int]]) -> list[Words]:
+    """Return the rows in which, by stage, F is so many micro-batches ahead of I, and W so many late."""
+    microbatches = np.arange(problem.microbatches)
+    rows = []
+    for stages in problem.stages_of:
+        parts = []
+        for stage in stages:
+            ahead, late = shifts[stage]
+            streams = [packed(kind, stage, microbatches) for kind in (Kind.I, Kind.W, Kind.F)]
+            parts.append(in_turn(streams, [0, late, -ahead]))
+        rows.append(joined(parts))
+    return rows
