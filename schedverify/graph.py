@@ -58,9 +58,9 @@ def dependency_graph(problem: Problem, schedule: Schedule | None = None) -> nx.D
     """Return the graph of a problem's operations, or of a schedule's, with its rank orders.
 
     Nodes are :class:`~schedverify.op.Op` values (and :class:`Stray` ones for what nobody waits for), with the
-    attributes ``duration`` (of the step) and ``places`` (rank and position). Edges carry ``why`` (``data`` on one rank, ``transfer`` between two, ``own forward``, ``own input part``,
-    ``earlier part``, ``later part``, ``rank order``) and ``lag`` in ticks. Without a schedule a split problem's
-    backward is I and W.
+    attributes ``duration`` (of the step) and ``places`` (rank and position). Edges carry ``why`` (``data`` on one
+    rank, ``transfer`` between two, ``own forward``, ``own input part``, ``earlier part``, ``later part``, ``rank
+    order``) and ``lag`` in ticks. Without a schedule a split problem's backward is I and W.
     """
     import networkx as nx
 

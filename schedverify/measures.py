@@ -13,6 +13,7 @@ from schedverify.result import Measures
 from schedverify.schedule import Schedule, Words, kinds, positions
 
 Ticks = NDArray[np.int64]
+_PAIR = (1 << 40) - 1
 _F, _B, _I, _W = map(int, (Kind.F, Kind.B, Kind.I, Kind.W))
 
 
@@ -25,7 +26,8 @@ def measure(
     makespan = max((int(end[-1]) for end in ends if len(end)), default=0)
     longest = max(range(len(spans)), key=lambda rank: spans[rank])
     area, total, span = problem.ranks * makespan, sum(work), spans[longest]
-    held = _held_before(schedule, problem) if excerpt else [np.empty(0, dtype=np.int64)] * schedule.ranks
+    nothing = np.empty(0, dtype=np.int64)
+    held = _held_before(schedule) if excerpt else [(nothing, nothing)] * schedule.ranks
     return Measures(
         makespan=makespan,
         span=span,
@@ -33,23 +35,25 @@ def measure(
         bubble_overhead=Fraction(area - total, total) if total else None,
         span_bubble=Fraction(span - work[longest], span) if span else Fraction(0),
         work=work,
-        peak_in_flight=tuple(_peak_in_flight(row, problem, before) for row, before in zip(schedule.rows, held, strict=True)),
+        peak_in_flight=tuple(
+            len(full) + _peak_in_flight(row, problem) for row, (full, _) in zip(schedule.rows, held, strict=True)
+        ),
         peak_memory=tuple(
-            _peak_memory(row, problem, before) + static
+            static + _held_bytes(problem, *before) + _peak_memory(row, problem)
             for row, before, static in zip(schedule.rows, held, problem.static, strict=True)
         ),
     )
 
 
-def _peak_in_flight(row: Words, problem: Problem, before: Words) -> int:
+def _peak_in_flight(row: Words, problem: Problem) -> int:
     """Return the most pairs that a row holds: from the step with F to the end of the step with B or I."""
     kind = kinds(row)
     forward = kind == _F
     ended = forward if problem.form == "inference" else (kind == _B) | (kind == _I)
-    return len(before) + _peak(row, forward.astype(np.int64), np.zeros(len(row), dtype=np.int64), ended.astype(np.int64))
+    return _peak(row, forward.astype(np.int64), np.zeros_like(row), ended.astype(np.int64))
 
 
-def _peak_memory(row: Words, problem: Problem, before: Words) -> int:
+def _peak_memory(row: Words, problem: Problem) -> int:
     """Return the most bytes of activations that a row holds (semantics, SV402), the static part left out."""
     activation, stash = np.array(problem.activation), np.array(problem.weight_stash)
     kept = np.where(problem.recompute, problem.boundary, activation)
@@ -60,7 +64,14 @@ def _peak_memory(row: Words, problem: Problem, before: Words) -> int:
     freed = np.select([kind == _B, kind == _I, kind == _W], [held, held - left, left], 0)
     if problem.form == "inference":
         freed = taken
-    return int(kept[before >> STAGE_SHIFT & INDEX_MASK].sum()) + _peak(row, taken, extra, freed)
+    return _peak(row, taken, extra, freed)
+
+
+def _held_bytes(problem: Problem, full: Words, left: Words) -> int:
+    """Return the bytes of pairs that are held in full, and of those of which the weight stash is left."""
+    kept = np.where(problem.recompute, problem.boundary, problem.activation)
+    stash = np.array(problem.weight_stash)
+    return int(kept[full >> STAGE_SHIFT].sum() + stash[left >> STAGE_SHIFT].sum())
 
 
 def _peak(row: Words, taken: Words, extra: Words, freed: Words) -> int:
@@ -79,12 +90,12 @@ def _by_step(step: Words, values: Words) -> Words:
     return np.add.reduceat(values, np.searchsorted(step, np.arange(step[-1] + 1)))
 
 
-def _held_before(schedule: Schedule, problem: Problem) -> list[Words]:
-    """Return by rank the pairs (packed as F) of an excerpt that are held before it begins: B or I without an F."""
-    pair = (1 << 40) - 1
-    made = np.concatenate([row[kinds(row) == _F] & pair for row in schedule.rows])
-    held = []
-    for row in schedule.rows:
-        backward = np.unique(row[(kinds(row) == _B) | (kinds(row) == _I)] & pair)
-        held.append(backward[~np.isin(backward, made)])
-    return held
+def _held_before(schedule: Schedule) -> list[tuple[Words, Words]]:
+    """Return by rank the pairs that an excerpt holds before it begins: in full, and what only waits for its W."""
+    forwards = [row[kinds(row) == _F] & _PAIR for row in schedule.rows]
+    gradients = [row[(kinds(row) == _B) | (kinds(row) == _I)] & _PAIR for row in schedule.rows]
+    weights = [row[kinds(row) == _W] & _PAIR for row in schedule.rows]
+    made = np.concatenate(forwards)
+    begun = np.concatenate([made, *gradients])
+    full = [np.setdiff1d(row, made) for row in gradients]
+    return list(zip(full, [np.setdiff1d(row, begun) for row in weights], strict=True))

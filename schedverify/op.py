@@ -29,7 +29,7 @@ class Kind(IntEnum):
 
     F = 0
     B = 1
-    I = 2  # noqa: E741
+    I = 2
     W = 3
     SEND_F = 4
     RECV_F = 5

@@ -1,4 +1,4 @@
-"""Composes: warm start from the families, optimizer, verifier, plan. No plan leaves before the verifier has passed it."""
+"""Composes: warm start from the families, optimizer, verifier, plan. No plan leaves before it is verified."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from schedverify.errors import Fault, InputError, ScheduleError, SchedverifyErro
 from schedverify.generators import families, generate
 from schedverify.optimizer import Hint, Progress, Solution, solve
 from schedverify.problem import Problem
-from schedverify.result import Plan, Report, Timeline, Verdict
+from schedverify.result import Plan, Report, Status, Timeline, Verdict
 from schedverify.schedule import Schedule
 from schedverify.timeline import simulate
 from schedverify.verifier import claims_of, verify
@@ -95,13 +95,30 @@ def optimize(
     return _passed(problem, solution, objective or problem.minimize, seed, time.monotonic() - began)
 
 
+def plan_of(schedule: Schedule, problem: Problem) -> Plan:
+    """Return the plan of a given schedule, once the verifier has passed it: feasible, with no bound claimed.
+
+    Raises
+    ------
+    ScheduleError
+        If the verifier objects; the message tells every violation.
+    """
+    verify(schedule, problem, select=_NEEDED).raise_for_violations()
+    objective = "span" if problem.minimize == "span" else "makespan"
+    timeline = simulate(schedule, problem)
+    value = getattr(timeline.measures, objective)
+    return _passed(problem, Solution(Status.FEASIBLE, schedule=schedule, value=value), objective, 0, 0.0)
+
+
 def _hints(problem: Problem, given: Schedule | None) -> list[Hint]:
     hints = [_starts(c.timeline) for c in candidates(problem) if c.report.ok]
     if given is None:
         return hints
     report = verify(given, problem, select=_NEEDED)
     if not report.ok:
-        raise InputError([Fault("hint", str(violation), "a hint is a valid schedule") for violation in report.violations])
+        raise InputError(
+            [Fault("hint", str(violation), "a hint is a valid schedule") for violation in report.violations]
+        )
     return [_starts(simulate(given, problem)), *hints]
 
 

@@ -19,7 +19,7 @@ _MAX_FAULTS: Final = 20
 
 
 class Schedule:
-    """For every rank, the order of its steps.
+    r"""For every rank, the order of its steps.
 
     Two schedules are equal where their orders are; ``str`` gives the text form, which parses back to an equal one.
 
@@ -35,7 +35,7 @@ class Schedule:
 
     Examples
     --------
-    >>> schedule = Schedule.parse("0F0 0F1 0B0 0B1\\n1F0 1B0 1F1 1B1")
+    >>> schedule = Schedule.parse("0F0 0F1 0B0 0B1\n1F0 1B0 1F1 1B1")
     >>> schedule.ranks, len(schedule)
     (2, 8)
     >>> str(next(schedule.steps(1)))

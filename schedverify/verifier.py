@@ -91,7 +91,11 @@ def _chosen(select: Iterable[str] | None, ignore: Iterable[str]) -> list[Propert
     for prefix in (*wanted, *unwanted):
         if not any(code.startswith(prefix) for code in REGISTRY) or not prefix:
             raise UnknownNameError.among("property", prefix, REGISTRY)
-    return [p for code, p in sorted(REGISTRY.items()) if code.startswith(wanted) and not (unwanted and code.startswith(unwanted))]
+    return [
+        p
+        for code, p in sorted(REGISTRY.items())
+        if code.startswith(wanted) and not (unwanted and code.startswith(unwanted))
+    ]
 
 
 def _refuse_communication(schedule: Schedule) -> None:

@@ -107,7 +107,9 @@ def _inputs_there(
         for r, p in main.get(need.op, ())[:1]:
             there = rows[r][p] + step_duration(case.problem, case.instances.steps[r][p]) + need.lag
             if start < there:
-                message = f"rank {rank}, position {position} ({op}) starts at {start}, before {need.op} is there at {there}"
+                message = (
+                    f"rank {rank}, position {position} ({op}) starts at {start}, before {need.op} is there at {there}"
+                )
                 yield Violation("SV202", message, rank, position, (str(op), str(need.op)), (need.why,))
     for r, p in main[op]:
         if place in main[op] and rows[r][p] != start and (r, p) > place:

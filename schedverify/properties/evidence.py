@@ -136,7 +136,10 @@ class _Derivation:
         """By stage, the longest path of forwards after its F (its own not counted)."""
         after: dict[int, int] = {}
         for stage in reversed(self._order):
-            hops = [(t, self.problem.forward_lag(stage, t) + self.problem.forward[t]) for t in self.problem.successors[stage]]
+            hops = [
+                (t, self.problem.forward_lag(stage, t) + self.problem.forward[t])
+                for t in self.problem.successors[stage]
+            ]
             after[stage] = max((after[t] + hop for t, hop in hops), default=0)
         return after
 
@@ -146,7 +149,9 @@ class _Derivation:
         after: dict[int, int] = {}
         for stage in self._order:
             before = self.problem.predecessors[stage]
-            after[stage] = max((after[b] + self.problem.backward_lag(stage, b) + self.gradient(b) for b in before), default=0)
+            after[stage] = max(
+                (after[b] + self.problem.backward_lag(stage, b) + self.gradient(b) for b in before), default=0
+            )
         return after
 
     @cached_property

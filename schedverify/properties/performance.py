@@ -47,7 +47,9 @@ def measures_as_claimed(case: Case) -> Iterator[Violation]:
         raise Undecided("the schedule cannot run to its end as a whole, so no measure follows")
     for name, value in claimed.items():
         follows = getattr(case.measures, name.partition(" ")[0])
-        if (list(follows) if isinstance(follows, tuple) else follows) != (list(value) if isinstance(value, tuple) else value):
+        if (list(follows) if isinstance(follows, tuple) else follows) != (
+            list(value) if isinstance(value, tuple) else value
+        ):
             yield Violation("SV501", f"{name} is claimed to be {value}; what follows is {follows}")
 
 
@@ -80,7 +82,9 @@ def bound_has_evidence(case: Case) -> Iterator[Violation]:
     objective = str(case.claims.get("objective") or case.problem.minimize)
     value = getattr(case.measures, objective, None)
     if value is not None and bound > value:
-        yield Violation("SV502", f"the bound on the {objective} is claimed to be {bound}, but this schedule has {value}")
+        yield Violation(
+            "SV502", f"the bound on the {objective} is claimed to be {bound}, but this schedule has {value}"
+        )
         return
     if certificate is None:
         raise Undecided(f"no evidence is given for the bound {bound}: it is the solver's word")

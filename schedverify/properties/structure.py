@@ -158,8 +158,8 @@ def _fault(op: Op, problem: Problem) -> str:
     if m >= problem.microbatches:
         return f"micro-batch {m} is absent; micro-batches are 0 to {problem.microbatches - 1}"
     if not problem.passes(op.stage, m):
-        copy = problem.replica_of[m]
-        return f"micro-batch {m} goes through copy {copy}, not through stage {op.stage} of copy {problem.copy_of(op.stage)}"
+        own = f"stage {op.stage} of copy {problem.copy_of(op.stage)}"
+        return f"micro-batch {m} goes through copy {problem.replica_of[m]}, not through {own}"
     return ""
 
 

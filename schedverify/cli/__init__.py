@@ -1,0 +1,5 @@
+"""The command line: parses, calls, prints; nothing else."""
+
+from schedverify.cli.app import main
+
+__all__ = ["main"]

@@ -1,0 +1,50 @@
+"""The commands ``verify`` and ``explain``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from schedverify.cli.options import ProblemOption, ScheduleFile
+
+Codes = Annotated[str | None, Parameter(help="Codes or beginnings of codes, parted by commas: SV1,SV401.")]
+
+
+def verify(
+    schedule: ScheduleFile,
+    *,
+    problem: ProblemOption = None,
+    select: Codes = None,
+    ignore: Codes = None,
+    excerpt: Annotated[bool, Parameter(negative="", help="Operations that the order lacks count as done.")] = False,
+    output_format: Annotated[Literal["text", "json", "github"], Parameter(name="--format")] = "text",
+) -> int:
+    """Prove that a schedule is right, or show what is wrong with it."""
+    from schedverify import formats, verifier
+    from schedverify.cli import report_text
+    from schedverify.result import Verdict
+
+    subject = formats.load_judged(schedule)
+    given = formats.load_problem(problem) if problem is not None else None
+    report = verifier.verify(subject, given, select=_codes(select), ignore=_codes(ignore) or (), excerpt=excerpt)
+    if output_format == "json":
+        print(formats.dumps(formats.report_data(report)))
+    elif output_format == "github":
+        print(formats.annotations(report, schedule), end="")
+    else:
+        report_text.show(report, schedule)
+    return {Verdict.HOLDS: 0, Verdict.VIOLATED: 1}.get(report.verdict, 3)
+
+
+def explain(code: Annotated[str, Parameter(help="The code of a property, such as SV201.")]) -> int:
+    """Say what a property checks, why it matters, an example, and its formal definition."""
+    from schedverify import explanation
+    from schedverify.cli.console import print_markdown
+
+    print_markdown(explanation.explain(code.upper()))
+    return 0
+
+
+def _codes(text: str | None) -> list[str] | None:
+    return None if text is None else [code.strip().upper() for code in text.split(",")]

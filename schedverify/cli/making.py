@@ -1,0 +1,93 @@
+"""The commands ``generate``, ``families``, ``convert`` and ``new``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from schedverify.cli.options import Output, ProblemOption
+from schedverify.errors import Fault, InputError
+
+if TYPE_CHECKING:
+    from schedverify.problem import Problem
+
+
+def generate(  # noqa: PLR0913 - each is an option of the command line
+    family: Annotated[str, Parameter(help="The name of a family; schedverify families lists them.")],
+    *,
+    problem: ProblemOption = None,
+    ranks: int | None = None,
+    microbatches: int | None = None,
+    virtual: int | None = None,
+    forward: int | None = None,
+    backward: int | None = None,
+    backward_input: int | None = None,
+    backward_weight: int | None = None,
+    output: Output = None,
+) -> int:
+    """Make the schedule of a family, for a problem file or for a number of ranks and micro-batches."""
+    from schedverify import formats, generators
+
+    costs = {"forward": forward, "backward": backward, "backward_input": backward_input,
+             "backward_weight": backward_weight}  # fmt: skip
+    shape = {"ranks": ranks, "microbatches": microbatches, "virtual": virtual}
+    given = {name: value for name, value in (shape | costs).items() if value is not None}
+    schedule = generators.generate(family, _problem_for(family, problem, given))
+    formats.save(schedule, output or "-")
+    return 0
+
+
+def families(*, output_format: Annotated[Literal["text", "json"], Parameter(name="--format")] = "text") -> int:
+    """List the families: source, placement, the shapes they take."""
+    from schedverify import formats, generators
+
+    known = generators.families()
+    if output_format == "json":
+        names = ("name", "source", "placement", "shapes", "exclusions")
+        print(formats.dumps({"families": [{name: getattr(family, name) for name in names} for family in known]}))
+        return 0
+    for family in known:
+        print(f"{family.name}\n  source: {family.source}\n  placement: {family.placement}\n  shapes: {family.shapes}")
+        for exclusion in family.exclusions:
+            print(f"  not: {exclusion}")
+    return 0
+
+
+def convert(
+    source: Annotated[str, Parameter(help="Schedule: text, PyTorch's CSV or a plan; - for standard input.")],
+    target: Annotated[str, Parameter(help="File to write; - for standard output.")],
+    *,
+    problem: ProblemOption = None,
+    to: Annotated[
+        Literal["text", "torch-csv", "torch-comms-csv", "trace", "plan"] | None,
+        Parameter(help="The form to write; by the suffix of the target where it is left away."),
+    ] = None,
+) -> int:
+    """Turn a schedule into another form: text, PyTorch's CSV, a trace for Perfetto, a verified plan."""
+    from schedverify import conversion, formats
+
+    subject, given = formats.load_judged(source), formats.load_problem(problem) if problem is not None else None
+    conversion.convert(subject, given, target, to)
+    return 0
+
+
+def new(*, output: Output = None) -> int:
+    """Write a commented problem file to begin with."""
+    from schedverify import formats
+
+    formats.write_text(formats.template(), output or "-")
+    return 0
+
+
+def _problem_for(family: str, path: str | None, given: dict[str, int]) -> Problem:
+    """Return the problem of a file, or the family's own for the numbers that are given."""
+    from schedverify import formats, generators
+
+    if path is not None:
+        if given:
+            raise InputError(Fault(f"--{next(iter(given)).replace('_', '-')}", "stands beside --problem", "give one"))
+        return formats.load_problem(path)
+    if not {"ranks", "microbatches"} <= set(given):
+        raise InputError("generate takes --problem FILE, or --ranks P and --microbatches M")
+    return generators.family(family).problem(**given)

@@ -1,0 +1,13 @@
+"""The arguments that several commands share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+ScheduleFile = Annotated[str, Parameter(help="Schedule: text, PyTorch's CSV or a plan; - for standard input.")]
+ProblemOption = Annotated[str | None, Parameter(name=["--problem", "-p"], help="Problem file, TOML or JSON.")]
+ProblemFile = Annotated[str, Parameter(help="Problem file, TOML or JSON; - for standard input.")]
+Output = Annotated[str | None, Parameter(name=["--output", "-o"], help="File to write; - for standard output.")]
+TextOrJson = Annotated[Literal["text", "json"], Parameter(name="--format", help="What is printed.")]

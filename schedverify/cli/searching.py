@@ -1,0 +1,114 @@
+"""The command ``optimize``: search with progress, end in good order, show what was found beside 1F1B."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from schedverify.cli.options import Output, ProblemFile, TextOrJson
+
+if TYPE_CHECKING:
+    from schedverify.optimizer import Progress
+    from schedverify.result import Plan
+
+
+def optimize(
+    problem: ProblemFile,
+    *,
+    output: Output = None,
+    objective: Literal["makespan", "span", "period", "peak-memory"] | None = None,
+    time_limit: Annotated[float, Parameter(help="Seconds.")] = 60,
+    seed: int = 0,
+    workers: Annotated[int | None, Parameter(help="Threads of the search; all cores by default.")] = None,
+    hint: Annotated[str | None, Parameter(help="A valid schedule to begin with.")] = None,
+    output_format: TextOrJson = "text",
+) -> int:
+    """Find the best schedule of a problem, prove how good it is, and write a verified plan."""
+    from schedverify import formats, planner
+
+    given = formats.load_problem(problem)
+    start = formats.load_schedule(hint) if hint is not None else None
+    with _interruptible() as stop, _progress(output_format == "text") as progress:
+        plan = planner.optimize(
+            given,
+            objective=objective,
+            time_limit=time_limit,
+            seed=seed,
+            workers=workers,
+            hint=start,
+            progress=progress,
+            stop=stop,
+        )
+    if output is not None and plan.schedule is not None:
+        formats.save(plan, output)
+    if output_format == "json":
+        print(formats.dumps(formats.search_data(plan)))
+    elif output != "-":
+        _show(plan, output)
+    return {"optimal": 0, "feasible": 0, "infeasible": 1, "unknown": 3}[plan.status.value]
+
+
+@contextmanager
+def _interruptible() -> Iterator[threading.Event]:
+    """Turn Ctrl-C and SIGTERM into a wish to stop: the best so far is kept. A second Ctrl-C ends at once."""
+    stop = threading.Event()
+
+    def on_signal(number: int, _frame: Any) -> None:
+        if stop.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _progress(wanted: bool) -> Iterator[Any]:
+    """Show best, bound and gap on a terminal while the search runs."""
+    from schedverify.cli.console import err
+
+    if not wanted or not sys.stderr.isatty():
+        yield None
+        return
+    with err().status("building the model") as status:
+
+        def show(now: Progress) -> None:
+            gap = "" if not now.bound or now.value is None else f", gap {(now.value - now.bound) / now.bound:.2%}"
+            status.update(f"best {now.value}, bound {now.bound}{gap}, {now.seconds:.0f} s (Ctrl-C keeps the best)")
+
+        yield show
+
+
+def _show(plan: Plan, output: str | None) -> None:
+    from rich.text import Text
+
+    from schedverify.cli.comparison import table
+    from schedverify.cli.console import out, remark
+    from schedverify.drawing import draw
+
+    console = out()
+    name = plan.problem.name or "the problem"
+    if plan.schedule is None:
+        console.print(Text.assemble(name, ": ", (plan.status.value, "bold red"), f" ({plan.reason})"))
+        return
+    console.print(draw(plan))
+    console.print(table(plan))
+    gap = f"at most {float(plan.gap):.2%} above the optimum" if plan.gap else f"no schedule has less than {plan.bound}"
+    console.print(Text.assemble((plan.status.value, "bold green"), f": {plan.objective} {plan.value}, {gap}"))
+    if plan.reason:
+        remark(plan.reason)
+    remark(
+        f"{plan.seconds:.1f} s, seed {plan.seed}; verified: " + ", ".join(c for c, v in plan.verdicts if v == "holds")
+    )
+    if output is not None:
+        remark(f"plan written to {output}; schedverify verify {output} checks it again")
