@@ -92,7 +92,7 @@ def bytes_held(case: Case) -> Iterator[Violation]:
 def _flights(case: Case, rank: int) -> Iterator[dict[Pair, None]]:
     """Yield the pairs in flight while each step of a rank runs."""
     ends = (Kind.F,) if case.problem.form == "inference" else (Kind.B, Kind.I)
-    held = dict.fromkeys(pair for pair, kind in _before(case, rank) if kind != Kind.W)
+    held: dict[Pair, None] = dict.fromkeys(pair for pair, kind in _before(case, rank).items() if kind != Kind.W)
     for ops in case.instances.steps[rank]:
         held.update(dict.fromkeys((op.stage, op.microbatch or 0) for op in ops if op.kind == Kind.F))
         yield held
