@@ -1,0 +1,5 @@
+"""Pictures of schedules: a grid of letters for the terminal, SVG, and a page with it."""
+
+from schedverify.drawing.picture import Drawing, beside, draw
+
+__all__ = ["Drawing", "beside", "draw"]

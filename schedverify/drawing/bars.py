@@ -1,0 +1,150 @@
+"""The rows of an SVG: lanes, a bar for every step, what is written in it, and the marks of violations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from schedverify.drawing.labels import candidates, clean, letter
+from schedverify.drawing.markup import box_at, element, escaped, px
+from schedverify.drawing.palette import FAULT, colour
+from schedverify.drawing.panel import Panel, Row
+from schedverify.drawing.raster import EMPTY, runs, squeezed
+from schedverify.op import MICROBATCH_MASK, Join, Op, Step
+
+CODE_ROOM: Final = 13.0
+"""The room above a row that has marks, for their codes."""
+_LETTER: Final = 0.6
+"""How wide a digit is, of its height, and a little air."""
+_THINNEST_STROKE: Final = 3.0
+_SMALLEST: Final = 7.0
+_MARKED_MOST: Final = 500
+
+
+@dataclass(frozen=True)
+class Ruler:
+    """Where places lie on the paper.
+
+    Attributes
+    ----------
+    left
+        The pixel of place 0.
+    pixels
+        How many pixels all of ``horizon`` take.
+    height
+        How high a bar is, in pixels.
+    """
+
+    left: float
+    pixels: float
+    horizon: int
+    height: float
+
+    def x(self, place: int) -> float:
+        """Return the pixel of a place."""
+        return self.left + self.width(place)
+
+    def width(self, length: int) -> float:
+        """Return the pixels that a length takes."""
+        return length * self.pixels / self.horizon
+
+
+def bars(panel: Panel, row: Row, ruler: Ruler, top: float) -> Iterator[str]:
+    """Yield the bars of a row, a rectangle with a tooltip for each step (two halves for an overlapped pair)."""
+    shortest = int((row.ends - row.starts).min(initial=panel.horizon))
+    stroke = "sv-b" if ruler.width(shortest) >= _THINNEST_STROKE else "sv-n"
+    texts: list[str] = []
+    digits = len(str(int((row.words & MICROBATCH_MASK).max(initial=0))))
+    yield f'<g class="{stroke}">'
+    for position in range(len(row.starts)):
+        step = row.step(position)
+        places = int(row.starts[position]), int(row.ends[position])
+        yield "".join(_rects(panel, row, step, places, ruler, top))
+        texts += _texts(panel, row, step, places, ruler, (top, digits))
+    yield "</g>"
+    if texts:
+        yield f'<g class="sv-c">{"".join(texts)}</g>'
+
+
+def thin_bars(panel: Panel, row: Row, ruler: Ruler, top: float, cells: int) -> Iterator[str]:
+    """Yield the bars of a row with too many steps: one for each run of cells that shows one kind and stage."""
+    kept: list[tuple[int, int, str, str]] = []
+    for first, last, position in runs(row, squeezed(panel.horizon, min(cells, panel.horizon))):
+        if position == EMPTY:
+            continue
+        op = row.step(position).ops[0]
+        fill = colour(op.kind, row.chunk(op.stage), panel.chunks)
+        if kept and kept[-1][1] == first and kept[-1][2] == fill:
+            kept[-1] = (kept[-1][0], last, *kept[-1][2:])
+        else:
+            kept.append((first, last, fill, f"rank {row.rank}: mostly {letter(op.kind)} of stage {op.stage}"))
+    unit = ruler.width(panel.horizon) / min(cells, panel.horizon)
+    for first, last, fill, text in kept:
+        width = (last - first) * unit
+        yield box_at(ruler.left + first * unit, top, width, ruler.height, fill, element("title", text))
+
+
+def marks(panel: Panel, row: Row, ruler: Ruler, top: float) -> Iterator[str]:
+    """Yield the outlines of the steps at which something is violated, and above them the codes where there is room."""
+    free = 0.0
+    for position, numbers in sorted(row.marks.items())[:_MARKED_MOST]:
+        if position >= len(row.starts):
+            continue
+        x = ruler.x(int(row.starts[position]))
+        width = max(ruler.width(int(row.ends[position] - row.starts[position])), 2.0)
+        text = named(panel, numbers)
+        place = f'x="{px(x)}" y="{px(top)}" width="{px(width)}" height="{px(ruler.height)}"'
+        yield f'<rect {place} class="sv-o" stroke="{FAULT}"><title>{escaped(text)}</title></rect>'
+        if x >= free:
+            yield element("text", escaped(text), x=x, y=top - 4, class_="sv-f", font_size=10.0)
+            free = x + len(text) * 6.4 + 4
+
+
+def named(panel: Panel, numbers: tuple[int, ...]) -> str:
+    """Return violations by their numbers and codes: ``#1 SV401``."""
+    texts = [f"#{number} {clean(panel.violations[number - 1].code, 10)}" for number in numbers[:3]]
+    return ", ".join(texts) + (" ..." if len(numbers) > 3 else "")
+
+
+def _rects(panel: Panel, row: Row, step: Step, places: tuple[int, int], ruler: Ruler, top: float) -> Iterator[str]:
+    start, end = places
+    title = f"<title>{escaped(f'rank {row.rank}: {step}, {start} to {end}')}</title>"
+    width = max(ruler.width(end - start), 0.5)
+    for op, y, height in _parts(step, top, ruler.height):
+        fill = colour(op.kind, row.chunk(op.stage), panel.chunks)
+        place = f'x="{px(ruler.x(start))}" y="{px(y)}" width="{px(width)}" height="{px(height)}"'
+        yield f'<rect {place} fill="{fill}">{title}</rect>'
+
+
+def _texts(
+    panel: Panel, row: Row, step: Step, places: tuple[int, int], ruler: Ruler, layout: tuple[float, int]
+) -> Iterator[str]:
+    """Yield what is written into a bar; numbers have one size in all bars of a length."""
+    top, digits = layout
+    x = px((ruler.x(places[0]) + ruler.x(places[1])) / 2)
+    room = ruler.width(places[1] - places[0]) - 2
+    for op, y, height in _parts(step, top, ruler.height):
+        for text in _choices(panel, row, step, op):
+            size = min(12.0, height * 0.75, room / (max(len(text), digits) * _LETTER))
+            if text and size >= _SMALLEST:
+                base = px(y + height / 2 + size * 0.36)
+                yield f'<text x="{x}" y="{base}" font-size="{px(size)}">{escaped(text)}</text>'
+                break
+
+
+def _choices(panel: Panel, row: Row, step: Step, op: Op) -> list[str]:
+    """Return what may be written into a part of a bar: the micro-batch, or in an order what the operation is."""
+    if step.join is Join.GROUP:
+        return candidates(step, stage=False)
+    if panel.timed:
+        return ["" if op.microbatch is None else str(op.microbatch)]
+    return candidates(Step((op,)), stage=panel.chunks > 1 or op.stage not in row.chunks)
+
+
+def _parts(step: Step, top: float, height: float) -> list[tuple[Op, float, float]]:
+    """Return the operations that get a part of the bar each, with its top and height."""
+    if step.join is not Join.OVERLAP:
+        return [(step.ops[0], top, height)]
+    part = height / len(step.ops)
+    return [(op, top + i * part, part) for i, op in enumerate(step.ops)]

@@ -1,0 +1,178 @@
+"""A picture as letters: a row for each rank, a cell for a stretch of time, as wide as the terminal."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Sequence
+from enum import Enum
+from typing import Final
+
+from schedverify.drawing.axis import Axis, axis
+from schedverify.drawing.cells import Words, fitting
+from schedverify.drawing.halves import halves
+from schedverify.drawing.labels import IDLE, clean
+from schedverify.drawing.legend import figures, legend, sentence
+from schedverify.drawing.palette import FAULT, INK, colour
+from schedverify.drawing.panel import Panel, Row
+from schedverify.drawing.raster import EMPTY, Run, Scale, runs
+
+Line = list[tuple[str, str]]
+"""Pieces of text, each with its style in the words of rich; an empty style is plain."""
+
+
+class Paint(Enum):
+    """What a terminal can show beside plain letters."""
+
+    NONE = "letters"
+    COLOURS = "letters on colours"
+    BLOCKS = "letters and half blocks on colours"
+
+
+NARROWEST: Final = 24
+MOST_LISTED: Final = 20
+_FIGURES_FROM: Final = 60
+_DIM: Final = "dim"
+_FAULT: Final = f"bold white on {FAULT}"
+_SEEN: Final = f"bold {FAULT}"
+
+
+def grid(panels: Sequence[Panel], title: str, width: int, paint: Paint) -> Iterator[Line]:
+    """Yield the lines of a picture, none longer than ``width`` (at least :data:`NARROWEST`).
+
+    ``paint`` says whether the styles will be seen; without them every step's length is told by letters.
+    """
+    width = max(width, NARROWEST)
+    if title:
+        yield from _wrapped(clean(title), width, "bold")
+        yield []
+    for panel in panels:
+        family = [other for other in panels if (other.timed, other.unit) == (panel.timed, panel.unit)]
+        yield from _Sheet(panel, family, width, paint).lines()
+        if panel is not panels[-1]:
+            yield []
+    yield from _legend(panels, width, paint is not Paint.NONE)
+
+
+class _Sheet:
+    """One panel on its way to lines: where its columns stand, and what its cells say."""
+
+    def __init__(self, panel: Panel, family: Sequence[Panel], width: int, paint: Paint) -> None:
+        self.panel = panel
+        self.width = width
+        self.painted = paint is not Paint.NONE
+        self.horizon = max(other.horizon for other in family)
+        self.margin = max(len(f"rank {panel.rows[-1].rank}"), len(self._marks(1).unit)) + 2
+        self.aside = _columns(figures(panel)) if width >= _FIGURES_FROM else []
+        room = width - self.margin
+        self.scale = fitting(family, room)
+        if self.aside:
+            narrow = fitting(family, room - len(self.aside[0]))
+            self.aside = self.aside if narrow.fine == self.scale.fine else []
+            self.scale = narrow if self.aside else self.scale
+        self.blocks = [runs(row, self.scale) for row in panel.rows]
+        self.words = Words(panel, self.blocks)
+        crowded = self.scale.squeezed and bool(self.words.unnumbered)
+        self.halved = paint is Paint.BLOCKS and crowded and 2 * self.scale.cells <= self.horizon
+
+    def lines(self) -> Iterator[Line]:
+        panel = self.panel
+        yield from _wrapped(clean(panel.title), self.width, "bold")
+        yield [(self._axis() + (self.aside[0] if self.aside else ""), _DIM)]
+        for index, row in enumerate(panel.rows):
+            yield from self._row(row, self.blocks[index], self.aside[index + 1] if self.aside else "")
+        if panel.hidden:
+            yield [(f"and {panel.hidden} more ranks", _DIM)]
+        yield from _wrapped(sentence(panel), self.width)
+        if not self.aside:
+            for head, *column in zip(*figures(panel), strict=True):
+                yield from _wrapped(f"{head} by rank: {' '.join(column)}", self.width)
+        for remark in panel.remarks:
+            yield from _wrapped(f"remark: {clean(remark)}", self.width, _DIM)
+        yield from self._violations()
+
+    def _marks(self, most: int) -> Axis:
+        return axis(self.horizon, self.panel.unit, most)
+
+    def _axis(self) -> str:
+        cells = self.scale.cells
+        marks, unit = self._marks(max(cells // 8, 1))
+        text = ""
+        for tick, label in marks:
+            column = self.scale.column(tick)
+            if (not text or len(text) < column) and column + len(label) <= cells:
+                text = text.ljust(column) + label
+        return unit.ljust(self.margin) + text.ljust(cells)
+
+    def _row(self, row: Row, blocks: Sequence[Run], aside: str) -> Iterator[Line]:
+        name = f"rank {row.rank}"
+        outside = self.panel.faults.get(row.rank, ())
+        line: Line = [(name, _SEEN if outside else ""), (" " * (self.margin - len(name)), "")]
+        line += halves(self.panel, row, self.scale) if self.halved else [self._block(row, run) for run in blocks]
+        yield [*line, (aside, "")]
+        notes = _notes(row, blocks, self.scale)
+        if notes or outside:
+            lead = f"^{_numbers(outside)}" if outside else ""
+            yield [(lead.ljust(self.margin) + notes, _SEEN)]
+
+    def _block(self, row: Row, run: Run) -> tuple[str, str]:
+        cells = run.last - run.first
+        if run.position == EMPTY:
+            end = self.scale.column(self.panel.horizon - 1) + 1
+            inside = min(max(end - run.first, 0), cells) if self.panel.timed else 0
+            return IDLE * inside + " " * (cells - inside), _DIM
+        text = self.words.text(row, run, " " if self.painted else "-")
+        if run.position in row.marks:
+            return text, _FAULT
+        op = row.step(run.position).ops[0]
+        return text, f"{INK} on {colour(op.kind, row.chunk(op.stage), self.panel.chunks)}"
+
+    def _violations(self) -> Iterator[Line]:
+        violations = self.panel.violations
+        for count, violation in enumerate(violations[:MOST_LISTED], 1):
+            text = f"^{count} {clean(violation.code)} {clean(violation.message, 2000)}"
+            yield from _wrapped(text, self.width, _SEEN, " " * (len(str(count)) + 2))
+        if len(violations) > MOST_LISTED:
+            yield [(f"and {len(violations) - MOST_LISTED} more violations", _SEEN)]
+
+
+def _legend(panels: Sequence[Panel], width: int, painted: bool) -> Iterator[Line]:
+    line: Line = []
+    length = 0
+    for kind, letter, meaning in legend(panels):
+        text = f" {letter} " if painted else letter
+        if line and length + len(text + meaning) + 4 > width:
+            yield line
+            line, length = [], 0
+        line += [(text, _DIM if kind is None else f"{INK} on {colour(kind)}"), (f" {meaning}   ", "")]
+        length += len(text + meaning) + 4
+    yield line
+    if any(panel.chunks > 1 for panel in panels):
+        yield from _wrapped("paler: later stages of a rank; small letters: every second of them", width, _DIM)
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the rows of a table as lines of one length, each column to the right and after two blanks."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["".join(f"  {text:>{width}}" for text, width in zip(row, widths, strict=True)) for row in rows]
+
+
+def _notes(row: Row, blocks: Sequence[Run], scale: Scale) -> str:
+    """Return the line under a row that points at its violations by number."""
+    columns = {run.position: run.first for run in blocks}
+    text = ""
+    for position, numbers in sorted(row.marks.items()):
+        if position >= len(row.starts):
+            continue
+        column = columns.get(position, scale.column(int(row.starts[position])))
+        if column >= len(text):
+            text = text.ljust(column) + f"^{_numbers(numbers)}"
+    return text[: scale.cells]
+
+
+def _numbers(numbers: Sequence[int]) -> str:
+    return ",".join(map(str, numbers[:3])) + ("+" if len(numbers) > 3 else "")
+
+
+def _wrapped(text: str, width: int, style: str = "", indent: str = "") -> Iterator[Line]:
+    for line in textwrap.wrap(text, width, subsequent_indent=indent, break_on_hyphens=False):
+        yield [(line, style)]

@@ -1,0 +1,95 @@
+"""The words of a picture: what stands in a cell, in a tooltip, in a legend; and text made harmless."""
+
+from __future__ import annotations
+
+import unicodedata
+from fractions import Fraction
+from typing import Final
+
+from schedverify.op import Join, Kind, Op, Step
+
+MEANINGS: Final = {
+    Kind.F: "forward",
+    Kind.B: "backward",
+    Kind.I: "backward, input part",
+    Kind.W: "backward, weight part",
+    Kind.SEND_F: "send activations",
+    Kind.RECV_F: "receive activations",
+    Kind.SEND_B: "send gradients",
+    Kind.RECV_B: "receive gradients",
+    Kind.UNSHARD: "unshard",
+    Kind.RESHARD: "reshard",
+    Kind.REDUCE_GRAD: "reduce gradients",
+}
+LETTERS: Final = {
+    Kind.SEND_F: ">F",
+    Kind.RECV_F: "<F",
+    Kind.SEND_B: ">B",
+    Kind.RECV_B: "<B",
+    Kind.UNSHARD: "U",
+    Kind.RESHARD: "R",
+    Kind.REDUCE_GRAD: "G",
+}
+"""Short names of the kinds whose own name is long."""
+
+PAIR_LETTER: Final = "O"
+GROUP_LETTER: Final = "#"
+IDLE: Final = "."
+
+
+def clean(text: str, most: int = 400) -> str:
+    """Return text that is safe to show: without control, format or surrogate characters, and not too long.
+
+    A terminal could obey escape sequences, and XML does not admit most control characters; each becomes ``?``.
+    """
+    safe = "".join("?" if unicodedata.category(letter).startswith("C") else letter for letter in text[: most + 1])
+    return safe if len(safe) <= most else safe[: most - 3] + "..."
+
+
+def letter(kind: Kind) -> str:
+    """Return the short name of a kind."""
+    return LETTERS.get(kind, kind.name)
+
+
+def candidates(step: Step, *, stage: bool) -> list[str]:
+    """Return what may be written into a cell for a step, the longest first.
+
+    Parameters
+    ----------
+    stage
+        Whether the longest one names the stage.
+    """
+    first = step.ops[0]
+    if step.join is Join.BEGIN:
+        short = letter(first.kind)
+        texts = [short + _number(first), short, short[0]]
+        return [f"{first.stage}{texts[0]}", *texts] if stage else texts
+    if step.join is Join.OVERLAP:
+        return ["".join(_plain(op, stage=stage) for op in step.ops), PAIR_LETTER]
+    return ["[" + " ".join(_plain(op, stage=stage) for op in step.ops) + "]", GROUP_LETTER]
+
+
+def number(count: int) -> str:
+    """Return a whole number in a few letters: exact below 100,000, else with a suffix and three figures."""
+    for power, suffix in ((12, "T"), (9, "G"), (6, "M"), (3, "k")):
+        if count >= 10**power and count >= 100_000:
+            return f"{float(Fraction(count, 10**power)):.4g}{suffix}"
+    return str(count)
+
+
+def percent(share: Fraction) -> str:
+    """Return an exact share as a percentage with one decimal."""
+    return f"{float(round(share * 1000)) / 10:.1f}%"
+
+
+def plural(unit: str) -> str:
+    """Return a unit as it stands after a number: ``ticks``, ``positions``, and others as they are."""
+    return f"{unit}s" if unit in ("tick", "position") else clean(unit, 12)
+
+
+def _number(op: Op) -> str:
+    return "" if op.microbatch is None else str(op.microbatch)
+
+
+def _plain(op: Op, *, stage: bool) -> str:
+    return f"{op.stage if stage else ''}{letter(op.kind)}{_number(op)}"

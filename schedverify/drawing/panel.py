@@ -1,0 +1,122 @@
+"""What a picture shows of one schedule: rows of steps with their places, marks of violations, measures, remarks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schedverify.op import INDEX_MASK, JOIN_SHIFT, STAGE_SHIFT, Join, Step, unpack
+from schedverify.result import Measures, Violation
+from schedverify.schedule import Words, kinds
+
+PAIR: Final = 30
+"""The kind of a row's overlapped step, beside the numbers of :class:`Kind`."""
+GROUP: Final = 31
+"""The kind of a row's group of communications."""
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One rank of a picture.
+
+    Attributes
+    ----------
+    words
+        The packed operations of the rank.
+    starts, ends
+        Where its steps begin and end, int64: ticks, or positions in a picture of an order.
+    chunks
+        By stage, which of the rank's stages it is (from 0).
+    marks
+        By position, the numbers of the violations there (from 1).
+    """
+
+    rank: int
+    words: Words
+    starts: NDArray[np.int64]
+    ends: NDArray[np.int64]
+    chunks: Mapping[int, int]
+    marks: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+
+    @cached_property
+    def firsts(self) -> NDArray[np.int64]:
+        """By position, where the step's first operation stands among the words."""
+        return np.flatnonzero(self.words >> JOIN_SHIFT == Join.BEGIN)
+
+    @cached_property
+    def kinds(self) -> NDArray[np.int64]:
+        """By position, the number of the kind, :data:`PAIR` or :data:`GROUP`."""
+        found = kinds(self.words[self.firsts])
+        joins = self.words >> JOIN_SHIFT
+        seconds = np.minimum(self.firsts + 1, max(len(self.words) - 1, 0))
+        join = joins[seconds] if len(self.words) else joins
+        found = np.where(join == Join.OVERLAP, PAIR, found)
+        return np.asarray(np.where(join == Join.GROUP, GROUP, found), dtype=np.int64)
+
+    @property
+    def stages(self) -> NDArray[np.int64]:
+        """By position, the stage of the step's first operation."""
+        return self.words[self.firsts] >> STAGE_SHIFT & INDEX_MASK
+
+    def step(self, position: int) -> Step:
+        """Return the step at a position."""
+        first = int(self.firsts[position])
+        last = int(self.firsts[position + 1]) if position + 1 < len(self.firsts) else len(self.words)
+        words = self.words[first:last].tolist()
+        return Step(tuple(map(unpack, words)), Join(words[-1] >> JOIN_SHIFT) if len(words) > 1 else Join.BEGIN)
+
+    def chunk(self, stage: int) -> int:
+        """Return which of the rank's stages a stage is; 0 for one that is not on the rank."""
+        return self.chunks.get(stage, 0)
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """One schedule in a picture.
+
+    Attributes
+    ----------
+    timed
+        Whether places are ticks; else they are positions in the order of each rank.
+    horizon
+        Where the last step ends, at least 1.
+    unit
+        What a place counts: the problem's tick, or ``position``.
+    measures
+        None where there is no timeline.
+    faults
+        Numbers of the violations that have a rank but no position, by rank.
+    hidden
+        How many ranks are not shown.
+    """
+
+    title: str
+    timed: bool
+    unit: str
+    horizon: int
+    rows: tuple[Row, ...]
+    measures: Measures | None
+    violations: tuple[Violation, ...]
+    faults: Mapping[int, tuple[int, ...]]
+    remarks: tuple[str, ...]
+    hidden: int = 0
+
+    @property
+    def steps(self) -> int:
+        """How many steps are shown."""
+        return sum(len(row.starts) for row in self.rows)
+
+    @cached_property
+    def chunks(self) -> int:
+        """The most stages that a rank has."""
+        return max((max(row.chunks.values(), default=0) + 1 for row in self.rows), default=1)
+
+    @cached_property
+    def used(self) -> frozenset[int]:
+        """The numbers of the kinds that occur, with :data:`PAIR` and :data:`GROUP`."""
+        return frozenset(kind for row in self.rows for kind in np.unique(row.kinds).tolist())

@@ -1,0 +1,111 @@
+"""From intervals to cells: which step a cell of a row shows."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schedverify.drawing.panel import Row
+
+Ticks = NDArray[np.int64]
+EMPTY: Final = -1
+
+
+class Run(NamedTuple):
+    """Cells ``first`` up to ``last`` (excluded) that show the step at ``position``; -1 for none."""
+
+    first: int
+    last: int
+    position: int
+
+
+@dataclass(frozen=True, eq=False)
+class Scale:
+    """Where the cells of a grid begin and end, the same for all its rows.
+
+    Attributes
+    ----------
+    edges
+        The borders of the cells, rising, one more than there are cells, in 1/``fine`` of ``coarse`` ticks.
+    coarse, fine
+        Ticks are divided by the one, which divides them all, and multiplied by the other.
+    """
+
+    edges: Ticks
+    coarse: int = 1
+    fine: int = 1
+
+    @property
+    def cells(self) -> int:
+        """How many cells there are."""
+        return len(self.edges) - 1
+
+    @property
+    def squeezed(self) -> bool:
+        """Whether a cell is longer than a tick."""
+        return int(self.edges[-1]) > self.cells
+
+    def column(self, tick: int) -> int:
+        """Return the cell in which a tick lies."""
+        place = tick * self.fine // self.coarse
+        return int(np.searchsorted(self.edges, place, side="right")) - 1
+
+
+def squeezed(horizon: int, cells: int) -> Scale:
+    """Return the scale that puts ``horizon`` ticks into a number of cells that is smaller."""
+    return Scale(np.array([horizon * i // cells for i in range(cells + 1)], dtype=np.int64))
+
+
+def stretched(horizon: int, coarse: int, fine: int) -> Scale:
+    """Return the scale on which every ``coarse`` ticks take ``fine`` cells."""
+    return Scale(np.arange(horizon // coarse * fine + 1, dtype=np.int64), coarse, fine)
+
+
+def runs(row: Row, scale: Scale) -> list[Run]:
+    """Return the runs of equal cells of a row, all cells in order.
+
+    A cell shows the kind that fills most of it (idle counts as one), and of that kind the step in its middle, or
+    else the first.
+    """
+    if not len(row.starts):
+        return [Run(0, scale.cells, EMPTY)]
+    starts, ends = (ticks // scale.coarse * scale.fine for ticks in (row.starts, row.ends))
+    cells = _positions(row, starts, ends, scale.edges)
+    cuts = np.flatnonzero(np.diff(cells)) + 1
+    borders = [0, *cuts.tolist(), len(cells)]
+    return [Run(first, last, int(cells[first])) for first, last in itertools.pairwise(borders)]
+
+
+def _positions(row: Row, starts: Ticks, ends: Ticks, edges: Ticks) -> Ticks:
+    cells = np.full(len(edges) - 1, EMPTY, dtype=np.int64)
+    best = np.diff(edges)
+    groups = [np.flatnonzero(row.kinds == kind) for kind in np.unique(row.kinds)]
+    filled = [np.diff(_covered(starts[group], ends[group], edges)) for group in groups]
+    best = best - np.sum(filled, axis=0, dtype=np.int64)
+    for group, ticks in zip(groups, filled, strict=True):
+        better = ticks >= np.maximum(best, 1)
+        cells[better] = group[_shown(starts[group], ends[group], edges)[better]]
+        best = np.maximum(best, ticks)
+    return cells
+
+
+def _covered(starts: Ticks, ends: Ticks, times: Ticks) -> Ticks:
+    """Return how much of the time before each of ``times`` the intervals fill; they rise and do not overlap."""
+    total = np.concatenate(([0], np.cumsum(ends - starts)))
+    over = np.searchsorted(ends, times, side="right")
+    begun = np.minimum(over, len(starts) - 1)
+    running = np.where(over < len(starts), np.clip(times - starts[begun], 0, None), 0)
+    return np.asarray(total[over] + running, dtype=np.int64)
+
+
+def _shown(starts: Ticks, ends: Ticks, edges: Ticks) -> Ticks:
+    """Return for each cell the interval that holds its middle, or else the first one that reaches into it."""
+    middles = (edges[:-1] + edges[1:]) // 2
+    holder = np.clip(np.searchsorted(starts, middles, side="right") - 1, 0, None)
+    first = np.minimum(np.searchsorted(ends, edges[:-1], side="right"), len(ends) - 1)
+    held = (starts[holder] <= middles) & (ends[holder] > middles)
+    return np.asarray(np.where(held, holder, first), dtype=np.int64)
