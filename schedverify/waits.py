@@ -111,26 +111,32 @@ class Run:
         return next((position for position in steps if not self.done[self.node[rank, position]]), None)
 
     def _waits(self, rank: int, position: int) -> list[Wait]:
-        """Return what the step at which a rank stands still waits for."""
+        """Return what the step at which a rank stands still waits for: its inputs, and whoever runs it as well."""
         step = _text(self.instances.steps[rank][position])
         waits = []
-        for op in self.instances.steps[rank][position]:
-            for need in self._inputs(op):
-                for place in self._main(need):
-                    if not self.done[self.node[place]]:
-                        waits.append(Wait(rank, position, step, place[0], _awaited(need, place, (rank, position))))
-        for other in self.members[self.node[rank, position]]:
-            if other != (rank, position) and self.heads[other[0]] != other[1]:
-                awaited = f"rank {other[0]} to reach it at position {other[1]}"
-                waits.append(Wait(rank, position, step, other[0], awaited))
+        for member in self.members[self.node[rank, position]]:
+            for need, place in self._unmet(member):
+                awaited = _awaited(need, place, (rank, position), member)
+                waits.append(Wait(rank, position, step, place[0], awaited))
+            if member != (rank, position) and self.heads[member[0]] != member[1]:
+                awaited = f"rank {member[0]} to reach it at position {member[1]}"
+                waits.append(Wait(rank, position, step, member[0], awaited))
         return waits
 
+    def _unmet(self, place: Place) -> list[tuple[Op, Place]]:
+        """Return the inputs of the step at a place that are not made, each with where it would be."""
+        ops = self.instances.steps[place[0]][place[1]]
+        sources = [(need, source) for op in ops for need in self._inputs(op) for source in self._main(need)]
+        return [(need, source) for need, source in sources if not self.done[self.node[source]]]
 
-def _awaited(need: Op, place: Place, waiting: Place) -> str:
+
+def _awaited(need: Op, place: Place, waiting: Place, reader: Place) -> str:
+    """Say what is awaited, where it stands if behind, and who of those that run the step as one reads it."""
+    partner = "" if reader == waiting else f", without which rank {reader[0]} cannot start its part"
     if place == waiting:
-        return f"{need}, a part of the same step"
+        return f"{need}, a part of the same step{partner}"
     behind = f", which stands behind it at position {place[1]}" if place[0] == waiting[0] else ""
-    return f"{need}{behind}"
+    return f"{need}{behind}{partner}"
 
 
 def _text(ops: tuple[Op, ...]) -> str:

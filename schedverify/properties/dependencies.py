@@ -113,5 +113,8 @@ def _inputs_there(
                 yield Violation("SV202", message, rank, position, (str(op), str(need.op)), (need.why,))
     for r, p in main[op]:
         if place in main[op] and rows[r][p] != start and (r, p) > place:
-            message = f"{op} starts at {start} on rank {rank} and at {rows[r][p]} on rank {r}; it is one operation"
+            message = (
+                f"rank {rank}, position {position} ({op}) starts at {start}, but at {rows[r][p]} on rank {r}; "
+                "it is one operation"
+            )
             yield Violation("SV202", message, rank, position, (str(op),))

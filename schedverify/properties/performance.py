@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from fractions import Fraction
+from typing import Any, Final
 
 from schedverify.properties.base import Case, NotApplicable, Undecided, rule
 from schedverify.properties.evidence import EvidenceError, proved_bound
@@ -47,10 +48,18 @@ def measures_as_claimed(case: Case) -> Iterator[Violation]:
         raise Undecided("the schedule cannot run to its end as a whole, so no measure follows")
     for name, value in claimed.items():
         follows = getattr(case.measures, name.partition(" ")[0])
-        if (list(follows) if isinstance(follows, tuple) else follows) != (
-            list(value) if isinstance(value, tuple) else value
-        ):
+        if _plain(follows) != _plain(value):
             yield Violation("SV501", f"{name} is claimed to be {value}; what follows is {follows}")
+
+
+def _plain(value: Any) -> Any:
+    """Return a measure in one form: a fraction may be written as text (``"1/5"``), figures by rank as any sequence."""
+    if isinstance(value, str):
+        try:
+            return Fraction(value)
+        except (ValueError, ZeroDivisionError):
+            return value
+    return list(value) if isinstance(value, tuple) else value
 
 
 @rule("SV502", "claimed lower bound", Scope.THESE_COSTS)
