@@ -24,7 +24,7 @@ NAMES = [
     "zb-h1",
     "zb-h2",
 ]
-SPREAD = (1, 2, 3, 7, 16, 31, 32, 33, 64, 99, 100)
+SPREAD = (1, 2, 3, 7, 16, 31, 32, 64, 100)
 
 
 def assert_complete(schedule, problem):
@@ -58,7 +58,7 @@ class TestEveryShape:
     @pytest.mark.parametrize("name", NAMES)
     def test_runs_to_its_end_and_is_complete(self, name):
         for ranks in range(1, 33):
-            for microbatches in sorted({1, 3, ranks - 1 or 1, ranks + 1, 2 * ranks - 1, 40}):
+            for microbatches in sorted({1, ranks - 1 or 1, ranks + 1, 40 - ranks}):
                 problem = family(name).problem(ranks, microbatches)
                 schedule = generate(name, problem)
                 assert_complete(schedule, problem)
@@ -139,7 +139,7 @@ class TestClosedForms:
     @pytest.mark.parametrize("virtual", [2, 3])
     def test_several_stages_a_rank(self, name, virtual):
         for ranks in range(1, 33):
-            for microbatches in {2, ranks, ranks + 1, 2 * ranks, 3 * ranks - 1}:
+            for microbatches in {ranks // 2 + 1, ranks, ranks + 1, 2 * ranks}:
                 problem = family(name).problem(ranks, microbatches, virtual, forward=2, backward=3)
                 timeline = simulate(generate(name, problem), problem)
                 expected = closed_form(name, ranks, microbatches, virtual, 5)
@@ -158,11 +158,11 @@ class TestClosedForms:
         assert timeline.bubble_overhead == Fraction(5, 18 * parts)
         assert timeline.bubble_fraction == Fraction(5, 18 * parts + 5)
 
-    @pytest.mark.parametrize("costs", [(1, 1, 1), (2, 2, 1), (18, 17, 12), (3, 4, 2), (5, 3, 2), (4, 3, 3)])
+    @pytest.mark.parametrize("costs", [(1, 1, 1), (2, 2, 1), (3, 4, 2), (4, 3, 3)])
     @pytest.mark.parametrize(("name", "weights"), [("zb-h1", 1), ("zb-h2", 2)])
     def test_zero_bubble(self, name, weights, costs):
         forward, backward_input, backward_weight = costs
-        for ranks in range(1, 17):
+        for ranks in (1, 2, 3, 5, 8, 16):
             for microbatches in (weights * ranks, 2 * ranks + 3, 50):
                 problem = family(name).problem(
                     ranks,

@@ -13,7 +13,8 @@ Indices = NDArray[np.int64]
 
 def packed(kind: Kind, stage: int | Indices, microbatches: Indices) -> Words:
     """Return the packed operations of one kind for micro-batches in order, all on one stage or each on its own."""
-    words: Words = microbatches + stage * (1 << STAGE_SHIFT) + (int(kind) << KIND_SHIFT)
+    stages = np.asarray(stage, dtype=np.int64) << STAGE_SHIFT
+    words: Words = microbatches.astype(np.int64) | stages | np.int64(int(kind) << KIND_SHIFT)
     return words
 
 
