@@ -1,0 +1,133 @@
+"""The habits of the house: light imports, short modules, one-way imports, public names that are told."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import pkgutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import schedverify
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "schedverify"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+HEAVY = ("ortools", "networkx", "numba", "torch", "matplotlib", "rich", "cyclopts")
+LONGEST_MODULE, LONGEST_FUNCTION = 300, 60
+
+
+def run(*arguments: str) -> str:
+    command = [sys.executable, *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def quickest(code: str, times: int = 3) -> float:
+    """Return the seconds that an interpreter takes for ``code``, the least of several runs."""
+    seconds = []
+    for _ in range(times):
+        began = time.perf_counter()
+        run("-c", code)
+        seconds.append(time.perf_counter() - began)
+    return min(seconds)
+
+
+def test_the_import_is_light() -> None:
+    loaded = run("-c", "import sys, schedverify; print(*{name.partition('.')[0] for name in sys.modules})").split()
+    assert "schedverify" in loaded
+    assert not set(loaded) & {*HEAVY, "numpy"}
+
+
+def test_no_public_name_loads_what_is_heavy() -> None:
+    code = "import sys, schedverify as sv; [getattr(sv, name) for name in sv.__all__]; print(*sys.modules)"
+    assert not {module.partition(".")[0] for module in run("-c", code).split()} & set(HEAVY)
+
+
+def test_the_import_is_quick() -> None:
+    # 0.3 s are allowed to the import alone; the bound is wide, because the machine may be busy with other things.
+    assert quickest("import schedverify") - quickest("pass") < 0.3
+
+
+def test_help_is_quick() -> None:
+    assert quickest("from schedverify.cli import main; main(['--help'])") - quickest("pass") < 1.0
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_modules_and_functions_are_short(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) < LONGEST_MODULE
+    functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef)]
+    assert {node.name: length(node) for node in functions if length(node) > LONGEST_FUNCTION} == {}
+
+
+def length(node: ast.FunctionDef) -> int:
+    """Return the lines of a function's signature and code; what its docstring takes does not count."""
+    docstring = node.body[0] if ast.get_docstring(node) else None
+    told = (docstring.end_lineno or 0) - docstring.lineno + 1 if docstring else 0
+    return (node.end_lineno or 0) - node.lineno + 1 - told
+
+
+def test_imports_go_one_way() -> None:
+    code = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(no_cache=True))"
+    assert "0 broken" in run("-c", code)
+
+
+def test_every_module_says_what_it_is_for() -> None:
+    assert [path.name for path in MODULES if not ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))] == []
+
+
+def test_no_module_has_the_name_of_a_public_function() -> None:
+    modules = {name for _, name, _ in pkgutil.walk_packages([str(PACKAGE)])}
+    functions = {name for name in schedverify.__all__ if inspect.isfunction(getattr(schedverify, name))}
+    assert functions
+    assert not modules & functions
+
+
+def public() -> Iterator[tuple[str, object]]:
+    """Yield every public name and, of a public class of ours, every public member that it defines."""
+    for name in schedverify.__all__:
+        value = getattr(schedverify, name)
+        yield name, value
+        for member, item in vars(value).items() if inspect.isclass(value) else ():
+            if not member.startswith("_") and (inspect.isfunction(item) or isinstance(item, (property, classmethod))):
+                yield f"{name}.{member}", item.__func__ if isinstance(item, classmethod) else item
+
+
+def test_every_public_name_is_told() -> None:
+    assert schedverify.__all__ == sorted(schedverify.__all__, key=lambda name: (not name[0].isupper(), name))
+    assert [name for name, value in public() if not (inspect.getdoc(value) or "").strip()] == []
+
+
+def test_every_public_function_is_annotated() -> None:
+    functions = [(name, value) for name, value in public() if inspect.isfunction(value)]
+    for name, function in functions:
+        signature = inspect.signature(function)
+        parameters = [p for p in signature.parameters.values() if p.name not in ("self", "cls")]
+        assert all(p.annotation is not p.empty for p in parameters), name
+        assert signature.return_annotation is not signature.empty, name
+
+
+def test_the_lists_of_public_names_agree() -> None:
+    tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
+    guarded = next(node for node in tree.body if isinstance(node, ast.If))
+    for statement in guarded.body:
+        assert isinstance(statement, ast.ImportFrom)
+        for alias in statement.names:
+            home = importlib.import_module(str(statement.module))
+            assert getattr(home, alias.name) is getattr(schedverify, alias.name)
+    imported = {alias.name for node in guarded.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert imported == set(schedverify.__all__)
+    assert set(schedverify.__all__) <= set(dir(schedverify))
+
+
+def test_an_unknown_public_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'schedule_optimally'"):
+        _ = schedverify.schedule_optimally
