@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,9 +61,9 @@ class _Sweep:
         self.made: list[int] = made.tolist()
         self.waiting: dict[int, list[int]] = {}
         self.starts: list[list[int]] = [[] for _ in schedule.rows]
-        self.ends: list[list[int]] = [[] for _ in schedule.rows]
-        self.classes: list[list[int]] = []
-        self.microbatches: list[list[int]] = []
+        self.free = [0] * schedule.ranks
+        self.classes: list[Words] = []
+        self.microbatches: list[Words] = []
         self._number(schedule)
 
     def run(self) -> tuple[tuple[Ticks, ...], tuple[Ticks, ...]]:
@@ -72,39 +73,58 @@ class _Sweep:
             if len(starts) < len(steps):
                 text = f"rank {rank} waits at position {len(starts)} for ever"
                 raise ScheduleError(f"the schedule cannot run to its end: {text}; verify it to see the cycle")
-        return tuple(map(_frozen, self.starts)), tuple(map(_frozen, self.ends))
+        starts = [np.array(row, dtype=np.int64) for row in self.starts]
+        ends = [row + self._durations(rank) for rank, row in enumerate(starts)]
+        return tuple(map(_frozen, starts)), tuple(map(_frozen, ends))
 
     def _sweep(self) -> None:
         """Run the steps of every rank, each until it must wait for an output, until none can go on."""
-        made, waiting, costs, outputs, inputs = self.made, self.waiting, self.costs, self.outputs, self.inputs
-        rows = list(zip(self.classes, self.microbatches, self.starts, self.ends, strict=True))
+        made, waiting, facts, free = self.made, self.waiting, self.facts, self.free
+        rows = list(zip(map(self._steps, range(len(free))), self.starts, strict=True))
+        at = [next(steps, None) for steps, _ in rows]
         ready = deque(range(len(rows)))
         while ready:
             rank = ready.popleft()
-            classes, microbatches, starts, ends = rows[rank]
-            now = ends[-1] if ends else 0
-            for index in range(len(starts), len(classes)):
-                kind, m = classes[index], microbatches[index]
+            (steps, starts), step, now = rows[rank], at[rank], free[rank]
+            while step is not None:
+                kind, m = step
                 if kind < 0:
-                    now = self._meet(self.meetings[-1 - kind], rank, now, ready)
-                    if now < 0:
+                    start = self._meet(self.meetings[-1 - kind], rank, now, ready)
+                    if start < 0:
                         break
-                    continue
-                start = now
-                for base, lag in inputs[kind]:
-                    there = made[base + m] + lag
-                    if there > start:  # noqa: PLR1730 - max() halves the speed
-                        start = there
-                if start >= _PENDING:
-                    self._wait(rank, inputs[kind], m)
-                    break
-                now = start + costs[kind]
-                starts.append(start)
-                ends.append(now)
-                slot = outputs[kind] + m
-                made[slot] = now
-                if slot in waiting:
-                    ready += waiting.pop(slot)
+                    starts.append(start)
+                    now = start + step_duration(self.problem, self.meetings[-1 - kind].steps[rank])
+                else:
+                    inputs, cost, output = facts[kind]
+                    start = now
+                    for base, lag in inputs:
+                        there = made[base + m] + lag
+                        if there > start:  # noqa: PLR1730 - max() halves the speed
+                            start = there
+                    if start >= _PENDING:
+                        self._wait(rank, inputs, m)
+                        break
+                    starts.append(start)
+                    now = start + cost
+                    slot = output + m
+                    made[slot] = now
+                    if slot in waiting:
+                        ready += waiting.pop(slot)
+                step = next(steps, None)
+            at[rank], free[rank] = step, now
+
+    def _steps(self, rank: int) -> Iterator[tuple[int, int]]:
+        """Return the class and the micro-batch of each step of a rank."""
+        return zip(self.classes[rank].tolist(), self.microbatches[rank].tolist(), strict=True)
+
+    def _durations(self, rank: int) -> Ticks:
+        """Return the ticks of each step of a rank."""
+        classes = self.classes[rank]
+        ticks = np.array([cost for _, cost, _ in self.facts] or [0], dtype=np.int64)[np.maximum(classes, 0)]
+        for position in np.flatnonzero(classes < 0).tolist():
+            ops = self.meetings[-1 - int(classes[position])].steps[rank]
+            ticks[position] = step_duration(self.problem, ops)
+        return np.asarray(ticks)
 
     def _wait(self, rank: int, inputs: tuple[tuple[int, int], ...], m: int) -> None:
         """Queue a rank for the first of the inputs that is not made yet."""
@@ -117,21 +137,15 @@ class _Sweep:
         """Give every step its class and micro-batch, and every class its inputs, cost and output."""
         keys = [self._keys(row) for row in schedule.rows]
         known = np.unique(np.concatenate(keys))
-        facts = [self._facts(key) for key in known.tolist()]
-        self.inputs = [fact[0] for fact in facts]
-        self.costs = [fact[1] for fact in facts]
-        self.outputs = [fact[2] for fact in facts]
+        self.facts = [self._facts(key) for key in known.tolist()]
         self.meetings, placed = meetings_of(schedule, self.problem)
         for rank, (key, row) in enumerate(zip(keys, schedule.rows, strict=True)):
-            classes, microbatches = np.searchsorted(known, key), row & MICROBATCH_MASK
-            self._place(classes, microbatches, placed[rank], row)
-
-    def _place(self, classes: Words, microbatches: Words, placed: dict[int, int], row: Words) -> None:
-        for index, meeting in placed.items():
-            classes[index] = -1 - meeting
-        first = row >> JOIN_SHIFT == 0
-        self.classes.append(classes[first].tolist())
-        self.microbatches.append(microbatches[first].tolist())
+            classes = np.searchsorted(known, key)
+            for index, meeting in placed[rank].items():
+                classes[index] = -1 - meeting
+            first = row >> JOIN_SHIFT == 0
+            self.classes.append(classes[first])
+            self.microbatches.append((row & MICROBATCH_MASK)[first])
 
     def _keys(self, row: Words) -> Words:
         """Return kind and stage of each operation, and in the lowest bit whether it reads the part beside it."""
@@ -159,7 +173,7 @@ class _Sweep:
         return ((forward, 0), *inputs), op_duration(problem, kind, stage), backward
 
     def _meet(self, meeting: Meeting, rank: int, now: int, ready: deque[int]) -> int:
-        """Take part in a meeting; return when this rank is free again, or -1 where it must wait."""
+        """Take part in a meeting; return when it starts, or -1 where this rank must wait."""
         if meeting.start is None:
             meeting.arrived[rank] = now
             inputs = self._inputs_ready(meeting, rank) if len(meeting.arrived) == len(meeting.steps) else None
@@ -168,10 +182,7 @@ class _Sweep:
             meeting.start = max(inputs, *meeting.arrived.values())
             ready += [other for other in meeting.steps if other != rank]
             self._finish(meeting, ready)
-        end = meeting.start + step_duration(self.problem, meeting.steps[rank])
-        self.starts[rank].append(meeting.start)
-        self.ends[rank].append(end)
-        return end
+        return meeting.start
 
     def _inputs_ready(self, meeting: Meeting, rank: int) -> int | None:
         """Return when all inputs of a meeting are there, or None, having queued the rank, where one is not made."""
@@ -205,7 +216,6 @@ def _outputs(row: Words, problem: Problem) -> Words:
     return base * problem.microbatches + (row & MICROBATCH_MASK)
 
 
-def _frozen(ticks: list[int]) -> Ticks:
-    array = np.array(ticks, dtype=np.int64)
-    array.flags.writeable = False
-    return array
+def _frozen(ticks: Ticks) -> Ticks:
+    ticks.flags.writeable = False
+    return ticks
