@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
+from schedverify.deduction import REMARK, deduce_problem
 from schedverify.drawing.panel import Panel, Row
 from schedverify.errors import InputError, ScheduleError
 from schedverify.op import INDEX_MASK, JOIN_SHIFT, STAGE_SHIFT, pack_step
@@ -22,36 +23,37 @@ _WAITS: Final = "SV201"
 """The code whose operations are all the steps of a wait cycle, to be marked together."""
 
 
-def arrange(schedule: Schedule, problem: Problem | None, report: Report | None, title: str) -> Panel:
-    """Return the panel of a schedule: its timeline where it can run, else the order of its steps."""
-    remarks = report.remarks if report else ()
-    if problem is None:
-        return _panel(schedule, None, None, report, title, (*remarks, "no problem is given: the order, without times"))
+class Order(NamedTuple):
+    """What is to be drawn: a schedule, its problem (None where it has none), its timeline (None where it has none)."""
+
+    schedule: Schedule
+    problem: Problem | None
+    timeline: Timeline | None
+    remarks: tuple[str, ...] = ()
+
+
+def order_of(schedule: Schedule, problem: Problem | None) -> Order:
+    """Return what can be drawn of a schedule: its timeline where it can run, else the order of its steps.
+
+    Without a problem the one that the schedule seems to be for stands in, and a remark says so.
+    """
+    remarks: tuple[str, ...] = ()
     try:
-        timeline = simulate(schedule, problem)
-    except ScheduleError as error:
-        return _panel(schedule, problem, None, report, title, (*remarks, f"the order, without times: {error}"))
-    return _panel(schedule, problem, timeline, report, title, remarks)
+        if problem is None:
+            problem, remarks = deduce_problem(schedule), (REMARK,)
+        return Order(schedule, problem, simulate(schedule, problem), remarks)
+    except (InputError, ScheduleError) as error:
+        return Order(schedule, problem, None, (*remarks, f"the order, without times: {error}"))
 
 
-def panel_of(timeline: Timeline, report: Report | None, title: str) -> Panel:
-    """Return the panel of a timeline that is known already."""
-    remarks = report.remarks if report else ()
-    return _panel(timeline.schedule, timeline.problem, timeline, report, title, remarks)
-
-
-def _panel(
-    schedule: Schedule,
-    problem: Problem | None,
-    timeline: Timeline | None,
-    report: Report | None,
-    title: str,
-    remarks: tuple[str, ...],
-) -> Panel:
+def arrange(order: Order, report: Report | None, title: str, *, critical: bool = False) -> Panel:
+    """Return the panel of a schedule, with the violations of a report and, if asked for, the critical path."""
+    schedule, problem, timeline, remarks = order
     violations = report.violations if report else ()
     marks, faults = _marks(schedule, violations)
+    path = _critical(timeline) if critical and timeline else {}
     shown = range(min(schedule.ranks, MAX_ROWS))
-    rows = tuple(_row(schedule, problem, timeline, rank, dict(marks[rank])) for rank in shown)
+    rows = tuple(_row(order, rank, dict(marks[rank]), frozenset(path.get(rank, ()))) for rank in shown)
     return Panel(
         title=title,
         timed=timeline is not None,
@@ -61,24 +63,30 @@ def _panel(
         measures=timeline.measures if timeline else None,
         violations=violations,
         faults=faults,
-        remarks=remarks,
+        remarks=tuple(dict.fromkeys((*(report.remarks if report else ()), *remarks))),
         hidden=schedule.ranks - len(shown),
     )
 
 
-def _row(
-    schedule: Schedule,
-    problem: Problem | None,
-    timeline: Timeline | None,
-    rank: int,
-    marks: Mapping[int, tuple[int, ...]],
-) -> Row:
-    words = schedule.rows[rank]
-    chunks = _chunks(words, problem, rank)
-    if timeline is not None:
-        return Row(rank, words, timeline.starts[rank], timeline.ends[rank], chunks, marks)
+def _row(order: Order, rank: int, marks: Mapping[int, tuple[int, ...]], critical: frozenset[int]) -> Row:
+    words = order.schedule.rows[rank]
+    chunks = _chunks(words, order.problem, rank)
+    if order.timeline is not None:
+        return Row(rank, words, order.timeline.starts[rank], order.timeline.ends[rank], chunks, marks, critical)
     places = np.arange(int((words >> JOIN_SHIFT == 0).sum()) + 1, dtype=np.int64)
     return Row(rank, words, places[:-1], places[1:], chunks, marks)
+
+
+def _critical(timeline: Timeline) -> dict[int, list[int]]:
+    """Return by rank the positions of the steps on the critical path."""
+    from schedverify.graph import critical_path, dependency_graph
+
+    graph = dependency_graph(timeline.problem, timeline.schedule)
+    found: dict[int, list[int]] = defaultdict(list)
+    for step in critical_path(graph):
+        for rank, position in graph.nodes[step[0]]["places"]:
+            found[rank].append(position)
+    return found
 
 
 def _chunks(words: Words, problem: Problem | None, rank: int) -> dict[int, int]:

@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from schedverify.drawing.labels import candidates, clean, letter
-from schedverify.drawing.markup import box_at, element, escaped, px
+from schedverify.drawing.labels import candidates, clean
+from schedverify.drawing.markup import element, escaped, px
 from schedverify.drawing.palette import FAULT, colour
 from schedverify.drawing.panel import Panel, Row
-from schedverify.drawing.raster import EMPTY, runs, squeezed
 from schedverify.op import MICROBATCH_MASK, Join, Op, Step
 
 CODE_ROOM: Final = 13.0
@@ -67,22 +66,16 @@ def bars(panel: Panel, row: Row, ruler: Ruler, top: float) -> Iterator[str]:
         yield f'<g class="sv-c">{"".join(texts)}</g>'
 
 
-def thin_bars(panel: Panel, row: Row, ruler: Ruler, top: float, cells: int) -> Iterator[str]:
-    """Yield the bars of a row with too many steps: one for each run of cells that shows one kind and stage."""
-    kept: list[tuple[int, int, str, str]] = []
-    for first, last, position in runs(row, squeezed(panel.horizon, min(cells, panel.horizon))):
-        if position == EMPTY:
-            continue
-        op = row.step(position).ops[0]
-        fill = colour(op.kind, row.chunk(op.stage), panel.chunks)
-        if kept and kept[-1][1] == first and kept[-1][2] == fill:
-            kept[-1] = (kept[-1][0], last, *kept[-1][2:])
-        else:
-            kept.append((first, last, fill, f"rank {row.rank}: mostly {letter(op.kind)} of stage {op.stage}"))
-    unit = ruler.width(panel.horizon) / min(cells, panel.horizon)
-    for first, last, fill, text in kept:
-        width = (last - first) * unit
-        yield box_at(ruler.left + first * unit, top, width, ruler.height, fill, element("title", text))
+def critical(row: Row, ruler: Ruler, top: float) -> Iterator[str]:
+    """Yield the line at the foot of every step that is on the critical path."""
+    path = ""
+    for position in sorted(row.critical):
+        start, end = int(row.starts[position]), int(row.ends[position])
+        path += (
+            f"M{px(ruler.x(start))} {px(top + ruler.height - 4)}h{px(ruler.width(end - start))}v4H{px(ruler.x(start))}z"
+        )
+    if path:
+        yield f'<path class="sv-k" d="{path}"/>'
 
 
 def marks(panel: Panel, row: Row, ruler: Ruler, top: float) -> Iterator[str]:

@@ -82,6 +82,8 @@ class _Sheet:
             yield from self._row(row, self.blocks[index], self.aside[index + 1] if self.aside else "")
         if panel.hidden:
             yield [(f"and {panel.hidden} more ranks", _DIM)]
+        if panel.steps > len(panel.rows) * self.scale.cells:
+            yield from _wrapped("there are more steps than cells: each shows what fills most of it", self.width, _DIM)
         yield from _wrapped(sentence(panel), self.width)
         if not self.aside:
             for head, *column in zip(*figures(panel), strict=True):

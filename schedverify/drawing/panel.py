@@ -34,6 +34,8 @@ class Row:
         By stage, which of the rank's stages it is (from 0).
     marks
         By position, the numbers of the violations there (from 1).
+    critical
+        The positions of the steps on the critical path, where it is to be shown.
     """
 
     rank: int
@@ -42,6 +44,7 @@ class Row:
     ends: NDArray[np.int64]
     chunks: Mapping[int, int]
     marks: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    critical: frozenset[int] = frozenset()
 
     @cached_property
     def firsts(self) -> NDArray[np.int64]:

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from schedverify.drawing.arrange import arrange, panel_of
+from schedverify.drawing.arrange import Order, arrange, order_of
 from schedverify.drawing.grid import Line, Paint, grid
 from schedverify.drawing.page import page
 from schedverify.drawing.panel import Panel
 from schedverify.drawing.sheet import sheet
 from schedverify.errors import Fault, InputError
 from schedverify.problem import Problem
-from schedverify.result import Plan, Report, Timeline
+from schedverify.result import Plan, Report, Status, Timeline
 from schedverify.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class Drawing:
             hint = "save .svg and convert it" if suffix == ".png" else ""
             message = f"a picture is saved as {', '.join(SUFFIXES)}, not as {suffix or 'a file without suffix'}"
             raise InputError(Fault("", message, hint), str(target))
-        content = {".svg": self.svg, ".html": self.html, ".txt": lambda: self.text(100) + "\n"}[suffix]()
+        content = {".svg": self.svg, ".html": self.html}.get(suffix, lambda: self.text(100) + "\n")()
         try:
             target.write_text(content, encoding="utf-8", newline="\n")
         except OSError as error:
@@ -110,6 +110,7 @@ def draw(
     *,
     report: Report | None = None,
     title: str | None = None,
+    critical: bool = False,
 ) -> Drawing:
     r"""Draw a schedule: its timeline where it can run, else the order of its steps, a column for each position.
 
@@ -118,11 +119,13 @@ def draw(
     schedule
         What to draw. A plan and a timeline bring their own problem.
     problem
-        The costs; without any the order is drawn.
+        The costs; without one it is read off the schedule, with unit costs, and the picture says so.
     report
         What the verifier says; its violations are marked in the picture and listed under it.
     title
-        The heading; by default the problem's name, or the shape.
+        The heading; by default the problem's name and shape.
+    critical
+        Whether the SVG underlines the steps of the critical path.
 
     Raises
     ------
@@ -133,19 +136,23 @@ def draw(
     --------
     >>> problem = Problem.chain(ranks=2, microbatches=2)
     >>> schedule = Schedule.parse("0F0 0F1 0B0 0B1\n1F0 1B0 1F1 1B1")
-    >>> print(draw(schedule, problem).text(width=50))
+    >>> print(draw(schedule, problem).text(width=60))
+    2 ranks, 2 micro-batches
+    X
     """
-    if isinstance(schedule, Schedule):
-        panel = arrange(schedule, problem, report, title or _title(schedule, problem))
-        return Drawing((panel,))
-    if problem is not None and problem != schedule.problem:
+    if not isinstance(schedule, Schedule) and problem is not None and problem != schedule.problem:
         raise InputError(f"the {type(schedule).__name__.lower()} is of another problem than the one given")
-    if isinstance(schedule, Timeline):
-        heading = title or _title(schedule.schedule, schedule.problem)
-        return Drawing((panel_of(schedule, report, heading),))
-    if schedule.schedule is None:
+    if isinstance(schedule, Schedule):
+        order, note = order_of(schedule, problem), ""
+    elif isinstance(schedule, Timeline):
+        order, note = Order(schedule.schedule, schedule.problem, schedule), ""
+    elif schedule.schedule is None:
         raise InputError(Fault("", f"a plan without a schedule ({schedule.status}) cannot be drawn", schedule.reason))
-    return draw(schedule.schedule, schedule.problem, report=report, title=title)
+    else:
+        order = order_of(schedule.schedule, schedule.problem)
+        note = f", optimal {schedule.objective}" if schedule.status is Status.OPTIMAL else ""
+    heading = _title(order) + note if title is None else title
+    return Drawing((arrange(order, report, heading, critical=critical),))
 
 
 def beside(*drawings: Drawing, title: str = "") -> Drawing:
@@ -167,12 +174,13 @@ def beside(*drawings: Drawing, title: str = "") -> Drawing:
     return Drawing(panels, title)
 
 
-def _title(schedule: Schedule, problem: Problem | None) -> str:
-    ranks = f"{schedule.ranks} rank{'s' * (schedule.ranks > 1)}"
-    if problem is None:
+def _title(order: Order) -> str:
+    ranks = f"{order.schedule.ranks} rank{'s' * (order.schedule.ranks > 1)}"
+    if order.problem is None:
         return ranks
-    shape = f"{ranks}, {problem.microbatches} micro-batch{'es' * (problem.microbatches > 1)}"
-    return f"{problem.name}: {shape}" if problem.name else shape
+    microbatches = order.problem.microbatches
+    shape = f"{ranks}, {microbatches} micro-batch{'es' * (microbatches > 1)}"
+    return f"{order.problem.name}: {shape}" if order.problem.name else shape
 
 
 def _rich(line: Line) -> Text:

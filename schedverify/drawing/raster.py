@@ -80,16 +80,27 @@ def runs(row: Row, scale: Scale) -> list[Run]:
     return [Run(first, last, int(cells[first])) for first, last in itertools.pairwise(borders)]
 
 
+def filled(row: Row, edges: Ticks) -> dict[int, Ticks]:
+    """Return by kind (a number of ``row.kinds``) how many ticks of each cell its steps fill; cells end at ``edges``."""
+    groups = _groups(row)
+    return {kind: np.diff(_covered(row.starts[at], row.ends[at], edges)) for kind, at in groups.items()}
+
+
+def _groups(row: Row) -> dict[int, Ticks]:
+    """Return by kind the positions of its steps."""
+    return {kind: np.flatnonzero(row.kinds == kind) for kind in np.unique(row.kinds).tolist()}
+
+
 def _positions(row: Row, starts: Ticks, ends: Ticks, edges: Ticks) -> Ticks:
+    """Return for each cell the position that it shows, or :data:`EMPTY`."""
     cells = np.full(len(edges) - 1, EMPTY, dtype=np.int64)
-    best = np.diff(edges)
-    groups = [np.flatnonzero(row.kinds == kind) for kind in np.unique(row.kinds)]
-    filled = [np.diff(_covered(starts[group], ends[group], edges)) for group in groups]
-    best = best - np.sum(filled, axis=0, dtype=np.int64)
-    for group, ticks in zip(groups, filled, strict=True):
-        better = ticks >= np.maximum(best, 1)
+    groups = _groups(row).values()
+    shares = [np.diff(_covered(starts[group], ends[group], edges)) for group in groups]
+    most = np.diff(edges) - np.sum(shares, axis=0, dtype=np.int64)
+    for group, ticks in zip(groups, shares, strict=True):
+        better = ticks >= np.maximum(most, 1)
         cells[better] = group[_shown(starts[group], ends[group], edges)[better]]
-        best = np.maximum(best, ticks)
+        most = np.maximum(most, ticks)
     return cells
 
 

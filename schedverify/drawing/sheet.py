@@ -10,12 +10,13 @@ from typing import Final
 import numpy as np
 
 from schedverify.drawing.axis import axis
-from schedverify.drawing.bars import CODE_ROOM, Ruler, bars, marks, named, thin_bars
+from schedverify.drawing.bars import CODE_ROOM, Ruler, bars, critical, marks, named
 from schedverify.drawing.labels import PAIR_LETTER, clean, percent
 from schedverify.drawing.legend import figures, legend, sentence
 from schedverify.drawing.markup import box_at, element, escaped, px
 from schedverify.drawing.palette import INK, colour
 from schedverify.drawing.panel import Panel
+from schedverify.drawing.strata import strata
 from schedverify.op import Kind
 
 MOST_BARS: Final = 20_000
@@ -37,7 +38,8 @@ _STYLE: Final = (
     ".sv text{fill:#1f2328}.sv .sv-h{font-size:15px;font-weight:600}.sv .sv-m{fill:#59636e}"
     f".sv .sv-c text{{fill:{INK};text-anchor:middle;pointer-events:none}}"
     ".sv .sv-f{fill:#b3121f;font-weight:600}.sv .sv-o{fill:none;stroke-width:2.5}"
-    ".sv-p{fill:#fff}.sv-l{fill:#e9edf1}.sv-g{stroke:#c4ccd4;stroke-width:1}.sv-b{stroke:#fff;stroke-width:1}"
+    ".sv .sv-k{fill:#000}.sv-p{fill:#fff}.sv-l{fill:#e9edf1}"
+    ".sv-g{stroke:#c4ccd4;stroke-width:1}.sv-b{stroke:#fff;stroke-width:1}"
     "@media (prefers-color-scheme:dark){.sv text{fill:#e6edf3}.sv .sv-m{fill:#9198a1}.sv .sv-f{fill:#ff8182}"
     ".sv-p{fill:#0d1117}.sv-l{fill:#262c34}.sv-g{stroke:#3d444d}.sv-b{stroke:#0d1117}}"
 )
@@ -89,9 +91,9 @@ class _Sheet:
         tops = self._tops(panel)
         self._lanes(panel, ruler, tops)
         self._axis(panel, ruler, tops, last)
-        cells = max(min(int(self.plot), MOST_BARS // max(len(panel.rows), 1)), 100)
         for row, top in zip(panel.rows, tops, strict=True):
-            self.parts += thin_bars(panel, row, ruler, top, cells) if self.thinned else bars(panel, row, ruler, top)
+            self.parts += strata(panel, row, ruler, top) if self.thinned else bars(panel, row, ruler, top)
+            self.parts += critical(row, ruler, top)
             self.parts += marks(panel, row, ruler, top)
         self._remarks(panel)
 
@@ -146,7 +148,7 @@ class _Sheet:
                 self.parts.append(f'<path class="sv-g" d="M{px(ruler.x(tick))} {px(tops[0] - 3)}V{px(bottom)}"/>')
         if labelled:
             self.parts.append(element("text", escaped(unit), x=_PAD, y=bottom + 13, class_="sv-m"))
-            for tick, label in found if panel.timed else found[: panel.horizon]:
+            for tick, label in found if panel.timed else [mark for mark in found if mark[0] < ruler.horizon]:
                 x = ruler.x(tick) if panel.timed else ruler.x(tick) + ruler.width(1) / 2
                 self.parts.append(element("text", label, x=x, y=bottom + 13, class_="sv-m", text_anchor="middle"))
             self.y = bottom + 22
@@ -157,9 +159,7 @@ class _Sheet:
         for remark in panel.remarks:
             self._small(clean(remark))
         if self.thinned:
-            self._small(
-                f"{panel.steps:,} steps are too many to draw one by one: a bar shows what fills most of its place"
-            )
+            self._small(f"{panel.steps:,} steps are too many to draw one by one: heights are shares of the time")
         if panel.violations:
             self.y += 4
         for count, violation in enumerate(panel.violations[:MOST_LISTED], 1):
@@ -183,6 +183,8 @@ class _Sheet:
         self.y += _LINE
         if chunks > 1:
             self._small("paler: later stages of the rank")
+        if any(row.critical for panel in self.panels for row in panel.rows):
+            self._small("black line: the critical path")
 
 
 def _alike(one: Panel, other: Panel) -> bool:
