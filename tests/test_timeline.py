@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import time
 from fractions import Fraction
@@ -139,7 +140,7 @@ def test_the_critical_path_ends_at_the_makespan() -> None:
         graph = dependency_graph(found.problem, schedule)
         path = critical_path(graph)
         steps = step_graph(graph)
-        hops = sum(steps.edges[a, b]["lag"] for a, b in zip(path, path[1:], strict=False))
+        hops = sum(steps.edges[a, b]["lag"] for a, b in itertools.pairwise(path))
         assert hops + sum(steps.nodes[step]["duration"] for step in path) == simulate(schedule, found.problem).makespan
 
 
