@@ -1,0 +1,107 @@
+"""Writes the pages that are made of the code: commands, problem keys, families, and specs/properties.md.
+
+``python docs/reference/make.py`` writes them; with ``--check`` it writes nothing and fails where one is not current.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from schedverify.cli.app import app
+from schedverify.explanation import all_pages
+from schedverify.generators import families
+from schedverify.problem.keys import KEYS, TABLES, Key
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+NOTE = "<!-- made by docs/reference/make.py from {}; change it there -->\n\n"
+TAKES = {"int": "number", "float": "number", "str": "text", "bool": "flag"}
+
+
+def pages() -> dict[Path, str]:
+    """Return the text of every page by its file."""
+    return {
+        ROOT / "specs" / "properties.md": all_pages(),
+        HERE / "commands.md": NOTE.format("the commands' signatures") + commands(),
+        HERE / "problem-keys.md": NOTE.format("schedverify/problem/keys.py") + problem_keys(),
+        HERE / "families.md": NOTE.format("schedverify/generators/registry.py") + family_pages(),
+    }
+
+
+def commands() -> str:
+    """Return a section for every command, in the order in which they are registered."""
+    names = [name for name in app if not name.startswith("-")]
+    return "\n\n".join(["# Commands", *(command(name) for name in names)]) + "\n"
+
+
+def command(name: str) -> str:
+    """Return the section of one command: what it does, and a row for each argument and option."""
+    arguments = app[name].assemble_argument_collection()
+    positional = [a.names[0].removeprefix("--").upper() for a in arguments if a.required]
+    usage = " ".join(["schedverify", name, *positional, "[OPTIONS]" if len(positional) < len(arguments) else ""])
+    rows = []
+    for argument in arguments:
+        choices = argument.get_choices()
+        hint = str(getattr(argument.hint, "__name__", argument.hint)).partition(" |")[0]
+        default = argument.field_info.default
+        rows.append(
+            (
+                positional[len(rows)] if argument.required else ", ".join(f"`{n}`" for n in reversed(argument.names)),
+                ", ".join(f"`{choice}`" for choice in choices) if choices else TAKES[hint],
+                "" if argument.required or default is None or default is False else f"`{default}`",
+                (argument.parameter.help or "").rstrip("."),
+            )
+        )
+    table = "\n".join(markdown_table(("argument", "takes", "default", "meaning"), rows)) if rows else ""
+    return "\n\n".join([f"## {name}", app[name].help, f"```text\n{usage.strip()}\n```", table]).rstrip()
+
+
+def problem_keys() -> str:
+    """Return a table of keys for every table of a problem file."""
+    sections = ["# Keys of a problem file"]
+    for table in ("", *TABLES, "boundary"):
+        heading = "At the top" if not table else f"`[[{table}]]`" if table == "boundary" else f"`[{table}]`"
+        keys = [key for key in KEYS if key.table == table]
+        rows = [(f"`{key.name}`", key.shape, default_of(key), key.meaning) for key in keys]
+        sections += [f"## {heading}", "\n".join(markdown_table(("key", "takes", "default", "meaning"), rows))]
+    return "\n\n".join(sections) + "\n"
+
+
+def default_of(key: Key) -> str:
+    """Return a key's default: as code where it is a value."""
+    plain = not key.default or key.default.startswith(("no ", "a ", "by ", "the "))
+    return key.default if plain else f"`{key.default}`"
+
+
+def family_pages() -> str:
+    """Return a section for every family."""
+    sections = ["# Families"]
+    for family in families():
+        facts = [("source", family.source), ("placement", family.placement), ("takes", family.shapes)]
+        backward = "I and W" if family.splits_backward else "B, in split problems too"
+        facts += [("backward", backward), *(("not", exclusion) for exclusion in family.exclusions)]
+        sections += [f"## {family.name}", "\n".join(f"- {name}: {fact}" for name, fact in facts)]
+    return "\n\n".join(sections) + "\n"
+
+
+def markdown_table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Yield the lines of a table."""
+    for row in (heading, ["---"] * len(heading), *rows):
+        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Write every page, or say which is not current."""
+    stale = [path for path, text in pages().items() if not path.exists() or path.read_text(encoding="utf-8") != text]
+    if "--check" in arguments:
+        sys.stderr.writelines(f"{path} is not current; run docs/reference/make.py\n" for path in stale)
+        return 1 if stale else 0
+    for path, text in pages().items():
+        path.write_text(text, encoding="utf-8", newline="\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
