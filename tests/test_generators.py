@@ -65,6 +65,7 @@ class TestEveryShape:
                 assert simulate(schedule, problem).makespan > 0
 
     @pytest.mark.slow
+    @pytest.mark.timeout(1800)
     @pytest.mark.parametrize("name", NAMES)
     def test_the_whole_grid(self, name):
         for ranks in range(1, 33):
