@@ -54,7 +54,7 @@ class _Derivation:
         activations flow on to the last.
         """
         rank = self._index(certificate.get("rank"), self.problem.ranks, "rank")
-        stages = self.problem.stages_of[rank]
+        stages = [s for s in self.problem.stages_of[rank] if self.passing(s)]
         if not stages:
             return 0
         work = sum(self.passing(s) * (self.problem.forward[s] + self.backward(s)) for s in stages)
@@ -76,6 +76,8 @@ class _Derivation:
         if not isinstance(stages, list | tuple) or len(stages) != 2:
             raise EvidenceError("the rule pair names two stages")
         s, t = (self._index(stage, self.problem.total_stages, "stage") for stage in stages)
+        if not self.passing(t):
+            return 0
         head = self.head[s] if self.makespan else 0
         forward = self.problem.forward
         if s == t:
@@ -96,9 +98,11 @@ class _Derivation:
         if problem.stages_of[rank] != (s,) or not self.training:
             raise EvidenceError(f"stage {s} is not alone on rank {rank} in training")
         count = self.passing(s)
+        if not count:
+            return 0
         work = count * (problem.forward[s] + self.backward(s))
         idle = self._until_gradient(s) - min(self._admitted(s, rank), count) * problem.forward[s]
-        return (self.head[s] if self.makespan else 0) + work + (max(0, idle) if count else 0)
+        return (self.head[s] if self.makespan else 0) + work + max(0, idle)
 
     def passing(self, stage: int) -> int:
         """How many micro-batches go through a stage."""
