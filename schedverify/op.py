@@ -164,6 +164,7 @@ def pack_step(text: str) -> list[int]:
 
 
 _OVERLAP = ")OVERLAP_F_B"
+_MOST_MEMBERS = 100_000
 _OP = re.compile(
     r"([0-9]{1,8})(?:(F|B|I|W|SEND_F|RECV_F|SEND_B|RECV_B)([0-9]{1,9})(?:([<>])([0-9]{1,8}))?"
     r"|(UNSHARD|RESHARD|REDUCE_GRAD))"
@@ -171,7 +172,7 @@ _OP = re.compile(
 
 
 def _pack_members(text: str, inner: str, join: Join) -> list[int]:
-    members = inner.split(";")
+    members = inner.split(";", _MOST_MEMBERS)
     if not all(members):
         raise InputError(Fault("", f"{text[:60]!r} is no step", "members are operations, joined by ';'"))
     return [pack_text(member, join if i else Join.BEGIN) for i, member in enumerate(members)]

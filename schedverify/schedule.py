@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from array import array
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import numpy as np
@@ -16,6 +18,9 @@ Words = NDArray[np.int64]
 
 MAX_RANKS: Final = 65_535
 _MAX_FAULTS: Final = 20
+_ROW: Final = re.compile(r"^[^\S\n]*[^\s#][^\n]*", re.MULTILINE)
+"""A line on which something stands before any comment."""
+_STEP: Final = re.compile(r"\S+")
 
 
 class Schedule:
@@ -45,6 +50,7 @@ class Schedule:
     __slots__ = ("_hash", "rows")
 
     rows: tuple[Words, ...]
+    _hash: int | None
 
     def __init__(self, rows: Iterable[Iterable[int] | Words]) -> None:
         frozen = tuple(_frozen(row) for row in rows)
@@ -70,12 +76,16 @@ class Schedule:
         InputError
             With the line and the step of every fault (the first 20).
         """
-        rows: list[list[int]] = []
+        rows: list[Words] = []
         faults: list[Fault] = []
-        for number, line in enumerate(text.splitlines(), 1):
-            words = line.partition("#")[0].split()
-            if words:
-                rows.append(parse_row(words if words != ["-"] else [], f"line {number}, step", faults))
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+        number, seen = 1, 0
+        for match in _ROW.finditer(text):
+            number += text.count("\n", seen, match.start())
+            seen = match.start()
+            rows.append(_parse_row(match[0].partition("#")[0].strip(), f"line {number}", faults))
+            if len(faults) >= _MAX_FAULTS or len(rows) > MAX_RANKS:
+                break
         if not rows and not faults:
             faults.append(Fault("", "no rank in it", "one line a rank, such as 0F0 0F1 0B0 0B1"))
         if faults:
@@ -125,22 +135,10 @@ class Schedule:
     def __hash__(self) -> int:
         if self._hash is None:
             object.__setattr__(self, "_hash", hash(tuple(row.tobytes() for row in self.rows)))
-        return int(self._hash)
+        return int(self._hash or 0)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Schedule, (self.rows,)
-
-
-def parse_row(words: Sequence[str], place: str, faults: list[Fault]) -> list[int]:
-    """Read the steps of one rank into packed words; faults are added with their place (``place`` and the count)."""
-    row: list[int] = []
-    for column, word in enumerate(words, 1):
-        try:
-            row += pack_step(word)
-        except InputError as error:
-            if len(faults) < _MAX_FAULTS:
-                faults += [fault._replace(key=f"{place} {column}") for fault in error.faults]
-    return row
 
 
 def kinds(row: Words) -> NDArray[np.int64]:
@@ -156,6 +154,19 @@ def positions(row: Words) -> NDArray[np.int64]:
 def _step(words: list[int]) -> Step:
     join = Join(words[1] >> JOIN_SHIFT) if len(words) > 1 else Join.BEGIN
     return Step(tuple(map(unpack, words)), join)
+
+
+def _parse_row(line: str, place: str, faults: list[Fault]) -> Words:
+    """Read the steps of one rank; faults are added with their place, up to the most that are told."""
+    words = array("q")
+    for column, match in enumerate(_STEP.finditer(line if line != "-" else ""), 1):
+        try:
+            words.extend(pack_step(match[0]))
+        except InputError as error:
+            faults += [fault._replace(key=f"{place}, step {column}") for fault in error.faults]
+            if len(faults) >= _MAX_FAULTS:
+                break
+    return np.array(words, dtype=np.int64)
 
 
 def _words(step: str | Op | Step) -> list[int]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
-_LONGEST = 60
+_LONGEST: Final = 60
 
 
 def shown(value: Any) -> str:
@@ -23,7 +23,7 @@ def shown(value: Any) -> str:
     return clean(str(value))
 
 
-def clean(text: str) -> str:
+def clean(text: str, longest: int = _LONGEST) -> str:
     """Return the beginning of a text, with everything escaped that could steer a terminal."""
-    text = text[:_LONGEST]
-    return text if text.isprintable() else ascii(text)[1:-1][:_LONGEST]
+    text = text[:longest]
+    return text if text.isprintable() else ascii(text)[1:-1][:longest]
