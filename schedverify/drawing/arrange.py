@@ -24,12 +24,13 @@ _WAITS: Final = "SV201"
 
 
 class Order(NamedTuple):
-    """What is to be drawn: a schedule, its problem (None where it has none), its timeline (None where it has none)."""
+    """What is to be drawn: a schedule, its problem, and its timeline, or else the obstacle to having one."""
 
     schedule: Schedule
     problem: Problem | None
     timeline: Timeline | None
     remarks: tuple[str, ...] = ()
+    obstacle: str = ""
 
 
 def order_of(schedule: Schedule, problem: Problem | None) -> Order:
@@ -43,12 +44,12 @@ def order_of(schedule: Schedule, problem: Problem | None) -> Order:
             problem, remarks = deduce_problem(schedule), (REMARK,)
         return Order(schedule, problem, simulate(schedule, problem), remarks)
     except (InputError, ScheduleError) as error:
-        return Order(schedule, problem, None, (*remarks, f"the order, without times: {error}"))
+        return Order(schedule, problem, None, remarks, str(error))
 
 
 def arrange(order: Order, report: Report | None, title: str, *, critical: bool = False) -> Panel:
     """Return the panel of a schedule, with the violations of a report and, if asked for, the critical path."""
-    schedule, problem, timeline, remarks = order
+    schedule, problem, timeline = order[:3]
     violations = report.violations if report else ()
     marks, faults = _marks(schedule, violations)
     path = _critical(timeline) if critical and timeline else {}
@@ -58,14 +59,23 @@ def arrange(order: Order, report: Report | None, title: str, *, critical: bool =
         title=title,
         timed=timeline is not None,
         unit=problem.tick if timeline is not None and problem is not None else "position",
-        horizon=max([1, *(int(row.ends[-1]) for row in rows if len(row.ends))]),
+        horizon=max(timeline.makespan if timeline else max(len(row.starts) for row in rows), 1),
         rows=rows,
         measures=timeline.measures if timeline else None,
         violations=violations,
         faults=faults,
-        remarks=tuple(dict.fromkeys((*(report.remarks if report else ()), *remarks))),
+        remarks=_remarks(order, report),
         hidden=schedule.ranks - len(shown),
     )
+
+
+def _remarks(order: Order, report: Report | None) -> tuple[str, ...]:
+    """Return what must be known to read the picture; what the violations tell already is not said again."""
+    remarks = [*(report.remarks if report else ()), *order.remarks]
+    if order.obstacle:
+        told = "the schedule cannot run to its end as a whole" if report and report.violations else order.obstacle
+        remarks.append(f"the order of the steps, without times: {told}")
+    return tuple(dict.fromkeys(remarks))
 
 
 def _row(order: Order, rank: int, marks: Mapping[int, tuple[int, ...]], critical: frozenset[int]) -> Row:

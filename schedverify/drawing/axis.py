@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 from schedverify.drawing.labels import plural
 
 _SECONDS: Final = ("ns", "us", "ms", "s")
+_SUFFIXES: Final = {1000**power: suffix for power, suffix in enumerate(("", "k", "M", "G", "T", "P"))}
 
 
 class Axis(NamedTuple):
@@ -26,7 +27,7 @@ def axis(horizon: int, unit: str, most: int) -> Axis:
     """
     step = _step(horizon, max(most, 1))
     scale, shown = _scaled(step, unit)
-    suffix = "" if shown != unit or scale == 1 else {1000: "k", 10**6: "M"}.get(scale, "G")
+    suffix = _SUFFIXES[scale] if shown == unit else ""
     marks = range(0, horizon + 1, step)
     return Axis(tuple((mark, f"{mark // scale}{suffix if mark else ''}") for mark in marks), plural(shown))
 
@@ -43,7 +44,7 @@ def _step(horizon: int, most: int) -> int:
 def _scaled(step: int, unit: str) -> tuple[int, str]:
     scale = 1
     known = unit in _SECONDS
-    while step % (1000 * scale) == 0 and scale < 10**9 and (not known or unit != "s"):
+    while step % (1000 * scale) == 0 and 1000 * scale in _SUFFIXES and (not known or unit != "s"):
         scale *= 1000
         unit = _SECONDS[_SECONDS.index(unit) + 1] if known else unit
     return scale, unit

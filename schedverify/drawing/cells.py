@@ -26,7 +26,7 @@ def fitting(family: Sequence[Panel], room: int) -> Scale:
 
 
 class Words:
-    """What the cells of a panel say: stages only where every step has room for its own, numbers by kind."""
+    """What the cells of a panel say: stages only where all have room for them and a blank, numbers by kind."""
 
     def __init__(self, panel: Panel, blocks: Sequence[Sequence[Run]]) -> None:
         self.panel = panel
@@ -60,7 +60,7 @@ class Words:
         step, cells = row.step(run.position), run.last - run.first
         if step.join is Join.GROUP:
             return
-        if self.staged and len(candidates(step, stage=True)[0]) > cells:
+        if self.staged and len(candidates(step, stage=True)[0]) >= cells:
             self.staged = False
         needed = len(candidates(step, stage=False)[0])
         if needed > cells:

@@ -28,7 +28,7 @@ class Paint(Enum):
     BLOCKS = "letters and half blocks on colours"
 
 
-NARROWEST: Final = 24
+NARROWEST: Final = 40
 MOST_LISTED: Final = 20
 _FIGURES_FROM: Final = 60
 _DIM: Final = "dim"
@@ -114,7 +114,7 @@ class _Sheet:
         notes = _notes(row, blocks, self.scale)
         if notes or outside:
             lead = f"^{_numbers(outside)}" if outside else ""
-            yield [(lead.ljust(self.margin) + notes, _SEEN)]
+            yield [(lead[: self.margin].ljust(self.margin) + notes, _SEEN)]
 
     def _block(self, row: Row, run: Run) -> tuple[str, str]:
         cells = run.last - run.first
@@ -122,7 +122,7 @@ class _Sheet:
             end = self.scale.column(self.panel.horizon - 1) + 1
             inside = min(max(end - run.first, 0), cells) if self.panel.timed else 0
             return IDLE * inside + " " * (cells - inside), _DIM
-        text = self.words.text(row, run, " " if self.painted else "-")
+        text = self.words.text(row, run, "-" if self.panel.timed and not self.painted else " ")
         if run.position in row.marks:
             return text, _FAULT
         op = row.step(run.position).ops[0]

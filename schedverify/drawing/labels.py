@@ -38,11 +38,12 @@ IDLE: Final = "."
 
 
 def clean(text: str, most: int = 400) -> str:
-    """Return text that is safe to show: without control, format or surrogate characters, and not too long.
+    """Return text that is safe to show: on one line, without control, format or surrogate characters, not too long.
 
     A terminal could obey escape sequences, and XML does not admit most control characters; each becomes ``?``.
     """
-    safe = "".join("?" if unicodedata.category(letter).startswith("C") else letter for letter in text[: most + 1])
+    spaced = "".join(" " if letter.isspace() else letter for letter in text[: most + 1])
+    safe = "".join("?" if unicodedata.category(letter).startswith("C") else letter for letter in spaced)
     return safe if len(safe) <= most else safe[: most - 3] + "..."
 
 

@@ -49,7 +49,7 @@ class Drawing:
         Parameters
         ----------
         width
-            How many letters a line may have (at least 24 are used); by default the terminal's width, or 100.
+            How many letters a line may have (at least 40 are used); by default the terminal's width, or 100.
         colour
             Whether to paint them, with the escape sequences that terminals know.
         """
@@ -76,6 +76,8 @@ class Drawing:
         InputError
             If the suffix is another one, or the file cannot be written.
         """
+        from schedverify.formats.writing import write_text
+
         target = Path(path)
         suffix = target.suffix.lower()
         if suffix not in SUFFIXES:
@@ -83,10 +85,7 @@ class Drawing:
             message = f"a picture is saved as {', '.join(SUFFIXES)}, not as {suffix or 'a file without suffix'}"
             raise InputError(Fault("", message, hint), str(target))
         content = {".svg": self.svg, ".html": self.html}.get(suffix, lambda: self.text(100) + "\n")()
-        try:
-            target.write_text(content, encoding="utf-8", newline="\n")
-        except OSError as error:
-            raise InputError(Fault("", f"cannot be written: {error.strerror or error}"), str(target)) from error
+        write_text(target, content)
 
     def __str__(self) -> str:
         return self.text()
@@ -138,7 +137,12 @@ def draw(
     >>> schedule = Schedule.parse("0F0 0F1 0B0 0B1\n1F0 1B0 1F1 1B1")
     >>> print(draw(schedule, problem).text(width=60))
     2 ranks, 2 micro-batches
-    X
+    ticks   0              5             in flight  memory
+    rank 0  F0 F1 ......B0--- ...B1---           2       2
+    rank 1  ...F0 B0--- F1 B1--- ....            1       1
+    makespan 9 ticks, span 9 ticks, bubble 33.3%, peak in flight
+    2, peak memory 2
+    F forward   B backward   . idle
     """
     if not isinstance(schedule, Schedule) and problem is not None and problem != schedule.problem:
         raise InputError(f"the {type(schedule).__name__.lower()} is of another problem than the one given")
