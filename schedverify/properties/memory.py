@@ -156,7 +156,8 @@ class _Bytes:
             for op in ops:
                 if op.kind == Kind.F:
                     self._hold(op.stage, op.microbatch or 0)
-            yield self.level + sum(self._extra(op) for op in ops)
+            made_again = {(op.stage, op.microbatch or 0) for op in ops if op.kind in (Kind.B, Kind.I)}
+            yield self.level + sum(self._extra(stage) for stage, _ in made_again & self.full)
             for op in ops:
                 self._end(op)
 
@@ -182,9 +183,9 @@ class _Bytes:
             self.reduced.remove((stage, m))
             self.level -= self.case.problem.weight_stash[stage]
 
-    def _extra(self, op: Op) -> int:
-        backward = op.kind in (Kind.B, Kind.I) and (op.stage, op.microbatch or 0) in self.full
-        return self.case.problem.activation[op.stage] - self._kept(op.stage) if backward else 0
+    def _extra(self, stage: int) -> int:
+        """Return what a backward holds of a stage, while it runs, beyond what was kept of it."""
+        return self.case.problem.activation[stage] - self._kept(stage)
 
     def _end(self, op: Op) -> None:
         pair = (op.stage, op.microbatch or 0)
