@@ -191,6 +191,18 @@ def make_pair_of_kinds(rng: random.Random, rows: Rows, law: Law) -> None:
         del row[second]
 
 
+def join_own_parts(rng: random.Random, rows: Rows, law: Law) -> None:
+    """Put another operation of the same stage and micro-batch into a step: one that the rank has, or a new one."""
+    rank, position = spot(rng, rows)
+    row = rows[rank]
+    ops = read(row[position])
+    part = rng.choice(ops)._replace(kind=rng.choice("FBIW"))
+    row[position] = written([*ops, part] if rng.random() < 0.5 else [part, *ops], group=rng.random() < 0.2)
+    others = [i for i, text in enumerate(row) if i != position and text == written([part])]
+    if others and rng.random() < 0.7:
+        del row[others[0]]
+
+
 def break_pair(rng: random.Random, rows: Rows, law: Law) -> None:
     """Split an overlapped pair into two steps, or put brackets around it; without one, swap."""
     pairs = [(rank, i) for rank, i in spots(rows) if len(read(rows[rank][i])) > 1]
@@ -231,6 +243,7 @@ FAULTS: dict[str, Fault] = {
     "make a pair": make_pair,
     "make an F and B pair": make_pair_of_kinds,
     "break a pair": break_pair,
+    "join a pair's own parts": join_own_parts,
     "shuffle a rank": shuffle_row,
 }
 

@@ -15,30 +15,38 @@ from oracle_memory import bytes_by_step, crowded, full, in_flight_by_step
 CODES = ("SV101", "SV102", "SV103", "SV104", "SV201", "SV401", "SV402")
 
 
-def judge(rows: list[list[str]], problem: dict[str, Any], excerpt: bool = False) -> dict[str, bool]:
-    """Say of each code whether the schedule violates it."""
+def examine(
+    rows: list[list[str]], problem: dict[str, Any], excerpt: bool = False
+) -> tuple[dict[str, bool], dict[str, set[Place]]]:
+    """Say of each code whether the schedule violates it, and of some where; see :func:`judge` and :func:`places`."""
     case = case_of(rows, problem, excerpt)
-    return {
-        "SV101": bool(ill_formed(case)),
-        "SV102": bool(strays(case) or torn(case)),
-        "SV103": bool(missing(case)),
-        "SV104": bool(repeats(case) or both_ways(case)),
-        "SV201": not runs_to_its_end(case),
-        "SV401": bool(crowded(case)),
-        "SV402": bool(full(case)),
-    }
-
-
-def places(rows: list[list[str]], problem: dict[str, Any], excerpt: bool = False) -> dict[str, set[Place]]:
-    """Say where: ill-formed steps, strays, repeats, and by rank the first position above each limit."""
-    case = case_of(rows, problem, excerpt)
-    return {
+    where = {
         "SV101": ill_formed(case),
         "SV102": strays(case),
         "SV104": repeats(case),
         "SV401": crowded(case),
         "SV402": full(case),
     }
+    verdicts = {
+        "SV101": bool(where["SV101"]),
+        "SV102": bool(where["SV102"] or torn(case)),
+        "SV103": bool(missing(case)),
+        "SV104": bool(where["SV104"] or both_ways(case)),
+        "SV201": not runs_to_its_end(case),
+        "SV401": bool(where["SV401"]),
+        "SV402": bool(where["SV402"]),
+    }
+    return verdicts, where
+
+
+def judge(rows: list[list[str]], problem: dict[str, Any], excerpt: bool = False) -> dict[str, bool]:
+    """Say of each code whether the schedule violates it."""
+    return examine(rows, problem, excerpt)[0]
+
+
+def places(rows: list[list[str]], problem: dict[str, Any], excerpt: bool = False) -> dict[str, set[Place]]:
+    """Say where: ill-formed steps, strays, repeats, and by rank the first position above each limit."""
+    return examine(rows, problem, excerpt)[1]
 
 
 def peaks(rows: list[list[str]], problem: dict[str, Any], excerpt: bool = False) -> dict[str, list[int]]:

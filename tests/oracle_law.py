@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple
 
 Place = tuple[int, int]
@@ -29,6 +30,7 @@ class Step(NamedTuple):
     """Whether it is written in square brackets."""
 
 
+@cache
 def read_step(text: str) -> Step:
     """Parse ``0F1``, ``(0F1;1B0)OVERLAP_F_B`` or ``[0F1;1B0]``; anything else is a ValueError."""
     overlap = re.fullmatch(r"\((.+)\)OVERLAP_F_B", text)

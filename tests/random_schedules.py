@@ -18,6 +18,9 @@ from schedverify.problem import Problem
 
 Rows = list[list[str]]
 
+MOST_PAIRS = 12
+"""The most (stage, micro-batch) pairs that pass, so that twenty thousand schedules are judged in a minute."""
+
 
 class Base(NamedTuple):
     problem: Problem
@@ -36,7 +39,8 @@ def random_data(rng: random.Random) -> dict[str, Any]:
     slices = rng.choice([1, 1, 1, 2, 3])
     replicas = rng.choice([1, 1, 1, 2])
     stages = rng.randint(1, max(1, min(ranks * rng.randint(1, 3), 6) // replicas))
-    microbatches = slices * rng.randint(1, 2) if slices > 1 else rng.randint(1, 5)
+    most = max(1, MOST_PAIRS // stages // slices)
+    microbatches = slices * rng.randint(1, min(most, 2 if slices > 1 else 5))
     total = stages * replicas
     form = rng.choice(["fused", "fused", "split", "split", "split", "inference"])
     data: dict[str, Any] = {
@@ -48,7 +52,7 @@ def random_data(rng: random.Random) -> dict[str, Any]:
         "slices": slices,
         "replicas": replicas,
         "costs": random_costs(rng, form, total),
-        "links": {"latency": rng.randint(0, 3)},
+        "links": random_links(rng, ranks, total),
         "memory": random_memory(rng, ranks, total),
     }
     if replicas > 1:
@@ -88,7 +92,27 @@ def random_costs(rng: random.Random, form: str, stages: int) -> dict[str, Any]:
         costs |= {"backward_input": rng.randint(0, 3), "backward_weight": rng.randint(0, 3)}
     if form == "fused":
         costs["backward"] = [rng.randint(0, 6) for _ in range(stages)]
+    if form != "inference" and rng.random() < 0.2:
+        costs["overlapped"] = random_overlaps(rng, stages)
     return costs
+
+
+def random_overlaps(rng: random.Random, stages: int) -> list[dict[str, int]]:
+    """Return a cost of its own for some overlapped pairs of stages, below or above the sum."""
+    pairs = [(forward, backward) for forward in range(stages) for backward in range(stages)]
+    chosen = rng.sample(pairs, min(len(pairs), 3))
+    return [{"forward": forward, "backward": backward, "cost": rng.randint(0, 9)} for forward, backward in chosen]
+
+
+def random_links(rng: random.Random, ranks: int, stages: int) -> dict[str, Any]:
+    """Return one latency or one for each link, and now and then bytes and bandwidths as well."""
+    if rng.random() < 0.5:
+        return {"latency": rng.randint(0, 3)}
+    links: dict[str, Any] = {"latency": [[rng.randint(0, 3) for _ in range(ranks)] for _ in range(ranks)]}
+    if rng.random() < 0.5:
+        links["bytes"] = [rng.randint(0, 5) for _ in range(stages)]
+        links["bandwidth"] = [[rng.randint(1, 3) for _ in range(ranks)] for _ in range(ranks)]
+    return links
 
 
 def random_memory(rng: random.Random, ranks: int, stages: int) -> dict[str, Any]:

@@ -189,12 +189,13 @@ def test_texts_that_are_no_computing_are_refused():
 
 def test_the_oracle_stands_alone():
     imported = set()
-    for name in ("oracle.py", "oracle_law.py", "oracle_memory.py"):
+    for name in ("oracle.py", "oracle_law.py", "oracle_memory.py", "oracle_times.py"):
         tree = ast.parse((Path(__file__).parent / name).read_text(encoding="utf-8"))
         imported |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
         imported |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    own = {"oracle_law", "oracle_memory"}
-    assert imported - own == {"__future__", "re", "collections.abc", "dataclasses", "typing"}
+    own = {"oracle", "oracle_law", "oracle_memory"}
+    standard = {"__future__", "re", "collections.abc", "dataclasses", "fractions", "functools", "typing"}
+    assert imported - own == standard
 
 
 def test_threads_that_run_the_rows_stop_where_the_oracle_says():
