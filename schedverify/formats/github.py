@@ -1,7 +1,5 @@
 """A report as GitHub's workflow commands: each violation at the line of its rank."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from schedverify.result import Report
