@@ -1,0 +1,106 @@
+"""Lower bounds that need no search. Each says its formula and when it holds, and comes with evidence to check it by.
+
+In all of them, for a stage ``s``: ``n`` is the number of micro-batches that go through it, ``F`` its forward; ``G`` the
+least ticks of an op that makes its gradient (B in a fused problem, the lesser of B and I in a split one); ``A`` the
+least ticks of its whole backward (B; the lesser of B and I + W). G and A include the second forward of a stage that
+recomputes. ``lag`` is latency and occupation between the first ranks of two stages, 0 within one.
+
+None of them names a micro-batch, so all hold for every order, placement and stage graph, with copies and slices too.
+They do not hold where an overlapped pair costs less than its two operations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from schedverify.optimizer.costs import Costs
+from schedverify.problem import Problem
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A number of ticks that no schedule can go below, and the evidence for it."""
+
+    value: int
+    evidence: dict[str, Any]
+
+
+def best_bound(problem: Problem, objective: str) -> Bound | None:
+    """Return the highest of all bounds on the makespan or span; None where there is nothing to run."""
+    costs = Costs(problem)
+    bounds = [*load_bounds(costs, objective), *pair_bounds(costs, objective), *memory_bounds(costs, objective)]
+    return max(bounds, key=lambda bound: bound.value, default=None)
+
+
+def load_bounds(costs: Costs, objective: str) -> Iterator[Bound]:
+    """Yield for each rank its work, with what must come before and after it.
+
+    ``span >= work`` with ``work = sum over the rank's stages of n (F + A)``, since a rank runs one step at a time.
+
+    ``makespan >= min head + work + min tail`` over the rank's stages. ``head(s)`` is the longest path of forwards
+    (``F + lag`` for each stage on it) that leads to ``s``: nothing runs on ``s`` before. ``tail(s)`` is what must follow
+    the last step if it is one of ``s``: in a fused problem the longest path of backwards (``lag + B``) from ``s`` back
+    to a stage that nothing feeds; in inference the longest path of forwards (``lag + F``) behind it; 0 in a split
+    problem, where the last step may be a W, which nobody waits for.
+
+    Evidence: ``{"rule": "load", "rank": r}``.
+    """
+    for rank, stages in enumerate(costs.problem.stages_of):
+        value = sum(costs.work[stage] for stage in stages)
+        if value and objective == "makespan":
+            value += min(costs.head[stage] for stage in stages) + min(costs.tail[stage] for stage in stages)
+        yield _bound("load", objective, value, rank=rank)
+
+
+def pair_bounds(costs: Costs, objective: str) -> Iterator[Bound]:
+    """Yield for each pair of stages, of which the first feeds the second, the way there, its load, and the way back.
+
+    Measured from the first start of F on ``s``, no F starts on ``t`` before ``ahead``, the longest path of forwards
+    from F of ``s`` to F of ``t``. From there to the end of the last gradient op of ``t``, its rank runs all F and
+    gradient ops of ``t``: ``n (F + G)``. That last one's gradient then needs ``back``, the longest path of backwards
+    (``lag + G`` each) to ``s``, where the whole backward counts, so ``A`` in place of ``G``. All of it lies within the
+    span of every rank of ``s``, hence ``span >= ahead + n (F_t + G_t) + back``; the makespan also has ``head(s)`` before
+    it. For ``s = t`` it is ``n (F + A)``. On a chain with equal lags c: ``sum of (F + G + 2c) over s..t-1, plus
+    n (F_t + G_t) + W_s`` (Zero Bubble, arXiv 2401.10241, has it for s = 0).
+
+    Evidence: ``{"rule": "pair", "stages": [s, t]}``.
+    """
+    if not costs.trains:
+        return
+    for start in range(costs.problem.total_stages):
+        lead = costs.head[start] if objective == "makespan" else 0
+        if not costs.count[start]:
+            continue
+        for end, (ahead, back) in costs.ways(start).items():
+            load = costs.work[end] if end == start else costs.count[end] * (costs.forward[end] + costs.gradient[end])
+            yield _bound("pair", objective, lead + ahead + load + back, stages=[start, end])
+
+
+def memory_bounds(costs: Costs, objective: str) -> Iterator[Bound]:
+    """Yield for each stage that is alone on its rank its work and the idle time before its first gradient op.
+
+    No gradient op of ``s`` starts earlier than ``turn`` after the first F of ``s``: the longest path of forwards down
+    to a stage that feeds none and back to ``s``, ``F_s + max over the stages u that s feeds of (lag + turn(u) + G_u +
+    lag)``. Until then the rank can run nothing but F, and of those at most ``k`` are admitted at once, where ``k`` is
+    the least of ``in_flight`` of the rank, ``in_flight_stage`` and ``(capacity - static) // kept`` (``kept`` is the
+    activation, or the boundary of a stage that recomputes). So ``span >= n (F + A) + max(0, turn - min(k, n) F)``; the
+    makespan also has ``head(s)`` before it. On equal stages with latency c and s = 0 the idle time is
+    ``P F + (P-1)(G + 2c) - k F``.
+
+    Evidence: ``{"rule": "memory", "stage": s}``.
+    """
+    if not costs.trains:
+        return
+    for stage, (rank, *_) in enumerate(costs.problem.placement):
+        if costs.problem.stages_of[rank] != (stage,) or not costs.count[stage]:
+            continue
+        admitted = min(costs.admitted(stage, rank), costs.count[stage])
+        value = costs.work[stage] + max(0, costs.turn[stage] - admitted * costs.forward[stage])
+        lead = costs.head[stage] if objective == "makespan" else 0
+        yield _bound("memory", objective, lead + value, stage=stage)
+
+
+def _bound(rule: str, objective: str, value: int, **place: Any) -> Bound:
+    return Bound(value, {"rule": rule, **place, "objective": objective, "bound": value})

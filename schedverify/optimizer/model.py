@@ -1,0 +1,169 @@
+"""One CP-SAT model over the orders of a problem: its variables, its hint, and what is read off a solution."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import TYPE_CHECKING
+
+from schedverify.optimizer.paths import heads
+from schedverify.optimizer.tasks import Node, Tasks, node_of
+from schedverify.optimizer.values import OpKey
+
+if TYPE_CHECKING:
+    from ortools.sat.python import cp_model
+
+Times = Mapping[Node, tuple[int, int]]
+"""Start and end of every step of a known order."""
+
+
+class Model:
+    """The variables of the model, all in the scaled ticks of :class:`~schedverify.optimizer.tasks.Tasks`.
+
+    The rules that tie them stand in :mod:`schedverify.optimizer.rules`.
+
+    Parameters
+    ----------
+    horizon
+        No step ends behind it.
+    objective
+        ``makespan`` or ``span``.
+    anchored
+        Whether the first step of each rank starts where every first-in-first-out order starts it (for the span).
+    without
+        Names of rules that are left out, for tests.
+
+    Attributes
+    ----------
+    start
+        By node (stage and micro-batch of an F, a gradient op or a W) the variable of its start.
+    whole
+        By stage and micro-batch of the mixed stages, whether the backward is one B. Its W is then absent: a moment
+        without duration that stands in line with the others of its stage and means nothing.
+    value
+        The objective, in units.
+    """
+
+    def __init__(
+        self,
+        tasks: Tasks,
+        *,
+        horizon: int,
+        objective: str,
+        anchored: bool = False,
+        without: Collection[str] = (),
+    ) -> None:
+        from ortools.sat.python import cp_model
+
+        self.tasks = tasks
+        self.problem = tasks.problem
+        self.horizon = horizon
+        self.objective = objective
+        self.anchored = anchored
+        self.without = frozenset(without)
+        self.cp = cp_model.CpModel()
+        self.head = heads(tasks)
+        letters = "FGW" if tasks.splits else "FG" if tasks.trains else "F"
+        self.start = {
+            (letter, stage, m): self.cp.new_int_var(self.head[stage], horizon, f"{letter}{stage}.{m}")
+            for stage, m in tasks.pairs
+            for letter in letters
+        }
+        self.whole = {
+            pair: self.cp.new_bool_var(f"whole{pair[0]}.{pair[1]}") for pair in tasks.pairs if pair[0] in tasks.mixed
+        }
+        self.value = self.cp.new_int_var(0, horizon // tasks.fine, "value")
+        self._held: dict[tuple[Node, str, Node, str], cp_model.IntervalVar] = {}
+        self._ended: dict[Node, cp_model.IntVar] = {}
+        self._derived: list[tuple[cp_model.IntVar, Callable[[Times], int]]] = []
+
+    def duration(self, node: Node) -> cp_model.LinearExprT:
+        """Return the ticks of a step; where it depends on the form of the backward, an expression."""
+        letter, stage, m = node
+        usual = self.tasks.duration[self.tasks.usual_kind(letter), stage]
+        whole = self.whole.get((stage, m))
+        if whole is None or letter == "F":
+            return usual
+        other = self.tasks.duration["B", stage] if letter == "G" else 0
+        return usual + (other - usual) * whole
+
+    def end(self, node: Node) -> cp_model.LinearExprT:
+        """Return the end of a step."""
+        return self.start[node] + self.duration(node)
+
+    def after(self, later: Node, earlier: Node, lag: int = 0) -> None:
+        """Let a step start no earlier than ``lag`` after the end of another."""
+        self.cp.add(self.start[later] >= self.end(earlier) + lag)
+
+    def after_either(self, later: Node, first: Node, second: Node) -> None:
+        """Let a step start after the end of one of two others (or both)."""
+        chosen = self.cp.new_bool_var("")
+        self.cp.add(self.start[later] >= self.end(first)).only_enforce_if(chosen)
+        self.cp.add(self.start[later] >= self.end(second)).only_enforce_if(~chosen)
+        self.derive(chosen, lambda times: int(times[later][0] >= times[first][1]))
+
+    def held(self, first: Node, begin: str, last: Node, finish: str) -> cp_model.IntervalVar:
+        """Return how long something is held: from the ``start`` or ``end`` of one step to that of another.
+
+        What ends with a W is absent where the W is.
+        """
+        key = (first, begin, last, finish)
+        if key not in self._held:
+            size = self.cp.new_int_var(0, self.horizon, "")
+            sides = int(begin == "end"), int(finish == "end")
+            self.derive(size, lambda times: max(0, times[last][sides[1]] - times[first][sides[0]]))
+            edges = (
+                (self.ended(first) if sides[0] else self.start[first]),
+                (self.ended(last) if sides[1] else self.start[last]),
+            )
+            whole = self.whole.get(last[1:]) if last[0] == "W" else None
+            self._held[key] = (
+                self.cp.new_interval_var(edges[0], size, edges[1], "")
+                if whole is None
+                else self.cp.new_optional_interval_var(edges[0], size, edges[1], ~whole, "")
+            )
+        return self._held[key]
+
+    def ended(self, node: Node) -> cp_model.LinearExprT:
+        """Return the end of a step as an affine expression of one variable."""
+        duration = self.duration(node)
+        if isinstance(duration, int):
+            return self.start[node] + duration
+        if node not in self._ended:
+            self._ended[node] = self.cp.new_int_var(0, self.horizon, "")
+            self.cp.add(self._ended[node] == self.end(node))
+            self.derive(self._ended[node], lambda times: times[node][1])
+        return self._ended[node]
+
+    def derive(self, variable: cp_model.IntVar, value: Callable[[Times], int]) -> None:
+        """Say how the hint of a further variable follows from the times of the steps."""
+        self._derived.append((variable, value))
+
+    def hint(self, starts: Mapping[OpKey, int]) -> None:
+        """Hint every variable with a known order's scaled starts; it goes first in, first out."""
+        times = self._times(starts)
+        for node, variable in self.start.items():
+            self.cp.add_hint(variable, times[node][0])
+        for (stage, m), variable in self.whole.items():
+            self.cp.add_hint(variable, int(("B", stage, m) in starts))
+        for variable, value in self._derived:
+            self.cp.add_hint(variable, value(times))
+
+    def read(self, value: Callable[[cp_model.IntVar], int]) -> dict[OpKey, int]:
+        """Return the scaled starts of a solution, whose values ``value`` gives."""
+        starts: dict[OpKey, int] = {}
+        for (letter, stage, m), variable in self.start.items():
+            whole = (stage, m) in self.whole and bool(value(self.whole[stage, m]))
+            if not (whole and letter == "W"):
+                kind = "B" if whole and letter == "G" else self.tasks.usual_kind(letter)
+                starts[kind, stage, m] = value(variable)
+        return starts
+
+    def _times(self, starts: Mapping[OpKey, int]) -> dict[Node, tuple[int, int]]:
+        duration = self.tasks.duration
+        times = {node_of(op): (start, start + duration[op[0], op[1]]) for op, start in starts.items()}
+        for stage in self.tasks.mixed:
+            for line in self.tasks.lines[stage]:
+                reached = self.head[stage]
+                for m in line:
+                    reached = times.setdefault(("W", stage, m), (reached, reached))[1]
+        return times

@@ -1,0 +1,102 @@
+"""What the model cannot take is refused by name; what no order can do is said at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from schedverify.errors import Fault, UnknownNameError, UnsupportedError
+from schedverify.optimizer.tasks import Tasks, ancestors
+from schedverify.problem import Problem
+from schedverify.problem.keys import OBJECTIVES
+
+SUPPORTED: Final = ("makespan", "span")
+MOST_TICKS: Final = 1 << 52
+"""The longest horizon, in scaled ticks: the solver reports its bounds as floats, which are exact up to here."""
+
+
+def check_supported(problem: Problem, objective: str) -> None:
+    """Raise for everything that the model would otherwise ignore.
+
+    Raises
+    ------
+    UnknownNameError
+        If the objective is none.
+    UnsupportedError
+        With every fault at once: another objective, channel buffers, a makespan limit, overlapped pairs that cost less
+        than the sum, sums of durations that are too long for the solver.
+    """
+    if objective not in OBJECTIVES:
+        raise UnknownNameError.among("objective", objective, OBJECTIVES)
+    faults = list(_faults(problem, objective))
+    if faults:
+        raise UnsupportedError(faults)
+
+
+def impossible(problem: Problem) -> str:
+    """Return why not even a single sequence gets through, or an empty string.
+
+    When the gradient op of the last part of a sequence starts on a stage, all its parts are in flight there and on
+    every stage before, and none of their gradient ops has run. So ``slices`` times the number of these stages on one
+    rank is needed in flight; in bytes, what they keep, with the full activation of the part that runs.
+    """
+    return next(_obstacles(problem), "") if problem.form != "inference" else ""
+
+
+def limits_of(problem: Problem) -> list[str]:
+    """Return the names of the limits that are on."""
+    limits = {
+        "limits.in_flight": problem.in_flight,
+        "limits.in_flight_stage": problem.in_flight_stage,
+        "memory.capacity": problem.capacity,
+    }
+    return [name for name, limit in limits.items() if limit is not None]
+
+
+def _faults(problem: Problem, objective: str) -> Iterator[Fault]:
+    if objective not in SUPPORTED:
+        yield Fault("objective.minimize", f"the optimizer cannot minimize the {objective} yet", "makespan or span")
+    if problem.buffer is not None:
+        yield Fault("links.buffer", "the optimizer cannot keep channel buffers yet", "leave it away to plan without")
+    if problem.makespan_limit is not None and objective in SUPPORTED:
+        yield Fault("limits.makespan", f"it does not go with minimizing the {objective}", "it is for peak-memory")
+    for forward, backward, cost in problem.overlapped:
+        together = set(problem.placement[forward]) & set(problem.placement[backward])
+        if together and problem.form != "inference" and cost < _sum(problem, forward, backward):
+            text = (
+                f"the pair of stages {forward} and {backward} costs less than the sum, and the optimizer makes no pairs"
+            )
+            yield Fault("costs.overlapped", text, "leave it away to plan without")
+            break
+    if (horizon := Tasks(problem).horizon) > MOST_TICKS:
+        hint = "use a coarser tick"
+        yield Fault("costs", f"durations and transfers of {horizon} ticks in all are beyond the solver's 2^52", hint)
+
+
+def _sum(problem: Problem, forward: int, backward: int) -> int:
+    again = problem.forward[backward] if problem.recompute[backward] else 0
+    return problem.forward[forward] + problem.backward[backward] + again
+
+
+def _obstacles(problem: Problem) -> Iterator[str]:
+    above, parts = ancestors(problem), problem.slices
+    for rank, stages in enumerate(problem.stages_of):
+        for stage in stages:
+            before = above[stage].intersection(stages)
+            if problem.copy_of(stage) not in problem.replica_of:
+                continue
+            held = (
+                f"on rank {rank} one sequence has {parts} x {len(before) + 1} in flight when stage {stage} turns back"
+            )
+            if problem.in_flight is not None and problem.in_flight[rank] < parts * (len(before) + 1):
+                yield f"{held}, and in_flight is {problem.in_flight[rank]}"
+            if problem.in_flight_stage is not None and problem.in_flight_stage[stage] < parts:
+                yield f"on stage {stage} one sequence has {parts} in flight, and in_flight_stage is {problem.in_flight_stage[stage]}"
+            need = sum(parts * _kept(problem, other) for other in before) + (parts - 1) * _kept(problem, stage)
+            need += problem.static[rank] + problem.activation[stage]
+            if problem.capacity is not None and problem.capacity[rank] < need:
+                yield f"rank {rank} holds {need} bytes when stage {stage} turns back, and its capacity is {problem.capacity[rank]}"
+
+
+def _kept(problem: Problem, stage: int) -> int:
+    return problem.boundary[stage] if problem.recompute[stage] else problem.activation[stage]

@@ -1,0 +1,175 @@
+"""A problem as the optimizer sees it: operations with durations above zero, lags, and who waits for whom."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from functools import cached_property
+
+from schedverify.durations import op_duration
+from schedverify.op import Kind
+from schedverify.optimizer.values import OpKey
+from schedverify.problem import Problem
+
+Node = tuple[str, int, int]
+"""A step of one stage and micro-batch: ``F``, ``G`` (its B or I, whichever makes the gradient) or ``W``."""
+
+
+class Tasks:
+    """The operations of a problem, in ticks that leave nothing to order but time.
+
+    Durations are divided by their greatest common divisor ``unit`` and multiplied by ``fine``, one more than the number
+    of operations of no duration, which then take 1. So every operation takes time, and two on one rank never start
+    together: sorting by start gives the order, and in a cycle of dependencies time would have to run in a circle.
+    Nothing else changes: a path through the order is longer by less than ``fine``, so
+    ``floor(x / fine) * unit`` of an earliest start ``x`` is the true one.
+
+    Parameters
+    ----------
+    every_mix
+        Whether each stage of a split problem may take B instead of I and W, also where that can gain no time.
+
+    Attributes
+    ----------
+    mixed
+        The stages of a split problem that may take either. Unless ``every_mix``, those whose B costs less than I and W
+        together; on the others I and W dominate: put I at the start of B and W right behind it. Both end within B,
+        so every other step can stay where it is; recomputation costs both forms the same; the rank holds the
+        full activation until the end of I and a part of it, the weight stash, until the end of W, where B holds all
+        of it to its end; and the pair is in flight until the end of I, not of B.
+    """
+
+    def __init__(self, problem: Problem, *, every_mix: bool = False) -> None:
+        self.problem = problem
+        split = problem.form == "split"
+        self.mixed = frozenset(s for s in range(problem.total_stages) if split and (every_mix or _cheaper(problem, s)))
+        self.passing = tuple(
+            tuple(m for m, copy in enumerate(problem.replica_of) if copy == problem.copy_of(stage))
+            for stage in range(problem.total_stages)
+        )
+        costs = {key: op_duration(problem, int(Kind[key[0]]), key[1]) for key in self._classes()}
+        self.unit = math.gcd(*costs.values(), *self._lags()) or 1
+        self.fine = 1 + sum(len(self.passing[stage]) for (_, stage), cost in costs.items() if not cost)
+        self.duration = {key: self.scaled(cost) or 1 for key, cost in costs.items()}
+
+    def scaled(self, ticks: int) -> int:
+        """Return the scaled form of a number of ticks that is a multiple of the unit."""
+        return ticks // self.unit * self.fine
+
+    def ticks(self, scaled: int) -> int:
+        """Return the true ticks of an earliest start or end."""
+        return scaled // self.fine * self.unit
+
+    def forward_lag(self, source: int, target: int) -> int:
+        """Return the scaled lag of an activation from one stage to another that it feeds."""
+        return self.scaled(self.problem.forward_lag(source, target))
+
+    def backward_lag(self, source: int, target: int) -> int:
+        """Return the scaled lag of a gradient from one stage to another that feeds it."""
+        return self.scaled(self.problem.backward_lag(source, target))
+
+    @property
+    def trains(self) -> bool:
+        """Whether there is a backward."""
+        return self.problem.form != "inference"
+
+    @property
+    def splits(self) -> bool:
+        """Whether the backward may be I and W."""
+        return self.problem.form == "split"
+
+    def usual_kind(self, letter: str) -> str:
+        """Return the kind letter of a node's operation, where its backward is not one B of a split problem."""
+        return letter if letter != "G" else "I" if self.splits else "B"
+
+    @cached_property
+    def pairs(self) -> tuple[tuple[int, int], ...]:
+        """Every stage with every micro-batch that goes through it."""
+        return tuple((stage, m) for stage, passing in enumerate(self.passing) for m in passing)
+
+    @cached_property
+    def lines(self) -> tuple[tuple[tuple[int, ...], ...], ...]:
+        """By stage, the micro-batches that can stand for one another: those of the same part, in order."""
+        slices = self.problem.slices
+        return tuple(
+            tuple(tuple(passing[part::slices]) for part in range(min(slices, len(passing)))) for passing in self.passing
+        )
+
+    def inputs(self, node: Node) -> Iterator[tuple[Node, int]]:
+        """Yield what a step waits for, with the scaled lag between its end and the start that it allows."""
+        letter, stage, m = node
+        problem = self.problem
+        if letter == "W":
+            yield ("G", stage, m), 0
+        elif letter == "F":
+            for before in problem.predecessors[stage]:
+                yield ("F", before, m), self.forward_lag(before, stage)
+            if m % problem.slices:
+                yield ("F", stage, m - 1), 0
+        else:
+            yield ("F", stage, m), 0
+            for after in problem.successors[stage]:
+                yield ("G", after, m), self.backward_lag(after, stage)
+            if m % problem.slices < problem.slices - 1:
+                yield ("G", stage, m + 1), 0
+
+    @cached_property
+    def horizon(self) -> int:
+        """Ticks within which every timeline of every order ends: a path meets each operation and each lag once."""
+        work = sum(max(self._step_costs(stage)) * len(self.passing[stage]) for stage in range(len(self.passing)))
+        lags = sum(
+            (self.forward_lag(before, stage) + self.backward_lag(stage, before)) * len(self.passing[stage])
+            for stage in range(len(self.passing))
+            for before in self.problem.predecessors[stage]
+        )
+        return work + lags
+
+    def _step_costs(self, stage: int) -> list[int]:
+        """Return the scaled ticks of all steps of one micro-batch on a stage, for each form that it may take."""
+        forward = self.duration["F", stage]
+        if not self.trains:
+            return [forward]
+        both = [forward + self.duration["I", stage] + self.duration["W", stage]] if self.splits else []
+        return both if self.splits and stage not in self.mixed else [*both, forward + self.duration["B", stage]]
+
+    def _classes(self) -> Iterator[tuple[str, int]]:
+        for stage in range(self.problem.total_stages):
+            for kind in self.problem.kinds:
+                yield kind, stage
+
+    def _lags(self) -> Iterator[int]:
+        for stage, before in enumerate(self.problem.predecessors):
+            for other in before:
+                yield self.problem.forward_lag(other, stage)
+                yield self.problem.backward_lag(stage, other)
+
+
+def stage_order(problem: Problem) -> list[int]:
+    """Return the stages of all copies, each after those that feed it."""
+    missing = [len(before) for before in problem.predecessors]
+    order = [stage for stage, count in enumerate(missing) if not count]
+    for stage in order:
+        for after in problem.successors[stage]:
+            missing[after] -= 1
+            if not missing[after]:
+                order.append(after)
+    return order
+
+
+def ancestors(problem: Problem) -> list[set[int]]:
+    """By stage, the stages that it depends on."""
+    above: list[set[int]] = [set() for _ in range(problem.total_stages)]
+    for stage in stage_order(problem):
+        for before in problem.predecessors[stage]:
+            above[stage] |= above[before] | {before}
+    return above
+
+
+def node_of(op: OpKey) -> Node:
+    """Return the step that an operation is."""
+    kind, stage, m = op
+    return ("G" if kind in "BI" else kind, stage, m)
+
+
+def _cheaper(problem: Problem, stage: int) -> bool:
+    return problem.backward[stage] < problem.backward_input[stage] + problem.backward_weight[stage]
