@@ -76,7 +76,7 @@ def new(*, output: Output = None) -> int:
     """Write a commented problem file to begin with."""
     from schedverify import formats
 
-    formats.write_text(formats.template(), output or "-")
+    formats.write_text(output or "-", formats.template())
     return 0
 
 

@@ -5,22 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
-from schedverify.errors import Fault, InputError, nearest
+from schedverify.errors import nearest
+from schedverify.problem.faults import Faults
 from schedverify.problem.keys import BY_PATH, KEYS, TABLES, Key, home, names
 from schedverify.problem.numbers import LARGEST, decimal_places, exact, finer_tick, size, whole
 from schedverify.problem.showing import clean, shown
 
-MAX_FAULTS: Final = 50
-_MAX_COUNTED: Final = 10_000
 _LONGEST_TEXT: Final = 1000
 _INDEX: Final = re.compile(r"\[[0-9]+\]")
 Parse = Callable[[Any], int | None]
 Ints = tuple[int, ...]
 
 
-class Reader:
+class Reader(Faults):
     """The data of a problem and the faults found in it so far.
 
     Where a length or a bound is not known, because the key that gives it is itself at fault, an empty tuple or 0
@@ -28,36 +27,10 @@ class Reader:
     """
 
     def __init__(self, data: Mapping[str, Any]) -> None:
+        super().__init__()
         self.data = data
-        self.faults: list[Fault] = []
-        self.more = 0
-        self._wrong: set[str] = set()
         self._places: int | None = None
         self._check_tables()
-
-    def fault(self, key: str, message: str, hint: str = "") -> None:
-        """Add a fault; the first :data:`MAX_FAULTS` are kept, the rest counted, a flood ends the reading."""
-        self._wrong.add(key.partition("[")[0])
-        if len(self.faults) < MAX_FAULTS:
-            self.faults.append(Fault(key, message, hint))
-            return
-        self.more += 1
-        if self.more == _MAX_COUNTED:
-            self._raise()
-
-    @property
-    def found(self) -> int:
-        """How many faults were found so far."""
-        return len(self.faults) + self.more
-
-    def wrong(self, *keys: str) -> bool:
-        """Whether any of these keys has a fault."""
-        return not self._wrong.isdisjoint(keys)
-
-    def raise_faults(self) -> None:
-        """Raise what was found, if anything was."""
-        if self.faults:
-            self._raise()
 
     def get(self, path: str) -> Any:
         """Return the raw value of a key, or None where it is absent."""
@@ -218,10 +191,6 @@ class Reader:
                 self.fault(path, "unknown key", "" if self.more else _known(str(name), table))
             elif value is None:
                 self.fault(path, "expected a value, found null", "leave the key out")
-
-    def _raise(self) -> NoReturn:
-        rest = f"and {self.more} more" if self.more < _MAX_COUNTED else f"and at least {self.more} more"
-        raise InputError([*self.faults, Fault("", rest)] if self.more else self.faults)
 
 
 @lru_cache(maxsize=8)

@@ -1,0 +1,199 @@
+"""JSON and TOML as data: exact numbers, and every syntax error, duplicate key, NaN and deep nesting with its place."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from typing import Any, Final
+
+from schedverify.errors import Fault, InputError
+from schedverify.problem.showing import clean, shown
+
+MAX_DEPTH: Final = 32
+MAX_BRACKETS: Final = 2_000_000
+"""The most lists and tables in a file; it bounds the memory that its data takes."""
+_MAX_DIGITS: Final = 60
+_MAX_FAULTS: Final = 50
+_AT = re.compile(r"\s*\((?:at line ([0-9]+), column ([0-9]+)|at end of document)\)$")
+_LONG = re.compile(r"(?<![0-9_])[0-9](?:_?[0-9]){200,}")
+_MARKS = re.compile(r'["\\\[\]{}]')
+
+
+@dataclass(frozen=True)
+class LongNumber:
+    """Stands for a number with more digits than any that is meant; no reader takes it."""
+
+    digits: int
+
+    def __str__(self) -> str:
+        return f"a number of {self.digits} digits"
+
+
+class DoubledTable(dict[str, Any]):
+    """A table in which keys stand twice; ``doubled`` names them."""
+
+    doubled: tuple[str, ...]
+
+
+def parse_json(text: str) -> Any:
+    """Return the data of a JSON text: ints, Decimals for all other numbers, LongNumbers for endless ones.
+
+    A table with a key that stands twice is a :class:`DoubledTable`, NaN and Infinity are Decimals; see :func:`unfit`.
+
+    Raises
+    ------
+    InputError
+        If the text is no JSON, with line and column, or nests or branches beyond the bounds.
+    """
+    _count_brackets(text)
+    try:
+        return json.loads(
+            text, parse_int=_integer, parse_float=_decimal, parse_constant=Decimal, object_pairs_hook=_table
+        )
+    except json.JSONDecodeError as error:
+        key = f"line {error.lineno}, column {error.colno}"
+        raise InputError(Fault(key, f"no JSON: {clean(error.msg)}", "expected one JSON object")) from None
+    except RecursionError:
+        raise _too_deep(text) from None
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """Return the data of a TOML text, with Decimals for floats.
+
+    Raises
+    ------
+    InputError
+        If the text is no TOML (a key that stands twice is none), with line and column, or nests beyond the bounds.
+    """
+    _count_brackets(text)
+    try:
+        return tomllib.loads(text, parse_float=_decimal)
+    except tomllib.TOMLDecodeError as error:
+        raise _no_toml(text, str(error)) from None
+    except RecursionError:
+        raise _too_deep(text) from None
+    except ValueError as error:
+        raise _bad_number(text, str(error)) from None
+
+
+def unfit(data: Any, *, floats: bool = True) -> list[Fault]:
+    """Return a fault for each key that stands twice, for each NaN and Infinity, and for too deep nesting.
+
+    Parameters
+    ----------
+    floats
+        Whether other numbers than whole ones may stand in the data.
+    """
+    faults: list[Fault] = []
+    for path, depth, value in _walk(data):
+        if depth > MAX_DEPTH:
+            faults.append(Fault(path, f"nested deeper than {MAX_DEPTH} levels", "no value needs that"))
+        elif isinstance(value, DoubledTable):
+            faults += [Fault(_join(path, key), "the key stands twice", "keep one") for key in value.doubled]
+        elif isinstance(value, Decimal) and not value.is_finite():
+            faults.append(Fault(path, f"expected a number, found {value}", "NaN and infinity are no values"))
+        elif isinstance(value, Decimal | LongNumber) and not floats:
+            faults.append(Fault(path, f"expected a whole number, found {shown(value)}", 'ratios are text: "15/4"'))
+        if len(faults) > _MAX_FAULTS:
+            return faults[:_MAX_FAULTS]
+    return faults
+
+
+def place(text: str, offset: int) -> str:
+    """Return the line and column of an offset in a text, both from 1."""
+    line = text.count("\n", 0, offset) + 1
+    return f"line {line}, column {offset - text.rfind(chr(10), 0, offset)}"
+
+
+def _walk(data: Any) -> Iterator[tuple[str, int, Any]]:
+    """Yield (path, depth, value) of everything in the data that can be at fault; not below the deepest level."""
+    stack: list[tuple[str, int, Any]] = [("", 0, data)]
+    while stack:
+        path, depth, value = stack.pop()
+        yield path, depth, value
+        if depth <= MAX_DEPTH and isinstance(value, dict):
+            stack += [(_join(path, key), depth + 1, item) for key, item in reversed(value.items()) if _branches(item)]
+        elif depth <= MAX_DEPTH and isinstance(value, list):
+            branches = [(i, item) for i, item in enumerate(value) if _branches(item)]
+            stack += [(f"{path}[{i}]", depth + 1, item) for i, item in reversed(branches)]
+
+
+def _branches(value: Any) -> bool:
+    return isinstance(value, (list, dict, Decimal, LongNumber))
+
+
+def _join(path: str, key: str) -> str:
+    return f"{path}.{clean(key)}" if path else clean(key)
+
+
+def _integer(text: str) -> int | LongNumber:
+    return int(text) if len(text) <= _MAX_DIGITS else LongNumber(len(text.lstrip("-")))
+
+
+def _decimal(text: str) -> Decimal | LongNumber:
+    digits = sum(map(str.isdigit, text))
+    try:
+        return Decimal(text) if digits <= _MAX_DIGITS else LongNumber(digits)
+    except InvalidOperation:
+        return LongNumber(digits)
+
+
+def _table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) == len(pairs):
+        return table
+    doubled = DoubledTable(table)
+    doubled.doubled = tuple(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+    return doubled
+
+
+def _count_brackets(text: str) -> None:
+    count = text.count("[") + text.count("{")
+    if count > MAX_BRACKETS:
+        raise InputError(Fault("", f"{count} lists and tables, at most {MAX_BRACKETS}", "is it the right file?"))
+
+
+def _no_toml(text: str, message: str) -> InputError:
+    match = _AT.search(message)
+    told = clean(message[: match.start()] if match else message, 200)
+    key = f"line {match[1]}, column {match[2]}" if match and match[1] else place(text, len(text))
+    twice = told.startswith(("Cannot overwrite", "Cannot declare"))
+    hint = (
+        "a key or table stands twice; keep one"
+        if twice
+        else "a line holds key = value, text in quotes, lists in brackets"
+    )
+    return InputError(Fault(key, f"no TOML: {told}", hint))
+
+
+def _bad_number(text: str, message: str) -> InputError:
+    """Tell what tomllib lets through as a ValueError: integers of thousands of digits, dates that are none."""
+    match = _LONG.search(text)
+    if match is None:
+        return InputError(Fault("", f"no TOML: {clean(message, 200)}"))
+    digits = sum(map(str.isdigit, match[0]))
+    return InputError(Fault(place(text, match.start()), f"a number of {digits} digits", "numbers go up to 2^62"))
+
+
+def _too_deep(text: str) -> InputError:
+    """Say where brackets nest too deeply, skipping those in double quotes."""
+    depth, quoted, skip = 0, False, -1
+    for match in _MARKS.finditer(text):
+        mark = match[0]
+        if match.start() == skip:
+            continue
+        if mark == "\\":
+            skip = match.end()
+        elif mark == '"':
+            quoted = not quoted
+        elif not quoted:
+            depth += 1 if mark in "[{" else -1
+            if depth > MAX_DEPTH:
+                key = place(text, match.start())
+                return InputError(Fault(key, f"nested deeper than {MAX_DEPTH} levels", "no value needs that"))
+    return InputError(Fault("", f"nested deeper than {MAX_DEPTH} levels", "no value needs that"))

@@ -1,0 +1,167 @@
+"""Loads and saves problems, plans and schedules, in the form that the file's name or its content shows."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import PurePath
+from typing import Any, Final
+
+from schedverify.errors import Fault, InputError
+from schedverify.formats import plan_files, plan_reader, problem_files, schedule_files
+from schedverify.formats.data import parse_json
+from schedverify.formats.reading import PathLike, check_size, read_text, source_name
+from schedverify.formats.trace_files import trace
+from schedverify.formats.writing import write_text
+from schedverify.problem import Problem
+from schedverify.result import Plan, Timeline
+from schedverify.schedule import Schedule
+
+Value = Problem | Plan | Schedule
+MAX_BYTES: Final = {"text": 1 << 27, "csv": 1 << 27, "json": 1 << 26, "toml": 1 << 21}
+"""The most bytes of a file by its form: some ten million operations; TOML's reader is slow and takes 2 MiB."""
+_SUFFIXES: Final = {".csv": "csv", ".json": "json", ".toml": "toml"}
+_TOML: Final = re.compile(r"\s*(?:#[^\n]*\n\s*)*(?:[A-Za-z_\"'][^\n=]{0,200}=|\[\[?[A-Za-z_\"'])")
+_PLAN_KEYS: Final = frozenset(("digest", "problem", "schedule", "verdicts"))
+_WRITERS: Final = {
+    "text": lambda schedule: f"{schedule}\n",
+    "csv": lambda schedule: schedule_files.to_csv(schedule, comms=schedule.lowered),
+    "torch-csv": lambda schedule: schedule_files.to_csv(schedule, comms=False),
+    "torch-comms-csv": lambda schedule: schedule_files.to_csv(schedule, comms=True),
+}
+
+
+def load(path: PathLike) -> Value:
+    """Return what a file holds: a problem (TOML or JSON), a plan (JSON), or a schedule (PyTorch's CSV, or text).
+
+    The suffix says the form: ``.toml``, ``.json``, ``.csv``, anything else is text. Where there is none (standard
+    input, ``-``, too), the content does.
+
+    Raises
+    ------
+    InputError
+        With the file's name and every fault in it.
+    """
+    return _load(path, "a problem, a plan or a schedule")
+
+
+def load_problem(path: PathLike) -> Problem:
+    """Return the problem in a file; a plan gives its own.
+
+    Raises
+    ------
+    InputError
+        If the file holds no problem; with every fault.
+    """
+    value = _load(path, "a problem in TOML or JSON")
+    if isinstance(value, Schedule):
+        raise InputError(Fault("", "a schedule, where a problem is expected", "TOML or JSON"), source_name(path))
+    return value.problem if isinstance(value, Plan) else value
+
+
+def load_schedule(path: PathLike) -> Schedule:
+    """Return the schedule in a file; a plan gives its own.
+
+    Raises
+    ------
+    InputError
+        If the file holds no schedule; with every fault.
+    """
+    value = load_judged(path)
+    if isinstance(value, Schedule):
+        return value
+    if value.schedule is None:
+        raise InputError(Fault("schedule", "the plan has none", "give a plan with a schedule"), source_name(path))
+    return value.schedule
+
+
+def load_judged(path: PathLike) -> Schedule | Plan:
+    """Return the schedule in a file, or the plan with its claims; a problem is refused."""
+    value = _load(path, "a schedule or a plan")
+    if isinstance(value, Problem):
+        hint = "a schedule is text, PyTorch's CSV or a plan"
+        raise InputError(Fault("", "a problem, where a schedule or a plan is expected", hint), source_name(path))
+    return value
+
+
+def save(value: Value | Timeline, path: PathLike, *, form: str | None = None) -> None:
+    """Write a problem, plan, schedule or timeline; ``-`` is standard output.
+
+    Parameters
+    ----------
+    form
+        ``toml`` or ``json`` of a problem, ``plan`` of a plan, ``trace`` of a timeline, and of a schedule (or a plan's)
+        ``text``, ``csv`` (PyTorch's, with communication where the schedule has it), ``torch-csv`` (without) or
+        ``torch-comms-csv`` (with). By default what the suffix says.
+
+    Raises
+    ------
+    InputError
+        If the form cannot hold the value, or the file cannot be written.
+    ScheduleError
+        If the plan has no schedule, or PyTorch's CSV cannot hold the schedule's groups.
+    """
+    write_text(path, _text(value, form or _form_for(value, path), source_name(path)))
+
+
+def _load(path: PathLike, expected: str) -> Value:
+    form = _form_of(path)
+    text = read_text(path, expected, MAX_BYTES.get(form, max(MAX_BYTES.values())))
+    try:
+        form = form or _sniffed(text)
+        check_size(len(text), expected, MAX_BYTES[form])
+        return _parse(text, form)
+    except InputError as error:
+        raise error.within(source_name(path)) from None
+
+
+def _form_of(path: PathLike) -> str:
+    """Return the form that a file's name shows; empty where it has no suffix."""
+    name = os.fspath(path)
+    suffix = "" if name == "-" else PurePath(name).suffix.lower()
+    return _SUFFIXES.get(suffix, "text") if suffix else ""
+
+
+def _sniffed(text: str) -> str:
+    """Return the form that a text shows by its first line that is no comment, or by its commas."""
+    if text.lstrip().startswith("{"):
+        return "json"
+    if _TOML.match(text):
+        return "toml"
+    return "csv" if schedule_files.looks_like_csv(text) else "text"
+
+
+def _parse(text: str, form: str) -> Value:
+    if form == "json":
+        data = parse_json(text)
+        is_plan = isinstance(data, dict) and not _PLAN_KEYS.isdisjoint(data)
+        return plan_reader.plan_from(data) if is_plan else problem_files.problem_from(data)
+    if form == "toml":
+        return problem_files.parse_problem(text, "toml")
+    return schedule_files.parse_csv(text) if form == "csv" else schedule_files.parse_text(text)
+
+
+def _form_for(value: Any, path: PathLike) -> str:
+    """Return the form for a value under a file's name, the value's own where the name shows none."""
+    own = {Problem: "toml", Plan: "plan", Timeline: "trace"}.get(type(value), "text")
+    form = _form_of(path)
+    if form == "json" and isinstance(value, Plan | Timeline):
+        return own
+    return form or own
+
+
+def _text(value: Any, form: str, source: str) -> str:
+    if isinstance(value, Problem) and form in ("toml", "json"):
+        return problem_files.to_toml(value) if form == "toml" else problem_files.to_json(value)
+    if isinstance(value, Plan) and form == "plan":
+        return plan_files.to_json(value)
+    if isinstance(value, Timeline) and form == "trace":
+        return trace(value)
+    schedule = value.schedule if isinstance(value, Plan | Timeline) else value
+    if isinstance(schedule, Schedule) and form in _WRITERS:
+        return _WRITERS[form](schedule)
+    what = type(value).__name__.lower()
+    hint = {"problem": ".toml or .json", "schedule": ".txt or .csv"}.get(
+        what, ".json, or .txt or .csv for its schedule"
+    )
+    raise InputError(Fault("", f"a {what} has no form {form!r}", f"save it as {hint}"), source)

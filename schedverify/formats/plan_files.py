@@ -1,0 +1,95 @@
+"""Plan files: canonical JSON with a digest. The same plan gives the same bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Any, Final
+
+from schedverify.errors import Fault, InputError, ScheduleError
+from schedverify.formats.data import unfit
+from schedverify.problem.numbers import whole
+from schedverify.result import Measures, Plan
+
+VERSION: Final = 1
+RATIOS: Final = ("bubble_fraction", "bubble_overhead", "span_bubble")
+TICKS: Final = ("makespan", "span")
+BY_RANK: Final = ("work", "peak_in_flight", "peak_memory")
+
+
+def to_json(plan: Plan) -> str:
+    """Return the text of a plan file: one line of canonical JSON.
+
+    Raises
+    ------
+    ScheduleError
+        If the plan has no schedule: there is nothing to run, and nothing to check.
+    InputError
+        If its certificate holds something else than texts, whole numbers up to 2^62, lists and tables of them.
+    """
+    data = plan_data(plan)
+    if faults := unfit(data, floats=False):
+        raise InputError(faults)
+    return canonical(data | {"digest": digest(data)}) + "\n"
+
+
+def plan_data(plan: Plan) -> dict[str, Any]:
+    """Return what a plan file holds, without the digest; see :func:`to_json`."""
+    if plan.schedule is None:
+        raise ScheduleError(f"a plan without a schedule cannot be saved; this one is {plan.status.value}")
+    return {
+        "version": VERSION,
+        "problem": plan.problem.to_dict(),
+        "schedule": plan.schedule.strings(),
+        "lowered": None,
+        "timeline": [list(row) for row in plan.starts] or None,
+        "measures": None if plan.measures is None else measures_data(plan.measures),
+        "verdicts": {code: verdict.value for code, verdict in plan.verdicts},
+        "status": plan.status.value,
+        "objective": plan.objective,
+        "value": plan.value,
+        "bound": plan.bound,
+        "certificate": None if plan.certificate is None else _plain("certificate", plan.certificate),
+        "seed": plan.seed,
+        "partition": None if plan.partition is None else [list(layers) for layers in plan.partition],
+    }
+
+
+def measures_data(measures: Measures) -> dict[str, Any]:
+    """Return measures as plan files hold them: ratios as text such as ``15/4``."""
+    ratios = {name: getattr(measures, name) for name in RATIOS}
+    return (
+        {name: getattr(measures, name) for name in TICKS}
+        | {name: None if ratio is None else str(ratio) for name, ratio in ratios.items()}
+        | {name: list(getattr(measures, name)) for name in BY_RANK}
+    )
+
+
+def canonical(data: Any) -> str:
+    """Return the canonical form of data: sorted keys, no blanks, text as it is (the file is UTF-8)."""
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def digest(data: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of the canonical form of a plan's data without its own digest, in hexadecimal."""
+    rest = {name: value for name, value in data.items() if name != "digest"}
+    return hashlib.sha256(canonical(rest).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _plain(place: str, value: Any) -> Any:
+    """Return evidence as JSON can hold it exactly: tuples become lists, ratios text such as ``15/4``."""
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return {key: _plain(f"{place}.{key}", item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(f"{place}[{i}]", item) for i, item in enumerate(value)]
+    if value is None or isinstance(value, str | bool):
+        return value
+    if isinstance(value, Fraction) and value.denominator > 1:
+        return str(value)
+    number = None if isinstance(value, float) else whole(value)
+    if number is None:
+        kind = "text, whole numbers up to 2^62, lists and tables of them"
+        raise InputError(Fault(place, f"a plan holds {kind}, not {type(value).__name__}", "no floats"))
+    return number

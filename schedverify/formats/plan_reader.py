@@ -1,0 +1,249 @@
+"""Reads plan files: every field's type, the digest, and what must fit together. What a plan claims is not trusted."""
+
+from __future__ import annotations
+
+import re
+from array import array
+from collections.abc import Iterator, Mapping
+from fractions import Fraction
+from typing import Any, Final
+
+import numpy as np
+
+from schedverify.errors import Fault, InputError, UnsupportedError, nearest
+from schedverify.formats.data import parse_json, unfit
+from schedverify.formats.plan_files import BY_RANK, RATIOS, TICKS, VERSION, digest
+from schedverify.op import JOIN_SHIFT, pack_step
+from schedverify.problem import Problem, expand
+from schedverify.problem.faults import Faults
+from schedverify.problem.keys import OBJECTIVES
+from schedverify.problem.numbers import LARGEST
+from schedverify.problem.showing import clean, shown
+from schedverify.result import Measures, Plan, Status, Verdict
+from schedverify.schedule import Schedule, Words
+
+FIELDS: Final = (
+    "version", "problem", "schedule", "lowered", "timeline", "measures", "verdicts", "status", "objective", "value",
+    "bound", "certificate", "seed", "partition", "digest",
+)  # fmt: skip
+_RATIO = re.compile(r"[0-9]{1,40}(/[1-9][0-9]{0,39})?")
+_CODE = re.compile(r"SV[0-9]{1,6}")
+
+
+def parse_plan(text: str) -> Plan:
+    """Return the plan that a text holds; its measures, value, bound and verdicts are claims, not facts.
+
+    Raises
+    ------
+    InputError
+        With every fault (the first 50): a newer version, another digest than the content has, a field of another
+        type, a schedule with another number of rows than the problem has ranks.
+    UnsupportedError
+        If the plan has a lowered part, which this version cannot take.
+    """
+    return plan_from(parse_json(text))
+
+
+def plan_from(data: Any) -> Plan:
+    """Return the plan that parsed data describes; see :func:`parse_plan`."""
+    if not isinstance(data, Mapping):
+        raise InputError(Fault("", f"expected a plan, an object of keys, found {shown(data)}"))
+    _check_version(data.get("version"))
+    if faults := unfit(data, floats=False):
+        raise InputError(faults)
+    if data.get("lowered") is not None:
+        raise UnsupportedError(Fault("lowered", "this version reads no lowered part", "leave it null"))
+    return _PlanReader(data).plan()
+
+
+def _check_version(version: Any) -> None:
+    if version == VERSION and type(version) is int:
+        return
+    newer = type(version) is int and version > VERSION
+    hint = "a newer schedverify wrote it; update schedverify" if newer else "schedverify optimize writes plans"
+    raise InputError(Fault("version", f"expected {VERSION}, found {shown(version)}", hint))
+
+
+class _PlanReader(Faults):
+    """The data of a plan and the faults found in it so far."""
+
+    def __init__(self, data: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.data = data
+
+    def plan(self) -> Plan:
+        """Check every field and return the plan."""
+        self._check_names("", self.data, FIELDS)
+        self._check_digest()
+        problem = self._problem()
+        ranks = problem.ranks if problem else 0
+        schedule = self._schedule(ranks)
+        fields = {
+            "schedule": schedule,
+            "starts": self._starts(schedule),
+            "measures": self._measures(ranks),
+            "verdicts": self._verdicts(),
+            "status": Status(self._one_of("status", (Status.OPTIMAL, Status.FEASIBLE))),
+            "objective": self._one_of("objective", OBJECTIVES),
+            "value": self._number_or_null("value"),
+            "bound": self._number_or_null("bound"),
+            "certificate": self._certificate(),
+            "seed": self._number("seed", self.data.get("seed")),
+            "partition": self._partition(problem.stages if problem else 0),
+        }
+        self.raise_faults()
+        return Plan(problem=problem, **fields)  # type: ignore[arg-type]
+
+    def _check_names(self, place: str, table: Mapping[str, Any], known: tuple[str, ...]) -> None:
+        prefix = f"{place}." if place else ""
+        for name in table:
+            if name not in known:
+                self.fault(prefix + clean(name), "unknown key", nearest(name, known))
+        for name in known:
+            if name not in table:
+                self.fault(prefix + name, "missing", "schedverify optimize writes whole plans")
+
+    def _check_digest(self) -> None:
+        given = self.data.get("digest")
+        if "digest" in self.data and given != digest(self.data):
+            message = f"the content has another digest than {shown(given)}: the file was changed after it was written"
+            self.fault("digest", message, "write the plan again")
+
+    def _problem(self) -> Problem | None:
+        if "problem" not in self.data:
+            return None
+        try:
+            return expand(self.data["problem"])
+        except InputError as error:
+            for fault in error.faults:
+                self.fault(f"problem.{fault.key}" if fault.key else "problem", fault.message, fault.hint)
+            return None
+
+    def _schedule(self, ranks: int) -> Schedule | None:
+        before = self.found
+        rows = self._rows("schedule", ranks, "rank")
+        packed = [self._packed(rank, row) for rank, row in enumerate(rows)]
+        return Schedule(packed) if self.found == before else None
+
+    def _packed(self, rank: int, row: list[Any]) -> Words:
+        words = array("q")
+        for position, step in enumerate(row):
+            try:
+                words.extend(pack_step(step if isinstance(step, str) else shown(step)))
+            except InputError as error:
+                for fault in error.faults:
+                    self.fault(f"schedule[{rank}][{position}]", fault.message, fault.hint)
+        return np.array(words, dtype=np.int64)
+
+    def _starts(self, schedule: Schedule | None) -> tuple[tuple[int, ...], ...]:
+        if self.data.get("timeline") is None:
+            return ()
+        rows = self._rows("timeline", schedule.ranks if schedule else 0, "rank")
+        for rank, row in enumerate(rows if schedule else ()):
+            steps = int((schedule.rows[rank] >> JOIN_SHIFT == 0).sum()) if schedule else 0
+            if len(row) != steps:
+                self.fault(f"timeline[{rank}]", f"{len(row)} starts for {steps} steps", "one for each step")
+        return tuple(self._numbers(f"timeline[{rank}]", row) for rank, row in enumerate(rows))
+
+    def _measures(self, ranks: int) -> Measures | None:
+        table = self.data.get("measures")
+        if table is None:
+            return None
+        if not isinstance(table, Mapping):
+            self.fault("measures", f"expected an object, found {shown(table)}")
+            return None
+        self._check_names("measures", table, (*TICKS, *RATIOS, *BY_RANK))
+        ticks = {name: self._number(f"measures.{name}", table.get(name)) for name in TICKS}
+        ratios = {name: self._ratio(f"measures.{name}", table.get(name)) for name in RATIOS}
+        lists = {name: self._by_rank(f"measures.{name}", table.get(name), ranks) for name in BY_RANK}
+        return Measures(**ticks, **ratios, **lists)  # type: ignore[arg-type]
+
+    def _ratio(self, key: str, value: Any) -> Fraction | None:
+        if isinstance(value, str) and _RATIO.fullmatch(value):
+            return Fraction(value)
+        if value is not None or not key.endswith("overhead"):
+            self.fault(key, f"expected a ratio as text, found {shown(value)}", 'such as "15/4"')
+        return None
+
+    def _by_rank(self, key: str, value: Any, ranks: int) -> tuple[int, ...]:
+        if not isinstance(value, list) or (ranks and len(value) != ranks):
+            self.fault(key, f"expected a list with a number for each rank, found {shown(value)}")
+            return ()
+        return self._numbers(key, value)
+
+    def _verdicts(self) -> tuple[tuple[str, Verdict], ...]:
+        table = self.data.get("verdicts")
+        if not isinstance(table, Mapping):
+            self.fault("verdicts", f"expected an object of codes and verdicts, found {shown(table)}")
+            return ()
+        known = tuple(Verdict)
+        for code, verdict in table.items():
+            if not _CODE.fullmatch(code) or verdict not in known:
+                message = f"expected a code such as SV201 and one of {', '.join(known)}, found {shown(verdict)}"
+                self.fault(f"verdicts.{clean(code)}", message)
+        return tuple((code, Verdict(table[code])) for code in sorted(table) if table[code] in known)
+
+    def _one_of(self, key: str, choices: tuple[str, ...]) -> str:
+        value = self.data.get(key)
+        if value in choices:
+            return str(value)
+        hint = nearest(value, choices) if isinstance(value, str) else ""
+        self.fault(key, f"expected one of {', '.join(choices)}, found {shown(value)}", hint)
+        return choices[0]
+
+    def _certificate(self) -> Mapping[str, Any] | None:
+        value = self.data.get("certificate")
+        if value is not None and not isinstance(value, Mapping):
+            self.fault("certificate", f"expected an object or null, found {shown(value)}")
+            return None
+        for key, number in _long_numbers("certificate", value):
+            self.fault(key, f"{shown(number)} is beyond 2^62", "no number of a plan is")
+        return value
+
+    def _partition(self, stages: int) -> tuple[tuple[str, ...], ...] | None:
+        if self.data.get("partition") is None:
+            return None
+        rows = self._rows("partition", stages, "stage")
+        for stage, row in enumerate(rows):
+            for i, layer in enumerate(row):
+                if not isinstance(layer, str):
+                    self.fault(f"partition[{stage}][{i}]", f"expected the name of a layer, found {shown(layer)}")
+        return tuple(map(tuple, rows))
+
+    def _rows(self, key: str, length: int, of: str) -> list[list[Any]]:
+        """Take a list of lists, ``length`` of them where that is known."""
+        value = self.data.get(key)
+        if not isinstance(value, list) or not all(isinstance(row, list) for row in value):
+            self.fault(key, f"expected a list with a list for each {of}, found {shown(value)}")
+            return []
+        if (length and len(value) != length) or not value:
+            self.fault(
+                key, f"{len(value)} rows, where the problem has {length or 'at least 1'} {of}s", "a row for each"
+            )
+        return value
+
+    def _numbers(self, key: str, values: list[Any]) -> tuple[int, ...]:
+        if all(type(value) is int and 0 <= value <= LARGEST for value in values):
+            return tuple(values)
+        return tuple(self._number(f"{key}[{i}]", value) for i, value in enumerate(values))
+
+    def _number_or_null(self, key: str) -> int | None:
+        return None if self.data.get(key) is None else self._number(key, self.data[key])
+
+    def _number(self, key: str, value: Any) -> int:
+        if type(value) is int and 0 <= value <= LARGEST:
+            return value
+        self.fault(key, f"expected a whole number from 0 to 2^62, found {shown(value)}")
+        return 0
+
+
+def _long_numbers(path: str, value: Any) -> Iterator[tuple[str, int]]:
+    """Yield the place and value of every number beyond 2^62 in evidence, whose depth is bounded before."""
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from _long_numbers(f"{path}.{clean(name)}", item)
+    elif isinstance(value, list):
+        for i, item in enumerate(value):
+            yield from _long_numbers(f"{path}[{i}]", item)
+    elif type(value) is int and abs(value) > LARGEST:
+        yield path, value

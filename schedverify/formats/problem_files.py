@@ -1,0 +1,93 @@
+"""Problem files, in TOML and in JSON: text to Problem and back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from schedverify.errors import Fault, InputError
+from schedverify.formats.data import parse_json, parse_toml, unfit
+from schedverify.problem import Problem, expand
+from schedverify.problem.keys import KEYS, TABLES
+from schedverify.problem.showing import shown
+
+
+def parse_problem(text: str, form: str) -> Problem:
+    """Return the problem that a text in ``form`` (``toml`` or ``json``) describes.
+
+    Raises
+    ------
+    InputError
+        With every fault at once: syntax errors with line and column, all others with the path of the key.
+    """
+    return problem_from(parse_toml(text) if form == "toml" else parse_json(text))
+
+
+def problem_from(data: Any) -> Problem:
+    """Return the problem that parsed data describes; see :func:`parse_problem`."""
+    if not isinstance(data, Mapping):
+        raise InputError(Fault("", f"expected a problem, an object of keys, found {shown(data)}"))
+    faults = {fault.key: fault for fault in unfit(data)}
+    try:
+        problem = expand(data)
+    except InputError as error:
+        faults = {fault.key: fault for fault in error.faults} | faults
+    if faults:
+        raise InputError(faults.values())
+    return problem
+
+
+def to_toml(problem: Problem) -> str:
+    """Return the TOML text of a problem; it reads back as an equal one."""
+    data = brief(problem)
+    lines = [f"{name} = {_toml(value)}" for name, value in data.items() if name not in (*TABLES, "boundary")]
+    for table in TABLES:
+        if data.get(table):
+            lines += ["", f"[{table}]", *(f"{name} = {_toml(value)}" for name, value in data[table].items())]
+    for row in data.get("boundary", ()):
+        lines += ["", "[[boundary]]", *(f"{name} = {_toml(value)}" for name, value in row.items())]
+    return "\n".join(lines) + "\n"
+
+
+def to_json(problem: Problem) -> str:
+    """Return the JSON text of a problem, a line for each key; it reads back as an equal one."""
+    return "{\n" + ",\n".join(_json_members(brief(problem), "  ")) + "\n}\n"
+
+
+def brief(problem: Problem) -> dict[str, Any]:
+    """Return the data of a problem as a person would write it: a number where all of a list are equal, no empty list.
+
+    An empty ``edges`` stays, since it says that no stage feeds another.
+    """
+    data = problem.to_dict()
+    if data["edges"] == [[stage, stage + 1] for stage in range(problem.stages - 1)]:
+        del data["edges"]
+    if data["placement"] == [stage % problem.ranks for stage in range(problem.stages)]:
+        data["placement"] = "loop"
+    for key in (key for key in KEYS if key.table != "boundary"):
+        inside = data.get(key.table, {}) if key.table else data
+        value = inside.get(key.name)
+        if value == [] and key.name != "edges":
+            del inside[key.name]
+        elif isinstance(value, list) and key.shape.endswith((" by stage", " by rank")):
+            inside[key.name] = value[0] if len(set(value)) == 1 else value
+    empty = [name for name in (*TABLES, "boundary") if not data[name]]
+    return {name: value for name, value in data.items() if name not in empty}
+
+
+def _toml(value: Any) -> str:
+    """Return a value in TOML; the strings are those of a problem, without control characters."""
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{name} = {_toml(item)}" for name, item in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _json_members(data: Mapping[str, Any], indent: str) -> Iterator[str]:
+    for name, value in data.items():
+        if isinstance(value, dict):
+            yield f'{indent}"{name}": {{\n' + ",\n".join(_json_members(value, indent * 2)) + f"\n{indent}}}"
+        else:
+            yield f'{indent}"{name}": {json.dumps(value, ensure_ascii=False)}'

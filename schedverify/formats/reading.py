@@ -1,0 +1,97 @@
+"""Reads a file, or standard input, whole: as UTF-8 text, and never more of it than a limit."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from schedverify.errors import Fault, InputError
+
+_FIRST: Final = 1 << 16
+
+PathLike = str | os.PathLike[str]
+
+
+def read_text(path: PathLike, expected: str, limit: int) -> str:
+    """Return the text of a file; ``-`` is standard input.
+
+    Parameters
+    ----------
+    expected
+        What the file should hold, for messages: ``a problem in TOML or JSON``.
+    limit
+        The most bytes that are read.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, or it is a folder, empty, binary, no UTF-8, or larger than ``limit``; it names the
+        file.
+    """
+    try:
+        return _decoded(_content(path, expected, limit), expected)
+    except InputError as error:
+        raise error.within(source_name(path)) from None
+
+
+def source_name(path: PathLike) -> str:
+    """Return how messages call a file; characters that could steer a terminal are escaped."""
+    name = os.fspath(path)
+    if name == "-":
+        return "standard input"
+    return name if name.isprintable() else ascii(name)[1:-1]
+
+
+def check_size(found: int, expected: str, limit: int) -> None:
+    """Raise an InputError where a file has more than ``limit`` bytes."""
+    if found > limit:
+        message = f"{found} bytes or more, where {expected} has at most {limit}"
+        raise InputError(Fault("", message, "is it the right file? a large problem is written as JSON"))
+
+
+def _content(path: PathLike, expected: str, limit: int) -> bytes:
+    if os.fspath(path) == "-":
+        return _bounded(sys.stdin.buffer, expected, limit)
+    try:
+        with Path(path).open("rb") as file:
+            status = os.fstat(file.fileno())
+            if stat.S_ISREG(status.st_mode):
+                check_size(status.st_size, expected, limit)
+            return _bounded(file, expected, limit)
+    except InputError:
+        raise
+    except FileNotFoundError:
+        raise InputError(Fault("", f"no such file; expected {expected}", "check the path")) from None
+    except IsADirectoryError:
+        raise InputError(Fault("", f"a folder; expected {expected}", "name a file in it")) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "the path is no path"
+        raise InputError(Fault("", f"cannot be read: {reason}", f"expected {expected}")) from None
+
+
+def _bounded(file: BinaryIO, expected: str, limit: int) -> bytes:
+    """Read up to the limit; the beginning alone shows most binary files."""
+    first = file.read(_FIRST)
+    if b"\0" in first:
+        raise _binary(expected)
+    rest = file.read(limit + 1 - len(first)) if len(first) == _FIRST else b""
+    check_size(len(first) + len(rest), expected, limit)
+    return first + rest if rest else first
+
+
+def _decoded(content: bytes, expected: str) -> str:
+    if not content:
+        raise InputError(Fault("", f"empty; expected {expected}", "it was perhaps never written"))
+    if b"\0" in content:
+        raise _binary(expected)
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(Fault(f"byte {error.start}", f"no UTF-8; expected {expected}", "save it as UTF-8")) from None
+
+
+def _binary(expected: str) -> InputError:
+    return InputError(Fault("", f"a binary file; expected {expected}", "UTF-8 text"))

@@ -1,0 +1,114 @@
+"""Schedule files: the text form, and the CSV of PyTorch's pipeline runtime, compute only or with communication."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+
+from schedverify.errors import Fault, InputError, ScheduleError
+from schedverify.op import Join, Step, pack_step
+from schedverify.schedule import MAX_RANKS, Schedule, Words
+
+_MAX_FAULTS: Final = 20
+_CELL: Final = re.compile(r"[^,]+")
+_LINE: Final = re.compile(r"\r\n|\r|\n")
+_COMMAS: Final = re.compile(r"^[^#\n]*,", re.MULTILINE)
+_NOT_CSV: Final = "PyTorch's CSV has no groups and names no peers; use the text form"
+
+
+def parse_text(text: str) -> Schedule:
+    """Read the text form of a schedule; see :meth:`Schedule.parse`."""
+    try:
+        return Schedule.parse(text)
+    except InputError as error:
+        if not looks_like_csv(text):
+            raise
+        hint = Fault("", "there are commas in it", "PyTorch's CSV is read from files that end in .csv")
+        raise InputError([*error.faults, hint]) from None
+
+
+def looks_like_csv(text: str) -> bool:
+    """Whether a comma stands in the text outside comments; none does in the text form."""
+    return _COMMAS.search(text) is not None
+
+
+def parse_csv(text: str) -> Schedule:
+    """Read PyTorch's CSV: a row a rank, no header; a blank row is a rank without steps, empty cells are idle time.
+
+    Raises
+    ------
+    InputError
+        With row and column (both from 1, empty cells counted) of every fault (the first 20).
+    """
+    _check_rows(text)
+    lines = _LINE.split(text)
+    if not lines[-1]:
+        lines.pop()
+    faults: list[Fault] = []
+    rows = [_parse_line(line, number, faults) for number, line in enumerate(lines, 1)]
+    if faults:
+        raise InputError(faults)
+    return Schedule(rows)
+
+
+def to_csv(schedule: Schedule, *, comms: bool) -> str:
+    """Return PyTorch's CSV of a schedule.
+
+    Parameters
+    ----------
+    comms
+        Whether communication is written, where it stands in the schedule; without it the steps of compute alone are
+        (PyTorch's ``compute_only`` form).
+
+    Raises
+    ------
+    ScheduleError
+        If a group or an operation that names its peer would have to be written, which this form cannot hold.
+    """
+    return "".join(",".join(_cells(schedule, rank, comms)) + "\n" for rank in range(schedule.ranks))
+
+
+def _check_rows(text: str) -> None:
+    rows = text.count("\n") + text.count("\r")
+    if rows > 2 * MAX_RANKS:
+        raise InputError(Fault("", f"{rows} line ends, where a schedule has at most {MAX_RANKS} ranks", "a row a rank"))
+    if not text:
+        raise InputError(Fault("", "no rank in it", "one row a rank, such as 0F0,0F1,0B0,0B1"))
+
+
+def _parse_line(line: str, row: int, faults: list[Fault]) -> Words:
+    words: list[int] = []
+    for match in _CELL.finditer(line):
+        cell = match[0].strip()
+        if cell and cell not in ('"', '""'):
+            try:
+                words += _parse_cell(cell)
+            except InputError as error:
+                key = f"row {row}, column {line.count(',', 0, match.start()) + 1}"
+                faults += [fault._replace(key=key) for fault in error.faults]
+        if len(faults) >= _MAX_FAULTS:
+            break
+    return np.array(words, dtype=np.int64)
+
+
+def _parse_cell(cell: str) -> list[int]:
+    if len(cell) > 1 and cell[0] == cell[-1] == '"':
+        cell = cell[1:-1]
+    if cell.startswith("[") or ">" in cell or "<" in cell:
+        raise InputError(Fault("", f"{cell[:60]!r} has no place here", _NOT_CSV))
+    return pack_step(cell)
+
+
+def _cells(schedule: Schedule, rank: int, comms: bool) -> Iterator[str]:
+    for position, step in enumerate(schedule.steps(rank)):
+        if comms or any(op.kind.is_compute for op in step.ops):
+            if not _has_cell(step):
+                raise ScheduleError(f"rank {rank}, position {position}, {step}: {_NOT_CSV}")
+            yield str(step)
+
+
+def _has_cell(step: Step) -> bool:
+    return step.join is not Join.GROUP and all(op.peer is None for op in step.ops)
