@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from schedverify.cli.options import Output, ProblemOption
+from schedverify.cli.options import Output, ProblemOption, ScheduleFile, TargetFile
 from schedverify.errors import Fault, InputError
 
 if TYPE_CHECKING:
@@ -55,8 +55,8 @@ def families(*, output_format: Annotated[Literal["text", "json"], Parameter(name
 
 
 def convert(
-    source: Annotated[str, Parameter(help="Schedule: text, PyTorch's CSV or a plan; - for standard input.")],
-    target: Annotated[str, Parameter(help="File to write; - for standard output.")],
+    source: ScheduleFile,
+    target: TargetFile,
     *,
     problem: ProblemOption = None,
     to: Annotated[

@@ -6,8 +6,13 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-ScheduleFile = Annotated[str, Parameter(help="Schedule: text, PyTorch's CSV or a plan; - for standard input.")]
+ScheduleFile = Annotated[
+    str, Parameter(allow_leading_hyphen=True, help="Schedule: text, PyTorch's CSV or a plan; - for standard input.")
+]
 ProblemOption = Annotated[str | None, Parameter(name=["--problem", "-p"], help="Problem file, TOML or JSON.")]
-ProblemFile = Annotated[str, Parameter(help="Problem file, TOML or JSON; - for standard input.")]
+ProblemFile = Annotated[
+    str, Parameter(allow_leading_hyphen=True, help="Problem file, TOML or JSON; - for standard input.")
+]
 Output = Annotated[str | None, Parameter(name=["--output", "-o"], help="File to write; - for standard output.")]
+TargetFile = Annotated[str, Parameter(allow_leading_hyphen=True, help="File to write; - for standard output.")]
 TextOrJson = Annotated[Literal["text", "json"], Parameter(name="--format", help="What is printed.")]

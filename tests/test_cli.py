@@ -1,0 +1,241 @@
+"""The command line: what it prints, its exit codes, its JSON, and how it ends when it is told to."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from schedverify.cli import main
+
+RIGHT = "0F0 0F1 0B0 0B1\n1F0 1B0 1F1 1B1\n"
+STUCK = "0F0 0B0 0F1 0B1\n1F0 1F1 1B0 1B1\n"
+PROBLEM = 'ranks = 2\nmicrobatches = 2\nname = "two"\n[costs]\nforward = 1\nbackward = 2\n'
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for name, text in (("right.txt", RIGHT), ("stuck.txt", STUCK), ("two.toml", PROBLEM)):
+        Path(name).write_text(text, encoding="utf-8")
+    return tmp_path
+
+
+@pytest.fixture
+def run(files: Path, capsys: pytest.CaptureFixture[str]) -> Any:
+    def call(*arguments: str) -> tuple[int, str, str]:
+        code = main(arguments)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+def test_verify_holds(run: Any) -> None:
+    code, out, err = run("verify", "right.txt", "--problem", "two.toml")
+    assert code == 0
+    assert out.startswith("right.txt: holds\n")
+    assert "SV201" in out
+    assert "makespan" in out
+    assert err == ""
+
+
+def test_verify_shows_the_counterexample(run: Any) -> None:
+    code, out, err = run("verify", "stuck.txt", "-p", "two.toml")
+    assert code == 1
+    assert "SV201 rank 0 waits at position 1 (0B0) for 1B0; rank 1 waits at position 1 (1F1) for 0F1" in out
+    assert "explain SV201" in err
+
+
+def test_verify_json_is_the_interface_s(run: Any) -> None:
+    code, out, _ = run("verify", "stuck.txt", "-p", "two.toml", "--format", "json")
+    data = json.loads(out)
+    assert (code, data["verdict"], data["ok"], data["measures"]) == (1, "violated", False, None)
+    found = next(p for p in data["properties"] if p["code"] == "SV201")
+    assert (found["verdict"], found["scope"]) == ("violated", "every duration")
+    assert found["violations"][0] == {
+        "code": "SV201",
+        "message": "rank 0 waits at position 1 (0B0) for 1B0; rank 1 waits at position 1 (1F1) for 0F1",
+        "rank": 0,
+        "position": 1,
+        "operations": ["0B0", "1F1"],
+        "counterexample": ["rank 0 waits at position 1 (0B0) for 1B0", "rank 1 waits at position 1 (1F1) for 0F1"],
+    }
+    code, out, _ = run("verify", "right.txt", "-p", "two.toml", "--format", "json")
+    measures = json.loads(out)["measures"]
+    assert (code, measures["makespan"], measures["bubble_fraction"]) == (0, 9, pytest.approx(1 / 3))
+    assert (measures["peak_in_flight"], measures["bubble_overhead"]) == ([2, 1], 0.5)
+
+
+def test_verify_github_annotates_the_line_of_the_rank(run: Any) -> None:
+    Path("stuck.txt").write_text("# two ranks\n\n" + STUCK, encoding="utf-8")
+    code, out, _ = run("verify", "stuck.txt", "--format", "github")
+    assert code == 1
+    assert out.startswith("::error file=stuck.txt,line=3,title=SV201::rank 0 waits at position 1")
+
+
+def test_select_ignore_and_excerpt(run: Any) -> None:
+    assert run("verify", "stuck.txt", "--select", "sv1,SV4")[0] == 0
+    assert run("verify", "stuck.txt", "--ignore", "SV201")[0] == 0
+    code, _, err = run("verify", "stuck.txt", "--select", "SV9")
+    assert (code, "unknown property 'SV9'" in err) == (2, True)
+    Path("part.txt").write_text("0B1\n1B1\n", encoding="utf-8")
+    assert run("verify", "part.txt", "-p", "two.toml")[0] == 1
+    assert run("verify", "part.txt", "-p", "two.toml", "--excerpt")[0] == 0
+
+
+def test_without_a_problem_the_report_says_so(run: Any) -> None:
+    code, out, err = run("verify", "right.txt")
+    assert (code, "unit costs" in err, "as read from the file" in out) == (0, True, True)
+
+
+def test_generate_and_simulate(run: Any) -> None:
+    code, out, _ = run("generate", "1f1b", "--ranks", "2", "--microbatches", "2")
+    assert (code, out) == (0, RIGHT)
+    assert run("generate", "1f1b", "--problem", "two.toml", "-o", "made.txt")[0] == 0
+    assert Path("made.txt").read_text(encoding="utf-8") == RIGHT
+    code, out, _ = run("simulate", "made.txt", "-p", "two.toml", "--format", "json")
+    data = json.loads(out)
+    assert data["timeline"][1][0] == {"op": "1F0", "start": 1, "end": 2}
+    assert data["measures"]["makespan"] == 9
+    code, out, _ = run("simulate", "made.txt", "-p", "two.toml")
+    assert (code, "bubble fraction" in out) == (0, True)
+
+
+def test_simulate_of_a_schedule_that_hangs_is_a_verdict(run: Any) -> None:
+    code, _, err = run("simulate", "stuck.txt", "-p", "two.toml")
+    assert (code, "cannot run to its end" in err) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("generate", "1f1c", "--ranks", "2", "--microbatches", "2"), "did you mean '1f1b'?"),
+        (("generate", "1f1b", "--ranks", "2"), "--ranks P and --microbatches M"),
+        (("generate", "1f1b", "-p", "two.toml", "--ranks", "2"), "stands beside --problem"),
+        (("generate", "1f1b", "--ranks", "0", "--microbatches", "2"), "ranks: expected a whole number from 1"),
+        (("generate", "interleaved-1f1b", "-p", "two.toml"), "virtual = 2"),
+        (("verify", "absent.txt"), "absent.txt"),
+        (("verify",), "requires an argument"),
+        (("verify", "right.txt", "--format", "xml"), "xml"),
+        (("verify", "right.txt", "--bogus"), "--bogus"),
+        (("nonsense",), "nonsense"),
+        (("explain", "SV999"), "unknown property 'SV999'"),
+        (("optimize", "two.toml", "--hint", "stuck.txt"), "hint: SV201"),
+        (("convert", "right.txt", "out.xyz"), "no form is known"),
+    ],
+)
+def test_wrong_usage_is_told_with_a_hint(run: Any, arguments: tuple[str, ...], message: str) -> None:
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_optimize_writes_a_plan_that_verifies(run: Any) -> None:
+    code, out, err = run("optimize", "two.toml", "-o", "plan.json", "--workers", "1")
+    assert (code, "optimal: makespan 9" in out, "plan written to plan.json" in err) == (0, True, True)
+    assert "1f1b" in out
+    assert run("verify", "plan.json")[0] == 0
+    assert run("verify", "plan.json", "-p", "two.toml")[0] == 0
+    first = Path("plan.json").read_bytes()
+    run("optimize", "two.toml", "-o", "plan.json", "--workers", "1")
+    assert Path("plan.json").read_bytes() == first
+    Path("other.toml").write_text(PROBLEM.replace("forward = 1", "forward = 3"), encoding="utf-8")
+    code, _, err = run("verify", "plan.json", "-p", "other.toml")
+    assert (code, "the plan is of another problem" in err) == (2, True)
+
+
+def test_optimize_json(run: Any) -> None:
+    code, out, _ = run("optimize", "two.toml", "--format", "json", "--objective", "span")
+    data = json.loads(out)
+    assert (code, data["status"], data["objective"], data["value"], data["bound"]) == (0, "optimal", "span", 9, 9)
+    assert (data["gap"], len(data["schedule"]), data["reason"]) == (0, 2, "")
+
+
+def test_an_infeasible_problem_ends_with_one(run: Any) -> None:
+    text = "ranks = 1\nvirtual = 2\nmicrobatches = 1\n[costs]\nforward = 1\nbackward = 2\n[limits]\nin_flight = 1\n"
+    Path("tight.toml").write_text(text, encoding="utf-8")
+    code, out, _ = run("optimize", "tight.toml", "--format", "json")
+    data = json.loads(out)
+    assert (code, data["status"], data["schedule"]) == (1, "infeasible", None)
+    assert "in_flight" in data["reason"]
+
+
+def test_draw_and_convert(run: Any) -> None:
+    code, out, _ = run("draw", "right.txt", "-p", "two.toml")
+    assert (code, "0" in out) == (0, True)
+    assert run("draw", "stuck.txt", "-p", "two.toml", "-o", "stuck.svg")[0] == 0
+    assert "SV201" in Path("stuck.svg").read_text(encoding="utf-8")
+    assert run("convert", "right.txt", "out.csv")[0] == 0
+    assert Path("out.csv").read_text(encoding="utf-8") == "0F0,0F1,0B0,0B1\n1F0,1B0,1F1,1B1\n"
+    assert run("convert", "out.csv", "-")[1] == RIGHT
+    assert run("convert", "out.csv", "back.json", "-p", "two.toml")[0] == 0
+    assert run("verify", "back.json")[0] == 0
+    assert run("convert", "back.json", "trace.json", "--to", "trace")[0] == 0
+    assert len(json.loads(Path("trace.json").read_text(encoding="utf-8"))["traceEvents"]) >= 8
+    code, _, err = run("convert", "stuck.txt", "bad.json", "-p", "two.toml")
+    assert (code, "SV201" in err, Path("bad.json").exists()) == (1, True, False)
+
+
+def test_new_is_a_problem_to_begin_with(run: Any) -> None:
+    assert run("new", "-o", "mine.toml")[0] == 0
+    assert run("generate", "gpipe", "-p", "mine.toml")[0] == 0
+
+
+def test_families_and_explain(run: Any) -> None:
+    code, out, _ = run("families")
+    assert (code, all(name in out for name in ("naive", "1f1b", "interleaved-1f1b", "zb-h2"))) == (0, True)
+    assert {"name", "source", "placement", "shapes"} <= set(
+        json.loads(run("families", "--format", "json")[1])["families"][0]
+    )
+    assert run("explain", "sv104")[1].startswith("## SV104: nothing twice")
+
+
+def test_standard_input_and_output(files: Path) -> None:
+    made = subprocess.run(
+        [sys.executable, "-m", "schedverify", "verify", "-", "-p", "two.toml"],
+        input=RIGHT, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (made.returncode, made.stdout.startswith("standard input: holds")) == (0, True)
+
+
+def test_help_and_version_are_light() -> None:
+    text = "import sys; from schedverify.cli import main; main(['--help']); print(*sys.modules)"
+    out = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=60, check=True).stdout
+    assert "optimize" in out
+    assert not {"ortools", "networkx", "numba", "torch", "numpy"} & set(out.splitlines()[-1].split())
+
+
+def test_a_reader_that_hangs_up_is_no_error(files: Path) -> None:
+    command = f"{sys.executable} -m schedverify generate gpipe --ranks 8 --microbatches 20000 | head -c 10"
+    out = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False)
+    assert (out.stdout, out.stderr) == ("0F0 0F1 0F", "")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_search_keeps_the_best(files: Path, number: signal.Signals) -> None:
+    hard = (
+        'ranks = 8\nmicrobatches = 24\nvirtual = 2\nplacement = "v"\n[costs]\nforward = 19\nbackward_input = 17\n'
+        "backward_weight = 11\n[links]\nlatency = 3\n[memory]\nactivation = 2\nweight_stash = 1\ncapacity = 20\n"
+    )
+    Path("hard.toml").write_text(hard, encoding="utf-8")
+    command = [sys.executable, "-m", "schedverify", "optimize", "hard.toml", "--time-limit", "250", "-o", "hard.json"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    time.sleep(12)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert "Traceback" not in err
+    if process.returncode == 0:
+        assert "feasible: makespan" in out or "optimal" in out
+        assert Path("hard.json").exists()
+    else:
+        assert (process.returncode, "unknown" in out) == (3, True)
