@@ -12,10 +12,11 @@ if TYPE_CHECKING:
 
 @cache
 def out() -> Console:
-    """Return the console of standard output; a pipe gets lines as long as they are, and no colour."""
+    """Return the console of standard output; a pipe gets wide lines and no colour."""
     from rich.console import Console
 
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty(), markup=False, emoji=False)
+    width = None if sys.stdout.isatty() else 140
+    return Console(highlight=False, width=width, markup=False, emoji=False)
 
 
 @cache
