@@ -9,6 +9,7 @@ from mutants import MUTANTS_OF_A_BASE, faulty, mutant
 from oracle import CODES, examine
 from oracle_law import Law
 from random_schedules import Base, base, with_limits
+from test_oracle import CASES, EXCERPTS, rows_of
 
 from schedverify.errors import InputError, UnsupportedError
 from schedverify.generators import families, generate
@@ -120,6 +121,13 @@ def test_families_hold_and_their_mutants_agree(name: str) -> None:
                 rows, faults = faulty(rng, found.rows, Law(found.data))
                 compare(found.problem, rows, is_excerpt(seed), f"{story}, mutant {seed}: {faults}")
     assert met >= len(SHAPES) // 2
+
+
+@pytest.mark.parametrize("excerpt", [False, True])
+@pytest.mark.parametrize("case", [*CASES, *EXCERPTS], ids=lambda case: case[0])
+def test_the_judges_agree_on_the_hand_cases(case: tuple[str, dict, str, str], excerpt: bool) -> None:
+    name, keys, text, _ = case
+    compare(Problem.chain(**keys), rows_of(text), excerpt, name)
 
 
 def test_communication_is_refused_by_name() -> None:

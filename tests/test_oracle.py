@@ -109,6 +109,15 @@ def test_hand_cases(keys, text, codes):
     assert violated == set(codes.split())
 
 
+FOREIGN_INPUT_PARTS = TWO | {
+    "stages": 1,
+    "placement": [0],
+    "form": "split",
+    "activation": 2,
+    "weight_stash": 2,
+    "capacity": [2, 4],
+}
+
 # What an excerpt lacks counts as done: nothing is missing, and what its rest ends was held before.
 EXCERPTS = [
     ("the end of a schedule", TWO | {"in_flight": 1}, "0B1 / 1B1", ""),
@@ -119,6 +128,7 @@ EXCERPTS = [
      "0W0 0W1", "SV402"),
     ("and freed", ONE | {"form": "split", "activation": 2, "weight_stash": 2, "capacity": 2}, "0W1", ""),
     ("order still counts", ONE, "0B0 0F0", "SV201"),
+    ("weights whose I stands on another rank are not held", FOREIGN_INPUT_PARTS, "0W0 0W1 / 0I0 0I1", "SV102"),
 ]  # fmt: skip
 
 
