@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -153,6 +153,7 @@ def test_no_line_is_wider_than_asked_for(width: int, shape: tuple[int, int]) -> 
 @given(
     st.lists(st.tuples(st.integers(0, 6), st.integers(0, 9), st.sampled_from("FBIW")), max_size=12), st.integers(1, 30)
 )
+@example([(0, 1, "B"), (0, 0, "F"), (2, 2, "F")], 1)
 @settings(max_examples=200, deadline=None)
 def test_a_cell_shows_a_step_of_the_kind_that_fills_most_of_it(steps: list[tuple[int, int, str]], cells: int) -> None:
     starts, ends, words, now = [], [], [], 0

@@ -87,8 +87,9 @@ def filled(row: Row, edges: Ticks) -> dict[int, Ticks]:
 
 
 def _groups(row: Row) -> dict[int, Ticks]:
-    """Return by kind the positions of its steps."""
-    return {kind: np.flatnonzero(row.kinds == kind) for kind in np.unique(row.kinds).tolist()}
+    """Return by kind the positions of its steps; those that take no time fill nothing and are left out."""
+    lasting = row.ends > row.starts
+    return {kind: np.flatnonzero(lasting & (row.kinds == kind)) for kind in np.unique(row.kinds[lasting]).tolist()}
 
 
 def _positions(row: Row, starts: Ticks, ends: Ticks, edges: Ticks) -> Ticks:
