@@ -45,7 +45,7 @@ def run_console(example: Example) -> None:
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=200, check=False,
         )  # fmt: skip
         code = done.returncode
-        found = "\n".join(line.rstrip() for line in done.stdout.splitlines()) + "\n"
+        found = "\n".join(line.rstrip() for line in done.stdout.strip("\n").splitlines()) + "\n"
         wanted = "\n".join(line.rstrip() for line in expected.strip("\n").splitlines()) + "\n"
         if not doctest.OutputChecker().check_output(wanted, found, doctest.ELLIPSIS):
             raise AssertionError(f"{example.path}:{example.line}: $ {command}\nexpected:\n{wanted}\nfound:\n{found}")
