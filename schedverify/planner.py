@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from schedverify.errors import Fault, InputError, ScheduleError, SchedverifyError
 from schedverify.generators import families, generate
@@ -134,7 +135,7 @@ def _starts(timeline: Timeline) -> Hint:
 
 def _passed(problem: Problem, solution: Solution, objective: str, seed: int, seconds: float) -> Plan:
     """Make a plan of a solution and have it verified, claims and all."""
-    facts = {"problem": problem, "status": solution.status, "objective": objective, "seed": seed}
+    facts: dict[str, Any] = {"problem": problem, "status": solution.status, "objective": objective, "seed": seed}
     facts |= {"bound": solution.bound, "certificate": solution.evidence, "reason": solution.reason, "seconds": seconds}
     if solution.schedule is None:
         return Plan(**facts)
@@ -151,4 +152,4 @@ def _passed(problem: Problem, solution: Solution, objective: str, seed: int, sec
         text = "\n".join(map(str, report.violations))
         raise RefusedPlanError(f"the verifier refuses what the optimizer found; please report this:\n{text}")
     verdicts: tuple[tuple[str, Verdict], ...] = tuple((p.code, p.verdict) for p in report.properties)
-    return Plan(**{f: getattr(plan, f) for f in plan.__dataclass_fields__} | {"verdicts": verdicts})
+    return dataclasses.replace(plan, verdicts=verdicts)

@@ -36,7 +36,7 @@ def check_runnable(schedule: Schedule, problem: Problem, excerpt: bool) -> None:
 def _passing(problem: Problem) -> NDArray[np.bool_]:
     """Return by stage and micro-batch whether the one goes through the other."""
     copies = np.arange(problem.total_stages) // problem.stages
-    return copies[:, None] == np.array(problem.replica_of)[None, :]
+    return np.asarray(np.equal.outer(copies, np.array(problem.replica_of)), dtype=bool)
 
 
 def _strangers(row: Words, problem: Problem, rank: int, passing: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -73,9 +73,9 @@ class _Sweep:
             if len(starts) < len(steps):
                 text = f"rank {rank} waits at position {len(starts)} for ever"
                 raise ScheduleError(f"the schedule cannot run to its end: {text}; verify it to see the cycle")
-        starts = [np.array(row, dtype=np.int64) for row in self.starts]
-        ends = [row + self._durations(rank) for rank, row in enumerate(starts)]
-        return tuple(map(_frozen, starts)), tuple(map(_frozen, ends))
+        begun = [np.array(row, dtype=np.int64) for row in self.starts]
+        ended = [row + self._durations(rank) for rank, row in enumerate(begun)]
+        return tuple(map(_frozen, begun)), tuple(map(_frozen, ended))
 
     def _sweep(self) -> None:
         """Run the steps of every rank, each until it must wait for an output, until none can go on."""
@@ -213,7 +213,7 @@ def _outputs(row: Words, problem: Problem) -> Words:
     """Return where in ``made`` the outputs of a row's operations stand."""
     kind, total = kinds(row), problem.total_stages
     base = np.where(kind == _W, 2 * total, (row >> STAGE_SHIFT & INDEX_MASK) + np.where(kind == _F, 0, total))
-    return base * problem.microbatches + (row & MICROBATCH_MASK)
+    return np.asarray(base * problem.microbatches + (row & MICROBATCH_MASK), dtype=np.int64)
 
 
 def _frozen(ticks: Ticks) -> Ticks:

@@ -159,7 +159,7 @@ def _shortest(waits: nx.MultiDiGraph) -> list[Wait]:
             break
         back = nx.single_target_shortest_path(waits, rank)
         paths = [back[follower] for follower in sorted(waits.successors(rank)) if follower in back]
-        shortest = min(paths, key=len, default=[])
+        shortest: list[int] = min(paths, key=len, default=[])
         if shortest and (not best or len(shortest) < len(best)):
             best = [rank, *shortest[:-1]]
     first = best.index(min(best))

@@ -1,7 +1,6 @@
 """Files and what is printed as JSON: problems, schedules, plans, traces, reports."""
 
 from schedverify.formats.github import annotations
-from schedverify.formats.github import annotations
 from schedverify.formats.loading import load, load_judged, load_problem, load_schedule, save
 from schedverify.formats.outputs import dumps, report_data, search_data, timeline_data
 from schedverify.formats.template_file import template
@@ -9,7 +8,6 @@ from schedverify.formats.trace_files import trace
 from schedverify.formats.writing import write_text
 
 __all__ = [
-    "annotations",
     "annotations",
     "dumps",
     "load",

@@ -40,10 +40,10 @@ def load_bounds(costs: Costs, objective: str) -> Iterator[Bound]:
     ``span >= work`` with ``work = sum over the rank's stages of n (F + A)``, since a rank runs one step at a time.
 
     ``makespan >= min head + work + min tail`` over the rank's stages. ``head(s)`` is the longest path of forwards
-    (``F + lag`` for each stage on it) that leads to ``s``: nothing runs on ``s`` before. ``tail(s)`` is what must follow
-    the last step if it is one of ``s``: in a fused problem the longest path of backwards (``lag + B``) from ``s`` back
-    to a stage that nothing feeds; in inference the longest path of forwards (``lag + F``) behind it; 0 in a split
-    problem, where the last step may be a W, which nobody waits for.
+    (``F + lag`` for each stage on it) that leads to ``s``: nothing runs on ``s`` before. ``tail(s)`` is what must
+    follow the last step if it is one of ``s``: in a fused problem the longest path of backwards (``lag + B``) from
+    ``s`` back to a stage that nothing feeds; in inference the longest path of forwards (``lag + F``) behind it; 0 in a
+    split problem, where the last step may be a W, which nobody waits for.
 
     Evidence: ``{"rule": "load", "rank": r}``.
     """
@@ -61,8 +61,8 @@ def pair_bounds(costs: Costs, objective: str) -> Iterator[Bound]:
     from F of ``s`` to F of ``t``. From there to the end of the last gradient op of ``t``, its rank runs all F and
     gradient ops of ``t``: ``n (F + G)``. That last one's gradient then needs ``back``, the longest path of backwards
     (``lag + G`` each) to ``s``, where the whole backward counts, so ``A`` in place of ``G``. All of it lies within the
-    span of every rank of ``s``, hence ``span >= ahead + n (F_t + G_t) + back``; the makespan also has ``head(s)`` before
-    it. For ``s = t`` it is ``n (F + A)``. On a chain with equal lags c: ``sum of (F + G + 2c) over s..t-1, plus
+    span of every rank of ``s``, hence ``span >= ahead + n (F_t + G_t) + back``; the makespan also has ``head(s)``
+    before it. For ``s = t`` it is ``n (F + A)``. On a chain with equal lags c: ``sum of (F + G + 2c) over s..t-1, plus
     n (F_t + G_t) + W_s`` (Zero Bubble, arXiv 2401.10241, has it for s = 0).
 
     Evidence: ``{"rule": "pair", "stages": [s, t]}``.

@@ -154,7 +154,7 @@ class _Run:
     def _leaves_room(self, rank: int, stage: int, sequence: int) -> bool:
         ledger, lacking = self.ledgers[rank], self.lacking[rank]
         first = next(iter(lacking))
-        others = [other for other in lacking[first]] if first != sequence else []
+        others = list(lacking[first]) if first != sequence else []
         room, most = ledger.room, self.problem.in_flight_stage
         if room is not None:
             held = ledger.bytes + ledger.kept(stage) + sum(map(ledger.kept, others))

@@ -147,5 +147,5 @@ def _resource(model: Model, holdings: list[Holding], room: int) -> None:
     """Let what is held at any moment stay within ``room``."""
     if sum(amount for *_, amount in holdings) > room:
         counted = [holding for holding in holdings if holding[-1]]
-        intervals = [model.held(*place) for *place, _ in counted]
+        intervals = [model.held(first, begin, last, finish) for first, begin, last, finish, _ in counted]
         model.cp.add_cumulative(intervals, [amount for *_, amount in counted], room)

@@ -76,7 +76,7 @@ class Model:
         self._ended: dict[Node, cp_model.IntVar] = {}
         self._derived: list[tuple[cp_model.IntVar, Callable[[Times], int]]] = []
 
-    def duration(self, node: Node) -> cp_model.LinearExprT:
+    def duration(self, node: Node) -> cp_model.LinearExpr | int:
         """Return the ticks of a step; where it depends on the form of the backward, an expression."""
         letter, stage, m = node
         usual = self.tasks.duration[self.tasks.usual_kind(letter), stage]
@@ -86,7 +86,7 @@ class Model:
         other = self.tasks.duration["B", stage] if letter == "G" else 0
         return usual + (other - usual) * whole
 
-    def end(self, node: Node) -> cp_model.LinearExprT:
+    def end(self, node: Node) -> cp_model.LinearExpr:
         """Return the end of a step."""
         return self.start[node] + self.duration(node)
 

@@ -35,7 +35,7 @@ def objective(model: Model) -> None:
     cp.minimize(model.value)
 
 
-def _begun(model: Model, stages: tuple[int, ...], fixed: int | None) -> cp_model.LinearExprT:
+def _begun(model: Model, stages: tuple[int, ...], fixed: int | None) -> cp_model.LinearExpr | int:
     """Return when a rank begins, in units: a known tick, or a variable no later than any of its F."""
     first = list(_first(model, stages))
     if fixed is not None:

@@ -1,4 +1,4 @@
-"""Orders as rows of plain operations: from start ticks, to earliest starts, to a Schedule; whether they keep the limits."""
+"""Orders as rows of plain operations: from start ticks, to earliest starts, to a Schedule; whether they fit."""
 
 from __future__ import annotations
 

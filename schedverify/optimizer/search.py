@@ -91,7 +91,7 @@ def _solver(seconds: float, settings: Settings) -> cp_model.CpSolver:
 def _solve(solver: cp_model.CpSolver, model: Model, news: News) -> None:
     from ortools.sat.python import cp_model
 
-    class Callback(cp_model.CpSolverSolutionCallback):  # type: ignore[misc]
+    class Callback(cp_model.CpSolverSolutionCallback):
         def on_solution_callback(self) -> None:
             news.put(model.read(self.value))
 

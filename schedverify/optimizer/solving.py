@@ -83,7 +83,7 @@ def solve(
     try:
         run.start_warm(hints)
         run.search(
-            Settings(seed, workers or os.cpu_count() or 1, run.stopped, run.best.offer_starts, lambda bound: None)
+            Settings(seed, workers or os.cpu_count() or 1, run.stopped, run.best.offer_starts, lambda _bound: None)
         )
     except KeyboardInterrupt:
         run.interrupted = True

@@ -91,11 +91,13 @@ def _obstacles(problem: Problem) -> Iterator[str]:
             if problem.in_flight is not None and problem.in_flight[rank] < parts * (len(before) + 1):
                 yield f"{held}, and in_flight is {problem.in_flight[rank]}"
             if problem.in_flight_stage is not None and problem.in_flight_stage[stage] < parts:
-                yield f"on stage {stage} one sequence has {parts} in flight, and in_flight_stage is {problem.in_flight_stage[stage]}"
+                most = problem.in_flight_stage[stage]
+                yield f"on stage {stage} one sequence has {parts} in flight, and in_flight_stage is {most}"
             need = sum(parts * _kept(problem, other) for other in before) + (parts - 1) * _kept(problem, stage)
             need += problem.static[rank] + problem.activation[stage]
             if problem.capacity is not None and problem.capacity[rank] < need:
-                yield f"rank {rank} holds {need} bytes when stage {stage} turns back, and its capacity is {problem.capacity[rank]}"
+                held = f"rank {rank} holds {need} bytes when stage {stage} turns back"
+                yield f"{held}, and its capacity is {problem.capacity[rank]}"
 
 
 def _kept(problem: Problem, stage: int) -> int:
