@@ -18,7 +18,9 @@ def verify(
     select: Codes = None,
     ignore: Codes = None,
     excerpt: Annotated[bool, Parameter(negative="", help="Operations that the order lacks count as done.")] = False,
-    output_format: Annotated[Literal["text", "json", "github"], Parameter(name="--format")] = "text",
+    output_format: Annotated[
+        Literal["text", "json", "github"], Parameter(name="--format", help="What is printed.")
+    ] = "text",
 ) -> int:
     """Prove that a schedule is right, or show what is wrong with it."""
     from schedverify import formats, verifier

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from schedverify.cli.options import Output, ProblemOption, ScheduleFile, TargetFile
+from schedverify.cli.options import Output, ProblemOption, ScheduleFile, TargetFile, TextOrJson
 from schedverify.errors import Fault, InputError
 
 if TYPE_CHECKING:
@@ -17,13 +17,13 @@ def generate(  # noqa: PLR0913 - each is an option of the command line
     family: Annotated[str, Parameter(help="The name of a family; schedverify families lists them.")],
     *,
     problem: ProblemOption = None,
-    ranks: int | None = None,
-    microbatches: int | None = None,
-    virtual: int | None = None,
-    forward: int | None = None,
-    backward: int | None = None,
-    backward_input: int | None = None,
-    backward_weight: int | None = None,
+    ranks: Annotated[int | None, Parameter(help="Devices of the pipeline.")] = None,
+    microbatches: Annotated[int | None, Parameter(help="Micro-batches of a step.")] = None,
+    virtual: Annotated[int | None, Parameter(help="Stages per rank.")] = None,
+    forward: Annotated[int | None, Parameter(help="Ticks of F.")] = None,
+    backward: Annotated[int | None, Parameter(help="Ticks of B.")] = None,
+    backward_input: Annotated[int | None, Parameter(help="Ticks of I.")] = None,
+    backward_weight: Annotated[int | None, Parameter(help="Ticks of W.")] = None,
     output: Output = None,
 ) -> int:
     """Make the schedule of a family, for a problem file or for a number of ranks and micro-batches."""
@@ -38,7 +38,7 @@ def generate(  # noqa: PLR0913 - each is an option of the command line
     return 0
 
 
-def families(*, output_format: Annotated[Literal["text", "json"], Parameter(name="--format")] = "text") -> int:
+def families(*, output_format: TextOrJson = "text") -> int:
     """List the families: source, placement, the shapes they take."""
     from schedverify import formats, generators
 

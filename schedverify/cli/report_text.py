@@ -20,7 +20,7 @@ def show(report: Report, source: str) -> None:
     console.print(Text.assemble(source if source != "-" else "standard input", ": ", verdict))
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for result in report.properties:
-        note = result.reason or f"for {result.scope.value}" * (result.verdict is Verdict.HOLDS)
+        note = result.reason or result.scope.value * (result.verdict is Verdict.HOLDS)
         style = _STYLE.get(result.verdict, "dim")
         table.add_row(f"  {result.code}", result.name, Text(result.verdict.value, style=style), Text(note, style="dim"))
     console.print(table)
