@@ -50,7 +50,8 @@ class _Sweep:
     ``made`` holds for every output the tick of its making: F of stage s and micro-batch m at ``s·M+m``, the gradient
     that B or I makes at ``(S+s)·M+m``, and last M places for W, which nobody reads. A class is an operation's kind
     and stage (and, with slices, whether it reads the part beside it); steps that take more than one operation or rank
-    are meetings, numbered below zero.
+    are meetings, numbered below zero. An output that is not made yet holds ``_PENDING``, plus 1 and the first rank that
+    waits for it; ``crowd`` has the others.
     """
 
     def __init__(self, schedule: Schedule, problem: Problem) -> None:
@@ -59,7 +60,7 @@ class _Sweep:
         for row in schedule.rows:
             made[_outputs(row, problem)] = _PENDING
         self.made: list[int] = made.tolist()
-        self.waiting: dict[int, list[int]] = {}
+        self.crowd: dict[int, list[int]] = {}
         self.starts: list[list[int]] = [[] for _ in schedule.rows]
         self.free = [0] * schedule.ranks
         self.classes: list[Words] = []
@@ -79,7 +80,7 @@ class _Sweep:
 
     def _sweep(self) -> None:
         """Run the steps of every rank, each until it must wait for an output, until none can go on."""
-        made, waiting, facts, free = self.made, self.waiting, self.facts, self.free
+        made, crowd, facts, free = self.made, self.crowd, self.facts, self.free
         rows = list(zip(map(self._steps, range(len(free))), self.starts, strict=True))
         at = [next(steps, None) for steps, _ in rows]
         ready = deque(range(len(rows)))
@@ -107,9 +108,12 @@ class _Sweep:
                     starts.append(start)
                     now = start + cost
                     slot = output + m
+                    waiter = made[slot] - _PENDING
                     made[slot] = now
-                    if slot in waiting:
-                        ready += waiting.pop(slot)
+                    if waiter > 0:
+                        ready.append(waiter - 1)
+                        if crowd:
+                            ready += crowd.pop(slot, ())
                 step = next(steps, None)
             at[rank], free[rank] = step, now
 
@@ -128,9 +132,14 @@ class _Sweep:
 
     def _wait(self, rank: int, inputs: tuple[tuple[int, int], ...], m: int) -> None:
         """Queue a rank for the first of the inputs that is not made yet."""
+        made = self.made
         for base, _ in inputs:
-            if self.made[base + m] == _PENDING:
-                self.waiting.setdefault(base + m, []).append(rank)
+            slot = base + m
+            if made[slot] >= _PENDING:
+                if made[slot] == _PENDING:
+                    made[slot] += rank + 1
+                else:
+                    self.crowd.setdefault(slot, []).append(rank)
                 return
 
     def _number(self, schedule: Schedule) -> None:
@@ -205,8 +214,10 @@ class _Sweep:
             for slot in _outputs(np.array([op.pack() for op in ops]), self.problem).tolist():
                 ends[slot] = max(ends.get(slot, 0), end)
         for slot, end in ends.items():
+            waiter = self.made[slot] - _PENDING
             self.made[slot] = end
-            ready += self.waiting.pop(slot, ())
+            ready += [waiter - 1] if waiter > 0 else []
+            ready += self.crowd.pop(slot, ())
 
 
 def _outputs(row: Words, problem: Problem) -> Words:
