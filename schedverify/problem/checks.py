@@ -48,7 +48,9 @@ def _slices(problem: Problem, reader: Reader) -> None:
         for first in range(0, problem.microbatches, problem.slices):
             if len(set(problem.replica_of[first : first + problem.slices])) > 1:
                 sequence = first // problem.slices
-                reader.fault("replica_of", f"the parts of sequence {sequence} go through different copies", "use one")
+                reader.fault(
+                    "replica_of", f"the parts of sequence {sequence} go through different copies", "give them one"
+                )
 
 
 def _stash(problem: Problem, reader: Reader) -> None:

@@ -139,7 +139,8 @@ class Reader(Faults):
         """Check the keys of one table in a list of tables; returns whether every needed one is there."""
         for name in row:
             if name not in known:
-                self.fault(f"{key}.{clean(str(name))}", "unknown key", nearest(str(name), known))
+                hint = nearest(str(name), known) or f"a row takes {', '.join(known)}"
+                self.fault(f"{key}.{clean(str(name))}", "unknown key", hint)
         for name in needed:
             if name not in row:
                 self.fault(f"{key}.{name}", "missing", f"each row names {' and '.join(needed)}")

@@ -44,6 +44,7 @@ def read_shape(reader: Reader) -> tuple[dict[str, Any], Sizes]:
     _bounded(reader, stages, microbatches, replicas)
     known_stages = 0 if reader.wrong("ranks", "virtual", "stages", "placement", "replicas") else stages
     sizes = Sizes(known_ranks, known_stages, (stages, stages * replicas) if known_stages else ())
+    slices = reader.count("slices", 1)
     shape = {
         "name": reader.text("name", ""),
         "tick": reader.text("tick", "tick"),
@@ -55,8 +56,8 @@ def read_shape(reader: Reader) -> tuple[dict[str, Any], Sizes]:
         "edges": _edges(reader, known_stages),
         "tied": _tied(reader, known_stages),
         "replicas": replicas,
-        "replica_of": _replica_of(reader, microbatches, replicas),
-        "slices": reader.count("slices", 1),
+        "replica_of": _replica_of(reader, microbatches, replicas, slices),
+        "slices": slices,
         "minimize": reader.text("objective.minimize", "makespan", OBJECTIVES),
     }
     return shape, sizes
@@ -149,12 +150,13 @@ def _tied(reader: Reader, stages: int) -> tuple[Ints, ...]:
     return tuple(groups)
 
 
-def _replica_of(reader: Reader, microbatches: int, replicas: int) -> Ints:
+def _replica_of(reader: Reader, microbatches: int, replicas: int, slices: int) -> Ints:
+    """Take the copy of each micro-batch; by default each copy takes an equal run of whole sequences."""
     known = not reader.wrong("microbatches")
     if reader.get("replica_of") is None:
         if replicas == 1 or not known:
             return (0,) * microbatches
-        return tuple(m * replicas // microbatches for m in range(microbatches))
+        return tuple(m // slices * slices * replicas // microbatches for m in range(microbatches))
     rows = reader.rows("replica_of")
     if known and len(rows) != microbatches:
         reader.fault("replica_of", f"expected a copy for each of {microbatches} micro-batches, found {len(rows)}")
