@@ -1,0 +1,49 @@
+"""JSON Schemas of what ``verify``, ``optimize`` and ``simulate`` print as JSON; ratios are numbers there."""
+
+from __future__ import annotations
+
+from schedverify.formats.plan_files import BY_RANK, RATIOS, TICKS
+from schedverify.formats.schema_parts import CODE, TEXT, Schema, closed, listed, one_of, or_null, titled, whole
+from schedverify.problem.keys import OBJECTIVES
+from schedverify.result import Scope, Status, Verdict
+
+
+def report_schema() -> Schema:
+    """Return the schema of ``verify --format json``."""
+    code = TEXT | {"pattern": CODE}
+    violation = closed({
+        "code": code, "message": TEXT, "rank": or_null(whole()), "position": or_null(whole()),
+        "operations": listed(TEXT), "counterexample": listed(TEXT),
+    })  # fmt: skip
+    result = closed({
+        "code": code, "name": TEXT, "verdict": one_of(Verdict), "scope": one_of(Scope), "reason": TEXT,
+        "violations": listed(violation),
+    })  # fmt: skip
+    verdict = one_of(verdict for verdict in Verdict if verdict is not Verdict.NOT_APPLICABLE)
+    report = {"verdict": verdict, "ok": {"type": "boolean"}, "properties": listed(result)}
+    return titled("schedverify verify", closed(report | {"measures": or_null(_measures()), "remarks": listed(TEXT)}))
+
+
+def search_schema() -> Schema:
+    """Return the schema of ``optimize --format json``."""
+    return titled("schedverify optimize", closed({
+        "status": one_of(Status), "objective": one_of(OBJECTIVES), "value": or_null(whole()),
+        "bound": or_null(whole()), "gap": or_null(_ratio()), "seconds": _ratio(), "seed": whole(),
+        "schedule": or_null(listed(listed(TEXT))), "measures": or_null(_measures()),
+        "certificate": or_null({"type": "object"}), "reason": TEXT,
+    }))  # fmt: skip
+
+
+def timeline_schema() -> Schema:
+    """Return the schema of ``simulate --format json``."""
+    step = closed({"op": TEXT, "start": whole(), "end": whole()})
+    return titled("schedverify simulate", closed({"measures": _measures(), "timeline": listed(listed(step))}))
+
+
+def _measures() -> Schema:
+    ratios = {name: _ratio() for name in RATIOS} | {"bubble_overhead": or_null(_ratio())}
+    return closed(dict.fromkeys(TICKS, whole()) | ratios | dict.fromkeys(BY_RANK, listed(whole())))
+
+
+def _ratio() -> Schema:
+    return {"type": "number", "minimum": 0}
