@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from hypothesis import strategies as st
 
+from schedverify.errors import InputError
 from schedverify.op import Join, Kind, Op, Step
 from schedverify.problem import Problem
 from schedverify.schedule import Schedule
@@ -144,3 +146,11 @@ def steps(*, groups: bool = True) -> st.SearchStrategy[Step]:
 def schedules(*, groups: bool = True) -> st.SearchStrategy[Schedule]:
     """Draw a schedule of any orders, right or wrong, with empty ranks."""
     return st.lists(st.lists(steps(groups=groups), max_size=6), min_size=1, max_size=5).map(Schedule.of)
+
+
+def read_or_refused(read: Callable[[], Any], kind: type) -> bool:
+    """Whether reading gives a value of a kind, or an InputError that is safe to print; anything else is raised."""
+    try:
+        return isinstance(read(), kind)
+    except InputError as error:
+        return all(line.isprintable() for line in str(error).splitlines())

@@ -101,7 +101,11 @@ def save(value: Value | Timeline, path: PathLike, *, form: str | None = None) ->
     ScheduleError
         If the plan has no schedule, or PyTorch's CSV cannot hold the schedule's groups.
     """
-    write_text(path, _text(value, form or _form_for(value, path), source_name(path)))
+    try:
+        text = _text(value, form or _form_for(value, path))
+    except InputError as error:
+        raise error.within(source_name(path)) from None
+    write_text(path, text)
 
 
 def _load(path: PathLike, expected: str) -> Value:
@@ -150,7 +154,7 @@ def _form_for(value: Any, path: PathLike) -> str:
     return form or own
 
 
-def _text(value: Any, form: str, source: str) -> str:
+def _text(value: Any, form: str) -> str:
     if isinstance(value, Problem) and form in ("toml", "json"):
         return problem_files.to_toml(value) if form == "toml" else problem_files.to_json(value)
     if isinstance(value, Plan) and form == "plan":
@@ -164,4 +168,4 @@ def _text(value: Any, form: str, source: str) -> str:
     hint = {"problem": ".toml or .json", "schedule": ".txt or .csv"}.get(
         what, ".json, or .txt or .csv for its schedule"
     )
-    raise InputError(Fault("", f"a {what} has no form {form!r}", f"save it as {hint}"), source)
+    raise InputError(Fault("", f"a {what} has no form {form!r}", f"save it as {hint}"))

@@ -120,10 +120,9 @@ class _PlanReader(Faults):
             return None
 
     def _schedule(self, ranks: int) -> Schedule | None:
-        before = self.found
         rows = self._rows("schedule", ranks, "rank")
         packed = [self._packed(rank, row) for rank, row in enumerate(rows)]
-        return Schedule(packed) if self.found == before else None
+        return None if self.wrong("schedule") else Schedule(packed)
 
     def _packed(self, rank: int, row: list[Any]) -> Words:
         words = array("q")

@@ -49,7 +49,9 @@ def _slices(problem: Problem, reader: Reader) -> None:
             if len(set(problem.replica_of[first : first + problem.slices])) > 1:
                 sequence = first // problem.slices
                 reader.fault(
-                    "replica_of", f"the parts of sequence {sequence} go through different copies", "give them one"
+                    f"replica_of[{first}]",
+                    f"the parts of sequence {sequence} go through different copies",
+                    "give them one",
                 )
 
 

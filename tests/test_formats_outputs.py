@@ -1,0 +1,71 @@
+"""What the commands print as JSON fits the schemas, whatever the verdict or the end of a search."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator, ValidationError
+
+from schedverify.formats import dumps, report_data, search_data, timeline_data
+from schedverify.formats.schema import FOLDER, main, schemas
+from schedverify.generators import generate
+from schedverify.planner import optimize
+from schedverify.problem import Problem
+from schedverify.result import Plan, Status
+from schedverify.schedule import Schedule
+from schedverify.timeline import simulate
+from schedverify.verifier import verify
+
+PROBLEM = Problem.chain(ranks=2, microbatches=2, name="two")
+SCHEDULES = ["0F0 0F1 0B0 0B1\n1F0 1B0 1F1 1B1", "0F0 0B0 0F1 0B1\n1F0 1F1 1B0 1B1", "0F0 0F0\n-", "5W9\n0I0"]
+
+
+def fits(name: str, data: Any) -> dict[str, Any]:
+    printed = json.loads(dumps(data))
+    Draft202012Validator(json.loads(schemas()[name])).validate(printed)
+    return dict(printed)
+
+
+@pytest.mark.parametrize("name", schemas())
+def test_every_schema_is_one(name: str) -> None:
+    Draft202012Validator.check_schema(json.loads(schemas()[name]))
+
+
+@pytest.mark.parametrize("text", SCHEDULES)
+@pytest.mark.parametrize("problem", [PROBLEM, None])
+def test_reports_fit_their_schema(text: str, problem: Problem | None) -> None:
+    report = verify(Schedule.parse(text), problem)
+    assert fits("report.json", report_data(report))["ok"] is report.ok
+
+
+def test_timelines_fit_their_schema() -> None:
+    data = fits("simulate.json", timeline_data(simulate(generate("gpipe", PROBLEM), PROBLEM)))
+    assert data["timeline"][0][0] == {"op": "0F0", "start": 0, "end": 1}
+    with pytest.raises(ValidationError):
+        fits("simulate.json", data | {"ticks": 3})
+
+
+def test_every_end_of_a_search_fits_its_schema() -> None:
+    found = optimize(PROBLEM, workers=1)
+    assert fits("optimize.json", search_data(found))["gap"] == 0
+    for status in (Status.INFEASIBLE, Status.UNKNOWN):
+        assert fits("optimize.json", search_data(Plan(PROBLEM, status, "span", reason="why")))["status"] == status
+    with pytest.raises(ValidationError):
+        fits("optimize.json", search_data(found) | {"status": "done"})
+
+
+def test_schemas_are_written_and_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["--check"]) == 1
+    assert capsys.readouterr().out.count("out of date: ") == len(schemas())
+    assert main([]) == 0
+    assert (tmp_path / FOLDER / "plan.json").read_text(encoding="utf-8") == schemas()["plan.json"]
+    (tmp_path / FOLDER / "plan.json").write_text("{}", encoding="utf-8")
+    assert main(["--check"]) == 1
+    assert (main([]), main(["--check"])) == (0, 0)
+    assert "written: " in capsys.readouterr().out
