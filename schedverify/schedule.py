@@ -17,7 +17,7 @@ Words = NDArray[np.int64]
 """The packed operations of one rank, in order; see :mod:`schedverify.op`."""
 
 MAX_RANKS: Final = 65_535
-_MAX_FAULTS: Final = 20
+MAX_FAULTS: Final = 20
 _ROW: Final = re.compile(r"^[^\S\n]*[^\s#][^\n]*", re.MULTILINE)
 """A line on which something stands before any comment."""
 _STEP: Final = re.compile(r"\S+")
@@ -84,12 +84,12 @@ class Schedule:
             number += text.count("\n", seen, match.start())
             seen = match.start()
             rows.append(_parse_row(match[0].partition("#")[0].strip(), f"line {number}", faults))
-            if len(faults) >= _MAX_FAULTS or len(rows) > MAX_RANKS:
+            if len(faults) >= MAX_FAULTS or len(rows) > MAX_RANKS:
                 break
         if not rows and not faults:
             faults.append(Fault("", "no rank in it", "one line a rank, such as 0F0 0F1 0B0 0B1"))
         if faults:
-            raise InputError(faults)
+            raise InputError(up_to_most(faults))
         return cls(rows)
 
     @property
@@ -141,6 +141,11 @@ class Schedule:
         return Schedule, (self.rows,)
 
 
+def up_to_most(faults: list[Fault]) -> list[Fault]:
+    """Return the faults, with a remark where reading stopped at the most that are told."""
+    return faults if len(faults) < MAX_FAULTS else [*faults, Fault("", f"reading stopped at the {MAX_FAULTS}th fault")]
+
+
 def kinds(row: Words) -> NDArray[np.int64]:
     """Return the kind of each operation of a row."""
     return row >> KIND_SHIFT & KIND_MASK
@@ -164,7 +169,7 @@ def _parse_row(line: str, place: str, faults: list[Fault]) -> Words:
             words.extend(pack_step(match[0]))
         except InputError as error:
             faults += [fault._replace(key=f"{place}, step {column}") for fault in error.faults]
-            if len(faults) >= _MAX_FAULTS:
+            if len(faults) >= MAX_FAULTS:
                 break
     return np.array(words, dtype=np.int64)
 

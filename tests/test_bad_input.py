@@ -34,6 +34,31 @@ PROBLEMS = {
 }
 
 
+MILLION = 1_000_000
+JSON = {
+    "nested": ("[" * 10_000, "line 1, column 33: nested deeper than 32 levels"),
+    "long integer": (
+        '{"ranks": ' + "1" * 5_000 + "}",
+        "ranks: expected a whole number from 1 to 65535, found a number",
+    ),
+    "duplicate key": ('{"ranks": 2, "ranks": 2}', "ranks: the key stands twice"),
+    "NaN": ('{"ranks": 2, "costs": {"forward": NaN}}', "costs.forward: expected a number, found NaN"),
+    "null": ('{"ranks": null}', "ranks: expected a value, found null"),
+    "no JSON": ('{"ranks": 2,', "line 1, column 13: no JSON"),
+}
+SCHEDULES = {
+    "junk.txt": ("x " * MILLION, "line 1, step 20: 'x' is no operation"),
+    "junk.csv": ("0F0,x," * MILLION, "row 1, column 40: 'x' is no operation"),
+    "rows.csv": ("\n" * MILLION, "1000000 line ends, where a schedule has at most 65535 ranks"),
+    "rows.txt": ("0F0\n0F0\n0F0\n", "the schedule has 3 rows, the problem 2 ranks"),
+    "kind.txt": ("1F0junk", "line 1, step 1: '1F0junk' is no operation"),
+    "kind.csv": ("0F0,1WAIT_REDUCE_GRAD", "row 1, column 2: '1WAIT_REDUCE_GRAD' is no operation"),
+    "stage.txt": ("65535F0", "line 1, step 1: stage 65535 is out of range"),
+    "steer.txt": ("\x1b[2Jx", "line 1, step 1: '\\x1b[2Jx' is no operation"),
+    "plan.json": ('{"version": 2, "digest": ""}', "version: expected 1, found 2 (a newer schedverify wrote it"),
+}
+
+
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     code = main(arguments)
     captured = capsys.readouterr()
@@ -53,6 +78,43 @@ def test_a_wrong_problem_is_told_with_file_and_place(
     told = refused(capsys, "generate", "1f1b", "--problem", str(path))
     assert "wrong.toml" in told
     assert message in told
+
+
+@pytest.mark.parametrize("name", JSON)
+def test_a_wrong_problem_in_json_is_told_with_file_and_place(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text, message = JSON[name]
+    path = tmp_path / "wrong.json"
+    path.write_text(text, encoding="utf-8")
+    told = refused(capsys, "optimize", str(path))
+    assert f"wrong.json: {message}" in told
+    assert "(" in told
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_wrong_schedule_is_told_with_its_place(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text, message = SCHEDULES[name]
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    (tmp_path / "two.toml").write_text(TWO, encoding="utf-8")
+    told = refused(capsys, "verify", str(tmp_path / name), "--problem", str(tmp_path / "two.toml"))
+    assert message in told
+    assert "(" in told
+
+
+def test_a_plan_of_another_problem_or_changed_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    two, other, plan = (str(tmp_path / name) for name in ("two.toml", "other.toml", "plan.json"))
+    Path(two).write_text(TWO, encoding="utf-8")
+    Path(other).write_text(TWO.replace("backward = 2", "backward = 3"), encoding="utf-8")
+    (tmp_path / "s.txt").write_text("0F0 0F1 0B0 0B1\n1F0 1B0 1F1 1B1\n", encoding="utf-8")
+    assert main(["convert", str(tmp_path / "s.txt"), plan, "--problem", two]) == 0
+    assert main(["verify", plan]) in (0, 3)
+    capsys.readouterr()
+    assert "the plan is of another problem" in refused(capsys, "verify", plan, "--problem", other)
+    Path(plan).write_text(
+        Path(plan).read_text(encoding="utf-8").replace('"1B0","1F1"', '"1F1","1B0"'), encoding="utf-8"
+    )
+    assert "plan.json: digest: " in refused(capsys, "verify", plan)
 
 
 def test_every_fault_of_a_file_is_told_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -84,7 +146,7 @@ def test_200_megabytes_of_commas_end_in_bounded_memory(suffix: str, tmp_path: Pa
         for _ in range(200):
             file.write(b"," * 1_000_000)
     command = ["verify", str(path)] if suffix != ".toml" else ["generate", "1f1b", "--problem", str(path)]
-    limit = 2_000_000_000
+    limit = 1_500_000_000
     ended = subprocess.run(
         [sys.executable, "-m", "schedverify", *command],
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),

@@ -93,6 +93,7 @@ def test_text_with_commas_says_how_csv_is_read() -> None:
     ("text", "place"),
     [
         ("x " * MILLION, "line 1, step 1"),
+        ("x\n" * MILLION, "line 1, step 1"),
         ("0F0 " * 1000 + "y " * MILLION, "line 1, step 1001"),
         ("\n" * MILLION + "z\n", f"line {MILLION + 1}, step 1"),
         ("#" * MILLION, ""),
@@ -107,7 +108,7 @@ def test_endless_text_ends_soon_with_few_faults(text: str, place: str) -> None:
     with pytest.raises(InputError) as caught:
         parse_text(text)
     assert time.perf_counter() - began < 5
-    assert 1 <= len(caught.value.faults) <= 20
+    assert len(caught.value.faults) in (1, 21)
     assert caught.value.faults[0].key == place
     assert len(str(caught.value)) < 5000
 
@@ -116,6 +117,7 @@ def test_endless_text_ends_soon_with_few_faults(text: str, place: str) -> None:
     ("text", "place"),
     [
         ("x," * MILLION, "row 1, column 1"),
+        ("x\n" * 60_000, "row 1, column 1"),
         ("," * MILLION + "q", f"row 1, column {MILLION + 1}"),
         ("\n" * MILLION, ""),
         ("\r\n" * 70_000, ""),
@@ -127,7 +129,7 @@ def test_endless_csv_ends_soon_with_few_faults(text: str, place: str) -> None:
     with pytest.raises(InputError) as caught:
         parse_csv(text)
     assert time.perf_counter() - began < 5
-    assert 1 <= len(caught.value.faults) <= 20
+    assert len(caught.value.faults) in (1, 21)
     assert caught.value.faults[0].key == place
 
 

@@ -85,7 +85,8 @@ def test_every_fault_is_told_but_not_without_end() -> None:
     assert [fault.key for fault in caught.value.faults] == ["line 1, step 2", "line 1, step 4", "line 2, step 1"]
     with pytest.raises(InputError) as caught:
         Schedule.parse("x " * 10_000)
-    assert len(caught.value.faults) == 20
+    assert len(caught.value.faults) == 21
+    assert caught.value.faults[-1].message == "reading stopped at the 20th fault"
 
 
 @pytest.mark.parametrize("text", ["", "\n\n", "# only a comment\n"])

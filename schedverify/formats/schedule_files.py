@@ -10,9 +10,8 @@ import numpy as np
 
 from schedverify.errors import Fault, InputError, ScheduleError
 from schedverify.op import Join, Step, pack_step
-from schedverify.schedule import MAX_RANKS, Schedule, Words
+from schedverify.schedule import MAX_FAULTS, MAX_RANKS, Schedule, Words, up_to_most
 
-_MAX_FAULTS: Final = 20
 _CELL: Final = re.compile(r"[^,]+")
 _LINE: Final = re.compile(r"\r\n|\r|\n")
 _COMMAS: Final = re.compile(r"^[^#\n]*,", re.MULTILINE)
@@ -48,9 +47,13 @@ def parse_csv(text: str) -> Schedule:
     if not lines[-1]:
         lines.pop()
     faults: list[Fault] = []
-    rows = [_parse_line(line, number, faults) for number, line in enumerate(lines, 1)]
+    rows: list[Words] = []
+    for number, line in enumerate(lines, 1):
+        rows.append(_parse_line(line, number, faults))
+        if len(faults) >= MAX_FAULTS:
+            break
     if faults:
-        raise InputError(faults)
+        raise InputError(up_to_most(faults))
     return Schedule(rows)
 
 
@@ -89,7 +92,7 @@ def _parse_line(line: str, row: int, faults: list[Fault]) -> Words:
             except InputError as error:
                 key = f"row {row}, column {line.count(',', 0, match.start()) + 1}"
                 faults += [fault._replace(key=key) for fault in error.faults]
-        if len(faults) >= _MAX_FAULTS:
+        if len(faults) >= MAX_FAULTS:
             break
     return np.array(words, dtype=np.int64)
 
