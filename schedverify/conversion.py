@@ -50,7 +50,7 @@ def convert(given: Schedule | Plan, problem: Problem | None, target: str, to: st
         keep = isinstance(given, Plan) and problem is None
         formats.save(given if keep else plan_of(schedule, known), target, form="plan")
     elif form == "trace":
-        formats.write_text(target, formats.trace(simulate(schedule, known)))
+        formats.save(simulate(schedule, known), target, form="trace")
     else:
         formats.save(schedule, target, form=form)
 

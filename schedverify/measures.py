@@ -56,7 +56,7 @@ def _peak_in_flight(row: Words, problem: Problem) -> int:
 def _peak_memory(row: Words, problem: Problem) -> int:
     """Return the most bytes of activations that a row holds (semantics, SV402), the static part left out."""
     activation, stash = np.array(problem.activation), np.array(problem.weight_stash)
-    kept = np.where(problem.recompute, problem.boundary, activation)
+    kept = np.array(problem.kept)
     kind, stage = kinds(row), row >> STAGE_SHIFT & INDEX_MASK
     held, full, left = kept[stage], activation[stage], stash[stage]
     taken = np.where(kind == _F, held, 0)
@@ -69,7 +69,7 @@ def _peak_memory(row: Words, problem: Problem) -> int:
 
 def _held_bytes(problem: Problem, full: Words, left: Words) -> int:
     """Return the bytes of pairs that are held in full, and of those of which the weight stash is left."""
-    kept = np.where(problem.recompute, problem.boundary, problem.activation)
+    kept = np.array(problem.kept)
     stash = np.array(problem.weight_stash)
     return int(kept[full >> STAGE_SHIFT].sum() + stash[left >> STAGE_SHIFT].sum())
 

@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from schedverify.errors import Fault, InputError, ScheduleError, SchedverifyError
-from schedverify.generators import families, generate
+from schedverify.errors import Fault, InputError, SchedverifyError
+from schedverify.generators import families
 from schedverify.optimizer import Hint, Progress, Solution, solve
 from schedverify.problem import Problem
 from schedverify.result import Plan, Report, Status, Timeline, Verdict
@@ -35,11 +35,9 @@ class RefusedPlanError(SchedverifyError):
 def candidates(problem: Problem) -> Iterator[Candidate]:
     """Yield the schedule of every family that suits the problem; a family may break the problem's limits."""
     for family in families():
-        try:
-            schedule = generate(family.name, problem)
-        except (ScheduleError, InputError):
-            continue
-        yield Candidate(family.name, simulate(schedule, problem), verify(schedule, problem, select=_NEEDED))
+        if family.suits(problem):
+            schedule = family.generate(problem)
+            yield Candidate(family.name, simulate(schedule, problem), verify(schedule, problem, select=_NEEDED))
 
 
 def optimize(

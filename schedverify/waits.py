@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from schedverify.graph import needs
 from schedverify.instances import Instances, Place
-from schedverify.op import Op
+from schedverify.op import Join, Op, Step
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -140,8 +140,7 @@ def _awaited(need: Op, place: Place, waiting: Place, reader: Place) -> str:
 
 
 def _text(ops: tuple[Op, ...]) -> str:
-    inner = ";".join(map(str, ops))
-    return inner if len(ops) == 1 else f"({inner})OVERLAP_F_B"
+    return str(Step(ops, Join.OVERLAP if len(ops) > 1 else Join.BEGIN))
 
 
 def _cyclic(waits: nx.MultiDiGraph, group: set[int]) -> bool:

@@ -16,8 +16,9 @@ from jsonschema import Draft202012Validator
 from strategies import problems, steps
 
 from schedverify.errors import InputError, ScheduleError, UnsupportedError
+from schedverify.formats.data import parse_json
 from schedverify.formats.plan_files import canonical, digest, plan_data, to_json
-from schedverify.formats.plan_reader import FIELDS, parse_plan
+from schedverify.formats.plan_reader import FIELDS, plan_from
 from schedverify.formats.schema import plan_schema
 from schedverify.generators import generate
 from schedverify.planner import plan_of
@@ -36,6 +37,11 @@ PLAIN = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("abc", max_size=2), inner, max_size=3),
     max_leaves=9,
 )
+
+
+def parse_plan(text: str) -> Plan:
+    """Return the plan that a text holds, as the loader reads it."""
+    return plan_from(parse_json(text))
 
 
 @st.composite

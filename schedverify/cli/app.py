@@ -5,18 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import Final
 
 from cyclopts import App, CycloptsError
 
 from schedverify import __version__
 from schedverify.cli import drawing, judging, making, searching
+from schedverify.cli.codes import OK, VIOLATED, WRONG_INPUT
 from schedverify.errors import ScheduleError, SchedverifyError
-
-OK: Final = 0
-VIOLATED: Final = 1
-WRONG_INPUT: Final = 2
-UNDECIDED: Final = 3
 
 app = App(
     name="schedverify",

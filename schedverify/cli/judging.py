@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from schedverify.cli.codes import OK, UNDECIDED, VIOLATED
 from schedverify.cli.options import ProblemOption, ScheduleFile
 
 Codes = Annotated[str | None, Parameter(help="Codes or beginnings of codes, parted by commas: SV1,SV401.")]
@@ -36,7 +37,7 @@ def verify(
         print(formats.annotations(report, schedule), end="")
     else:
         report_text.show(report, schedule)
-    return {Verdict.HOLDS: 0, Verdict.VIOLATED: 1}.get(report.verdict, 3)
+    return {Verdict.HOLDS: OK, Verdict.VIOLATED: VIOLATED}.get(report.verdict, UNDECIDED)
 
 
 def explain(code: Annotated[str, Parameter(help="The code of a property, such as SV201.")]) -> int:

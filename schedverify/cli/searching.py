@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from schedverify.cli.codes import OK, UNDECIDED, VIOLATED
 from schedverify.cli.options import Output, ProblemFile, TextOrJson
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def optimize(
         print(formats.dumps(formats.search_data(plan)))
     elif output != "-":
         _show(plan, output)
-    return {"optimal": 0, "feasible": 0, "infeasible": 1, "unknown": 3}[plan.status.value]
+    return {"optimal": OK, "feasible": OK, "infeasible": VIOLATED, "unknown": UNDECIDED}[plan.status.value]
 
 
 @contextmanager

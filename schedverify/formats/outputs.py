@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from fractions import Fraction
 from typing import Any
 
-from schedverify.result import Measures, Plan, PropertyResult, Report, Timeline
+from schedverify.formats.plan_files import measures_data
+from schedverify.result import Plan, PropertyResult, Report, Timeline
 
 
 def dumps(data: Any) -> str:
@@ -20,7 +20,7 @@ def report_data(report: Report) -> dict[str, Any]:
         "verdict": report.verdict.value,
         "ok": report.ok,
         "properties": [_property(result) for result in report.properties],
-        "measures": None if report.measures is None else measures_data(report.measures),
+        "measures": None if report.measures is None else measures_data(report.measures, float),
         "remarks": list(report.remarks),
     }
 
@@ -31,7 +31,7 @@ def timeline_data(timeline: Timeline) -> dict[str, Any]:
     for rank, (starts, ends) in enumerate(zip(timeline.starts, timeline.ends, strict=True)):
         times = zip(timeline.schedule.steps(rank), starts.tolist(), ends.tolist(), strict=True)
         rows.append([{"op": str(step), "start": start, "end": end} for step, start, end in times])
-    return {"measures": measures_data(timeline.measures), "timeline": rows}
+    return {"measures": measures_data(timeline.measures, float), "timeline": rows}
 
 
 def search_data(plan: Plan) -> dict[str, Any]:
@@ -41,27 +41,13 @@ def search_data(plan: Plan) -> dict[str, Any]:
         "objective": plan.objective,
         "value": plan.value,
         "bound": plan.bound,
-        "gap": _number(plan.gap),
+        "gap": None if plan.gap is None else float(plan.gap),
         "seconds": round(plan.seconds, 3),
         "seed": plan.seed,
         "schedule": None if plan.schedule is None else plan.schedule.strings(),
-        "measures": None if plan.measures is None else measures_data(plan.measures),
+        "measures": None if plan.measures is None else measures_data(plan.measures, float),
         "certificate": None if plan.certificate is None else dict(plan.certificate),
         "reason": plan.reason,
-    }
-
-
-def measures_data(measures: Measures) -> dict[str, Any]:
-    """Return the measures by name."""
-    return {
-        "makespan": measures.makespan,
-        "span": measures.span,
-        "bubble_fraction": _number(measures.bubble_fraction),
-        "bubble_overhead": _number(measures.bubble_overhead),
-        "span_bubble": _number(measures.span_bubble),
-        "work": list(measures.work),
-        "peak_in_flight": list(measures.peak_in_flight),
-        "peak_memory": list(measures.peak_memory),
     }
 
 
@@ -84,7 +70,3 @@ def _property(result: PropertyResult) -> dict[str, Any]:
             for violation in result.violations
         ],
     }
-
-
-def _number(ratio: Fraction | None) -> float | None:
-    return None if ratio is None else float(ratio)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any, Final
 
@@ -45,7 +45,7 @@ def plan_data(plan: Plan) -> dict[str, Any]:
         "schedule": plan.schedule.strings(),
         "lowered": None,
         "timeline": [list(row) for row in plan.starts] or None,
-        "measures": None if plan.measures is None else measures_data(plan.measures),
+        "measures": None if plan.measures is None else measures_data(plan.measures, str),
         "verdicts": {code: verdict.value for code, verdict in plan.verdicts},
         "status": plan.status.value,
         "objective": plan.objective,
@@ -57,12 +57,12 @@ def plan_data(plan: Plan) -> dict[str, Any]:
     }
 
 
-def measures_data(measures: Measures) -> dict[str, Any]:
-    """Return measures as plan files hold them: ratios as text such as ``15/4``."""
+def measures_data(measures: Measures, written: Callable[[Fraction], str | float]) -> dict[str, Any]:
+    """Return measures by name; ``written`` says how ratios stand: text such as ``15/4`` in plan files."""
     ratios = {name: getattr(measures, name) for name in RATIOS}
     return (
         {name: getattr(measures, name) for name in TICKS}
-        | {name: None if ratio is None else str(ratio) for name, ratio in ratios.items()}
+        | {name: None if ratio is None else written(ratio) for name, ratio in ratios.items()}
         | {name: list(getattr(measures, name)) for name in BY_RANK}
     )
 

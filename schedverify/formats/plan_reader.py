@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from schedverify.errors import Fault, InputError, UnsupportedError, nearest
-from schedverify.formats.data import parse_json, unfit
+from schedverify.formats.data import unfit
 from schedverify.formats.plan_files import BY_RANK, RATIOS, TICKS, VERSION, digest
 from schedverify.op import JOIN_SHIFT, pack_step
 from schedverify.problem import Problem, expand
@@ -30,8 +30,8 @@ _RATIO = re.compile(r"[0-9]{1,40}(/[1-9][0-9]{0,39})?")
 _CODE = re.compile(r"SV[0-9]{1,6}")
 
 
-def parse_plan(text: str) -> Plan:
-    """Return the plan that a text holds; its measures, value, bound and verdicts are claims, not facts.
+def plan_from(data: Any) -> Plan:
+    """Return the plan that parsed JSON describes; its measures, value, bound and verdicts are claims, not facts.
 
     Raises
     ------
@@ -41,11 +41,6 @@ def parse_plan(text: str) -> Plan:
     UnsupportedError
         If the plan has a lowered part, which this version cannot take.
     """
-    return plan_from(parse_json(text))
-
-
-def plan_from(data: Any) -> Plan:
-    """Return the plan that parsed data describes; see :func:`parse_plan`."""
     if not isinstance(data, Mapping):
         raise InputError(Fault("", f"expected a plan, an object of keys, found {shown(data)}"))
     _check_version(data.get("version"))

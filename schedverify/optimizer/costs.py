@@ -6,8 +6,8 @@ from functools import cached_property
 
 from schedverify.durations import op_duration
 from schedverify.op import Kind
-from schedverify.optimizer.tasks import stage_order
 from schedverify.problem import Problem
+from schedverify.problem.checks import topological
 
 
 class Costs:
@@ -33,7 +33,7 @@ class Costs:
         self.gradient = [min(gradient for gradient, _ in way) for way in ways]
         self.backward = [min(gradient + weight for gradient, weight in way) for way in ways]
         self.work = [self.count[stage] * (self.forward[stage] + self.backward[stage]) for stage in stages]
-        self.order = stage_order(problem)
+        self.order = topological(problem)
 
     @cached_property
     def head(self) -> list[int]:
@@ -106,9 +106,8 @@ class Costs:
             limits.append(problem.in_flight[rank])
         if problem.in_flight_stage is not None:
             limits.append(problem.in_flight_stage[stage])
-        kept = problem.boundary[stage] if problem.recompute[stage] else problem.activation[stage]
-        if problem.capacity is not None and kept:
-            limits.append((problem.capacity[rank] - problem.static[rank]) // kept)
+        if problem.capacity is not None and problem.kept[stage]:
+            limits.append((problem.capacity[rank] - problem.static[rank]) // problem.kept[stage])
         return min(limits)
 
     def _ways_back(self, stage: int) -> list[tuple[int, int]]:

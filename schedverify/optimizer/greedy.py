@@ -157,7 +157,7 @@ class _Run:
         others = list(lacking[first]) if first != sequence else []
         room, most = ledger.room, self.problem.in_flight_stage
         if room is not None:
-            held = ledger.bytes + ledger.kept(stage) + sum(map(ledger.kept, others))
+            held = ledger.bytes + self.problem.kept[stage] + sum(self.problem.kept[other] for other in others)
             if held + self.spare[rank] > room:
                 return False
         if ledger.limit is not None and ledger.in_flight + 1 + len(others) > ledger.limit:

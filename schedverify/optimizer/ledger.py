@@ -18,10 +18,6 @@ class Ledger:
         self.in_flight = 0
         self.by_stage = dict.fromkeys(problem.stages_of[rank], 0)
 
-    def kept(self, stage: int) -> int:
-        """Return the bytes that a micro-batch on its way to the backward holds."""
-        return self.problem.boundary[stage] if self.problem.recompute[stage] else self.problem.activation[stage]
-
     def fits(self, op: OpKey) -> bool:
         """Whether a step could start now within all limits."""
         kind, stage, _ = op
@@ -33,19 +29,19 @@ class Ledger:
                 return False
             if most is not None and self.by_stage[stage] >= most[stage]:
                 return False
-            return self.room is None or self.bytes + self.kept(stage) <= self.room
-        return self.room is None or self.bytes + self.problem.activation[stage] - self.kept(stage) <= self.room
+            return self.room is None or self.bytes + self.problem.kept[stage] <= self.room
+        return self.room is None or self.bytes + self.problem.activation[stage] - self.problem.kept[stage] <= self.room
 
     def run(self, op: OpKey) -> None:
         """Book a step from its start to its end."""
         kind, stage, _ = op
         if kind == "F" and self.problem.form != "inference":
-            self._add(stage, self.kept(stage), 1)
+            self._add(stage, self.problem.kept[stage], 1)
         elif kind == "W":
             self._add(stage, -self.problem.weight_stash[stage], 0)
         elif kind in "BI":
             left = self.problem.weight_stash[stage] if kind == "I" else 0
-            self._add(stage, left - self.kept(stage), -1)
+            self._add(stage, left - self.problem.kept[stage], -1)
 
     def _add(self, stage: int, held: int, pairs: int) -> None:
         self.bytes += held

@@ -43,12 +43,9 @@ def bytes_within_capacity(model: Model) -> None:
     problem = model.problem
     if problem.capacity is None or not model.tasks.trains:
         return
-    kept = [
-        b if again else a for a, b, again in zip(problem.activation, problem.boundary, problem.recompute, strict=True)
-    ]
     for rank, stages in enumerate(problem.stages_of):
         room = problem.capacity[rank] - problem.static[rank]
-        _at_most(model, stages, kept, room)
+        _at_most(model, stages, problem.kept, room)
         if not _alone(model, stages) or stages[0] in model.tasks.mixed:
             _resource(model, _bytes(model, stages), room)
         elif not model.tasks.splits:
@@ -136,8 +133,7 @@ def _bytes(model: Model, stages: Iterable[int]) -> list[Holding]:
             if problem.recompute[stage] and "recomputation" not in model.without:
                 holdings += [(f, "start", g, "start", problem.boundary[stage]), (g, "start", g, "end", full)]
             else:
-                kept = problem.boundary[stage] if problem.recompute[stage] else full
-                holdings += [(f, "start", g, "end", kept)]
+                holdings += [(f, "start", g, "end", problem.kept[stage])]
             if model.tasks.splits:
                 holdings += [(g, "end", w, "end", left)]
     return holdings

@@ -93,12 +93,8 @@ def _obstacles(problem: Problem) -> Iterator[str]:
             if problem.in_flight_stage is not None and problem.in_flight_stage[stage] < parts:
                 most = problem.in_flight_stage[stage]
                 yield f"on stage {stage} one sequence has {parts} in flight, and in_flight_stage is {most}"
-            need = sum(parts * _kept(problem, other) for other in before) + (parts - 1) * _kept(problem, stage)
+            need = sum(parts * problem.kept[other] for other in before) + (parts - 1) * problem.kept[stage]
             need += problem.static[rank] + problem.activation[stage]
             if problem.capacity is not None and problem.capacity[rank] < need:
                 held = f"rank {rank} holds {need} bytes when stage {stage} turns back"
                 yield f"{held}, and its capacity is {problem.capacity[rank]}"
-
-
-def _kept(problem: Problem, stage: int) -> int:
-    return problem.boundary[stage] if problem.recompute[stage] else problem.activation[stage]

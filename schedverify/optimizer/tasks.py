@@ -10,6 +10,7 @@ from schedverify.durations import op_duration
 from schedverify.op import Kind
 from schedverify.optimizer.values import OpKey
 from schedverify.problem import Problem
+from schedverify.problem.checks import topological
 
 Node = tuple[str, int, int]
 """A step of one stage and micro-batch: ``F``, ``G`` (its B or I, whichever makes the gradient) or ``W``."""
@@ -144,22 +145,10 @@ class Tasks:
                 yield self.problem.backward_lag(stage, other)
 
 
-def stage_order(problem: Problem) -> list[int]:
-    """Return the stages of all copies, each after those that feed it."""
-    missing = [len(before) for before in problem.predecessors]
-    order = [stage for stage, count in enumerate(missing) if not count]
-    for stage in order:
-        for after in problem.successors[stage]:
-            missing[after] -= 1
-            if not missing[after]:
-                order.append(after)
-    return order
-
-
 def ancestors(problem: Problem) -> list[set[int]]:
     """By stage, the stages that it depends on."""
     above: list[set[int]] = [set() for _ in range(problem.total_stages)]
-    for stage in stage_order(problem):
+    for stage in topological(problem):
         for before in problem.predecessors[stage]:
             above[stage] |= above[before] | {before}
     return above

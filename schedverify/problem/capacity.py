@@ -33,15 +33,10 @@ def needs(problem: Problem, order: list[int]) -> list[int]:
 
 def _alone(problem: Problem, stage: int) -> int:
     """Return what a stage itself holds while the first backward of a sequence runs there."""
-    kept = _kept(problem, stage)
+    kept = problem.kept[stage]
     if problem.form == "inference":
         return kept
     return max(problem.activation[stage], kept) + (problem.slices - 1) * kept
-
-
-def _kept(problem: Problem, stage: int) -> int:
-    """Return what a stage keeps of one micro-batch from its forward to its backward."""
-    return problem.boundary[stage] if problem.recompute[stage] else problem.activation[stage]
 
 
 def _held_before(problem: Problem, order: list[int]) -> Iterator[tuple[int, int, int]]:
@@ -69,11 +64,11 @@ def _along_paths(problem: Problem) -> Iterator[tuple[int, int, int]]:
         stage = stack.pop()
         if stage < 0:
             for rank in problem.placement[~stage]:
-                on_rank[rank] -= _kept(problem, ~stage)
+                on_rank[rank] -= problem.kept[~stage]
             continue
         for rank in problem.placement[stage]:
             yield stage, rank, on_rank[rank]
-            on_rank[rank] += _kept(problem, stage)
+            on_rank[rank] += problem.kept[stage]
         stack += (~stage, *problem.successors[stage])
 
 
@@ -85,4 +80,4 @@ def _by_ancestors(problem: Problem, order: list[int]) -> Iterator[tuple[int, int
             before[stage] |= before[source] | 1 << source
         for rank in problem.placement[stage]:
             others = (other for other in problem.stages_of[rank] if before[stage] >> other & 1)
-            yield stage, rank, sum(_kept(problem, other) for other in others)
+            yield stage, rank, sum(problem.kept[other] for other in others)

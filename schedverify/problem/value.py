@@ -129,10 +129,11 @@ class Problem:
         """The letters of the operations that the form admits."""
         return {"fused": "FB", "split": "FBIW", "inference": "F"}[self.form]
 
-    @property
-    def has_recomputation(self) -> bool:
-        """Whether any stage recomputes."""
-        return any(self.recompute)
+    @cached_property
+    def kept(self) -> Ints:
+        """By stage, the bytes that its F leaves held: the boundary of one that recomputes, else the activation."""
+        triples = zip(self.recompute, self.boundary, self.activation, strict=True)
+        return tuple(boundary if again else activation for again, boundary, activation in triples)
 
     @cached_property
     def homes(self) -> Ints:
