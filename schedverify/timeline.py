@@ -62,7 +62,7 @@ class _Sweep:
         self.made: list[int] = made.tolist()
         self.crowd: dict[int, list[int]] = {}
         self.starts: list[list[int]] = [[] for _ in schedule.rows]
-        self.free = [0] * schedule.ranks
+        self.ready: deque[int] = deque()
         self.classes: list[Words] = []
         self.microbatches: list[Words] = []
         self._number(schedule)
@@ -80,42 +80,43 @@ class _Sweep:
 
     def _sweep(self) -> None:
         """Run the steps of every rank, each until it must wait for an output, until none can go on."""
-        made, crowd, facts, free = self.made, self.crowd, self.facts, self.free
-        rows = list(zip(map(self._steps, range(len(free))), self.starts, strict=True))
-        at = [next(steps, None) for steps, _ in rows]
-        ready = deque(range(len(rows)))
-        while ready:
-            rank = ready.popleft()
-            (steps, starts), step, now = rows[rank], at[rank], free[rank]
-            while step is not None:
-                kind, m = step
-                if kind < 0:
-                    start = self._meet(self.meetings[-1 - kind], rank, now, ready)
-                    if start < 0:
-                        break
-                    starts.append(start)
-                    now = start + step_duration(self.problem, self.meetings[-1 - kind].steps[rank])
-                else:
-                    inputs, cost, output = facts[kind]
-                    start = now
-                    for base, lag in inputs:
-                        there = made[base + m] + lag
-                        if there > start:  # noqa: PLR1730 - max() halves the speed
-                            start = there
-                    if start >= _PENDING:
-                        self._wait(rank, inputs, m)
-                        break
-                    starts.append(start)
-                    now = start + cost
-                    slot = output + m
-                    waiter = made[slot] - _PENDING
-                    made[slot] = now
-                    if waiter > 0:
-                        ready.append(waiter - 1)
-                        if crowd:
-                            ready += crowd.pop(slot, ())
-                step = next(steps, None)
-            at[rank], free[rank] = step, now
+        ranks = [self._run_rank(rank) for rank in range(len(self.starts))]
+        self.ready.extend(range(len(ranks)))
+        while self.ready:
+            next(ranks[self.ready.popleft()], None)
+
+    def _run_rank(self, rank: int) -> Iterator[None]:
+        """Run the steps of a rank; yield wherever it must wait, to be resumed once the output is made."""
+        made, crowd, facts, ready, starts = self.made, self.crowd, self.facts, self.ready, self.starts[rank]
+        now = 0
+        for kind, m in self._steps(rank):
+            if kind < 0:
+                meeting = self.meetings[-1 - kind]
+                while (start := self._meet(meeting, rank, now)) < 0:
+                    yield
+                starts.append(start)
+                now = start + step_duration(self.problem, meeting.steps[rank])
+                continue
+            inputs, cost, output = facts[kind]
+            while True:
+                start = now
+                for base, lag in inputs:
+                    there = made[base + m] + lag
+                    if there > start:  # noqa: PLR1730 - max() halves the speed
+                        start = there
+                if start < _PENDING:
+                    break
+                self._wait(rank, inputs, m)
+                yield
+            starts.append(start)
+            now = start + cost
+            slot = output + m
+            waiter = made[slot] - _PENDING
+            made[slot] = now
+            if waiter > 0:
+                ready.append(waiter - 1)
+                if crowd:
+                    ready += crowd.pop(slot, ())
 
     def _steps(self, rank: int) -> Iterator[tuple[int, int]]:
         """Return the class and the micro-batch of each step of a rank."""
@@ -181,7 +182,7 @@ class _Sweep:
         inputs += [(backward + 1, 0)] if beside else []
         return ((forward, 0), *inputs), op_duration(problem, kind, stage), backward
 
-    def _meet(self, meeting: Meeting, rank: int, now: int, ready: deque[int]) -> int:
+    def _meet(self, meeting: Meeting, rank: int, now: int) -> int:
         """Take part in a meeting; return when it starts, or -1 where this rank must wait."""
         if meeting.start is None:
             meeting.arrived[rank] = now
@@ -189,8 +190,8 @@ class _Sweep:
             if inputs is None:
                 return -1
             meeting.start = max(inputs, *meeting.arrived.values())
-            ready += [other for other in meeting.steps if other != rank]
-            self._finish(meeting, ready)
+            self.ready += [other for other in meeting.steps if other != rank]
+            self._finish(meeting)
         return meeting.start
 
     def _inputs_ready(self, meeting: Meeting, rank: int) -> int | None:
@@ -206,7 +207,7 @@ class _Sweep:
             latest = max(latest, there)
         return latest
 
-    def _finish(self, meeting: Meeting, ready: deque[int]) -> None:
+    def _finish(self, meeting: Meeting) -> None:
         """Make the outputs of a meeting: each at the end of the longest step that holds its operation."""
         ends: dict[int, int] = {}
         for ops in meeting.steps.values():
@@ -216,8 +217,8 @@ class _Sweep:
         for slot, end in ends.items():
             waiter = self.made[slot] - _PENDING
             self.made[slot] = end
-            ready += [waiter - 1] if waiter > 0 else []
-            ready += self.crowd.pop(slot, ())
+            self.ready += [waiter - 1] if waiter > 0 else []
+            self.ready += self.crowd.pop(slot, ())
 
 
 def _outputs(row: Words, problem: Problem) -> Words:
