@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from schedverify.op import Join, Kind, Op, Step
     from schedverify.planner import optimize
     from schedverify.problem import Boundary, Problem
+    from schedverify.proving import lower
     from schedverify.result import Measures, Plan, PropertyResult, Report, Scope, Status, Timeline, Verdict, Violation
     from schedverify.schedule import Schedule
     from schedverify.timeline import simulate
@@ -29,7 +30,7 @@ __all__ = [
     "Boundary", "InputError", "Join", "Kind", "Measures", "Op", "Plan", "Problem", "PropertyResult", "Report",
     "Schedule", "ScheduleError", "SchedverifyError", "Scope", "Status", "Step", "Timeline", "UnknownNameError",
     "UnsupportedError", "Verdict", "Violation", "critical_path", "dependency_graph", "draw", "explain", "families",
-    "generate", "load", "optimize", "save", "simulate", "verify",
+    "generate", "load", "lower", "optimize", "save", "simulate", "verify",
 ]  # fmt: skip
 
 _MODULES: Final = {
@@ -42,6 +43,7 @@ _MODULES: Final = {
     "op": "Join Kind Op Step",
     "planner": "optimize",
     "problem": "Boundary Problem",
+    "proving": "lower",
     "result": "Measures Plan PropertyResult Report Scope Status Timeline Verdict Violation",
     "schedule": "Schedule",
     "timeline": "simulate",
