@@ -1,0 +1,182 @@
+"""The oracle's machine: it runs the ranks' programs under a discipline until nothing can move.
+
+Ranks act on each other by messages, and by the steps of stages that stand on several ranks, and in no other way.
+It imports nothing of schedverify.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Hashable
+from functools import cached_property
+
+from oracle import fused_steps, main_places
+from oracle_law import Place
+from oracle_messages import Item, Program
+
+DISCIPLINES = ("tagged", "buffered", "edge", "pair", "rank", "block")
+"""From the least to the most strict."""
+
+
+class Wiring:
+    """What stays the same in every run of a program: who waits for what, and who must start together."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.teams = fused_steps(program.case, main_places(program.case))
+
+    @cached_property
+    def makers(self) -> dict[Item, list[Place]]:
+        """By send, the steps on its rank that make its tensor."""
+        return {item: self.program.makers_on(item) for item in self.program.all_items if item.transfer.sends}
+
+    @cached_property
+    def inputs(self) -> dict[Place, tuple[list[Place], list[Item]]]:
+        """By compute step, the steps on the same ranks that it reads, and the receives there of what it reads."""
+        received: dict[tuple[int, object], Item] = {}
+        for item in self.program.all_items:
+            if not item.transfer.sends:
+                received.setdefault((item.place[0], item.name), item)
+        by_reader: dict[tuple[int, object], list[Item]] = {}
+        for (rank, name), item in received.items():
+            for op in self.program.law.readers(name) if name else ():
+                by_reader.setdefault((rank, op), []).append(item)
+        found = {}
+        for place, team in self.teams.items():
+            steps: list[Place] = []
+            receives: list[Item] = []
+            ranks = {rank for rank, _ in team}
+            ops = {op for rank, position in team for op in self.program.computes[rank][position]}
+            for op in ops:
+                for needed in self.program.law.reads(op):
+                    if self.program.law.home[needed.stage] == self.program.law.home[op.stage]:
+                        for rank in ranks:
+                            steps += self.program.first_on(rank, [needed])
+                for rank in ranks:
+                    receives += by_reader.get((rank, op), [])
+            found[place] = steps, receives
+        return found
+
+
+class Run:
+    """One execution. ``withheld`` receives never complete, so that what cannot be without them shows."""
+
+    def __init__(self, wiring: Wiring, discipline: str, eager_bytes: int = 0, withheld: Collection[Item] = ()) -> None:
+        self.wiring, self.program = wiring, wiring.program
+        self.discipline, self.eager_bytes, self.withheld = discipline, eager_bytes, withheld
+        self.reached = [0] * len(self.program.rows)
+        self.queues: dict[Hashable, deque[list[Item]]] = {}
+        self.ends: dict[Hashable, tuple[list[Item], list[Item]]] = {}
+        self.partner: dict[Item, Item] = {}
+        self.posted: set[Place] = set()
+        self.complete: set[Item] = set()
+        self.done: set[Place] = set()
+        while self.go_on() or self.move_messages():
+            pass
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether a program did not reach its end, or a send or receive is not complete there."""
+        ended = all(at == len(row) for at, row in zip(self.reached, self.program.rows, strict=True))
+        return not ended or len(self.complete) < len(self.program.all_items)
+
+    def go_on(self) -> bool:
+        """Let every rank's program go on as far as it can; say whether any did."""
+        before = list(self.reached)
+        for rank in range(len(self.reached)):
+            self.go_on_at(rank)
+        return self.reached != before
+
+    def go_on_at(self, rank: int) -> None:
+        row = self.program.items[rank]
+        while self.reached[rank] < len(row):
+            place = rank, self.reached[rank]
+            items = row[place[1]]
+            if items and place not in self.posted:
+                self.post(place, items)
+            if self.program.computes[rank][place[1]] and place not in self.done and not self.compute(place):
+                break
+            if self.discipline == "block" and not self.complete.issuperset(items):
+                break
+            self.reached[rank] += 1
+
+    def compute(self, place: Place) -> bool:
+        """Run a step, with all that run as one with it, if every rank has reached it and its inputs are there."""
+        team = self.wiring.teams[place]
+        if any(self.reached[rank] != position for rank, position in team):
+            return False
+        steps, receives = self.wiring.inputs[place]
+        if not self.done.issuperset(steps) or not self.complete.issuperset(receives):
+            return False
+        self.done |= team
+        return True
+
+    def post(self, place: Place, items: list[Item]) -> None:
+        """Put the members of a step into their queues together, each as the next of its channel."""
+        self.posted.add(place)
+        slots: dict[Hashable, list[Item]] = {}
+        for item in items:
+            if item.channel is None:
+                self.complete.add(item)
+                continue
+            slots.setdefault(self.queue(item), []).append(item)
+            side = not item.transfer.sends
+            ends = self.ends.setdefault((item.channel, self.discipline == "tagged" and item.name), ([], []))
+            ends[side].append(item)
+            others = ends[not side]
+            if len(others) >= len(ends[side]):
+                other = others[len(ends[side]) - 1]
+                self.partner[item], self.partner[other] = other, item
+        for queue, slot in slots.items():
+            self.queues.setdefault(queue, deque()).append(slot)
+
+    def queue(self, item: Item) -> Hashable:
+        """The queue of its rank that an item stands in."""
+        rank, channel = item.place[0], item.channel
+        if self.discipline == "tagged":
+            return item
+        if self.discipline in ("buffered", "edge"):
+            return rank, channel
+        return (rank, frozenset(channel)) if self.discipline == "pair" else rank
+
+    def at_head(self, item: Item) -> bool:
+        queue = self.queues[self.queue(item)]
+        return bool(queue) and item in queue[0]
+
+    def move_messages(self) -> bool:
+        """Complete what is at the head of its queue and can be, and move the queues on; say whether any did."""
+        moved = False
+        for queue in self.queues.values():
+            while queue:
+                for item in queue[0]:
+                    if item not in self.complete and self.can_complete(item):
+                        moved = True
+                        self.complete.add(item)
+                        if not self.goes_alone(item):
+                            self.complete.add(self.partner[item])
+                if not self.complete.issuperset(queue[0]):
+                    break
+                queue.popleft()
+                moved = True
+        return moved
+
+    def can_complete(self, item: Item) -> bool:
+        """Whether an item at the head of its queue can complete now, alone or together with its partner."""
+        other = self.partner.get(item)
+        if item.transfer.sends and self.goes_alone(item):
+            return self.has_tensor(item)
+        if other is None or item in self.withheld or other in self.withheld:
+            return False
+        send = item if item.transfer.sends else other
+        if self.goes_alone(send):
+            return send in self.complete
+        return self.at_head(other) and self.has_tensor(send)
+
+    def has_tensor(self, send: Item) -> bool:
+        return self.done.issuperset(self.wiring.makers[send])
+
+    def goes_alone(self, item: Item) -> bool:
+        """Whether a send is complete without its receive, or the receive of such a send after it."""
+        send = item if item.transfer.sends else self.partner[item]
+        eager = self.eager_bytes > 0 and self.program.law.size(send.name) <= self.eager_bytes
+        return eager or self.discipline in ("tagged", "buffered")
