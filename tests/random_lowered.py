@@ -10,9 +10,11 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from oracle_law import Op, read_step
-from oracle_messages import Name, Wires
+from oracle_lowered import total_by_step
+from oracle_messages import Name, Program, Wires
 from random_schedules import Rows, random_data, random_rows
 
+from schedverify.errors import InputError
 from schedverify.problem import Problem
 
 
@@ -29,7 +31,7 @@ def random_wires(rng: random.Random, data: dict[str, Any]) -> dict[str, Any]:
     links = {"latency": 1, "bytes": [rng.randint(1, 4) for _ in range(stages)]}
     if rng.random() < 0.25:
         links["buffer"] = rng.randint(1, 3)
-    wired = {key: value for key, value in data.items() if key != "memory"} | {"links": links}
+    wired = data | {"links": links}
     if rng.random() < 0.25:
         edges = data.get("edges", [[stage, stage + 1] for stage in range(data["stages"] - 1)])
         shapes = [[2, 4], [4, 4]]
@@ -128,6 +130,19 @@ def sharded(rng: random.Random, row: list[str], stage: int) -> list[str]:
     return found
 
 
+def with_capacity(rng: random.Random, problem: Problem, rows: Rows) -> Problem:
+    """Return the problem with a capacity at or above what the rows need, near to what a mutant may need."""
+    data = problem.to_dict()
+    program = Program(rows, data)
+    most = [max([1, *total_by_step(program, rank)]) for rank in range(len(rows))]
+    capacity = [count + rng.choice([0, 0, 1, 3]) for count in most]
+    try:
+        return Problem.of(data | {"memory": data["memory"] | {"capacity": capacity}})
+    except InputError:
+        # What one micro-batch needs is reckoned from the problem alone, and can be more.
+        return problem
+
+
 @lru_cache(maxsize=4)
 def lowered_base(number: int) -> LoweredBase:
     """Return the lowered schedule of a number; something crosses between its ranks."""
@@ -138,5 +153,7 @@ def lowered_base(number: int) -> LoweredBase:
         law = Wires(data)
         if law.messages():
             rows = lowered(rng, random_rows(rng, law), law)
-            return LoweredBase(problem, data, with_marks(rng, rows, law) if rng.random() < 0.3 else rows)
+            rows = with_marks(rng, rows, law) if rng.random() < 0.3 else rows
+            problem = with_capacity(rng, problem, rows) if rng.random() < 0.2 else problem
+            return LoweredBase(problem, problem.to_dict(), rows)
     raise AssertionError("no problem with messages in 100")

@@ -12,6 +12,7 @@ import pytest
 import random_lowered
 from mutants_communication import LOWERED_FAULTS, lowered_mutant
 from oracle_communication import Judge
+from oracle_lowered import ill_formed_steps, received_by_step, shared_verdicts
 from oracle_messages import Program, Wires, read_lowered
 from oracle_run import DISCIPLINES
 
@@ -218,14 +219,53 @@ def test_an_excerpt_needs_a_message_only_where_both_its_ends_compute() -> None:
 
 
 def test_the_oracle_of_communication_stands_alone() -> None:
-    names = ("oracle_communication", "oracle_messages", "oracle_run")
+    names = ("oracle_communication", "oracle_lowered", "oracle_messages", "oracle_run")
     imported = set()
     for name in names:
         tree = ast.parse((Path(__file__).parent / f"{name}.py").read_text(encoding="utf-8"))
         imported |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
         imported |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    own = {*names, "oracle", "oracle_law"}
+    own = {*names, "oracle", "oracle_law", "oracle_memory"}
     assert imported - own == {"__future__", "re", "collections", "collections.abc", "functools", "typing"}
+
+
+SHARED_BY_CODE = [
+    ("0F0 [0SEND_F0;0F0] 0RECV_B0 0B0 / 1RECV_F0 1F0 1B0 1SEND_B0", "SV101 SV104"),
+    ("0F0 (0SEND_F0;0RECV_B0)OVERLAP_F_B 0B0 / 1RECV_F0 1F0 1B0 1SEND_B0", "SV101"),
+    ("0F0 [0UNSHARD;0RESHARD] 0SEND_F0 0RECV_B0 0B0 / 1RECV_F0 1F0 1B0 1SEND_B0", "SV101"),
+    ("0F0 0SEND_F0 0RECV_B0 0B0 2UNSHARD / 1RECV_F0 1F0 1B0 1SEND_B1", "SV101"),
+    ("0F0 1RECV_F0 0RECV_B0 0B0 / 0SEND_F0 1F0 1B0 1SEND_B0", "SV102"),
+    ("0F0 0SEND_F0 0RECV_B0 0B0 1UNSHARD / 1RECV_F0 1F0 1B0 1SEND_B0", "SV102"),
+    ("0SEND_F0 0RECV_B0 0B0 / 1RECV_F0 1F0 1B0 1SEND_B0", "SV103"),
+    ("0F0 0SEND_F0 0SEND_F0 0RECV_B0 0B0 / 1RECV_F0 1F0 1B0 1SEND_B0", ""),
+    ("0RECV_B0 0B0 0F0 0SEND_F0 / 1RECV_F0 1F0 1B0 1SEND_B0", "SV201"),
+    ("0F0 0RECV_B0 0SEND_F0 0B0 / 1RECV_F0 1F0 1B0 1SEND_B0", ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "codes"), SHARED_BY_CODE)
+def test_what_lowered_schedules_share_with_compute_orders(text: str, codes: str) -> None:
+    verdicts = shared_verdicts(judge_of(TWO, text).program)
+    assert {code for code, violated in verdicts.items() if violated} == set(codes.split())
+
+
+def test_only_inference_lacks_gradients() -> None:
+    program = judge_of(FORWARD, "0F0 0SEND_F0 0RECV_B0 0REDUCE_GRAD 0UNSHARD / 1RECV_F0 1F0 1SEND_B0").program
+    assert ill_formed_steps(program) == {(0, 2), (0, 3), (1, 2)}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("1RECV_F0 1F0 1B0", [3, 3, 0]),
+        ("1RECV_F0 1RECV_F1 1F0 1SEND_F0 1F1", [3, 6, 6, 3, 3]),
+        ("[1RECV_F1;1RECV_B0] 1F1 1I0 1W0", [3 + 5, 3 + 5, 5, 0]),
+        ("1RECV_F0 1RECV_F0 1F0 1F0", [3, 3, 3, 0]),
+    ],
+)
+def test_received_bytes_step_by_step(text: str, expected: list[int]) -> None:
+    keys = {"ranks": 3, "microbatches": 2, "form": "split", "bytes": [3, 5, 7]}
+    assert list(received_by_step(judge_of(keys, f"- / {text} / -").program, 1)) == expected
 
 
 # The inclusions of section 4, on programs of which most are wrong
@@ -264,7 +304,7 @@ def test_bases_run_under_every_discipline() -> None:
         found = random_lowered.lowered_base(number)
         judge = Judge(found.rows, found.data)
         for discipline in DISCIPLINES:
-            verdicts = judge.verdicts(discipline, 2)
+            verdicts = judge.verdicts(discipline, 2) | shared_verdicts(judge.program)
             assert {code for code, violated in verdicts.items() if violated} <= {"SV403"}, (number, discipline)
 
 
