@@ -15,6 +15,7 @@ from oracle_communication import Judge
 from oracle_lowered import ill_formed_steps, received_by_step, shared_verdicts
 from oracle_messages import Program, Wires, read_lowered
 from oracle_run import DISCIPLINES
+from random_traffic import traffic
 
 from schedverify.problem import Problem
 
@@ -290,8 +291,12 @@ def broken_inclusions(judge: Judge, runs: dict[str, bool]) -> list[str]:
 def test_inclusions(eager_bytes: int) -> None:
     accepted = dict.fromkeys(DISCIPLINES, 0)
     for seed in range(0, 20_000, 13):
-        problem, rows, name = lowered_mutant(seed)
-        judge = Judge(rows, problem.to_dict())
+        if seed % 2:
+            problem, rows, name = lowered_mutant(seed)
+            judge = Judge(rows, problem.to_dict())
+        else:
+            problem, data, rows = traffic(seed)
+            judge, name = Judge(rows, data, excerpt=True), "traffic"
         runs = {discipline: not judge.run(discipline, eager_bytes).is_stuck for discipline in DISCIPLINES}
         assert not broken_inclusions(judge, runs), (seed, name, rows, problem.to_dict())
         for discipline, free in runs.items():
