@@ -19,7 +19,7 @@ import schedverify
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "schedverify"
 MODULES = sorted(PACKAGE.rglob("*.py"))
-HEAVY = ("ortools", "networkx", "numba", "torch", "matplotlib", "rich", "cyclopts")
+HEAVY = ("ortools", "pumpkin_solver", "networkx", "numba", "torch", "matplotlib", "rich", "cyclopts")
 LONGEST_MODULE, LONGEST_FUNCTION = 300, 60
 
 

@@ -1,0 +1,59 @@
+"""The program that runs Pumpkin in a process of its own: reads a plain model, prints what the solver says of it.
+
+It is started by path, imports nothing of ours, and speaks JSON: ``{"domains", "rows", "lines", "seconds", "seed"}`` on
+standard input (see :class:`~schedverify.optimizer.plain_model.PlainModel`), ``{"answer": "Satisfiable" |
+"Unsatisfiable" | "Unknown", "values": [...]}`` on standard output.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+
+def main() -> None:
+    """Answer the one question that standard input asks."""
+    question = json.load(sys.stdin)
+    model, variables = _model(question)
+    result = model.satisfy(timeout=question["seconds"])
+    answer = type(result).__name__.rpartition("_")[-1]
+    values = [_value(result._0, variable) for variable in variables] if answer == "Satisfiable" else []
+    json.dump({"answer": answer, "values": values}, sys.stdout)
+
+
+def _model(question: dict[str, Any]) -> tuple[Any, list[Any]]:
+    """Return Pumpkin's model, and its variables in the order of the domains."""
+    from pumpkin_solver import Model
+    from pumpkin_solver.constraints import Cumulative, LessThanOrEquals
+
+    model = Model(seed=question["seed"])
+    literals = {max(premise, -1 - premise) for _, _, premise in question["rows"] if premise is not None}
+    variables = [
+        model.new_boolean_variable() if index in literals else model.new_integer_variable(least, most, str(index))
+        for index, (least, most) in enumerate(question["domains"])
+    ]
+    for terms, most, premise in question["rows"]:
+        scaled = [_number(variables[index]).scaled(coefficient) for index, coefficient in terms]
+        row = LessThanOrEquals(scaled, most, model.new_constraint_tag())
+        if premise is None:
+            model.add_constraint(row)
+        else:
+            model.add_implication(row, variables[premise] if premise >= 0 else variables[-1 - premise].negate())
+    for steps in question["lines"]:
+        starts = [_number(variables[index]).offset(add) for index, add, _ in steps]
+        durations = [duration for *_, duration in steps]
+        model.add_constraint(Cumulative(starts, durations, [1] * len(steps), 1, model.new_constraint_tag()))
+    return model, variables
+
+
+def _number(variable: Any) -> Any:
+    return variable.as_integer() if hasattr(variable, "as_integer") else variable
+
+
+def _value(solution: Any, variable: Any) -> int:
+    return int(solution.int_value(_number(variable)))
+
+
+if __name__ == "__main__":
+    main()

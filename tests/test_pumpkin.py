@@ -1,0 +1,173 @@
+"""Pumpkin beside CP-SAT: the same optima on small random problems, and never a process that outlives the question."""
+
+from __future__ import annotations
+
+import importlib.util
+import random
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from schedverify.errors import SchedverifyError
+from schedverify.optimizer import pumpkin
+from schedverify.optimizer.model import Model
+from schedverify.optimizer.orders import rows_of, schedule_of
+from schedverify.optimizer.plain_model import NotPlainError, plain_model
+from schedverify.optimizer.rules import add_constraints
+from schedverify.optimizer.search import Outcome, Settings, search
+from schedverify.optimizer.tasks import Tasks
+from schedverify.optimizer.values import OpKey
+from schedverify.planner import plan_of
+from schedverify.problem import Problem
+from schedverify.timeline import simulate
+
+needs_pumpkin = pytest.mark.skipif(
+    importlib.util.find_spec("pumpkin_solver") is None, reason="the extra pumpkin is not installed"
+)
+HARD: dict[str, Any] = {"ranks": 8, "microbatches": 64, "form": "split", "activation": 2, "weight_stash": 1}
+
+
+def random_problem(seed: int) -> Problem:
+    """Return a small problem of a kind that Pumpkin takes: limits as precedences, or none."""
+    rng = random.Random(seed)
+    virtual = rng.choice([1, 1, 2])
+    ranks, microbatches = rng.randint(1, 4 // virtual), rng.randint(1, 5 // virtual)
+    keys: dict[str, Any] = {"latency": rng.choice([0, 0, 1, 3]), "form": rng.choice(["fused", "split", "inference"])}
+    for name in ("forward", "backward_input", "backward_weight"):
+        keys[name] = [rng.randint(0, 4) for _ in range(ranks * virtual)]
+    if keys["form"] == "inference":
+        del keys["backward_input"], keys["backward_weight"]
+    elif virtual == 1:
+        keys |= {"activation": 2, "weight_stash": rng.choice([0, 1]), "capacity": rng.randint(2, 2 * ranks)}
+        keys |= {"in_flight": rng.randint(1, 3)} if rng.random() < 0.4 else {}
+    return Problem.chain(ranks=ranks, microbatches=microbatches, virtual=virtual, **keys)
+
+
+class Told:
+    """What a search tells on its way."""
+
+    def __init__(self, stopped: bool = False) -> None:
+        self.starts: list[dict[OpKey, int]] = []
+        self.bounds: list[int] = []
+        self.settings = Settings(0, 1, lambda: stopped, self.starts.append, self.bounds.append)
+
+
+def by_cp_sat(tasks: Tasks, objective: str) -> int:
+    model = Model(tasks, horizon=tasks.horizon, objective=objective)
+    add_constraints(model)
+    outcome = search(model, 60, Told().settings)
+    assert outcome.closed
+    assert outcome.bound is not None
+    return outcome.bound
+
+
+@needs_pumpkin
+@pytest.mark.parametrize("seed", range(20))
+def test_it_proves_what_cp_sat_proves(seed: int) -> None:
+    problem = random_problem(seed)
+    tasks, told = Tasks(problem), Told()
+    truth, loose = by_cp_sat(tasks, "makespan"), tasks.horizon // tasks.fine + 1
+    outcome = pumpkin.prove(tasks, "makespan", loose, 0, 60, told.settings)
+    assert outcome == Outcome(closed=True, found=True, bound=truth), problem
+    schedule = schedule_of(rows_of(problem, told.starts[-1]))
+    assert plan_of(schedule, problem).value == simulate(schedule, problem).makespan == truth * tasks.unit
+    assert told.bounds == sorted(told.bounds)
+    assert pumpkin.prove(tasks, "makespan", truth, 0, 60, Told().settings) == Outcome(True, False, truth)
+
+
+@needs_pumpkin
+@pytest.mark.parametrize("seed", range(20, 24))
+def test_a_span_that_it_proves_is_no_higher_than_any(seed: int) -> None:
+    tasks = Tasks(random_problem(seed))
+    truth = by_cp_sat(tasks, "span")
+    outcome = pumpkin.prove(tasks, "span", tasks.horizon // tasks.fine + 1, 0, 60, Told().settings)
+    assert outcome is not None
+    assert outcome.bound == truth if outcome.closed else (outcome.bound or 0) <= truth
+
+
+@needs_pumpkin
+def test_it_ends_with_its_time_and_with_the_wish_to_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    processes = []
+
+    class Watched(subprocess.Popen[str]):
+        def __init__(self, *arguments: Any, **keywords: Any) -> None:
+            super().__init__(*arguments, **keywords)
+            processes.append(self)
+
+    monkeypatch.setattr(subprocess, "Popen", Watched)
+    tasks = Tasks(Problem.chain(**HARD, forward=18, backward_input=17, backward_weight=10, latency=1, capacity=16))
+    began = time.monotonic()
+    assert pumpkin.prove(tasks, "makespan", 3000, 2950, 2, Told().settings) == Outcome(False, False, 2950)
+    assert time.monotonic() - began < 30
+    assert pumpkin.prove(tasks, "makespan", 3000, 2950, 60, Told(stopped=True).settings) == Outcome(False, False, 2950)
+    event, told = threading.Event(), Told()
+    threading.Timer(3, event.set).start()
+    settings = Settings(0, 1, event.is_set, told.starts.append, told.bounds.append)
+    assert pumpkin.prove(tasks, "makespan", 3000, 2950, 600, settings) == Outcome(False, False, 2950)
+    assert processes
+    assert all(process.poll() is not None for process in processes)
+
+
+@needs_pumpkin
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"virtual": 2, "capacity": 3},
+        {"form": "split", "backward": 1, "backward_input": 1, "backward_weight": 1},
+        {"forward": 1 << 28, "backward": 3},
+    ],
+    ids=["bytes of several stages", "mixed", "large numbers"],
+)
+def test_what_it_cannot_take_it_leaves(keys: dict[str, Any]) -> None:
+    tasks = Tasks(Problem.chain(ranks=2, microbatches=3, **keys))
+    assert pumpkin.prove(tasks, "makespan", tasks.horizon // tasks.fine, 0, 10, Told().settings) is None
+
+
+def test_without_it_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert pumpkin.prove(Tasks(Problem.chain(ranks=1, microbatches=1)), "makespan", 9, 0, 9, Told().settings) is None
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the stand-in for the solver is a script")
+def test_a_solver_that_breaks_down_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.py"
+    broken.write_text("raise SystemExit('no such thing')\n")
+    monkeypatch.setattr(pumpkin, "installed", lambda: True)
+    monkeypatch.setattr(pumpkin, "_PROGRAM", broken)
+    with pytest.raises(SchedverifyError, match="no such thing"):
+        pumpkin.prove(Tasks(Problem.chain(ranks=1, microbatches=1)), "makespan", 9, 0, 9, Told().settings)
+
+
+def test_the_plain_form_says_all_of_a_model_or_refuses() -> None:
+    from ortools.sat.python import cp_model
+
+    model = cp_model.CpModel()
+    x, y, b = model.new_int_var(0, 9, "x"), model.new_int_var(1, 5, "y"), model.new_bool_var("b")
+    model.add(2 * x - y >= 3)
+    model.add(x == 4).only_enforce_if(~b)
+    model.add(x <= 9)
+    model.add_no_overlap([model.new_fixed_size_interval_var(x + 1, 2, ""), model.new_fixed_size_interval_var(y, 3, "")])
+    plain = plain_model(model)
+    assert plain.domains == [(0, 9), (1, 5), (0, 1)]
+    assert set(plain.rows) == {(((0, -2), (1, 1)), -3, None), (((0, 1),), 4, -3), (((0, -1),), -4, -3)}
+    assert plain.lines == [[(0, 1, 2), (1, 0, 3)]]
+    for spoil in (
+        lambda m: m.add_bool_or(b),
+        lambda m: m.add(x <= 3).only_enforce_if(b, ~b),
+        lambda m: m.add(x <= 3).only_enforce_if(m.new_constant(1)),
+        lambda m: m.new_int_var_from_domain(cp_model.Domain.from_values([1, 3]), ""),
+        lambda m: m.new_int_var(0, 1 << 40, ""),
+        lambda m: m.add((1 << 40) * x <= 1 << 41),
+        lambda m: m.add_no_overlap([m.new_optional_fixed_size_interval_var(x, 2, b, "")]),
+        lambda m: m.add_no_overlap([m.new_interval_var(x, y, m.new_int_var(0, 14, ""), "")]),
+        lambda m: m.add_cumulative([m.new_fixed_size_interval_var(x, 2, "")], [1], 1),
+    ):
+        spoiled = model.clone()
+        spoil(spoiled)
+        with pytest.raises(NotPlainError):
+            plain_model(spoiled)
