@@ -7,7 +7,8 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from schedverify.op import INDEX_MASK, STAGE_SHIFT, Kind
+from schedverify.messages import named, neighbours
+from schedverify.op import INDEX_MASK, JOIN_SHIFT, PEER_SHIFT, STAGE_SHIFT, Kind
 from schedverify.problem import Problem
 from schedverify.result import Measures
 from schedverify.schedule import Schedule, Words, kinds, positions
@@ -15,12 +16,18 @@ from schedverify.schedule import Schedule, Words, kinds, positions
 Ticks = NDArray[np.int64]
 _PAIR = (1 << 40) - 1
 _F, _B, _I, _W = map(int, (Kind.F, Kind.B, Kind.I, Kind.W))
+_RECV_F, _RECV_B = int(Kind.RECV_F), int(Kind.RECV_B)
 
 
 def measure(
     schedule: Schedule, problem: Problem, starts: tuple[Ticks, ...], ends: tuple[Ticks, ...], *, excerpt: bool = False
 ) -> Measures:
-    """Return the measures of starts and ends (one for each step, by rank) of a complete, valid schedule."""
+    """Return the measures of starts and ends (one for each step, by rank) of a complete, valid schedule.
+
+    Those of a lowered schedule are of its compute steps; only the bytes count what is received too.
+    """
+    if schedule.lowered:
+        starts, ends = (_computing(schedule, ticks) for ticks in (starts, ends))
     work = tuple(int((end - start).sum()) for start, end in zip(starts, ends, strict=True))
     spans = [int(end[-1] - start[0]) if len(end) else 0 for start, end in zip(starts, ends, strict=True)]
     makespan = max((int(end[-1]) for end in ends if len(end)), default=0)
@@ -39,10 +46,16 @@ def measure(
             len(full) + _peak_in_flight(row, problem) for row, (full, _) in zip(schedule.rows, held, strict=True)
         ),
         peak_memory=tuple(
-            static + _held_bytes(problem, *before) + _peak_memory(row, problem)
-            for row, before, static in zip(schedule.rows, held, problem.static, strict=True)
+            static + _held_bytes(problem, *before) + _peak_memory(row, problem, rank)
+            for rank, (row, before, static) in enumerate(zip(schedule.rows, held, problem.static, strict=True))
         ),
     )
+
+
+def _computing(schedule: Schedule, ticks: tuple[Ticks, ...]) -> tuple[Ticks, ...]:
+    """Return the ticks of the steps that compute."""
+    computes = [kinds(row[row >> JOIN_SHIFT == 0]) <= _W for row in schedule.rows]
+    return tuple(row[chosen] for row, chosen in zip(ticks, computes, strict=True))
 
 
 def _peak_in_flight(row: Words, problem: Problem) -> int:
@@ -53,18 +66,36 @@ def _peak_in_flight(row: Words, problem: Problem) -> int:
     return _peak(row, forward.astype(np.int64), np.zeros_like(row), ended.astype(np.int64))
 
 
-def _peak_memory(row: Words, problem: Problem) -> int:
+def _peak_memory(row: Words, problem: Problem, rank: int) -> int:
     """Return the most bytes of activations that a row holds (semantics, SV402), the static part left out."""
     activation, stash = np.array(problem.activation), np.array(problem.weight_stash)
     kept = np.array(problem.kept)
-    kind, stage = kinds(row), row >> STAGE_SHIFT & INDEX_MASK
+    kind, stage = kinds(row), np.minimum(row >> STAGE_SHIFT & INDEX_MASK, problem.total_stages - 1)
     held, full, left = kept[stage], activation[stage], stash[stage]
     taken = np.where(kind == _F, held, 0)
     extra = np.where((kind == _B) | (kind == _I), full - held, 0)
     freed = np.select([kind == _B, kind == _I, kind == _W], [held, held - left, left], 0)
     if problem.form == "inference":
         freed = taken
+    if (kind > _W).any():
+        received, read = _received(row, problem, rank)
+        taken, freed = taken + received, freed + read
     return _peak(row, taken, extra, freed)
+
+
+def _received(row: Words, problem: Problem, rank: int) -> tuple[Words, Words]:
+    """Return by operation the bytes that it receives, and the received bytes that its step reads."""
+    kind, stage = kinds(row), np.minimum(row >> STAGE_SHIFT & INDEX_MASK, problem.total_stages - 1)
+    size = np.array(problem.boundary_bytes, dtype=np.int64)
+    full = named(row, problem)
+    peer = np.clip((full >> PEER_SHIFT & INDEX_MASK) - 1, 0, problem.total_stages - 1)
+    taken = np.select([kind == _RECV_F, kind == _RECV_B], [size[peer], size[stage]], 0)
+    offsets, peers = neighbours(problem, across=True)
+    sizes = np.concatenate(([0], np.cumsum(size[peers])))
+    fed = (sizes[offsets[1:]] - sizes[offsets[:-1]])[problem.total_stages :]
+    feeds = np.diff(offsets)[: problem.total_stages] * size
+    read = np.select([kind == _F, (kind == _B) | (kind == _I)], [fed[stage], feeds[stage]], 0)
+    return taken, np.where(np.array(problem.homes)[stage] == rank, read, 0)
 
 
 def _held_bytes(problem: Problem, full: Words, left: Words) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from schedverify.disciplines import Discipline
 from schedverify.errors import ScheduleError
 from schedverify.problem import Problem
 from schedverify.schedule import Schedule
@@ -98,12 +99,15 @@ class Measures:
 class Timeline:
     """When every step starts and ends: as early as its rank, its inputs and the links allow.
 
-    Equal where schedule and problem are, since they imply it.
+    Equal where schedule, problem and discipline are, since they imply it.
 
     Attributes
     ----------
     starts, ends
-        For each rank the ticks of its steps, int64, in the order of the schedule.
+        For each rank the ticks of its steps, int64, in the order of the schedule. A send or receive lasts from where
+        it begins to occupy its queue until it is complete.
+    discipline, eager_bytes
+        Of a lowered schedule, what blocks what; else None and 0.
     """
 
     schedule: Schedule
@@ -111,6 +115,8 @@ class Timeline:
     starts: tuple[NDArray[np.int64], ...]
     ends: tuple[NDArray[np.int64], ...]
     measures: Measures
+    discipline: Discipline | None = None
+    eager_bytes: int = 0
 
     @property
     def makespan(self) -> int:
@@ -150,10 +156,14 @@ class Timeline:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Timeline):
             return NotImplemented
-        return self.schedule == other.schedule and self.problem == other.problem
+        return self._key == other._key
 
     def __hash__(self) -> int:
-        return hash((self.schedule, self.problem))
+        return hash(self._key)
+
+    @property
+    def _key(self) -> tuple[Schedule, Problem, Discipline | None, int]:
+        return self.schedule, self.problem, self.discipline, self.eager_bytes
 
 
 @dataclass(frozen=True)

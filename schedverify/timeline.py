@@ -8,8 +8,10 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from schedverify.disciplines import DEFAULT_DISCIPLINE, Discipline, check_eager_bytes
 from schedverify.durations import op_duration, step_duration
 from schedverify.errors import ScheduleError
+from schedverify.lowered import simulate_lowered
 from schedverify.measures import measure
 from schedverify.meetings import Meeting, meetings_of
 from schedverify.op import INDEX_MASK, JOIN_SHIFT, MICROBATCH_MASK, STAGE_SHIFT, Kind
@@ -25,20 +27,37 @@ _PENDING = 1 << 70
 _ABSENT = -_PENDING
 
 
-def simulate(schedule: Schedule, problem: Problem, *, excerpt: bool = False) -> Timeline:
-    """Return the timeline that a schedule and a problem's costs imply (semantics, sections 2 and 5).
+def simulate(
+    schedule: Schedule,
+    problem: Problem,
+    *,
+    excerpt: bool = False,
+    discipline: str = DEFAULT_DISCIPLINE,
+    eager_bytes: int = 0,
+) -> Timeline:
+    """Return the timeline that a schedule and a problem's costs imply (semantics, sections 2, 4 and 5).
 
     Parameters
     ----------
     excerpt
-        Whether operations that the order lacks count as done before it begins.
+        Whether operations that the order lacks count as done before it begins; not for lowered schedules.
+    discipline
+        What blocks what in a lowered schedule; in others transfers do not queue.
+    eager_bytes
+        Size up to which messages of a lowered schedule are eager.
 
     Raises
     ------
     ScheduleError
         If the schedule is incomplete, has an operation that is not the problem's, or cannot run to its end; verify
         it to see all that is wrong.
+    UnknownNameError, InputError
+        If there is no such discipline, or no such size.
     """
+    known = Discipline.of(discipline)
+    check_eager_bytes(eager_bytes)
+    if schedule.lowered and not excerpt:
+        return simulate_lowered(schedule, problem, known, eager_bytes)
     check_runnable(schedule, problem, excerpt)
     starts, ends = _Sweep(schedule, problem).run()
     return Timeline(schedule, problem, starts, ends, measure(schedule, problem, starts, ends, excerpt=excerpt))

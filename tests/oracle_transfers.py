@@ -82,16 +82,29 @@ class Run:
         )
 
     @property
-    def compute_starts(self) -> list[list[int]]:
-        """By rank, the start of every compute step."""
+    def compute_times(self) -> list[list[tuple[int, int]]]:
+        """By rank, start and end of every compute step."""
         return [
-            [self.known["start", (rank, position)] for position, ops in enumerate(row) if isinstance(ops[0], Op)]
+            [
+                (self.known["start", (rank, position)], self.known["end", (rank, position)])
+                for position, ops in enumerate(row)
+                if isinstance(ops[0], Op)
+            ]
             for rank, row in enumerate(self.rows)
         ]
 
     @property
-    def makespan(self) -> int:
-        return max((time for name, time in self.known.items() if name[0] == "end"), default=0)
+    def transfer_times(self) -> list[list[tuple[int, int]]]:
+        """By rank, of every send, receive or group, when its first member starts and its last is complete."""
+        found: list[list[tuple[int, int]]] = []
+        for rank, row in enumerate(self.rows):
+            found.append([])
+            for position, ops in enumerate(row):
+                if isinstance(ops[0], Transfer):
+                    members = [(rank, position, member) for member in range(len(ops))]
+                    start = min(self.known["start", place] for place in members)
+                    found[-1].append((start, max(self.known["complete", place] for place in members)))
+        return found
 
     # Who meets whom
 
@@ -215,7 +228,7 @@ class Run:
         latency = entry_of(self.links["latency"], *ends)
         makers = [op for op in self.where if (op.stage, op.microbatch) == (source, microbatch)]
         made = [self.known.get(("made", op)) for op in makers if op.kind in ("F" if kind == "F" else "BI")]
-        alone = self.discipline in ("tagged", "buffered") or 0 < size <= self.eager_bytes
+        alone = self.discipline in ("tagged", "buffered") or size <= (self.eager_bytes or -1)
         receive = self.receive_of.get(send)
         if alone:
             self._set(("start", send), [*self._head(send), *made])

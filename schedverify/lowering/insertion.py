@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from schedverify.errors import ScheduleError
-from schedverify.lowering.messages import messages_of
 from schedverify.lowering.ordering import Order, by_end
-from schedverify.op import JOIN_SHIFT, Kind
+from schedverify.messages import needed_messages, short
+from schedverify.op import INDEX_MASK, JOIN_SHIFT, STAGE_SHIFT, Kind
 from schedverify.problem import Problem
 from schedverify.schedule import Schedule, kinds
 from schedverify.timeline import simulate
@@ -33,20 +33,21 @@ def add_communication(schedule: Schedule, problem: Problem, order: Order | None 
     refuse_communication(schedule)
     if order is None:
         order = by_end(simulate(schedule, problem))
-    messages = messages_of(schedule, problem)
+    messages = needed_messages(schedule, problem)
     words = np.concatenate(schedule.rows)
     step = np.cumsum(words >> JOIN_SHIFT == 0) - 1
     made_by, count = step[messages.maker], len(messages.maker)
     rank = np.repeat(np.arange(schedule.ranks), [len(row) for row in schedule.rows])
-    ranks = np.concatenate((rank, messages.sender, messages.receiver))
+    transfers = short(np.concatenate((messages.sends, messages.receives)), problem)
+    homes = np.array(problem.homes, dtype=np.int64)
+    ranks = np.concatenate((rank, homes[transfers >> STAGE_SHIFT & INDEX_MASK]))
     place = np.concatenate((order.steps[step], order.messages[made_by], order.messages[made_by]))
     level, turn = (np.concatenate((by[step], by[made_by], by[made_by])) for by in (order.levels, order.turns))
     behind = np.repeat([0, 1], [len(words), 2 * count])
     number = np.concatenate((np.arange(len(words)), np.arange(count), np.arange(count)))
-    everything = np.concatenate((words, messages.sends, messages.receives))
     sequence = np.lexsort((number, behind, turn, level, place, ranks))
     bounds = np.cumsum(np.bincount(ranks, minlength=schedule.ranks))[:-1]
-    return Schedule(np.split(everything[sequence], bounds))
+    return Schedule(np.split(np.concatenate((words, transfers))[sequence], bounds))
 
 
 def refuse_communication(schedule: Schedule) -> None:

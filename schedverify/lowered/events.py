@@ -1,0 +1,202 @@
+"""What waits for what in a lowered schedule under a discipline, with the ticks between: one directed graph.
+
+Nodes are starts: of compute steps (those that start as one are one node) and of transfers. A transfer that needs both
+ends is one node; where the send goes alone (``tagged``, ``buffered``, eager messages), send and receive are a node
+each. Entries of several members in one queue have a node of their own that stands for their end. The longest way to a
+node is when it starts; semantics, section 4, and docs/explanation/timelines.md tell the rules.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schedverify.disciplines import Discipline
+from schedverify.lowered.inputs import local_inputs, readers
+from schedverify.lowered.matching import Transfers
+from schedverify.lowered.program import Program
+from schedverify.messages import expanded
+
+Ints = NDArray[np.int64]
+
+
+class Why(IntEnum):
+    """Why one event waits for another."""
+
+    ORDER = 0
+    """Its rank has not come to it."""
+    INPUT = 1
+    """It reads, or sends, what the other makes."""
+    RECEIVED = 2
+    """It reads what is still to be received."""
+    QUEUE = 3
+    """The other stands before it in a queue of the rank."""
+    SENT = 4
+    """It receives what the other sends alone."""
+
+
+class Edges(NamedTuple):
+    """Arrays: ``head`` starts no earlier than ``lag`` ticks after ``tail``, on account of a rank, and why."""
+
+    tail: Ints
+    head: Ints
+    lag: Ints
+    rank: Ints
+    why: Ints
+
+
+class Leaving(NamedTuple):
+    """When entries of a queue let the next one go: some ticks after the starts of nodes, all of them."""
+
+    entry: Ints
+    node: Ints
+    lag: Ints
+
+
+class Events:
+    """The events of a lowered schedule.
+
+    Attributes
+    ----------
+    sends, receives
+        By transfer, the node of its start at either end.
+    alone
+        By transfer, whether the send goes without its receive.
+    count
+        How many nodes there are. Compute steps have the numbers of their steps.
+    """
+
+    def __init__(self, program: Program, transfers: Transfers, discipline: Discipline, eager_bytes: int) -> None:
+        self.program, self.transfers, self.discipline = program, transfers, discipline
+        steps, size = len(program.step_rank), len(transfers.send)
+        self.alone = transfers.size <= (eager_bytes or -1)
+        self.alone |= discipline in (Discipline.TAGGED, Discipline.BUFFERED)
+        self.sends = steps + np.arange(size)
+        self.receives = np.where(self.alone, self.sends + size, self.sends)
+        self.count = steps + 2 * size
+        self.ends = np.concatenate((transfers.send, transfers.receive))
+        self.nodes = np.concatenate((self.sends, self.receives))
+        self.step, self.rank = program.step[self.ends], program.rank[self.ends]
+        self.edges = self._edges()
+
+    @property
+    def done(self) -> Ints:
+        """By transfer, the ticks from its start until the receive is complete, where both ends have one start."""
+        return self.transfers.occupied + self.transfers.latency
+
+    def _edges(self) -> Edges:
+        program, transfers = self.program, self.transfers
+        node, ticks = program.makers
+        alone = np.flatnonzero(self.alone)
+        maker, origin = node[transfers.made], program.rank[transfers.send]
+        parts = [
+            self._local(),
+            Edges(maker, self.sends, ticks[transfers.made], origin, np.full(len(maker), Why.INPUT)),
+            self._received(),
+            Edges(self.sends[alone], self.receives[alone], 0 * alone, program.rank[transfers.receive[alone]],
+                  np.full(len(alone), Why.SENT)),
+            self._programs(),
+        ]  # fmt: skip
+        queue = self._queue()
+        if queue is not None:
+            parts.append(self._chained(queue, self.step, self.nodes, self.rank, self._leaving(whole=False), Why.QUEUE))
+        return Edges(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+
+    def _local(self) -> Edges:
+        """Let each step wait for the outputs that no message brings."""
+        reader, slot = local_inputs(self.program)
+        node, ticks = self.program.makers
+        step = self.program.step[reader]
+        why = np.full(len(reader), Why.INPUT)
+        return Edges(node[slot], self.program.node[step], ticks[slot], self.program.rank[reader], why)
+
+    def _received(self) -> Edges:
+        """Let each step wait until the tensors from other ranks that it reads are there."""
+        leaving, size = self._leaving(whole=True), len(self.transfers.send)
+        received = leaving.entry >= size
+        transfer = leaving.entry[received] - size
+        reader = readers(self.program, self.transfers)[transfer]
+        ranks = self.program.rank[self.transfers.receive[transfer]]
+        why = np.full(len(transfer), Why.RECEIVED)
+        return Edges(leaving.node[received], reader, leaving.lag[received], ranks, why)
+
+    def _leaving(self, *, whole: bool) -> Leaving:
+        """Say when each end (sends, then receives) frees its queue or, as a whole, is complete.
+
+        A send frees its queue after its occupation and is complete then, or at once where it goes alone. A receive
+        frees its queue with the send, and is complete when the lag is over too.
+        """
+        occupied, size = self.transfers.occupied, len(self.transfers.send)
+        moved = occupied + self.transfers.latency if whole else occupied
+        send = np.where(self.alone, 0, occupied) if whole else occupied
+        receive = np.where(self.alone, 0, moved)
+        alone = np.flatnonzero(self.alone)
+        return Leaving(
+            np.concatenate((np.arange(2 * size), alone + size)),
+            np.concatenate((self.nodes, self.sends[alone])),
+            np.concatenate((send, receive, moved[alone])),
+        )
+
+    def _queue(self) -> Ints | None:
+        """Return the queue of each end on its own rank, or None where nothing queues."""
+        ranks, size = self.program.problem.ranks, len(self.transfers.send)
+        if self.discipline is Discipline.TAGGED:
+            return None
+        if self.discipline in (Discipline.RANK, Discipline.BLOCK):
+            return self.rank
+        pair = self.rank * ranks + np.roll(self.rank, size)
+        return pair if self.discipline is Discipline.PAIR else 2 * pair + np.repeat([0, 1], size)
+
+    def _programs(self) -> Edges:
+        """Let each step, send and receive wait until its rank comes to it."""
+        program = self.program
+        compute = np.flatnonzero(program.computes)
+        node = np.concatenate((program.node[compute], self.nodes))
+        step = np.concatenate((compute, self.step))
+        rank = np.concatenate((program.step_rank[compute], self.rank))
+        after = Leaving(np.arange(len(compute)), program.node[compute], program.duration[compute])
+        if self.discipline is Discipline.BLOCK:
+            ends = self._leaving(whole=True)
+            parts = zip(after, ends._replace(entry=ends.entry + len(compute)), strict=True)
+            return self._chained(rank, step, node, rank, Leaving(*map(np.concatenate, parts)), Why.ORDER)
+        last = np.searchsorted(compute, step) - 1
+        there = last >= 0
+        there[there] = program.step_rank[compute[last[there]]] == rank[there]
+        tail = compute[last[there]]
+        return Edges(program.node[tail], node[there], program.duration[tail], rank[there],
+                     np.full(len(tail), Why.ORDER))  # fmt: skip
+
+    def _chained(self, queue: Ints, step: Ints, node: Ints, rank: Ints, leaving: Leaving, why: Why) -> Edges:
+        """Let each member of a queue wait until the entry before it lets go; what has one step there is one entry."""
+        order = np.lexsort((step, queue))
+        begins = np.ones(len(order), dtype=bool)
+        begins[1:] = (np.diff(queue[order]) != 0) | (np.diff(step[order]) != 0)
+        first = np.flatnonzero(begins)
+        entry = np.empty(len(order), dtype=np.int64)
+        entry[order] = np.cumsum(begins) - 1
+        size = np.diff(np.append(first, len(order)))
+        ends, lag = leaving.node, leaving.lag
+        account = rank[leaving.entry]
+        left = entry[leaving.entry]
+        several = np.flatnonzero(size > 1)
+        if len(several):
+            whole = np.full(len(size), -1, dtype=np.int64)
+            whole[several] = self.count + np.arange(len(several))
+            self.count += len(several)
+            grouped = whole[left] >= 0
+            inner = Edges(ends[grouped], whole[left[grouped]], lag[grouped], account[grouped],
+                          np.full(int(grouped.sum()), why))  # fmt: skip
+            left = np.concatenate((left[~grouped], several))
+            ends = np.concatenate((ends[~grouped], whole[several]))
+            lag = np.concatenate((lag[~grouped], 0 * several))
+            account = np.concatenate((account[~grouped], rank[order[first[several]]]))
+        follows = np.zeros(len(first) + 1, dtype=bool)
+        follows[1:-1] = np.diff(queue[order[first]]) == 0
+        goes = follows[left + 1]
+        left, ends, lag, account = left[goes], ends[goes], lag[goes], account[goes]
+        run, member = expanded(first[left + 1], size[left + 1])
+        outer = Edges(ends[run], node[order[member]], lag[run], account[run], np.full(len(run), why))
+        return Edges(*map(np.concatenate, zip(inner, outer, strict=True))) if len(several) else outer

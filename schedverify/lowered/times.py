@@ -1,0 +1,95 @@
+"""When every step of a lowered schedule starts and ends."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schedverify.disciplines import Discipline, check_eager_bytes
+from schedverify.errors import ScheduleError
+from schedverify.lowered.events import Events
+from schedverify.lowered.matching import match
+from schedverify.lowered.paths import longest
+from schedverify.lowered.program import Program
+from schedverify.measures import measure
+from schedverify.problem import Problem
+from schedverify.result import Timeline
+from schedverify.schedule import Schedule
+
+Ints = NDArray[np.int64]
+
+
+class Run(NamedTuple):
+    """The events of a lowered schedule, and by node the tick at which each starts."""
+
+    program: Program
+    events: Events
+    start: Ints
+
+
+def simulate_lowered(schedule: Schedule, problem: Problem, discipline: Discipline, eager_bytes: int) -> Timeline:
+    """Return the timeline of a lowered schedule; see :func:`schedverify.timeline.simulate`."""
+    ran = run(schedule, problem, discipline, eager_bytes)
+    starts, ends = _by_step(ran)
+    counts = np.bincount(ran.program.step_rank, minlength=schedule.ranks)
+    bounds = np.cumsum(counts)[:-1]
+    begun, over = (tuple(map(_frozen, np.split(ticks, bounds))) for ticks in (starts, ends))
+    measures = measure(schedule, problem, begun, over)
+    return Timeline(schedule, problem, begun, over, measures, discipline, eager_bytes)
+
+
+def run(schedule: Schedule, problem: Problem, discipline: Discipline, eager_bytes: int) -> Run:
+    """Work out when every event of a lowered schedule starts.
+
+    Raises
+    ------
+    ScheduleError
+        If operations or messages are missing or too many, or it cannot run to its end under the discipline.
+    """
+    check_eager_bytes(eager_bytes)
+    program = Program(schedule, problem)
+    transfers = match(program, discipline)
+    events = Events(program, transfers, discipline, eager_bytes)
+    start, stuck = longest(events.edges.tail, events.edges.head, events.edges.lag, events.count)
+    if stuck.any():
+        raise ScheduleError(_stuck(program, events, stuck))
+    return Run(program, events, start)
+
+
+def _by_step(ran: Run) -> tuple[Ints, Ints]:
+    """Return start and end of every step: of transfers, from where they occupy their queue until they are complete."""
+    program, events, start = ran
+    starts = start[program.node]
+    ends = starts + program.duration
+    transfers = events.transfers
+    complete = start[events.sends] + np.where(events.alone, 0, transfers.occupied)
+    arrived = np.maximum(start[events.receives], start[events.sends] + events.done)
+    silent = ~program.computes
+    starts[silent], ends[silent] = np.iinfo(np.int64).max, 0
+    np.minimum.at(starts, events.step, start[events.nodes])
+    np.maximum.at(ends, events.step, np.concatenate((complete, arrived)))
+    idle = silent.copy()
+    idle[program.step[events.ends]] = False
+    if idle.any():
+        holds = program.computes | (events.discipline is Discipline.BLOCK)
+        for row in np.split(np.arange(len(starts)), np.flatnonzero(np.diff(program.step_rank)) + 1):
+            reached = np.maximum.accumulate(np.where(holds[row], ends[row], 0))
+            starts[row[idle[row]]] = ends[row[idle[row]]] = reached[idle[row]]
+    return starts, ends
+
+
+def _stuck(program: Program, events: Events, stuck: NDArray[np.bool_]) -> str:
+    waiting = np.concatenate((np.flatnonzero(program.computes & stuck[program.node]), events.step[stuck[events.nodes]]))
+    step = int(waiting.min())
+    return (
+        f"the schedule cannot run to its end under {events.discipline.value}: "
+        f"{program.text(step)} waits at {program.place(step)} for ever; verify it to see the cycle"
+    )
+
+
+def _frozen(ticks: Ints) -> Ints:
+    ticks = ticks.copy()
+    ticks.flags.writeable = False
+    return ticks
