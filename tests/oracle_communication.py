@@ -2,14 +2,16 @@
 
 Whether a program deadlocks is found by running it (:mod:`oracle_run`), not by a graph. Where the law leaves a choice:
 
-- A send or receive whose peer stage is absent, no neighbour, not unique, or on the same rank is no message: SV301
-  tells it, and nothing waits for it. One that stands on a foreign rank talks to its peer stage's rank from there.
-- A send or receive that never meets its other end never completes, so the program hangs; a send that needs no other
-  end (``tagged``, ``buffered``, eager) does not.
-- A send waits for the step of its own rank that makes its tensor, be it before or behind.
-- A compute step waits for the receives of its inputs that stand on its own ranks, the first of each.
+- A send or receive on a foreign rank is SV102's matter, and there is none of it here.
+- One whose peer stage is not known, or on the same rank, goes nowhere, and nothing waits for it: SV301 tells it. One
+  that names a stage that is no neighbour goes to that stage's rank all the same, and waits for no tensor.
+- A send or receive that never meets its other end counts as met, as an absent operation counts as done in SV201.
+- A send waits for the step on its rank that makes its tensor, be it before or behind; a compute step for the outputs
+  on its own ranks that it reads, and for the first receive there of each other input. So ranks act on each other by
+  messages, and by the steps of stages that stand on several ranks, and in no other way.
 - Eager messages exist only if ``eager_bytes`` is above 0.
-- SV403 asks for the most messages that can be under way in a channel, over all durations.
+- SV403 asks for the most messages that can be under way in a channel, over all durations. Under ``tagged`` a message
+  that is not eager is never under way: it is sent when it is received.
 """
 
 from __future__ import annotations
@@ -36,10 +38,7 @@ class Judge:
     def mismatches(self) -> set[Place]:
         """SV301: where a send or receive stands that has no one other end, or no right one."""
         sends, receives = self.by_name(True), self.by_name(False)
-        found = set()
-        for item in self.program.all_items:
-            if item.name is None or not self.stands_right(item):
-                found.add(item.place)
+        found = {item.place for item in self.program.all_items if not item.is_needed}
         for ours, theirs in ((sends, receives), (receives, sends)):
             for name, items in ours.items():
                 found |= {item.place for item in items[1:]}
@@ -47,14 +46,10 @@ class Judge:
                     found.add(items[0].place)
         return found
 
-    def stands_right(self, item: Item) -> bool:
-        """Whether a send or receive stands on its stage's first rank, and its other end on another."""
-        return item.place[0] == self.law.home[item.transfer.stage] and item.channel is not None
-
     def by_name(self, sends: bool) -> dict[Name, list[Item]]:
         found: dict[Name, list[Item]] = {}
         for item in self.program.all_items:
-            if item.name and item.transfer.sends == sends and self.stands_right(item):
+            if item.is_needed and item.sends == sends:
                 found.setdefault(item.name, []).append(item)
         return found
 
@@ -70,12 +65,8 @@ class Judge:
 
     def meetings(self, by_name: bool) -> list[tuple[Item, Item]]:
         """Which send meets which receive: the n-th of a channel its n-th, or of those of one name."""
-        ends: dict[Any, tuple[list[Item], list[Item]]] = {}
-        for item in self.program.all_items:
-            if item.channel is not None:
-                key = item.channel, item.name if by_name else None
-                ends.setdefault(key, ([], []))[not item.transfer.sends].append(item)
-        return [pair for both in ends.values() for pair in zip(*both, strict=False)]
+        partner = self.wiring.by_name if by_name else self.wiring.by_number
+        return [(send, receive) for send, receive in partner.items() if send.sends]
 
     def crossed(self) -> list[tuple[Item, Item]]:
         """SV302: sends and receives that meet and are not of one message."""
@@ -96,15 +87,13 @@ class Judge:
         """SV303: sends before the step that makes their tensor, and receives after the step that reads it."""
         found = set()
         for item in self.program.all_items:
-            if item.name is None:
-                continue
-            rank, position = item.place
-            made = self.program.makers_on(item)
-            read = self.program.first_on(rank, self.law.readers(item.name))
-            if item.transfer.sends and any(place[1] >= position for place in made):
-                found.add(item.place)
-            if not item.transfer.sends and any(place[1] <= position for place in read):
-                found.add(item.place)
+            if item.is_needed:
+                ops = self.law.makers(item.name) if item.sends else self.law.readers(item.name)
+                positions = [position for _, position in self.program.first_on(item.place[0], ops)]
+                late = any(position >= item.place[1] for position in positions)
+                early = any(position <= item.place[1] for position in positions)
+                if late if item.sends else early:
+                    found.add(item.place)
         return found
 
     def sharding_faults(self) -> set[tuple[int, int]]:
@@ -158,9 +147,9 @@ class Judge:
         A receive must come before a send if the send is never complete without it. The others may all be late.
         """
         whole = self.run(discipline, eager_bytes)
-        alone = [item for item in whole.complete if item.channel and item.transfer.sends and whole.goes_alone(item)]
+        alone = [item for item in whole.complete if item.channel and item.sends and whole.goes_alone(item)]
         before: dict[Item, set[Item]] = {send: set() for send in alone}
-        receives = [item for item in whole.complete if item.channel and not item.transfer.sends]
+        receives = [item for item in whole.complete if not item.sends and item in whole.partner]
         for receive in receives if alone else ():
             if whole.goes_alone(receive):
                 late = Run(self.wiring, discipline, eager_bytes, [receive])

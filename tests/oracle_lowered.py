@@ -50,25 +50,26 @@ def has_form(step: LoweredStep) -> bool:
 
 
 def foreign(program: Program) -> set[Place]:
-    """SV102: where sends, receives and marks stand on a rank that is none of their stage's."""
+    """SV102: where marks stand on a rank that is none of their stage's, sends and receives on any but the first."""
     found = set()
     for rank, row in enumerate(program.rows):
         for position, step in enumerate(row):
             for op in step.ops:
-                known = not isinstance(op, Op) and program.law.admits_member(op)
-                if known and rank not in program.law.ranks_of[op.stage]:
-                    found.add((rank, position))
+                if not isinstance(op, Op) and program.law.admits_member(op):
+                    home = program.law.home[op.stage]
+                    own = {home} if isinstance(op, Transfer) else program.law.ranks_of[op.stage]
+                    found |= {(rank, position)} if rank not in own else set()
     return found
 
 
 def received_by_step(program: Program, rank: int) -> Iterator[int]:
     """Bytes that a rank has received, or is receiving, and has not yet read, while each of its steps runs."""
     law = program.law
-    held: set[Name] = set()
+    held: list[Name] = []
     for ops, items in zip(program.computes[rank], program.items[rank], strict=True):
-        held |= {item.name for item in items if item.name and not item.transfer.sends}
+        held += [item.name for item in items if item.is_needed and not item.sends]
         yield sum(law.size(name) for name in held)
-        held = {name for name in held if not set(law.readers(name)) & set(ops)}
+        held = [name for name in held if not set(law.readers(name)) & set(ops)]
 
 
 def total_by_step(program: Program, rank: int) -> list[int]:

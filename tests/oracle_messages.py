@@ -45,15 +45,18 @@ class LoweredStep(NamedTuple):
 
 
 class Item(NamedTuple):
-    """A send or a receive where it stands. Without a name it is none of the problem's messages."""
+    """A send or a receive where it stands, on the rank that sends and receives for its stage."""
 
     place: Place
     index: int
     """Where it stands within its step."""
-    transfer: Transfer
+    sends: bool
     name: Name | None
+    """None where it is not known which stage is at the other end."""
     channel: tuple[int, int] | None
     """The rank that sends and the rank that receives; None where no rank or the same one is at the other end."""
+    is_needed: bool
+    """Whether the message is one of the problem's."""
 
 
 @cache
@@ -111,22 +114,23 @@ class Wires(Law):
 
     def peer_of(self, transfer: Transfer) -> int | None:
         """The stage at the other end: the one that is named, or the only one there is on another rank."""
-        there = self.far_stages(transfer)
         if transfer.peer is not None:
-            return transfer.peer if transfer.peer in there else None
+            return transfer.peer if transfer.peer < self.stages else None
+        there = self.far_stages(transfer)
         elsewhere = [stage for stage in there if self.home[stage] != self.home[transfer.stage]]
-        if len(elsewhere) == 1:
-            return elsewhere[0]
-        return there[0] if len(there) == 1 else None
+        return elsewhere[0] if len(elsewhere) == 1 else None
 
     def item(self, place: Place, index: int, transfer: Transfer) -> Item:
         peer = self.peer_of(transfer)
         if peer is None:
-            return Item(place, index, transfer, None, None)
-        ends = (transfer.stage, peer) if transfer.sends else (peer, transfer.stage)
-        ranks = (place[0], self.home[peer]) if transfer.sends else (self.home[peer], place[0])
-        name = Name(transfer.letter, *ends, transfer.microbatch)
-        return Item(place, index, transfer, name, ranks if ranks[0] != ranks[1] else None)
+            return Item(place, index, transfer.sends, None, None, False)
+        stages, ranks = (transfer.stage, peer), (place[0], self.home[peer])
+        if not transfer.sends:
+            stages, ranks = stages[::-1], ranks[::-1]
+        name = Name(transfer.letter, *stages, transfer.microbatch)
+        channel = ranks if ranks[0] != ranks[1] else None
+        is_needed = channel is not None and peer in self.far_stages(transfer)
+        return Item(place, index, transfer.sends, name, channel, is_needed)
 
     def messages(self) -> list[Name]:
         """Every message that a complete schedule of the problem needs."""
@@ -159,7 +163,10 @@ class Wires(Law):
 
 
 class Program:
-    """One lowered schedule under one problem. What the problem does not admit is in ``rows`` and nowhere else."""
+    """One lowered schedule under one problem.
+
+    What the problem does not admit is in ``rows`` and nowhere else; sends and receives on a foreign rank likewise.
+    """
 
     def __init__(self, rows: list[list[str]], problem: dict[str, Any], excerpt: bool = False) -> None:
         self.law = law = Wires(problem)
@@ -170,7 +177,11 @@ class Program:
         self.computes = self.case.known
         self.items = [
             [
-                [law.item((rank, p), i, op) for i, op in enumerate(ops) if isinstance(op, Transfer)]
+                [
+                    law.item((rank, p), i, op)
+                    for i, op in enumerate(ops)
+                    if isinstance(op, Transfer) and law.home[op.stage] == rank
+                ]
                 for p, ops in enumerate(row)
             ]
             for rank, row in enumerate(known)
@@ -182,10 +193,6 @@ class Program:
             for position, ops in enumerate(row):
                 for op in ops:
                     self.first.setdefault((rank, op), position)
-
-    def makers_on(self, item: Item) -> list[Place]:
-        """Where on a send's own rank the operations that make its tensor stand first."""
-        return self.first_on(item.place[0], self.law.makers(item.name)) if item.name else []
 
     def first_on(self, rank: int, ops: list[Op]) -> list[Place]:
         return [(rank, self.first[rank, op]) for op in ops if (rank, op) in self.first]

@@ -7,19 +7,19 @@ It imports nothing of schedverify.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Hashable
+from collections.abc import Callable, Collection, Hashable
 from functools import cached_property
 
 from oracle import fused_steps, main_places
-from oracle_law import Place
-from oracle_messages import Item, Program
+from oracle_law import Op, Place
+from oracle_messages import Item, Name, Program
 
 DISCIPLINES = ("tagged", "buffered", "edge", "pair", "rank", "block")
 """From the least to the most strict."""
 
 
 class Wiring:
-    """What stays the same in every run of a program: who waits for what, and who must start together."""
+    """What stays the same in every run of a program: who waits for what, who meets whom, who must start together."""
 
     def __init__(self, program: Program) -> None:
         self.program = program
@@ -27,35 +27,55 @@ class Wiring:
 
     @cached_property
     def makers(self) -> dict[Item, list[Place]]:
-        """By send, the steps on its rank that make its tensor."""
-        return {item: self.program.makers_on(item) for item in self.program.all_items if item.transfer.sends}
+        """By send, the steps on its rank that make its tensor; none where it moves no tensor of the problem."""
+        program = self.program
+        return {
+            item: program.first_on(item.place[0], program.law.makers(item.name)) if item.is_needed else []
+            for item in program.all_items
+            if item.sends
+        }
 
     @cached_property
     def inputs(self) -> dict[Place, tuple[list[Place], list[Item]]]:
-        """By compute step, the steps on the same ranks that it reads, and the receives there of what it reads."""
-        received: dict[tuple[int, object], Item] = {}
+        """By compute step, what it waits for on its own ranks: steps whose output it reads, receives of the rest.
+
+        What stands nowhere on these ranks counts as done.
+        """
+        law = self.program.law
+        first: dict[Name | None, Item] = {}
         for item in self.program.all_items:
-            if not item.transfer.sends:
-                received.setdefault((item.place[0], item.name), item)
-        by_reader: dict[tuple[int, object], list[Item]] = {}
-        for (rank, name), item in received.items():
-            for op in self.program.law.readers(name) if name else ():
-                by_reader.setdefault((rank, op), []).append(item)
+            if item.is_needed and not item.sends:
+                first.setdefault(item.name, item)
+        receives: dict[Op, list[Item]] = {}
+        for name, item in first.items():
+            for op in law.readers(name):
+                receives.setdefault(op, []).append(item)
         found = {}
         for place, team in self.teams.items():
-            steps: list[Place] = []
-            receives: list[Item] = []
             ranks = {rank for rank, _ in team}
             ops = {op for rank, position in team for op in self.program.computes[rank][position]}
-            for op in ops:
-                for needed in self.program.law.reads(op):
-                    if self.program.law.home[needed.stage] == self.program.law.home[op.stage]:
-                        for rank in ranks:
-                            steps += self.program.first_on(rank, [needed])
-                for rank in ranks:
-                    receives += by_reader.get((rank, op), [])
-            found[place] = steps, receives
+            near = [needed for op in ops for needed in law.reads(op) if law.home[needed.stage] == law.home[op.stage]]
+            steps = [step for rank in ranks for step in self.program.first_on(rank, near)]
+            found[place] = steps, [item for op in ops for item in receives.get(op, ()) if item.place[0] in ranks]
         return found
+
+    @cached_property
+    def by_number(self) -> dict[Item, Item]:
+        """Who meets whom: the n-th send of a channel the n-th receive."""
+        return self.partners(lambda item: item.channel)
+
+    @cached_property
+    def by_name(self) -> dict[Item, Item]:
+        """Who meets whom where messages have names: the n-th send of a message its n-th receive."""
+        return self.partners(lambda item: (item.channel, item.name))
+
+    def partners(self, key: Callable[[Item], Hashable]) -> dict[Item, Item]:
+        ends: dict[Hashable, tuple[list[Item], list[Item]]] = {}
+        for item in self.program.all_items:
+            if item.channel is not None:
+                ends.setdefault(key(item), ([], []))[not item.sends].append(item)
+        pairs = [pair for sides in ends.values() for pair in zip(*sides, strict=False)]
+        return dict(pairs) | {receive: send for send, receive in pairs}
 
 
 class Run:
@@ -65,9 +85,8 @@ class Run:
         self.wiring, self.program = wiring, wiring.program
         self.discipline, self.eager_bytes, self.withheld = discipline, eager_bytes, withheld
         self.reached = [0] * len(self.program.rows)
+        self.partner = wiring.by_name if discipline == "tagged" else wiring.by_number
         self.queues: dict[Hashable, deque[list[Item]]] = {}
-        self.ends: dict[Hashable, tuple[list[Item], list[Item]]] = {}
-        self.partner: dict[Item, Item] = {}
         self.posted: set[Place] = set()
         self.complete: set[Item] = set()
         self.done: set[Place] = set()
@@ -112,7 +131,7 @@ class Run:
         return True
 
     def post(self, place: Place, items: list[Item]) -> None:
-        """Put the members of a step into their queues together, each as the next of its channel."""
+        """Put the members of a step into their queues together; what goes to no other rank is done."""
         self.posted.add(place)
         slots: dict[Hashable, list[Item]] = {}
         for item in items:
@@ -120,13 +139,6 @@ class Run:
                 self.complete.add(item)
                 continue
             slots.setdefault(self.queue(item), []).append(item)
-            side = not item.transfer.sends
-            ends = self.ends.setdefault((item.channel, self.discipline == "tagged" and item.name), ([], []))
-            ends[side].append(item)
-            others = ends[not side]
-            if len(others) >= len(ends[side]):
-                other = others[len(ends[side]) - 1]
-                self.partner[item], self.partner[other] = other, item
         for queue, slot in slots.items():
             self.queues.setdefault(queue, deque()).append(slot)
 
@@ -140,7 +152,7 @@ class Run:
         return (rank, frozenset(channel)) if self.discipline == "pair" else rank
 
     def at_head(self, item: Item) -> bool:
-        queue = self.queues[self.queue(item)]
+        queue = self.queues.get(self.queue(item))
         return bool(queue) and item in queue[0]
 
     def move_messages(self) -> bool:
@@ -152,7 +164,7 @@ class Run:
                     if item not in self.complete and self.can_complete(item):
                         moved = True
                         self.complete.add(item)
-                        if not self.goes_alone(item):
+                        if item in self.partner and not self.goes_alone(item):
                             self.complete.add(self.partner[item])
                 if not self.complete.issuperset(queue[0]):
                     break
@@ -163,11 +175,11 @@ class Run:
     def can_complete(self, item: Item) -> bool:
         """Whether an item at the head of its queue can complete now, alone or together with its partner."""
         other = self.partner.get(item)
-        if item.transfer.sends and self.goes_alone(item):
-            return self.has_tensor(item)
-        if other is None or item in self.withheld or other in self.withheld:
+        if other is None or (item.sends and self.goes_alone(item)):
+            return not item.sends or self.has_tensor(item)
+        if item in self.withheld or other in self.withheld:
             return False
-        send = item if item.transfer.sends else other
+        send = item if item.sends else other
         if self.goes_alone(send):
             return send in self.complete
         return self.at_head(other) and self.has_tensor(send)
@@ -177,6 +189,6 @@ class Run:
 
     def goes_alone(self, item: Item) -> bool:
         """Whether a send is complete without its receive, or the receive of such a send after it."""
-        send = item if item.transfer.sends else self.partner[item]
+        send = item if item.sends else self.partner[item]
         eager = self.eager_bytes > 0 and self.program.law.size(send.name) <= self.eager_bytes
-        return eager or self.discipline in ("tagged", "buffered")
+        return eager or self.discipline == "buffered"

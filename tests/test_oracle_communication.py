@@ -49,19 +49,23 @@ HAND = [
      "0F0 0SEND_F0 3RECV_F1 3F1 / 2F1 [2SEND_F1;1RECV_F0] 1F0", "", ""),
     ("slices wait on their own stage", SLICED, "0F0 0SEND_F0 0F1 0SEND_F1 / 1RECV_F0 1F0 1RECV_F1 1F1", "", ""),
     # SV301
-    ("a lone send", FORWARD, "0F0 0SEND_F0 / 1F0", "SV301", FROM_EDGE),
-    ("a lone receive", FORWARD, "0F0 / 1RECV_F0 1F0", "SV301", ALL),
+    ("a lone send", FORWARD, "0F0 0SEND_F0 / 1F0", "SV301", ""),
+    ("a lone receive", FORWARD, "0F0 / 1RECV_F0 1F0", "SV301", ""),
     ("one message missing at both ends", FORWARDS, "0F0 0SEND_F0 0F1 / 1RECV_F0 1F0 1F1", "SV301", ""),
-    ("sent twice", FORWARD, "0F0 0SEND_F0 0SEND_F0 / 1RECV_F0 1F0", "SV301", FROM_EDGE),
+    ("sent twice", FORWARD, "0F0 0SEND_F0 0SEND_F0 / 1RECV_F0 1F0", "SV301", ""),
     ("sent and received twice", FORWARD, "0F0 0SEND_F0 0SEND_F0 / 1RECV_F0 1RECV_F0 1F0", "SV301", ""),
     ("between stages of one rank", LOCAL, "0F0 0SEND_F0 1RECV_F0 1F0 1SEND_F0 / 2RECV_F0 2F0", "SV301", ""),
     ("a peer that is no neighbour", FORK, "0F0 0SEND_F0>0 0SEND_F0>2 / 1F0 / 2RECV_F0 2F0", "SV301", ""),
-    ("a peer that is absent", FORWARD, "0F0 0SEND_F0>2 / 1RECV_F0 1F0", "SV301", ALL),
-    ("no peer named where there are two", FORK, "0F0 0SEND_F0 0SEND_F0>2 / 1RECV_F0 1F0 / 2RECV_F0 2F0", "SV301", ALL),
+    ("a peer that is absent", FORWARD, "0F0 0SEND_F0>2 / 1RECV_F0 1F0", "SV301", ""),
+    ("no peer named where there are two", FORK, "0F0 0SEND_F0 0SEND_F0>2 / 1RECV_F0 1F0 / 2RECV_F0 2F0", "SV301", ""),
     ("the last stage sends on", FORWARD, "0F0 0SEND_F0 / 1RECV_F0 1F0 1SEND_F0", "SV301", ""),
     ("the send on a foreign rank", RING | {"form": "inference", "microbatches": 1, "virtual": 1},
-     "0F0 / 1RECV_F0 1F0 1SEND_F0 / 0SEND_F0 2RECV_F0 2F0", "SV301", ALL),
+     "0F0 / 1RECV_F0 1F0 1SEND_F0 / 0SEND_F0 2RECV_F0 2F0", "SV301", ""),
     ("nothing is asked of what the problem does not admit", FORWARD, "0F0 0SEND_F0 0SEND_F1 / 1RECV_F0 1F0", "", ""),
+    ("a stranger's message takes part in the order", FORK | {"ranks": 3},
+     "0F0 0SEND_F0>1 0SEND_F0>2 / 1RECV_F0 1SEND_F0>2 1F0 / 2RECV_F0<1 2RECV_F0 2F0", "SV301", ""),
+    ("what stays alone goes on in its turn", FORWARDS | {"ranks": 3, "edges": [[0, 1], [1, 2], [0, 2]]},
+     "0F0 0SEND_F0>1 / 1F0 / 2F0", "SV301", ""),
     # SV302
     ("swapped at the receiver", FORWARDS, "0F0 0SEND_F0 0F1 0SEND_F1 / 1RECV_F1 1RECV_F0 1F0 1F1", "SV302", ""),
     ("a group counts in the order written", FORWARDS, "0F0 0F1 [0SEND_F0;0SEND_F1] / [1RECV_F1;1RECV_F0] 1F0 1F1",
@@ -89,7 +93,7 @@ HAND = [
     ("each waits for what the other sends later", TWO | {"microbatches": 2},
      "0F0 0SEND_F0 0RECV_B0 0B0 0F1 0SEND_F1 / 1RECV_F1 1F1 1RECV_F0 1F0 1B0 1SEND_B0", "SV302", ALL),
     ("a shared stage waits for all its ranks", SHARED, "0F0 0SEND_F0 / 0F0 / 1RECV_F0 1F0", "", ""),
-    ("the second rank of a stage does not send", SHARED, "0F0 / 0F0 0SEND_F0 / 1RECV_F0 1F0", "SV301", ALL),
+    ("the second rank of a stage does not send", SHARED, "0F0 / 0F0 0SEND_F0 / 1RECV_F0 1F0", "SV301", ""),
     ("a computing circle hangs without a message", LOCAL, "1F0 0F0 1SEND_F0 / 2RECV_F0 2F0", "", ALL),
     # A rank that is held up by a send does not come to the stage that it shares.
     ("block holds up a shared stage", {"ranks": 2, "microbatches": 1, "edges": [[0, 1]], "stages": 3,
@@ -147,7 +151,6 @@ EAGER = [
     ("a gradient is as large as what went forward", "0F0 0SEND_F0 0RECV_B0 0B0 / 1F0 1B0 1SEND_B0 1RECV_F0",
      [2, 1, 1, 1], {1: ALL, 2: ALL}),
     ("an eager send behind one that is not", "0SEND_F0 2SEND_F0 / 3RECV_F0 1RECV_F0", [2, 1, 1, 1], {0: "", 1: ""}),
-    ("a lone eager send hangs nobody", "0SEND_F0 / -", [1, 1, 1, 1], {0: FROM_EDGE, 1: ""}),
 ]  # fmt: skip
 
 
@@ -162,12 +165,12 @@ def test_eager_messages(text: str, sizes: list[int], hangs: dict[int, str]) -> N
 # What is under way at most in the channel from rank 0 to rank 1: the rows, an eager size, and the most by discipline.
 UNDER_WAY = [
     ("nothing asks for an answer", "0F0 0SEND_F0 0F1 0SEND_F1 0F2 0SEND_F2 / 1RECV_F0 1F0 1RECV_F1 1F1 1RECV_F2 1F2",
-     {("buffered", 0): 3, ("tagged", 0): 3, ("edge", 0): 0, ("pair", 0): 0, ("rank", 1): 3, ("block", 1): 3}),
+     {("buffered", 0): 3, ("tagged", 0): 0, ("tagged", 1): 3, ("edge", 0): 0, ("pair", 0): 0, ("block", 1): 3}),
     ("the second is sent after an answer to the first",
      "0F0 0SEND_F0 0RECV_B0 0B0 0F1 0SEND_F1 0F2 0SEND_F2 / 1RECV_F0 1F0 1B0 1SEND_B0 1RECV_F1 1F1 1RECV_F2 1F2",
-     {("buffered", 0): 2, ("tagged", 0): 2, ("pair", 1): 2}),
+     {("buffered", 0): 2, ("tagged", 1): 2, ("pair", 1): 2}),
     ("received in any order, by name", "0F0 0SEND_F0 0F1 0SEND_F1 0RECV_B1 0B1 0F2 0SEND_F2 / "
-     "1RECV_F1 1F1 1B1 1SEND_B1 1RECV_F0 1F0 1RECV_F2 1F2", {("tagged", 0): 2, ("buffered", 0): 2}),
+     "1RECV_F1 1F1 1B1 1SEND_B1 1RECV_F0 1F0 1RECV_F2 1F2", {("tagged", 1): 2, ("buffered", 0): 2}),
     ("a lone send is never received", "0F0 0SEND_F0 / 1F0", {("buffered", 0): 1, ("block", 1): 1}),
 ]  # fmt: skip
 
@@ -261,7 +264,7 @@ def test_only_inference_lacks_gradients() -> None:
         ("1RECV_F0 1F0 1B0", [3, 3, 0]),
         ("1RECV_F0 1RECV_F1 1F0 1SEND_F0 1F1", [3, 6, 6, 3, 3]),
         ("[1RECV_F1;1RECV_B0] 1F1 1I0 1W0", [3 + 5, 3 + 5, 5, 0]),
-        ("1RECV_F0 1RECV_F0 1F0 1F0", [3, 3, 3, 0]),
+        ("1RECV_F0 1RECV_F0 1F0 1F0", [3, 6, 6, 0]),
     ],
 )
 def test_received_bytes_step_by_step(text: str, expected: list[int]) -> None:
@@ -301,7 +304,8 @@ def test_inclusions(eager_bytes: int) -> None:
         assert not broken_inclusions(judge, runs), (seed, name, rows, problem.to_dict())
         for discipline, free in runs.items():
             accepted[discipline] += free
-    assert accepted["buffered"] > accepted["edge"] > accepted["pair"] > accepted["rank"] > accepted["block"] > 100
+    # Queues of one channel hold up a receive until the one before it is there, be the send complete or not.
+    assert accepted["buffered"] == accepted["edge"] > accepted["pair"] > accepted["rank"] > accepted["block"] > 100
 
 
 def test_bases_run_under_every_discipline() -> None:
