@@ -104,6 +104,8 @@ def _names(full: Words, is_send: NDArray[np.bool_]) -> tuple[Ints, Ints, NDArray
 def _check(program: Program, at: Ints, full: Words, needed: Words) -> None:
     """Raise a ScheduleError that names the first of the messages that is not as needed."""
     homes = np.array(program.problem.homes, dtype=np.int64)
+    if np.array_equal(np.sort(full), np.sort(needed)) and (homes[_ends(full)[0]] == program.rank[at]).all():
+        return
     order = np.argsort(full, kind="stable")
     strange = ~np.isin(full, needed)
     strange[order[1:]] |= full[order[1:]] == full[order[:-1]]

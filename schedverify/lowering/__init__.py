@@ -1,5 +1,11 @@
 """Lowering: passes without state, from a schedule to a schedule, that put communication into the orders."""
 
+from schedverify.lowering.candidates import timed_lowerings
+from schedverify.lowering.deferral import defer_receives
+from schedverify.lowering.grouping import group_opposite
 from schedverify.lowering.insertion import add_communication
+from schedverify.lowering.parameters import add_reduction, add_sharding
 
-__all__ = ["add_communication"]
+__all__ = [
+    "add_communication", "add_reduction", "add_sharding", "defer_receives", "group_opposite", "timed_lowerings",
+]  # fmt: skip

@@ -36,10 +36,18 @@ class Order(NamedTuple):
     turns: Ints
 
 
-def by_end(timeline: Timeline) -> Order:
-    """Put each step, and its messages at once behind it, where it ends: a receive stands where its tensor is made."""
+def by_end(timeline: Timeline, *, in_turn: bool = True) -> Order:
+    """Put each step, and its messages behind it, where it ends: a receive stands where its tensor is made.
+
+    Parameters
+    ----------
+    in_turn
+        Whether of steps that end at one tick each is followed at once by its own messages; else all messages follow
+        behind all of those steps.
+    """
     ends = _as_one(np.concatenate(timeline.ends), timeline)
-    return Order(ends, ends, levels(timeline.schedule, timeline.problem), _as_one(_turns(timeline.schedule), timeline))
+    turns = _as_one(_turns(timeline.schedule), timeline) if in_turn else np.zeros_like(ends)
+    return Order(ends, ends, levels(timeline.schedule, timeline.problem), turns)
 
 
 def by_start(timeline: Timeline) -> Order:

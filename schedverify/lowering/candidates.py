@@ -1,0 +1,81 @@
+"""The safe orders that are known for a compute order: where its messages can stand so that nothing hangs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Final
+
+from schedverify.lowering.deferral import defer_receives
+from schedverify.lowering.grouping import group_opposite
+from schedverify.lowering.insertion import add_communication
+from schedverify.lowering.ordering import by_end, by_start
+from schedverify.op import JOIN_SHIFT, Kind
+from schedverify.problem import Problem
+from schedverify.result import Timeline
+from schedverify.schedule import Schedule, kinds
+from schedverify.timeline import simulate
+
+MOST_ROUNDS: Final = 4
+"""How often the orders are made anew of the times of the best one, while that helps."""
+
+
+def timed_lowerings(schedule: Schedule, problem: Problem, discipline: str, eager_bytes: int = 0) -> list[Timeline]:
+    """Return timelines of safe lowerings of a compute order under a discipline, the best first.
+
+    Those that fit the capacity come before those that do not, then what ends earlier; the default lowering comes
+    before its equals. No lowering ends before the order itself, so that where one is as early, no other is tried.
+
+    Raises
+    ------
+    ScheduleError
+        If the schedule is incomplete, has an operation that is not the problem's or communication, or cannot run.
+    """
+    found: list[Timeline] = []
+    timeline = simulate(schedule, problem)
+    least = timeline.makespan
+    for _ in range(MOST_ROUNDS):
+        before = found[:1]
+        for lowered in safe_lowerings(schedule, timeline, discipline):
+            found.append(simulate(lowered, problem, discipline=discipline, eager_bytes=eager_bytes))
+            if _worth(found[-1]) == (False, least):
+                break
+        found.sort(key=_worth)
+        if found[:1] == before or _worth(found[0]) == (False, least):
+            break
+        timeline = _of_compute(found[0], schedule)
+    return found
+
+
+def safe_lowerings(schedule: Schedule, timeline: Timeline, discipline: str) -> Iterator[Schedule]:
+    """Yield lowerings of a compute order by its times, each free of deadlock under a discipline.
+
+    Steps and messages stand where the steps end, one by one or all messages of a tick together; or steps where they
+    start, and messages where they are made. Of each of these the opposite transfers are grouped, the receives
+    deferred, or both.
+    """
+    problem = timeline.problem
+    for order in (by_end(timeline), by_end(timeline, in_turn=False), by_start(timeline)):
+        lowered = add_communication(schedule, problem, order)
+        yield lowered
+        yield group_opposite(lowered, problem)
+        deferred = defer_receives(lowered, problem, discipline)
+        yield deferred
+        yield group_opposite(deferred, problem)
+
+
+def _worth(timeline: Timeline) -> tuple[bool, int]:
+    """Return what is better the lesser it is: whether the capacity is too small, and the makespan."""
+    capacity = timeline.problem.capacity
+    over = capacity is not None and any(a > b for a, b in zip(timeline.measures.peak_memory, capacity, strict=True))
+    return over, timeline.makespan
+
+
+def _of_compute(lowered: Timeline, schedule: Schedule) -> Timeline:
+    """Return the times that a lowered schedule gives to the steps of the compute order."""
+    computes = [kinds(row[row >> JOIN_SHIFT == 0]) <= int(Kind.W) for row in lowered.schedule.rows]
+    starts, ends = (
+        tuple(row[chosen] for row, chosen in zip(ticks, computes, strict=True))
+        for ticks in (lowered.starts, lowered.ends)
+    )
+    return dataclasses.replace(lowered, schedule=schedule, starts=starts, ends=ends, discipline=None, eager_bytes=0)

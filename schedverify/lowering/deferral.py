@@ -1,0 +1,88 @@
+"""Moves receives towards the steps that read them, as late as is safe."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+
+import numpy as np
+
+from schedverify.disciplines import DEFAULT_DISCIPLINE, Discipline
+from schedverify.messages import named
+from schedverify.op import INDEX_MASK, JOIN_SHIFT, MICROBATCH_MASK, PEER_SHIFT, STAGE_SHIFT, Kind
+from schedverify.problem import Problem
+from schedverify.schedule import Schedule, Words, kinds
+
+_W, _RECV_B = int(Kind.W), int(Kind.RECV_B)
+
+
+def defer_receives(schedule: Schedule, problem: Problem, discipline: str = DEFAULT_DISCIPLINE) -> Schedule:
+    """Return a lowered schedule with each receive right before the step that reads it, or as near as is safe.
+
+    A receive never passes a send to the same peer, nor another receive from it, so that the order of the messages
+    between two ranks stays as it is; up to ``pair`` that is all. Under ``rank`` and ``block`` messages with other peers
+    are in the same queue, and steps that several ranks share tie the queues together: there a receive passes nothing
+    but the compute steps of its own rank. Groups stay where they are.
+
+    What is free of deadlock under the discipline before is so after: a cycle through a receive that was moved past a
+    step would need a way from the transfer to that step, and every such way goes through a message that the receive
+    did not pass.
+    """
+    one_queue = Discipline.of(discipline) in (Discipline.RANK, Discipline.BLOCK)
+    return Schedule(_Row(row, problem, one_queue).words() for row in schedule.rows)
+
+
+class _Row:
+    """One rank's order: steps by step, which queue each transfer is in, and which output each step needs received."""
+
+    def __init__(self, row: Words, problem: Problem, one_queue: bool) -> None:
+        self.waiting: dict[int, deque[tuple[int, int]]] = {}
+        """By queue, the receives that are held back, each with what it is for."""
+        self.queues_of: dict[int, list[int]] = {}
+        """By what they are for, the queues of the receives that are held back."""
+        kind, stage = kinds(row), row >> STAGE_SHIFT & INDEX_MASK
+        peer = (named(row, problem) >> PEER_SHIFT & INDEX_MASK) - 1
+        homes = np.append(np.array(problem.homes, dtype=np.int64), -1)
+        transfer = (kind > _W) & (kind <= _RECV_B)
+        forward = (kind == int(Kind.F)) | (kind == int(Kind.RECV_F))
+        aim = (stage * 2 + forward) << STAGE_SHIFT | row & MICROBATCH_MASK
+        shared = np.array([len(ranks) > 1 for ranks in problem.placement])[np.minimum(stage, problem.total_stages - 1)]
+        queue = np.where(transfer, 0 if one_queue else homes[peer], -1)
+        self.facts = list(zip(row.tolist(), kind.tolist(), queue.tolist(), aim.tolist(), strict=True))
+        self.flushes = (shared & one_queue & ~transfer).tolist()
+        self.firsts = [*np.flatnonzero(row >> JOIN_SHIFT == 0).tolist(), len(row)]
+
+    def words(self) -> Iterator[int]:
+        """Yield the operations in their new order."""
+        for first, last in zip(self.firsts[:-1], self.firsts[1:], strict=True):
+            members = self.facts[first:last]
+            word, kind, queue, aim = members[0]
+            if last == first + 1 and kind in (Kind.RECV_F, Kind.RECV_B):
+                self.waiting.setdefault(queue, deque()).append((word, aim))
+                self.queues_of.setdefault(aim, []).append(queue)
+                continue
+            for _, kind, queue, aim in members:
+                if kind <= _W:
+                    yield from self._received(aim)
+                elif queue >= 0:
+                    yield from self._flushed(queue)
+            if any(self.flushes[first:last]):
+                yield from self._flushed(0)
+            yield from (word for word, _, _, _ in members)
+        for queue in list(self.waiting):
+            yield from self._flushed(queue)
+
+    def _received(self, aim: int) -> Iterator[int]:
+        """Let go of the receives for a step, and of those before them in their queues."""
+        for queue in self.queues_of.pop(aim, ()):
+            waiting = self.waiting[queue]
+            while waiting:
+                word, other = waiting.popleft()
+                yield word
+                if other == aim:
+                    break
+
+    def _flushed(self, queue: int) -> Iterator[int]:
+        waiting = self.waiting.get(queue, ())
+        while waiting:
+            yield waiting.popleft()[0]

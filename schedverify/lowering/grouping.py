@@ -1,0 +1,43 @@
+"""Launches opposite transfers together."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from schedverify.disciplines import Discipline
+from schedverify.lowered.matching import match
+from schedverify.lowered.program import Program
+from schedverify.op import JOIN_SHIFT, Join
+from schedverify.problem import Problem
+from schedverify.schedule import Schedule
+
+
+def group_opposite(schedule: Schedule, problem: Problem) -> Schedule:
+    """Return a lowered schedule in which neighbouring transfers of two ranks in opposite directions are groups.
+
+    A send and a receive are joined where they stand one after the other, with the same peer, in the orders of both
+    ranks: then nothing comes between them anywhere, and they may as well be one event. So what is free of deadlock
+    under a discipline stays so. Longer runs of alternating directions become one group.
+
+    Raises
+    ------
+    ScheduleError
+        If operations or messages are missing or too many.
+    """
+    program = Program(schedule, problem)
+    transfers = match(program, Discipline.PAIR)
+    size = len(program.words)
+    partner = np.full(size + 1, -1, dtype=np.int64)
+    partner[transfers.send], partner[transfers.receive] = transfers.receive, transfers.send
+    sends = np.zeros(size + 1, dtype=bool)
+    sends[transfers.send] = True
+    begins = np.append(program.words >> JOIN_SHIFT == 0, True)
+    alone = begins[:-1] & begins[1:] & (partner[:-1] >= 0)
+    first = np.flatnonzero(alone[:-1] & alone[1:])
+    second = first + 1
+    joined = (sends[first] != sends[second]) & (program.rank[first] == program.rank[second])
+    joined &= (partner[second] == partner[first] + 1) & alone[partner[first]] & alone[partner[second]]
+    joined &= program.rank[partner[first]] == program.rank[partner[second]]
+    words = program.words.copy()
+    words[second[joined]] |= int(Join.GROUP) << JOIN_SHIFT
+    return Schedule(np.split(words, np.cumsum([len(row) for row in schedule.rows])[:-1]))

@@ -1,0 +1,112 @@
+"""Says when a rank gathers and frees the parameters of its stages, and when it reduces their gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from schedverify.errors import Fault, InputError
+from schedverify.op import INDEX_MASK, JOIN_SHIFT, KIND_SHIFT, STAGE_SHIFT, Kind
+from schedverify.problem import Problem
+from schedverify.schedule import Schedule, Words, kinds, positions
+
+_W = int(Kind.W)
+_NEVER = 1 << 62
+
+
+def add_sharding(schedule: Schedule, problem: Problem, *, most: int | None = None) -> Schedule:
+    """Return the schedule with an UNSHARD before the uses of each stage on each rank, and a RESHARD after them.
+
+    A stage stays gathered from its first use to its last, or, with ``most``, until its place is needed: of the stages
+    that are gathered, the one whose next use is farthest away goes.
+
+    Parameters
+    ----------
+    most
+        How many stages of a rank may be gathered at once.
+
+    Raises
+    ------
+    InputError
+        If fewer are allowed than one step uses, or UNSHARD or RESHARD stand in the schedule already.
+    """
+    _refuse(schedule, Kind.UNSHARD, Kind.RESHARD)
+    allowed = problem.total_stages if most is None else most
+    return Schedule(_sharded(row, rank, allowed) for rank, row in enumerate(schedule.rows))
+
+
+def add_reduction(schedule: Schedule) -> Schedule:
+    """Return the schedule with one REDUCE_GRAD for each stage on each of its ranks, right after its last B or W.
+
+    Raises
+    ------
+    InputError
+        If REDUCE_GRAD stands in the schedule already.
+    """
+    _refuse(schedule, Kind.REDUCE_GRAD)
+    return Schedule(map(_reduced, schedule.rows))
+
+
+def _reduced(row: Words) -> Words:
+    kind, stage = kinds(row), row >> STAGE_SHIFT & INDEX_MASK
+    ends = np.flatnonzero((kind == int(Kind.B)) | (kind == _W))
+    stages, last = np.unique(stage[ends][::-1], return_index=True)
+    begins = np.append(np.flatnonzero(row >> JOIN_SHIFT == 0), len(row))
+    behind = begins[np.searchsorted(begins, ends[::-1][last], side="right")]
+    order = np.argsort(behind, kind="stable")
+    return np.insert(row, behind[order], stages[order] << STAGE_SHIFT | int(Kind.REDUCE_GRAD) << KIND_SHIFT)
+
+
+def _sharded(row: Words, rank: int, most: int) -> Iterator[int]:
+    steps, next_use = _uses(row)
+    gathered: dict[int, int] = {}
+    """By stage that is gathered, the step that uses it next."""
+    for number, (words, stages) in enumerate(steps):
+        if len(stages) > most:
+            raise InputError(Fault("most", f"a step of rank {rank} uses {len(stages)} stages, {most} are allowed"))
+        for stage in stages:
+            if stage not in gathered:
+                if len(gathered) >= most:
+                    farthest = max((s for s in gathered if s not in stages), key=lambda s: (gathered[s], s))
+                    del gathered[farthest]
+                    yield _packed(Kind.RESHARD, farthest)
+                gathered[stage] = number
+                yield _packed(Kind.UNSHARD, stage)
+        yield from words
+        for stage in stages:
+            gathered[stage] = next_use[number, stage]
+            if gathered[stage] == _NEVER:
+                del gathered[stage]
+                yield _packed(Kind.RESHARD, stage)
+
+
+def _uses(row: Words) -> tuple[list[tuple[list[int], list[int]]], dict[tuple[int, int], int]]:
+    """Return the words of each step with the stages that it uses, and by step and stage the step that uses it next."""
+    computes, stage = kinds(row) <= _W, row >> STAGE_SHIFT & INDEX_MASK
+    bounds = np.append(np.flatnonzero(row >> JOIN_SHIFT == 0), len(row))
+    words, used = row.tolist(), np.where(computes, stage, -1).tolist()
+    steps = [
+        (words[first:last], sorted({s for s in used[first:last] if s >= 0}))
+        for first, last in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True)
+    ]
+    later: dict[int, int] = {}
+    found = {}
+    for number in range(len(steps) - 1, -1, -1):
+        for s in steps[number][1]:
+            found[number, s] = later.get(s, _NEVER)
+            later[s] = number
+    return steps, found
+
+
+def _packed(kind: Kind, stage: int) -> int:
+    return stage << STAGE_SHIFT | int(kind) << KIND_SHIFT
+
+
+def _refuse(schedule: Schedule, *unwanted: Kind) -> None:
+    for rank, row in enumerate(schedule.rows):
+        found = np.isin(kinds(row), [int(kind) for kind in unwanted])
+        if found.any():
+            index = int(found.argmax())
+            text = f"{Kind(int(kinds(row)[index])).name} stands there already"
+            raise InputError(Fault(f"rank {rank}, position {int(positions(row)[index])}", text, "take it out first"))
