@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from schedverify.errors import Fault, InputError, SchedverifyError
 from schedverify.generators import families
-from schedverify.optimizer import Hint, Progress, Solution, solve
+from schedverify.optimizer import Effort, Hint, InTurn, Progress, Solution, hint_of, minimize
 from schedverify.problem import Problem
-from schedverify.result import Plan, Report, Status, Timeline, Verdict
+from schedverify.result import Plan, Report, Second, Status, Timeline, Verdict
 from schedverify.schedule import Schedule
 from schedverify.timeline import simulate
 from schedverify.verifier import claims_of, verify
@@ -40,13 +39,15 @@ def candidates(problem: Problem) -> Iterator[Candidate]:
             yield Candidate(family.name, simulate(schedule, problem), verify(schedule, problem, select=_NEEDED))
 
 
-def optimize(
+def optimize(  # noqa: PLR0913 - each is a keyword of its own
     problem: Problem,
     *,
     objective: str | None = None,
+    then: str | None = None,
     time_limit: float = 60,
     seed: int = 0,
     workers: int | None = None,
+    solver_memory: int | None = None,
     hint: Schedule | None = None,
     progress: Callable[[Progress], None] | None = None,
     stop: threading.Event | None = None,
@@ -56,11 +57,17 @@ def optimize(
     Parameters
     ----------
     objective
-        ``makespan`` or ``span``; the problem's own by default.
+        ``makespan``, ``span`` or ``peak-memory`` (the most bytes that any rank holds, static ones included); the
+        problem's own by default.
+    then
+        What is minimized next, among the schedules that are best by ``objective``: ``peak-memory`` behind a time, a
+        time behind ``peak-memory``. By default the problem's own, where ``objective`` is left to the problem as well.
     time_limit
         Seconds for the search.
     seed, workers
-        One worker and a seed give the same plan wherever the search ends before its limit; all cores by default.
+        One worker and a seed give the same plan wherever no part of the search meets its limit; all cores by default.
+    solver_memory
+        Bytes that this process may hold while the solver runs; at that, the search ends with the best so far.
     hint
         A valid schedule to begin with, beside those of the families.
     progress
@@ -71,27 +78,22 @@ def optimize(
     Returns
     -------
     Plan
-        Optimal, feasible, infeasible or unknown. Its schedule has passed the verifier.
+        Optimal, feasible, infeasible or unknown. Its schedule has passed the verifier. With a second objective it is
+        optimal only where both values are proved.
 
     Raises
     ------
     InputError
-        If the hint is no valid schedule of the problem, or the objective is unknown.
+        If the hint is no valid schedule of the problem, an objective is unknown, or a number is out of its range.
     UnsupportedError
         If the problem has something that the optimizer cannot take yet.
     """
-    began = time.monotonic()
-    solution = solve(
-        problem,
-        objective=objective or problem.minimize,
-        time_limit=time_limit,
-        seed=seed,
-        workers=workers,
-        hints=_hints(problem, hint),
-        progress=progress,
-        stop=stop,
-    )
-    return _passed(problem, solution, objective or problem.minimize, seed, time.monotonic() - began)
+    if objective is None:
+        objective, then = problem.minimize, then or problem.then
+    effort = Effort(time_limit, seed, workers, solver_memory, stop or threading.Event())
+    hints = _hints(problem, hint)
+    found = minimize(problem, objective=objective, then=then, effort=effort, hints=hints, progress=progress)
+    return _passed(problem, found, (objective, then), seed, effort.spent)
 
 
 def plan_of(schedule: Schedule, problem: Problem) -> Plan:
@@ -103,10 +105,8 @@ def plan_of(schedule: Schedule, problem: Problem) -> Plan:
         If the verifier objects; the message tells every violation.
     """
     verify(schedule, problem, select=_NEEDED).raise_for_violations()
-    objective = "span" if problem.minimize == "span" else "makespan"
-    timeline = simulate(schedule, problem)
-    value = getattr(timeline.measures, objective)
-    return _passed(problem, Solution(Status.FEASIBLE, schedule=schedule, value=value), objective, 0, 0.0)
+    objective = "makespan" if problem.minimize == "period" else problem.minimize
+    return _passed(problem, InTurn(Solution(Status.FEASIBLE, schedule=schedule)), (objective, None), 0, 0.0)
 
 
 def _hints(problem: Problem, given: Schedule | None) -> list[Hint]:
@@ -122,30 +122,33 @@ def _hints(problem: Problem, given: Schedule | None) -> list[Hint]:
 
 
 def _starts(timeline: Timeline) -> Hint:
-    """Return the start of every operation as plain numbers, by kind letter, stage and micro-batch."""
-    starts: Hint = {}
-    for rank, ticks in enumerate(timeline.starts):
-        for step, tick in zip(timeline.schedule.steps(rank), ticks.tolist(), strict=True):
-            for op in step.ops:
-                starts[op.kind.name, op.stage, op.microbatch or 0] = tick
-    return starts
+    return hint_of(timeline.schedule, (row.tolist() for row in timeline.starts))
 
 
-def _passed(problem: Problem, solution: Solution, objective: str, seed: int, seconds: float) -> Plan:
-    """Make a plan of a solution and have it verified, claims and all."""
-    facts: dict[str, Any] = {"problem": problem, "status": solution.status, "objective": objective, "seed": seed}
-    facts |= {"bound": solution.bound, "certificate": solution.evidence, "reason": solution.reason, "seconds": seconds}
-    if solution.schedule is None:
+def _passed(problem: Problem, found: InTurn, objectives: tuple[str, str | None], seed: int, seconds: float) -> Plan:
+    """Make a plan of what was found and have it verified, claims and all."""
+    first, second = found.first, found.second
+    facts: dict[str, Any] = {"problem": problem, "objective": objectives[0], "seed": seed, "seconds": seconds}
+    facts |= {"status": found.status, "bound": first.bound, "certificate": first.evidence, "reason": found.reason}
+    if found.schedule is None:
         return Plan(**facts)
-    timeline = simulate(solution.schedule, problem)
+    timeline = simulate(found.schedule, problem)
+    if problem.makespan_limit is not None and timeline.makespan > problem.makespan_limit:
+        text = f"the makespan is {timeline.makespan}, limits.makespan is {problem.makespan_limit}"
+        raise RefusedPlanError(f"the optimizer passed a limit; please report this: {text}")
+    then = None
+    if objectives[1] is not None and second is not None:
+        value = timeline.measures.value(objectives[1])
+        then = Second(objectives[1], value, second.bound, second.evidence)
     plan = Plan(
         **facts,
-        schedule=solution.schedule,
+        schedule=found.schedule,
         starts=tuple(tuple(row.tolist()) for row in timeline.starts),
         measures=timeline.measures,
-        value=solution.value,
+        value=timeline.measures.value(objectives[0]),
+        then=then,
     )
-    report = verify(solution.schedule, problem, claims=claims_of(plan))
+    report = verify(found.schedule, problem, claims=claims_of(plan))
     if report.violations:
         text = "\n".join(map(str, report.violations))
         raise RefusedPlanError(f"the verifier refuses what the optimizer found; please report this:\n{text}")

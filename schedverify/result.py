@@ -94,6 +94,10 @@ class Measures:
     peak_in_flight: tuple[int, ...]
     peak_memory: tuple[int, ...]
 
+    def value(self, objective: str) -> int | None:
+        """Return what an objective minimizes: ticks, or the most bytes on any rank; None where no measure is meant."""
+        return {"makespan": self.makespan, "span": self.span, "peak-memory": max(self.peak_memory)}.get(objective)
+
 
 @dataclass(frozen=True, eq=False)
 class Timeline:
@@ -206,6 +210,29 @@ class Report:
 
 
 @dataclass(frozen=True)
+class Second:
+    """What was minimized behind the first objective: among the schedules that have no more of the first.
+
+    Attributes
+    ----------
+    value, bound
+        As in a :class:`Plan`; ``bound`` holds of every schedule whose first value is no greater than the plan's.
+    certificate
+        Evidence for ``bound``, under that ceiling.
+    """
+
+    objective: str
+    value: int | None = None
+    bound: int | None = None
+    certificate: Mapping[str, Any] | None = field(default=None, hash=False)
+
+    @property
+    def gap(self) -> Fraction | None:
+        """``(value - bound) / bound``; None where either is unknown or the bound is 0."""
+        return _gap(self.value, self.bound)
+
+
+@dataclass(frozen=True)
 class Plan:
     """What an optimization found: a schedule with its value, the proved bound, and what was verified of both.
 
@@ -220,6 +247,8 @@ class Plan:
         known).
     certificate
         Evidence for ``bound`` that needs no solver: a mapping of plain values, or None.
+    then
+        The second objective, or None.
     verdicts
         Code and verdict of every property that was checked.
     partition
@@ -239,6 +268,7 @@ class Plan:
     value: int | None = None
     bound: int | None = None
     certificate: Mapping[str, Any] | None = field(default=None, hash=False)
+    then: Second | None = None
     verdicts: tuple[tuple[str, Verdict], ...] = ()
     seed: int = 0
     partition: tuple[tuple[str, ...], ...] | None = None
@@ -248,6 +278,8 @@ class Plan:
     @property
     def gap(self) -> Fraction | None:
         """``(value - bound) / bound``; None where either is unknown or the bound is 0."""
-        if self.value is None or not self.bound:
-            return None
-        return Fraction(self.value - self.bound, self.bound)
+        return _gap(self.value, self.bound)
+
+
+def _gap(value: int | None, bound: int | None) -> Fraction | None:
+    return None if value is None or not bound else Fraction(value - bound, bound)

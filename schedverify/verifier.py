@@ -75,7 +75,7 @@ def claims_of(plan: Plan) -> dict[str, Any]:
     """Return what a plan claims of its schedule, in the form that :func:`verify` takes."""
     measures = dataclasses.asdict(plan.measures) if plan.measures else {}
     own = {"timeline": plan.starts or None, "value": plan.value, "bound": plan.bound, "certificate": plan.certificate}
-    return measures | own | {"objective": plan.objective}
+    return measures | own | {"objective": plan.objective, "then": plan.then and dataclasses.asdict(plan.then)}
 
 
 def _unpacked(plan: Plan, problem: Problem | None) -> tuple[Schedule, Problem]:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from schedverify.errors import InputError
 from schedverify.op import Join, Kind, Op, Step
 from schedverify.problem import Problem
+from schedverify.problem.keys import OBJECTIVES
 from schedverify.schedule import Schedule
 
 COSTS = st.integers(0, 1 << 40)
@@ -45,7 +46,10 @@ def problem_data(draw: st.DrawFn) -> dict[str, Any]:
     data["links"] = draw(some(_links(ranks, sizes)))
     data["memory"] = {"activation": 10} | draw(some(_memory(ranks, sizes)))
     data["limits"] = draw(some(_limits(ranks, sizes)))
-    data["objective"] = draw(some({"minimize": st.sampled_from(["makespan", "span", "period", "peak-memory"])}))
+    first, second = draw(st.permutations(OBJECTIVES))[:2]
+    data["objective"] = draw(some({"minimize": st.just(first)}))
+    if data["objective"] and draw(st.booleans()):
+        data["objective"]["then"] = second
     if edges := Problem.of(data).edges:
         data["boundary"] = draw(st.lists(_boundary(edges), max_size=2))
     return data

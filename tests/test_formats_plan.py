@@ -24,7 +24,7 @@ from schedverify.generators import generate
 from schedverify.planner import plan_of
 from schedverify.problem import Problem
 from schedverify.problem.numbers import LARGEST
-from schedverify.result import Measures, Plan, Status, Verdict
+from schedverify.result import Measures, Plan, Second, Status, Verdict
 from schedverify.schedule import Schedule
 from schedverify.verifier import verify
 
@@ -57,19 +57,22 @@ def plans(draw: st.DrawFn) -> Plan:
     ratio = st.builds(Fraction, NUMBERS, st.integers(1, LARGEST))
     measures = Measures(draw(NUMBERS), draw(NUMBERS), draw(ratio), draw(st.none() | ratio), draw(ratio),
                         by_rank(), by_rank(), by_rank())  # fmt: skip
+    objectives = st.sampled_from(["makespan", "span", "peak-memory"])
+    certificates = st.none() | st.dictionaries(st.text("abc", max_size=2), PLAIN, max_size=3)
     codes = draw(st.lists(st.sampled_from(["SV101", "SV201", "SV501"]), unique=True).map(sorted))
     layers = st.lists(st.lists(st.text("abc.", max_size=4).map(str), max_size=2).map(tuple),
                       min_size=problem.stages, max_size=problem.stages).map(tuple)  # fmt: skip
     return Plan(
         problem=problem,
         status=draw(st.sampled_from([Status.OPTIMAL, Status.FEASIBLE])),
-        objective=draw(st.sampled_from(["makespan", "span"])),
+        objective=draw(objectives),
         schedule=Schedule.of(rows),
         starts=draw(st.sampled_from([(), starts])),
         measures=draw(st.sampled_from([None, measures])),
         value=draw(st.none() | NUMBERS),
         bound=draw(st.none() | NUMBERS),
-        certificate=draw(st.none() | st.dictionaries(st.text("abc", max_size=2), PLAIN, max_size=3)),
+        certificate=draw(certificates),
+        then=draw(st.none() | st.builds(Second, objectives, st.none() | NUMBERS, st.none() | NUMBERS, certificates)),
         verdicts=tuple((code, draw(st.sampled_from(list(Verdict)))) for code in codes),
         seed=draw(NUMBERS),
         partition=draw(st.none() | layers),
@@ -207,6 +210,11 @@ def put(*path: str | int, value: Any) -> Callable[[dict[str, Any]], None]:
         (("certificate",), [1], "certificate"),
         (("certificate",), {"a": {"b": [1, 2**63]}}, "certificate.a.b[1]"),
         (("certificate",), {"a": 0.5}, "certificate.a"),
+        (("then",), None, "then"),
+        (("then",), {"objective": "span", "value": 1, "bound": 1}, "then.certificate"),
+        (("then",), {"objective": "spam", "value": 1, "bound": 1, "certificate": None}, "then.objective"),
+        (("then",), {"objective": "span", "value": -1, "bound": 1, "certificate": None}, "then.value"),
+        (("then",), {"objective": "span", "value": 1, "bound": 1, "certificate": {"a": 2**63}}, "then.certificate.a"),
         (("seed",), None, "seed"),
         (("partition",), [["a"]], "partition"),
         (("partition",), [["a"], [1]], "partition[1][0]"),

@@ -82,7 +82,7 @@ def test_every_key_is_read() -> None:
         "memory": {"activation": "1.5 KiB", "weight_stash": 1, "recompute": [True, False, True], "boundary": 2,
                    "static": [3, 4], "capacity": "1 GB"},
         "limits": {"in_flight": [5, 6], "in_flight_stage": 4, "makespan": 1000},
-        "objective": {"minimize": "peak-memory"},
+        "objective": {"minimize": "peak-memory", "then": "span"},
         "boundary": [{"from": 0, "to": 2, "shape": [4, 8], "dtype": "float32", "bytes": 128}],
     }  # fmt: skip
     tops = {*data, *(f"{table}.{name}" for table in data if isinstance(data[table], dict) for name in data[table])}
@@ -100,7 +100,7 @@ def test_every_key_is_read() -> None:
     assert (problem.activation, problem.weight_stash, problem.boundary) == ((1536,) * 6, (1,) * 6, (2,) * 6)
     assert (problem.recompute, problem.static) == ((True, False, True) * 2, (3, 4))
     assert (problem.capacity, problem.in_flight, problem.in_flight_stage) == ((10**9,) * 2, (5, 6), (4,) * 6)
-    assert (problem.makespan_limit, problem.minimize) == (1000, "peak-memory")
+    assert (problem.makespan_limit, problem.minimize, problem.then) == (1000, "peak-memory", "span")
     assert problem.boundaries == (Boundary(0, 2, (4, 8), "float32", 128),)
     assert (problem.forward_lag(0, 2), problem.backward_lag(2, 0), problem.forward_lag(1, 2)) == (9, 10, 0)
 
@@ -230,6 +230,8 @@ def test_boundaries_are_a_keyword_of_chain() -> None:
         ("limits.in_flight_stage", {"limits": {"in_flight_stage": [1]}}),
         ("limits.makespan", {"limits": {"makespan": "soon"}}),
         ("objective.minimize", {"objective": {"minimize": "span "}}),
+        ("objective.then", {"objective": {"then": "peak memory"}}),
+        ("objective.then", {"objective": {"then": "makespan"}}),
         ("boundary", {"boundary": {"from": 0, "to": 1}}),
         ("boundary[0]", {"boundary": [7]}),
         ("boundary[0].to", {"boundary": [{"from": 0}]}),
@@ -280,7 +282,7 @@ def test_another_version_is_refused_by_name_and_alone() -> None:
         ({"rank": 4}, "rank", "did you mean 'ranks'?"),
         ({"link": {}}, "link", "did you mean 'links'?"),
         ({"links": {"latence": 1}}, "links.latence", "did you mean 'latency'?"),
-        ({"objective": {"xyz": 1}}, "objective.xyz", "[objective] takes minimize"),
+        ({"objective": {"xyz": 1}}, "objective.xyz", "[objective] takes minimize, then"),
     ],
 )
 def test_an_unknown_key_is_told_with_where_it_belongs(data: dict[str, Any], key: str, hint: str) -> None:

@@ -175,6 +175,54 @@ def test_a_bound_beyond_its_evidence_is_undecided(certificate: dict[str, Any] | 
     assert report.verdict is Verdict.UNDECIDED
 
 
+PEAK_CLAIMS: dict[str, Any] = {
+    "objective": "peak-memory", "value": 2, "bound": 1, "certificate": {"rule": "sequence", "rank": 1, "bound": 1},
+    "then": {"objective": "makespan", "value": 9, "bound": 9, "certificate": {"rule": "load", "rank": 1, "bound": 9}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("claim", "code", "sentence"),
+    [
+        ({"value": 1}, "SV501", "peak-memory (value) is claimed to be 1; what follows is 2"),
+        ({"bound": 3}, "SV502", "the bound on the peak-memory is claimed to be 3, but this schedule has 2"),
+        ({"certificate": {"rule": "sequence", "rank": 0, "bound": 2}}, "SV502", "states a bound of 2"),
+        ({"certificate": {"rule": "sequence", "rank": 2, "bound": 1}}, "SV502", "it names no rank of this problem"),
+        ({"certificate": {"rule": "memory", "stage": 0, "bound": 2}}, "SV502", "what follows from it is 1"),
+        ({"certificate": {"rule": "load", "rank": 0, "bound": 1}}, "SV502", "unknown rule 'load'; known: sequence"),
+        ({"then": PEAK_CLAIMS["then"] | {"value": 8}}, "SV501", "makespan (value) is claimed to be 8"),
+        ({"then": PEAK_CLAIMS["then"] | {"bound": 10}}, "SV502", "the bound on the makespan is claimed to be 10"),
+    ],
+)
+def test_claims_of_peak_memory_and_of_a_second_objective(claim: dict[str, Any], code: str, sentence: str) -> None:
+    assert judged(RIGHT, claims=PEAK_CLAIMS)["SV501"].verdict is Verdict.HOLDS
+    assert judged(RIGHT, claims=PEAK_CLAIMS)["SV502"].verdict is Verdict.HOLDS
+    report = judged(RIGHT, claims=PEAK_CLAIMS | claim)
+    assert [violation.code for violation in report.violations] == [code]
+    assert sentence in report.violations[0].message
+
+
+def test_evidence_for_a_second_objective_is_under_the_ceiling_of_the_first() -> None:
+    split = Problem.chain(ranks=2, microbatches=2, backward_input=1, backward_weight=1)
+    order = "0F0 0F1 0I0 0W0 0I1 0W1\n1F0 1I0 1F1 1I1 1W0 1W1"
+    evidence = {"rule": "memory", "stage": 0}
+
+    def verdict(first: dict[str, Any], second: dict[str, Any], bound: int) -> Verdict:
+        claims = first | {"then": second | {"bound": bound, "certificate": evidence | {"bound": bound}}}
+        return judged(order, split, claims=claims)["SV502"].verdict
+
+    ends, peak = {"objective": "makespan", "value": 7}, {"objective": "peak-memory", "value": 2}
+    assert verdict(ends, peak, 2) is Verdict.HOLDS
+    assert verdict(ends | {"value": 8}, peak, 2) is Verdict.VIOLATED
+    assert verdict(ends | {"objective": "span"}, peak, 2) is Verdict.HOLDS
+    assert verdict(peak | {"value": 1}, ends, 8) is Verdict.VIOLATED  # eight ticks follow, but this schedule has seven
+    assert verdict(peak, ends, 7) is Verdict.HOLDS
+    limited = dataclasses.replace(split, makespan_limit=7)
+    claims = peak | {"bound": 2, "certificate": evidence | {"bound": 2}}
+    assert judged(order, limited, claims=claims)["SV502"].verdict is Verdict.HOLDS
+    assert judged(order, split, claims=claims)["SV502"].verdict is Verdict.VIOLATED
+
+
 def test_a_plan_brings_its_problem_and_its_claims() -> None:
     problem = Problem.chain(ranks=4, microbatches=8)
     schedule = generate("1f1b", problem)

@@ -14,7 +14,7 @@ def table(plan: Plan) -> Table:
 
     found = {candidate.family: candidate for candidate in candidates(plan.problem)}
     valid = [candidate for candidate in found.values() if candidate.report.ok]
-    best = min(valid, key=lambda c: getattr(c.timeline.measures, plan.objective), default=None)
+    best = min(valid, key=lambda c: c.timeline.measures.value(plan.objective) or 0, default=None)
     shown = [candidate for name, candidate in found.items() if name == "1f1b" or candidate is best]
     grid = Table(box=None, padding=(0, 2, 0, 0))
     for heading in ("", "makespan", "span", "bubble", "span bubble", "peak in flight", "peak memory", ""):

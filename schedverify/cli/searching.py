@@ -16,10 +16,10 @@ from schedverify.cli.options import Output, ProblemFile, TextOrJson
 
 if TYPE_CHECKING:
     from schedverify.optimizer import Progress
-    from schedverify.result import Plan
+    from schedverify.result import Plan, Second
 
 
-def optimize(
+def optimize(  # noqa: PLR0913 - each is an option of the command line
     problem: ProblemFile,
     *,
     output: Output = None,
@@ -27,9 +27,16 @@ def optimize(
         Literal["makespan", "span", "period", "peak-memory"] | None,
         Parameter(help="What is minimized; the problem's own by default."),
     ] = None,
+    then: Annotated[
+        Literal["makespan", "span", "peak-memory"] | None,
+        Parameter(help="What is minimized next, among the best: peak-memory behind a time, or a time behind it."),
+    ] = None,
     time_limit: Annotated[float, Parameter(help="Seconds.")] = 60,
     seed: Annotated[int, Parameter(help="One worker and a seed give the same plan.")] = 0,
     workers: Annotated[int | None, Parameter(help="Threads of the search; all cores by default.")] = None,
+    solver_memory: Annotated[
+        str | None, Parameter(help='What the process may hold while the solver runs, such as "4 GiB"; no cap.')
+    ] = None,
     hint: Annotated[str | None, Parameter(help="A valid schedule to begin with.")] = None,
     output_format: TextOrJson = "text",
 ) -> int:
@@ -42,9 +49,11 @@ def optimize(
         plan = planner.optimize(
             given,
             objective=objective,
+            then=then,
             time_limit=time_limit,
             seed=seed,
             workers=workers,
+            solver_memory=_bytes(solver_memory),
             hint=start,
             progress=progress,
             stop=stop,
@@ -56,6 +65,17 @@ def optimize(
     elif output != "-":
         _show(plan, output)
     return {"optimal": OK, "feasible": OK, "infeasible": VIOLATED, "unknown": UNDECIDED}[plan.status.value]
+
+
+def _bytes(text: str | None) -> int | None:
+    """Return the bytes that a text such as ``4 GiB`` means."""
+    from schedverify.errors import Fault, InputError
+    from schedverify.problem.numbers import size
+
+    found = None if text is None else size(text)
+    if text is not None and found is None:
+        raise InputError(Fault("--solver-memory", f"expected bytes, found {text[:40]!r}", 'such as "4 GiB"'))
+    return found
 
 
 @contextmanager
@@ -93,6 +113,14 @@ def _progress(wanted: bool) -> Iterator[Any]:
         yield show
 
 
+def _gap(goal: Plan | Second) -> str:
+    """Say how far from the optimum the value of an objective can still be."""
+    if goal.gap:
+        return f"at most {float(goal.gap):.2%} above the optimum"
+    unknown = goal.value is None or goal.bound is None or goal.bound < goal.value
+    return "no bound is known" if unknown else f"no schedule has less than {goal.bound}"
+
+
 def _show(plan: Plan, output: str | None) -> None:
     from rich.text import Text
 
@@ -107,8 +135,10 @@ def _show(plan: Plan, output: str | None) -> None:
         return
     console.print(draw(plan))
     console.print(table(plan))
-    gap = f"at most {float(plan.gap):.2%} above the optimum" if plan.gap else f"no schedule has less than {plan.bound}"
-    console.print(Text.assemble((plan.status.value, "bold green"), f": {plan.objective} {plan.value}, {gap}"))
+    told = f"{plan.objective} {plan.value}, {_gap(plan)}"
+    if plan.then is not None:
+        told += f"; then {plan.then.objective} {plan.then.value}, {_gap(plan.then)}"
+    console.print(Text.assemble((plan.status.value, "bold green"), f": {told}"))
     if plan.reason:
         remark(plan.reason)
     remark(

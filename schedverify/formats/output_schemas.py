@@ -30,8 +30,16 @@ def search_schema() -> Schema:
         "status": one_of(Status), "objective": one_of(OBJECTIVES), "value": or_null(whole()),
         "bound": or_null(whole()), "gap": or_null(_ratio()), "seconds": _ratio(), "seed": whole(),
         "schedule": or_null(listed(listed(TEXT))), "measures": or_null(_measures()),
-        "certificate": or_null({"type": "object"}), "reason": TEXT,
+        "certificate": or_null({"type": "object"}), "then": or_null(second_schema()), "reason": TEXT,
     }))  # fmt: skip
+
+
+def second_schema() -> Schema:
+    """Return the schema of a plan's second objective."""
+    return closed({
+        "objective": one_of(OBJECTIVES), "value": or_null(whole()), "bound": or_null(whole()),
+        "certificate": or_null({"type": "object"}),
+    })  # fmt: skip
 
 
 def timeline_schema() -> Schema:

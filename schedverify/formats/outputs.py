@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from schedverify.formats.plan_files import measures_data
+from schedverify.formats.plan_files import measures_data, second_data
 from schedverify.result import Plan, PropertyResult, Report, Timeline
 
 
@@ -47,6 +47,7 @@ def search_data(plan: Plan) -> dict[str, Any]:
         "schedule": None if plan.schedule is None else plan.schedule.strings(),
         "measures": None if plan.measures is None else measures_data(plan.measures, float),
         "certificate": None if plan.certificate is None else dict(plan.certificate),
+        "then": None if plan.then is None else second_data(plan.then),
         "reason": plan.reason,
     }
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 from schedverify.errors import Fault, InputError, ScheduleError
 from schedverify.formats.data import unfit
 from schedverify.problem.numbers import whole
-from schedverify.result import Measures, Plan
+from schedverify.result import Measures, Plan, Second
 
 VERSION: Final = 1
 RATIOS: Final = ("bubble_fraction", "bubble_overhead", "span_bubble")
@@ -39,7 +39,7 @@ def plan_data(plan: Plan) -> dict[str, Any]:
     """Return what a plan file holds, without the digest; see :func:`to_json`."""
     if plan.schedule is None:
         raise ScheduleError(f"a plan without a schedule cannot be saved; this one is {plan.status.value}")
-    return {
+    data = {
         "version": VERSION,
         "problem": plan.problem.to_dict(),
         "schedule": plan.schedule.strings(),
@@ -54,6 +54,18 @@ def plan_data(plan: Plan) -> dict[str, Any]:
         "certificate": None if plan.certificate is None else _plain("certificate", plan.certificate),
         "seed": plan.seed,
         "partition": None if plan.partition is None else [list(layers) for layers in plan.partition],
+    }
+    return data if plan.then is None else data | {"then": second_data(plan.then)}
+
+
+def second_data(second: Second) -> dict[str, Any]:
+    """Return what stands under ``then``: the second objective of a plan; a plan with one objective has no such key."""
+    certificate = None if second.certificate is None else _plain("then.certificate", second.certificate)
+    return {
+        "objective": second.objective,
+        "value": second.value,
+        "bound": second.bound,
+        "certificate": certificate,
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from array import array
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from fractions import Fraction
 from typing import Any, Final
 
@@ -19,7 +20,7 @@ from schedverify.problem.faults import Faults
 from schedverify.problem.keys import OBJECTIVES
 from schedverify.problem.numbers import LARGEST
 from schedverify.problem.showing import clean, shown
-from schedverify.result import Measures, Plan, Status, Verdict
+from schedverify.result import Measures, Plan, Second, Status, Verdict
 from schedverify.schedule import Schedule, Words
 
 FIELDS: Final = (
@@ -68,31 +69,34 @@ class _PlanReader(Faults):
 
     def plan(self) -> Plan:
         """Check every field and return the plan."""
-        self._check_names("", self.data, FIELDS)
+        self._check_names("", self.data, FIELDS, optional=("then",))
         self._check_digest()
         problem = self._problem()
         ranks = problem.ranks if problem else 0
         schedule = self._schedule(ranks)
-        fields = {
+        read = {
             "schedule": schedule,
             "starts": self._starts(schedule),
             "measures": self._measures(ranks),
             "verdicts": self._verdicts(),
-            "status": Status(self._one_of("status", (Status.OPTIMAL, Status.FEASIBLE))),
-            "objective": self._one_of("objective", OBJECTIVES),
-            "value": self._number_or_null("value"),
-            "bound": self._number_or_null("bound"),
-            "certificate": self._certificate(),
+            "status": Status(self._one_of("status", (Status.OPTIMAL, Status.FEASIBLE), self.data.get("status"))),
+            "objective": self._one_of("objective", OBJECTIVES, self.data.get("objective")),
+            "value": self._number_or_null("value", self.data.get("value")),
+            "bound": self._number_or_null("bound", self.data.get("bound")),
+            "certificate": self._certificate("certificate", self.data.get("certificate")),
+            "then": self._second(),
             "seed": self._number("seed", self.data.get("seed")),
             "partition": self._partition(problem.stages if problem else 0),
         }
         self.raise_faults()
-        return Plan(problem=problem, **fields)  # type: ignore[arg-type]
+        return Plan(problem=problem, **read)  # type: ignore[arg-type]
 
-    def _check_names(self, place: str, table: Mapping[str, Any], known: tuple[str, ...]) -> None:
+    def _check_names(
+        self, place: str, table: Mapping[str, Any], known: tuple[str, ...], optional: tuple[str, ...] = ()
+    ) -> None:
         prefix = f"{place}." if place else ""
         for name in table:
-            if name not in known:
+            if name not in known and name not in optional:
                 self.fault(prefix + clean(name), "unknown key", nearest(name, known))
         for name in known:
             if name not in table:
@@ -177,20 +181,33 @@ class _PlanReader(Faults):
                 self.fault(f"verdicts.{clean(code)}", message)
         return tuple((code, Verdict(table[code])) for code in sorted(table) if table[code] in known)
 
-    def _one_of(self, key: str, choices: tuple[str, ...]) -> str:
-        value = self.data.get(key)
+    def _second(self) -> Second | None:
+        if "then" not in self.data:
+            return None
+        table = self.data["then"]
+        if not isinstance(table, Mapping):
+            self.fault("then", f"expected an object, found {shown(table)}", "leave it away where there is none")
+            return None
+        self._check_names("then", table, tuple(field.name for field in fields(Second)))
+        return Second(
+            self._one_of("then.objective", OBJECTIVES, table.get("objective")),
+            self._number_or_null("then.value", table.get("value")),
+            self._number_or_null("then.bound", table.get("bound")),
+            self._certificate("then.certificate", table.get("certificate")),
+        )
+
+    def _one_of(self, key: str, choices: tuple[str, ...], value: Any) -> str:
         if value in choices:
             return str(value)
         hint = nearest(value, choices) if isinstance(value, str) else ""
         self.fault(key, f"expected one of {', '.join(choices)}, found {shown(value)}", hint)
         return choices[0]
 
-    def _certificate(self) -> Mapping[str, Any] | None:
-        value = self.data.get("certificate")
+    def _certificate(self, place: str, value: Any) -> Mapping[str, Any] | None:
         if value is not None and not isinstance(value, Mapping):
-            self.fault("certificate", f"expected an object or null, found {shown(value)}")
+            self.fault(place, f"expected an object or null, found {shown(value)}")
             return None
-        for key, number in _long_numbers("certificate", value):
+        for key, number in _long_numbers(place, value):
             self.fault(key, f"{shown(number)} is beyond 2^62", "no number of a plan is")
         return value
 
@@ -221,8 +238,8 @@ class _PlanReader(Faults):
             return tuple(values)
         return tuple(self._number(f"{key}[{i}]", value) for i, value in enumerate(values))
 
-    def _number_or_null(self, key: str) -> int | None:
-        return None if self.data.get(key) is None else self._number(key, self.data[key])
+    def _number_or_null(self, key: str, value: Any) -> int | None:
+        return None if value is None else self._number(key, value)
 
     def _number(self, key: str, value: Any) -> int:
         if type(value) is int and 0 <= value <= LARGEST:

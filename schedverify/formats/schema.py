@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from schedverify.formats.output_schemas import report_schema, search_schema, timeline_schema
+from schedverify.formats.output_schemas import report_schema, search_schema, second_schema, timeline_schema
 from schedverify.formats.plan_files import BY_RANK, RATIOS, TICKS, VERSION
 from schedverify.formats.schema_parts import (
     CODE,
@@ -57,7 +57,7 @@ def plan_schema() -> Schema:
     ratios = dict.fromkeys(RATIOS, RATIO_TEXT) | {"bubble_overhead": or_null(RATIO_TEXT)}
     measures = dict.fromkeys(TICKS, whole()) | ratios | dict.fromkeys(BY_RANK, listed(whole()))
     verdicts = {"type": "object", "propertyNames": {"pattern": CODE}, "additionalProperties": one_of(Verdict)}
-    return closed({
+    plan = closed({
         "version": {"const": VERSION},
         "problem": problem_schema(),
         "schedule": listed(listed(TEXT)) | {"minItems": 1},
@@ -74,6 +74,7 @@ def plan_schema() -> Schema:
         "partition": or_null(listed(listed(TEXT)) | {"minItems": 1}),
         "digest": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
     })  # fmt: skip
+    return plan | {"properties": plan["properties"] | {"then": second_schema()}}
 
 
 def main(arguments: list[str]) -> int:

@@ -45,6 +45,7 @@ _EXAMPLES: Final = {
     "limits.in_flight_stage": "[4, 3, 2, 1]",
     "limits.makespan": "100",
     "objective.minimize": '"makespan"',
+    "objective.then": '"peak-memory"',
     "boundary.from": "0",
     "boundary.to": "1",
     "boundary.shape": "[4, 1024]",

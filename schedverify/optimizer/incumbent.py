@@ -49,7 +49,7 @@ class Incumbent:
             value = measure(self.tasks, rows, self.objective)
         except ScheduleError:
             return
-        if (self.value is None or value < self.value) and keeps_limits(self.tasks.problem, rows):
+        if (self.value is None or value < self.value) and keeps_limits(self.tasks, rows):
             self.rows, self.value = rows, value
             self._tell()
 

@@ -38,15 +38,16 @@ def schedule_of(rows: Rows) -> Schedule:
     return Schedule([Op(Kind[kind], stage, m).pack() for kind, stage, m in row] for row in rows)
 
 
-def keeps_limits(problem: Problem, rows: Rows) -> bool:
-    """Whether every rank stays within its bytes and its micro-batches in flight."""
+def keeps_limits(tasks: Tasks, rows: Rows) -> bool:
+    """Whether every rank stays within its bytes and its micro-batches in flight, and the whole within its makespan."""
     for rank, row in enumerate(rows):
-        ledger = Ledger(problem, rank)
+        ledger = Ledger(tasks.problem, rank)
         for op in row:
             if not ledger.fits(op):
                 return False
             ledger.run(op)
-    return True
+    limit = tasks.problem.makespan_limit
+    return limit is None or measure(tasks, rows, "makespan") <= limit
 
 
 def earliest(tasks: Tasks, rows: Rows) -> dict[OpKey, int]:

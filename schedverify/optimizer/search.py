@@ -81,7 +81,7 @@ def _solver(seconds: float, settings: Settings) -> cp_model.CpSolver:
     parameters = solver.parameters
     parameters.max_time_in_seconds = max(seconds, 0.01)
     parameters.num_workers = settings.workers
-    parameters.random_seed = settings.seed % (1 << 31)
+    parameters.random_seed = settings.seed
     parameters.symmetry_level = 0
     parameters.cp_model_probing_level = 0
     parameters.catch_sigint_signal = False

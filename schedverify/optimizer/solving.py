@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
 from schedverify.optimizer.bounds import best_bound
+from schedverify.optimizer.effort import MIB, Effort
 from schedverify.optimizer.greedy import list_schedule, policies
 from schedverify.optimizer.incumbent import Incumbent
 from schedverify.optimizer.model import Model
@@ -17,7 +15,7 @@ from schedverify.optimizer.orders import complete, earliest, rows_of, schedule_o
 from schedverify.optimizer.paths import anchors
 from schedverify.optimizer.rules import add_constraints
 from schedverify.optimizer.search import Outcome, Settings, search
-from schedverify.optimizer.support import check_supported, impossible, limits_of
+from schedverify.optimizer.support import TIMES, check_supported, impossible, limits_of
 from schedverify.optimizer.tasks import Tasks
 from schedverify.optimizer.values import Hint, Progress, Solution
 from schedverify.problem import Problem
@@ -31,12 +29,10 @@ def solve(
     problem: Problem,
     *,
     objective: str = "makespan",
-    time_limit: float = 60,
-    seed: int = 0,
-    workers: int | None = None,
+    effort: Effort | None = None,
+    within: int | None = None,
     hints: Sequence[Hint] = (),
     progress: Callable[[Progress], None] | None = None,
-    stop: threading.Event | None = None,
 ) -> Solution:
     """Search for the schedule with the least makespan or span, and prove how good it is.
 
@@ -52,17 +48,16 @@ def solve(
     ----------
     objective
         ``makespan`` or ``span``.
-    time_limit
-        Seconds for all of it.
-    seed, workers
-        Of the solver. With one worker and the same seed the result is the same wherever the search ends before its
-        limit. By default as many workers as the machine has cores.
+    effort
+        The means for all of it. With one worker and the same seed the result is the same wherever the search ends
+        before its limits.
+    within
+        A value that is good enough: the search ends with the first schedule that has no more, or with a proof that
+        none has, which is then the meaning of infeasible.
     hints
         Known schedules, as start ticks of their operations. Those that keep every rule are used, the others are not.
     progress
         Called, in this thread, with every better value and every higher bound.
-    stop
-        Set it to end the search soon and keep the best so far. Ctrl-C does the same.
 
     Returns
     -------
@@ -76,17 +71,16 @@ def solve(
     UnsupportedError
         If the problem has something that the model cannot take yet; names all of it.
     """
-    check_supported(problem, objective)
+    check_supported(problem, objective, TIMES)
     if reason := impossible(problem):
         return Solution(Status.INFEASIBLE, reason=reason)
-    run = _Solve(problem, objective, time_limit, progress, stop)
+    effort = effort or Effort()
+    run = _Solve(problem, objective, effort, within, progress)
     try:
         run.start_warm(hints)
-        run.search(
-            Settings(seed, workers or os.cpu_count() or 1, run.stopped, run.best.offer_starts, lambda _bound: None)
-        )
+        run.search(Settings(effort.seed, effort.threads, run.done, run.best.offer_starts, lambda _bound: None))
     except KeyboardInterrupt:
-        run.interrupted = True
+        effort.stop.set()
     return run.solution()
 
 
@@ -97,32 +91,42 @@ class _Solve:
         self,
         problem: Problem,
         objective: str,
-        time_limit: float,
+        effort: Effort,
+        within: int | None,
         progress: Callable[[Progress], None] | None,
-        stop: threading.Event | None,
     ) -> None:
         self.problem = problem
         self.objective = objective
-        self.time_limit = time_limit
+        self.effort = effort
+        self.within = within
         self.tasks = Tasks(problem)
         self.best = Incumbent(self.tasks, objective, progress)
         self.infeasible = False
-        self.interrupted = False
+        self.closed = False
+        self.exhausted = False
         self.too_large = len(self.tasks.pairs) * len(problem.kinds) > MOST_STEPS
-        self._stop = stop
-        self._deadline = time.monotonic() + time_limit
 
     def stopped(self) -> bool:
-        """Whether somebody wishes the search to end."""
-        return self._stop is not None and self._stop.is_set()
+        """Whether somebody wishes the search to end, or its memory is used up."""
+        self.exhausted = self.exhausted or self.effort.exhausted
+        return self.effort.stopped or self.exhausted
+
+    def done(self) -> bool:
+        """Whether a search need not go on: nobody waits for it, or what it has is good enough."""
+        return self.stopped() or self.settled()
+
+    def settled(self) -> bool:
+        """Whether the question is answered: the best is proved, or good enough, or nothing can be good enough."""
+        good = self.within is not None and self.best.value is not None and self.best.value <= self.within
+        return self.best.proved or good or self.hopeless()
+
+    def hopeless(self) -> bool:
+        """Whether it is proved that no schedule is good enough, or that there is none at all."""
+        return self.infeasible or (self.within is not None and self.best.bound > self.within)
 
     def over(self) -> bool:
         """Whether nothing more should be tried."""
-        return self.best.proved or self.stopped() or self.left() <= 0
-
-    def left(self) -> float:
-        """Return the seconds that are left."""
-        return self._deadline - time.monotonic()
+        return self.done() or not self.effort.left
 
     def start_warm(self, hints: Sequence[Hint]) -> None:
         """Take the bounds, the hints and the greedy schedules."""
@@ -133,9 +137,9 @@ class _Solve:
             if complete(self.tasks, hint):
                 self.best.offer(rows_of(self.problem, hint))
         for policy in policies(self.tasks):
-            if self.over() and (self.best.rows is not None or self.stopped()):
+            if self.over() and (self.best.rows is not None or self.effort.stopped):
                 return
-            if rows := list_schedule(self.tasks, policy, self.stopped):
+            if rows := list_schedule(self.tasks, policy, lambda: self.effort.stopped):
                 self.best.offer(rows)
 
     def search(self, settings: Settings) -> None:
@@ -143,16 +147,18 @@ class _Solve:
         if self.over() or self.too_large:
             return
         if self.objective == "span" and any(anchor is not None for anchor in anchors(self.tasks)):
-            self._pass(settings, anchored=True, seconds=self.left() / 2)
+            self._pass(settings, anchored=True, seconds=self.effort.left / 2)
         if not self.over():
-            outcome = self._pass(replace(settings, on_bound=self._raise_bound), anchored=False, seconds=self.left())
+            outcome = self._pass(
+                replace(settings, on_bound=self._raise_bound), anchored=False, seconds=self.effort.left
+            )
             self._conclude(outcome)
 
     def solution(self) -> Solution:
         """Return what is known at the end."""
         best, known = self.best, self.best.bound if self.best.evidence else None
-        if self.infeasible:
-            return Solution(Status.INFEASIBLE, reason=self._why_infeasible())
+        if self.hopeless():
+            return Solution(Status.INFEASIBLE, bound=known, evidence=best.evidence, reason=self._why_infeasible())
         if best.rows is None or best.value is None:
             text = f"neither a schedule nor a proof that there is none was found: {self._why_open()}"
             return Solution(Status.UNKNOWN, bound=known, evidence=best.evidence, reason=text)
@@ -172,40 +178,50 @@ class _Solve:
         model = Model(self.tasks, horizon=self._horizon(), objective=self.objective, anchored=anchored)
         add_constraints(model)
         model.cp.add(model.value >= -(-self.best.bound // self.tasks.unit))
-        if self.best.value is not None:
-            model.cp.add(model.value <= self.best.value // self.tasks.unit)
+        if (most := self._most()) is not None:
+            model.cp.add(model.value <= most // self.tasks.unit)
         if starts := self.best.fifo_starts():
             model.hint(starts)
         return search(model, seconds, settings)
 
+    def _most(self) -> int | None:
+        """Return the most ticks that a schedule may have to be of use, or None where any is."""
+        return min((most for most in (self.best.value, self.within) if most is not None), default=None)
+
     def _horizon(self) -> int:
-        """Return scaled ticks by which everything better than the best so far has ended."""
-        if self.objective != "makespan" or self.best.value is None:
-            return self.tasks.horizon
-        return self.tasks.scaled(self.best.value) + self.tasks.fine - 1
+        """Return scaled ticks by which everything of use has ended."""
+        ends = [self.problem.makespan_limit, self._most() if self.objective == "makespan" else None]
+        return min(
+            [self.tasks.horizon] + [self.tasks.scaled(end) + self.tasks.fine - 1 for end in ends if end is not None]
+        )
 
     def _conclude(self, outcome: Outcome) -> None:
         """Note what the last search proved: of the whole space where it is closed."""
         if outcome.bound is not None:
             self._raise_bound(outcome.bound)
+        self.closed = outcome.closed
         if outcome.closed and not outcome.found:
-            self.infeasible = self.best.value is None
-            self.best.raise_bound(self.best.value or 0)
+            self.infeasible = self.best.value is None or self._most() != self.best.value
+            self.best.raise_bound(self._most() or 0)
 
     def _raise_bound(self, units: int) -> None:
-        """Take a bound of the solver, which is told to find something better than what is known."""
-        ticks = units * self.tasks.unit
-        self.best.raise_bound(ticks if self.best.value is None else min(ticks, self.best.value))
+        """Take a bound of the solver, which is told to find something as good as :meth:`_most`."""
+        ticks, most = units * self.tasks.unit, self._most()
+        self.best.raise_bound(ticks if most is None else min(ticks, most))
 
     def _why_open(self) -> str:
         if self.too_large:
             return f"the problem has more than {MOST_STEPS} steps, which is beyond the model"
-        if self.interrupted or self.stopped():
-            return "the search was stopped"
-        if self.left() <= 0:
-            return f"the time limit of {self.time_limit:g} s ended the search"
+        if self.exhausted:
+            return f"the process came to hold the {(self.effort.memory or 0) // MIB} MiB that the solver may take"
+        if self.within is not None and self.settled():
+            return f"the search ended with a {self.objective} of no more than {self.within}"
+        if self.stopped() or not self.closed:
+            return self.effort.why_over()
         return "first steps that wait could shorten a span, and no order that makes them wait was found"
 
     def _why_infeasible(self) -> str:
         limits = limits_of(self.problem)
-        return f"no order keeps {' and '.join(limits)}" if limits else "no order runs to its end"
+        within = self.within if self.within is not None and self.within < self.tasks.ticks(self.tasks.horizon) else None
+        what = "no order" if within is None else f"no order with a {self.objective} of {within} or less"
+        return f"{what} keeps {' and '.join(limits)}" if limits else f"{what} runs to its end"

@@ -2,33 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Final
 
 from schedverify.errors import Fault, UnknownNameError, UnsupportedError
+from schedverify.optimizer.bounds import best_bound
 from schedverify.optimizer.tasks import Tasks, ancestors
 from schedverify.problem import Problem
 from schedverify.problem.keys import OBJECTIVES
 
-SUPPORTED: Final = ("makespan", "span")
+TIMES: Final = ("makespan", "span")
+"""The objectives of one search over the model."""
+SUPPORTED: Final = (*TIMES, "peak-memory")
 MOST_TICKS: Final = 1 << 52
 """The longest horizon, in scaled ticks: the solver reports its bounds as floats, which are exact up to here."""
 
 
-def check_supported(problem: Problem, objective: str) -> None:
-    """Raise for everything that the model would otherwise ignore.
+def check_supported(problem: Problem, objective: str, among: Collection[str] = SUPPORTED) -> None:
+    """Raise for an objective that is not ``among`` these, and for everything that the model would otherwise ignore.
 
     Raises
     ------
     UnknownNameError
         If the objective is none.
     UnsupportedError
-        With every fault at once: another objective, channel buffers, a makespan limit, overlapped pairs that cost less
-        than the sum, sums of durations that are too long for the solver.
+        With every fault at once: another objective, channel buffers, overlapped pairs that cost less than the sum, sums
+        of durations that are too long for the solver.
     """
     if objective not in OBJECTIVES:
         raise UnknownNameError.among("objective", objective, OBJECTIVES)
-    faults = list(_faults(problem, objective))
+    faults = [*_faults(problem)]
+    if objective not in among:
+        message = f"the optimizer cannot minimize the {objective} yet"
+        faults.insert(0, Fault("objective.minimize", message, " or ".join(among)))
     if faults:
         raise UnsupportedError(faults)
 
@@ -40,7 +46,12 @@ def impossible(problem: Problem) -> str:
     every stage before, and none of their gradient ops has run. So ``slices`` times the number of these stages on one
     rank is needed in flight; in bytes, what they keep, with the full activation of the part that runs.
     """
-    return next(_obstacles(problem), "") if problem.form != "inference" else ""
+    if problem.form != "inference" and (reason := next(_obstacles(problem), "")):
+        return reason
+    bound = best_bound(problem, "makespan") if problem.makespan_limit is not None else None
+    if bound and bound.value > (problem.makespan_limit or 0):
+        return f"no order has a makespan below {bound.value}, and limits.makespan is {problem.makespan_limit}"
+    return ""
 
 
 def limits_of(problem: Problem) -> list[str]:
@@ -49,17 +60,14 @@ def limits_of(problem: Problem) -> list[str]:
         "limits.in_flight": problem.in_flight,
         "limits.in_flight_stage": problem.in_flight_stage,
         "memory.capacity": problem.capacity,
+        "limits.makespan": problem.makespan_limit,
     }
     return [name for name, limit in limits.items() if limit is not None]
 
 
-def _faults(problem: Problem, objective: str) -> Iterator[Fault]:
-    if objective not in SUPPORTED:
-        yield Fault("objective.minimize", f"the optimizer cannot minimize the {objective} yet", "makespan or span")
+def _faults(problem: Problem) -> Iterator[Fault]:
     if problem.buffer is not None:
         yield Fault("links.buffer", "the optimizer cannot keep channel buffers yet", "leave it away to plan without")
-    if problem.makespan_limit is not None and objective in SUPPORTED:
-        yield Fault("limits.makespan", f"it does not go with minimizing the {objective}", "it is for peak-memory")
     for forward, backward, cost in problem.overlapped:
         together = set(problem.placement[forward]) & set(problem.placement[backward])
         if together and problem.form != "inference" and cost < _sum(problem, forward, backward):

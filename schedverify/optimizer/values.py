@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
@@ -15,6 +15,16 @@ OpKey = tuple[str, int, int]
 
 Hint = dict[OpKey, int]
 """A start tick for each operation. Where two of one rank start together, they stand in the order of the mapping."""
+
+
+def hint_of(schedule: Schedule, starts: Iterable[Iterable[int]]) -> Hint:
+    """Return the start of every operation of a schedule, from the starts of each rank's steps."""
+    hint: Hint = {}
+    for rank, ticks in enumerate(starts):
+        for step, tick in zip(schedule.steps(rank), ticks, strict=True):
+            for op in step.ops:
+                hint[op.kind.name, op.stage, op.microbatch or 0] = int(tick)
+    return hint
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ def flatten(problem: Problem) -> dict[str, Any]:
         "links": _links(problem),
         "memory": _memory(problem),
         "limits": _limits(problem),
-        "objective": {"minimize": problem.minimize},
+        "objective": {"minimize": problem.minimize} | ({"then": problem.then} if problem.then else {}),
         "boundary": [_boundary(boundary) for boundary in problem.boundaries],
     }
 

@@ -59,7 +59,10 @@ def read_shape(reader: Reader) -> tuple[dict[str, Any], Sizes]:
         "replica_of": _replica_of(reader, microbatches, replicas, slices),
         "slices": slices,
         "minimize": reader.text("objective.minimize", "makespan", OBJECTIVES),
+        "then": None if reader.get("objective.then") is None else reader.text("objective.then", "", OBJECTIVES),
     }
+    if shape["then"] == shape["minimize"]:
+        reader.fault("objective.then", f"{shape['then']} is what is minimized first", "name another, or leave it away")
     return shape, sizes
 
 

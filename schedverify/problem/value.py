@@ -79,6 +79,7 @@ class Problem:
     in_flight_stage: Ints | None = None
     makespan_limit: int | None = None
     minimize: str = "makespan"
+    then: str | None = None
     boundaries: tuple[Boundary, ...] = field(default=())
 
     @classmethod

@@ -30,7 +30,7 @@ class Case:
     """What is judged: a schedule, the problem it is for, and what is claimed of it.
 
     ``claims`` may hold ``timeline`` (starts of every step by rank), the measures by name, ``objective``, ``value``,
-    ``bound`` and ``certificate``.
+    ``bound``, ``certificate``, and ``then`` with the last four for a second objective.
     """
 
     schedule: Schedule

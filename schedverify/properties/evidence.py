@@ -6,7 +6,7 @@ recomputing stage pays its forward in either. ``lag`` is the transfer time betwe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -17,8 +17,19 @@ class EvidenceError(ValueError):
     """Evidence that names an unknown rule or an absent place, or a rule that does not hold for this problem."""
 
 
-def proved_bound(problem: Problem, objective: str, certificate: Mapping[str, Any]) -> int:
+Rule = Callable[[Any, Mapping[str, Any]], int]
+"""From a derivation and a certificate to the bound that follows."""
+
+
+def proved_bound(
+    problem: Problem, objective: str, certificate: Mapping[str, Any], ceiling: tuple[str, int] | None = None
+) -> int:
     """Return the lower bound on ``objective`` that a certificate's rule gives at its place.
+
+    Parameters
+    ----------
+    ceiling
+        An objective and a value of it: the bound need only hold of schedules that have no more.
 
     Raises
     ------
@@ -27,20 +38,26 @@ def proved_bound(problem: Problem, objective: str, certificate: Mapping[str, Any
     """
     if objective not in ("makespan", "span"):
         raise EvidenceError(f"no rule bounds the {objective}")
+    rules = {"load": Derivation.load, "pair": Derivation.pair, "memory": Derivation.memory}
+    return chosen_rule(rules, objective, certificate)(Derivation(problem, objective, ceiling), certificate)
+
+
+def chosen_rule(rules: Mapping[str, Rule], objective: str, certificate: Mapping[str, Any]) -> Rule:
+    """Return the rule that a certificate names; raise an EvidenceError where it is none, or for another objective."""
     if certificate.get("objective", objective) != objective:
         raise EvidenceError(f"it is for the {certificate['objective']}, the claim is for the {objective}")
-    rules = {"load": _Derivation.load, "pair": _Derivation.pair, "memory": _Derivation.memory}
     rule = rules.get(str(certificate.get("rule")))
     if rule is None:
-        raise EvidenceError(f"unknown rule {str(certificate.get('rule'))[:40]!r}; known: load, pair, memory")
-    return rule(_Derivation(problem, objective), certificate)
+        raise EvidenceError(f"unknown rule {str(certificate.get('rule'))[:40]!r}; known: {', '.join(rules)}")
+    return rule
 
 
-class _Derivation:
+class Derivation:
     """The parts that the rules share: cheapest costs and longest paths."""
 
-    def __init__(self, problem: Problem, objective: str) -> None:
+    def __init__(self, problem: Problem, objective: str, ceiling: tuple[str, int] | None) -> None:
         self.problem = problem
+        self.ceiling = ceiling
         self.makespan = objective == "makespan"
         self.training = problem.form != "inference"
         for forward, backward, cost in problem.overlapped:
@@ -53,7 +70,7 @@ class _Derivation:
         After W nothing must follow; after B the gradients flow on to the first stage; after F (inference) the
         activations flow on to the last.
         """
-        rank = self._index(certificate.get("rank"), self.problem.ranks, "rank")
+        rank = self.index(certificate.get("rank"), self.problem.ranks, "rank")
         stages = [s for s in self.problem.stages_of[rank] if self.passing(s)]
         if not stages:
             return 0
@@ -75,7 +92,7 @@ class _Derivation:
         stages = certificate.get("stages")
         if not isinstance(stages, list | tuple) or len(stages) != 2:
             raise EvidenceError("the rule pair names two stages")
-        s, t = (self._index(stage, self.problem.total_stages, "stage") for stage in stages)
+        s, t = (self.index(stage, self.problem.total_stages, "stage") for stage in stages)
         if not self.passing(t):
             return 0
         head = self.head[s] if self.makespan else 0
@@ -93,7 +110,7 @@ class _Derivation:
         Until then only F runs there, and only as many as the limits admit in flight.
         """
         problem = self.problem
-        s = self._index(certificate.get("stage"), problem.total_stages, "stage")
+        s = self.index(certificate.get("stage"), problem.total_stages, "stage")
         rank = problem.homes[s]
         if problem.stages_of[rank] != (s,) or not self.training:
             raise EvidenceError(f"stage {s} is not alone on rank {rank} in training")
@@ -101,7 +118,7 @@ class _Derivation:
         if not count:
             return 0
         work = count * (problem.forward[s] + self.backward(s))
-        idle = self._until_gradient(s) - min(self._admitted(s, rank), count) * problem.forward[s]
+        idle = self.until_gradient(s) - min(self._admitted(s, rank), count) * problem.forward[s]
         return (self.head[s] if self.makespan else 0) + work + max(0, idle)
 
     def passing(self, stage: int) -> int:
@@ -130,7 +147,7 @@ class _Derivation:
     def head(self) -> dict[int, int]:
         """By stage, the longest path of forwards before its F."""
         head: dict[int, int] = {}
-        for stage in self._order:
+        for stage in self.order:
             before = self.problem.predecessors[stage]
             head[stage] = max((head[b] + self._forward_hop(b, stage) for b in before), default=0)
         return head
@@ -139,7 +156,7 @@ class _Derivation:
     def after_forward(self) -> dict[int, int]:
         """By stage, the longest path of forwards after its F (its own not counted)."""
         after: dict[int, int] = {}
-        for stage in reversed(self._order):
+        for stage in reversed(self.order):
             hops = [
                 (t, self.problem.forward_lag(stage, t) + self.problem.forward[t])
                 for t in self.problem.successors[stage]
@@ -151,7 +168,7 @@ class _Derivation:
     def after_gradient(self) -> dict[int, int]:
         """By stage, the longest path of backwards after its gradient op (its own not counted)."""
         after: dict[int, int] = {}
-        for stage in self._order:
+        for stage in self.order:
             before = self.problem.predecessors[stage]
             after[stage] = max(
                 (after[b] + self.problem.backward_lag(stage, b) + self.gradient(b) for b in before), default=0
@@ -159,7 +176,8 @@ class _Derivation:
         return after
 
     @cached_property
-    def _order(self) -> list[int]:
+    def order(self) -> list[int]:
+        """The stages, each after those that feed it."""
         missing = [len(before) for before in self.problem.predecessors]
         order = [stage for stage, count in enumerate(missing) if not count]
         for stage in order:
@@ -172,7 +190,7 @@ class _Derivation:
         """Return the longest ways from the start of F on s to F on t, and from the gradient on t to the end on s."""
         there: dict[int, int] = {s: 0}
         back: dict[int, int] = {s: 0}
-        for stage in self._order:
+        for stage in self.order:
             for b in self.problem.predecessors[stage]:
                 if b in there:
                     last = self.backward(s) if b == s else self.gradient(b)
@@ -180,10 +198,10 @@ class _Derivation:
                     back[stage] = max(back.get(stage, 0), back[b] + last + self.problem.backward_lag(stage, b))
         return (there[t], back[t]) if t in there else None
 
-    def _until_gradient(self, s: int) -> int:
+    def until_gradient(self, s: int) -> int:
         """Return the ticks from the start of a micro-batch's F on s until its gradient op can start there."""
         turn: dict[int, int] = {}
-        for stage in reversed(self._order):
+        for stage in reversed(self.order):
             ways = [
                 self.problem.forward_lag(stage, t) + turn[t] + self.gradient(t) + self.problem.backward_lag(t, stage)
                 for t in self.problem.successors[stage]
@@ -198,8 +216,10 @@ class _Derivation:
         limits += [problem.in_flight[rank]] if problem.in_flight is not None else []
         limits += [problem.in_flight_stage[s]] if problem.in_flight_stage is not None else []
         kept = problem.boundary[s] if problem.recompute[s] else problem.activation[s]
-        if problem.capacity is not None and kept:
-            limits.append((problem.capacity[rank] - problem.static[rank]) // kept)
+        room = [problem.capacity[rank]] if problem.capacity is not None else []
+        room += [self.ceiling[1]] if self.ceiling and self.ceiling[0] == "peak-memory" else []
+        if room and kept:
+            limits.append((min(room) - problem.static[rank]) // kept)
         return min(limits)
 
     def _forward_hop(self, source: int, target: int) -> int:
@@ -208,7 +228,8 @@ class _Derivation:
     def _again(self, stage: int) -> int:
         return self.problem.forward[stage] if self.problem.recompute[stage] else 0
 
-    def _index(self, value: object, bound: int, what: str) -> int:
+    def index(self, value: object, bound: int, what: str) -> int:
+        """Return a number that names a rank or a stage of the problem."""
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < bound:
             raise EvidenceError(f"it names no {what} of this problem")
         return value

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from schedverify.properties.base import Case, NotApplicable, Undecided, rule
 from schedverify.properties.evidence import EvidenceError, proved_bound
+from schedverify.properties.peak_evidence import proved_peak
 from schedverify.result import Scope, Violation
 
+MEASURED: Final = ("makespan", "span", "peak-memory")
 CLAIMABLE: Final = (
     "makespan", "span", "bubble_fraction", "bubble_overhead", "span_bubble", "work", "peak_in_flight", "peak_memory",
 )  # fmt: skip
@@ -21,8 +23,9 @@ def measures_as_claimed(case: Case) -> Iterator[Violation]:
 
     What it checks
 
-    Each measure that a plan claims (makespan, span, bubbles, work and peaks by rank) and the value of its objective
-    equal what the schedule and the problem's costs imply, to the tick and to the exact fraction.
+    Each measure that a plan claims (makespan, span, bubbles, work and peaks by rank) and the value of each of its
+    objectives equal what the schedule and the problem's costs imply, to the tick, to the byte and to the exact
+    fraction. The value of peak-memory is the most bytes that any rank holds, its static ones included.
 
     Why it matters
 
@@ -39,17 +42,39 @@ def measures_as_claimed(case: Case) -> Iterator[Violation]:
     For every claimed measure x: x = x(timeline), where the timeline starts every step as early as its rank, its inputs
     and the links allow.
     """
-    claimed = {name: case.claims[name] for name in CLAIMABLE if case.claims.get(name) is not None}
-    if case.claims.get("value") is not None and case.claims.get("objective") in ("makespan", "span"):
-        claimed[str(case.claims["objective"]) + " (value)"] = case.claims["value"]
-    if not claimed:
+    claimed = [(name, case.claims[name]) for name in CLAIMABLE if case.claims.get(name) is not None]
+    values = [
+        (goal.objective, goal.value) for goal in _goals(case) if goal.value is not None and goal.objective in MEASURED
+    ]
+    if not claimed and not values:
         raise NotApplicable("no measure is claimed")
     if case.measures is None:
         raise Undecided("the schedule cannot run to its end as a whole, so no measure follows")
-    for name, value in claimed.items():
-        follows = getattr(case.measures, name.partition(" ")[0])
+    figures = [(name, value, getattr(case.measures, name)) for name, value in claimed]
+    figures += [(f"{name} (value)", value, case.measures.value(name)) for name, value in values]
+    for name, value, follows in figures:
         if _plain(follows) != _plain(value):
             yield Violation("SV501", f"{name} is claimed to be {value}; what follows is {follows}")
+
+
+class _Goal(NamedTuple):
+    """What is claimed of one objective; ``ceiling`` is the first objective and its value, for the second."""
+
+    objective: str
+    value: Any
+    bound: Any
+    certificate: Any
+    ceiling: tuple[str, int] | None = None
+
+
+def _goals(case: Case) -> Iterator[_Goal]:
+    """Yield what is claimed of the objective, and of the one behind it."""
+    first = str(case.claims.get("objective") or case.problem.minimize)
+    value, then = case.claims.get("value"), case.claims.get("then")
+    yield _Goal(first, value, case.claims.get("bound"), case.claims.get("certificate"))
+    if then:
+        ceiling = (first, value) if first in MEASURED and value is not None else None
+        yield _Goal(then["objective"], then.get("value"), then.get("bound"), then.get("certificate"), ceiling)
 
 
 def _plain(value: Any) -> Any:
@@ -70,7 +95,8 @@ def bound_has_evidence(case: Case) -> Iterator[Violation]:
 
     The certificate beside a claimed bound names a rule and its place (a rank, a pair of stages, a stage). The bound is
     derived again from the problem alone and must come out at least as high as the certificate says. A bound above what
-    its certificate proves is the solver's word: undecided. A bound above the schedule's own value is refuted.
+    its certificate proves is the solver's word: undecided. A bound above the schedule's own value is refuted. The bound
+    on a second objective is derived for the schedules that have no more of the first one than the plan.
 
     Why it matters
 
@@ -85,20 +111,33 @@ def bound_has_evidence(case: Case) -> Iterator[Violation]:
 
     bound <= rule(problem, place) for the named rule (see the page on bounds), and bound <= the objective's value.
     """
-    bound, certificate = case.claims.get("bound"), case.claims.get("certificate")
-    if bound is None:
+    goals = [goal for goal in _goals(case) if goal.bound is not None]
+    if not goals:
         raise NotApplicable("no lower bound is claimed")
-    objective = str(case.claims.get("objective") or case.problem.minimize)
-    value = getattr(case.measures, objective, None)
+    open_ends = []
+    for goal in goals:
+        try:
+            yield from _judge(case, goal)
+        except Undecided as reason:
+            open_ends.append(str(reason))
+    if open_ends:
+        raise Undecided("; ".join(open_ends))
+
+
+def _judge(case: Case, goal: _Goal) -> Iterator[Violation]:
+    """Yield what is wrong with one bound and its evidence; raise Undecided where it is the solver's word."""
+    value = None if case.measures is None else case.measures.value(goal.objective)
+    bound, certificate = goal.bound, goal.certificate
     if value is not None and bound > value:
         yield Violation(
-            "SV502", f"the bound on the {objective} is claimed to be {bound}, but this schedule has {value}"
+            "SV502", f"the bound on the {goal.objective} is claimed to be {bound}, but this schedule has {value}"
         )
         return
     if certificate is None:
         raise Undecided(f"no evidence is given for the bound {bound}: it is the solver's word")
     try:
-        proved = proved_bound(case.problem, objective, certificate)
+        prove = proved_peak if goal.objective == "peak-memory" else proved_bound
+        proved = prove(case.problem, goal.objective, certificate, goal.ceiling)
     except EvidenceError as error:
         yield Violation("SV502", f"the evidence for the bound {bound} does not check: {error}")
         return

@@ -1,0 +1,94 @@
+"""One objective, or two in turn: the second among the schedules that are best, or best known, by the first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from schedverify.errors import Fault, UnsupportedError
+from schedverify.optimizer.effort import Effort
+from schedverify.optimizer.peak import capped, least_peak
+from schedverify.optimizer.solving import solve
+from schedverify.optimizer.values import Hint, Progress, Solution, hint_of
+from schedverify.problem import Problem
+from schedverify.result import Status
+from schedverify.schedule import Schedule
+
+
+class InTurn(NamedTuple):
+    """What each of the searches found; ``second`` is None where there was none."""
+
+    first: Solution
+    second: Solution | None = None
+
+    @property
+    def schedule(self) -> Schedule | None:
+        """The best schedule, of the last search that found one."""
+        return (self.second and self.second.schedule) or self.first.schedule
+
+    @property
+    def status(self) -> Status:
+        """Optimal only where each of the values is proved."""
+        proved = self.second is None or self.second.status is Status.OPTIMAL
+        return self.first.status if proved or self.first.status is not Status.OPTIMAL else Status.FEASIBLE
+
+    @property
+    def reason(self) -> str:
+        """Why there is no schedule, or which of the values is open, and why."""
+        if self.second is None:
+            return self.first.reason
+        parts = {"the first objective": self.first, "the second objective": self.second}
+        return "; ".join(
+            f"{name} is open: {part.reason}" for name, part in parts.items() if part.status is not Status.OPTIMAL
+        )
+
+
+def minimize(
+    problem: Problem,
+    *,
+    objective: str,
+    then: str | None = None,
+    effort: Effort,
+    hints: Sequence[Hint] = (),
+    progress: Callable[[Progress], None] | None = None,
+) -> InTurn:
+    """Search for the least value of an objective, and among those schedules for the least of another.
+
+    With two, the first search may take half of the time. The second keeps to the best value of the first, proved or
+    not: a bound on it holds of every schedule whose first value is no greater.
+
+    Parameters
+    ----------
+    objective
+        ``makespan``, ``span`` or ``peak-memory``.
+    then
+        ``peak-memory`` behind one of the others, ``makespan`` or ``span`` behind ``peak-memory``, or None.
+
+    Raises
+    ------
+    UnsupportedError
+        If these two do not go together, or the problem has something that the model cannot take yet.
+    """
+    if then is not None and (objective == "peak-memory") == (then == "peak-memory"):
+        message = f"the optimizer cannot minimize the {then} behind the {objective}"
+        raise UnsupportedError(Fault("objective.then", message, "one of the two is peak-memory, the other a time"))
+    first = _least(problem, objective, effort if then is None else effort.part(0.5), hints, progress)
+    if then is None or first.schedule is None or first.value is None:
+        return InTurn(first)
+    known = [hint_of(first.schedule, first.starts), *hints]
+    if then == "peak-memory":
+        ceiling = objective, first.value
+        return InTurn(first, least_peak(problem, effort=effort, ceiling=ceiling, hints=known, progress=progress))
+    return InTurn(first, _least(capped(problem, first.value), then, effort, known, progress))
+
+
+def _least(
+    problem: Problem,
+    objective: str,
+    effort: Effort,
+    hints: Sequence[Hint],
+    progress: Callable[[Progress], None] | None,
+) -> Solution:
+    if objective == "peak-memory":
+        return least_peak(problem, effort=effort, hints=hints, progress=progress)
+    return solve(problem, objective=objective, effort=effort, hints=hints, progress=progress)

@@ -1,0 +1,211 @@
+"""The least peak memory: ever smaller capacities, until one is proved to be too small."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from schedverify.errors import ScheduleError
+from schedverify.optimizer.effort import Effort
+from schedverify.optimizer.greedy import list_schedule, policies
+from schedverify.optimizer.orders import Rows, complete, keeps_limits, measure, rows_of, schedule_of
+from schedverify.optimizer.peak_bounds import Ceiling, best_peak_bound
+from schedverify.optimizer.solving import solve
+from schedverify.optimizer.support import check_supported, impossible
+from schedverify.optimizer.tasks import Tasks
+from schedverify.optimizer.values import Hint, Progress, Solution
+from schedverify.problem import Problem
+from schedverify.result import Status, Timeline
+from schedverify.schedule import Schedule
+from schedverify.timeline import simulate
+
+_ANY = 1 << 62
+_SHORT = 1.0
+"""Seconds below which what is left goes to one capacity."""
+
+
+def least_peak(
+    problem: Problem,
+    *,
+    effort: Effort | None = None,
+    ceiling: Ceiling | None = None,
+    hints: Sequence[Hint] = (),
+    progress: Callable[[Progress], None] | None = None,
+) -> Solution:
+    """Search for the schedule whose ranks hold the least bytes at most, and prove that none does with fewer.
+
+    First come the bounds and the warm starts: the hints, and the list scheduler under ever smaller capacities. Then the
+    capacities between the bound and the best are halved: for each, the search for the makespan (or the span) ends with
+    the first schedule that is good enough, or with a proof that there is none. A capacity that stays open after half of
+    the time that is left is put aside for larger ones, and taken up again when these are answered.
+
+    Parameters
+    ----------
+    ceiling
+        The makespan or span that no schedule may pass; a makespan limit of the problem holds in any case.
+    effort, hints, progress
+        As in :func:`~schedverify.optimizer.solving.solve`.
+
+    Returns
+    -------
+    Solution
+        ``value`` and ``bound`` are bytes, static ones included.
+
+    Raises
+    ------
+    UnsupportedError
+        If the problem has something that the model cannot take yet; names all of it.
+    """
+    check_supported(problem, "peak-memory")
+    if reason := impossible(problem):
+        return Solution(Status.INFEASIBLE, reason=reason)
+    run = _Descent(problem, effort or Effort(), ceiling, progress)
+    run.start_warm(hints)
+    if run.best is None:
+        answer = run.ask(None, 1)
+        if run.best is None:
+            return replace(answer, bound=run.bound, evidence=run.evidence)
+    run.halve()
+    return run.solution()
+
+
+def capped(problem: Problem, most: int) -> Problem:
+    """Return the problem with no more than ``most`` bytes on each rank."""
+    given = problem.capacity or (most,) * problem.ranks
+    return replace(problem, capacity=tuple(min(most, capacity) for capacity in given))
+
+
+class Levels:
+    """The peaks that a schedule can have: on some rank the static bytes and sums of what its stages hold."""
+
+    def __init__(self, problem: Problem) -> None:
+        held = zip(problem.kept, problem.activation, problem.weight_stash, strict=True)
+        amounts = [math.gcd(*row) for row in held]
+        self._ladders = [
+            (static, math.gcd(*(amounts[stage] for stage in stages)))
+            for static, stages in zip(problem.static, problem.stages_of, strict=True)
+        ]
+
+    def above(self, least: int) -> int:
+        """Return the lowest level that is not below ``least``; ``least`` itself where no level is that high."""
+        reached = (s + -(-max(0, least - s) // (step or 1)) * step for s, step in self._ladders)
+        return min((level for level in reached if level >= least), default=least)
+
+    def between(self, low: int, high: int) -> int:
+        """Return a level near the middle of ``low``, which is one, and ``high``, which is above it."""
+        middle = (low + high) // 2
+        below = (s + (middle - s) // step * step for s, step in self._ladders if step and s <= middle)
+        return max(low, max(below, default=low))
+
+
+class _Descent:
+    """One run: the best timeline so far, the bytes that are proved, and what stayed open."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        effort: Effort,
+        ceiling: Ceiling | None,
+        progress: Callable[[Progress], None] | None,
+    ) -> None:
+        self.problem = problem
+        self.effort = effort
+        self.objective, self.most = ceiling or ("makespan", _ANY)
+        self.levels = Levels(problem)
+        bound = best_peak_bound(problem, ceiling)
+        self.evidence = bound.evidence
+        self.bound = self.levels.above(bound.value)
+        self.best: Timeline | None = None
+        self.reason = ""
+        self._in_vain = False
+        self._tasks = Tasks(problem)
+        self._progress = progress
+
+    @property
+    def value(self) -> int:
+        """The peak of the best; without one, what is above every peak."""
+        return _ANY if self.best is None else max(self.best.peak_memory)
+
+    def start_warm(self, hints: Sequence[Hint]) -> None:
+        """Take the hints, then list schedules under ever smaller capacities."""
+        for hint in hints:
+            if complete(self._tasks, hint):
+                self._offer(rows_of(self.problem, hint))
+        low = self.bound
+        if self.best is None and not self._list_within(self.problem):
+            return
+        while low < self.value and not self.effort.over:
+            middle = self.levels.between(low, self.value)
+            if not self._list_within(capped(self.problem, middle)):
+                low = self.levels.above(middle + 1)
+
+    def halve(self) -> None:
+        """Halve what lies between the bound and the best until they meet."""
+        floor = self.bound
+        while self.bound < self.value and not self.effort.over:
+            if floor >= self.value:
+                floor = self.bound
+            middle = self.levels.between(floor, self.value)
+            answer = self.ask(middle, 1 if self.effort.left < _SHORT else 0.5)
+            if answer.status is Status.INFEASIBLE:
+                self.bound = floor = self.levels.above(middle + 1)
+                self._tell()
+            elif self.value > middle:
+                self.reason, floor = answer.reason, self.levels.above(middle + 1)
+                if floor >= self.value and not self.effort.over and self._in_vain:
+                    return
+
+    def ask(self, most: int | None, share: float) -> Solution:
+        """Search for any schedule under a capacity, with a share of the time that is left."""
+        effort = self.effort.part(share)
+        problem = self.problem if most is None else capped(self.problem, most)
+        answer = solve(problem, objective=self.objective, effort=effort, within=self.most)
+        self._in_vain = bool(effort.left)
+        if answer.schedule is not None and answer.value is not None and answer.value <= self.most:
+            self._keep(answer.schedule)
+        return answer
+
+    def solution(self) -> Solution:
+        """Return what is known at the end, once there is a best."""
+        proved = self.value <= self.bound
+        reason = self.reason if self.reason and not self.effort.over else self.effort.why_over()
+        return Solution(
+            Status.OPTIMAL if proved else Status.FEASIBLE,
+            schedule=self.best.schedule if self.best else None,
+            starts=tuple(tuple(row.tolist()) for row in self.best.starts) if self.best else (),
+            value=self.value,
+            bound=self.bound,
+            evidence=self.evidence,
+            reason="" if proved else reason,
+        )
+
+    def _list_within(self, problem: Problem) -> bool:
+        """Offer the first list schedule of a problem that does not pass the ceiling; whether there is one."""
+        tasks = Tasks(problem)
+        for policy in policies(tasks):
+            if self.effort.over and self.best is not None:
+                return False
+            if (rows := list_schedule(tasks, policy, lambda: self.effort.stopped)) and self._offer(rows):
+                return True
+        return False
+
+    def _offer(self, rows: Rows) -> bool:
+        """Keep orders that can run and keep every limit, if they are better than the best; whether they do."""
+        try:
+            good = keeps_limits(self._tasks, rows) and measure(self._tasks, rows, self.objective) <= self.most
+        except ScheduleError:
+            return False
+        if good:
+            self._keep(schedule_of(rows))
+        return good
+
+    def _keep(self, schedule: Schedule) -> None:
+        timeline = simulate(schedule, self.problem)
+        if max(timeline.peak_memory) < self.value:
+            self.best = timeline
+            self._tell()
+
+    def _tell(self) -> None:
+        if self._progress is not None:
+            self._progress(Progress(self.effort.spent, None if self.best is None else self.value, self.bound))
