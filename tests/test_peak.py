@@ -6,6 +6,10 @@ import dataclasses
 from typing import Any
 
 import pytest
+from brute_force import brute_force
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+from tiny_problems import tiny_problems
 
 from schedverify.optimizer import Effort, least_peak, solve
 from schedverify.optimizer.peak import Levels
@@ -126,3 +130,25 @@ def test_a_ceiling_by_hand() -> None:
     assert (found.status, found.value) == (Status.OPTIMAL, 2)
     none = least_peak(EARLY, ceiling=("makespan", 14), effort=Effort(workers=1))
     assert (none.status, none.value) == (Status.INFEASIBLE, None)
+
+
+@settings(max_examples=120, phases=[Phase.generate], deadline=None, derandomize=True, database=None)
+@given(problem=tiny_problems(), slack=st.integers(-1, 4))
+def test_peak_memory_and_both_turns_equal_brute_force(problem: Problem, slack: int) -> None:
+    truth = brute_force(problem)
+
+    def found(goal: str, then: str | None = None, limit: int | None = None) -> tuple[int | None, int | None]:
+        given = dataclasses.replace(problem, makespan_limit=limit)
+        plan = optimize(given, objective=goal, then=then, workers=1, time_limit=30)
+        assert plan.status is (Status.INFEASIBLE if plan.value is None else Status.OPTIMAL), plan.reason
+        assert plan.value == plan.bound or plan.value is None
+        assert not plan.schedule or not verify(plan).violations
+        return plan.value, plan.then and plan.then.value
+
+    assert found("peak-memory") == (truth.peak, None)
+    if truth.makespan is None:
+        return
+    assert found("peak-memory", "makespan") == truth.trade_off[0]
+    assert found("makespan", "peak-memory") == truth.trade_off[-1][::-1]
+    if limit := max(0, truth.makespan + slack):
+        assert found("peak-memory", limit=limit) == (truth.peak_within(limit), None)

@@ -20,7 +20,8 @@ from schedverify.result import Status, Timeline
 from schedverify.schedule import Schedule
 from schedverify.timeline import simulate
 
-_ANY = 1 << 62
+_NONE = 1 << 62
+"""More bytes than any peak."""
 _SHORT = 1.0
 """Seconds below which what is left goes to one capacity."""
 
@@ -111,7 +112,8 @@ class _Descent:
     ) -> None:
         self.problem = problem
         self.effort = effort
-        self.objective, self.most = ceiling or ("makespan", _ANY)
+        self._tasks = Tasks(problem)
+        self.objective, self.most = ceiling or ("makespan", self._tasks.ticks(self._tasks.horizon))
         self.levels = Levels(problem)
         bound = best_peak_bound(problem, ceiling)
         self.evidence = bound.evidence
@@ -119,13 +121,12 @@ class _Descent:
         self.best: Timeline | None = None
         self.reason = ""
         self._in_vain = False
-        self._tasks = Tasks(problem)
         self._progress = progress
 
     @property
     def value(self) -> int:
         """The peak of the best; without one, what is above every peak."""
-        return _ANY if self.best is None else max(self.best.peak_memory)
+        return _NONE if self.best is None else max(self.best.peak_memory)
 
     def start_warm(self, hints: Sequence[Hint]) -> None:
         """Take the hints, then list schedules under ever smaller capacities."""

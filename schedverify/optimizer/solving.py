@@ -12,7 +12,7 @@ from schedverify.optimizer.greedy import list_schedule, policies
 from schedverify.optimizer.incumbent import Incumbent
 from schedverify.optimizer.model import Model
 from schedverify.optimizer.orders import complete, earliest, rows_of, schedule_of
-from schedverify.optimizer.paths import anchors
+from schedverify.optimizer.paths import anchors, heads
 from schedverify.optimizer.rules import add_constraints
 from schedverify.optimizer.search import Outcome, Settings, search
 from schedverify.optimizer.support import TIMES, check_supported, impossible, limits_of
@@ -145,6 +145,9 @@ class _Solve:
     def search(self, settings: Settings) -> None:
         """Let the solver find better schedules and better bounds."""
         if self.over() or self.too_large:
+            return
+        if max(heads(self.tasks)) > self._horizon():
+            self._conclude(Outcome(closed=True, found=False, bound=None))
             return
         if self.objective == "span" and any(anchor is not None for anchor in anchors(self.tasks)):
             self._pass(settings, anchored=True, seconds=self.effort.left / 2)
