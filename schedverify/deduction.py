@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from schedverify.op import INDEX_MASK, MICROBATCH_MASK, STAGE_SHIFT, Kind
+from schedverify.op import INDEX_MASK, JOIN_SHIFT, MICROBATCH_MASK, STAGE_SHIFT, Kind
 from schedverify.problem import Problem
 from schedverify.schedule import Schedule, Words, kinds
 
@@ -16,23 +16,28 @@ REMARK: Final = (
     "and unit costs stand in (F, I and W 1 tick each, B 2)"
 )
 
+_EVERYTHING: Final = (1 << JOIN_SHIFT) - 1
+
 
 def deduce_problem(schedule: Schedule) -> Problem:
     """Return the problem that a schedule seems to be for.
 
-    A stage is placed on the ranks that hold all of its operations, else on the rank that holds most of them; one that
-    does not stand in the schedule at all, on rank ``stage mod ranks``.
+    A stage is placed on the ranks that hold all of its compute operations, else on the rank that holds most of them;
+    where none stands, most of its communication; one that does not stand in the schedule at all, on rank ``stage mod
+    ranks``. The first of several ranks is the one that sends and receives most.
     """
-    computes = [row[kinds(row) <= int(Kind.W)] for row in schedule.rows]
-    words = np.concatenate(computes)
+    rows = [row & _EVERYTHING for row in schedule.rows]
+    words = np.concatenate(rows)
+    numbered = words[kinds(words) < int(Kind.UNSHARD)]
     letters = {Kind(kind).name for kind in np.unique(kinds(words)).tolist()}
     stages = int((words >> STAGE_SHIFT & INDEX_MASK).max(initial=0)) + 1
+    split, training = letters & {"I", "W"}, letters & {"B", "SEND_B", "RECV_B", "REDUCE_GRAD"}
     data: dict[str, Any] = {
         "ranks": schedule.ranks,
-        "microbatches": int((words & MICROBATCH_MASK).max(initial=0)) + 1,
+        "microbatches": int((numbered & MICROBATCH_MASK).max(initial=0)) + 1,
         "stages": stages,
-        "placement": _placement(computes, stages),
-        "form": "split" if letters & {"I", "W"} else "fused" if "B" in letters else "inference",
+        "placement": _placement(rows, stages),
+        "form": "split" if split else "fused" if training else "inference",
     }
     return Problem.of(data | {"costs": _unit_costs(data["form"])})
 
@@ -42,18 +47,21 @@ def _unit_costs(form: str) -> dict[str, int]:
     return {"forward": 1} | ({"backward": 2} if form == "fused" else parts)
 
 
-def _placement(computes: list[Words], stages: int) -> list[list[int]]:
-    everything = (1 << 61) - 1
-    by_rank: list[Counter[int]] = []
-    for row in computes:
-        ops = np.unique(row & everything)
-        by_rank.append(Counter((ops >> STAGE_SHIFT & INDEX_MASK).tolist()))
-    ops = np.unique(np.concatenate(computes) & everything)
-    whole = Counter((ops >> STAGE_SHIFT & INDEX_MASK).tolist())
+def _placement(rows: list[Words], stages: int) -> list[list[int]]:
+    computing, talking = ([_by_stage(row, side) for row in rows] for side in (True, False))
+    whole = _by_stage(np.concatenate(rows), True)
     placement = []
     for stage in range(stages):
-        counts = [counter[stage] for counter in by_rank]
+        counts, talks = ([counter[stage] for counter in counters] for counters in (computing, talking))
         full = [rank for rank, count in enumerate(counts) if count and count == whole[stage]]
-        most = max(range(len(counts)), key=counts.__getitem__)
-        placement.append(full or [most if counts[most] else stage % len(counts)])
+        chosen = counts if whole[stage] else talks
+        most = max(range(len(chosen)), key=chosen.__getitem__)
+        full = sorted(full, key=lambda rank: -talks[rank])
+        placement.append(full or [most if chosen[most] else stage % len(chosen)])
     return placement
+
+
+def _by_stage(words: Words, computing: bool) -> Counter[int]:
+    """Count by stage the different operations that compute, or that communicate."""
+    chosen = np.unique(words[(kinds(words) <= int(Kind.W)) == computing])
+    return Counter((chosen >> STAGE_SHIFT & INDEX_MASK).tolist())

@@ -171,15 +171,40 @@ class Timeline:
 
 
 @dataclass(frozen=True)
+class Communication:
+    """Under which discipline a lowered schedule was judged, and which it survives.
+
+    Attributes
+    ----------
+    discipline, eager_bytes
+        What the verdict on SV304 is for.
+    strictest
+        The strictest discipline under which the schedule is free of deadlock; None where there is none.
+    """
+
+    discipline: Discipline
+    eager_bytes: int
+    strictest: Discipline | None
+
+    def __str__(self) -> str:
+        eager = f", messages of at most {self.eager_bytes} bytes eager" if self.eager_bytes else ""
+        if self.strictest is None:
+            return f"judged under {self.discipline}{eager}; free of deadlock under no discipline"
+        return f"judged under {self.discipline}{eager}; strictest discipline free of deadlock: {self.strictest}"
+
+
+@dataclass(frozen=True)
 class Report:
     """The verdicts on a schedule, the measures that follow from it, and what must be known to read them.
 
-    ``measures`` is None where the schedule cannot run to its end as a whole.
+    ``measures`` is None where the schedule cannot run to its end as a whole, ``communication`` where SV304 was not
+    judged.
     """
 
     properties: tuple[PropertyResult, ...]
     measures: Measures | None = None
     remarks: tuple[str, ...] = ()
+    communication: Communication | None = None
 
     @property
     def verdict(self) -> Verdict:

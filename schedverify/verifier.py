@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from schedverify.deduction import REMARK, deduce_problem
-from schedverify.errors import Fault, InputError, UnknownNameError, UnsupportedError
-from schedverify.op import Kind
+from schedverify.disciplines import DEFAULT_DISCIPLINE, Discipline, check_eager_bytes
+from schedverify.errors import Fault, InputError, UnknownNameError
 from schedverify.problem import Problem
 from schedverify.properties import REGISTRY, Case, NotApplicable, Property, Undecided
-from schedverify.result import Plan, PropertyResult, Report, Scope, Verdict
-from schedverify.schedule import Schedule, kinds
+from schedverify.result import Communication, Plan, PropertyResult, Report, Scope, Verdict
+from schedverify.schedule import Schedule
 
 
 def verify(
@@ -21,6 +21,8 @@ def verify(
     *,
     select: Iterable[str] | None = None,
     ignore: Iterable[str] = (),
+    discipline: str = DEFAULT_DISCIPLINE,
+    eager_bytes: int = 0,
     excerpt: bool = False,
     claims: Mapping[str, Any] | None = None,
 ) -> Report:
@@ -34,8 +36,13 @@ def verify(
         What it is for. Without it (and without a plan), it is read off the schedule; the report says so.
     select, ignore
         Codes or beginnings of codes (``SV1``, ``SV401``); all are selected and none ignored by default.
+    discipline
+        What blocks what below a schedule with communication: ``tagged``, ``buffered``, ``edge``, ``pair``, ``rank`` or
+        ``block``.
+    eager_bytes
+        Messages of at most so many bytes are sent without waiting for their receive; 0 for none.
     excerpt
-        Whether operations that the order lacks count as done before it begins.
+        Whether compute operations that the order lacks count as done before it begins.
     claims
         What is claimed of the schedule; see :class:`schedverify.properties.Case`.
 
@@ -47,28 +54,27 @@ def verify(
     Raises
     ------
     InputError
-        If the schedule has another number of rows than the problem has ranks, or a plan is of another problem.
+        If the schedule has another number of rows than the problem has ranks, a plan is of another problem, or
+        ``eager_bytes`` is negative.
     UnknownNameError
-        If a code in ``select`` or ``ignore`` begins no property's code.
-    UnsupportedError
-        If communication stands in the schedule: this version judges compute orders.
+        If a code in ``select`` or ``ignore`` begins no property's code, or there is no such discipline.
     """
-    chosen = _chosen(select, ignore)
+    chosen, named = _chosen(select, ignore), Discipline.of(discipline)
+    check_eager_bytes(eager_bytes)
     if isinstance(schedule, Plan):
         claims = claims if claims is not None else claims_of(schedule)
         schedule, problem = _unpacked(schedule, problem)
-    _refuse_communication(schedule)
     deduced = problem is None
     problem = deduce_problem(schedule) if problem is None else problem
     if schedule.ranks != problem.ranks:
         raise InputError(
             Fault("", f"the schedule has {schedule.ranks} rows, the problem {problem.ranks} ranks", "one row for each")
         )
-    case = Case(schedule, problem, excerpt, claims or {})
+    case = Case(schedule, problem, excerpt, claims or {}, named, eager_bytes)
     results = [_judge(prop, case) for prop in chosen]
     if deduced:
         results = [dataclasses.replace(result, scope=Scope.AS_READ) for result in results]
-    return Report(tuple(results), case.measures, _remarks(problem, deduced))
+    return Report(tuple(results), case.measures, _remarks(problem, deduced), _communication(case, results))
 
 
 def claims_of(plan: Plan) -> dict[str, Any]:
@@ -98,16 +104,6 @@ def _chosen(select: Iterable[str] | None, ignore: Iterable[str]) -> list[Propert
     ]
 
 
-def _refuse_communication(schedule: Schedule) -> None:
-    for rank, row in enumerate(schedule.rows):
-        if (kinds(row) > int(Kind.W)).any():
-            steps = enumerate(schedule.steps(rank))
-            position, step = next((i, s) for i, s in steps if any(op.kind > Kind.W for op in s.ops))
-            place = f"rank {rank}, position {position}"
-            hint = "this version judges compute orders; take the communication out"
-            raise UnsupportedError(Fault(place, f"{step} is communication, which SV3 will judge", hint))
-
-
 def _judge(prop: Property, case: Case) -> PropertyResult:
     try:
         violations = tuple(prop.check(case))
@@ -117,6 +113,12 @@ def _judge(prop: Property, case: Case) -> PropertyResult:
         return PropertyResult(prop.code, prop.name, Verdict.UNDECIDED, prop.scope, reason=str(reason))
     verdict = Verdict.VIOLATED if violations else Verdict.HOLDS
     return PropertyResult(prop.code, prop.name, verdict, prop.scope, violations)
+
+
+def _communication(case: Case, results: list[PropertyResult]) -> Communication | None:
+    """Return under which discipline the schedule was judged and which it survives, where SV304 was judged."""
+    judged = any(result.code == "SV304" and result.verdict is not Verdict.NOT_APPLICABLE for result in results)
+    return Communication(case.discipline, case.eager_bytes, case.strictest) if judged else None
 
 
 def _remarks(problem: Problem, deduced: bool) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from schedverify.graph import needs
 from schedverify.instances import Instances, Place
@@ -47,8 +47,7 @@ class Run:
         for rank, position in enumerate(self.heads):
             if position is not None:
                 waits.add_edges_from((rank, wait.target, {"wait": wait}) for wait in self._waits(rank, position))
-        groups = [group for group in nx.strongly_connected_components(waits) if _cyclic(waits, group)]
-        return [_shortest(waits.subgraph(group)) for group in sorted(groups, key=min)]
+        return shortest_cycles(waits)
 
     def stuck(self) -> list[int]:
         """Return the ranks that do not come to their end."""
@@ -143,22 +142,32 @@ def _text(ops: tuple[Op, ...]) -> str:
     return str(Step(ops, Join.OVERLAP if len(ops) > 1 else Join.BEGIN))
 
 
-def _cyclic(waits: nx.MultiDiGraph, group: set[int]) -> bool:
-    return len(group) > 1 or any(waits.has_edge(rank, rank) for rank in group)
+def shortest_cycles(waits: nx.MultiDiGraph) -> list[list[Wait]]:
+    """Return for every group of nodes that reach one another a cycle with the fewest, from its lowest node.
+
+    Each edge has its ``wait``; the first of parallel ones is told.
+    """
+    import networkx as nx
+
+    groups = [group for group in nx.strongly_connected_components(waits) if _cyclic(waits, group)]
+    return [_shortest(waits.subgraph(group)) for group in sorted(groups, key=min)]
+
+
+def _cyclic(waits: nx.MultiDiGraph, group: set[Any]) -> bool:
+    return len(group) > 1 or any(waits.has_edge(node, node) for node in group)
 
 
 def _shortest(waits: nx.MultiDiGraph) -> list[Wait]:
-    """Return a cycle with the fewest ranks, beginning at its lowest rank."""
     import networkx as nx
 
-    best: list[int] = []
+    best: list[Any] = []
     for rank in sorted(waits):
         if waits.has_edge(rank, rank):
             best = [rank]
             break
         back = nx.single_target_shortest_path(waits, rank)
         paths = [back[follower] for follower in sorted(waits.successors(rank)) if follower in back]
-        shortest: list[int] = min(paths, key=len, default=[])
+        shortest: list[Any] = min(paths, key=len, default=[])
         if shortest and (not best or len(shortest) < len(best)):
             best = [rank, *shortest[:-1]]
     first = best.index(min(best))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from schedverify.cli.codes import OK, UNDECIDED, VIOLATED
-from schedverify.cli.options import ProblemOption, ScheduleFile
+from schedverify.cli.options import DisciplineOption, EagerBytes, ProblemOption, ScheduleFile
 
 Codes = Annotated[str | None, Parameter(help="Codes or beginnings of codes, parted by commas: SV1,SV401.")]
 
@@ -16,9 +16,13 @@ def verify(
     schedule: ScheduleFile,
     *,
     problem: ProblemOption = None,
+    discipline: DisciplineOption = "pair",
+    eager_bytes: EagerBytes = 0,
     select: Codes = None,
     ignore: Codes = None,
-    excerpt: Annotated[bool, Parameter(negative="", help="Operations that the order lacks count as done.")] = False,
+    excerpt: Annotated[
+        bool, Parameter(negative="", help="Compute operations that the order lacks count as done.")
+    ] = False,
     output_format: Annotated[
         Literal["text", "json", "github"], Parameter(name="--format", help="What is printed.")
     ] = "text",
@@ -30,7 +34,8 @@ def verify(
 
     subject = formats.load_judged(schedule)
     given = formats.load_problem(problem) if problem is not None else None
-    report = verifier.verify(subject, given, select=_codes(select), ignore=_codes(ignore) or (), excerpt=excerpt)
+    codes: dict[str, Any] = {"select": _codes(select), "ignore": _codes(ignore) or ()}
+    report = verifier.verify(subject, given, discipline=discipline, eager_bytes=eager_bytes, excerpt=excerpt, **codes)
     if output_format == "json":
         print(formats.dumps(formats.report_data(report)))
     elif output_format == "github":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from cyclopts import Parameter
+from cyclopts import Parameter, validators
 
 ScheduleFile = Annotated[
     str, Parameter(allow_leading_hyphen=True, help="Schedule: text, PyTorch's CSV or a plan; - for standard input.")
@@ -16,3 +16,14 @@ ProblemFile = Annotated[
 Output = Annotated[str | None, Parameter(name=["--output", "-o"], help="File to write; - for standard output.")]
 TargetFile = Annotated[str, Parameter(allow_leading_hyphen=True, help="File to write; - for standard output.")]
 TextOrJson = Annotated[Literal["text", "json"], Parameter(name="--format", help="What is printed.")]
+DisciplineOption = Annotated[
+    Literal["tagged", "buffered", "edge", "pair", "rank", "block"],
+    Parameter(help="What blocks what below a schedule with communication."),
+]
+EagerBytes = Annotated[
+    int,
+    Parameter(
+        validator=validators.Number(gte=0),
+        help="Messages of at most so many bytes do not wait for their receive.",
+    ),
+]

@@ -28,6 +28,8 @@ def show(report: Report, source: str) -> None:
         console.print(Text.assemble("  ", (violation.code, "bold red"), f" {violation.message}"))
     if report.violations:
         remark(f"schedverify explain {report.violations[0].code} says what it means")
+    if report.communication is not None:
+        console.print(f"  {report.communication}")
     if report.measures is not None:
         console.print(measures_table(report.measures))
 

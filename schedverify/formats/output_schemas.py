@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from schedverify.disciplines import Discipline
 from schedverify.formats.plan_files import BY_RANK, RATIOS, TICKS
 from schedverify.formats.schema_parts import CODE, TEXT, Schema, closed, listed, one_of, or_null, titled, whole
 from schedverify.problem.keys import OBJECTIVES
@@ -21,7 +22,11 @@ def report_schema() -> Schema:
     })  # fmt: skip
     verdict = one_of(verdict for verdict in Verdict if verdict is not Verdict.NOT_APPLICABLE)
     report = {"verdict": verdict, "ok": {"type": "boolean"}, "properties": listed(result)}
-    return titled("schedverify verify", closed(report | {"measures": or_null(_measures()), "remarks": listed(TEXT)}))
+    communication = closed({
+        "discipline": one_of(Discipline), "eager_bytes": whole(), "strictest": or_null(one_of(Discipline)),
+    })  # fmt: skip
+    report |= {"measures": or_null(_measures()), "communication": or_null(communication), "remarks": listed(TEXT)}
+    return titled("schedverify verify", closed(report))
 
 
 def search_schema() -> Schema:

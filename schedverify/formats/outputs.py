@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
@@ -21,6 +22,7 @@ def report_data(report: Report) -> dict[str, Any]:
         "ok": report.ok,
         "properties": [_property(result) for result in report.properties],
         "measures": None if report.measures is None else measures_data(report.measures, float),
+        "communication": None if report.communication is None else dataclasses.asdict(report.communication),
         "remarks": list(report.remarks),
     }
 

@@ -1,6 +1,6 @@
 """The properties, one file a family; see ``specs/properties.md``."""
 
-from schedverify.properties import dependencies, memory, performance, structure
+from schedverify.properties import communication, deadlocks, dependencies, memory, performance, structure
 from schedverify.properties.base import HEADINGS, REGISTRY, Case, NotApplicable, Property, Undecided
 
 __all__ = [
@@ -10,6 +10,8 @@ __all__ = [
     "NotApplicable",
     "Property",
     "Undecided",
+    "communication",
+    "deadlocks",
     "dependencies",
     "memory",
     "performance",

@@ -9,6 +9,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
 
+import numpy as np
+from numpy.typing import NDArray
+
+from schedverify.communication.events import EventGraph, meetings
+from schedverify.communication.occurrences import Occurrences
+from schedverify.communication.transfers import Transfers
+from schedverify.disciplines import DEFAULT_DISCIPLINE, Discipline
 from schedverify.errors import ScheduleError
 from schedverify.instances import Instances
 from schedverify.problem import Problem
@@ -37,6 +44,8 @@ class Case:
     problem: Problem
     excerpt: bool = False
     claims: Mapping[str, Any] = field(default_factory=dict)
+    discipline: Discipline = DEFAULT_DISCIPLINE
+    eager_bytes: int = 0
 
     @cached_property
     def instances(self) -> Instances:
@@ -50,6 +59,36 @@ class Case:
             return simulate(self.schedule, self.problem, excerpt=self.excerpt).measures
         except ScheduleError:
             return None
+
+    @cached_property
+    def transfers(self) -> Transfers:
+        """The sends and receives."""
+        return Transfers(self.schedule, self.problem)
+
+    @cached_property
+    def occurrences(self) -> Occurrences:
+        """The compute operations as arrays."""
+        return Occurrences(self.schedule, self.problem)
+
+    @cached_property
+    def events(self) -> EventGraph:
+        """What must happen before what, under the named discipline."""
+        return self._events(self.discipline)
+
+    @cached_property
+    def met(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The sends and receives that meet as the n-th on their channel, as numbers of transfers."""
+        return meetings(self.transfers, np.flatnonzero(self.transfers.partner >= 0), by_name=False)
+
+    @cached_property
+    def strictest(self) -> Discipline | None:
+        """The strictest discipline under which the schedule is free of deadlock, or None where there is none."""
+        return next((d for d in reversed(Discipline) if not self._events(d).stuck.any()), None)
+
+    def _events(self, discipline: Discipline) -> EventGraph:
+        if discipline is self.discipline and "events" in self.__dict__:
+            return self.events
+        return EventGraph(self.occurrences, self.transfers, discipline, self.eager_bytes)
 
 
 Check = Callable[[Case], Iterable[Violation]]

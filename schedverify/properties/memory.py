@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 
+import numpy as np
+
+from schedverify.communication import Flaw
 from schedverify.op import Kind, Op
 from schedverify.problem import Problem
 from schedverify.properties.base import Case, NotApplicable, rule
@@ -60,7 +64,8 @@ def bytes_held(case: Case) -> Iterator[Violation]:
 
     `static`, plus `activation` of each stage and micro-batch from the start of F; of it, `weight_stash` from the end
     of I to the end of W; the rest is free at the end of B or I (inference: all of it at the end of F). A stage that
-    recomputes keeps `boundary` instead, and its B or I holds `activation` in place of it while it runs.
+    recomputes keeps `boundary` instead, and its B or I holds `activation` in place of it while it runs. In a lowered
+    schedule what is received counts from the receive to the end of the next step that reads it.
 
     Why it matters
 
@@ -75,7 +80,8 @@ def bytes_held(case: Case) -> Iterator[Violation]:
 
     For every rank r and position i: static(r) plus the sum over all (s, m) of what the operations of (s, m) in the
     order of r up to i leave held, plus activation(s) - boundary(s) for each B or I of a recomputing stage in the step
-    at i, is at most capacity(r).
+    at i, plus the bytes of every receive at or before i behind which no step that reads it ends before i, is at most
+    capacity(r).
     """
     problem = case.problem
     if problem.capacity is None:
@@ -119,7 +125,8 @@ def _named(pairs: dict[Pair, None], what: str) -> tuple[str, ...]:
 
 
 def _step(case: Case, rank: int, position: int) -> tuple[str, ...]:
-    return tuple(map(str, case.instances.steps[rank][position]))
+    ops = case.instances.steps[rank][position] or next(islice(case.schedule.steps(rank), position, None)).ops
+    return tuple(map(str, ops))
 
 
 def _before(case: Case, rank: int) -> dict[Pair, Kind]:
@@ -137,14 +144,27 @@ def _before(case: Case, rank: int) -> dict[Pair, Kind]:
     return {p: k for p, k in found.items() if k in made or not any(Op(kind, *p) in places for kind in made)}
 
 
+def _arriving(case: Case, rank: int) -> dict[int, list[tuple[tuple[bool, int, int], int]]]:
+    """Return by position what a rank receives: for whom (gradient or not, stage, micro-batch), and how many bytes."""
+    transfers = case.transfers
+    entries = np.arange(*np.searchsorted(transfers.rank, (rank, rank + 1)))
+    entries = entries[~transfers.is_send[entries] & (transfers.flaw[entries] == Flaw.NONE)]
+    columns = (transfers.position, transfers.backward, transfers.stage, transfers.microbatch, transfers.size)
+    found: dict[int, list[tuple[tuple[bool, int, int], int]]] = {}
+    for position, backward, stage, m, size in zip(*(column[entries].tolist() for column in columns), strict=True):
+        found.setdefault(position, []).append(((backward, stage, m), size))
+    return found
+
+
 @dataclass
 class _Bytes:
-    """What the pairs of one rank hold: in full, or after I what waits for W."""
+    """What the pairs of one rank hold: in full, or after I what waits for W; and what is received and not yet read."""
 
     case: Case
     rank: int
     full: set[Pair] = field(default_factory=set)
     reduced: set[Pair] = field(default_factory=set)
+    unread: dict[tuple[bool, int, int], int] = field(default_factory=dict)
     level: int = 0
 
     def levels(self) -> Iterator[int]:
@@ -152,7 +172,11 @@ class _Bytes:
         self.level = self.case.problem.static[self.rank]
         for (stage, m), kind in _before(self.case, self.rank).items():
             self._hold(stage, m) if kind != Kind.W else self._reduce(stage, m)
-        for ops in self.case.instances.steps[self.rank]:
+        arriving = _arriving(self.case, self.rank)
+        for position, ops in enumerate(self.case.instances.steps[self.rank]):
+            for tensor, size in arriving.get(position, ()):
+                self.unread[tensor] = self.unread.get(tensor, 0) + size
+                self.level += size
             for op in ops:
                 if op.kind == Kind.F:
                     self._hold(op.stage, op.microbatch or 0)
@@ -189,6 +213,8 @@ class _Bytes:
 
     def _end(self, op: Op) -> None:
         pair = (op.stage, op.microbatch or 0)
+        if op.kind != Kind.W:
+            self.level -= self.unread.pop((op.kind != Kind.F, *pair), 0)
         if op.kind == Kind.B or (op.kind == Kind.F and self.case.problem.form == "inference"):
             self._free(*pair)
         elif op.kind == Kind.I and pair in self.full:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from schedverify.op import Kind, Op, Step
+import numpy as np
+
+from schedverify.admission import admits, admitted
+from schedverify.op import INDEX_MASK, STAGE_SHIFT, Join, Kind, Op, Step, unpack
 from schedverify.problem import Problem
 from schedverify.properties.base import Case, rule
 from schedverify.result import Violation
+from schedverify.schedule import kinds, positions
 
 
 @rule("SV101", "well-formed steps")
@@ -16,9 +20,10 @@ def well_formed(case: Case) -> Iterator[Violation]:
 
     What it checks
 
-    Each operation's kind fits the problem's form (fused: F and B; split: F, B, I and W; inference: F), its stage and
-    micro-batch are in range, the micro-batch goes through the stage's copy of the model, and a step of more than one
-    operation is an overlapped pair of one F and one B.
+    Each operation's kind fits the problem's form (fused: F and B; split: F, B, I and W; inference: F, and no gradient
+    is sent, received or reduced), its stage and micro-batch are in range, the micro-batch goes through the stage's copy
+    of the model, and a step of more than one operation is an overlapped pair of one F and one B, or a group of sends
+    and receives.
 
     Why it matters
 
@@ -32,13 +37,16 @@ def well_formed(case: Case) -> Iterator[Violation]:
     Formally
 
     For every rank r, every position i and every operation k(s, m) of the step at (r, i): k is admitted by the form,
-    0 <= s < S·replicas, 0 <= m < M, replica_of(m) = floor(s / S); and the step is one operation, or one F and one B.
+    0 <= s < S·replicas, 0 <= m < M, replica_of(m) = floor(s / S); and the step is one operation, or one F and one B,
+    or a group of which every member sends or receives.
     """
     for rank in range(case.schedule.ranks):
         for position, step in enumerate(case.schedule.steps(rank)):
             faults = [fault for op in step.ops if (fault := _fault(op, case.problem))]
-            if len(step.ops) > 1 and (not _is_pair(step) or str(step).startswith("[")):
+            if step.join is Join.OVERLAP and not _is_pair(step):
                 faults.append("an overlapped step is one F and one B")
+            if step.join is Join.GROUP and not all(op.kind.is_transfer for op in step.ops):
+                faults.append("a group holds sends and receives only")
             if faults:
                 message = f"rank {rank}, position {position} ({step}): {'; '.join(faults)}"
                 yield Violation("SV101", message, rank, position, tuple(map(str, step.ops)))
@@ -50,7 +58,8 @@ def on_their_ranks(case: Case) -> Iterator[Violation]:
 
     What it checks
 
-    Each operation stands on the rank, or on all the ranks, of its stage, and on no other.
+    Each operation stands on the rank, or on all the ranks, of its stage, and on no other; sends and receives on the
+    first of them only.
 
     Why it matters
 
@@ -63,8 +72,10 @@ def on_their_ranks(case: Case) -> Iterator[Violation]:
 
     Formally
 
-    For every operation o of stage s that stands anywhere: the set of ranks on which o stands is placement(s).
+    For every operation o of stage s that stands anywhere: if o computes, the set of ranks on which o stands is
+    placement(s); if it sends or receives, it is {first(s)}; else it is a subset of placement(s).
     """
+    yield from _astray(case)
     for op, places in case.instances.places.items():
         ranks = case.problem.placement[op.stage]
         found = {rank for rank, _ in places}
@@ -150,17 +161,35 @@ def nothing_twice(case: Case) -> Iterator[Violation]:
 
 def _fault(op: Op, problem: Problem) -> str:
     """Return what is wrong with an operation in itself, or nothing."""
-    if op.kind.name not in problem.kinds:
+    if not admits(problem, op.kind):
         return f"{op.kind.name} is no operation of a problem whose form is {problem.form}"
     m = op.microbatch or 0
     if op.stage >= problem.total_stages:
         return f"stage {op.stage} is absent; stages are 0 to {problem.total_stages - 1}"
     if m >= problem.microbatches:
         return f"micro-batch {m} is absent; micro-batches are 0 to {problem.microbatches - 1}"
-    if not problem.passes(op.stage, m):
+    if op.microbatch is not None and not problem.passes(op.stage, m):
         own = f"stage {op.stage} of copy {problem.copy_of(op.stage)}"
         return f"micro-batch {m} goes through copy {problem.replica_of[m]}, not through {own}"
     return ""
+
+
+def _astray(case: Case) -> Iterator[Violation]:
+    """Tell the communication that stands on a rank where its stage is not, or does not send and receive."""
+    problem = case.problem
+    homes = np.array(problem.homes, dtype=np.int64)
+    for rank, row in enumerate(case.schedule.rows):
+        stage = row >> STAGE_SHIFT & INDEX_MASK
+        away = (kinds(row) > int(Kind.W)) & admitted(row, problem)
+        away[away] = homes[stage[away]] != rank
+        places = positions(row)
+        for index in np.flatnonzero(away).tolist():
+            op, ranks = unpack(int(row[index])), problem.placement[int(stage[index])]
+            if op.kind.is_transfer or rank not in ranks:
+                where = f"stage {op.stage} is on rank {', '.join(map(str, ranks))}"
+                where += ", which sends and receives on the first" if rank in ranks else ""
+                message = f"rank {rank} has {op} at position {places[index]}, but {where}"
+                yield Violation("SV102", message, rank, int(places[index]), (str(op),))
 
 
 def _is_pair(step: Step) -> bool:

@@ -1,0 +1,120 @@
+"""What waits for whose output, as arrays: steps for outputs on their rank and for receives, sends for what they send.
+
+The rules are those of :func:`schedverify.graph.needs`; here for all operations of a schedule at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schedverify.communication.occurrences import Occurrences, packed
+from schedverify.communication.transfers import Transfers, packed_name
+from schedverify.op import INDEX_MASK, MICROBATCH_MASK, STAGE_SHIFT, Kind
+from schedverify.problem import Problem
+from schedverify.schedule import kinds
+
+Ints = NDArray[np.int64]
+Edges = tuple[Ints, Ints, Ints]
+_GRADIENTS = (Kind.B, Kind.I)
+
+
+def step_inputs(occurrences: Occurrences) -> Edges:
+    """Return edges from steps to those that read their outputs on one rank, on account of the reader's rank."""
+    pairs = list(_local(occurrences))
+    reader = np.concatenate([entries for entries, _ in pairs])
+    maker = np.concatenate([occurrences.main_node(ops) for _, ops in pairs])
+    there = maker >= 0
+    return maker[there], occurrences.node[occurrences.step[reader[there]]], occurrences.rank[reader[there]]
+
+
+def received_inputs(occurrences: Occurrences, transfers: Transfers, present: Ints) -> Edges:
+    """Return edges from the first receive (its number) of each tensor to the steps that read it."""
+    receives = present[~transfers.is_send[present]]
+    names, first = np.unique(transfers.name[receives], return_index=True)
+    pairs = list(_remote(occurrences))
+    reader = np.concatenate([entries for entries, _ in pairs])
+    wanted = np.concatenate([name for _, name in pairs])
+    at = np.minimum(np.searchsorted(names, wanted), max(len(names) - 1, 0))
+    there = names[at] == wanted if len(names) else np.zeros(len(wanted), dtype=bool)
+    reader, receive = reader[there], receives[first[at[there]]]
+    return receive, occurrences.node[occurrences.step[reader]], occurrences.rank[reader]
+
+
+def sent_outputs(occurrences: Occurrences, transfers: Transfers, present: Ints) -> Edges:
+    """Return edges from the steps that make tensors to the sends (their numbers) that send them."""
+    parts = [(sends, occurrences.main_node(ops)) for sends, ops in makers(transfers, present)]
+    send = np.concatenate([sends[node >= 0] for sends, node in parts])
+    maker = np.concatenate([node[node >= 0] for _, node in parts])
+    return maker, send, transfers.rank[send]
+
+
+def makers(transfers: Transfers, chosen: Ints) -> Iterator[tuple[Ints, Ints]]:
+    """Yield the numbers of sends among the chosen, with what makes their tensors: F, B or I."""
+    sends = chosen[transfers.is_send[chosen]]
+    for kind, backward in ((Kind.F, False), (Kind.B, True), (Kind.I, True)):
+        some = sends[transfers.backward[sends] == backward]
+        yield some, packed(kind, transfers.stage[some], transfers.microbatch[some])
+
+
+def readers(transfers: Transfers, chosen: Ints) -> Iterator[tuple[Ints, Ints]]:
+    """Yield the numbers of receives among the chosen, with what reads their tensors: F, B or I."""
+    receives = chosen[~transfers.is_send[chosen]]
+    for kind, backward in ((Kind.F, False), (Kind.B, True), (Kind.I, True)):
+        some = receives[transfers.backward[receives] == backward]
+        yield some, packed(kind, transfers.stage[some], transfers.microbatch[some])
+
+
+def _local(occurrences: Occurrences) -> Iterator[tuple[Ints, Ints]]:
+    """Yield entries with the operations that they read on their own rank."""
+    problem = occurrences.problem
+    kind, stage, m = _parts(occurrences.op)
+    entries = np.arange(len(kind))
+    forward, weight = entries[kind == int(Kind.F)], entries[kind == int(Kind.W)]
+    gradient = entries[(kind == int(Kind.B)) | (kind == int(Kind.I))]
+    yield weight, packed(Kind.I, stage[weight], m[weight])
+    yield gradient, packed(Kind.F, stage[gradient], m[gradient])
+    part = m % problem.slices
+    later = forward[part[forward] > 0]
+    yield later, packed(Kind.F, stage[later], m[later] - 1)
+    earlier = gradient[part[gradient] < problem.slices - 1]
+    fed, peer = _beside(problem, stage, forward, forward=True, away=False)
+    yield fed, packed(Kind.F, peer, m[fed])
+    feeding, after = _beside(problem, stage, gradient, forward=False, away=False)
+    for made in _GRADIENTS:
+        yield earlier, packed(made, stage[earlier], m[earlier] + 1)
+        yield feeding, packed(made, after, m[feeding])
+
+
+def _remote(occurrences: Occurrences) -> Iterator[tuple[Ints, Ints]]:
+    """Yield entries with the tensors, packed, that they read from other ranks."""
+    problem = occurrences.problem
+    kind, stage, m = _parts(occurrences.op)
+    entries = np.arange(len(kind))
+    gradient = entries[(kind == int(Kind.B)) | (kind == int(Kind.I))]
+    fed, peer = _beside(problem, stage, entries[kind == int(Kind.F)], forward=True, away=True)
+    yield fed, packed_name(False, peer, stage[fed], m[fed])
+    feeding, after = _beside(problem, stage, gradient, forward=False, away=True)
+    yield feeding, packed_name(True, after, stage[feeding], m[feeding])
+
+
+def _beside(problem: Problem, stage: Ints, entries: Ints, *, forward: bool, away: bool) -> tuple[Ints, Ints]:
+    """Repeat entries for each neighbouring stage whose output they read, on another rank or on the same."""
+    homes = problem.homes
+    rows = [
+        [peer for peer in peers if (homes[peer] != homes[own]) == away]
+        for own, peers in enumerate(problem.predecessors if forward else problem.successors)
+    ]
+    count = np.array([len(row) for row in rows], dtype=np.int64)
+    flat = np.array([peer for row in rows for peer in row], dtype=np.int64)
+    offset = np.cumsum(count) - count
+    times = count[stage[entries]]
+    repeated = np.repeat(entries, times)
+    nth = np.arange(len(repeated)) - np.repeat(np.cumsum(times) - times, times)
+    return repeated, flat[np.repeat(offset[stage[entries]], times) + nth]
+
+
+def _parts(ops: Ints) -> tuple[Ints, Ints, Ints]:
+    return kinds(ops), ops >> STAGE_SHIFT & INDEX_MASK, ops & MICROBATCH_MASK
