@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from schedverify.disciplines import Discipline
     from schedverify.drawing import draw
     from schedverify.errors import InputError, ScheduleError, SchedverifyError, UnknownNameError, UnsupportedError
     from schedverify.explanation import explain
@@ -19,7 +20,18 @@ if TYPE_CHECKING:
     from schedverify.planner import optimize
     from schedverify.problem import Boundary, Problem
     from schedverify.proving import lower
-    from schedverify.result import Measures, Plan, PropertyResult, Report, Scope, Status, Timeline, Verdict, Violation
+    from schedverify.result import (
+        Communication,
+        Measures,
+        Plan,
+        PropertyResult,
+        Report,
+        Scope,
+        Status,
+        Timeline,
+        Verdict,
+        Violation,
+    )
     from schedverify.schedule import Schedule
     from schedverify.timeline import simulate
     from schedverify.verifier import verify
@@ -27,13 +39,14 @@ if TYPE_CHECKING:
 __version__: Final = "0.1.0"
 
 __all__ = [
-    "Boundary", "InputError", "Join", "Kind", "Measures", "Op", "Plan", "Problem", "PropertyResult", "Report",
-    "Schedule", "ScheduleError", "SchedverifyError", "Scope", "Status", "Step", "Timeline", "UnknownNameError",
-    "UnsupportedError", "Verdict", "Violation", "critical_path", "dependency_graph", "draw", "explain", "families",
-    "generate", "load", "lower", "optimize", "save", "simulate", "verify",
+    "Boundary", "Communication", "Discipline", "InputError", "Join", "Kind", "Measures", "Op", "Plan", "Problem",
+    "PropertyResult", "Report", "Schedule", "ScheduleError", "SchedverifyError", "Scope", "Status", "Step",
+    "Timeline", "UnknownNameError", "UnsupportedError", "Verdict", "Violation", "critical_path", "dependency_graph",
+    "draw", "explain", "families", "generate", "load", "lower", "optimize", "save", "simulate", "verify",
 ]  # fmt: skip
 
 _MODULES: Final = {
+    "disciplines": "Discipline",
     "drawing": "draw",
     "errors": "InputError ScheduleError SchedverifyError UnknownNameError UnsupportedError",
     "explanation": "explain",
@@ -44,7 +57,7 @@ _MODULES: Final = {
     "planner": "optimize",
     "problem": "Boundary Problem",
     "proving": "lower",
-    "result": "Measures Plan PropertyResult Report Scope Status Timeline Verdict Violation",
+    "result": "Communication Measures Plan PropertyResult Report Scope Status Timeline Verdict Violation",
     "schedule": "Schedule",
     "timeline": "simulate",
     "verifier": "verify",

@@ -11,7 +11,7 @@ from oracle_law import Law
 from random_schedules import Base, base, with_limits
 from test_oracle import CASES, EXCERPTS, rows_of
 
-from schedverify.errors import InputError, UnsupportedError
+from schedverify.errors import InputError
 from schedverify.generators import families, generate
 from schedverify.problem import Problem
 from schedverify.result import Report, Verdict
@@ -128,10 +128,3 @@ def test_families_hold_and_their_mutants_agree(name: str) -> None:
 def test_the_judges_agree_on_the_hand_cases(case: tuple[str, dict, str, str], excerpt: bool) -> None:
     name, keys, text, _ = case
     compare(Problem.chain(**keys), rows_of(text), excerpt, name)
-
-
-def test_communication_is_refused_by_name() -> None:
-    problem = Problem.chain(ranks=2, microbatches=1)
-    lowered = Schedule.of([["0F0", "0SEND_F0", "0B0"], ["1RECV_F0", "1F0", "1B0"]])
-    with pytest.raises(UnsupportedError, match="SV3"):
-        verify(lowered, problem)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from schedverify.errors import InputError, ScheduleError, UnknownNameError, UnsupportedError
+from schedverify.errors import InputError, ScheduleError, UnknownNameError
 from schedverify.explanation import explain
 from schedverify.generators import generate
 from schedverify.problem import Problem
@@ -113,11 +113,6 @@ def test_a_split_backward_with_an_in_flight_limit_is_remarked() -> None:
 def test_an_excerpt_may_lack_operations() -> None:
     assert not judged("0B1\n1B0 1B1").ok
     assert judged("0B1\n1B0 1B1", excerpt=True).ok
-
-
-def test_communication_is_refused_by_name() -> None:
-    with pytest.raises(UnsupportedError, match="rank 0, position 1: 0SEND_F0 is communication"):
-        judged("0F0 0SEND_F0\n1RECV_F0 1F0")
 
 
 def test_another_number_of_rows_is_an_error() -> None:

@@ -182,7 +182,7 @@ def _tensors(case: Case) -> Ints:
 
 def _uncrossed(case: Case, names: Ints) -> Iterator[Violation]:
     """Tell what must cross and is neither sent nor received; in an excerpt only what is made and read in it."""
-    main = case.instances.main
+    main = case.instances.main if len(names) else {}
     for name in names.tolist():
         backward, source, target, m = unpacked_name(name)
         kinds = (Kind.B, Kind.I) if backward else (Kind.F,)
