@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from schedverify.disciplines import Discipline
+    from schedverify.disciplines import Communication, Discipline
     from schedverify.drawing import draw
     from schedverify.errors import InputError, ScheduleError, SchedverifyError, UnknownNameError, UnsupportedError
     from schedverify.explanation import explain
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from schedverify.problem import Boundary, Problem
     from schedverify.proving import lower
     from schedverify.result import (
-        Communication,
         Measures,
         Plan,
         PropertyResult,
@@ -46,7 +45,7 @@ __all__ = [
 ]  # fmt: skip
 
 _MODULES: Final = {
-    "disciplines": "Discipline",
+    "disciplines": "Communication Discipline",
     "drawing": "draw",
     "errors": "InputError ScheduleError SchedverifyError UnknownNameError UnsupportedError",
     "explanation": "explain",
@@ -57,7 +56,7 @@ _MODULES: Final = {
     "planner": "optimize",
     "problem": "Boundary Problem",
     "proving": "lower",
-    "result": "Communication Measures Plan PropertyResult Report Scope Status Timeline Verdict Violation",
+    "result": "Measures Plan PropertyResult Report Scope Status Timeline Verdict Violation",
     "schedule": "Schedule",
     "timeline": "simulate",
     "verifier": "verify",

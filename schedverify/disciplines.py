@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
@@ -39,6 +40,29 @@ class Discipline(StrEnum):
 
 
 DEFAULT_DISCIPLINE: Final = Discipline.PAIR
+
+
+@dataclass(frozen=True)
+class Communication:
+    """Under which discipline a lowered schedule was judged, and which it survives.
+
+    Attributes
+    ----------
+    discipline, eager_bytes
+        What the verdict on SV304 is for.
+    strictest
+        The strictest discipline under which the schedule is free of deadlock; None where there is none.
+    """
+
+    discipline: Discipline
+    eager_bytes: int
+    strictest: Discipline | None
+
+    def __str__(self) -> str:
+        eager = f", messages of at most {self.eager_bytes} bytes eager" if self.eager_bytes else ""
+        if self.strictest is None:
+            return f"judged under {self.discipline}{eager}; free of deadlock under no discipline"
+        return f"judged under {self.discipline}{eager}; strictest discipline free of deadlock: {self.strictest}"
 
 
 def check_eager_bytes(eager_bytes: int) -> None:

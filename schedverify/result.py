@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from schedverify.disciplines import Discipline
+from schedverify.disciplines import Communication, Discipline
 from schedverify.errors import ScheduleError
 from schedverify.problem import Problem
 from schedverify.schedule import Schedule
@@ -168,29 +168,6 @@ class Timeline:
     @property
     def _key(self) -> tuple[Schedule, Problem, Discipline | None, int]:
         return self.schedule, self.problem, self.discipline, self.eager_bytes
-
-
-@dataclass(frozen=True)
-class Communication:
-    """Under which discipline a lowered schedule was judged, and which it survives.
-
-    Attributes
-    ----------
-    discipline, eager_bytes
-        What the verdict on SV304 is for.
-    strictest
-        The strictest discipline under which the schedule is free of deadlock; None where there is none.
-    """
-
-    discipline: Discipline
-    eager_bytes: int
-    strictest: Discipline | None
-
-    def __str__(self) -> str:
-        eager = f", messages of at most {self.eager_bytes} bytes eager" if self.eager_bytes else ""
-        if self.strictest is None:
-            return f"judged under {self.discipline}{eager}; free of deadlock under no discipline"
-        return f"judged under {self.discipline}{eager}; strictest discipline free of deadlock: {self.strictest}"
 
 
 @dataclass(frozen=True)

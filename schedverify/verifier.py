@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from schedverify.deduction import REMARK, deduce_problem
-from schedverify.disciplines import DEFAULT_DISCIPLINE, Discipline, check_eager_bytes
+from schedverify.disciplines import DEFAULT_DISCIPLINE, Communication, Discipline, check_eager_bytes
 from schedverify.errors import Fault, InputError, UnknownNameError
 from schedverify.problem import Problem
 from schedverify.properties import REGISTRY, Case, NotApplicable, Property, Undecided
-from schedverify.result import Communication, Plan, PropertyResult, Report, Scope, Verdict
+from schedverify.result import Plan, PropertyResult, Report, Scope, Verdict
 from schedverify.schedule import Schedule
 
 
