@@ -56,7 +56,13 @@ class Case:
     def measures(self) -> Measures | None:
         """The measures that follow, or None where the schedule cannot run to its end as a whole."""
         try:
-            return simulate(self.schedule, self.problem, excerpt=self.excerpt).measures
+            return simulate(
+                self.schedule,
+                self.problem,
+                excerpt=self.excerpt,
+                discipline=self.discipline,
+                eager_bytes=self.eager_bytes,
+            ).measures
         except ScheduleError:
             return None
 
