@@ -3,30 +3,46 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
 
-from schedverify.cli.options import Output, ProblemOption, ScheduleFile, TextOrJson
+from schedverify.cli.options import DisciplineOption, EagerBytes, Output, ProblemOption, ScheduleFile, TextOrJson
 
 if TYPE_CHECKING:
     from schedverify.problem import Problem
+    from schedverify.result import Timeline
+
+_MOST_DELAYS: Final = 5
 
 
-def simulate(schedule: ScheduleFile, *, problem: ProblemOption = None, output_format: TextOrJson = "text") -> int:
-    """Run a schedule under the problem's costs: when every step starts and ends, and all measures."""
+def simulate(
+    schedule: ScheduleFile,
+    *,
+    problem: ProblemOption = None,
+    discipline: DisciplineOption = "pair",
+    eager_bytes: EagerBytes = 0,
+    output_format: TextOrJson = "text",
+) -> int:
+    """Run a schedule under the problem's costs: when every step starts and ends, and all measures.
+
+    Of a lowered schedule it also says what the steps waited for that transfers held up most.
+    """
     from schedverify import conversion, formats, timeline
     from schedverify.cli.console import out, remark
     from schedverify.cli.report_text import measures_table
     from schedverify.drawing import draw as drawn
 
     order, given, note = conversion.subject(formats.load_judged(schedule), _loaded(problem))
-    result = timeline.simulate(order, given)
+    result = timeline.simulate(order, given, discipline=discipline, eager_bytes=eager_bytes)
     if output_format == "json":
         print(formats.dumps(formats.timeline_data(result)))
         return 0
     if note:
         remark(f"note: {note}")
-    out().print(drawn(order, given))
+    out().print(drawn(result))
     out().print(measures_table(result.measures))
+    for line in _held_up(result):
+        out().print(line)
     return 0
 
 
@@ -47,6 +63,18 @@ def draw(schedule: ScheduleFile, *, problem: ProblemOption = None, output: Outpu
     else:
         print(picture.text(100))
     return 0
+
+
+def _held_up(result: Timeline) -> Iterator[str]:
+    """Say what the steps waited for that transfers held up longest."""
+    from schedverify.lowered import delays
+
+    found = [delay for delay in delays(result) if delay.held_up]
+    if found:
+        ticks = sum(delay.ticks for delay in found)
+        yield f"  held up by transfers: {len(found)} steps, {ticks} ticks in all; the longest:"
+    for delay in sorted(found, key=lambda delay: -delay.ticks)[:_MOST_DELAYS]:
+        yield f"  {delay.ticks:>6}  {delay.text}"
 
 
 def _loaded(problem: str | None) -> Problem | None:

@@ -9,12 +9,12 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from schedverify.deduction import REMARK, deduce_problem
-from schedverify.drawing.panel import Panel, Row
+from schedverify.drawing.panel import PAIR, Panel, Row
 from schedverify.errors import InputError, ScheduleError
-from schedverify.op import INDEX_MASK, JOIN_SHIFT, STAGE_SHIFT, pack_step
+from schedverify.op import INDEX_MASK, JOIN_SHIFT, STAGE_SHIFT, Kind, pack_step
 from schedverify.problem import Problem
 from schedverify.result import Report, Timeline, Violation
-from schedverify.schedule import Schedule, Words, positions
+from schedverify.schedule import Schedule, Words, kinds, positions
 from schedverify.timeline import simulate
 
 MAX_ROWS: Final = 256
@@ -52,7 +52,7 @@ def arrange(order: Order, report: Report | None, title: str, *, critical: bool =
     schedule, problem, timeline = order[:3]
     violations = report.violations if report else ()
     marks, faults = _marks(schedule, violations)
-    path = _critical(timeline) if critical and timeline else {}
+    path = _critical(timeline) if critical and timeline and timeline.discipline is None else {}
     shown = range(min(schedule.ranks, MAX_ROWS))
     rows = tuple(_row(order, rank, dict(marks[rank]), frozenset(path.get(rank, ()))) for rank in shown)
     return Panel(
@@ -72,6 +72,8 @@ def arrange(order: Order, report: Report | None, title: str, *, critical: bool =
 def _remarks(order: Order, report: Report | None) -> tuple[str, ...]:
     """Return what must be known to read the picture; what the violations tell already is not said again."""
     remarks = [*(report.remarks if report else ()), *order.remarks]
+    if order.timeline is not None and order.timeline.discipline is not None:
+        remarks.append(f"transfers are not drawn; they queue as under {order.timeline.discipline.value}")
     if order.obstacle:
         told = "the schedule cannot run to its end as a whole" if report and report.violations else order.obstacle
         remarks.append(f"the order of the steps, without times: {told}")
@@ -82,9 +84,22 @@ def _row(order: Order, rank: int, marks: Mapping[int, tuple[int, ...]], critical
     words = order.schedule.rows[rank]
     chunks = _chunks(words, order.problem, rank)
     if order.timeline is not None:
-        return Row(rank, words, order.timeline.starts[rank], order.timeline.ends[rank], chunks, marks, critical)
+        starts, ends = order.timeline.starts[rank], order.timeline.ends[rank]
+        return _computing(Row(rank, words, starts, ends, chunks, marks, critical))
     places = np.arange(int((words >> JOIN_SHIFT == 0).sum()) + 1, dtype=np.int64)
     return Row(rank, words, places[:-1], places[1:], chunks, marks)
+
+
+def _computing(row: Row) -> Row:
+    """Leave out the steps that do not compute: transfers run beside others. Their marks go to the step behind them."""
+    computes = np.flatnonzero((row.kinds <= int(Kind.W)) | (row.kinds == PAIR))
+    if len(computes) == len(row.starts):
+        return row
+    words = row.words[kinds(row.words) <= int(Kind.W)]
+    marks: dict[int, tuple[int, ...]] = defaultdict(tuple)
+    for position, numbers in row.marks.items():
+        marks[min(int(np.searchsorted(computes, position)), max(len(computes) - 1, 0))] += numbers
+    return Row(row.rank, words, row.starts[computes], row.ends[computes], row.chunks, dict(marks))
 
 
 def _critical(timeline: Timeline) -> dict[int, list[int]]:

@@ -13,8 +13,9 @@ from schedverify.result import Timeline
 def trace(timeline: Timeline) -> str:
     """Return the Chrome-trace JSON of a timeline; one tick is shown as one microsecond.
 
-    Each rank is a process of one thread. Each step is a complete event with its start and duration in ticks; its
-    ``args`` name the stage and the micro-batch, as lists in an overlapped step. The same timeline gives the same text.
+    Each rank is a process; its compute steps are on one thread, its sends on a second, its receives on a third. Each
+    step is a complete event with its start and duration in ticks; its ``args`` name the stage and the micro-batch, as
+    lists in an overlapped step. The same timeline gives the same text.
     """
     events = ",\n".join(_dumps(event) for rank in range(timeline.schedule.ranks) for event in _events(timeline, rank))
     about = {"problem": timeline.problem.name, "tick": timeline.problem.tick}
@@ -27,8 +28,14 @@ def _events(timeline: Timeline, rank: int) -> Iterator[dict[str, Any]]:
     times = zip(timeline.starts[rank].tolist(), timeline.ends[rank].tolist(), strict=True)
     for step, (start, end) in zip(timeline.schedule.steps(rank), times, strict=True):
         kinds = "+".join(op.kind.name for op in step.ops)
-        place = {"ph": "X", "pid": rank, "tid": 0, "ts": start, "dur": end - start}
+        place = {"ph": "X", "pid": rank, "tid": _thread(step), "ts": start, "dur": end - start}
         yield {"name": str(step), "cat": kinds, **place, "args": _arguments(step)}
+
+
+def _thread(step: Step) -> int:
+    """Return 0 for compute, 1 for sends, 2 for receives and groups with one: they run beside each other."""
+    transfers = [op.kind for op in step.ops if op.kind.is_transfer]
+    return 0 if not transfers else 1 if all(kind.is_send for kind in transfers) else 2
 
 
 def _arguments(step: Step) -> dict[str, Any]:
