@@ -1,0 +1,79 @@
+"""The benchmarks run, on a sample, and their page has a place for what they print."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from schedverify.formats import load_problem
+from schedverify.problem import Problem
+
+ROOT = Path(__file__).parents[1]
+BENCHMARKS = ROOT / "benchmarks"
+SCRIPTS = sorted(path for path in BENCHMARKS.glob("*.py") if "__main__" in path.read_text(encoding="utf-8"))
+PEERS = {"peer_pyjobshop": "pyjobshop", "peer_z3": "z3"}
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_the_page_tells_of_it_and_shows_what_it_printed(script: Path) -> None:
+    page = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    mark = script.stem.replace("_", "-")
+    assert f"benchmarks/{script.name}" in page
+    shown = page.partition(f"<!-- {mark} -->")[2].partition(f"<!-- /{mark} -->")[0]
+    assert "Python 3." in shown
+    assert "seed" in shown
+    assert "| --- |" in shown
+
+
+def test_random_problems_are_solved_and_told() -> None:
+    command = [
+        sys.executable,
+        str(BENCHMARKS / "random_uneven.py"),
+        "--count",
+        "2",
+        "--seconds",
+        "1",
+        "--first-seed",
+        "6",
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "seeds 6 to 7" in done.stdout
+    lines = [line for line in done.stdout.splitlines() if line.startswith(("| 1 | 1 |", "| 2 | 1 |"))]
+    assert len(lines) == 2
+
+
+def test_a_seed_draws_within_its_ranges_and_always_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    draw = importlib.import_module("random_uneven").draw
+    for seed in range(200):
+        problem: Problem = draw(seed)
+        assert problem == draw(seed)
+        assert 3 <= problem.ranks <= 8
+        assert problem.microbatches <= 3 * problem.ranks
+        assert problem.total_stages == problem.ranks * (1 + seed % 2)
+        rooms = {room / (2 * (1 + seed % 2) * problem.ranks) for room in problem.capacity or ()}
+        assert all(0.5 <= room <= 2 for room in rooms)
+
+
+@pytest.mark.parametrize("peer", PEERS)
+def test_a_peer_solves_the_same_problem(peer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip(PEERS[peer], reason="the extra bench is not installed")
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    solve = importlib.import_module(peer).solve
+    flight = Problem.chain(ranks=2, microbatches=3, forward=1, backward=3, in_flight=1)
+    answer = solve(flight, 30, *([1] if peer == "peer_pyjobshop" else []))
+    assert (answer.value, answer.proved) == (24, True)
+
+
+def test_pyjobshop_keeps_bytes_and_latency(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pyjobshop", reason="the extra bench is not installed")
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    solve = importlib.import_module("peer_pyjobshop").solve
+    problem = load_problem(str(ROOT / "specs" / "problems" / "uni-p4-m8-c1-cap8.toml"))
+    assert solve(problem, 60, 2)[:2] == (39, True)
