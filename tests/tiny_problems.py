@@ -23,18 +23,19 @@ def tiny_problems(draw: st.DrawFn, a_rank: int = 8, in_all: int = 18) -> Problem
     stages = _shape(draw, data, a_rank // LOADS[form], in_all // LOADS[form])
     if stages > 1 and draw(st.sampled_from([True, False, False])):
         data["edges"] = [(before, after) for after in range(1, stages) for before in draw(_feeding(after))]
-    data["microbatches"] = draw(st.sampled_from(_fitting(data, LOADS[form], a_rank, in_all) or [0]))
-    assume(data["microbatches"])
+    fitting = _fitting(data, LOADS[form], a_rank, in_all)
+    assume(fitting)
+    data["microbatches"] = draw(st.sampled_from([*fitting[:1] * 2, *fitting]))
     sizes = (stages * data["replicas"],)
     data["costs"] = draw(st.fixed_dictionaries(_costs(form, sizes)))
     data["links"] = draw(some(_links(data["ranks"], sizes)))
     data["memory"] = _memory(draw, data["ranks"], sizes)
-    limits = {"in_flight": by((data["ranks"],), st.integers(1, 4)), "in_flight_stage": by(sizes, st.integers(1, 3))}
-    data["limits"] = draw(some(limits))
-    problem = Problem.of(data)
+    most = st.sampled_from([2, 1, 3])
+    data["limits"] = draw(some({"in_flight": by((data["ranks"],), most), "in_flight_stage": by(sizes, most)}))
     if draw(st.booleans()):
-        least = needs(problem, topological(problem))
-        data["memory"]["capacity"] = [need + draw(st.integers(0, 6)) for need in least]
+        problem = Problem.of(data)
+        spare = st.sampled_from([0, 0, 1, 2, 3, 6])
+        data["memory"]["capacity"] = [need + draw(spare) for need in needs(problem, topological(problem))]
     return Problem.of(data)
 
 
@@ -96,7 +97,7 @@ def _links(ranks: int, sizes: tuple[int, ...]) -> dict[str, st.SearchStrategy[An
 
 def _memory(draw: st.DrawFn, ranks: int, sizes: tuple[int, ...]) -> dict[str, Any]:
     (stages,) = sizes
-    activation = [draw(st.integers(0, 4)) for _ in range(stages)]
+    activation = [draw(st.sampled_from([2, 1, 3, 4, 0])) for _ in range(stages)]
     parts = st.tuples(*(st.integers(0, most) for most in activation)).map(list)
     keys = some({"weight_stash": parts, "static": by((ranks,), st.integers(0, 3))})
     again = some({"recompute": by(sizes, st.booleans()), "boundary": parts})

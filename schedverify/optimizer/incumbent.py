@@ -63,6 +63,10 @@ class Incumbent:
             self.bound = bound
             self._tell()
 
+    def starts(self, tasks: Tasks) -> dict[OpKey, int] | None:
+        """Return scaled starts of the best as it is."""
+        return None if self.rows is None else earliest(tasks, self.rows)
+
     def fifo_starts(self) -> dict[OpKey, int] | None:
         """Return scaled starts of the best in the form of the model: first in, first out, and B only where mixed."""
         if self.rows is None:

@@ -29,6 +29,8 @@ class Model:
         ``makespan`` or ``span``.
     anchored
         Whether the first step of each rank starts where every first-in-first-out order starts it (for the span).
+    prompt
+        Whether the first step of each rank starts as early as its order lets it (for the span).
     without
         Names of rules that are left out, for tests.
 
@@ -50,6 +52,7 @@ class Model:
         horizon: int,
         objective: str,
         anchored: bool = False,
+        prompt: bool = False,
         without: Collection[str] = (),
     ) -> None:
         from ortools.sat.python import cp_model
@@ -59,6 +62,7 @@ class Model:
         self.horizon = horizon
         self.objective = objective
         self.anchored = anchored
+        self.prompt = prompt
         self.without = frozenset(without)
         self.cp = cp_model.CpModel()
         self.head = heads(tasks)

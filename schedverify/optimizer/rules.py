@@ -13,6 +13,7 @@ from typing import Final
 from schedverify.optimizer.memory_rules import bytes_within_capacity, in_flight_on_ranks, in_flight_on_stages
 from schedverify.optimizer.model import Model
 from schedverify.optimizer.objectives import objective
+from schedverify.optimizer.promptness import prompt_first_steps
 
 Rule = Callable[[Model], None]
 
@@ -107,6 +108,7 @@ RULES: Final[tuple[tuple[str, Rule], ...]] = (
     ("in flight", in_flight_on_ranks),
     ("in flight of a stage", in_flight_on_stages),
     ("bytes", bytes_within_capacity),
+    ("prompt", prompt_first_steps),
     ("objective", objective),
 )
 """The model's table of contents. ``recomputation`` names the part of ``bytes`` that recomputing stages add."""

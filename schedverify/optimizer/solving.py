@@ -13,6 +13,7 @@ from schedverify.optimizer.incumbent import Incumbent
 from schedverify.optimizer.model import Model
 from schedverify.optimizer.orders import complete, earliest, rows_of, schedule_of
 from schedverify.optimizer.paths import anchors, heads
+from schedverify.optimizer.promptness import reasons_in_all
 from schedverify.optimizer.rules import add_constraints
 from schedverify.optimizer.search import Outcome, Settings, search
 from schedverify.optimizer.support import TIMES, check_supported, impossible, limits_of
@@ -23,6 +24,8 @@ from schedverify.result import Status
 
 MOST_STEPS: Final = 60_000
 """The largest problem that is given to the solver; beyond, the model alone takes minutes and gigabytes."""
+MOST_REASONS: Final = 100_000
+"""The largest search over prompt first steps."""
 
 
 def solve(
@@ -42,7 +45,10 @@ def solve(
 
     The span of an order is that of its timeline, in which no step waits without need. The model may let the first step
     of a rank wait, which makes its span a lower bound. So the search is first for the best order with first steps in
-    their places, then for a proof that even with waiting there is nothing better; where there is, the gap stays open.
+    their places, then for a proof that even with waiting there is nothing better. Where there is, a third search is
+    over all orders, not only those that go first in, first out, and every form of the backward, with first steps that
+    start as early as their order lets them (:mod:`~schedverify.optimizer.promptness`): this one is exact, and slower.
+    Where it would be too large, the gap stays open.
 
     Parameters
     ----------
@@ -146,16 +152,16 @@ class _Solve:
         """Let the solver find better schedules and better bounds."""
         if self.over() or self.too_large:
             return
-        if max(heads(self.tasks)) > self._horizon():
+        if max(heads(self.tasks)) > self._horizon(self.tasks):
             self._conclude(Outcome(closed=True, found=False, bound=None))
             return
         if self.objective == "span" and any(anchor is not None for anchor in anchors(self.tasks)):
-            self._pass(settings, anchored=True, seconds=self.effort.left / 2)
+            self._pass(settings, self.effort.left / 2, anchored=True)
+        telling = replace(settings, on_bound=self._raise_bound)
         if not self.over():
-            outcome = self._pass(
-                replace(settings, on_bound=self._raise_bound), anchored=False, seconds=self.effort.left
-            )
-            self._conclude(outcome)
+            self._conclude(self._pass(telling, self.effort.left))
+        if self.objective == "span" and not self.over() and self._can_be_prompt():
+            self._conclude(self._pass(telling, self.effort.left, prompt=True))
 
     def solution(self) -> Solution:
         """Return what is known at the end."""
@@ -176,27 +182,34 @@ class _Solve:
             reason="" if best.proved else self._why_open(),
         )
 
-    def _pass(self, settings: Settings, *, anchored: bool, seconds: float) -> Outcome:
+    def _pass(self, settings: Settings, seconds: float, *, anchored: bool = False, prompt: bool = False) -> Outcome:
         """Search one model for something better than the best so far."""
-        model = Model(self.tasks, horizon=self._horizon(), objective=self.objective, anchored=anchored)
+        tasks = Tasks(self.problem, every_mix=True) if prompt else self.tasks
+        without = ("fifo",) if prompt else ()
+        horizon = self._horizon(tasks)
+        model = Model(
+            tasks, horizon=horizon, objective=self.objective, anchored=anchored, prompt=prompt, without=without
+        )
         add_constraints(model)
-        model.cp.add(model.value >= -(-self.best.bound // self.tasks.unit))
+        model.cp.add(model.value >= -(-self.best.bound // tasks.unit))
         if (most := self._most()) is not None:
-            model.cp.add(model.value <= most // self.tasks.unit)
-        if starts := self.best.fifo_starts():
+            model.cp.add(model.value <= most // tasks.unit)
+        if starts := self.best.starts(tasks) if prompt else self.best.fifo_starts():
             model.hint(starts)
         return search(model, seconds, settings)
+
+    def _can_be_prompt(self) -> bool:
+        """Whether the model with prompt first steps is of a size that a solver can take."""
+        return reasons_in_all(self.tasks) <= MOST_REASONS
 
     def _most(self) -> int | None:
         """Return the most ticks that a schedule may have to be of use, or None where any is."""
         return min((most for most in (self.best.value, self.within) if most is not None), default=None)
 
-    def _horizon(self) -> int:
+    def _horizon(self, tasks: Tasks) -> int:
         """Return scaled ticks by which everything of use has ended."""
         ends = [self.problem.makespan_limit, self._most() if self.objective == "makespan" else None]
-        return min(
-            [self.tasks.horizon] + [self.tasks.scaled(end) + self.tasks.fine - 1 for end in ends if end is not None]
-        )
+        return min([tasks.horizon] + [tasks.scaled(end) + tasks.fine - 1 for end in ends if end is not None])
 
     def _conclude(self, outcome: Outcome) -> None:
         """Note what the last search proved: of the whole space where it is closed."""
