@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -74,3 +75,20 @@ def test_infeasible_is_a_proof_and_names_the_limits() -> None:
     plan = optimize(Problem.chain(ranks=1, microbatches=1, virtual=2, in_flight=1))
     assert (plan.status, plan.schedule, plan.value) == (Status.INFEASIBLE, None, None)
     assert "in_flight" in plan.reason
+
+
+@pytest.mark.parametrize(
+    ("keys", "span"),
+    [
+        # What rank 1 begins with waits where stage 0 takes the second micro-batch first: in such an order alone.
+        ({"ranks": 4, "virtual": 2, "form": "inference", "forward": [2, 4, 0, 0, 2, 2, 4, 3]}, 15),
+        # Stage 1 feeds stage 2 too early for its own good, whatever the order.
+        (
+            {"ranks": 4, "microbatches": 1, "edges": [[0, 2], [1, 2], [2, 3]], "forward": [5, 2, 1, 5],
+             "backward_input": 3, "backward_weight": 4, "backward": [6, 7, 8, 8]}, 24,
+        ),
+    ],
+)  # fmt: skip
+def test_a_span_is_proved_where_first_steps_would_like_to_wait(keys: dict[str, Any], span: int) -> None:
+    plan = optimize(Problem.chain(**({"microbatches": 2} | keys)), objective="span", workers=1)
+    assert (plan.status, plan.value, plan.bound) == (Status.OPTIMAL, span, span)

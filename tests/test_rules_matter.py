@@ -55,10 +55,28 @@ def test_without_the_rule_the_verifier_objects(name: str) -> None:
 
 
 def test_every_rule_that_keeps_an_order_right_is_dropped_here() -> None:
-    assert {name for name, _ in RULES} - {"fifo", "objective"} == set(DROPPED) - {"recomputation"}
+    assert {name for name, _ in RULES} - {"fifo", "prompt", "objective"} == set(DROPPED) - {"recomputation"}
 
 
 def test_first_in_first_out_loses_nothing() -> None:
     for keys, _ in DROPPED.values():
         values = {answer(keys, without).measures.makespan for without in (set(), {"fifo"})}  # type: ignore[union-attr]
         assert len(values) == 1
+
+
+def test_without_prompt_first_steps_a_span_is_claimed_that_no_timeline_has() -> None:
+    # Rank 1 runs 1F0 at 0 and 2F0 at 4, once 0F0 has ended. Were 1F0 to wait until 3, the span would be that of rank 0.
+    shape: dict[str, Any] = {"placement": [0, 1, 1], "edges": [[0, 2], [1, 2]], "forward": [4, 1, 1]}
+    problem = Problem.chain(ranks=2, microbatches=1, form="inference", **shape)
+    tasks = Tasks(problem)
+    claimed = {}
+    for without in (set(), {"prompt"}):
+        model = Model(tasks, horizon=tasks.horizon, objective="span", prompt=True, without=without | {"fifo"})
+        add_constraints(model)
+        found: list[dict[OpKey, int]] = []
+        outcome = search(model, 30, Settings(0, 1, lambda: False, found.append, lambda _bound: None))
+        schedule = schedule_of(rows_of(problem, found[-1]))
+        assert outcome.bound is not None
+        report = verify(schedule, problem, claims={"span": outcome.bound})
+        claimed[bool(without)] = outcome.bound, {violation.code for violation in report.violations}
+    assert claimed == {False: (5, set()), True: (4, {"SV501"})}
