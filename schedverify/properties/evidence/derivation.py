@@ -1,4 +1,4 @@
-"""Derives a claimed lower bound again, from the problem alone; shares nothing with what found it.
+"""The rules with a closed formula: load, pair and memory.
 
 The gradient op of a stage is its B or I, its backward is B, or I and W: the cheaper of the two ways bounds both. A
 recomputing stage pays its forward in either. ``lag`` is the transfer time between the first ranks of two stages.
@@ -6,50 +6,12 @@ recomputing stage pays its forward in either. ``lag`` is the transfer time betwe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
 from schedverify.problem import Problem
-
-
-class EvidenceError(ValueError):
-    """Evidence that names an unknown rule or an absent place, or a rule that does not hold for this problem."""
-
-
-Rule = Callable[[Any, Mapping[str, Any]], int]
-"""From a derivation and a certificate to the bound that follows."""
-
-
-def proved_bound(
-    problem: Problem, objective: str, certificate: Mapping[str, Any], ceiling: tuple[str, int] | None = None
-) -> int:
-    """Return the lower bound on ``objective`` that a certificate's rule gives at its place.
-
-    Parameters
-    ----------
-    ceiling
-        An objective and a value of it: the bound need only hold of schedules that have no more.
-
-    Raises
-    ------
-    EvidenceError
-        If the rule or the place is unknown, or the rule does not hold for the problem.
-    """
-    if objective not in ("makespan", "span"):
-        raise EvidenceError(f"no rule bounds the {objective}")
-    rules = {"load": Derivation.load, "pair": Derivation.pair, "memory": Derivation.memory}
-    return chosen_rule(rules, objective, certificate)(Derivation(problem, objective, ceiling), certificate)
-
-
-def chosen_rule(rules: Mapping[str, Rule], objective: str, certificate: Mapping[str, Any]) -> Rule:
-    """Return the rule that a certificate names; raise an EvidenceError where it is none, or for another objective."""
-    if certificate.get("objective", objective) != objective:
-        raise EvidenceError(f"it is for the {certificate['objective']}, the claim is for the {objective}")
-    rule = rules.get(str(certificate.get("rule")))
-    if rule is None:
-        raise EvidenceError(f"unknown rule {str(certificate.get('rule'))[:40]!r}; known: {', '.join(rules)}")
-    return rule
+from schedverify.properties.evidence.error import EvidenceError
 
 
 class Derivation:
