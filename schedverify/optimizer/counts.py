@@ -7,7 +7,7 @@ is which is forgotten, and so is that counts are whole. What stays holds for eve
   class have started than of the earlier one by ``t - duration - lag``;
 - *rank*: a rank runs one step at a time: over its classes, ``sum of N[c](t) - N[c](t - duration) <= 1``;
 - *bytes*, *in_flight*, *in_flight_stage*: what a rank or a stage holds at ``t`` is a sum of counts as well, and within
-  its limit (semantics, SV401 and SV402; not in inference).
+  its limit (semantics, SV401 and SV402; not in inference). Bytes are divided by their greatest common divisor.
 
 On a stage whose B costs at least I + W, B is left out: I and W in its place are never worse (see
 :class:`~schedverify.optimizer.tasks.Tasks`). Overlapped pairs that cost the sum or more are two steps in a row.
@@ -188,9 +188,11 @@ class Counts:
                 yield from self._limited("in_flight", rank, stages, problem.in_flight[rank])
             if problem.capacity is not None:
                 held = tuple(term for stage in stages if stage in self.number for term in self._bytes(stage))
-                most = sum(self.number[one[1]] * max(factor, 0) for one, factor, _ in held)
-                if most > (room := problem.capacity[rank] - problem.static[rank]):
-                    yield Row("bytes", (rank,), tuple(term for term in held if term[1]), room)
+                room = problem.capacity[rank] - problem.static[rank]
+                if sum(self.number[one[1]] * max(factor, 0) for one, factor, _ in held) > room:
+                    part = math.gcd(*(factor for _, factor, _ in held))
+                    shares = tuple((one, factor // part, delay) for one, factor, delay in held if factor)
+                    yield Row("bytes", (rank,), shares, room // part)
         if problem.in_flight_stage is not None:
             for stage in self.stages:
                 yield from self._limited("in_flight_stage", stage, (stage,), problem.in_flight_stage[stage])

@@ -15,6 +15,8 @@ from schedverify.problem import Problem
 MOST_COLUMNS: Final = 60_000
 """The largest program that is solved; a larger one has a coarser grid."""
 MOST_CLASSES: Final = 2_000
+WORTH_ASKING: Final = 0.99
+"""A finer grid is asked about the best value at once where the coarser one came to at least this speed there."""
 
 
 def count_bounds(
@@ -67,6 +69,38 @@ def grids(counts: Counts, limit: int) -> list[int]:
     return sorted({max(grid, least) for grid in wanted}, reverse=True)
 
 
+class _Bracket:
+    """Two numbers of ticks between which the least speed passes 1: it falls as the ticks rise, about as 1 / ticks."""
+
+    def __init__(self, top: int | None) -> None:
+        self.top = top
+        self.slow: tuple[int, float] | None = None
+        self.fast: tuple[int, float] | None = None
+
+    def note(self, limit: int, speed: float, *, ruled_out: bool) -> None:
+        """Take an answer. Where the same end is replaced twice, the other one counts half (the Illinois rule)."""
+        if ruled_out:
+            self.slow = limit, max(speed - 1, 0)
+            return
+        if self.fast and self.slow:
+            self.slow = self.slow[0], self.slow[1] / 2
+        self.fast = limit, min(speed - 1, 0)
+
+    def next(self, least: int, unit: int) -> int | None:
+        """Return which number of ticks to ask about, of those from ``least`` on; None where none is left."""
+        most = self.fast[0] - unit if self.fast else self.top
+        if most is not None and most < least:
+            return None
+        if self.slow is None:
+            return least
+        begin, excess = self.slow
+        guess = begin * (1 + excess)
+        if self.fast and excess > self.fast[1]:
+            guess = begin + (self.fast[0] - begin) * excess / (excess - self.fast[1])
+        limit = max(int(guess) // unit * unit, least)
+        return limit if most is None else min(limit, most)
+
+
 class _Search:
     """What is known of the bound, and the clock."""
 
@@ -82,6 +116,7 @@ class _Search:
         self.counts, self.objective = counts, objective
         self.lower, self.upper = lower, upper
         self.deadline, self.stopped = deadline, stopped
+        self._top_speed = 1.0
 
     def over(self) -> bool:
         """Whether nothing more should be asked."""
@@ -89,46 +124,28 @@ class _Search:
         return proved or self.stopped() or time.monotonic() >= self.deadline
 
     def on(self, grid: int) -> Iterator[Bound]:
-        """Yield higher bounds from one grid, until the speed at the next number of ticks is none above 1.
+        """Yield higher bounds from one grid, until the next number of ticks is none that it can rule out.
 
-        The speed falls as the ticks rise. First the best value is asked about, then the known bound; between the two,
-        a straight line says where the speed passes 1, and what is found there replaces one of them.
+        The first question is the best value, unless a coarser grid was far from it: is anything better possible? Then
+        come the known bound and what the answers point to.
         """
         unit = self.counts.unit
-        most = None if self.upper is None else (self.upper - 1) // unit * unit
-        slow: tuple[int, float] | None = None
-        fast: tuple[int, float] | None = None
-        limit = most if most is not None else self.lower // unit * unit
-        while not self.over():
+        top = None if self.upper is None else (self.upper - 1) // unit * unit
+        least = -(-self.lower // unit) * unit
+        bracket = _Bracket(top)
+        limit: int | None = least if top is None or self._top_speed < WORTH_ASKING else top
+        while limit is not None and not self.over():
             answer = self._ask(limit, grid)
             if answer is None:
                 return
             speed, bound = answer
+            if limit == top:
+                self._top_speed = speed
             if bound is not None:
                 self.lower = bound.value
                 yield bound
-                slow = limit, speed
-            else:
-                fast = limit, speed
-            step = self._next(slow, fast)
-            if step is None:
-                return
-            limit = step
-
-    def _next(self, slow: tuple[int, float] | None, fast: tuple[int, float] | None) -> int | None:
-        unit = self.counts.unit
-        least = -(-self.lower // unit) * unit
-        if fast is None:
-            most = (self.upper - 1) // unit * unit if self.upper is not None else None
-            ahead = int(least * (slow[1] - 1) / 2) // unit * unit if slow else 0
-            return least + ahead if most is None else min(most, least + ahead)
-        if fast[0] <= least:
-            return None
-        if slow is None or slow[1] <= 1:
-            return least if fast[0] > least else None
-        guess = slow[0] + (fast[0] - slow[0]) * (slow[1] - 1) / (slow[1] - fast[1])
-        limit = int(guess) // unit * unit
-        return min(max(limit, least), fast[0] - unit)
+            bracket.note(limit, speed, ruled_out=bound is not None)
+            limit = bracket.next(-(-self.lower // unit) * unit, unit)
 
     def _ask(self, limit: int, grid: int) -> tuple[float, Bound | None] | None:
         """Return the least speed within a number of ticks, and the bound where that is too few; None if out of time."""

@@ -22,8 +22,9 @@ Reals = NDArray[np.float64]
 _POLL: Final = 0.1
 """Seconds between two looks at whether somebody wishes the search to end."""
 _TINY: Final = 1e-9
-_EXACT: Final = 1e-5
-"""How exactly the program is solved; what comes out is rounded and proved in integers anyway."""
+_EXACT: Final = 1e-8
+"""How exactly the program is solved. What comes out is rounded and proved in integers; with long durations the proof
+of the last tick needs it."""
 
 
 @dataclass(frozen=True)

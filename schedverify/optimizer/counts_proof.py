@@ -10,7 +10,7 @@ import numpy as np
 from schedverify.optimizer.counts import Class, Counts, Row
 from schedverify.optimizer.counts_program import Ticks, Weights
 
-SCALES: Final = (30, 300, 3_000, 30_000, 300_000)
+SCALES: Final = (30, 300, 3_000, 30_000, 300_000, 3_000_000, 30_000_000)
 """The largest weight of a proof; the least that does is taken, since small numbers make short plans."""
 _LARGEST: Final = 1 << 60
 

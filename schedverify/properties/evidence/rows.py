@@ -2,18 +2,18 @@
 
 A class is a kind and a stage. A row is a sum of counts of starts that stays within a limit at every tick ``t``:
 
-====================  ===========  =================================================================================
+====================  ===========  ==================================================================================
 row                   at           at every tick t
-====================  ===========  =================================================================================
+====================  ===========  ==================================================================================
 ``forward``           ``[a, b]``   F of b started by t: no more than F of a whose output was on b by t
 ``gradient``          ``[a, b]``   B or I of b started by t: no more than of a whose gradient was on b by t
 ``turn``              ``[s]``      B or I of s started by t: no more than F of s ended by t
 ``weight``            ``[s]``      W of s started by t: no more than I of s ended by t
 ``rank``              ``[r]``      steps of r started by t, less those ended by t: at most 1
-``bytes``             ``[r]``      bytes held on r from t on: at most capacity less static
+``bytes``             ``[r]``      bytes held on r from t on: at most capacity less static, in parts of all that is held
 ``in_flight``         ``[r]``      F started by t on r, less B and I ended by t: at most the limit
 ``in_flight_stage``   ``[s]``      the same on s
-====================  ===========  =================================================================================
+====================  ===========  ==================================================================================
 
 Where B takes at least as long as I and W of its stage, a schedule with B can be turned into one with I and W in its
 place that ends no later and holds no more, so only those are counted.
@@ -21,6 +21,7 @@ place that ends no later and holds no more, so only those are counted.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -120,10 +121,7 @@ class Rows:
 
     def _bytes(self, r: int) -> tuple[list[Term], int]:
         """F holds what is kept, a gradient op all of the activation while it runs; I leaves the stash, until W ends."""
-        problem = self.problem
-        if problem.capacity is None or not self.training:
-            raise LookupError
-        terms: list[Term] = []
+        problem, terms = self.problem, list[Term]()
         for s in self._used_on(r):
             kept = problem.boundary[s] if problem.recompute[s] else problem.activation[s]
             terms.append((("F", s), kept, 0))
@@ -132,7 +130,13 @@ class Rows:
                 running, ended = problem.activation[s] - kept, left - problem.activation[s]
                 terms += [((kind, s), running, 0), ((kind, s), ended, self.cost[kind, s])]
                 terms += [(("W", s), -left, self.cost["W", s])] if left else []
-        return terms, problem.capacity[r] - problem.static[r]
+        part = math.gcd(*(factor for _, factor, _ in terms)) or 1
+        return [(one, factor // part, delay) for one, factor, delay in terms], self._room(r) // part
+
+    def _room(self, r: int) -> int:
+        if self.problem.capacity is None or not self.training:
+            raise LookupError
+        return self.problem.capacity[r] - self.problem.static[r]
 
     def _in_flight(self, r: int) -> tuple[list[Term], int]:
         if self.problem.in_flight is None or not self.training:
