@@ -119,7 +119,7 @@ def test_every_schedule_keeps_every_row_and_window() -> None:
             sides = [left_side(terms, starts, tick) for tick in range(timeline.makespan + 9)]
             assert max(sides) <= limit, f"base {number}: {name} at {at}\n{found.data}\n{found.rows}"
             tight[name] += max(sides) == limit
-        windows = Windows(Rows(problem), "makespan")
+        windows = Windows(Rows(problem), makespan=True)
         for one, begun in starts.items():
             rest = windows.rest[one]
             assert windows.first[one] <= min(begun)

@@ -93,10 +93,11 @@ def bound_has_evidence(case: Case) -> Iterator[Violation]:
 
     What it checks
 
-    The certificate beside a claimed bound names a rule and its place (a rank, a pair of stages, a stage). The bound is
-    derived again from the problem alone and must come out at least as high as the certificate says. A bound above what
-    its certificate proves is the solver's word: undecided. A bound above the schedule's own value is refuted. The bound
-    on a second objective is derived for the schedules that have no more of the first one than the plan.
+    The certificate beside a claimed bound names a rule and its place (a rank, a pair of stages, a stage), or weights
+    for the rows of the rule counts. The bound is derived again from the problem alone and must come out at least as
+    high as the certificate says. A bound above what its certificate proves is the solver's word: undecided. A bound
+    above the schedule's own value is refuted. The bound on a second objective is derived for the schedules that have no
+    more of the first one than the plan.
 
     Why it matters
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Final
 
-from schedverify.problem import Problem
+from schedverify.properties.evidence.derivation import Derivation
 from schedverify.properties.evidence.error import EvidenceError
 from schedverify.properties.evidence.rows import Class, Rows, is_count
 from schedverify.properties.evidence.windows import Windows
@@ -24,7 +24,7 @@ MOST_CHANGES: Final = 2_000_000
 """The most changes of slope over all prices: a few seconds of checking."""
 
 
-def counted_bound(problem: Problem, objective: str, certificate: Mapping[str, Any]) -> int:
+def counted_bound(known: Derivation, certificate: Mapping[str, Any]) -> int:
     """Return the bound that the certificate states, if its weights show that everything below is impossible.
 
     All times of a schedule are multiples of the greatest common divisor of its durations and lags, so the ticks in
@@ -38,12 +38,12 @@ def counted_bound(problem: Problem, objective: str, certificate: Mapping[str, An
     bound, weighed = certificate.get("bound"), certificate.get("rows")
     if not is_count(bound) or not isinstance(weighed, list | tuple):
         raise EvidenceError("the rule counts states a bound and gives rows")
-    rows = Rows(problem)
+    rows = Rows(known.problem, known.ceiling)
     prices = _Prices(rows)
     budget = sum(prices.weigh(row) for row in weighed)
     unit = _unit(rows)
     ticks = (int(bound or 0) - 1) // unit * unit
-    least = prices.least(Windows(rows, objective), ticks)
+    least = prices.least(Windows(rows, makespan=known.makespan), ticks)
     if least <= budget:
         raise EvidenceError(f"its weights rule out no schedule of {ticks} ticks: {least} is due, {budget} is there")
     return int(bound or 0)

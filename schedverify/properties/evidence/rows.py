@@ -38,14 +38,20 @@ Term = tuple[Class, int, int]
 class Rows:
     """The classes of a problem, what they cost, and its rows.
 
+    Parameters
+    ----------
+    ceiling
+        An objective and a value of it that no schedule in question passes; of use is the peak memory.
+
     Raises
     ------
     EvidenceError
         If a stage of a training problem stands on several ranks: a step may then overlap on one of them alone.
     """
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, ceiling: tuple[str, int] | None = None) -> None:
         self.problem = problem
+        self.peak = ceiling[1] if ceiling and ceiling[0] == "peak-memory" else None
         self.training = problem.form != "inference"
         if self.training and any(len(ranks) > 1 for ranks in problem.placement):
             raise EvidenceError("a stage stands on several ranks here, which the rule counts does not account for")
@@ -134,9 +140,11 @@ class Rows:
         return [(one, factor // part, delay) for one, factor, delay in terms], self._room(r) // part
 
     def _room(self, r: int) -> int:
-        if self.problem.capacity is None or not self.training:
+        room = [] if self.problem.capacity is None else [self.problem.capacity[r]]
+        room += [] if self.peak is None else [self.peak]
+        if not room or not self.training:
             raise LookupError
-        return self.problem.capacity[r] - self.problem.static[r]
+        return min(room) - self.problem.static[r]
 
     def _in_flight(self, r: int) -> tuple[list[Term], int]:
         if self.problem.in_flight is None or not self.training:

@@ -25,9 +25,9 @@ class Windows:
         If there is no such rank for the span.
     """
 
-    def __init__(self, rows: Rows, objective: str) -> None:
+    def __init__(self, rows: Rows, *, makespan: bool) -> None:
         self.rows, self.problem, self.cost = rows, rows.problem, rows.cost
-        ranks = self._ranks_in_time(objective)
+        ranks = set(range(self.problem.ranks)) if makespan else self._rank_of_the_span()
         self._in_time = {s for s in rows.used if ranks & set(self.problem.placement[s])}
         self._order = self._topological()
         self.first: dict[Class, int] = {}
@@ -35,9 +35,7 @@ class Windows:
         self._look_back()
         self._look_ahead()
 
-    def _ranks_in_time(self, objective: str) -> set[int]:
-        if objective == "makespan":
-            return set(range(self.problem.ranks))
+    def _rank_of_the_span(self) -> set[int]:
         sources = [set(self.problem.placement[s]) for s in self.rows.used if not self.problem.predecessors[s]]
         shared = set.intersection(*sources)
         if not shared:
