@@ -31,6 +31,10 @@ needs_pumpkin = pytest.mark.skipif(
 )
 HARD: dict[str, Any] = {"ranks": 8, "microbatches": 64, "form": "split", "activation": 2, "weight_stash": 1}
 
+HARD_COSTS: dict[str, Any] = {
+    "forward": 18, "backward_input": 17, "backward_weight": 10, "latency": 1, "capacity": 16,
+}  # fmt: skip
+
 
 def random_problem(seed: int) -> Problem:
     """Return a small problem of a kind that Pumpkin takes: limits as precedences, or none."""
@@ -57,6 +61,10 @@ class Told:
         self.settings = Settings(0, 1, lambda: stopped, self.starts.append, self.bounds.append)
 
 
+def ask(tasks: Tasks, best: int, bound: int = 0, seconds: float = 60, told: Told | None = None) -> Outcome | None:
+    return pumpkin.prove(tasks, "makespan", lambda: (best, bound), seconds, (told or Told()).settings)
+
+
 def by_cp_sat(tasks: Tasks, objective: str) -> int:
     model = Model(tasks, horizon=tasks.horizon, objective=objective)
     add_constraints(model)
@@ -72,12 +80,12 @@ def test_it_proves_what_cp_sat_proves(seed: int) -> None:
     problem = random_problem(seed)
     tasks, told = Tasks(problem), Told()
     truth, loose = by_cp_sat(tasks, "makespan"), tasks.horizon // tasks.fine + 1
-    outcome = pumpkin.prove(tasks, "makespan", loose, 0, 60, told.settings)
+    outcome = ask(tasks, loose, told=told)
     assert outcome == Outcome(closed=True, found=True, bound=truth), problem
     schedule = schedule_of(rows_of(problem, told.starts[-1]))
     assert plan_of(schedule, problem).value == simulate(schedule, problem).makespan == truth * tasks.unit
     assert told.bounds == sorted(told.bounds)
-    assert pumpkin.prove(tasks, "makespan", truth, 0, 60, Told().settings) == Outcome(True, False, truth)
+    assert ask(tasks, truth) == Outcome(True, False, truth)
 
 
 @needs_pumpkin
@@ -85,7 +93,7 @@ def test_it_proves_what_cp_sat_proves(seed: int) -> None:
 def test_a_span_that_it_proves_is_no_higher_than_any(seed: int) -> None:
     tasks = Tasks(random_problem(seed))
     truth = by_cp_sat(tasks, "span")
-    outcome = pumpkin.prove(tasks, "span", tasks.horizon // tasks.fine + 1, 0, 60, Told().settings)
+    outcome = pumpkin.prove(tasks, "span", lambda: (tasks.horizon // tasks.fine + 1, 0), 60, Told().settings)
     assert outcome is not None
     assert outcome.bound == truth if outcome.closed else (outcome.bound or 0) <= truth
 
@@ -100,17 +108,29 @@ def test_it_ends_with_its_time_and_with_the_wish_to_stop(monkeypatch: pytest.Mon
             processes.append(self)
 
     monkeypatch.setattr(subprocess, "Popen", Watched)
-    tasks = Tasks(Problem.chain(**HARD, forward=18, backward_input=17, backward_weight=10, latency=1, capacity=16))
+    tasks = Tasks(Problem.chain(**HARD, **HARD_COSTS))
     began = time.monotonic()
-    assert pumpkin.prove(tasks, "makespan", 3000, 2950, 2, Told().settings) == Outcome(False, False, 2950)
+    assert ask(tasks, 3000, 2950, seconds=1) == Outcome(False, False, 2950)
     assert time.monotonic() - began < 30
-    assert pumpkin.prove(tasks, "makespan", 3000, 2950, 60, Told(stopped=True).settings) == Outcome(False, False, 2950)
+    assert ask(tasks, 3000, 2950, told=Told(stopped=True)) == Outcome(False, False, 2950)
     event, told = threading.Event(), Told()
-    threading.Timer(3, event.set).start()
+    threading.Timer(1.5, event.set).start()
     settings = Settings(0, 1, event.is_set, told.starts.append, told.bounds.append)
-    assert pumpkin.prove(tasks, "makespan", 3000, 2950, 600, settings) == Outcome(False, False, 2950)
+    assert pumpkin.prove(tasks, "makespan", lambda: (3000, 2950), 600, settings) == Outcome(False, False, 2950)
     assert processes
     assert all(process.poll() is not None for process in processes)
+
+
+@needs_pumpkin
+@pytest.mark.parametrize(("news", "closed"), [((2990, 2990), True), ((3000, 3000), True), ((2998, 2950), False)])
+def test_a_question_that_others_settle_is_dropped(news: tuple[int, int], closed: bool) -> None:
+    tasks, told = Tasks(Problem.chain(**HARD, **HARD_COSTS)), Told()
+    asked = iter([(3000, 2950)] * 5)
+    began = time.monotonic()
+    outcome = pumpkin.prove(tasks, "makespan", lambda: next(asked, news), 600 if closed else 3, told.settings)
+    assert outcome == Outcome(closed, False, news[1])
+    assert time.monotonic() - began < 60
+    assert (told.starts, told.bounds) == ([], [])
 
 
 @needs_pumpkin
@@ -125,12 +145,12 @@ def test_it_ends_with_its_time_and_with_the_wish_to_stop(monkeypatch: pytest.Mon
 )
 def test_what_it_cannot_take_it_leaves(keys: dict[str, Any]) -> None:
     tasks = Tasks(Problem.chain(ranks=2, microbatches=3, **keys))
-    assert pumpkin.prove(tasks, "makespan", tasks.horizon // tasks.fine, 0, 10, Told().settings) is None
+    assert ask(tasks, tasks.horizon // tasks.fine) is None
 
 
 def test_without_it_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert pumpkin.prove(Tasks(Problem.chain(ranks=1, microbatches=1)), "makespan", 9, 0, 9, Told().settings) is None
+    assert ask(Tasks(Problem.chain(ranks=1, microbatches=1)), 9) is None
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the stand-in for the solver is a script")
@@ -140,7 +160,7 @@ def test_a_solver_that_breaks_down_is_told(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setattr(pumpkin, "installed", lambda: True)
     monkeypatch.setattr(pumpkin, "_PROGRAM", broken)
     with pytest.raises(SchedverifyError, match="no such thing"):
-        pumpkin.prove(Tasks(Problem.chain(ranks=1, microbatches=1)), "makespan", 9, 0, 9, Told().settings)
+        ask(Tasks(Problem.chain(ranks=1, microbatches=1)), 9)
 
 
 def test_the_plain_form_says_all_of_a_model_or_refuses() -> None:
@@ -151,13 +171,19 @@ def test_the_plain_form_says_all_of_a_model_or_refuses() -> None:
     model.add(2 * x - y >= 3)
     model.add(x == 4).only_enforce_if(~b)
     model.add(x <= 9)
+    c = model.new_bool_var("c")
+    model.add_implication(b, ~c)
+    model.add_bool_or(b, ~c)
     model.add_no_overlap([model.new_fixed_size_interval_var(x + 1, 2, ""), model.new_fixed_size_interval_var(y, 3, "")])
     plain = plain_model(model)
-    assert plain.domains == [(0, 9), (1, 5), (0, 1)]
-    assert set(plain.rows) == {(((0, -2), (1, 1)), -3, None), (((0, 1),), 4, -3), (((0, -1),), -4, -3)}
+    assert plain.domains == [(0, 9), (1, 5), (0, 1), (0, 1)]
+    assert set(plain.rows) == {
+        (((0, -2), (1, 1)), -3, None), (((0, 1),), 4, -3), (((0, -1),), -4, -3),
+        (((3, 1),), 0, 2), (((2, -1), (3, 1)), 0, None),
+    }  # fmt: skip
     assert plain.lines == [[(0, 1, 2), (1, 0, 3)]]
     for spoil in (
-        lambda m: m.add_bool_or(b),
+        lambda m: m.add_exactly_one(b, c),
         lambda m: m.add(x <= 3).only_enforce_if(b, ~b),
         lambda m: m.add(x <= 3).only_enforce_if(m.new_constant(1)),
         lambda m: m.new_int_var_from_domain(cp_model.Domain.from_values([1, 3]), ""),

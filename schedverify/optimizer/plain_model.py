@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
@@ -66,10 +66,15 @@ def plain_model(model: cp_model.CpModel) -> PlainModel:
     for constraint in proto.constraints:
         if constraint.has_linear():
             rows |= dict.fromkeys(_rows(constraint))
+        elif constraint.has_bool_and():
+            premise = _premise(constraint)
+            rows |= dict.fromkeys(_one_of([literal], premise) for literal in constraint.bool_and.literals)
+        elif constraint.has_bool_or():
+            rows[_one_of(constraint.bool_or.literals, _premise(constraint))] = None
         elif constraint.has_no_overlap() and not constraint.enforcement_literal:
             lines.append([_step(proto.constraints[index]) for index in constraint.no_overlap.intervals])
         elif not constraint.has_interval():
-            raise NotPlainError("a constraint that is neither linear nor an exclusion")
+            raise NotPlainError("a constraint that is neither linear, nor of booleans, nor an exclusion")
     if any(abs(bound) > MOST for domain in domains for bound in domain):
         raise NotPlainError("a domain that is too wide")
     if any(domains[max(row.premise, -1 - row.premise)] != (0, 1) for row in rows if row.premise is not None):
@@ -79,14 +84,24 @@ def plain_model(model: cp_model.CpModel) -> PlainModel:
 
 def _rows(constraint: Any) -> Iterator[Row]:
     """Yield a linear constraint as one row for each of its sides that has a limit."""
-    linear, literals = constraint.linear, list(constraint.enforcement_literal)
-    if len(literals) > 1:
-        raise NotPlainError("a constraint with several premises")
-    premise = literals[0] if literals else None
+    linear, premise = constraint.linear, _premise(constraint)
     terms = tuple(sorted(zip(linear.vars, linear.coeffs, strict=True)))
     least, most = _ends(linear.domain)
     yield Row(terms, most, premise)
     yield Row(tuple((variable, -coefficient) for variable, coefficient in terms), -least, premise)
+
+
+def _one_of(literals: Iterable[int], premise: int | None) -> Row:
+    """Return the row that says that one of some literals holds."""
+    signs = sorted((max(literal, -1 - literal), -1 if literal >= 0 else 1) for literal in literals)
+    return Row(tuple(signs), sum(sign == 1 for _, sign in signs) - 1, premise)
+
+
+def _premise(constraint: Any) -> int | None:
+    literals = list(constraint.enforcement_literal)
+    if len(literals) > 1:
+        raise NotPlainError("a constraint with several premises")
+    return literals[0] if literals else None
 
 
 def _always(row: Row, domains: list[tuple[int, int]]) -> bool:

@@ -3,9 +3,10 @@
 It is optional (``pip install schedverify[pumpkin]``). What it says is trusted as CP-SAT is: a schedule is judged by the
 verifier, a bound is the solver's word.
 
-It is asked whether there is a schedule of at most so many units, with that as the horizon of every step, and for proofs
-that is far quicker than letting it minimize. Measured against CP-SAT, see the page on benchmarks: it pays on one stage
-a rank with horizons of up to about a thousand ticks, and loses beyond.
+It is asked whether there is a schedule of at most so many units, with that as the horizon of every step; for proofs
+that is far quicker than letting it minimize. It pays where the best known schedule cannot be beaten and durations are
+small (the page on benchmarks has it beside CP-SAT), and loses where better ones are still to be found, and as durations
+grow.
 
 The solver holds the interpreter's lock while it runs, so it runs in a child process, which is ended when the time is
 over or the search is stopped.
@@ -20,8 +21,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Final, NamedTuple
 
 from schedverify.errors import SchedverifyError
 from schedverify.optimizer.model import Model
@@ -38,78 +41,125 @@ _POLL: Final = 0.05
 _PROGRAM: Final = Path(__file__).with_name("pumpkin_child.py")
 
 
+Known = Callable[[], tuple[int, int]]
+"""Gives the value of the best known schedule and what is proved that none can go below, in units."""
+
+
+class Answer(NamedTuple):
+    """What the solver says: ``Satisfiable`` with a value for each variable, ``Unsatisfiable`` or ``Unknown``."""
+
+    verdict: str
+    values: list[int]
+
+
 def installed() -> bool:
     """Whether the solver can be run here."""
     return bool(sys.executable) and importlib.util.find_spec("pumpkin_solver") is not None
 
 
-def prove(tasks: Tasks, objective: str, best: int, bound: int, seconds: float, settings: Settings) -> Outcome | None:
-    """Search for something better than the best known schedule, down to ``bound``, or for a proof that there is none.
+def prove(tasks: Tasks, objective: str, known: Known, seconds: float, settings: Settings) -> Outcome | None:
+    """Search for something better than the best known schedule, down to the known bound, or for a proof of none.
 
-    The first question is whether one unit less can be had, since often the best known cannot be beaten; the others
-    halve what lies between the bound and the best.
+    The first question is whether one unit less can be had, since often the best known cannot be beaten. After a yes the
+    others halve what lies between the bound and the best. It may run beside another search: where that finds a better
+    schedule or a higher bound that settles the question, the question is dropped, and one unit less is asked for anew.
 
     Parameters
     ----------
     objective
         ``makespan`` or ``span``, as in :class:`~schedverify.optimizer.model.Model`, not anchored.
-    best, bound
-        Value of the best known schedule and what is proved that none can go below, in units.
+    known
+        What is known now; asked again and again.
     seconds
         For all of it.
     settings
-        Seed, the event that ends the search, and whom to tell of better starts (scaled) and higher bounds (units).
-        ``workers`` is not used: the solver has one thread, in a process of its own.
+        Seed, the event that ends the search, and whom to tell of better starts (scaled) and higher bounds (units), in
+        the caller's thread. ``workers`` is not used: the solver has one thread, in a process of its own.
 
     Returns
     -------
     Outcome or None
-        ``found`` says whether there was something better. None where the solver is not installed, or the model has what
-        it cannot take: a resource of bytes (several stages on a rank), mixed stages, numbers beyond 2^28.
+        ``found`` says whether it found something better. None where the solver is not installed, or the model has what
+        it cannot take: resources with a level, mixed stages, numbers beyond 2^28.
+
+    Raises
+    ------
+    SchedverifyError
+        If the solver broke down.
     """
     if not installed():
         return None
-    deadline = time.monotonic() + seconds
-    found = asked = False
-    while bound < best:
-        target = (bound + best) // 2 if asked else best - 1
-        asked = True
-        model = _model(tasks, objective, target)
-        try:
-            answer = _ask(plain_model(model.cp), deadline, settings)
-        except NotPlainError:
-            return None
-        if answer is None:
-            return Outcome(closed=False, found=found, bound=bound)
-        if answer["answer"] == "Unsatisfiable":
-            bound = target + 1
-            settings.on_bound(bound)
-            continue
-        starts = _starts(model, answer["values"])
-        value = measure(tasks, rows_of(tasks.problem, starts), objective) // tasks.unit
-        if value >= best:
-            return Outcome(closed=False, found=found, bound=bound)
-        found, best = True, value
-        settings.on_starts(starts)
-    return Outcome(closed=True, found=found, bound=bound)
+    try:
+        return _Prover(tasks, objective, known, seconds, settings).run()
+    except NotPlainError:
+        return None
 
 
-def _model(tasks: Tasks, objective: str, most: int) -> Model:
-    """Return the model in which the objective takes at most so many units."""
-    horizon = (most + 1) * tasks.fine - 1 if objective == "makespan" else tasks.horizon
-    model = Model(tasks, horizon=horizon, objective=objective)
-    add_constraints(model)
-    model.cp.add(model.value <= most)
-    return model
+class _Prover:
+    """What is known while one question follows another, in units."""
+
+    def __init__(self, tasks: Tasks, objective: str, known: Known, seconds: float, settings: Settings) -> None:
+        self.tasks = tasks
+        self.objective = objective
+        self.known = known
+        self.settings = settings
+        self.deadline = time.monotonic() + seconds
+        self.best, self.bound = known()
+        self.found = False
+        self.halving = False
+
+    def run(self) -> Outcome:
+        """Ask until the best and the bound meet, or there is no answer."""
+        while self.bound < self.best:
+            target = (self.bound + self.best) // 2 if self.halving else self.best - 1
+            model = self._model(target)
+            answer = _ask(plain_model(model.cp), self.deadline, self.settings.seed, partial(self._moot, target))
+            if not self._learn(answer, target, model):
+                break
+        return Outcome(closed=self.bound >= self.best, found=self.found, bound=self.bound)
+
+    def _model(self, most: int) -> Model:
+        """Return the model in which the objective takes at most so many units."""
+        horizon = (most + 1) * self.tasks.fine - 1 if self.objective == "makespan" else self.tasks.horizon
+        model = Model(self.tasks, horizon=horizon, objective=self.objective)
+        add_constraints(model)
+        model.cp.add(model.value <= most)
+        return model
+
+    def _moot(self, target: int) -> bool:
+        """Whether nobody waits for an answer any more."""
+        return self.settings.stopped() or self._settled(target)
+
+    def _settled(self, target: int) -> bool:
+        best, bound = self.known()
+        return best <= target or bound > target
+
+    def _learn(self, answer: Answer, target: int, model: Model) -> bool:
+        """Note what was answered, and what others found meanwhile; return whether to go on."""
+        best, bound = self.known()
+        self.halving = self.halving and best >= self.best
+        self.best, self.bound = min(self.best, best), max(self.bound, bound)
+        if answer.verdict == "Unsatisfiable":
+            self.bound = max(self.bound, target + 1)
+            self.settings.on_bound(target + 1)
+            return True
+        if answer.verdict == "Satisfiable":
+            return self._take(model.read(lambda variable: answer.values[variable.index]), target)
+        return self._settled(target)
+
+    def _take(self, starts: dict[OpKey, int], target: int) -> bool:
+        """Note a better schedule; a span that first steps shorten by waiting is none."""
+        value = measure(self.tasks, rows_of(self.tasks.problem, starts), self.objective) // self.tasks.unit
+        if value > target:
+            return False
+        self.settings.on_starts(starts)
+        self.found = self.halving = True
+        self.best = min(self.best, value)
+        return True
 
 
-def _starts(model: Model, values: list[int]) -> dict[OpKey, int]:
-    """Return the scaled starts of a solution, given as a value for each variable of the model."""
-    return model.read(lambda variable: values[variable.index])
-
-
-def _ask(model: PlainModel, deadline: float, settings: Settings) -> dict[str, Any] | None:
-    """Return the solver's answer, or None where it did not come in time or is ``Unknown``.
+def _ask(model: PlainModel, deadline: float, seed: int, moot: Callable[[], bool]) -> Answer:
+    """Return the solver's answer; unknown where the time is over, or the question becomes moot, before it has one.
 
     Raises
     ------
@@ -117,25 +167,21 @@ def _ask(model: PlainModel, deadline: float, settings: Settings) -> dict[str, An
         If the solver broke down.
     """
     if any(least > most for least, most in model.domains):
-        return {"answer": "Unsatisfiable"}
-    seconds = deadline - time.monotonic()
-    if seconds <= 0 or settings.stopped():
-        return None
-    question = {**model._asdict(), "seconds": seconds, "seed": settings.seed % (1 << 31)}
+        return Answer("Unsatisfiable", [])
+    question = {**model._asdict(), "seconds": max(0.01, deadline - time.monotonic()), "seed": seed % (1 << 31)}
     with tempfile.TemporaryFile("w+", encoding="utf-8") as asked:
         json.dump(question, asked)
         asked.seek(0)
-        output = _run(asked, deadline, settings)
-    if output is None:
-        return None
-    printed, complaint, code = output
+        done = _run(asked, deadline, moot)
+    if done is None:
+        return Answer("Unknown", [])
+    printed, complaint, code = done
     if code:
         raise SchedverifyError(f"Pumpkin broke down; please report this:\n{complaint.strip()}")
-    answer: dict[str, Any] = json.loads(printed)
-    return None if answer["answer"] == "Unknown" else answer
+    return Answer(**json.loads(printed))
 
 
-def _run(asked: IO[str], deadline: float, settings: Settings) -> tuple[str, str, int] | None:
+def _run(asked: IO[str], deadline: float, moot: Callable[[], bool]) -> tuple[str, str, int] | None:
     """Return what the process prints and its exit code, or None where it is ended before it came to an end.
 
     The question goes in as a file: a pipe would have to be served while the clock is watched.
@@ -144,7 +190,7 @@ def _run(asked: IO[str], deadline: float, settings: Settings) -> tuple[str, str,
     command = [sys.executable, "-P", str(_PROGRAM)]
     with subprocess.Popen(command, stdin=asked, stdout=pipe, stderr=pipe, text=True, encoding="utf-8") as process:  # noqa: S603
         try:
-            while time.monotonic() < deadline and not settings.stopped():
+            while time.monotonic() < deadline and not moot():
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     return *process.communicate(timeout=_POLL), process.returncode
         finally:

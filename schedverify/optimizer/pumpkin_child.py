@@ -1,7 +1,7 @@
 """The program that runs Pumpkin in a process of its own: reads a plain model, prints what the solver says of it.
 
 It is started by path, imports nothing of ours, and speaks JSON: ``{"domains", "rows", "lines", "seconds", "seed"}`` on
-standard input (see :class:`~schedverify.optimizer.plain_model.PlainModel`), ``{"answer": "Satisfiable" |
+standard input (see :class:`~schedverify.optimizer.plain_model.PlainModel`), ``{"verdict": "Satisfiable" |
 "Unsatisfiable" | "Unknown", "values": [...]}`` on standard output.
 """
 
@@ -17,9 +17,9 @@ def main() -> None:
     question = json.load(sys.stdin)
     model, variables = _model(question)
     result = model.satisfy(timeout=question["seconds"])
-    answer = type(result).__name__.rpartition("_")[-1]
-    values = [_value(result._0, variable) for variable in variables] if answer == "Satisfiable" else []
-    json.dump({"answer": answer, "values": values}, sys.stdout)
+    verdict = type(result).__name__.rpartition("_")[-1]
+    values = [_value(result._0, variable) for variable in variables] if verdict == "Satisfiable" else []
+    json.dump({"verdict": verdict, "values": values}, sys.stdout)
 
 
 def _model(question: dict[str, Any]) -> tuple[Any, list[Any]]:
