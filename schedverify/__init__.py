@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from schedverify.disciplines import Communication, Discipline
     from schedverify.drawing import draw
     from schedverify.errors import InputError, ScheduleError, SchedverifyError, UnknownNameError, UnsupportedError
-    from schedverify.explanation import explain
     from schedverify.formats import load, save
     from schedverify.generators import families, generate
     from schedverify.graph import critical_path, dependency_graph
@@ -20,17 +19,9 @@ if TYPE_CHECKING:
     from schedverify.planner import optimize
     from schedverify.problem import Boundary, Problem
     from schedverify.proving import lower
-    from schedverify.result import (
-        Measures,
-        Plan,
-        PropertyResult,
-        Report,
-        Scope,
-        Status,
-        Timeline,
-        Verdict,
-        Violation,
-    )
+    from schedverify.reasoning import explain
+    from schedverify.reasons import Explanation
+    from schedverify.result import Measures, Plan, PropertyResult, Report, Scope, Status, Timeline, Verdict, Violation
     from schedverify.schedule import Schedule
     from schedverify.timeline import simulate
     from schedverify.verifier import verify
@@ -38,8 +29,8 @@ if TYPE_CHECKING:
 __version__: Final = "0.1.0"
 
 __all__ = [
-    "Boundary", "Communication", "Discipline", "InputError", "Join", "Kind", "Measures", "Op", "Plan", "Problem",
-    "PropertyResult", "Report", "Schedule", "ScheduleError", "SchedverifyError", "Scope", "Status", "Step",
+    "Boundary", "Communication", "Discipline", "Explanation", "InputError", "Join", "Kind", "Measures", "Op", "Plan",
+    "Problem", "PropertyResult", "Report", "Schedule", "ScheduleError", "SchedverifyError", "Scope", "Status", "Step",
     "Timeline", "UnknownNameError", "UnsupportedError", "Verdict", "Violation", "critical_path", "dependency_graph",
     "draw", "explain", "families", "generate", "load", "lower", "optimize", "save", "simulate", "verify",
 ]  # fmt: skip
@@ -48,7 +39,6 @@ _MODULES: Final = {
     "disciplines": "Communication Discipline",
     "drawing": "draw",
     "errors": "InputError ScheduleError SchedverifyError UnknownNameError UnsupportedError",
-    "explanation": "explain",
     "formats": "load save",
     "generators": "families generate",
     "graph": "critical_path dependency_graph",
@@ -56,6 +46,8 @@ _MODULES: Final = {
     "planner": "optimize",
     "problem": "Boundary Problem",
     "proving": "lower",
+    "reasoning": "explain",
+    "reasons": "Explanation",
     "result": "Measures Plan PropertyResult Report Scope Status Timeline Verdict Violation",
     "schedule": "Schedule",
     "timeline": "simulate",

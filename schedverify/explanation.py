@@ -1,4 +1,4 @@
-"""What a code means: the same text for ``explain``, for the docs and for ``specs/properties.md``."""
+"""What a code means: the same text for ``explain CODE``, for the docs and for ``specs/properties.md``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from schedverify.errors import UnknownNameError
 from schedverify.properties import HEADINGS, REGISTRY, Property
 
 
-def explain(code: str) -> str:
+def property_page(code: str) -> str:
     """Return the page of a property in Markdown: what it checks, why it matters, an example, and formally.
 
     Raises

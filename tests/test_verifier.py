@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from schedverify.errors import InputError, ScheduleError, UnknownNameError
-from schedverify.explanation import explain
+from schedverify.explanation import property_page
 from schedverify.generators import generate
 from schedverify.problem import Problem
 from schedverify.properties import HEADINGS, REGISTRY
@@ -236,10 +236,10 @@ def test_a_plan_brings_its_problem_and_its_claims() -> None:
 
 @pytest.mark.parametrize("code", sorted(REGISTRY))
 def test_every_property_is_explained_in_the_fixed_form(code: str) -> None:
-    page = explain(code)
+    page = property_page(code)
     assert page.startswith(f"## {code}: {REGISTRY[code].name}\n")
     for heading in HEADINGS:
         assert len(REGISTRY[code].section(heading)) > 40, heading
         assert f"### {heading}\n" in page
     with pytest.raises(UnknownNameError):
-        explain("SV999")
+        property_page("SV999")

@@ -50,7 +50,7 @@ def explain(code: Annotated[str, Parameter(help="The code of a property, such as
     from schedverify import explanation
     from schedverify.cli.console import print_markdown
 
-    print_markdown(explanation.explain(code.upper()))
+    print_markdown(explanation.property_page(code.upper()))
     return 0
 
 

@@ -16,6 +16,7 @@ from schedverify.cli.options import Output, ProblemFile, TextOrJson
 
 if TYPE_CHECKING:
     from schedverify.optimizer import Progress
+    from schedverify.reasons import Explanation
     from schedverify.result import Plan, Second
 
 
@@ -38,12 +39,15 @@ def optimize(  # noqa: PLR0913 - each is an option of the command line
         str | None, Parameter(help='What the process may hold while the solver runs, such as "4 GiB"; no cap.')
     ] = None,
     hint: Annotated[str | None, Parameter(help="A valid schedule to begin with.")] = None,
+    explain: Annotated[
+        bool, Parameter(negative="", help="Say what binds the plan or which limits clash, in the time that is left.")
+    ] = False,
     output_format: TextOrJson = "text",
 ) -> int:
     """Find the best schedule of a problem, prove how good it is, and write a verified plan."""
     from schedverify import formats, planner
 
-    given = formats.load_problem(problem)
+    given, size = formats.load_problem(problem), _bytes(solver_memory)
     start = formats.load_schedule(hint) if hint is not None else None
     with _interruptible() as stop, _progress(output_format == "text") as progress:
         plan = planner.optimize(
@@ -53,18 +57,29 @@ def optimize(  # noqa: PLR0913 - each is an option of the command line
             time_limit=time_limit,
             seed=seed,
             workers=workers,
-            solver_memory=_bytes(solver_memory),
+            solver_memory=size,
             hint=start,
             progress=progress,
             stop=stop,
         )
+        told = _explained(plan, stop, (time_limit, workers, size)) if explain else None
     if output is not None and plan.schedule is not None:
         formats.save(plan, output)
     if output_format == "json":
-        print(formats.dumps(formats.search_data(plan)))
+        print(formats.dumps(formats.search_data(plan, told)))
     elif output != "-":
         _show(plan, output)
+        if told is not None:
+            print(told)
     return {"optimal": OK, "feasible": OK, "infeasible": VIOLATED, "unknown": UNDECIDED}[plan.status.value]
+
+
+def _explained(plan: Plan, stop: threading.Event, means: tuple[float, int | None, int | None]) -> Explanation:
+    """Explain a plan in what is left of the time limit; ``means`` are that limit, the workers and the memory."""
+    from schedverify.reasoning import explain
+
+    left = max(0.0, means[0] - plan.seconds)
+    return explain(plan, time_limit=left, workers=means[1], solver_memory=means[2], stop=stop)
 
 
 def _bytes(text: str | None) -> int | None:

@@ -36,7 +36,18 @@ def search_schema() -> Schema:
         "bound": or_null(whole()), "gap": or_null(_ratio()), "seconds": _ratio(), "seed": whole(),
         "schedule": or_null(listed(listed(TEXT))), "measures": or_null(_measures()),
         "certificate": or_null({"type": "object"}), "then": or_null(second_schema()), "reason": TEXT,
+        "explanation": or_null(_explanation()),
     }))  # fmt: skip
+
+
+def _explanation() -> Schema:
+    relief = closed({"limit": TEXT, "least": or_null(whole()), "bound": or_null(whole())})
+    gain = closed({"change": TEXT, "least": whole(), "most": or_null(whole())})
+    return closed({
+        "text": TEXT, "clash": listed(TEXT), "minimal": {"type": "boolean"}, "reliefs": listed(relief), "bound": TEXT,
+        "critical_path": listed(closed({"step": TEXT, "why": TEXT})), "binding": listed(TEXT), "gains": listed(gain),
+        "remarks": listed(TEXT),
+    })  # fmt: skip
 
 
 def second_schema() -> Schema:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from dataclasses import asdict
 from typing import Any
 
 from schedverify.formats.plan_files import measures_data, second_data
+from schedverify.reasons import Explanation
 from schedverify.result import Plan, PropertyResult, Report, Timeline
 
 
@@ -36,7 +38,7 @@ def timeline_data(timeline: Timeline) -> dict[str, Any]:
     return {"measures": measures_data(timeline.measures, float), "timeline": rows}
 
 
-def search_data(plan: Plan) -> dict[str, Any]:
+def search_data(plan: Plan, explanation: Explanation | None = None) -> dict[str, Any]:
     """Return what ``optimize --format json`` prints."""
     return {
         "status": plan.status.value,
@@ -51,6 +53,21 @@ def search_data(plan: Plan) -> dict[str, Any]:
         "certificate": None if plan.certificate is None else dict(plan.certificate),
         "then": None if plan.then is None else second_data(plan.then),
         "reason": plan.reason,
+        "explanation": None if explanation is None else _explanation(explanation),
+    }
+
+
+def _explanation(explanation: Explanation) -> dict[str, Any]:
+    return {
+        "text": str(explanation),
+        "clash": list(explanation.clash),
+        "minimal": explanation.minimal,
+        "reliefs": [asdict(relief) for relief in explanation.reliefs],
+        "bound": explanation.bound,
+        "critical_path": [link._asdict() for link in explanation.critical_path],
+        "binding": list(explanation.binding),
+        "gains": [asdict(gain) for gain in explanation.gains],
+        "remarks": list(explanation.remarks),
     }
 
 

@@ -106,8 +106,8 @@ class _Solve:
         self.problem = problem
         self.objective = objective
         self.effort = effort
-        self.within = within
         self.tasks = Tasks(problem)
+        self.within = None if within is None else min(within, self.tasks.ticks(self.tasks.horizon))
         self.best = Incumbent(self.tasks, objective, progress)
         self.infeasible = False
         self.closed = False

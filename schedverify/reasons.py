@@ -1,0 +1,149 @@
+"""Why a search ended as it did: which limits clash and what would do, or what binds and what more would gain."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from schedverify.result import Status
+
+_WIDTH: Final = 110
+_LONGEST_PATH: Final = 60
+_UNITS: Final = {"memory.capacity": " bytes", "limits.makespan": " ticks"}
+_ALIKE: Final = {
+    "memory.capacity": " on every rank",
+    "limits.in_flight": " on every rank",
+    "limits.in_flight_stage": " on every stage",
+}
+
+
+class Link(NamedTuple):
+    """A step of a critical path, as text, and why it waits for the one before it (empty for the first)."""
+
+    step: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Relief:
+    """The least value of one limit with which there is a schedule, the other limits being as they are.
+
+    Attributes
+    ----------
+    limit
+        ``memory.capacity`` (bytes), ``limits.in_flight``, ``limits.in_flight_stage`` (of all ranks or stages alike) or
+        ``limits.makespan`` (ticks).
+    least
+        A value for which a schedule was found; None where none was found.
+    bound
+        It is proved that no smaller value would do; None where no value would.
+    """
+
+    limit: str
+    least: int | None
+    bound: int | None
+
+    def __str__(self) -> str:
+        unit, alike = _UNITS.get(self.limit, ""), _ALIKE.get(self.limit, "")
+        if self.bound is None:
+            return f"{self.limit}: no value would do, the other limits clash by themselves"
+        if self.least is None:
+            return f"{self.limit}: {self.bound}{unit}{alike} or more; which value would do is open"
+        found = f"{self.limit}: {self.least}{unit}{alike} would do"
+        if self.least == self.bound:
+            return f"{found}, less would not"
+        return f"{found}, less than {self.bound} would not; what lies between is open"
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What the value of the plan's objective would gain by one change of the problem.
+
+    Attributes
+    ----------
+    change
+        The key and what is changed, as text.
+    least, most
+        At least so much is gained, because such a schedule was found; more than ``most`` is not, because that is
+        proved (None where nothing is). Where they are equal, the gain is exact.
+    """
+
+    change: str
+    least: int
+    most: int | None
+
+    @property
+    def exact(self) -> bool:
+        """Whether the gain is proved."""
+        return self.least == self.most
+
+    def __str__(self) -> str:
+        if self.exact:
+            return f"{self.change}: gains {self.least or 'nothing'}"
+        most = "how much more is open" if self.most is None else f"at most {self.most}"
+        return f"{self.change}: gains at least {self.least}, {most}"
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why there is no schedule, or what keeps the schedule of a plan from being better. ``str()`` tells it.
+
+    Attributes
+    ----------
+    clash
+        Infeasible: limits that no schedule keeps all together, whatever the others.
+    minimal
+        Whether it is proved that each of them is needed for that.
+    reliefs
+        For each of them, the least value that would do.
+    bound
+        What the bound rests on, as a sentence.
+    critical_path
+        A longest path of steps, each waiting for the one before it (to the end of the rank with the longest span, for
+        a span).
+    binding
+        The limits that are at their limit, and the ranks that hold the most, as sentences.
+    gains
+        What one unit more of each of these, and one tick less, would gain; of plans that are proved optimal.
+    remarks
+        What is open.
+    """
+
+    status: Status
+    objective: str
+    clash: tuple[str, ...] = ()
+    minimal: bool = False
+    reliefs: tuple[Relief, ...] = ()
+    bound: str = ""
+    critical_path: tuple[Link, ...] = ()
+    binding: tuple[str, ...] = ()
+    gains: tuple[Gain, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return "\n".join(line for part in self._parts() for line in part)
+
+    def _parts(self) -> Iterator[list[str]]:
+        if self.clash:
+            alone = "" if self.minimal else " (perhaps already some of them)"
+            yield [f"no schedule keeps {' and '.join(self.clash)}{alone}"]
+            yield [f"  {relief}" for relief in self.reliefs]
+        if self.bound:
+            yield [f"the bound rests on {self.bound}"]
+        if self.critical_path:
+            yield ["critical path (an arrow: the output of another rank or stage is waited for)"]
+            yield textwrap.wrap(self._path(), _WIDTH, initial_indent="  ", subsequent_indent="  ")
+        if self.binding:
+            yield ["at the limit", *(f"  {sentence}" for sentence in self.binding)]
+        if self.gains:
+            yield [f"what one unit more would gain of the {self.objective}", *(f"  {gain}" for gain in self.gains)]
+        yield [f"note: {remark}" for remark in self.remarks]
+
+    def _path(self) -> str:
+        path, left = self.critical_path, len(self.critical_path) - _LONGEST_PATH
+        words = [f"{'→ ' if link.why in ('transfer', 'data') else ''}{link.step}" for link in path]
+        if left > 0:
+            words[_LONGEST_PATH // 2 : -_LONGEST_PATH // 2] = [f"… ({left} more)"]
+        return " ".join(words)
