@@ -113,6 +113,7 @@ def _hints(problem: Problem, given: Schedule | None) -> list[Hint]:
     hints = [_starts(c.timeline) for c in candidates(problem) if c.report.ok]
     if given is None:
         return hints
+    given = given.compute_only()
     report = verify(given, problem, select=_NEEDED)
     if not report.ok:
         raise InputError(

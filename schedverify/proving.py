@@ -2,23 +2,46 @@
 
 from __future__ import annotations
 
-from schedverify.lowering import add_communication
+from typing import Final
+
+from schedverify.disciplines import Discipline, check_eager_bytes
+from schedverify.errors import SchedverifyError
+from schedverify.lowering import add_communication, timed_lowerings
 from schedverify.problem import Problem
+from schedverify.result import Timeline, Violation
 from schedverify.schedule import Schedule
+from schedverify.verifier import verify
+
+_NEEDED: Final = ("SV1", "SV2", "SV3")
 
 
-def lower(schedule: Schedule, problem: Problem) -> Schedule:
-    r"""Return the schedule with every send and receive that it needs, free of deadlock under every discipline.
+class RefusedLoweringError(SchedverifyError):
+    """A lowering that the verifier does not pass: a fault of ours, never to be handed out."""
+
+
+def lower(schedule: Schedule, problem: Problem, *, discipline: str | None = None, eager_bytes: int = 0) -> Schedule:
+    r"""Return the schedule with every send and receive that it needs.
+
+    By default one order of the compute steps is walked, and each send and its receive stand right behind the step that
+    makes the tensor: free of deadlock under every discipline, whatever the durations. With a discipline, the safe
+    orders that are known are timed under it, and the fastest is returned that the verifier has proved free of deadlock
+    under it; what fits the memory's capacity goes first.
 
     Parameters
     ----------
     schedule
         A compute order that can run.
+    discipline
+        ``tagged``, ``buffered``, ``edge``, ``pair``, ``rank`` or ``block``; see semantics, section 4.
+    eager_bytes
+        Size up to which messages are eager under the discipline.
 
     Raises
     ------
     ScheduleError
         If the schedule is incomplete, has an operation that is not the problem's or communication, or cannot run.
+    UnknownNameError, InputError
+        If there is no such discipline, or no such size.
 
     Examples
     --------
@@ -27,4 +50,20 @@ def lower(schedule: Schedule, problem: Problem) -> Schedule:
     0F0 0SEND_F0 0RECV_B0 0B0
     1RECV_F0 1F0 1B0 1SEND_B0
     """
-    return add_communication(schedule, problem)
+    if discipline is None:
+        check_eager_bytes(eager_bytes)
+        return add_communication(schedule, problem)
+    return proved_lowering(schedule, problem, discipline, eager_bytes).schedule
+
+
+def proved_lowering(schedule: Schedule, problem: Problem, discipline: str, eager_bytes: int = 0) -> Timeline:
+    """Return the timeline of the best lowering that is proved under a discipline; see :func:`lower`."""
+    known = Discipline.of(discipline)
+    refused: list[Violation] = []
+    for timeline in timed_lowerings(schedule, problem, known, eager_bytes):
+        report = verify(timeline.schedule, problem, select=_NEEDED, discipline=known, eager_bytes=eager_bytes)
+        if report.ok:
+            return timeline
+        refused += report.violations[:1]
+    text = "\n".join(map(str, refused))
+    raise RefusedLoweringError(f"the verifier refuses what was lowered; please report this:\n{text}")

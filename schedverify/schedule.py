@@ -102,6 +102,10 @@ class Schedule:
         """Whether communication stands in the orders."""
         return any(bool((kinds(row) > int(Kind.W)).any()) for row in self.rows)
 
+    def compute_only(self) -> Schedule:
+        """Return the schedule without its communication: the order of the compute operations."""
+        return Schedule(map(_computing, self.rows)) if self.lowered else self
+
     def steps(self, rank: int) -> Iterator[Step]:
         """Walk the steps of one rank, in order."""
         pending: list[int] = []
@@ -154,6 +158,14 @@ def kinds(row: Words) -> NDArray[np.int64]:
 def positions(row: Words) -> NDArray[np.int64]:
     """Return for each operation of a row the position of its step."""
     return np.cumsum(row >> JOIN_SHIFT == 0, dtype=np.int64) - 1
+
+
+def _computing(row: Words) -> Words:
+    """Return the operations of a row that compute; the first of a step that are left begins it."""
+    kept = kinds(row) <= int(Kind.W)
+    words, step = row[kept], positions(row)[kept]
+    begins = np.append(True, np.diff(step) != 0)[: len(words)]
+    return np.where(begins, words & (1 << JOIN_SHIFT) - 1, words)
 
 
 def _step(words: list[int]) -> Step:

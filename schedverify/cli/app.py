@@ -24,6 +24,7 @@ for command in (
     searching.optimize,
     making.generate,
     making.families,
+    making.lower,
     drawing.simulate,
     drawing.draw,
     making.convert,

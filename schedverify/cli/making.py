@@ -1,4 +1,4 @@
-"""The commands ``generate``, ``families``, ``convert`` and ``new``."""
+"""The commands ``generate``, ``families``, ``lower``, ``convert`` and ``new``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from schedverify.cli.options import Output, ProblemOption, ScheduleFile, TargetFile, TextOrJson
+from schedverify.cli.options import (
+    DisciplineName,
+    EagerBytes,
+    Output,
+    ProblemOption,
+    ScheduleFile,
+    TargetFile,
+    TextOrJson,
+)
 from schedverify.errors import Fault, InputError
 
 if TYPE_CHECKING:
@@ -51,6 +59,38 @@ def families(*, output_format: TextOrJson = "text") -> int:
         print(f"{family.name}\n  source: {family.source}\n  placement: {family.placement}\n  shapes: {family.shapes}")
         for exclusion in family.exclusions:
             print(f"  not: {exclusion}")
+    return 0
+
+
+def lower(
+    schedule: ScheduleFile,
+    *,
+    problem: ProblemOption = None,
+    discipline: Annotated[
+        DisciplineName | None,
+        Parameter(help="Try the safe orders, and keep the fastest that is proved under it; else the default order."),
+    ] = None,
+    eager_bytes: EagerBytes = 0,
+    unshard: Annotated[
+        bool, Parameter(negative="", help="Add UNSHARD and RESHARD around the uses of a stage.")
+    ] = False,
+    reduce_grad: Annotated[bool, Parameter(negative="", help="Add REDUCE_GRAD behind the last backward.")] = False,
+    output: Output = None,
+) -> int:
+    """Put every send and receive into a compute order, so that nothing hangs."""
+    from schedverify import conversion, formats, lowering, proving
+    from schedverify.cli.console import remark
+
+    given = formats.load_problem(problem) if problem is not None else None
+    order, known, note = conversion.subject(formats.load_judged(schedule), given)
+    lowered = proving.lower(order, known, discipline=discipline, eager_bytes=eager_bytes)
+    lowered = lowering.add_sharding(lowered, known) if unshard else lowered
+    lowered = lowering.add_reduction(lowered) if reduce_grad else lowered
+    formats.save(lowered, output or "-")
+    if note:
+        remark(f"note: {note}")
+    free = f"proved free of deadlock under {discipline}" if discipline else "free of deadlock under every discipline"
+    remark(f"{free}; schedverify verify --discipline {discipline or 'block'} checks it again")
     return 0
 
 

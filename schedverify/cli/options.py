@@ -16,8 +16,9 @@ ProblemFile = Annotated[
 Output = Annotated[str | None, Parameter(name=["--output", "-o"], help="File to write; - for standard output.")]
 TargetFile = Annotated[str, Parameter(allow_leading_hyphen=True, help="File to write; - for standard output.")]
 TextOrJson = Annotated[Literal["text", "json"], Parameter(name="--format", help="What is printed.")]
+DisciplineName = Literal["tagged", "buffered", "edge", "pair", "rank", "block"]
 DisciplineOption = Annotated[
-    Literal["tagged", "buffered", "edge", "pair", "rank", "block"],
+    DisciplineName,
     Parameter(help="What blocks what below a schedule with communication."),
 ]
 EagerBytes = Annotated[

@@ -47,9 +47,7 @@ class Program:
         self.step_rank = self.rank[begins]
         self.computes = kind[begins] <= _W
         self._check_joins(kind)
-        chosen = kind <= _W
-        counts = np.bincount(self.rank[chosen], minlength=schedule.ranks)
-        self.order = Schedule(np.split(self.words[chosen], np.cumsum(counts)[:-1]))
+        self.order = schedule.compute_only()
         check_runnable(self.order, problem, excerpt=False)
         self.duration = self._durations(kind)
         self.node = self._merged()
