@@ -94,6 +94,7 @@ def family_base(name: str, ranks: int, microbatches: int, form: str) -> Base | N
         "memory": {"activation": 3, "weight_stash": 1},
     }
     for virtual in (1, 2):
+        data["placement"] = "v" if name == "zb-v" else "loop"
         try:
             schedule = generate(name, Problem.of(data | {"virtual": virtual}))
         except InputError:

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schedverify.errors import InputError, UnknownNameError
@@ -14,7 +14,7 @@ from schedverify.op import KIND_MASK, KIND_SHIFT, STAGE_SHIFT
 from schedverify.problem import Problem
 from schedverify.timeline import simulate
 
-NAMES = [
+HAND_MADE = [
     "naive",
     "gpipe",
     "1f1b",
@@ -24,6 +24,8 @@ NAMES = [
     "zb-h1",
     "zb-h2",
 ]
+AUTOMATIC = ["zb-1p", "zb-2p", "zb-v"]
+NAMES = HAND_MADE + AUTOMATIC
 SPREAD = (1, 2, 3, 7, 16, 31, 32, 64, 100)
 
 
@@ -55,7 +57,7 @@ def closed_form(name, ranks, microbatches, virtual, cost):
 
 
 class TestEveryShape:
-    @pytest.mark.parametrize("name", NAMES)
+    @pytest.mark.parametrize("name", HAND_MADE)
     def test_runs_to_its_end_and_is_complete(self, name):
         for ranks in range(1, 33):
             for microbatches in sorted({1, ranks - 1 or 1, ranks + 1, 40 - ranks}):
@@ -66,7 +68,7 @@ class TestEveryShape:
 
     @pytest.mark.slow
     @pytest.mark.timeout(1800)
-    @pytest.mark.parametrize("name", NAMES)
+    @pytest.mark.parametrize("name", HAND_MADE)
     def test_the_whole_grid(self, name):
         for ranks in range(1, 33):
             for microbatches in range(1, 101):
@@ -76,9 +78,12 @@ class TestEveryShape:
                     assert_complete(schedule, problem)
                     simulate(schedule, problem)
 
+    @settings(deadline=None)
     @given(name=st.sampled_from(NAMES), ranks=st.integers(1, 12), microbatches=st.integers(1, 40), data=st.data())
     def test_any_costs_and_latency(self, name, ranks, microbatches, data):
-        virtual = data.draw(st.integers(2, 4)) if family(name).placement == "loop" else 1
+        if name in AUTOMATIC:
+            ranks, microbatches = min(ranks, 5), min(microbatches, 12)
+        virtual = data.draw(st.integers(2, 4)) if family(name).placement == "loop" else family(name).virtual
         ticks = st.lists(st.integers(0, 9), min_size=ranks * virtual, max_size=ranks * virtual)
         costs = {key: data.draw(ticks) for key in ("forward", "backward_input", "backward_weight")}
         problem = family(name).problem(ranks, microbatches, virtual, latency=data.draw(st.integers(0, 5)), **costs)
@@ -94,7 +99,7 @@ class TestEveryShape:
             assert_complete(schedule, problem)
             simulate(schedule, problem)
 
-    @pytest.mark.parametrize("name", NAMES)
+    @pytest.mark.parametrize("name", HAND_MADE)
     def test_ten_million_operations_are_an_ordinary_schedule(self, name):
         problem = family(name).problem(64, 20_000)
         schedule = generate(name, problem)
@@ -263,15 +268,16 @@ class TestForms:
 
 
 class TestRefusals:
-    @pytest.mark.parametrize("name", ["1f1b", "eager-1f1b", "interleaved-1f1b", "zb-h1", "zb-h2"])
+    @pytest.mark.parametrize("name", ["1f1b", "eager-1f1b", "interleaved-1f1b", "zb-h1", "zb-h2", *AUTOMATIC])
     def test_no_backward(self, name):
-        problem = Problem.chain(ranks=2, microbatches=2, virtual=family(name).virtual, form="inference")
+        keys = {"virtual": family(name).virtual, "placement": "v" if name == "zb-v" else "loop"}
+        problem = Problem.chain(ranks=2, microbatches=2, form="inference", **keys)
         with pytest.raises(InputError, match=f"form: {name} wants .*inference.*nearest: form = ") as refused:
             generate(name, problem)
         assert len(refused.value.faults) == 1
         assert not family(name).suits(problem)
 
-    @pytest.mark.parametrize("name", ["zb-h1", "zb-h2"])
+    @pytest.mark.parametrize("name", ["zb-h1", "zb-h2", "zb-1p", "zb-2p"])
     def test_no_split(self, name):
         with pytest.raises(InputError, match=r'form: .* in two parts.*"fused".*nearest: form = "split"'):
             generate(name, Problem.chain(ranks=2, microbatches=2))
@@ -306,6 +312,15 @@ class TestRefusals:
         ):
             generate("interleaved-1f1b", problem)
 
+    def test_no_v(self):
+        with pytest.raises(InputError, match=r"virtual: zb-v wants .*4 stages on 4 ranks.*nearest: virtual = 2 and"):
+            generate("zb-v", Problem.chain(ranks=4, microbatches=8, form="split"))
+        with pytest.raises(InputError, match="nearest: virtual = 2"):
+            family("zb-v").problem(4, 8, 3)
+        looped = Problem.chain(ranks=4, microbatches=8, virtual=2, form="split")
+        with pytest.raises(InputError, match=r'stage 4 on rank 3; this problem has it on 0.*placement = "v"'):
+            generate("zb-v", looped)
+
     def test_copies_graphs_and_slices(self):
         two = Problem.chain(ranks=2, microbatches=2, replicas=2)
         with pytest.raises(InputError, match="replicas: 1f1b wants one copy of the model; this problem has 2"):
@@ -337,10 +352,11 @@ class TestRegistry:
     def test_every_family_says_where_it_comes_from_and_what_it_takes(self):
         for known in families():
             assert "arXiv" in known.source
-            assert known.placement in ("any", "one stage a rank", "loop")
+            assert known.placement in ("any", "one stage a rank", "loop", "v")
             assert known.shapes
             assert bool(known.needs) == bool(known.exclusions)
 
+    @settings(deadline=None)
     @given(name=st.sampled_from(NAMES), ranks=st.integers(1, 6), virtual=st.integers(1, 3), data=st.data())
     def test_suits_says_what_generate_does(self, name, ranks, virtual, data):
         problem = Problem.chain(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from schedverify.errors import Fault, InputError, UnknownNameError
-from schedverify.generators import classic, interleaved, shapes, zero_bubble
+from schedverify.generators import automatic, classic, interleaved, shapes, zero_bubble
 from schedverify.generators.shapes import Need
 from schedverify.problem import Problem
 from schedverify.schedule import Schedule
@@ -24,7 +24,7 @@ class Family:
     source
         The paper, with its section or figure, that the order comes from.
     placement
-        Where the stages must stand: ``"any"``, ``"one stage a rank"`` or ``"loop"``.
+        Where the stages must stand: ``"any"``, ``"one stage a rank"``, ``"loop"`` or ``"v"``.
     shapes
         What the family takes, in a sentence. All of them take every number of ranks and of micro-batches.
     exclusions
@@ -62,9 +62,10 @@ class Family:
         InputError
             If an argument has a fault, or the family does not take so many stages a rank.
         """
-        form = {"form": "split"} if self.splits_backward else {}
+        own = {"form": "split"} if self.splits_backward else {}
+        own |= {"placement": "v"} if self.placement == "v" else {}
         stages = self.virtual if virtual is None else virtual
-        made = Problem.chain(ranks=ranks, microbatches=microbatches, virtual=stages, **form | keys)
+        made = Problem.chain(ranks=ranks, microbatches=microbatches, virtual=stages, **own | keys)
         if faults := self.faults(made):
             raise InputError(faults)
         return made
@@ -79,7 +80,8 @@ class Family:
 def generate(family: str, problem: Problem) -> Schedule:
     """Return the schedule of a family for a problem.
 
-    The order follows from ranks, micro-batches and placement alone: costs, links and limits change nothing.
+    The order follows from ranks, micro-batches and placement alone, but for the automatic families (``zb-1p``,
+    ``zb-2p``, ``zb-v``): theirs follows from costs, latencies and what stages keep as well. Limits change nothing.
 
     Parameters
     ----------
@@ -130,7 +132,9 @@ _SLICES: Final = "sliced sequences: the gradient of a sequence begins at its las
 _CHAIN: Final = "several copies of the model, or a stage graph that is no chain"
 _SEVERAL: Final = "several stages on a rank"
 _LOOP: Final = 'any placement but "loop": the order follows from it'
+_V: Final = 'any placement but "v" with two stages a rank'
 _SPLIT: Final = "fused problems: there is no W to move"
+_COSTS: Final = "the order follows its costs and latencies too"
 
 _ALTERNATING: Final = (shapes.backward, shapes.chain, shapes.whole_sequences, shapes.one_stage_a_rank)
 _ZERO_BUBBLE: Final = (shapes.split_backward, shapes.chain, shapes.whole_sequences, shapes.one_stage_a_rank)
@@ -223,5 +227,38 @@ _FAMILIES: Final = (
         virtual=1,
         needs=_ZERO_BUBBLE,
         make=zero_bubble.zb_h2,
+    ),
+    Family(
+        name="zb-1p",
+        source="Qi et al. 2024 (Zero Bubble, arXiv 2401.10241), section 3.1 and table 5: the memory of 1F1B",
+        placement="one stage a rank",
+        shapes=f"a chain with a split backward, at most one stage on a rank; {_COSTS}",
+        exclusions=(_SPLIT, _SEVERAL, _CHAIN, _SLICES),
+        splits_backward=True,
+        virtual=1,
+        needs=_ZERO_BUBBLE,
+        make=automatic.zb_1p,
+    ),
+    Family(
+        name="zb-2p",
+        source="Qi et al. 2024 (Zero Bubble, arXiv 2401.10241), section 3.1 and table 5: twice the memory of 1F1B",
+        placement="one stage a rank",
+        shapes=f"a chain with a split backward, at most one stage on a rank; {_COSTS}",
+        exclusions=(_SPLIT, _SEVERAL, _CHAIN, _SLICES),
+        splits_backward=True,
+        virtual=1,
+        needs=_ZERO_BUBBLE,
+        make=automatic.zb_2p,
+    ),
+    Family(
+        name="zb-v",
+        source="Qi et al. 2024 (Zero Bubble, arXiv 2401.10241), section 6 and table 8: the memory of 1F1B",
+        placement="v",
+        shapes=f"a chain with a split backward, two stages a rank in a V; {_COSTS}",
+        exclusions=(_SPLIT, _V, _CHAIN, _SLICES),
+        splits_backward=True,
+        virtual=2,
+        needs=(shapes.split_backward, shapes.chain, shapes.whole_sequences, shapes.two_in_a_v),
+        make=automatic.zb_v,
     ),
 )

@@ -71,6 +71,22 @@ def several_looped(problem: Problem) -> Fault | None:
     return _looped(problem, 2)
 
 
+def two_in_a_v(problem: Problem) -> Fault | None:
+    """Ask for the placement "v" with two stages a rank: down from the first rank to the last, and up again."""
+    ranks, stages = problem.ranks, problem.stages
+    hint = f'nearest: virtual = 2 and placement = "v", which is {2 * ranks} stages'
+    if stages != 2 * ranks:
+        found = f'wants the placement "v" with 2 stages a rank; this problem has {stages} stages on {ranks} ranks'
+        return Fault("virtual", found, hint)
+    wanted = (*range(ranks), *reversed(range(ranks)))
+    for stage, placed in enumerate(problem.placement):
+        if placed != (wanted[stage],):
+            place = " and ".join(map(str, placed))
+            found = f'wants the placement "v", stage {stage} on rank {wanted[stage]}; this problem has it on {place}'
+            return Fault("placement", found, hint)
+    return None
+
+
 def _looped(problem: Problem, least: int) -> Fault | None:
     ranks, stages = problem.ranks, problem.stages
     if stages % ranks or stages < least * ranks:

@@ -1,0 +1,152 @@
+"""One pass of list scheduling over a chain with a split backward: what each rank runs next, within its memory."""
+
+from __future__ import annotations
+
+import heapq
+from typing import NamedTuple
+
+from schedverify.generators.streams import Room, Stream, streams
+from schedverify.op import KIND_SHIFT, STAGE_SHIFT, Kind
+from schedverify.problem import Problem
+from schedverify.schedule import Schedule
+
+
+class Policy(NamedTuple):
+    """How a rank chooses. Shares are in tenths and quarters, since no float decides anything.
+
+    Attributes
+    ----------
+    age
+        Of the F and I that are ready, that with the longest way to the end goes first; an older micro-batch is ahead
+        by ``age`` tenths of the busiest rank's work for one. None: F and I in turn, and of one kind the longest way.
+    patience
+        An op waits for one that goes before it and is known to come, where more than so many quarters of it would
+        stand in that one's way.
+    filling
+        How many quarters of a W may stand in the way of what comes next. None: all of it, where the rank would else
+        be the one that has been idle longest.
+    weights_first
+        Whether W goes before I where an F waits for memory.
+    """
+
+    age: int | None
+    patience: int
+    filling: int | None
+    weights_first: bool = False
+
+
+def dispatch(problem: Problem, room: Room, policy: Policy) -> Schedule:
+    """Return the schedule in which each rank, whenever it is free, runs what the policy says, within its room.
+
+    Each stage runs its micro-batches in order, and its ranks, where it has several, as the first of them does. It
+    always ends: W never waits, and once it has freed what it holds, the oldest micro-batch can go on everywhere.
+    """
+    rows = _Pass(problem, room, policy).rows()
+    return Schedule(rows[problem.homes[stages[0]]] if stages else [] for stages in problem.stages_of)
+
+
+class _Option(NamedTuple):
+    """An F or I that a rank could run next; what goes first sorts first."""
+
+    again: bool
+    urgency: int
+    arrival: int
+    place: int
+    stream: Stream
+
+
+class _Pass:
+    """The state of a pass: by rank its streams, what it holds, when it is free, and how long it has been idle."""
+
+    def __init__(self, problem: Problem, room: Room, policy: Policy) -> None:
+        ranks = range(problem.ranks)
+        self.policy, self.limits = policy, room.limits
+        self.flows: list[list[Stream]] = [[] for _ in ranks]
+        self.weights: list[list[Stream]] = [[] for _ in ranks]
+        for *flows, weight in streams(problem, room):
+            self.flows[weight.rank] += flows
+            self.weights[weight.rank].append(weight)
+        work = (sum(s.ticks for s in (*self.flows[rank], *self.weights[rank])) for rank in ranks)
+        self.pace = (policy.age or 0) * max(work)
+        self.held, self.free, self.idle = [0 for _ in ranks], [0 for _ in ranks], [0 for _ in ranks]
+        self.last: list[Kind | None] = [None for _ in ranks]
+        self.words: list[list[int]] = [[] for _ in ranks]
+        self.events = [(0, rank) for rank in ranks]
+
+    def rows(self) -> list[list[int]]:
+        """Run to the end, in the order of time; return the packed operations of each rank."""
+        while self.events:
+            now, rank = heapq.heappop(self.events)
+            if self.free[rank] <= now:
+                self._turn(rank, now)
+        return self.words
+
+    def _turn(self, rank: int, now: int) -> None:
+        """Let a free rank run an operation, or come back when the next input is there."""
+        options, full = self._options(rank, now)
+        best = self._best(options, now)
+        first = full and self.policy.weights_first
+        if best is None or (first and best.kind is Kind.I):
+            coming = min((option.arrival for option in options if option.arrival > now), default=None)
+            weight = self._weight(rank)
+            if weight is not None and (first or coming is None or self._fills(weight, coming - now)):
+                best = weight
+        if best is not None:
+            self._run(best, now)
+        elif coming is not None:
+            heapq.heappush(self.events, (coming, rank))
+
+    def _options(self, rank: int, now: int) -> tuple[list[_Option], bool]:
+        """Return the F and I that a rank has room for, what goes first first, and whether one waits for room."""
+        options, full = [], False
+        room, age, last = self.limits[rank] - self.held[rank], self.policy.age, self.last[rank]
+        for place, stream in enumerate(self.flows[rank]):
+            done = stream.done
+            if done == len(stream.arrivals) or (stream.after and done - stream.after.done >= stream.ahead):
+                continue
+            arrival = stream.arrivals[done]
+            if stream.need <= room:
+                again = age is None and stream.kind is last
+                options.append(_Option(again, done * self.pace - 10 * stream.way, arrival, place, stream))
+            elif arrival <= now:
+                full = True
+        options.sort()
+        return options, full
+
+    def _best(self, options: list[_Option], now: int) -> Stream | None:
+        """Return the first stream whose input is there, unless it waits for one before it."""
+        until = None
+        for _, _, arrival, _, stream in options:
+            if arrival <= now:
+                waits = until is not None and 4 * (now + stream.ticks - until) > self.policy.patience * stream.ticks
+                return None if waits else stream
+            until = arrival if until is None else min(until, arrival)
+        return None
+
+    def _weight(self, rank: int) -> Stream | None:
+        """Return the stream that has the W of the oldest micro-batch to run."""
+        ready = [stream for stream in self.weights[rank] if stream.done < len(stream.arrivals)]
+        return min(ready, key=lambda stream: stream.done, default=None)
+
+    def _fills(self, weight: Stream, gap: int) -> bool:
+        """Whether W may run though the gap until the next F or I may be too short for it."""
+        if self.policy.filling is None:
+            return gap >= weight.ticks or self.idle[weight.rank] + gap > max(self.idle)
+        return 4 * (weight.ticks - gap) <= self.policy.filling * weight.ticks
+
+    def _run(self, stream: Stream, now: int) -> None:
+        """Run the next operation of a stream, and wake the ranks that its end concerns and that are free."""
+        rank, end = stream.rank, now + stream.ticks
+        if self.words[rank]:
+            self.idle[rank] += now - self.free[rank]
+        self.words[rank].append(stream.kind << KIND_SHIFT | stream.stage << STAGE_SHIFT | stream.done)
+        stream.done += 1
+        self.held[rank] += stream.change
+        self.free[rank] = end
+        if stream.kind is not Kind.W:
+            self.last[rank] = stream.kind
+        heapq.heappush(self.events, (end, rank))
+        for other, lag in stream.feeds:
+            other.arrivals.append(end + lag)
+            if self.free[other.rank] <= now:
+                heapq.heappush(self.events, (now, other.rank))
