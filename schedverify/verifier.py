@@ -126,6 +126,4 @@ def _remarks(problem: Problem, deduced: bool) -> tuple[str, ...]:
     limited = problem.in_flight is not None or problem.in_flight_stage is not None
     if problem.form == "split" and limited and problem.capacity is None:
         remarks.append("with a split backward an in-flight limit does not bound memory while W waits; give a capacity")
-    if problem.buffer is not None:
-        remarks.append("links.buffer is not judged: a compute order sends nothing")
     return tuple(remarks)

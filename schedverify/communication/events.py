@@ -12,7 +12,8 @@ this way counts as met: SV301 reports it, as SV103 reports an operation that SV2
 What waits for what.
 
 - A compute step waits for the compute step before it on its rank, for the outputs on its own rank that it reads, and
-  for the first receive of each tensor that it reads from another. An absent operation counts as done.
+  for the first receive of each tensor that it reads from another. What is absent there counts as done: ranks act on
+  each other by transfers, and by the steps of stages that stand on several ranks, and in no other way.
 - A send or receive is posted where it stands: it waits for the last compute step before it. A send waits for the step
   that makes its tensor as well.
 - It also waits for its rank's own queue: for all that stands before it in the same queue, the members of its own group
@@ -43,8 +44,12 @@ class EventGraph:
 
     Attributes
     ----------
+    present
+        The transfers that have a channel, as numbers of entries of ``transfers``.
     send, receive
-        The transfers that meet, as numbers of entries of ``transfers``.
+        Those that meet, likewise, and ``apart`` whether the send of each waits for no receive.
+    alone
+        By transfer, whether it waits for no receive if it sends.
     node
         The node of each transfer; compute steps have the numbers that ``occurrences`` gives them.
     count
@@ -58,28 +63,41 @@ class EventGraph:
         self.present = np.flatnonzero(transfers.partner >= 0)
         self.send, self.receive = meetings(transfers, self.present, by_name=discipline is Discipline.TAGGED)
         self.node = len(occurrences.step_rank) + np.arange(len(transfers.rank))
-        self.apart = transfers.size[self.send] <= (eager_bytes or -1)
-        self.apart |= discipline is Discipline.BUFFERED
+        self.alone = (transfers.size <= (eager_bytes or -1)) | (discipline is Discipline.BUFFERED)
+        self.apart = self.alone[self.send]
         self.node[self.receive[~self.apart]] = self.node[self.send[~self.apart]]
         self.count = len(occurrences.step_rank) + len(transfers.rank)
         self.edges = self._edges()
 
-    @cached_property
+    @property
     def stuck(self) -> NDArray[np.bool_]:
         """Mark the nodes that can never happen: those on a cycle or behind one."""
+        return self._run[0]
+
+    @property
+    def order(self) -> list[int]:
+        """The nodes that can happen, in an order in which they can: the certificate, where it holds them all."""
+        return self._run[1]
+
+    @cached_property
+    def successors(self) -> tuple[list[int], list[int]]:
+        """Where the nodes that wait for each node begin in a list, and that list."""
         before, after, _ = self.edges
         order = np.argsort(before, kind="stable")
-        targets = after[order].tolist()
-        begins = np.searchsorted(before[order], np.arange(self.count + 1)).tolist()
-        left = np.bincount(after, minlength=self.count).tolist()
-        ready = [node for node, waits in enumerate(left) if not waits]
-        while ready:
-            node = ready.pop()
+        return np.searchsorted(before[order], np.arange(self.count + 1)).tolist(), after[order].tolist()
+
+    @cached_property
+    def _run(self) -> tuple[NDArray[np.bool_], list[int]]:
+        """Let happen what can, until nothing is left that can."""
+        begins, targets = self.successors
+        left = np.bincount(self.edges[1], minlength=self.count).tolist()
+        order = [node for node, waits in enumerate(left) if not waits]
+        for node in order:
             for target in targets[begins[node] : begins[node + 1]]:
                 left[target] -= 1
                 if not left[target]:
-                    ready.append(target)
-        return np.array(left, dtype=np.int64) > 0
+                    order.append(target)
+        return np.array(left, dtype=np.int64) > 0, order
 
     def _edges(self) -> Edges:
         occurrences, transfers, present = self.occurrences, self.transfers, self.present

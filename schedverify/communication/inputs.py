@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schedverify.communication.occurrences import Occurrences, packed
-from schedverify.communication.transfers import Transfers, packed_name
+from schedverify.communication.transfers import Flaw, Transfers, packed_name
+from schedverify.messages import expanded, neighbours
 from schedverify.op import INDEX_MASK, MICROBATCH_MASK, STAGE_SHIFT, Kind
 from schedverify.problem import Problem
 from schedverify.schedule import kinds
@@ -22,16 +23,16 @@ _GRADIENTS = (Kind.B, Kind.I)
 
 
 def step_inputs(occurrences: Occurrences) -> Edges:
-    """Return edges from steps to those that read their outputs on one rank, on account of the reader's rank."""
+    """Return edges from steps to those of the same rank that read their outputs, on account of that rank."""
     pairs = list(_local(occurrences))
     reader = np.concatenate([entries for entries, _ in pairs])
-    maker = np.concatenate([occurrences.main_node(ops) for _, ops in pairs])
-    there = maker >= 0
-    return maker[there], occurrences.node[occurrences.step[reader[there]]], occurrences.rank[reader[there]]
+    maker = occurrences.first_on(np.concatenate([ops for _, ops in pairs]), occurrences.rank[reader])
+    reader, maker = reader[maker >= 0], maker[maker >= 0]
+    return occurrences.node[maker], occurrences.node[occurrences.step[reader]], occurrences.rank[reader]
 
 
 def received_inputs(occurrences: Occurrences, transfers: Transfers, present: Ints) -> Edges:
-    """Return edges from the first receive (its number) of each tensor to the steps that read it."""
+    """Return edges from the first receive (its number) of each tensor to the steps of its rank that read it."""
     receives = present[~transfers.is_send[present]]
     names, first = np.unique(transfers.name[receives], return_index=True)
     pairs = list(_remote(occurrences))
@@ -40,15 +41,19 @@ def received_inputs(occurrences: Occurrences, transfers: Transfers, present: Int
     at = np.minimum(np.searchsorted(names, wanted), max(len(names) - 1, 0))
     there = names[at] == wanted if len(names) else np.zeros(len(wanted), dtype=bool)
     reader, receive = reader[there], receives[first[at[there]]]
+    here = occurrences.rank[reader] == transfers.rank[receive]
+    reader, receive = reader[here], receive[here]
     return receive, occurrences.node[occurrences.step[reader]], occurrences.rank[reader]
 
 
 def sent_outputs(occurrences: Occurrences, transfers: Transfers, present: Ints) -> Edges:
-    """Return edges from the steps that make tensors to the sends (their numbers) that send them."""
-    parts = [(sends, occurrences.main_node(ops)) for sends, ops in makers(transfers, present)]
-    send = np.concatenate([sends[node >= 0] for sends, node in parts])
-    maker = np.concatenate([node[node >= 0] for _, node in parts])
-    return maker, send, transfers.rank[send]
+    """Return edges from the steps that make tensors of the problem to the sends (their numbers) that send them."""
+    fine = present[transfers.flaw[present] == Flaw.NONE]
+    pairs = list(makers(transfers, fine))
+    send = np.concatenate([sends for sends, _ in pairs])
+    maker = occurrences.first_on(np.concatenate([ops for _, ops in pairs]), transfers.rank[send])
+    send, maker = send[maker >= 0], maker[maker >= 0]
+    return occurrences.node[maker], send, transfers.rank[send]
 
 
 def makers(transfers: Transfers, chosen: Ints) -> Iterator[tuple[Ints, Ints]]:
@@ -102,18 +107,10 @@ def _remote(occurrences: Occurrences) -> Iterator[tuple[Ints, Ints]]:
 
 def _beside(problem: Problem, stage: Ints, entries: Ints, *, forward: bool, away: bool) -> tuple[Ints, Ints]:
     """Repeat entries for each neighbouring stage whose output they read, on another rank or on the same."""
-    homes = problem.homes
-    rows = [
-        [peer for peer in peers if (homes[peer] != homes[own]) == away]
-        for own, peers in enumerate(problem.predecessors if forward else problem.successors)
-    ]
-    count = np.array([len(row) for row in rows], dtype=np.int64)
-    flat = np.array([peer for row in rows for peer in row], dtype=np.int64)
-    offset = np.cumsum(count) - count
-    times = count[stage[entries]]
-    repeated = np.repeat(entries, times)
-    nth = np.arange(len(repeated)) - np.repeat(np.cumsum(times) - times, times)
-    return repeated, flat[np.repeat(offset[stage[entries]], times) + nth]
+    offsets, peers = neighbours(problem, across=away)
+    key = stage[entries] + (problem.total_stages if forward else 0)
+    run, member = expanded(offsets[key], np.diff(offsets)[key])
+    return entries[run], peers[member]
 
 
 def _parts(ops: Ints) -> tuple[Ints, Ints, Ints]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +19,6 @@ _JOINLESS = (1 << JOIN_SHIFT) - 1
 
 class Occurrences:
     """Every compute operation that the problem admits; one entry for each time that it stands, rank by rank.
-
-    The main instance of an operation is what :class:`schedverify.instances.Instances` calls so: others wait for it.
 
     Attributes
     ----------
@@ -44,36 +43,18 @@ class Occurrences:
         begins[1:] = (np.diff(self.rank) != 0) | (np.diff(self.position) != 0)
         self.step = np.cumsum(begins) - 1
         self.step_rank, self.step_position = self.rank[begins], self.position[begins]
-        self._find_mains()
+        self._ops = np.unique(self.op)
         self.node = self._merged()
 
-    def main_node(self, ops: Ints) -> Ints:
-        """Return for packed operations the node of the main instance, or -1 where one stands nowhere."""
-        index, found = self._index(ops)
-        return np.where(found, self.node[self._main_step[index]], -1) if len(self.op) else np.full(len(ops), -1)
-
     def first_on(self, ops: Ints, ranks: Ints) -> Ints:
-        """Return the first position of packed operations on given ranks, or -1 where one does not stand there."""
+        """Return the first step of packed operations on given ranks, or -1 where one does not stand there."""
         index, found = self._index(ops)
         keys, firsts = self._first_by_rank
         if not len(keys):
             return np.full(len(ops), -1)
         wanted = index * self.problem.ranks + ranks
         at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-        return np.where(found & (keys[at] == wanted), self.position[firsts[at]], -1)
-
-    def _find_mains(self) -> None:
-        """Sort the operations, and find for each the first entry that counts."""
-        order = np.lexsort((self.position, self.rank, ~self._own, self.op))
-        self._ops, first = np.unique(self.op[order], return_index=True)
-        self._main_step = self.step[order[first]]
-
-    @cached_property
-    def _own(self) -> NDArray[np.bool_]:
-        """Whether each entry stands on a rank of its stage."""
-        pairs = [stage << 16 | rank for stage, ranks in enumerate(self.problem.placement) for rank in ranks]
-        stage = self.op >> STAGE_SHIFT & INDEX_MASK
-        return np.isin(stage << 16 | self.rank, np.array(pairs, dtype=np.int64))
+        return np.where(found & (keys[at] == wanted), self.step[firsts[at]], -1)
 
     @cached_property
     def _first_by_rank(self) -> tuple[Ints, Ints]:
@@ -89,13 +70,11 @@ class Occurrences:
         return index, self._ops[index] == ops
 
     def _merged(self) -> Ints:
-        """Return for each step the first of those that run as one with it."""
-        parent = np.arange(len(self.step_rank))
-        shared = np.array([len(ranks) > 1 for ranks in self.problem.placement])
-        chosen = np.flatnonzero(shared[self.op >> STAGE_SHIFT & INDEX_MASK] & self._own)
+        """Return for each step the first of those that run as one with it: firsts of one operation on its ranks."""
+        chosen = self._shared()
+        roots = list(range(len(self.step_rank)))
         if not len(chosen):
-            return parent
-        roots = parent.tolist()
+            return np.array(roots, dtype=np.int64)
 
         def root(step: int) -> int:
             while roots[step] != step:
@@ -104,11 +83,19 @@ class Occurrences:
             return step
 
         index, _ = self._index(self.op[chosen])
-        _, first = np.unique(index * self.problem.ranks + self.rank[chosen], return_index=True)
-        for entry, main in zip(chosen[first].tolist(), index[first].tolist(), strict=True):
-            pair = sorted((root(int(self.step[entry])), root(int(self._main_step[main]))))
-            roots[pair[1]] = pair[0]
+        keys, first = np.unique(index * self.problem.ranks + self.rank[chosen], return_index=True)
+        steps, ops = self.step[chosen[first]].tolist(), (keys // self.problem.ranks).tolist()
+        for (step, op), (other, same) in pairwise(zip(steps, ops, strict=True)):
+            if op == same:
+                low, high = sorted((root(step), root(other)))
+                roots[high] = low
         return np.array([root(step) for step in range(len(roots))], dtype=np.int64)
+
+    def _shared(self) -> Ints:
+        """Return the entries of stages that stand on several ranks, where they stand on one of these."""
+        pairs = [stage << 16 | r for stage, ranks in enumerate(self.problem.placement) if len(ranks) > 1 for r in ranks]
+        stage = self.op >> STAGE_SHIFT & INDEX_MASK
+        return np.flatnonzero(np.isin(stage << 16 | self.rank, np.array(pairs, dtype=np.int64)))
 
 
 def packed(kind: Kind, stage: Ints, microbatch: Ints) -> Ints:

@@ -107,7 +107,7 @@ class Stalls:
         """Return the stuck parts of its own rank that a part waits for."""
         node, rank = half
         waits = self.before.get(node, ())
-        return [(before, rank) for before, account in waits if account == rank and rank in self.ranks_of[before]]
+        return [(before, rank) for before, account in waits if account == rank]
 
     def _heads(self, half: Half) -> list[Head]:
         """Return the heads that a part waits for on its own rank, itself if it is one."""
@@ -155,8 +155,8 @@ class Stalls:
     def _awaited(self, head: Head) -> Iterator[tuple[Half, str]]:
         """Yield the parts of other ranks that a head waits for, each with its text."""
         for before, account in self.before[head.node]:
-            if account in (head.rank, -1):
-                half = (before, min(self.ranks_of[before]))
+            if account == -1:
+                half = (before, self.ranks_of[before][0])
                 yield half, self._at(half).text
             elif (head.node, head.rank) in self.steps:
                 half = (head.node, account)

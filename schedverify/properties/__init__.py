@@ -1,6 +1,16 @@
 """The properties, one file a family; see ``specs/properties.md``."""
 
-from schedverify.properties import communication, deadlocks, dependencies, memory, performance, structure
+from schedverify.properties import (
+    boundaries,
+    buffers,
+    communication,
+    deadlocks,
+    dependencies,
+    memory,
+    parameters,
+    performance,
+    structure,
+)
 from schedverify.properties.base import HEADINGS, REGISTRY, Case, NotApplicable, Property, Undecided
 
 __all__ = [
@@ -10,10 +20,13 @@ __all__ = [
     "NotApplicable",
     "Property",
     "Undecided",
+    "boundaries",
+    "buffers",
     "communication",
     "deadlocks",
     "dependencies",
     "memory",
+    "parameters",
     "performance",
     "structure",
 ]

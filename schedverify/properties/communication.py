@@ -210,7 +210,8 @@ def _ends(case: Case, name: int) -> tuple[str, str]:
 def _misplaced(case: Case, entries: Ints, ops: Ints, *, is_send: bool) -> Iterator[Violation]:
     transfers = case.transfers
     position = transfers.position[entries]
-    other = case.occurrences.first_on(ops, transfers.rank[entries])
+    found = case.occurrences.first_on(ops, transfers.rank[entries])
+    other = np.where(found >= 0, np.append(case.occurrences.step_position, 0)[found], -1)
     wrong = (other >= position) if is_send else (other >= 0) & (other <= position)
     verb = "makes what it sends" if is_send else "reads what it receives"
     for entry, word, place in zip(entries[wrong].tolist(), ops[wrong].tolist(), other[wrong].tolist(), strict=True):
