@@ -25,8 +25,8 @@ is lost, because the same operations may follow on both, and then
   that has not begun this fails: what is kept may begin earlier there. So while there is one, two states are compared
   only where all earliest starts are the same; the first starts to come are then the same too.
 
-First in, first out (``fifo``) is the same search over fewer orders: the steps of one stage and kind (B and I count as
-one) take the micro-batches of one copy, and of one part of the sequence, in rising order.
+:func:`first_in_first_out` is the same search, for the makespan alone, over fewer orders: the steps of one stage and
+kind (B and I count as one) take the micro-batches of one copy, and of one part of the sequence, in rising order.
 
 Overlapped pairs, channel buffers and makespan limits are not looked at.
 """
@@ -48,6 +48,7 @@ Trace = tuple[Op, "Trace"] | None
 """The operations of a state, the last one first."""
 
 State = tuple[Numbers, Trace]
+_MAKESPAN, _TRADE_OFF, _SPAN = "makespan", "trade-off", "span"
 
 
 class Truth(NamedTuple):
@@ -102,15 +103,15 @@ class Truth(NamedTuple):
         return {"makespan": self.makespan, "span": self.span, "peak-memory": self.peak}[objective]
 
 
-def brute_force(problem: Problem, *, fifo: bool = False) -> Truth:
-    """Return what all orders of a problem come to, or all that go first in, first out."""
-    moves = Moves(problem.to_dict(), fifo)
+def brute_force(problem: Problem) -> Truth:
+    """Return what all orders of a problem come to."""
+    moves = Moves(problem.to_dict())
     front: list[tuple[tuple[int, int], Trace]] = []
-    for numbers, trace in sorted(_ended(moves, spanning=False), key=itemgetter(0)):
+    for numbers, trace in sorted(_ended(moves, _TRADE_OFF), key=itemgetter(0)):
         if not front or numbers[WORST] < front[-1][0][1]:
             front.append(((numbers[PEAK], numbers[WORST]), trace))
     found = {"peak-memory": front[0][1], "makespan": front[-1][1]} if front else {}
-    least, found["span"] = min(_ended(moves, spanning=True), key=itemgetter(0), default=(None, None))
+    least, found["span"] = min(_ended(moves, _SPAN), key=itemgetter(0), default=(None, None))
     return Truth(
         trade_off=tuple(values for values, _ in front),
         span=least[WORST] if least else None,
@@ -118,9 +119,15 @@ def brute_force(problem: Problem, *, fifo: bool = False) -> Truth:
     )
 
 
-def _ended(moves: Moves, *, spanning: bool) -> list[State]:
+def first_in_first_out(problem: Problem) -> int | None:
+    """Return the least makespan of the orders that go first in, first out; None where none of them keeps the limits."""
+    ended = _ended(Moves(problem.to_dict(), fifo=True), _MAKESPAN)
+    return min((numbers[WORST] for numbers, _ in ended), default=None)
+
+
+def _ended(moves: Moves, what: str) -> list[State]:
     """Return the states that are kept in which everything is done."""
-    peak = 0 if spanning else max(moves.law.static)
+    peak = max(moves.law.static) if what == _TRADE_OFF else 0
     layer: dict[tuple[int, Numbers], list[State]] = {
         (0, ()): [((peak, *[0] * (1 + moves.law.ranks + len(moves.place))), None)]
     }
@@ -130,16 +137,16 @@ def _ended(moves: Moves, *, spanning: bool) -> list[State]:
         for (done, _), states in layer.items():
             found += states if moves.all_done(done) else []
             for move in moves.from_set(done):
-                exact = spanning and moves.unbegun(move.done)
+                exact = what == _SPAN and moves.unbegun(move.done)
                 for numbers, trace in states:
-                    after = _run(move, numbers, spanning)
+                    after = _run(move, numbers, what)
                     key = move.done, after[moves.first_place :] if exact else ()
                     _keep(following.setdefault(key, []), (after, (move.op, trace)))
         layer = following
     return found
 
 
-def _run(move: Move, numbers: Numbers, spanning: bool) -> Numbers:
+def _run(move: Move, numbers: Numbers, what: str) -> Numbers:
     """Return the numbers once an operation is appended."""
     after = list(numbers)
     start = after[move.start]
@@ -150,10 +157,10 @@ def _run(move: Move, numbers: Numbers, spanning: bool) -> Numbers:
         after[place] = max(after[place], end)
     for place, lag in move.fed:
         after[place] = max(after[place], end + lag)
-    if spanning:
+    if what == _SPAN:
         for place in move.begun:
             after[place] = -start
-    else:
+    if what == _TRADE_OFF:
         after[PEAK] = max(after[PEAK], move.peak)
     for place in move.ended:
         after[WORST] = max(after[WORST], end + after[place])

@@ -50,7 +50,7 @@ class Move(NamedTuple):
 class Moves:
     """The operations of a problem as bits, its steps as places in the numbers of a state."""
 
-    def __init__(self, data: dict[str, Any], fifo: bool) -> None:
+    def __init__(self, data: dict[str, Any], *, fifo: bool = False) -> None:
         self.clock = Clock([[] for _ in range(data["ranks"])], data)
         self.law: Law = self.clock.case.law
         self.pairs = list(self.law.pairs())

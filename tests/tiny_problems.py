@@ -14,12 +14,13 @@ from schedverify.problem.checks import topological
 
 LOADS = {"fused": 2, "split": 3, "mixed": 3, "inference": 2}
 """Operations of a stage and micro-batch; F alone counts twice, since many micro-batches alike have too many orders."""
+FORMS = ("fused", "fused", "fused", "split", "split", "mixed", "mixed", "inference")
 
 
 @st.composite
-def tiny_problems(draw: st.DrawFn, a_rank: int = 8, in_all: int = 18) -> Problem:
+def tiny_problems(draw: st.DrawFn, a_rank: int = 8, in_all: int = 18, forms: tuple[str, ...] = FORMS) -> Problem:
     """Draw a problem with at most so many operations on each rank and in all."""
-    form = draw(st.sampled_from(["fused", "fused", "fused", "split", "split", "mixed", "mixed", "inference"]))
+    form = draw(st.sampled_from(forms))
     data: dict[str, Any] = {"form": "split" if form == "mixed" else form}
     stages = _shape(draw, data, a_rank // LOADS[form], in_all // LOADS[form])
     if stages > 1 and draw(st.sampled_from([True, False, False])):
@@ -80,7 +81,9 @@ def _fitting(data: dict[str, Any], load: int, a_rank: int, in_all: int) -> list[
 
 
 def _costs(form: str, sizes: tuple[int, ...]) -> dict[str, st.SearchStrategy[Any]]:
-    ticks = by(sizes, st.integers(0, 5) | st.integers(1, 3))
+    tick = st.integers(0, 5) | st.integers(1, 3)
+    uneven = st.lists(tick, min_size=sizes[0], max_size=sizes[0])
+    ticks = st.sampled_from([uneven, uneven, tick]).flatmap(lambda kind: kind)
     costs = {"forward": ticks}
     if form in ("split", "mixed"):
         costs |= {"backward_input": ticks, "backward_weight": ticks}
