@@ -16,11 +16,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 
 
-def arguments(about: str, seconds: float) -> argparse.ArgumentParser:
+def arguments(about: str, seconds: float, workers: int = 2) -> argparse.ArgumentParser:
     """Return a parser with the options that all benchmarks have."""
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--seconds", type=float, default=seconds, help="time limit of each search")
-    parser.add_argument("--workers", type=int, default=2, help="threads of each search")
+    parser.add_argument("--workers", type=int, default=workers, help="threads of each search")
     parser.add_argument("--update", action="store_true", help="put what is printed into docs/benchmarks.md")
     return parser
 
@@ -41,6 +41,13 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Return a table in Markdown."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+def ratio(ours: tuple[bool, float], theirs: tuple[bool, float]) -> str:
+    """Return their seconds over ours; a bound where only one of the two is done, nothing where none is."""
+    times = theirs[1] / ours[1]
+    sign = {(True, True): "", (True, False): "> ", (False, True): "< "}.get((ours[0], theirs[0]))
+    return "" if sign is None else f"{sign}{times:.1f}" if times < 10 else f"{sign}{times:.0f}"
 
 
 def publish(name: str, text: str, *, update: bool) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import peer_pyjobshop
 import peer_z3
 from peer_pyjobshop import Answer
-from printing import arguments, progress, publish, table, where
+from printing import arguments, progress, publish, ratio, table, where
 
 from schedverify import Problem, optimize
 from schedverify.formats import load_problem
@@ -79,11 +79,8 @@ def _ours(problem: Problem, seconds: float, workers: int) -> Answer:
 
 
 def _line(ours: Answer, theirs: Answer) -> tuple[str, str, str, str, str]:
-    """Return both answers and the ratio of their seconds; it is a bound where only one of the two has a proof."""
-    times = theirs.seconds / ours.seconds
-    ratio = f"{times:.1f}" if times < 10 else f"{times:.0f}"
-    sign = {(True, True): "", (True, False): "> ", (False, True): "< "}.get((ours.proved, theirs.proved))
-    shown = "" if sign is None else f"{sign}{ratio}"
+    """Return both answers and the ratio of their seconds."""
+    shown = ratio((ours.proved, ours.seconds), (theirs.proved, theirs.seconds))
     return _told(ours), f"{ours.seconds:.3f}", _told(theirs), f"{theirs.seconds:.3f}", shown
 
 
