@@ -91,13 +91,15 @@ class TestEveryShape:
         assert_complete(schedule, problem)
         simulate(schedule, problem)
 
+    @settings(deadline=None)
     @given(data=st.data())
-    def test_naive_and_gpipe_take_every_problem(self, data):
+    def test_naive_and_gpipe_take_every_problem_and_the_others_say_so(self, data):
         problem = data.draw(general_problems())
-        for name in ("naive", "gpipe"):
-            schedule = generate(name, problem)
-            assert_complete(schedule, problem)
-            simulate(schedule, problem)
+        for known in families():
+            if known.suits(problem) or known.name in ("naive", "gpipe"):
+                schedule = known.generate(problem)
+                assert_complete(schedule, problem)
+                simulate(schedule, problem)
 
     @pytest.mark.parametrize("name", HAND_MADE)
     def test_ten_million_operations_are_an_ordinary_schedule(self, name):
@@ -325,6 +327,11 @@ class TestRefusals:
         two = Problem.chain(ranks=2, microbatches=2, replicas=2)
         with pytest.raises(InputError, match="replicas: 1f1b wants one copy of the model; this problem has 2"):
             generate("1f1b", two)
+        both_ways = Problem.chain(
+            ranks=2, microbatches=2, replicas=2, virtual=2, placement=[[0, 1, 1, 0], [1, 0, 0, 1]], form="split"
+        )
+        with pytest.raises(InputError, match="replicas: zb-v wants one copy"):
+            generate("zb-v", both_ways)
         graph = Problem.chain(ranks=3, microbatches=2, edges=[[0, 2], [1, 2]])
         with pytest.raises(InputError, match="edges: looped-bfs wants a chain"):
             generate("looped-bfs", graph)

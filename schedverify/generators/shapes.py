@@ -78,11 +78,11 @@ def two_in_a_v(problem: Problem) -> Fault | None:
     if stages != 2 * ranks:
         found = f'wants the placement "v" with 2 stages a rank; this problem has {stages} stages on {ranks} ranks'
         return Fault("virtual", found, hint)
-    wanted = (*range(ranks), *reversed(range(ranks)))
-    for stage, placed in enumerate(problem.placement):
-        if placed != (wanted[stage],):
+    for stage, placed in enumerate(problem.placement[:stages]):
+        wanted = min(stage, stages - 1 - stage)
+        if placed != (wanted,):
             place = " and ".join(map(str, placed))
-            found = f'wants the placement "v", stage {stage} on rank {wanted[stage]}; this problem has it on {place}'
+            found = f'wants the placement "v", stage {stage} on rank {wanted}; this problem has it on {place}'
             return Fault("placement", found, hint)
     return None
 
