@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from schedverify.optimizer import order_rules
 from schedverify.optimizer.model import Model
+from schedverify.optimizer.order_rules import Amounts
 from schedverify.optimizer.tasks import Node, ancestors
 
 Holding = tuple[Node, str, Node, str, int]
@@ -22,8 +24,13 @@ def in_flight_on_ranks(model: Model) -> None:
     if limits is None or not model.tasks.trains:
         return
     for stages, limit in zip(model.problem.stages_of, limits, strict=True):
-        _at_most(model, stages, [1] * model.problem.total_stages, limit)
-        if not _alone(model, stages):
+        one = [1] * model.problem.total_stages
+        _at_most(model, stages, one, limit)
+        if _alone(model, stages):
+            continue
+        if order_rules.takes(model, stages):
+            order_rules.hold_at_most(model, stages, Amounts(one, [0] * model.problem.total_stages), limit)
+        else:
             _resource(model, _in_flight(model, stages), limit)
 
 
@@ -46,7 +53,9 @@ def bytes_within_capacity(model: Model) -> None:
     for rank, stages in enumerate(problem.stages_of):
         room = problem.capacity[rank] - problem.static[rank]
         _at_most(model, stages, problem.kept, room)
-        if not _alone(model, stages) or stages[0] in model.tasks.mixed:
+        if len(stages) > 1 and order_rules.takes(model, stages):
+            order_rules.hold_at_most(model, stages, Amounts(problem.kept, problem.weight_stash), room)
+        elif not _alone(model, stages) or stages[0] in model.tasks.mixed:
             _resource(model, _bytes(model, stages), room)
         elif not model.tasks.splits:
             _repeated_forward(model, stages[0], room)
