@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from schedverify.optimizer.costs import Costs
+from schedverify.optimizer.memory_bounds import memory_bounds
 from schedverify.problem import Problem
 
 
@@ -30,7 +31,8 @@ class Bound:
 def best_bound(problem: Problem, objective: str) -> Bound | None:
     """Return the highest of all bounds on the makespan or span; None where there is nothing to run."""
     costs = Costs(problem)
-    bounds = [*load_bounds(costs, objective), *pair_bounds(costs, objective), *memory_bounds(costs, objective)]
+    memory = (_bound("memory", objective, value, rank=rank) for rank, value in memory_bounds(costs, objective))
+    bounds = [*load_bounds(costs, objective), *pair_bounds(costs, objective), *memory]
     return max(bounds, key=lambda bound: bound.value, default=None)
 
 
@@ -76,30 +78,6 @@ def pair_bounds(costs: Costs, objective: str) -> Iterator[Bound]:
         for end, (ahead, back) in costs.ways(start).items():
             load = costs.work[end] if end == start else costs.count[end] * (costs.forward[end] + costs.gradient[end])
             yield _bound("pair", objective, lead + ahead + load + back, stages=[start, end])
-
-
-def memory_bounds(costs: Costs, objective: str) -> Iterator[Bound]:
-    """Yield for each stage that is alone on its rank its work and the idle time before its first gradient op.
-
-    No gradient op of ``s`` starts earlier than ``turn`` after the first F of ``s``: the longest path of forwards down
-    to a stage that feeds none and back to ``s``, ``F_s + max over the stages u that s feeds of (lag + turn(u) + G_u +
-    lag)``. Until then the rank can run nothing but F, and of those at most ``k`` are admitted at once, where ``k`` is
-    the least of ``in_flight`` of the rank, ``in_flight_stage`` and ``(capacity - static) // kept`` (``kept`` is the
-    activation, or the boundary of a stage that recomputes). So ``span >= n (F + A) + max(0, turn - min(k, n) F)``; the
-    makespan also has ``head(s)`` before it. On equal stages with latency c and s = 0 the idle time is
-    ``P F + (P-1)(G + 2c) - k F``.
-
-    Evidence: ``{"rule": "memory", "stage": s}``.
-    """
-    if not costs.trains:
-        return
-    for stage, (rank, *_) in enumerate(costs.problem.placement):
-        if costs.problem.stages_of[rank] != (stage,) or not costs.count[stage]:
-            continue
-        admitted = min(costs.admitted(stage, rank), costs.count[stage])
-        value = costs.work[stage] + max(0, costs.turn[stage] - admitted * costs.forward[stage])
-        lead = costs.head[stage] if objective == "makespan" else 0
-        yield _bound("memory", objective, lead + value, stage=stage)
 
 
 def _bound(rule: str, objective: str, value: int, **place: Any) -> Bound:

@@ -19,6 +19,8 @@ class Costs:
         Micro-batches that go through the stage.
     forward, gradient, backward
         Ticks of F; the least of an op that makes the gradient; the least of the whole backward.
+    rest
+        The least of the backward that can be left once I has ended, in a split problem.
     work
         The least that all its steps take.
     """
@@ -32,8 +34,10 @@ class Costs:
         ways = [self._ways_back(stage) for stage in stages]
         self.gradient = [min(gradient for gradient, _ in way) for way in ways]
         self.backward = [min(gradient + weight for gradient, weight in way) for way in ways]
+        self.rest = [max(0, min(g + w for g, w in way) - way[-1][0]) for way in ways]
         self.work = [self.count[stage] * (self.forward[stage] + self.backward[stage]) for stage in stages]
         self.order = topological(problem)
+        self._ways: dict[int, dict[int, tuple[int, int]]] = {}
 
     @cached_property
     def head(self) -> list[int]:
@@ -84,7 +88,9 @@ class Costs:
         There: from the start of F on ``start`` to the start of F on the other. Back: from the end of the gradient op on
         the other to the end of the whole backward on ``start``.
         """
-        ways = {start: (0, 0)}
+        if start in self._ways:
+            return self._ways[start]
+        ways = self._ways[start] = {start: (0, 0)}
         for stage in self.order:
             known = [b for b in self.problem.predecessors[stage] if b in ways]
             if known:
@@ -97,18 +103,6 @@ class Costs:
                 )
                 ways[stage] = ahead, back
         return ways
-
-    def admitted(self, stage: int, rank: int) -> int:
-        """Return how many micro-batches of a stage that is alone on a rank the limits admit in flight at once."""
-        problem = self.problem
-        limits = [problem.microbatches]
-        if problem.in_flight is not None:
-            limits.append(problem.in_flight[rank])
-        if problem.in_flight_stage is not None:
-            limits.append(problem.in_flight_stage[stage])
-        if problem.capacity is not None and problem.kept[stage]:
-            limits.append((problem.capacity[rank] - problem.static[rank]) // problem.kept[stage])
-        return min(limits)
 
     def _ways_back(self, stage: int) -> list[tuple[int, int]]:
         """Return for each form that the backward may take its gradient op and its weight op."""
