@@ -77,8 +77,7 @@ def test_only_what_follows_may_be_claimed(name: str) -> None:
 def certificates(problem: Problem) -> list[dict]:
     stages = range(problem.total_stages)
     pairs = [{"rule": "pair", "stages": [s, t]} for s in stages for t in stages]
-    loads = [{"rule": "load", "rank": rank} for rank in range(problem.ranks)]
-    return [*loads, *pairs, *({"rule": "memory", "stage": stage} for stage in stages)]
+    return [*({"rule": rule, "rank": rank} for rule in ("load", "idle") for rank in range(problem.ranks)), *pairs]
 
 
 def test_no_evidence_bounds_above_a_schedule_that_fits() -> None:

@@ -203,7 +203,8 @@ def test_evidence_for_a_second_objective_is_under_the_ceiling_of_the_first() -> 
     evidence = {"rule": "memory", "stage": 0}
 
     def verdict(first: dict[str, Any], second: dict[str, Any], bound: int) -> Verdict:
-        claims = first | {"then": second | {"bound": bound, "certificate": evidence | {"bound": bound}}}
+        rule = evidence if second is peak else {"rule": "idle", "rank": 0}
+        claims = first | {"then": second | {"bound": bound, "certificate": rule | {"bound": bound}}}
         return judged(order, split, claims=claims)["SV502"].verdict
 
     ends, peak = {"objective": "makespan", "value": 7}, {"objective": "peak-memory", "value": 2}

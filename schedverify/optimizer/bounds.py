@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from schedverify.optimizer.costs import Costs
-from schedverify.optimizer.memory_bounds import memory_bounds
+from schedverify.optimizer.idle_bounds import idle_bounds
 from schedverify.problem import Problem
 
 
@@ -31,8 +31,8 @@ class Bound:
 def best_bound(problem: Problem, objective: str) -> Bound | None:
     """Return the highest of all bounds on the makespan or span; None where there is nothing to run."""
     costs = Costs(problem)
-    memory = (_bound("memory", objective, value, rank=rank) for rank, value in memory_bounds(costs, objective))
-    bounds = [*load_bounds(costs, objective), *pair_bounds(costs, objective), *memory]
+    idle = (_bound("idle", objective, value, rank=rank) for rank, value in idle_bounds(costs, objective))
+    bounds = [*load_bounds(costs, objective), *pair_bounds(costs, objective), *idle]
     return max(bounds, key=lambda bound: bound.value, default=None)
 
 

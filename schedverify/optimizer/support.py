@@ -50,7 +50,9 @@ def impossible(problem: Problem) -> str:
         return reason
     bound = best_bound(problem, "makespan") if problem.makespan_limit is not None else None
     if bound and bound.value > (problem.makespan_limit or 0):
-        return f"no order has a makespan below {bound.value}, and limits.makespan is {problem.makespan_limit}"
+        others = [name for name in limits_of(problem) if name != "limits.makespan"]
+        within = f" within {' and '.join(others)}" if others and bound.evidence["rule"] == "idle" else ""
+        return f"no order has a makespan below {bound.value}{within}, and limits.makespan is {problem.makespan_limit}"
     return ""
 
 

@@ -9,6 +9,7 @@ from schedverify.problem import Problem
 from schedverify.properties.evidence.counts import counted_bound
 from schedverify.properties.evidence.derivation import Derivation
 from schedverify.properties.evidence.error import EvidenceError
+from schedverify.properties.evidence.idle import proved_idle
 
 __all__ = ["Derivation", "EvidenceError", "chosen_rule", "proved_bound"]
 
@@ -33,7 +34,7 @@ def proved_bound(
     """
     if objective not in ("makespan", "span"):
         raise EvidenceError(f"no rule bounds the {objective}")
-    rules = {"load": Derivation.load, "pair": Derivation.pair, "memory": Derivation.memory, "counts": counted_bound}
+    rules = {"load": Derivation.load, "pair": Derivation.pair, "idle": proved_idle, "counts": counted_bound}
     return chosen_rule(rules, objective, certificate)(Derivation(problem, objective, ceiling), certificate)
 
 

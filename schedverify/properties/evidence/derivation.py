@@ -61,27 +61,10 @@ class Derivation:
         forward = self.problem.forward
         if s == t:
             return head + self.passing(s) * (forward[s] + self.backward(s))
-        there = self._way(s, t)
+        there = self.way(s, t)
         if there is None or not self.training:
             raise EvidenceError(f"stage {t} is not reached from stage {s} by a way that leads back")
         return head + there[0] + self.passing(t) * (forward[t] + self.gradient(t)) + there[1]
-
-    def memory(self, certificate: Mapping[str, Any]) -> int:
-        """Work of a stage that is alone on its rank, plus the idle time before its first gradient op can start.
-
-        Until then only F runs there, and only as many as the limits admit in flight.
-        """
-        problem = self.problem
-        s = self.index(certificate.get("stage"), problem.total_stages, "stage")
-        rank = problem.homes[s]
-        if problem.stages_of[rank] != (s,) or not self.training:
-            raise EvidenceError(f"stage {s} is not alone on rank {rank} in training")
-        count = self.passing(s)
-        if not count:
-            return 0
-        work = count * (problem.forward[s] + self.backward(s))
-        idle = self.until_gradient(s) - min(self._admitted(s, rank), count) * problem.forward[s]
-        return (self.head[s] if self.makespan else 0) + work + max(0, idle)
 
     def passing(self, stage: int) -> int:
         """How many micro-batches go through a stage."""
@@ -93,7 +76,7 @@ class Derivation:
         least = problem.backward[stage]
         if problem.form == "split":
             least = min(least, problem.backward_input[stage])
-        return least + self._again(stage)
+        return least + self.again(stage)
 
     def backward(self, stage: int) -> int:
         """The least ticks of a stage's whole backward; none in inference."""
@@ -103,7 +86,7 @@ class Derivation:
         least = problem.backward[stage]
         if problem.form == "split":
             least = min(least, problem.backward_input[stage] + problem.backward_weight[stage])
-        return least + self._again(stage)
+        return least + self.again(stage)
 
     @cached_property
     def head(self) -> dict[int, int]:
@@ -148,7 +131,7 @@ class Derivation:
                 order += [after] if not missing[after] else []
         return order
 
-    def _way(self, s: int, t: int) -> tuple[int, int] | None:
+    def way(self, s: int, t: int) -> tuple[int, int] | None:
         """Return the longest ways from the start of F on s to F on t, and from the gradient on t to the end on s."""
         there: dict[int, int] = {s: 0}
         back: dict[int, int] = {s: 0}
@@ -171,23 +154,11 @@ class Derivation:
             turn[stage] = self.problem.forward[stage] + max(ways, default=0)
         return turn[s]
 
-    def _admitted(self, s: int, rank: int) -> int:
-        """Return how many micro-batches the limits admit in flight on a stage that is alone on its rank."""
-        problem = self.problem
-        limits = [problem.microbatches]
-        limits += [problem.in_flight[rank]] if problem.in_flight is not None else []
-        limits += [problem.in_flight_stage[s]] if problem.in_flight_stage is not None else []
-        kept = problem.boundary[s] if problem.recompute[s] else problem.activation[s]
-        room = [problem.capacity[rank]] if problem.capacity is not None else []
-        room += [self.ceiling[1]] if self.ceiling and self.ceiling[0] == "peak-memory" else []
-        if room and kept:
-            limits.append((min(room) - problem.static[rank]) // kept)
-        return min(limits)
-
     def _forward_hop(self, source: int, target: int) -> int:
         return self.problem.forward[source] + self.problem.forward_lag(source, target)
 
-    def _again(self, stage: int) -> int:
+    def again(self, stage: int) -> int:
+        """The forward that a recomputing stage runs once more in its B or I."""
         return self.problem.forward[stage] if self.problem.recompute[stage] else 0
 
     def index(self, value: object, bound: int, what: str) -> int:

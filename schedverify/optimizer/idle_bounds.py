@@ -1,4 +1,4 @@
-"""Lower bounds from memory: how long a rank must idle because it may not hold more.
+"""Lower bounds from idle time: how long a rank must wait because it may not hold more.
 
 The words are those of :mod:`schedverify.optimizer.bounds`.
 """
@@ -14,7 +14,7 @@ Item = tuple[int, int, int]
 """Something a rank may hold: bytes for each, the ticks of work that go with it, and how many there can be."""
 
 
-def memory_bounds(costs: Costs, objective: str) -> Iterator[tuple[int, int]]:
+def idle_bounds(costs: Costs, objective: str) -> Iterator[tuple[int, int]]:
     """Yield each rank with its work and the idle time around its first gradient op and its last F: a lower bound.
 
     *Begin.* Until a rank's first gradient op it can run nothing but F, and all of these are in flight at once. That op
@@ -38,7 +38,7 @@ def memory_bounds(costs: Costs, objective: str) -> Iterator[tuple[int, int]]:
     gradient op. On one stage a rank, k in flight and a fused backward: ``M (F + B) + turn - k F + turn - F - (k-1) B``.
     The first half for one stage a rank is in Zero Bubble (arXiv 2401.10241).
 
-    Evidence: ``{"rule": "memory", "rank": r}``.
+    Evidence: ``{"rule": "idle", "rank": r}``.
     """
     for rank, stages in enumerate(costs.problem.stages_of):
         passing = [stage for stage in stages if costs.count[stage]]
