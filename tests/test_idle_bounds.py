@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from schedverify.optimizer.bounds import idle_bounds
 from schedverify.optimizer.costs import Costs
-from schedverify.optimizer.idle_bounds import idle_bounds
 from schedverify.problem import Problem
 from schedverify.properties.evidence import proved_bound
 
@@ -26,7 +26,7 @@ def paper(ranks: int, microbatches: int, costs: tuple[int, int, int], **keys: An
 
 
 def best(problem: Problem, objective: str = "makespan") -> int:
-    return max(bound for _, bound in idle_bounds(Costs(problem), objective))
+    return max(bound.value for bound in idle_bounds(Costs(problem), objective))
 
 
 @pytest.mark.parametrize(
@@ -81,8 +81,8 @@ def test_both_derivations_come_to_the_same_number() -> None:
         problem = tight(seed)
         costs = Costs(problem)
         for objective in ("makespan", "span"):
-            for rank, bound in idle_bounds(costs, objective):
-                story = (seed, objective, rank)
-                assert proved_bound(problem, objective, {"rule": "idle", "rank": rank}) == bound, story
-                beyond += bound > proved_bound(problem, objective, {"rule": "load", "rank": rank})
+            for bound in idle_bounds(costs, objective):
+                story = (seed, bound)
+                assert proved_bound(problem, objective, bound.evidence) == bound.value, story
+                beyond += bound.value > proved_bound(problem, objective, bound.evidence | {"rule": "load"})
     assert beyond > 400

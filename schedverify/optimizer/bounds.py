@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from schedverify.optimizer.costs import Costs
-from schedverify.optimizer.idle_bounds import idle_bounds
+from schedverify.optimizer.idle import ticks_with_idle_time
 from schedverify.problem import Problem
 
 
@@ -31,8 +31,7 @@ class Bound:
 def best_bound(problem: Problem, objective: str) -> Bound | None:
     """Return the highest of all bounds on the makespan or span; None where there is nothing to run."""
     costs = Costs(problem)
-    idle = (_bound("idle", objective, value, rank=rank) for rank, value in idle_bounds(costs, objective))
-    bounds = [*load_bounds(costs, objective), *pair_bounds(costs, objective), *idle]
+    bounds = [*load_bounds(costs, objective), *pair_bounds(costs, objective), *idle_bounds(costs, objective)]
     return max(bounds, key=lambda bound: bound.value, default=None)
 
 
@@ -78,6 +77,17 @@ def pair_bounds(costs: Costs, objective: str) -> Iterator[Bound]:
         for end, (ahead, back) in costs.ways(start).items():
             load = costs.work[end] if end == start else costs.count[end] * (costs.forward[end] + costs.gradient[end])
             yield _bound("pair", objective, lead + ahead + load + back, stages=[start, end])
+
+
+def idle_bounds(costs: Costs, objective: str) -> Iterator[Bound]:
+    """Yield for each rank its work and the idle time that its limits force on it, in training.
+
+    The formula and why it holds: :func:`~schedverify.optimizer.idle.ticks_with_idle_time`.
+
+    Evidence: ``{"rule": "idle", "rank": r}``.
+    """
+    for rank, value in ticks_with_idle_time(costs, objective):
+        yield _bound("idle", objective, value, rank=rank)
 
 
 def _bound(rule: str, objective: str, value: int, **place: Any) -> Bound:

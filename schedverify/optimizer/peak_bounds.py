@@ -44,7 +44,7 @@ def sequence_bounds(costs: Costs) -> Iterator[Bound]:
 def admission_bounds(costs: Costs, ceiling: Ceiling) -> Iterator[Bound]:
     """Yield for each stage that is alone on its rank what the F hold that must run before its first gradient op.
 
-    This is the bound of :func:`~schedverify.optimizer.bounds.memory_bounds` read the other way round. Where only ``k``
+    The first half of :func:`~schedverify.optimizer.bounds.idle_bounds`, read the other way round. Where only ``k``
     F of stage ``s`` run before its first gradient op, ``span >= n (F + A) + turn - k F``, and the makespan has
     ``head(s)`` before it. So under a ceiling at least ``k = (head + n (F + A) + turn - ceiling) / F`` of them run
     first, rounded up (without head for the span), at least 1 and at most n. All are held when that gradient op starts:

@@ -1,4 +1,4 @@
-"""Lower bounds from idle time: how long a rank must wait because it may not hold more.
+"""Idle time that nobody can avoid: how long a rank must wait because it may not hold more.
 
 The words are those of :mod:`schedverify.optimizer.bounds`.
 """
@@ -14,8 +14,8 @@ Item = tuple[int, int, int]
 """Something a rank may hold: bytes for each, the ticks of work that go with it, and how many there can be."""
 
 
-def idle_bounds(costs: Costs, objective: str) -> Iterator[tuple[int, int]]:
-    """Yield each rank with its work and the idle time around its first gradient op and its last F: a lower bound.
+def ticks_with_idle_time(costs: Costs, objective: str) -> Iterator[tuple[int, int]]:
+    """Yield each rank with its work and the idle time around its first gradient op and its last F, in ticks.
 
     *Begin.* Until a rank's first gradient op it can run nothing but F, and all of these are in flight at once. That op
     is of some stage ``s`` of the rank; it starts no earlier than ``head(s) + turn(s)``, ``turn(s)`` being the longest
@@ -37,8 +37,6 @@ def idle_bounds(costs: Costs, objective: str) -> Iterator[tuple[int, int]]:
     where the least head stands for ``begin`` if all F fit at once, because all of them can then come before the first
     gradient op. On one stage a rank, k in flight and a fused backward: ``M (F + B) + turn - k F + turn - F - (k-1) B``.
     The first half for one stage a rank is in Zero Bubble (arXiv 2401.10241).
-
-    Evidence: ``{"rule": "idle", "rank": r}``.
     """
     for rank, stages in enumerate(costs.problem.stages_of):
         passing = [stage for stage in stages if costs.count[stage]]
