@@ -52,7 +52,8 @@ def convert(given: Schedule | Plan, problem: Problem | None, target: str, to: st
     elif form == "trace":
         formats.save(simulate(schedule, known), target, form="trace")
     else:
-        formats.save(schedule, target, form=form)
+        lowered = given.lowered if isinstance(given, Plan) and form == "torch-comms-csv" else None
+        formats.save(lowered.schedule if lowered else schedule, target, form=form)
 
 
 def _form(target: str) -> str:

@@ -7,16 +7,20 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from schedverify.errors import Fault, InputError, SchedverifyError
+from schedverify.disciplines import DEFAULT_DISCIPLINE
+from schedverify.errors import Fault, InputError, ScheduleError, SchedverifyError
 from schedverify.generators import families
 from schedverify.optimizer import Effort, Hint, InTurn, Progress, Solution, hint_of, minimize
 from schedverify.problem import Problem
-from schedverify.result import Plan, Report, Second, Status, Timeline, Verdict
+from schedverify.proving import proved_lowering
+from schedverify.result import Lowered, Plan, Report, Second, Status, Timeline
 from schedverify.schedule import Schedule
 from schedverify.timeline import simulate
 from schedverify.verifier import claims_of, verify
 
 _NEEDED = ("SV1", "SV2", "SV4")
+_LIMITS = ("SV306", "SV4")
+"""What a lowering may break without a fault of ours: the problem's limits, and what it declares of boundaries."""
 
 
 class Candidate(NamedTuple):
@@ -78,7 +82,8 @@ def optimize(  # noqa: PLR0913 - each is a keyword of its own
     Returns
     -------
     Plan
-        Optimal, feasible, infeasible or unknown. Its schedule has passed the verifier. With a second objective it is
+        Optimal, feasible, infeasible or unknown. Its schedule has passed the verifier, and so has that schedule with
+        communication in it, for the discipline that the plan names. With a second objective it is
         optimal only where both values are proved.
 
     Raises
@@ -99,14 +104,21 @@ def optimize(  # noqa: PLR0913 - each is a keyword of its own
 def plan_of(schedule: Schedule, problem: Problem) -> Plan:
     """Return the plan of a given schedule, once the verifier has passed it: feasible, with no bound claimed.
 
+    Communication that stands in the schedule is kept, for the default discipline; else it is added.
+
     Raises
     ------
     ScheduleError
-        If the verifier objects; the message tells every violation.
+        If the verifier objects, or no known lowering keeps the limits; the message tells every violation.
     """
-    verify(schedule, problem, select=_NEEDED).raise_for_violations()
+    verify(schedule, problem, select=(*_NEEDED, "SV3")).raise_for_violations()
     objective = "makespan" if problem.minimize == "period" else problem.minimize
-    return _passed(problem, InTurn(Solution(Status.FEASIBLE, schedule=schedule)), (objective, None), 0, 0.0)
+    given = simulate(schedule, problem) if schedule.lowered else None
+    found = InTurn(Solution(Status.FEASIBLE, schedule=schedule.compute_only()))
+    plan = _passed(problem, found, (objective, None), 0, 0.0, given)
+    if plan.lowered is None:
+        raise ScheduleError(plan.reason)
+    return plan
 
 
 def _hints(problem: Problem, given: Schedule | None) -> list[Hint]:
@@ -126,8 +138,15 @@ def _starts(timeline: Timeline) -> Hint:
     return hint_of(timeline.schedule, (row.tolist() for row in timeline.starts))
 
 
-def _passed(problem: Problem, found: InTurn, objectives: tuple[str, str | None], seed: int, seconds: float) -> Plan:
-    """Make a plan of what was found and have it verified, claims and all."""
+def _passed(
+    problem: Problem,
+    found: InTurn,
+    objectives: tuple[str, str | None],
+    seed: int,
+    seconds: float,
+    given: Timeline | None = None,
+) -> Plan:
+    """Make a plan of what was found and have it verified, claims and all, without and with communication."""
     first, second = found.first, found.second
     facts: dict[str, Any] = {"problem": problem, "objective": objectives[0], "seed": seed, "seconds": seconds}
     facts |= {"status": found.status, "bound": first.bound, "certificate": first.evidence, "reason": found.reason}
@@ -153,5 +172,28 @@ def _passed(problem: Problem, found: InTurn, objectives: tuple[str, str | None],
     if report.violations:
         text = "\n".join(map(str, report.violations))
         raise RefusedPlanError(f"the verifier refuses what the optimizer found; please report this:\n{text}")
-    verdicts: tuple[tuple[str, Verdict], ...] = tuple((p.code, p.verdict) for p in report.properties)
-    return dataclasses.replace(plan, verdicts=verdicts)
+    verdicts = {p.code: p.verdict for p in report.properties}
+    return _with_communication(dataclasses.replace(plan, verdicts=tuple(verdicts.items())), given)
+
+
+def _with_communication(plan: Plan, given: Timeline | None) -> Plan:
+    """Lower a plan for the default discipline (unless it is given lowered), and have that verified as well.
+
+    Where messages break a limit (what is received leaves too little memory, say), the plan stays without them, and its
+    reason says so.
+    """
+    if plan.schedule is None:
+        return plan
+    timeline = given or proved_lowering(plan.schedule, plan.problem, DEFAULT_DISCIPLINE)
+    measures, order = timeline.measures, timeline.schedule
+    lowered = Lowered(order, DEFAULT_DISCIPLINE, 0, measures)
+    report = verify(order, plan.problem, discipline=lowered.discipline, claims=dataclasses.asdict(measures))
+    if any(not violation.code.startswith(_LIMITS) for violation in report.violations):
+        text = "\n".join(map(str, report.violations))
+        raise RefusedPlanError(f"the verifier refuses what was lowered; please report this:\n{text}")
+    if report.violations:
+        text = "; ".join(violation.message for violation in report.violations)
+        reason = f"no known lowering of it keeps the limits: {text}"
+        return dataclasses.replace(plan, reason="; ".join(filter(None, (plan.reason, reason))))
+    communication = {p.code: p.verdict for p in report.properties if p.code.startswith("SV3")}
+    return dataclasses.replace(plan, lowered=lowered, verdicts=tuple((dict(plan.verdicts) | communication).items()))

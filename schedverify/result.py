@@ -111,7 +111,7 @@ class Timeline:
         For each rank the ticks of its steps, int64, in the order of the schedule. A send or receive lasts from where
         it begins to occupy its queue until it is complete.
     discipline, eager_bytes
-        Of a lowered schedule, what blocks what; else None and 0.
+        What blocks what in a lowered schedule; else None and 0.
     """
 
     schedule: Schedule
@@ -235,6 +235,16 @@ class Second:
 
 
 @dataclass(frozen=True)
+class Lowered:
+    """A plan's schedule with the communication in it, what it is for, and its measures under that; see Timeline."""
+
+    schedule: Schedule
+    discipline: Discipline
+    eager_bytes: int
+    measures: Measures
+
+
+@dataclass(frozen=True)
 class Plan:
     """What an optimization found: a schedule with its value, the proved bound, and what was verified of both.
 
@@ -244,9 +254,10 @@ class Plan:
         None where the status is infeasible or unknown.
     starts
         For each rank the start of every step, in ticks.
+    lowered
+        The schedule with its communication; None where none that is known keeps the limits.
     value, bound
-        The objective's value (None without a schedule) and what no schedule can go below (None where nothing is
-        known).
+        The objective's value (None without a schedule) and what no schedule can go below (None where not known).
     certificate
         Evidence for ``bound`` that needs no solver: a mapping of plain values, or None.
     then
@@ -267,6 +278,7 @@ class Plan:
     schedule: Schedule | None = None
     starts: tuple[tuple[int, ...], ...] = ()
     measures: Measures | None = None
+    lowered: Lowered | None = None
     value: int | None = None
     bound: int | None = None
     certificate: Mapping[str, Any] | None = field(default=None, hash=False)

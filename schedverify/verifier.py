@@ -11,7 +11,7 @@ from schedverify.disciplines import DEFAULT_DISCIPLINE, Communication, Disciplin
 from schedverify.errors import Fault, InputError, UnknownNameError
 from schedverify.problem import Problem
 from schedverify.properties import REGISTRY, Case, NotApplicable, Property, Undecided
-from schedverify.result import Plan, PropertyResult, Report, Scope, Verdict
+from schedverify.result import Lowered, Plan, PropertyResult, Report, Scope, Verdict, Violation
 from schedverify.schedule import Schedule
 
 
@@ -31,7 +31,8 @@ def verify(
     Parameters
     ----------
     schedule
-        What is judged. A plan brings its own problem and its claims: timeline, measures, value, bound, certificate.
+        What is judged. A plan brings its own problem and its claims: timeline, measures, value, bound, certificate;
+        where it holds its schedule with communication too, that is judged as well, under the plan's discipline.
     problem
         What it is for. Without it (and without a plan), it is read off the schedule; the report says so.
     select, ignore
@@ -61,6 +62,7 @@ def verify(
     """
     chosen, named = _chosen(select, ignore), Discipline.of(discipline)
     check_eager_bytes(eager_bytes)
+    lowered = schedule.lowered if isinstance(schedule, Plan) else None
     if isinstance(schedule, Plan):
         claims = claims if claims is not None else claims_of(schedule)
         schedule, problem = _unpacked(schedule, problem)
@@ -74,7 +76,8 @@ def verify(
     results = [_judge(prop, case) for prop in chosen]
     if deduced:
         results = [dataclasses.replace(result, scope=Scope.AS_READ) for result in results]
-    return Report(tuple(results), case.measures, _remarks(problem, deduced), _communication(case, results))
+    report = Report(tuple(results), case.measures, _remarks(problem, deduced), _communication(case, results))
+    return report if lowered is None else _joined(report, _judged(lowered, problem, [prop.code for prop in chosen]))
 
 
 def claims_of(plan: Plan) -> dict[str, Any]:
@@ -82,6 +85,39 @@ def claims_of(plan: Plan) -> dict[str, Any]:
     measures = dataclasses.asdict(plan.measures) if plan.measures else {}
     own = {"timeline": plan.starts or None, "value": plan.value, "bound": plan.bound, "certificate": plan.certificate}
     return measures | own | {"objective": plan.objective, "then": plan.then and dataclasses.asdict(plan.then)}
+
+
+def _judged(lowered: Lowered, problem: Problem, codes: list[str]) -> Report:
+    """Judge the lowered part of a plan, with the measures that it claims; without any communication it is none."""
+    report = verify(
+        lowered.schedule,
+        problem,
+        select=codes,
+        discipline=lowered.discipline,
+        eager_bytes=lowered.eager_bytes,
+        claims=dataclasses.asdict(lowered.measures),
+    )
+    pairs = ((source, target) for source, targets in enumerate(problem.successors) for target in targets)
+    if lowered.schedule.lowered or all(problem.homes[source] == problem.homes[target] for source, target in pairs):
+        return report
+    silent = (Violation("SV301", "no send and no receive stands in it"),)
+    results = (
+        dataclasses.replace(result, verdict=Verdict.VIOLATED, violations=silent, reason="")
+        if result.code == "SV301"
+        else result
+        for result in report.properties
+    )
+    return dataclasses.replace(report, properties=tuple(results))
+
+
+def _joined(report: Report, lowered: Report) -> Report:
+    """Add to the report on a plan's schedule what is wrong with its lowered part, and what only that can show."""
+    results = []
+    for own, other in zip(report.properties, lowered.properties, strict=True):
+        shows = own.verdict is Verdict.NOT_APPLICABLE or (own.verdict is Verdict.HOLDS and other.violations)
+        told = tuple(dataclasses.replace(v, message=f"lowered: {v.message}") for v in other.violations)
+        results.append(dataclasses.replace(other, violations=told) if shows else own)
+    return dataclasses.replace(report, properties=tuple(results), communication=lowered.communication)
 
 
 def _unpacked(plan: Plan, problem: Problem | None) -> tuple[Schedule, Problem]:

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from strategies import problems, steps
 
-from schedverify.errors import InputError, ScheduleError, UnsupportedError
+from schedverify.disciplines import Discipline
+from schedverify.errors import InputError, ScheduleError
 from schedverify.formats.data import parse_json
 from schedverify.formats.plan_files import canonical, digest, plan_data, to_json
 from schedverify.formats.plan_reader import FIELDS, plan_from
@@ -24,7 +25,7 @@ from schedverify.generators import generate
 from schedverify.planner import plan_of
 from schedverify.problem import Problem
 from schedverify.problem.numbers import LARGEST
-from schedverify.result import Measures, Plan, Second, Status, Verdict
+from schedverify.result import Lowered, Measures, Plan, Second, Status, Verdict
 from schedverify.schedule import Schedule
 from schedverify.verifier import verify
 
@@ -62,6 +63,8 @@ def plans(draw: st.DrawFn) -> Plan:
     codes = draw(st.lists(st.sampled_from(["SV101", "SV201", "SV501"]), unique=True).map(sorted))
     layers = st.lists(st.lists(st.text("abc.", max_size=4).map(str), max_size=2).map(tuple),
                       min_size=problem.stages, max_size=problem.stages).map(tuple)  # fmt: skip
+    discipline, eager_bytes = draw(st.sampled_from(Discipline)), draw(NUMBERS)
+    lowered = Lowered(Schedule.of(rows), discipline, eager_bytes, measures)
     return Plan(
         problem=problem,
         status=draw(st.sampled_from([Status.OPTIMAL, Status.FEASIBLE])),
@@ -69,6 +72,7 @@ def plans(draw: st.DrawFn) -> Plan:
         schedule=Schedule.of(rows),
         starts=draw(st.sampled_from([(), starts])),
         measures=draw(st.sampled_from([None, measures])),
+        lowered=draw(st.sampled_from([None, lowered])),
         value=draw(st.none() | NUMBERS),
         bound=draw(st.none() | NUMBERS),
         certificate=draw(certificates),
@@ -107,7 +111,10 @@ def test_what_a_plan_file_holds() -> None:
     assert data["measures"]["bubble_fraction"] == "1/3"
     assert data["measures"]["peak_in_flight"] == [2, 1]
     assert (data["version"], data["status"], data["objective"], data["value"]) == (1, "feasible", "makespan", 9)
-    assert (data["lowered"], data["partition"], data["bound"]) == (None, None, None)
+    assert (data["partition"], data["bound"]) == (None, None)
+    assert data["lowered"]["rows"][0] == ["0F0", "0SEND_F0", "0F1", "0SEND_F1", "0RECV_B0", "0B0", "0RECV_B1", "0B1"]
+    assert (data["lowered"]["discipline"], data["lowered"]["eager_bytes"]) == ("pair", 0)
+    assert data["lowered"]["measures"] == data["measures"]
     assert data["verdicts"]["SV201"] == "holds"
     assert data["problem"] == PROBLEM.to_dict()
 
@@ -249,10 +256,53 @@ def test_a_changed_file_is_told_beside_its_other_faults() -> None:
     assert "did you mean 'makespan'" in damaged(put("objective", value="makspan"))["objective"]
 
 
-def test_a_lowered_part_is_refused_by_name() -> None:
-    data = json.loads(to_json(PLAN)) | {"lowered": {"discipline": "pair"}}
-    with pytest.raises(UnsupportedError, match="lowered: this version reads no lowered part"):
-        parse_plan(json.dumps(data))
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rows": [["0F0"], ["1F0"]]}, "lowered.rows: the rows are not the plan's schedule with communication in it"),
+        ({"rows": [["0F0"]]}, "lowered.rows: 1 rows, where the problem has 2 ranks"),
+        ({"rows": [["0F0 "], []]}, r"lowered.rows\[0\]\[0\]: '0F0 ' is no operation"),
+        ({"discipline": "pairs"}, "lowered.discipline: expected one of .*did you mean 'pair'"),
+        ({"eager_bytes": -1}, "lowered.eager_bytes: expected a whole number"),
+        ({"measures": None}, "lowered.measures: expected an object, found null"),
+        ({"speed": 1}, "lowered.speed: unknown key"),
+    ],
+)
+def test_a_wrong_lowered_part_is_told_by_its_place(change: dict[str, Any], message: str) -> None:
+    data = json.loads(to_json(PLAN))
+    data["lowered"] |= change
+    with pytest.raises(InputError, match=message):
+        plan_from(data | {"digest": digest(data)})
+
+
+def test_a_lowered_part_must_be_a_table() -> None:
+    data = json.loads(to_json(PLAN)) | {"lowered": []}
+    with pytest.raises(InputError, match="lowered: expected an object or null"):
+        plan_from(data | {"digest": digest(data)})
+
+
+@pytest.mark.parametrize(
+    ("order", "measures", "codes"),
+    [
+        ("0F0 0F1 0B0 0B1\n1F0 1B0 1F1 1B1", {}, ["SV301"]),
+        (
+            "0F0 0SEND_F1 0F1 0SEND_F0 0RECV_B0 0B0 0RECV_B1 0B1\n1RECV_F0 1F0 1B0 1SEND_B0 1RECV_F1 1F1 1B1 1SEND_B1",
+            {},
+            ["SV302", "SV303", "SV304"],
+        ),
+        (None, {"makespan": 8}, ["SV501"]),
+    ],
+)
+def test_a_wrong_lowered_part_is_a_verdict(order: str | None, measures: dict[str, int], codes: list[str]) -> None:
+    schedule = PLAN.lowered.schedule if order is None else Schedule.parse(order)
+    found = dataclasses.replace(
+        PLAN.lowered, schedule=schedule, measures=dataclasses.replace(PLAN.measures, **measures)
+    )
+    report = verify(dataclasses.replace(PLAN, lowered=found))
+    assert sorted({violation.code for violation in report.violations}) == codes
+    assert all(violation.message.startswith("lowered: ") for violation in report.violations)
+    assert verify(PLAN).ok
+    assert verify(PLAN).communication.strictest is Discipline.BLOCK
 
 
 @pytest.mark.parametrize(

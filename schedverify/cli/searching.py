@@ -13,6 +13,7 @@ from cyclopts import Parameter
 
 from schedverify.cli.codes import OK, UNDECIDED, VIOLATED
 from schedverify.cli.options import Output, ProblemFile, TextOrJson
+from schedverify.errors import ScheduleError
 
 if TYPE_CHECKING:
     from schedverify.optimizer import Progress
@@ -64,6 +65,8 @@ def optimize(  # noqa: PLR0913 - each is an option of the command line
         )
         told = _explained(plan, stop, (time_limit, workers, size)) if explain else None
     if output is not None and plan.schedule is not None:
+        if plan.lowered is None:
+            raise ScheduleError(f"no plan is written: {plan.reason}")
         formats.save(plan, output)
     if output_format == "json":
         print(formats.dumps(formats.search_data(plan, told)))
@@ -159,5 +162,7 @@ def _show(plan: Plan, output: str | None) -> None:
     remark(
         f"{plan.seconds:.1f} s, seed {plan.seed}; verified: " + ", ".join(c for c, v in plan.verdicts if v == "holds")
     )
+    if plan.lowered is not None:
+        remark(f"with its communication, under {plan.lowered.discipline}: makespan {plan.lowered.measures.makespan}")
     if output is not None:
         remark(f"plan written to {output}; schedverify verify {output} checks it again")

@@ -11,7 +11,7 @@ from typing import Any, Final
 from schedverify.errors import Fault, InputError, ScheduleError
 from schedverify.formats.data import unfit
 from schedverify.problem.numbers import whole
-from schedverify.result import Measures, Plan, Second
+from schedverify.result import Lowered, Measures, Plan, Second
 
 VERSION: Final = 1
 RATIOS: Final = ("bubble_fraction", "bubble_overhead", "span_bubble")
@@ -43,7 +43,7 @@ def plan_data(plan: Plan) -> dict[str, Any]:
         "version": VERSION,
         "problem": plan.problem.to_dict(),
         "schedule": plan.schedule.strings(),
-        "lowered": None,
+        "lowered": None if plan.lowered is None else lowered_data(plan.lowered),
         "timeline": [list(row) for row in plan.starts] or None,
         "measures": None if plan.measures is None else measures_data(plan.measures, str),
         "verdicts": {code: verdict.value for code, verdict in plan.verdicts},
@@ -56,6 +56,16 @@ def plan_data(plan: Plan) -> dict[str, Any]:
         "partition": None if plan.partition is None else [list(layers) for layers in plan.partition],
     }
     return data if plan.then is None else data | {"then": second_data(plan.then)}
+
+
+def lowered_data(lowered: Lowered) -> dict[str, Any]:
+    """Return what stands under ``lowered``: the order with communication, and its measures under a discipline."""
+    return {
+        "discipline": lowered.discipline.value,
+        "eager_bytes": lowered.eager_bytes,
+        "rows": lowered.schedule.strings(),
+        "measures": measures_data(lowered.measures, str),
+    }
 
 
 def second_data(second: Second) -> dict[str, Any]:

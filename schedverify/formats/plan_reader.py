@@ -11,7 +11,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from schedverify.errors import Fault, InputError, UnsupportedError, nearest
+from schedverify.disciplines import Discipline
+from schedverify.errors import Fault, InputError, nearest
 from schedverify.formats.data import unfit
 from schedverify.formats.plan_files import BY_RANK, RATIOS, TICKS, VERSION, digest
 from schedverify.op import JOIN_SHIFT, pack_step
@@ -20,13 +21,14 @@ from schedverify.problem.faults import Faults
 from schedverify.problem.keys import OBJECTIVES
 from schedverify.problem.numbers import LARGEST
 from schedverify.problem.showing import clean, shown
-from schedverify.result import Measures, Plan, Second, Status, Verdict
+from schedverify.result import Lowered, Measures, Plan, Second, Status, Verdict
 from schedverify.schedule import Schedule, Words
 
 FIELDS: Final = (
     "version", "problem", "schedule", "lowered", "timeline", "measures", "verdicts", "status", "objective", "value",
     "bound", "certificate", "seed", "partition", "digest",
 )  # fmt: skip
+LOWERED: Final = ("discipline", "eager_bytes", "rows", "measures")
 _RATIO = re.compile(r"[0-9]{1,40}(/[1-9][0-9]{0,39})?")
 _CODE = re.compile(r"SV[0-9]{1,6}")
 
@@ -39,16 +41,12 @@ def plan_from(data: Any) -> Plan:
     InputError
         With every fault (the first 50): a newer version, another digest than the content has, a field of another
         type, a schedule with another number of rows than the problem has ranks.
-    UnsupportedError
-        If the plan has a lowered part, which this version cannot take.
     """
     if not isinstance(data, Mapping):
         raise InputError(Fault("", f"expected a plan, an object of keys, found {shown(data)}"))
     _check_version(data.get("version"))
     if faults := unfit(data, floats=False):
         raise InputError(faults)
-    if data.get("lowered") is not None:
-        raise UnsupportedError(Fault("lowered", "this version reads no lowered part", "leave it null"))
     return _PlanReader(data).plan()
 
 
@@ -73,11 +71,12 @@ class _PlanReader(Faults):
         self._check_digest()
         problem = self._problem()
         ranks = problem.ranks if problem else 0
-        schedule = self._schedule(ranks)
+        schedule = self._schedule("schedule", self.data.get("schedule"), ranks)
         read = {
             "schedule": schedule,
             "starts": self._starts(schedule),
-            "measures": self._measures(ranks),
+            "measures": self._measures("measures", self.data.get("measures"), ranks),
+            "lowered": self._lowered(schedule, ranks),
             "verdicts": self._verdicts(),
             "status": Status(self._one_of("status", (Status.OPTIMAL, Status.FEASIBLE), self.data.get("status"))),
             "objective": self._one_of("objective", OBJECTIVES, self.data.get("objective")),
@@ -118,42 +117,62 @@ class _PlanReader(Faults):
                 self.fault(f"problem.{fault.key}" if fault.key else "problem", fault.message, fault.hint)
             return None
 
-    def _schedule(self, ranks: int) -> Schedule | None:
-        rows = self._rows("schedule", ranks, "rank")
-        packed = [self._packed(rank, row) for rank, row in enumerate(rows)]
-        return None if self.wrong("schedule") else Schedule(packed)
+    def _schedule(self, key: str, value: Any, ranks: int) -> Schedule | None:
+        rows = self._rows(key, value, ranks, "rank")
+        packed = [self._packed(f"{key}[{rank}]", row) for rank, row in enumerate(rows)]
+        return None if self.wrong(key) else Schedule(packed)
 
-    def _packed(self, rank: int, row: list[Any]) -> Words:
+    def _packed(self, place: str, row: list[Any]) -> Words:
         words = array("q")
         for position, step in enumerate(row):
             try:
                 words.extend(pack_step(step if isinstance(step, str) else shown(step)))
             except InputError as error:
                 for fault in error.faults:
-                    self.fault(f"schedule[{rank}][{position}]", fault.message, fault.hint)
+                    self.fault(f"{place}[{position}]", fault.message, fault.hint)
         return np.array(words, dtype=np.int64)
 
     def _starts(self, schedule: Schedule | None) -> tuple[tuple[int, ...], ...]:
         if self.data.get("timeline") is None:
             return ()
-        rows = self._rows("timeline", schedule.ranks if schedule else 0, "rank")
+        rows = self._rows("timeline", self.data["timeline"], schedule.ranks if schedule else 0, "rank")
         for rank, row in enumerate(rows if schedule else ()):
             steps = int((schedule.rows[rank] >> JOIN_SHIFT == 0).sum()) if schedule else 0
             if len(row) != steps:
                 self.fault(f"timeline[{rank}]", f"{len(row)} starts for {steps} steps", "one for each step")
         return tuple(self._numbers(f"timeline[{rank}]", row) for rank, row in enumerate(rows))
 
-    def _measures(self, ranks: int) -> Measures | None:
-        table = self.data.get("measures")
+    def _lowered(self, schedule: Schedule | None, ranks: int) -> Lowered | None:
+        table = self.data.get("lowered")
         if table is None:
             return None
         if not isinstance(table, Mapping):
-            self.fault("measures", f"expected an object, found {shown(table)}")
+            self.fault("lowered", f"expected an object or null, found {shown(table)}")
             return None
-        self._check_names("measures", table, (*TICKS, *RATIOS, *BY_RANK))
-        ticks = {name: self._number(f"measures.{name}", table.get(name)) for name in TICKS}
-        ratios = {name: self._ratio(f"measures.{name}", table.get(name)) for name in RATIOS}
-        lists = {name: self._by_rank(f"measures.{name}", table.get(name), ranks) for name in BY_RANK}
+        self._check_names("lowered", table, LOWERED)
+        order = self._schedule("lowered.rows", table.get("rows"), ranks)
+        if order is not None and schedule is not None and order.compute_only() != schedule.compute_only():
+            message = "the rows are not the plan's schedule with communication in it"
+            self.fault("lowered.rows", message, "take the communication out, and it is another order")
+        if "measures" in table and table["measures"] is None:
+            self.fault("lowered.measures", "expected an object, found null")
+        discipline = self._one_of("lowered.discipline", tuple(Discipline), table.get("discipline"))
+        eager_bytes = self._number("lowered.eager_bytes", table.get("eager_bytes"))
+        measures = self._measures("lowered.measures", table.get("measures"), ranks)
+        if order is None or measures is None:
+            return None
+        return Lowered(order, Discipline(discipline), eager_bytes, measures)
+
+    def _measures(self, place: str, table: Any, ranks: int) -> Measures | None:
+        if table is None:
+            return None
+        if not isinstance(table, Mapping):
+            self.fault(place, f"expected an object, found {shown(table)}")
+            return None
+        self._check_names(place, table, (*TICKS, *RATIOS, *BY_RANK))
+        ticks = {name: self._number(f"{place}.{name}", table.get(name)) for name in TICKS}
+        ratios = {name: self._ratio(f"{place}.{name}", table.get(name)) for name in RATIOS}
+        lists = {name: self._by_rank(f"{place}.{name}", table.get(name), ranks) for name in BY_RANK}
         return Measures(**ticks, **ratios, **lists)  # type: ignore[arg-type]
 
     def _ratio(self, key: str, value: Any) -> Fraction | None:
@@ -199,7 +218,7 @@ class _PlanReader(Faults):
     def _one_of(self, key: str, choices: tuple[str, ...], value: Any) -> str:
         if value in choices:
             return str(value)
-        hint = nearest(value, choices) if isinstance(value, str) else ""
+        hint = nearest(value, map(str, choices)) if isinstance(value, str) else ""
         self.fault(key, f"expected one of {', '.join(choices)}, found {shown(value)}", hint)
         return choices[0]
 
@@ -214,16 +233,15 @@ class _PlanReader(Faults):
     def _partition(self, stages: int) -> tuple[tuple[str, ...], ...] | None:
         if self.data.get("partition") is None:
             return None
-        rows = self._rows("partition", stages, "stage")
+        rows = self._rows("partition", self.data["partition"], stages, "stage")
         for stage, row in enumerate(rows):
             for i, layer in enumerate(row):
                 if not isinstance(layer, str):
                     self.fault(f"partition[{stage}][{i}]", f"expected the name of a layer, found {shown(layer)}")
         return tuple(map(tuple, rows))
 
-    def _rows(self, key: str, length: int, of: str) -> list[list[Any]]:
+    def _rows(self, key: str, value: Any, length: int, of: str) -> list[list[Any]]:
         """Take a list of lists, ``length`` of them where that is known."""
-        value = self.data.get(key)
         if not isinstance(value, list) or not all(isinstance(row, list) for row in value):
             self.fault(key, f"expected a list with a list for each {of}, found {shown(value)}")
             return []

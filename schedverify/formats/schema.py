@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from schedverify.disciplines import Discipline
 from schedverify.formats.output_schemas import report_schema, search_schema, second_schema, timeline_schema
 from schedverify.formats.plan_files import BY_RANK, RATIOS, TICKS, VERSION
 from schedverify.formats.schema_parts import (
@@ -57,11 +58,17 @@ def plan_schema() -> Schema:
     ratios = dict.fromkeys(RATIOS, RATIO_TEXT) | {"bubble_overhead": or_null(RATIO_TEXT)}
     measures = dict.fromkeys(TICKS, whole()) | ratios | dict.fromkeys(BY_RANK, listed(whole()))
     verdicts = {"type": "object", "propertyNames": {"pattern": CODE}, "additionalProperties": one_of(Verdict)}
+    lowered = {
+        "discipline": one_of(Discipline),
+        "eager_bytes": whole(),
+        "rows": listed(listed(TEXT)) | {"minItems": 1},
+        "measures": closed(measures),
+    }
     plan = closed({
         "version": {"const": VERSION},
         "problem": problem_schema(),
         "schedule": listed(listed(TEXT)) | {"minItems": 1},
-        "lowered": {"type": "null"},
+        "lowered": or_null(closed(lowered)),
         "timeline": or_null(listed(listed(whole())) | {"minItems": 1}),
         "measures": or_null(closed(measures)),
         "verdicts": verdicts,

@@ -1,0 +1,109 @@
+"""No plan leaves before its schedule with communication in it is verified too."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from schedverify import planner
+from schedverify.cli import main
+from schedverify.disciplines import Discipline
+from schedverify.errors import ScheduleError
+from schedverify.formats import load
+from schedverify.generators import generate
+from schedverify.planner import RefusedPlanError, optimize, plan_of
+from schedverify.problem import Problem
+from schedverify.proving import lower
+from schedverify.result import Plan, Verdict
+from schedverify.schedule import Schedule
+from schedverify.timeline import simulate
+from schedverify.verifier import verify
+
+TIGHT = """
+ranks = 2
+microbatches = 3
+[costs]
+forward = 1
+backward = 2
+[links]
+bytes = 5
+[memory]
+activation = 10
+capacity = 20
+"""
+
+
+def test_a_plan_holds_its_schedule_with_communication() -> None:
+    problem = Problem.chain(ranks=3, microbatches=5, forward=3, backward=6, latency=1, bytes=4, bandwidth=2)
+    plan = optimize(problem, time_limit=5, workers=1)
+    lowered = plan.lowered
+    assert (lowered.discipline, lowered.eager_bytes) == (Discipline.PAIR, 0)
+    assert lowered.schedule.compute_only() == plan.schedule
+    assert lowered.measures == simulate(lowered.schedule, problem).measures
+    verdicts = dict(plan.verdicts)
+    assert {verdicts[code] for code in ("SV301", "SV302", "SV303", "SV304")} == {Verdict.HOLDS}
+    report = verify(plan)
+    assert report.ok
+    assert report.communication.discipline is Discipline.PAIR
+
+
+def test_a_problem_without_messages_has_a_lowered_part_without_any() -> None:
+    problem = Problem.chain(ranks=1, microbatches=2)
+    plan = plan_of(generate("1f1b", problem), problem)
+    assert plan.lowered.schedule == plan.schedule
+    assert verify(plan).ok
+
+
+def test_communication_that_is_given_is_kept() -> None:
+    problem = Problem.chain(ranks=2, microbatches=2)
+    order = generate("1f1b", problem)
+    lowered = lower(order, problem, discipline="block")
+    plan = plan_of(lowered, problem)
+    assert (plan.schedule, plan.lowered.schedule) == (order, lowered)
+    hanging = Schedule.parse(
+        "0F0 0F1 0RECV_B0 0SEND_F0 0SEND_F1 0B0 0RECV_B1 0B1\n1RECV_F0 1F0 1B0 1SEND_B0 1RECV_F1 1F1 1B1 1SEND_B1"
+    )
+    with pytest.raises(ScheduleError, match="SV304"):
+        plan_of(hanging, problem)
+    assert optimize(problem, hint=lowered, time_limit=5, workers=1).value == 9
+
+
+def test_received_bytes_can_be_too_many_for_every_lowering(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "tight.toml").write_text(TIGHT)
+    problem = load(tmp_path / "tight.toml")
+    plan = optimize(problem, time_limit=5, workers=1)
+    assert plan.schedule is not None
+    assert plan.lowered is None
+    assert plan.reason.startswith("no known lowering of it keeps the limits: rank 0 holds 25 bytes")
+    with pytest.raises(ScheduleError, match="no known lowering"):
+        plan_of(plan.schedule, problem)
+    target = tmp_path / "plan.json"
+    assert main(["optimize", str(tmp_path / "tight.toml"), "-o", str(target), "--workers", "1"]) == 1
+    assert "no plan is written: no known lowering" in capsys.readouterr().err
+    assert not target.exists()
+
+
+def test_a_lowering_that_is_refused_is_a_fault_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = Problem.chain(ranks=2, microbatches=1)
+    hanging = Schedule.parse("0F0 0RECV_B0 0SEND_F0 0B0\n1RECV_F0 1F0 1B0 1SEND_B0")
+    monkeypatch.setattr(planner, "proved_lowering", lambda *_: simulate(hanging, problem, discipline="tagged"))
+    with pytest.raises(RefusedPlanError, match="refuses what was lowered; please report this:\nSV304"):
+        plan_of(generate("1f1b", problem), problem)
+
+
+def test_a_plan_gives_its_communication_to_pytorch(tmp_path: Path) -> None:
+    problem = Problem.chain(ranks=2, microbatches=2)
+    plan = plan_of(generate("1f1b", problem), problem)
+    (tmp_path / "order.txt").write_text(f"{plan.schedule}\n")
+    source, csv, again = (str(tmp_path / name) for name in ("plan.json", "plan.csv", "again.json"))
+    assert main(["convert", str(tmp_path / "order.txt"), source]) == 0
+    assert main(["convert", source, csv, "--to", "torch-comms-csv"]) == 0
+    assert load(csv) == plan.lowered.schedule
+    assert main(["convert", csv, again]) == 0
+    read = load(again)
+    assert isinstance(read, Plan)
+    assert read.lowered == plan.lowered
+    assert json.loads(Path(source).read_text())["lowered"]["discipline"] == "pair"
+    assert main(["verify", source]) == 0
