@@ -21,6 +21,7 @@ from schedverify.problem import Problem
 from schedverify.result import Timeline
 from schedverify.schedule import Schedule
 from schedverify.timeline import simulate
+from schedverify.verifier import verify
 
 Times = list[list[tuple[int, int]]]
 
@@ -171,6 +172,30 @@ def test_received_bytes_count_from_the_receive_to_the_end_of_the_step_that_reads
     late = "0F0 0SEND_F0 0F1 0SEND_F1 0RECV_B0 0B0 0RECV_B1 0B1\n1RECV_F0 1F0 1B0 1RECV_F1 1SEND_B0 1F1 1B1 1SEND_B1"
     assert simulate(Schedule.parse(early), problem).peak_memory == [205, 1010]
     assert simulate(Schedule.parse(late), problem).peak_memory == [205, 1005]
+
+
+def test_the_peaks_are_those_that_the_verifier_finds() -> None:
+    for number in range(100):
+        found, rng = base(number), random.Random(number)
+        schedule = Schedule.of(shuffled(rng, lowered_rows(found)))
+        try:
+            peaks = simulate(schedule, found.problem, discipline="tagged").peak_memory
+        except ScheduleError:
+            continue
+        assert violating(schedule, found.problem, peaks) in (set(), None), f"base {number}"
+        less = [max(peak - 1, 0) for peak in peaks]
+        expected = {rank for rank, peak in enumerate(peaks) if peak}
+        assert violating(schedule, found.problem, less) in (expected, None), f"base {number}"
+
+
+def violating(schedule: Schedule, problem: Problem, capacity: list[int]) -> set[int | None] | None:
+    """Return the ranks that hold too much (SV402), or None where so little is refused for any schedule."""
+    data = problem.to_dict()
+    try:
+        tight = Problem.of(data | {"memory": data["memory"] | {"capacity": capacity}})
+    except InputError:
+        return None
+    return {violation.rank for violation in verify(schedule, tight, select=["SV402"]).violations}
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from schedverify.op import Kind
 from schedverify.problem import Problem
 from schedverify.schedule import Schedule
 from schedverify.timeline import simulate
+from schedverify.verifier import verify
 
 Pass = Callable[[Schedule, Problem, Discipline], Schedule]
 
@@ -61,6 +62,9 @@ def test_a_pass_keeps_the_compute_order_and_the_messages_and_hangs_nothing(name:
             assert list(map(Counter, before)) == list(map(Counter, after)), f"base {number}"
             assert in_order(passed, found.problem), f"base {number}"
             simulate(passed, found.problem, discipline=discipline)
+            if number % 10 == 0:
+                report = verify(passed, found.problem, select=["SV3"], discipline=discipline)
+                assert report.ok, f"base {number} under {discipline}: {report.violations}"
 
 
 def test_a_receive_goes_to_the_step_that_reads_it_but_past_no_send_to_its_peer() -> None:
