@@ -24,13 +24,12 @@ What waits for what.
 
 from __future__ import annotations
 
-from functools import cached_property
-
 import numpy as np
 from numpy.typing import NDArray
 
 from schedverify.communication.inputs import received_inputs, sent_outputs, step_inputs
 from schedverify.communication.occurrences import Occurrences
+from schedverify.communication.precedence import Precedence
 from schedverify.communication.transfers import Transfers
 from schedverify.disciplines import Discipline
 
@@ -39,7 +38,7 @@ Edges = tuple[Ints, Ints, Ints]
 """What must happen, what waits for it, and on account of which rank (-1 where a receive waits for its send)."""
 
 
-class EventGraph:
+class EventGraph(Precedence):
     """The events of a lowered schedule and what each waits for, under one discipline.
 
     Attributes
@@ -52,6 +51,8 @@ class EventGraph:
         By transfer, whether it waits for no receive if it sends.
     node
         The node of each transfer; compute steps have the numbers that ``occurrences`` gives them.
+    account
+        By edge, the rank that waits, or -1 where a receive waits for its send.
     count
         How many nodes there are. Those beyond the transfers stand for whole groups in a queue.
     """
@@ -67,37 +68,8 @@ class EventGraph:
         self.apart = self.alone[self.send]
         self.node[self.receive[~self.apart]] = self.node[self.send[~self.apart]]
         self.count = len(occurrences.step_rank) + len(transfers.rank)
-        self.edges = self._edges()
-
-    @property
-    def stuck(self) -> NDArray[np.bool_]:
-        """Mark the nodes that can never happen: those on a cycle or behind one."""
-        return self._run[0]
-
-    @property
-    def order(self) -> list[int]:
-        """The nodes that can happen, in an order in which they can: the certificate, where it holds them all."""
-        return self._run[1]
-
-    @cached_property
-    def successors(self) -> tuple[list[int], list[int]]:
-        """Where the nodes that wait for each node begin in a list, and that list."""
-        before, after, _ = self.edges
-        order = np.argsort(before, kind="stable")
-        return np.searchsorted(before[order], np.arange(self.count + 1)).tolist(), after[order].tolist()
-
-    @cached_property
-    def _run(self) -> tuple[NDArray[np.bool_], list[int]]:
-        """Let happen what can, until nothing is left that can."""
-        begins, targets = self.successors
-        left = np.bincount(self.edges[1], minlength=self.count).tolist()
-        order = [node for node, waits in enumerate(left) if not waits]
-        for node in order:
-            for target in targets[begins[node] : begins[node + 1]]:
-                left[target] -= 1
-                if not left[target]:
-                    order.append(target)
-        return np.array(left, dtype=np.int64) > 0, order
+        before, after, self.account = self._edges()
+        super().__init__(self.count, before, after)
 
     def _edges(self) -> Edges:
         occurrences, transfers, present = self.occurrences, self.transfers, self.present

@@ -24,7 +24,7 @@ _GRADIENTS = (Kind.B, Kind.I)
 
 def step_inputs(occurrences: Occurrences) -> Edges:
     """Return edges from steps to those of the same rank that read their outputs, on account of that rank."""
-    pairs = list(_local(occurrences))
+    pairs = list(reads(occurrences, across=False))
     reader = np.concatenate([entries for entries, _ in pairs])
     maker = occurrences.first_on(np.concatenate([ops for _, ops in pairs]), occurrences.rank[reader])
     reader, maker = reader[maker >= 0], maker[maker >= 0]
@@ -72,45 +72,56 @@ def readers(transfers: Transfers, chosen: Ints) -> Iterator[tuple[Ints, Ints]]:
         yield some, packed(kind, transfers.stage[some], transfers.microbatch[some])
 
 
-def _local(occurrences: Occurrences) -> Iterator[tuple[Ints, Ints]]:
-    """Yield entries with the operations that they read on their own rank."""
+def reads(occurrences: Occurrences, *, across: bool) -> Iterator[tuple[Ints, Ints]]:
+    """Yield entries with the operations that they read, on their own rank or across ranks."""
     problem = occurrences.problem
     kind, stage, m = _parts(occurrences.op)
-    entries = np.arange(len(kind))
-    forward, weight = entries[kind == int(Kind.F)], entries[kind == int(Kind.W)]
-    gradient = entries[(kind == int(Kind.B)) | (kind == int(Kind.I))]
+    forward, gradient = _readers(kind)
+    fed, peer = _beside(problem, stage, forward, onward=False, across=across)
+    yield fed, packed(Kind.F, peer, m[fed])
+    feeding, after = _beside(problem, stage, gradient, onward=True, across=across)
+    for made in _GRADIENTS:
+        yield feeding, packed(made, after, m[feeding])
+    if not across:
+        yield from _own_reads(problem, kind, stage, m)
+
+
+def _own_reads(problem: Problem, kind: Ints, stage: Ints, m: Ints) -> Iterator[tuple[Ints, Ints]]:
+    """Yield entries with the operations of their own stage that they read."""
+    forward, gradient = _readers(kind)
+    weight = np.flatnonzero(kind == int(Kind.W))
     yield weight, packed(Kind.I, stage[weight], m[weight])
     yield gradient, packed(Kind.F, stage[gradient], m[gradient])
     part = m % problem.slices
     later = forward[part[forward] > 0]
     yield later, packed(Kind.F, stage[later], m[later] - 1)
     earlier = gradient[part[gradient] < problem.slices - 1]
-    fed, peer = _beside(problem, stage, forward, forward=True, away=False)
-    yield fed, packed(Kind.F, peer, m[fed])
-    feeding, after = _beside(problem, stage, gradient, forward=False, away=False)
     for made in _GRADIENTS:
         yield earlier, packed(made, stage[earlier], m[earlier] + 1)
-        yield feeding, packed(made, after, m[feeding])
 
 
 def _remote(occurrences: Occurrences) -> Iterator[tuple[Ints, Ints]]:
     """Yield entries with the tensors, packed, that they read from other ranks."""
     problem = occurrences.problem
     kind, stage, m = _parts(occurrences.op)
-    entries = np.arange(len(kind))
-    gradient = entries[(kind == int(Kind.B)) | (kind == int(Kind.I))]
-    fed, peer = _beside(problem, stage, entries[kind == int(Kind.F)], forward=True, away=True)
+    forward, gradient = _readers(kind)
+    fed, peer = _beside(problem, stage, forward, onward=False, across=True)
     yield fed, packed_name(False, peer, stage[fed], m[fed])
-    feeding, after = _beside(problem, stage, gradient, forward=False, away=True)
+    feeding, after = _beside(problem, stage, gradient, onward=True, across=True)
     yield feeding, packed_name(True, after, stage[feeding], m[feeding])
 
 
-def _beside(problem: Problem, stage: Ints, entries: Ints, *, forward: bool, away: bool) -> tuple[Ints, Ints]:
-    """Repeat entries for each neighbouring stage whose output they read, on another rank or on the same."""
-    offsets, peers = neighbours(problem, across=away)
-    key = stage[entries] + (problem.total_stages if forward else 0)
+def _beside(problem: Problem, stage: Ints, entries: Ints, *, onward: bool, across: bool) -> tuple[Ints, Ints]:
+    """Repeat entries for each stage that theirs feeds, or is fed by: those on another rank or those on the same."""
+    offsets, peers = neighbours(problem, across=across)
+    key = stage[entries] + (0 if onward else problem.total_stages)
     run, member = expanded(offsets[key], np.diff(offsets)[key])
     return entries[run], peers[member]
+
+
+def _readers(kind: Ints) -> tuple[Ints, Ints]:
+    """Return the entries that compute forwards, and those that make gradients."""
+    return np.flatnonzero(kind == int(Kind.F)), np.flatnonzero((kind == int(Kind.B)) | (kind == int(Kind.I)))
 
 
 def _parts(ops: Ints) -> tuple[Ints, Ints, Ints]:

@@ -28,6 +28,8 @@ class Occurrences:
         The number of its step.
     step_rank, step_position
         Where each step stands that computes, rank by rank in order.
+    ops, index
+        The different operations, sorted, and for each entry which of them it is.
     node
         By step, the number of the first of those that run as one with it: an operation on several ranks is one.
     """
@@ -43,8 +45,26 @@ class Occurrences:
         begins[1:] = (np.diff(self.rank) != 0) | (np.diff(self.position) != 0)
         self.step = np.cumsum(begins) - 1
         self.step_rank, self.step_position = self.rank[begins], self.position[begins]
-        self._ops = np.unique(self.op)
+        self.ops, self.index = np.unique(self.op, return_inverse=True)
         self.node = self._merged()
+
+    @property
+    def own(self) -> NDArray[np.bool_]:
+        """Whether each entry stands on a rank of its stage."""
+        return self._on_stages_of(1)
+
+    @property
+    def again(self) -> NDArray[np.bool_]:
+        """Whether each entry repeats an earlier one of its rank."""
+        again = np.ones(len(self.op), dtype=bool)
+        again[self._first_by_rank[1]] = False
+        return again
+
+    def first(self, ops: Ints) -> Ints:
+        """Return the first step of packed operations on the lowest rank that has them, or -1."""
+        index, found = self._index(ops)
+        firsts = np.unique(self.index, return_index=True)[1]
+        return np.where(found, self.step[firsts[index]], -1) if len(firsts) else np.full(len(ops), -1)
 
     def first_on(self, ops: Ints, ranks: Ints) -> Ints:
         """Return the first step of packed operations on given ranks, or -1 where one does not stand there."""
@@ -59,19 +79,18 @@ class Occurrences:
     @cached_property
     def _first_by_rank(self) -> tuple[Ints, Ints]:
         """Sorted (operation, rank) pairs as numbers, and the entry where each stands first."""
-        index, _ = self._index(self.op)
-        return np.unique(index * self.problem.ranks + self.rank, return_index=True)
+        return np.unique(self.index * self.problem.ranks + self.rank, return_index=True)
 
     def _index(self, ops: Ints) -> tuple[Ints, NDArray[np.bool_]]:
         """Return the places of packed operations in the sorted list of those that stand, and whether they do."""
-        if not len(self._ops):
+        if not len(self.ops):
             return np.zeros(len(ops), dtype=np.int64), np.zeros(len(ops), dtype=bool)
-        index = np.minimum(np.searchsorted(self._ops, ops), len(self._ops) - 1)
-        return index, self._ops[index] == ops
+        index = np.minimum(np.searchsorted(self.ops, ops), len(self.ops) - 1)
+        return index, self.ops[index] == ops
 
     def _merged(self) -> Ints:
         """Return for each step the first of those that run as one with it: firsts of one operation on its ranks."""
-        chosen = self._shared()
+        chosen = np.flatnonzero(self._on_stages_of(2))
         roots = list(range(len(self.step_rank)))
         if not len(chosen):
             return np.array(roots, dtype=np.int64)
@@ -82,8 +101,7 @@ class Occurrences:
                 step = roots[step]
             return step
 
-        index, _ = self._index(self.op[chosen])
-        keys, first = np.unique(index * self.problem.ranks + self.rank[chosen], return_index=True)
+        keys, first = np.unique(self.index[chosen] * self.problem.ranks + self.rank[chosen], return_index=True)
         steps, ops = self.step[chosen[first]].tolist(), (keys // self.problem.ranks).tolist()
         for (step, op), (other, same) in pairwise(zip(steps, ops, strict=True)):
             if op == same:
@@ -91,11 +109,12 @@ class Occurrences:
                 roots[high] = low
         return np.array([root(step) for step in range(len(roots))], dtype=np.int64)
 
-    def _shared(self) -> Ints:
-        """Return the entries of stages that stand on several ranks, where they stand on one of these."""
-        pairs = [stage << 16 | r for stage, ranks in enumerate(self.problem.placement) if len(ranks) > 1 for r in ranks]
+    def _on_stages_of(self, least: int) -> NDArray[np.bool_]:
+        """Mark the entries that stand on a rank of their stage, which stands on at least so many."""
+        rows = enumerate(self.problem.placement)
+        pairs = [stage << 16 | rank for stage, ranks in rows if len(ranks) >= least for rank in ranks]
         stage = self.op >> STAGE_SHIFT & INDEX_MASK
-        return np.flatnonzero(np.isin(stage << 16 | self.rank, np.array(pairs, dtype=np.int64)))
+        return np.isin(stage << 16 | self.rank, np.array(pairs, dtype=np.int64))
 
 
 def packed(kind: Kind, stage: Ints, microbatch: Ints) -> Ints:

@@ -47,7 +47,7 @@ class Stalls:
 
         self.graph, self.schedule = graph, schedule
         self.before: dict[int, list[Half]] = {}
-        first, second, account = graph.edges
+        first, second, account = graph.before, graph.after, graph.account
         both = graph.stuck[first] & graph.stuck[second]
         rows = zip(first[both].tolist(), second[both].tolist(), account[both].tolist(), strict=True)
         for node, later, rank in rows:

@@ -47,7 +47,7 @@ def buffered_messages(case: Case) -> Iterator[Violation]:
     if buffer is None:
         raise NotApplicable("the problem limits no channel (links.buffer)")
     channels = _channels(case.events, buffer)
-    if len(channels) * len(case.events.edges[0]) > MOST_VISITS:
+    if len(channels) * len(case.events.before) > MOST_VISITS:
         raise Undecided(f"{len(channels)} channels of this schedule are more than can be followed")
     for sends, receives in channels:
         before = _ancestors(case.events, sends, receives)

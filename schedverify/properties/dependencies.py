@@ -8,6 +8,7 @@ from schedverify.durations import step_duration
 from schedverify.graph import needs
 from schedverify.op import Op
 from schedverify.properties.base import Case, NotApplicable, rule
+from schedverify.properties.screening import cyclic, doubled, misplaced
 from schedverify.result import Scope, Violation
 from schedverify.waits import Run
 
@@ -38,6 +39,9 @@ def acyclic(case: Case) -> Iterator[Violation]:
     an edge from each step to the next one of its rank, and from the step of each input (semantics, section 1) to the
     step that reads it. This graph has no cycle.
     """
+    occurrences = case.occurrences
+    if not doubled(occurrences) and not misplaced(occurrences) and not cyclic(occurrences):
+        return
     run = Run(case.instances)
     stuck = set(run.stuck())
     for cycle in run.cycles():

@@ -10,6 +10,7 @@ from schedverify.admission import admits, admitted
 from schedverify.op import INDEX_MASK, STAGE_SHIFT, Join, Kind, Op, Step, unpack
 from schedverify.problem import Problem
 from schedverify.properties.base import Case, rule
+from schedverify.properties.screening import doubled, incomplete, malformed, misplaced
 from schedverify.result import Violation
 from schedverify.schedule import kinds, positions
 
@@ -40,8 +41,8 @@ def well_formed(case: Case) -> Iterator[Violation]:
     0 <= s < S·replicas, 0 <= m < M, replica_of(m) = floor(s / S); and the step is one operation, or one F and one B,
     or a group of which every member sends or receives.
     """
-    for rank in range(case.schedule.ranks):
-        for position, step in enumerate(case.schedule.steps(rank)):
+    for rank, row in enumerate(case.schedule.rows):
+        for position, step in enumerate(case.schedule.steps(rank) if malformed(row, case.problem) else ()):
             faults = [fault for op in step.ops if (fault := _fault(op, case.problem))]
             if step.join is Join.OVERLAP and not _is_pair(step):
                 faults.append("an overlapped step is one F and one B")
@@ -76,6 +77,8 @@ def on_their_ranks(case: Case) -> Iterator[Violation]:
     placement(s); if it sends or receives, it is {first(s)}; else it is a subset of placement(s).
     """
     yield from _astray(case)
+    if not doubled(case.occurrences) and not misplaced(case.occurrences):
+        return
     for op, places in case.instances.places.items():
         ranks = case.problem.placement[op.stage]
         found = {rank for rank, _ in places}
@@ -112,7 +115,7 @@ def complete(case: Case) -> Iterator[Violation]:
     For every s and m with replica_of(m) = floor(s / S): F(s, m) stands in the schedule, and, unless the form is
     inference, B(s, m) does, or both I(s, m) and W(s, m) do.
     """
-    if case.excerpt:
+    if case.excerpt or not incomplete(case.occurrences):
         return
     problem = case.problem
     for stage, rank in enumerate(problem.homes):
@@ -145,6 +148,8 @@ def nothing_twice(case: Case) -> Iterator[Violation]:
     For every rank r and operation o, o stands at most once in the order of r; for every s and m, not both B(s, m) and
     one of I(s, m), W(s, m) stand in the schedule.
     """
+    if not doubled(case.occurrences):
+        return
     for op, places in case.instances.places.items():
         first: dict[int, int] = {}
         for rank, position in places:
