@@ -126,6 +126,25 @@ def test_a_trace_puts_transfers_beside_the_compute_steps() -> None:
     }  # fmt: skip
 
 
+def test_draw_shows_a_lowered_schedule_under_a_discipline_and_a_deadlock_as_an_order(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "order.txt").write_text(
+        "0F0 0SEND_F0 0RECV_B0 0B0 0F1 0SEND_F1 0RECV_B1 0B1\n1RECV_F0 1F0 1B0 1SEND_B0 1RECV_F1 1F1 1B1 1SEND_B1"
+    )
+    (tmp_path / "stuck.txt").write_text("0F0 0RECV_B0 0SEND_F0 0B0\n1RECV_F0 1F0 1B0 1SEND_B0")
+    assert main(["draw", str(tmp_path / "order.txt"), "--discipline", "rank"]) == 0
+    shown = capsys.readouterr().out
+    assert "they queue as under rank" in shown
+    assert "violation" not in shown
+    assert main(["draw", str(tmp_path / "stuck.txt"), "--discipline", "rank"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "SV304 rank 0" in shown
+    assert "the order of the steps, without times" in shown
+    assert main(["draw", str(tmp_path / "stuck.txt"), "--discipline", "tagged"]) == 0
+    assert "SV304" not in capsys.readouterr().out
+
+
 def test_simulate_says_what_transfers_held_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "order.txt").write_text(BEHIND)
     (tmp_path / "problem.toml").write_text(

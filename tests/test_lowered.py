@@ -71,6 +71,18 @@ def test_the_times_are_those_of_the_oracle(discipline: str) -> None:
     assert stuck > 5 or discipline in ("tagged", "buffered", "edge")
 
 
+@pytest.mark.parametrize("discipline", Discipline)
+def test_what_cannot_run_is_what_the_verifier_calls_a_deadlock(discipline: Discipline) -> None:
+    """The two graphs of events are written apart: this one has ticks, that one judges wrong schedules too."""
+    for number in range(120, 240):
+        found, rng = base(number), random.Random(f"{number} {discipline}")
+        schedule, eager = Schedule.of(shuffled(rng, lowered_rows(found))), rng.choice([0, 0, 2, 9])
+        options = {"discipline": discipline, "eager_bytes": eager}
+        judged = verify(schedule, found.problem, select=["SV304"], **options)
+        stuck = makespan_or_none(schedule, found.problem, **options) is None
+        assert bool(judged.violations) == stuck, f"base {number}: {judged.violations}"
+
+
 def test_what_is_stricter_is_slower_and_admits_less() -> None:
     for number in range(200):
         found, rng = base(number), random.Random(number)
@@ -80,9 +92,9 @@ def test_what_is_stricter_is_slower_and_admits_less() -> None:
             assert makespans == sorted(makespans, key=lambda ticks: (ticks is None, ticks)), f"base {number}"
 
 
-def makespan_or_none(schedule: Schedule, problem: Problem, discipline: str) -> int | None:
+def makespan_or_none(schedule: Schedule, problem: Problem, discipline: str, eager_bytes: int = 0) -> int | None:
     try:
-        return simulate(schedule, problem, discipline=discipline).makespan
+        return simulate(schedule, problem, discipline=discipline, eager_bytes=eager_bytes).makespan
     except ScheduleError:
         return None
 

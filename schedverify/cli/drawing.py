@@ -46,7 +46,14 @@ def simulate(
     return 0
 
 
-def draw(schedule: ScheduleFile, *, problem: ProblemOption = None, output: Output = None) -> int:
+def draw(
+    schedule: ScheduleFile,
+    *,
+    problem: ProblemOption = None,
+    discipline: DisciplineOption = "pair",
+    eager_bytes: EagerBytes = 0,
+    output: Output = None,
+) -> int:
     """Draw a schedule: as a grid in the terminal, or as .svg, .html or .txt; violations are marked."""
     from schedverify import conversion, formats, verifier
     from schedverify.cli.console import out, remark
@@ -55,7 +62,8 @@ def draw(schedule: ScheduleFile, *, problem: ProblemOption = None, output: Outpu
     order, given, note = conversion.subject(formats.load_judged(schedule), _loaded(problem))
     if note:
         remark(f"note: {note}")
-    picture = drawn(order, given, report=verifier.verify(order, given))
+    report = verifier.verify(order, given, discipline=discipline, eager_bytes=eager_bytes)
+    picture = drawn(order, given, report=report, discipline=discipline, eager_bytes=eager_bytes)
     if output not in (None, "-"):
         picture.save(str(output))
     elif sys.stdout.isatty():

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from schedverify.deduction import REMARK, deduce_problem
+from schedverify.disciplines import DEFAULT_DISCIPLINE
 from schedverify.drawing.panel import PAIR, Panel, Row
 from schedverify.errors import InputError, ScheduleError
 from schedverify.op import INDEX_MASK, JOIN_SHIFT, STAGE_SHIFT, Kind, pack_step
@@ -33,7 +34,9 @@ class Order(NamedTuple):
     obstacle: str = ""
 
 
-def order_of(schedule: Schedule, problem: Problem | None) -> Order:
+def order_of(
+    schedule: Schedule, problem: Problem | None, discipline: str = DEFAULT_DISCIPLINE, eager_bytes: int = 0
+) -> Order:
     """Return what can be drawn of a schedule: its timeline where it can run, else the order of its steps.
 
     Without a problem the one that the schedule seems to be for stands in, and a remark says so.
@@ -42,7 +45,8 @@ def order_of(schedule: Schedule, problem: Problem | None) -> Order:
     try:
         if problem is None:
             problem, remarks = deduce_problem(schedule), (REMARK,)
-        return Order(schedule, problem, simulate(schedule, problem), remarks)
+        timeline = simulate(schedule, problem, discipline=discipline, eager_bytes=eager_bytes)
+        return Order(schedule, problem, timeline, remarks)
     except (InputError, ScheduleError) as error:
         return Order(schedule, problem, None, remarks, str(error))
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from schedverify.disciplines import DEFAULT_DISCIPLINE
 from schedverify.drawing.arrange import Order, arrange, order_of
 from schedverify.drawing.grid import Line, Paint, grid
 from schedverify.drawing.page import page
@@ -110,6 +111,8 @@ def draw(
     report: Report | None = None,
     title: str | None = None,
     critical: bool = False,
+    discipline: str = DEFAULT_DISCIPLINE,
+    eager_bytes: int = 0,
 ) -> Drawing:
     r"""Draw a schedule: its timeline where it can run, else the order of its steps, a column for each position.
 
@@ -124,7 +127,9 @@ def draw(
     title
         The heading; by default the problem's name and shape.
     critical
-        Whether the SVG underlines the steps of the critical path.
+        Whether the SVG underlines the steps of the critical path; not where communication stands in the schedule.
+    discipline, eager_bytes
+        What blocks what where communication stands in the schedule; a timeline brings its own.
 
     Raises
     ------
@@ -147,7 +152,7 @@ def draw(
     if not isinstance(schedule, Schedule) and problem is not None and problem != schedule.problem:
         raise InputError(f"the {type(schedule).__name__.lower()} is of another problem than the one given")
     if isinstance(schedule, Schedule):
-        order, note = order_of(schedule, problem), ""
+        order, note = order_of(schedule, problem, discipline, eager_bytes), ""
     elif isinstance(schedule, Timeline):
         order, note = Order(schedule.schedule, schedule.problem, schedule), ""
     elif schedule.schedule is None:
