@@ -9,6 +9,7 @@ import pytest
 from brute_force import brute_force
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from test_brute_force import permuted
 from tiny_problems import tiny_problems
 
 from schedverify.optimizer import Effort, least_peak, solve
@@ -132,7 +133,20 @@ def test_a_ceiling_by_hand() -> None:
     assert (none.status, none.value) == (Status.INFEASIBLE, None)
 
 
-@settings(max_examples=120, phases=[Phase.generate], deadline=None, derandomize=True, database=None)
+@settings(max_examples=50, phases=[Phase.generate], deadline=None, derandomize=True, database=None)
+@given(problem=tiny_problems(a_rank=4, in_all=6))
+def test_turns_with_the_span_equal_all_permutations(problem: Problem) -> None:
+    values = {(span, peak) for peak, _, span in permuted(problem)}
+    for first, then, wanted in (
+        ("span", "peak-memory", min(values, default=None)),
+        ("peak-memory", "span", min(((peak, span) for span, peak in values), default=None)),
+    ):
+        plan = optimize(problem, objective=first, then=then, workers=1)
+        assert plan.status is (Status.INFEASIBLE if wanted is None else Status.OPTIMAL)
+        assert wanted is None or (plan.value, plan.then and plan.then.value) == wanted
+
+
+@settings(max_examples=80, phases=[Phase.generate], deadline=None, derandomize=True, database=None)
 @given(problem=tiny_problems(), slack=st.integers(-1, 4))
 def test_peak_memory_and_both_turns_equal_brute_force(problem: Problem, slack: int) -> None:
     truth = brute_force(problem)

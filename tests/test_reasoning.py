@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -201,6 +202,30 @@ def test_in_no_time_what_is_open_is_told_as_open() -> None:
 )
 def test_what_is_open_is_told(told: Relief | Gain, text: str) -> None:
     assert text in str(told)
+
+
+def test_a_bound_by_counts_names_what_has_a_price() -> None:
+    problem = sv.Problem.chain(
+        ranks=4,
+        microbatches=8,
+        backward_input=1,
+        backward_weight=1,
+        latency=1,
+        activation=2,
+        weight_stash=1,
+        capacity=8,
+    )
+    plan, explanation = explained(problem)
+    assert plan.certificate is not None
+    assert plan.certificate["rule"] == "counts"
+    assert re.fullmatch("prices on the time of rank [0-3, ]+, and on the bytes of rank [0-3, ]+", explanation.bound)
+
+
+def test_a_plan_that_claims_too_much_is_not_explained() -> None:
+    plan = sv.optimize(WHY, workers=1)
+    for lie in ({"value": 35}, {"bound": 37}, {"certificate": {"rule": "load", "rank": 7, "bound": 36}}):
+        with pytest.raises(sv.ScheduleError, match="SV50"):
+            sv.explain(dataclasses.replace(plan, **lie))
 
 
 def test_a_long_path_is_cut_in_the_middle() -> None:

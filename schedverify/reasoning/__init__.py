@@ -12,6 +12,7 @@ from schedverify.reasoning.conflicts import conflict
 from schedverify.reasoning.relaxing import gains_of
 from schedverify.reasons import Explanation
 from schedverify.result import Plan, Status
+from schedverify.verifier import verify
 
 __all__ = ["explain"]
 
@@ -59,7 +60,9 @@ def explain(
     UnknownNameError
         If there is no property with that code.
     InputError
-        If a number is out of its range, or the plan's schedule is not valid.
+        If a number is out of its range.
+    ScheduleError
+        If the verifier objects to the plan or to what it claims; the message tells every violation.
     """
     if isinstance(subject, str):
         return property_page(subject)
@@ -68,6 +71,7 @@ def explain(
         return conflict(subject, effort)
     if subject.schedule is None:
         return Explanation(subject.status, subject.objective, remarks=(subject.reason,))
+    verify(subject).raise_for_violations()
     proved = subject.status is Status.OPTIMAL
     gains, remarks = gains_of(subject, effort) if proved else ((), ("what more would gain is told of optimal plans",))
     return Explanation(

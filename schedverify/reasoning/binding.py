@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
-from typing import Any
+from typing import Any, Final
 
 from schedverify.graph import critical_path, dependency_graph, step_graph
 from schedverify.problem import Problem
 from schedverify.reasoning.limits import full_limits
 from schedverify.reasons import Link
 from schedverify.result import Plan
+
+_PRICED: Final = {
+    "rank": "the time of rank",
+    "bytes": "the bytes of rank",
+    "in_flight": "what is in flight on rank",
+    "in_flight_stage": "what is in flight on stage",
+}
+"""The rows of the rule counts that stand for something of which there could be more."""
 
 
 def bound_told(plan: Plan) -> str:
@@ -42,7 +50,16 @@ def _rule_told(problem: Problem, certificate: Mapping[str, Any]) -> str:
         return f"stage {stage}: the forwards that the limits admit do not fill the time to its first gradient op"
     if rule == "sequence":
         return f"what one sequence holds on rank {rank} when it turns back"
-    return f"the rule {rule}"
+    return _prices_told(certificate["rows"]) if rule == "counts" else f"the rule {rule}"
+
+
+def _prices_told(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Return which ranks' time and which limits have a price in a certificate of the rule counts."""
+    priced: dict[str, list[str]] = {}
+    for row in rows:
+        if what := _PRICED.get(row["row"]):
+            priced.setdefault(what, []).append(str(row["at"][0]))
+    return "prices on " + ", and on ".join(f"{what} {', '.join(places)}" for what, places in priced.items())
 
 
 def path_of(plan: Plan) -> tuple[Link, ...]:

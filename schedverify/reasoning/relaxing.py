@@ -59,7 +59,8 @@ def changes_of(plan: Plan) -> Iterator[Change]:
         yield _relaxed(problem, full)
     if plan.objective == "peak-memory" and problem.makespan_limit is None:
         return
-    yield from _quicker_stage(problem, _stages_of(problem, plan.certificate or {}))
+    certificate = plan.certificate if plan.bound is not None else None
+    yield from _quicker_stage(problem, _stages_of(problem, certificate or {}))
     if any(ticks for row in problem.latency for ticks in row):
         latency = tuple(tuple(max(0, ticks - 1) for ticks in row) for row in problem.latency)
         yield Change("links.latency, one tick less on every link", replace(problem, latency=latency))
