@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import schedverify as sv
 from schedverify.cli import main
 from schedverify.problem.capacity import needs
 from schedverify.problem.checks import topological
+from schedverify.reasoning.binding import bound_told
 from schedverify.reasoning.limits import FIELDS, with_limit
 from schedverify.reasoning.relaxing import changes_of
 from schedverify.reasons import Gain, Relief
@@ -204,21 +204,27 @@ def test_what_is_open_is_told(told: Relief | Gain, text: str) -> None:
     assert text in str(told)
 
 
-def test_a_bound_by_counts_names_what_has_a_price() -> None:
-    problem = sv.Problem.chain(
-        ranks=4,
-        microbatches=8,
-        backward_input=1,
-        backward_weight=1,
-        latency=1,
-        activation=2,
-        weight_stash=1,
-        capacity=8,
-    )
-    plan, explanation = explained(problem)
-    assert plan.certificate is not None
-    assert plan.certificate["rule"] == "counts"
-    assert re.fullmatch("prices on the time of rank [0-3, ]+, and on the bytes of rank [0-3, ]+", explanation.bound)
+@pytest.mark.parametrize(
+    ("certificate", "told"),
+    [
+        ({"rule": "load", "rank": 1}, "the load of rank 1 (stage 1), with what must come before and after it"),
+        ({"rule": "pair", "stages": [0, 1]}, "the load of stage 1, with the way there from stage 0 and back"),
+        ({"rule": "idle", "rank": 0}, "the load of rank 0, and the time that its limits leave it idle"),
+        ({"rule": "sequence", "rank": 1}, "what one sequence holds on rank 1 when it turns back"),
+        ({"rule": "memory", "stage": 0}, "stage 0: the forwards that must run before its first gradient op"),
+        (
+            {
+                "rule": "counts",
+                "rows": [{"row": "rank", "at": [0]}, {"row": "turn", "at": [1]}, {"row": "bytes", "at": [1]}],
+            },
+            "prices on the time of rank 0, and on the bytes of rank 1",
+        ),
+    ],
+)
+def test_what_a_bound_rests_on_is_told_by_its_rule(certificate: dict[str, Any], told: str) -> None:
+    plan = Plan(WHY, Status.OPTIMAL, "makespan", bound=9, certificate=certificate | {"bound": 9})
+    assert bound_told(plan).startswith(told)
+    assert "what can be checked without one is 9" in bound_told(dataclasses.replace(plan, bound=10))
 
 
 def test_a_plan_that_claims_too_much_is_not_explained() -> None:

@@ -44,10 +44,10 @@ def _rule_told(problem: Problem, certificate: Mapping[str, Any]) -> str:
         first, last = certificate["stages"]
         way = "what must come before it" if first == last else f"the way there from stage {first} and back"
         return f"the load of stage {last}, with {way}"
-    if rule == "memory" and certificate.get("objective") == "peak-memory":
-        return f"stage {stage}: the forwards that must run before its first gradient op are held together"
     if rule == "memory":
-        return f"stage {stage}: the forwards that the limits admit do not fill the time to its first gradient op"
+        return f"stage {stage}: the forwards that must run before its first gradient op are held together"
+    if rule == "idle":
+        return f"the load of rank {rank}, and the time that its limits leave it idle at the begin or the end"
     if rule == "sequence":
         return f"what one sequence holds on rank {rank} when it turns back"
     return _prices_told(certificate["rows"]) if rule == "counts" else f"the rule {rule}"

@@ -79,7 +79,7 @@ def _relaxed(problem: Problem, full: Full) -> Change:
 
 def _stages_of(problem: Problem, certificate: Mapping[str, Any]) -> set[int]:
     """Return the stages whose load a bound rests on."""
-    if certificate.get("rule") == "load":
+    if certificate.get("rule") in ("load", "idle"):
         return set(problem.stages_of[certificate["rank"]])
     return {certificate["stages"][1]} if certificate.get("rule") == "pair" else {certificate.get("stage", -1)}
 
