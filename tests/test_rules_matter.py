@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from schedverify.optimizer.model import Model
 from schedverify.optimizer.orders import rows_of, schedule_of
 from schedverify.optimizer.rules import RULES, add_constraints
 from schedverify.optimizer.search import Settings, search
-from schedverify.optimizer.tasks import Tasks
+from schedverify.optimizer.tasks import Node, Tasks
 from schedverify.optimizer.values import OpKey
 from schedverify.problem import Problem
 from schedverify.result import Report
@@ -33,10 +34,13 @@ DROPPED: dict[str, tuple[dict[str, Any], str]] = {
 }  # fmt: skip
 
 
-def answer(keys: dict[str, Any], without: set[str]) -> Report:
-    """Optimize without some rules, and let the verifier judge the order and the times that come out."""
+def answer(keys: dict[str, Any], without: set[str], instead: dict[str, Any] | None = None) -> Report:
+    """Optimize without some rules, and let the verifier judge the order and the times that come out.
+
+    With ``instead`` the optimizer is told another problem than the verifier: one with these keys in place of its own.
+    """
     problem = Problem.chain(**keys)
-    tasks = Tasks(problem)
+    tasks = Tasks(Problem.chain(**(keys | (instead or {}))))
     model = Model(tasks, horizon=tasks.horizon, objective="makespan", without=without)
     add_constraints(model)
     found: list[dict[OpKey, int]] = []
@@ -52,6 +56,97 @@ def test_without_the_rule_the_verifier_objects(name: str) -> None:
     keys, code = DROPPED[name]
     assert answer(keys, set()).ok
     assert code in {violation.code for violation in answer(keys, {name}).violations}
+
+
+TWO_STAGES: dict[str, Any] = {"ranks": 2, "virtual": 2, "microbatches": 4, "latency": 1}
+WIDE: dict[str, Any] = {"ranks": 2, "microbatches": 3, "placement": [0, 1, [1, 0]]}
+AGAIN: dict[str, Any] = {"recompute": True, "activation": 5, "boundary": 2}
+HOLDING: dict[str, Any] = {"activation": 2, "weight_stash": 1}
+TIGHT: dict[str, Any] = SPLIT | HOLDING | {"microbatches": 4, "backward_weight": 1, "latency": 2, "capacity": 4}
+UNTOLD: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "latency of activations": (SPLIT | {"latency": 2}, {"latency": [[0, 0], [2, 0]]}, "SV202"),
+    "latency of gradients": (SPLIT | {"latency": 2}, {"latency": [[0, 2], [0, 0]]}, "SV202"),
+    "occupation of a link": (SPLIT | {"bytes": 9, "bandwidth": 4}, {"bandwidth": 9}, "SV202"),
+    "the other ranks of a stage": (WIDE, {"placement": [0, 1, 1]}, "SV202"),
+    "the forward that recomputation pays": (SPLIT | AGAIN, {"recompute": False}, "SV202"),
+    "what I leaves for W": (TIGHT, {"weight_stash": 0}, "SV402"),
+    "static bytes": (SPLIT | HOLDING | {"capacity": 5, "static": 2}, {"static": 0}, "SV402"),
+    "the graph that is no chain": ({"ranks": 3, "microbatches": 2, "edges": [[0, 2], [1, 2]]}, {"edges": []}, "SV202"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNTOLD)
+def test_without_a_part_of_the_problem_the_verifier_objects(name: str) -> None:
+    keys, instead, code = UNTOLD[name]
+    assert answer(keys, set()).ok
+    assert code in {violation.code for violation in answer(keys, set(), instead).violations}
+
+
+def without_pairs(letters: str) -> Callable[..., None]:
+    """Return ``Model.after`` without the precedences of memory that let F wait for a step of these letters."""
+    known = Model.after
+
+    def after(model: Model, later: Node, earlier: Node, lag: int = 0) -> None:
+        if not (later[0] == "F" and earlier[0] in letters):
+            known(model, later, earlier, lag)
+
+    return after
+
+
+def nothing(*_: Any) -> None:
+    """Add nothing."""
+
+
+MEMORY = "memory_rules"
+PARTS: dict[str, tuple[dict[str, Any], str, Any, str]] = {
+    "I must have ended": (SPLIT | HOLDING | {"capacity": 3}, "model.Model.after", without_pairs("G"), "SV402"),
+    "W must have ended": (
+        SPLIT | {"activation": 2, "weight_stash": 2, "capacity": 4}, "model.Model.after", without_pairs("W"), "SV402",
+    ),
+    "either I or W must have": (TIGHT, "model.Model.after_either", nothing, "SV402"),
+    "bytes of a stage that stands alone": (TIGHT, f"{MEMORY}._stash", nothing, "SV402"),
+    "bytes of several stages": (
+        TWO_STAGES | {"activation": [1, 2, 3, 1], "capacity": 6}, f"{MEMORY}._resource", nothing, "SV402",
+    ),
+    "bytes of several stages that split": (
+        TWO_STAGES | HOLDING | {"form": "split", "capacity": 5}, f"{MEMORY}._resource", nothing, "SV402",
+    ),
+    "bytes of a mixed stage": (
+        TIGHT | {"ranks": 3, "capacity": 3, "backward_weight": 4, "backward": [5, 4, 4]}, f"{MEMORY}._resource",
+        nothing, "SV402",
+    ),
+    "bytes of a stage that splits and recomputes": (
+        SPLIT | AGAIN | {"capacity": 6}, f"{MEMORY}._resource", nothing, "SV402",
+    ),
+    "bytes of slices": (
+        {"ranks": 2, "microbatches": 6, "slices": 2, "capacity": 3}, f"{MEMORY}._resource", nothing, "SV402",
+    ),
+    "in flight of several stages": (TWO_STAGES | {"in_flight": 3}, f"{MEMORY}._resource", nothing, "SV401"),
+    "in flight of slices": (
+        {"ranks": 2, "microbatches": 6, "slices": 2, "in_flight": 3}, f"{MEMORY}._resource", nothing, "SV401",
+    ),
+    "in flight of slices of a stage": (
+        {"ranks": 2, "microbatches": 6, "slices": 2, "in_flight_stage": 3}, f"{MEMORY}._resource", nothing, "SV401",
+    ),
+    "what recomputation holds while it runs": (
+        {"ranks": 3, "microbatches": 4, "capacity": 6, **AGAIN}, f"{MEMORY}._repeated_forward", nothing, "SV402",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_without_the_part_the_verifier_objects(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys, place, instead, code = PARTS[name]
+    assert answer(keys, set()).ok
+    monkeypatch.setattr(f"schedverify.optimizer.{place}", instead)
+    assert code in {violation.code for violation in answer(keys, set()).violations}
+
+
+@pytest.mark.parametrize("name", ["exclusive", "weights", "own forward"])
+def test_without_the_rule_of_mixed_stages_the_verifier_objects(name: str) -> None:
+    keys = SPLIT | {"backward": [3, 2], "latency": 2}
+    assert answer(keys, set()).ok
+    assert "SV202" in {violation.code for violation in answer(keys, {name}).violations}
 
 
 def test_every_rule_that_keeps_an_order_right_is_dropped_here() -> None:
