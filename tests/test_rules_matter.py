@@ -97,7 +97,7 @@ def nothing(*_: Any) -> None:
     """Add nothing."""
 
 
-MEMORY = "memory_rules"
+MEMORY, STAGES = "memory_rules", "order_rules.hold_at_most"
 PARTS: dict[str, tuple[dict[str, Any], str, Any, str]] = {
     "I must have ended": (SPLIT | HOLDING | {"capacity": 3}, "model.Model.after", without_pairs("G"), "SV402"),
     "W must have ended": (
@@ -106,10 +106,10 @@ PARTS: dict[str, tuple[dict[str, Any], str, Any, str]] = {
     "either I or W must have": (TIGHT, "model.Model.after_either", nothing, "SV402"),
     "bytes of a stage that stands alone": (TIGHT, f"{MEMORY}._stash", nothing, "SV402"),
     "bytes of several stages": (
-        TWO_STAGES | {"activation": [1, 2, 3, 1], "capacity": 6}, f"{MEMORY}._resource", nothing, "SV402",
+        TWO_STAGES | {"activation": [1, 2, 3, 1], "capacity": 6}, STAGES, nothing, "SV402",
     ),
     "bytes of several stages that split": (
-        TWO_STAGES | HOLDING | {"form": "split", "capacity": 5}, f"{MEMORY}._resource", nothing, "SV402",
+        TWO_STAGES | HOLDING | {"form": "split", "capacity": 5}, STAGES, nothing, "SV402",
     ),
     "bytes of a mixed stage": (
         TIGHT | {"ranks": 3, "capacity": 3, "backward_weight": 4, "backward": [5, 4, 4]}, f"{MEMORY}._resource",
@@ -121,7 +121,7 @@ PARTS: dict[str, tuple[dict[str, Any], str, Any, str]] = {
     "bytes of slices": (
         {"ranks": 2, "microbatches": 6, "slices": 2, "capacity": 3}, f"{MEMORY}._resource", nothing, "SV402",
     ),
-    "in flight of several stages": (TWO_STAGES | {"in_flight": 3}, f"{MEMORY}._resource", nothing, "SV401"),
+    "in flight of several stages": (TWO_STAGES | {"in_flight": 3}, STAGES, nothing, "SV401"),
     "in flight of slices": (
         {"ranks": 2, "microbatches": 6, "slices": 2, "in_flight": 3}, f"{MEMORY}._resource", nothing, "SV401",
     ),
