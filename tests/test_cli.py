@@ -54,6 +54,34 @@ def test_verify_shows_the_counterexample(run: Any) -> None:
     assert "explain SV201" in err
 
 
+CROSSED = "0F0 0SEND_F0 0F1 0SEND_F1 0RECV_B0 0B0 0RECV_B1 0B1\n1RECV_F0 1F0 1B0 1SEND_B0 1RECV_F1 1F1 1B1 1SEND_B1\n"
+
+
+def test_verify_judges_communication_under_a_discipline(run: Any, files: Path) -> None:
+    (files / "crossed.txt").write_text(CROSSED, encoding="utf-8")
+    story = "rank 0 waits at position 3 (0SEND_F1) for 1RECV_F1; rank 1 waits at position 3 (1SEND_B0) for 0RECV_B0"
+    code, out, _ = run("verify", "crossed.txt", "-p", "two.toml")
+    assert code == 1
+    assert f"SV304 {story}" in out
+    assert "judged under pair; strictest discipline free of deadlock: edge" in out
+    code, out, _ = run("verify", "crossed.txt", "-p", "two.toml", "--discipline", "edge", "--format", "json")
+    assert code == 0
+    assert json.loads(out)["communication"] == {"discipline": "edge", "eager_bytes": 0, "strictest": "edge"}
+    code, out, _ = run("verify", "crossed.txt", "-p", "two.toml", "--discipline", "block", "--eager-bytes", "1")
+    assert code == 0
+    assert "judged under block, messages of at most 1 bytes eager; strictest discipline free of deadlock: block" in out
+    code, out, _ = run("verify", "crossed.txt", "-p", "two.toml", "--format", "github")
+    assert code == 1
+    assert out == f"::error file=crossed.txt,line=1,title=SV304::{story}\n"
+
+
+@pytest.mark.parametrize("option", [("--discipline", "pairs"), ("--eager-bytes", "-1"), ("--eager-bytes", "x")])
+def test_a_wrong_discipline_or_size_is_wrong_usage(run: Any, option: tuple[str, str]) -> None:
+    code, out, err = run("verify", "right.txt", *option)
+    assert (code, out) == (2, "")
+    assert option[0] in err
+
+
 def test_verify_json_is_the_interface_s(run: Any) -> None:
     code, out, _ = run("verify", "stuck.txt", "-p", "two.toml", "--format", "json")
     data = json.loads(out)

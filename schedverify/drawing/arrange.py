@@ -20,8 +20,8 @@ from schedverify.timeline import simulate
 
 MAX_ROWS: Final = 256
 """The most ranks in one picture."""
-_WAITS: Final = "SV201"
-"""The code whose operations are all the steps of a wait cycle, to be marked together."""
+_WAITS: Final = ("SV201", "SV304")
+"""The codes whose operations are all the steps of a wait cycle, to be marked together."""
 
 
 class Order(NamedTuple):
@@ -133,7 +133,7 @@ def _marks(
     marks: dict[int, dict[int, tuple[int, ...]]] = defaultdict(lambda: defaultdict(tuple))
     faults: dict[int, tuple[int, ...]] = defaultdict(tuple)
     for number, violation in enumerate(violations, 1):
-        places = _cycle(schedule, violation) if violation.code == _WAITS else []
+        places = _cycle(schedule, violation) if violation.code in _WAITS else []
         if violation.rank is not None and violation.position is not None:
             places.append((violation.rank, violation.position))
         elif violation.rank is not None:
