@@ -279,6 +279,12 @@ def test_a_story_leads_round() -> None:
     assert told > 100
 
 
+def test_in_a_step_that_is_none_parameters_come_first() -> None:
+    problem = Problem.chain(ranks=1, microbatches=1, form="inference")
+    assert codes(judged("[0UNSHARD;0F0] 0RESHARD", problem)) == ["SV101"]
+    assert codes(judged("0UNSHARD [0F0;0RESHARD]", problem)) == ["SV101", "SV305"]
+
+
 # Asking
 
 

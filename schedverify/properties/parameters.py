@@ -54,14 +54,18 @@ def gathered_and_reduced(case: Case) -> Iterator[Violation]:
 
 
 def _marked(case: Case, rank: int) -> list[Placed]:
-    """Return what computes on a rank and what is done to parameters there; nothing where no rank has the latter."""
+    """Return what computes on a rank and what is done to parameters there; nothing where no rank has the latter.
+
+    A step that holds both is none (SV101); in it, what is done to parameters comes first.
+    """
     if not any((kinds(row) >= int(Kind.UNSHARD)).any() for row in case.schedule.rows):
         return []
     row = case.schedule.rows[rank]
     kind = kinds(row)
     chosen = np.flatnonzero(admitted(row, case.problem) & ((kind <= int(Kind.W)) | (kind >= int(Kind.UNSHARD))))
-    places = positions(row)[chosen].tolist()
-    return list(zip(places, map(unpack, row[chosen].tolist()), strict=True))
+    places = positions(row)
+    chosen = chosen[np.lexsort((kind[chosen] <= int(Kind.W), places[chosen]))]
+    return list(zip(places[chosen].tolist(), map(unpack, row[chosen].tolist()), strict=True))
 
 
 def _alternate(rank: int, row: list[Placed]) -> Iterator[Violation]:
