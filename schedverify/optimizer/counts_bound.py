@@ -13,10 +13,18 @@ from schedverify.optimizer.counts_proof import prove
 from schedverify.problem import Problem
 
 MOST_COLUMNS: Final = 60_000
-"""The largest program that is solved; a larger one has a coarser grid."""
+"""The largest program that is solved, about; a larger one has a coarser grid."""
 MOST_CLASSES: Final = 2_000
-WORTH_ASKING: Final = 0.99
-"""A finer grid is asked about the best value at once where the coarser one came to at least this speed there."""
+GRIDS: Final = ((2.0, 0.0), (0.5, 0.93), (0.125, 0.985), (0.0, 0.985))
+"""Block lengths by a usual duration, at last a unit; each is asked about the best value at once only where the grid
+before came to at least this speed there, since a finer grid gains no more than a few percent."""
+COARSE: Final = 100
+"""All grids but the last leave a bound alone that is within one part in so many of what they can prove."""
+ROUGH: Final = 1e-4
+EXACT: Final = 1e-8
+"""How exactly the programs are solved: first roughly, and again where that leaves open what matters."""
+CLEARLY_ENOUGH: Final = 0.99
+"""A speed below this, roughly, is below 1."""
 
 
 def count_bounds(
@@ -53,20 +61,22 @@ def count_bounds(
     if not counts.bounded or len(counts.classes) > MOST_CLASSES:
         return
     search = _Search(counts, objective, max(lower, counts.least), upper, time.monotonic() + seconds, stopped)
-    for grid in grids(counts, search.lower if upper is None else upper):
-        yield from search.on(grid)
+    levels = grids(counts, search.lower if upper is None else upper)
+    for grid, hopeful in levels.items():
+        yield from search.on(grid, hopeful, last=grid == min(levels))
         if search.over():
             return
 
 
-def grids(counts: Counts, limit: int) -> list[int]:
-    """Return the block lengths to try, in ticks, rising in precision: half of a usual duration, an eighth, a unit."""
+def grids(counts: Counts, limit: int) -> dict[int, float]:
+    """Return the block lengths to try, in ticks, the longest first, with the speeds of :data:`GRIDS`."""
     costs = sorted(cost for cost in counts.cost.values() if cost)
     usual = costs[len(costs) // 2] if costs else 1
-    wanted = {max(counts.unit, usual // part // counts.unit * counts.unit) for part in (2, 8)} | {counts.unit}
-    windows = limit * len(counts.classes)
-    least = -(-windows // MOST_COLUMNS // counts.unit) * counts.unit
-    return sorted({max(grid, least) for grid in wanted}, reverse=True)
+    least = -(-limit * len(counts.classes) // MOST_COLUMNS // counts.unit) * counts.unit
+    levels: dict[int, float] = {}
+    for share, hopeful in GRIDS:
+        levels.setdefault(max(int(usual * share) // counts.unit * counts.unit, least, counts.unit), hopeful)
+    return levels
 
 
 class _Bracket:
@@ -86,10 +96,10 @@ class _Bracket:
             self.slow = self.slow[0], self.slow[1] / 2
         self.fast = limit, min(speed - 1, 0)
 
-    def next(self, least: int, unit: int) -> int | None:
-        """Return which number of ticks to ask about, of those from ``least`` on; None where none is left."""
+    def next(self, least: int, step: int, unit: int) -> int | None:
+        """Return which number of ticks to ask about, from ``least`` on; None where less than ``step`` is left."""
         most = self.fast[0] - unit if self.fast else self.top
-        if most is not None and most < least:
+        if most is not None and most - least + unit < step:
             return None
         if self.slow is None:
             return least
@@ -117,25 +127,27 @@ class _Search:
         self.lower, self.upper = lower, upper
         self.deadline, self.stopped = deadline, stopped
         self._top_speed = 1.0
+        self._left_open = 0
 
     def over(self) -> bool:
         """Whether nothing more should be asked."""
         proved = self.upper is not None and self.lower >= self.upper
         return proved or self.stopped() or time.monotonic() >= self.deadline
 
-    def on(self, grid: int) -> Iterator[Bound]:
-        """Yield higher bounds from one grid, until the next number of ticks is none that it can rule out.
+    def on(self, grid: int, hopeful: float, *, last: bool) -> Iterator[Bound]:
+        """Yield higher bounds from one grid, until it can rule out no more ticks.
 
-        The first question is the best value, unless a coarser grid was far from it: is anything better possible? Then
-        come the known bound and what the answers point to.
+        The first question is whether anything better than the best value is possible, unless a coarser grid came out
+        too far from it; else what that one could not rule out. Only the last grid is asked for the last tick.
         """
         unit = self.counts.unit
         top = None if self.upper is None else (self.upper - 1) // unit * unit
-        least = -(-self.lower // unit) * unit
+        step = unit if last else max(unit, self.lower // COARSE)
         bracket = _Bracket(top)
-        limit: int | None = least if top is None or self._top_speed < WORTH_ASKING else top
+        ask_top = top is not None and self._top_speed >= hopeful
+        limit = top if ask_top else max(self._left_open, self._least)
         while limit is not None and not self.over():
-            answer = self._ask(limit, grid)
+            answer = self._ask(limit, grid, (ROUGH, EXACT) if last or limit == top else (ROUGH,))
             if answer is None:
                 return
             speed, bound = answer
@@ -145,18 +157,27 @@ class _Search:
                 self.lower = bound.value
                 yield bound
             bracket.note(limit, speed, ruled_out=bound is not None)
-            limit = bracket.next(-(-self.lower // unit) * unit, unit)
+            limit = bracket.next(self._least, step, unit)
+        self._left_open = bracket.fast[0] if bracket.fast and bracket.slow else 0
 
-    def _ask(self, limit: int, grid: int) -> tuple[float, Bound | None] | None:
-        """Return the least speed within a number of ticks, and the bound where that is too few; None if out of time."""
+    @property
+    def _least(self) -> int:
+        """The least number of ticks that is not ruled out yet."""
+        return -(-self.lower // self.counts.unit) * self.counts.unit
+
+    def _ask(self, limit: int, grid: int, exactness: tuple[float, ...]) -> tuple[float, Bound | None] | None:
+        """Return the least speed within so many ticks, and the bound where these are too few; None if out of time."""
         program = Program(self.counts, limit, grid)
-        solved = program.solve(self.deadline - time.monotonic(), self.stopped)
-        if solved is None:
-            return None
-        speed, weights = solved
-        rows = prove(self.counts, limit, grid, weights) if speed > 1 else None
-        if rows is None:
-            return speed, None
-        value = limit + self.counts.unit
-        evidence = {"rule": "counts", "rows": rows, "objective": self.objective, "bound": value}
-        return speed, Bound(value, evidence)
+        speed = 0.0
+        for exact in exactness:
+            solved = program.solve(exact, self.deadline - time.monotonic(), self.stopped)
+            if solved is None:
+                return None
+            speed, weights = solved
+            if speed < CLEARLY_ENOUGH:
+                break
+            if (rows := prove(self.counts, limit, grid, weights)) is not None:
+                value = limit + self.counts.unit
+                evidence = {"rule": "counts", "rows": rows, "objective": self.objective, "bound": value}
+                return speed, Bound(value, evidence)
+        return speed, None

@@ -22,9 +22,6 @@ Reals = NDArray[np.float64]
 _POLL: Final = 0.1
 """Seconds between two looks at whether somebody wishes the search to end."""
 _TINY: Final = 1e-9
-_EXACT: Final = 1e-8
-"""How exactly the program is solved. What comes out is rounded and proved in integers; with long durations the proof
-of the last tick needs it."""
 
 
 @dataclass(frozen=True)
@@ -66,12 +63,18 @@ class Program:
         for row in counts.rows:
             self._row(row)
 
-    def solve(self, seconds: float, stopped: Callable[[], bool]) -> tuple[float, list[Weights]] | None:
-        """Return the least speed, about, and weights that show it; None where the time or a wish ended it."""
+    def solve(
+        self, exactness: float, seconds: float, stopped: Callable[[], bool]
+    ) -> tuple[float, list[Weights]] | None:
+        """Return the least speed and weights that show it, about; None where the time or a wish ended it.
+
+        What comes out is rounded and proved in whole numbers, so ``exactness`` may be rough; but with long durations
+        the proof of the last tick needs it.
+        """
         from ortools.math_opt.python import mathopt
 
         model = mathopt.Model.from_model_proto(self._proto())
-        solved = _run(model, seconds, stopped)
+        solved = _run(model, exactness, seconds, stopped)
         if solved is None:
             return None
         speed, dual = solved
@@ -197,7 +200,9 @@ class Program:
         return proto
 
 
-def _run(model: mathopt.Model, seconds: float, stopped: Callable[[], bool]) -> tuple[float, Reals] | None:
+def _run(
+    model: mathopt.Model, exactness: float, seconds: float, stopped: Callable[[], bool]
+) -> tuple[float, Reals] | None:
     """Solve beside the caller's thread, which ends it when somebody wishes so."""
     from datetime import timedelta
 
@@ -207,7 +212,7 @@ def _run(model: mathopt.Model, seconds: float, stopped: Callable[[], bool]) -> t
 
     method = solvers_pb2.PrimalDualHybridGradientParams(num_threads=1)
     criteria = method.termination_criteria.simple_optimality_criteria
-    criteria.eps_optimal_absolute = criteria.eps_optimal_relative = _EXACT
+    criteria.eps_optimal_absolute = criteria.eps_optimal_relative = exactness
     parameters = mathopt.SolveParameters(time_limit=timedelta(seconds=max(seconds, 0.01)), pdlp=method)
     interrupter = SolveInterrupter()
     with ThreadPoolExecutor(1, "schedverify-counts") as pool:
