@@ -47,9 +47,8 @@ def uneven(placement: str) -> Problem:
 
 
 def last_bound(problem: Problem, objective: str, upper: int) -> Bound | None:
-    """Return the highest bound by counts between the other bounds and a value."""
-    known = best_bound(problem, objective)
-    found = count_bounds(problem, objective, lower=known.value if known else 0, upper=upper, seconds=60)
+    """Return the highest bound by counts up to a value, whatever other bounds come to."""
+    found = count_bounds(problem, objective, lower=0, upper=upper, seconds=60)
     return max(found, key=lambda bound: bound.value, default=None)
 
 
