@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import networkx as nx
 import pytest
 from random_schedules import base
 
@@ -283,6 +284,32 @@ def test_in_a_step_that_is_none_parameters_come_first() -> None:
     problem = Problem.chain(ranks=1, microbatches=1, form="inference")
     assert codes(judged("[0UNSHARD;0F0] 0RESHARD", problem)) == ["SV101"]
     assert codes(judged("0UNSHARD [0F0;0RESHARD]", problem)) == ["SV101", "SV305"]
+
+
+def waits_in_a_circle(graph: EventGraph, ranks: tuple[int, ...]) -> bool:
+    """Whether what waits on account of some ranks alone has a cycle."""
+    edges = zip(graph.before.tolist(), graph.after.tolist(), graph.account.tolist(), strict=True)
+    chosen = nx.DiGraph((before, after) for before, after, account in edges if account in (*ranks, -1))
+    return not nx.is_directed_acyclic_graph(chosen)
+
+
+def test_a_story_has_the_fewest_ranks() -> None:
+    rng = random.Random(2)
+    seen: set[int] = set()
+    for number in range(60):
+        problem = base(number).problem
+        schedule = shuffled(rng, add_communication(Schedule.of(base(number).rows), problem))
+        discipline = rng.choice(DISCIPLINES)
+        report = verify(schedule, problem, select=["SV304"], discipline=discipline)
+        if not report.violations:
+            continue
+        graph = EventGraph(Occurrences(schedule, problem), Transfers(schedule, problem), discipline, 0)
+        told = min(len({wait.split()[1] for wait in story.counterexample}) for story in report.violations)
+        sizes = range(1, schedule.ranks + 1)
+        subsets = (ranks for size in sizes for ranks in itertools.combinations(range(schedule.ranks), size))
+        assert told == len(next(ranks for ranks in subsets if waits_in_a_circle(graph, ranks)))
+        seen.add(told)
+    assert seen >= {1, 2}
 
 
 # Asking

@@ -24,6 +24,8 @@ What waits for what.
 
 from __future__ import annotations
 
+from copy import copy
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -70,6 +72,15 @@ class EventGraph(Precedence):
         self.count = len(occurrences.step_rank) + len(transfers.rank)
         before, after, self.account = self._edges()
         super().__init__(self.count, before, after)
+
+    def among(self, ranks: tuple[int, ...]) -> EventGraph:
+        """Return the graph in which only these ranks wait, and all the others do at once what is asked of them."""
+        part = copy(self)
+        for name in ("_run", "successors"):
+            part.__dict__.pop(name, None)
+        chosen = np.isin(self.account, (*ranks, -1)) & self.stuck[self.before] & self.stuck[self.after]
+        part.before, part.after, part.account = self.before[chosen], self.after[chosen], self.account[chosen]
+        return part
 
     def _edges(self) -> Edges:
         occurrences, transfers, present = self.occurrences, self.transfers, self.present

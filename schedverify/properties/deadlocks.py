@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from schedverify.communication.events import EventGraph
 from schedverify.communication.stalls import Stalls
 from schedverify.properties.base import Case, NotApplicable, rule
 from schedverify.result import Violation
+from schedverify.waits import Wait
+
+MOST_VISITS = 100_000_000
+"""How many events are looked at for a cycle of fewer ranks than those that stand still."""
 
 
 @rule("SV304", "no deadlock under the discipline")
@@ -47,10 +52,31 @@ def free_of_deadlock(case: Case) -> Iterator[Violation]:
         return
     stalls = Stalls(graph, case.schedule)
     stuck = set(stalls.ranks())
-    for cycle in stalls.cycles():
+    for cycle in _fewest(case, graph, stalls.cycles()):
         story = tuple(map(str, cycle))
         behind = sorted(stuck - {wait.rank for wait in cycle})
         tail = f"; rank {', '.join(map(str, behind))} cannot end either" if behind else ""
         first = cycle[0]
         yield Violation("SV304", "; ".join(story) + tail, first.rank, first.position,
                         tuple(wait.step for wait in cycle), story)  # fmt: skip
+
+
+def _fewest(case: Case, graph: EventGraph, cycles: list[list[Wait]]) -> list[list[Wait]]:
+    """Put cycles of one rank or of two, further on in the programs, before longer ones; those of other ranks stay."""
+    transfers = graph.transfers
+    pairs = {tuple(sorted(pair)) for pair in zip(transfers.rank.tolist(), transfers.partner.tolist(), strict=True)}
+    single = [(rank,) for rank in range(case.schedule.ranks)]
+    fewest = min((len(_ranks(cycle)) for cycle in cycles), default=0)
+    for size, ranks in ((1, single), (2, sorted(pair for pair in pairs if pair[0] >= 0))):
+        if fewest <= size or len(ranks) * graph.count > MOST_VISITS:
+            break
+        parts = [part for group in ranks if (part := graph.among(group)).stuck.any()]
+        found = [cycle for part in parts for cycle in Stalls(part, case.schedule).cycles()]
+        if found:
+            told = {rank for cycle in found for rank in _ranks(cycle)}
+            return [*found, *(cycle for cycle in cycles if not told & _ranks(cycle))]
+    return cycles
+
+
+def _ranks(cycle: list[Wait]) -> set[int]:
+    return {wait.rank for wait in cycle}
