@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 from schedverify.result import Status
 from schedverify.schedule import Schedule
@@ -43,6 +43,19 @@ class Progress:
         return Fraction(self.value - self.bound, self.bound)
 
 
+class Part(NamedTuple):
+    """What one part of a search left known: when it began, how long it took, the best value and the bound behind it.
+
+    Seconds count from the begin of the search; ``value`` and ``bound`` are None where nothing was known.
+    """
+
+    name: str
+    began: float
+    seconds: float
+    value: int | None
+    bound: int | None
+
+
 @dataclass(frozen=True)
 class Solution:
     """How a search ended, and the best schedule that it found.
@@ -63,6 +76,8 @@ class Solution:
         :attr:`bound` is higher, the rest is the solver's word.
     reason
         Why there is no schedule, or what is left open.
+    parts
+        What each part of the search left known, in their order.
     """
 
     status: Status
@@ -72,6 +87,7 @@ class Solution:
     bound: int | None = None
     evidence: Mapping[str, Any] | None = field(default=None, hash=False)
     reason: str = ""
+    parts: tuple[Part, ...] = field(default=(), compare=False)
 
     @property
     def gap(self) -> Fraction | None:

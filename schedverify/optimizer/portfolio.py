@@ -1,0 +1,152 @@
+"""The parts of a search, in the order in which they pay: bounds, known orders, local search, counts, solvers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Final
+
+from schedverify.optimizer import local_search, pumpkin
+from schedverify.optimizer.bounds import best_bound
+from schedverify.optimizer.counts_bound import count_bounds
+from schedverify.optimizer.greedy import list_schedule, policies
+from schedverify.optimizer.model import Model
+from schedverify.optimizer.orders import complete, rows_of
+from schedverify.optimizer.paths import anchors, heads
+from schedverify.optimizer.promptness import reasons_in_all
+from schedverify.optimizer.rules import add_constraints
+from schedverify.optimizer.run import Run
+from schedverify.optimizer.search import Outcome, Settings, search
+from schedverify.optimizer.tasks import Tasks
+from schedverify.optimizer.values import Hint
+
+MOST_REASONS: Final = 100_000
+"""The largest search over prompt first steps."""
+_MOVES: Final = 60_000
+"""Moves of one walk of the local search."""
+_ROUNDS: Final = 6
+_SHORT: Final = 4
+"""The longest duration, in units, with which the second solver pays."""
+
+
+def run_parts(run: Run, hints: Sequence[Hint]) -> None:
+    """Run one part after another until the question is settled or the means are used up.
+
+    The local search may take a quarter of the time that is left, the count relaxation a third of what then remains,
+    the second solver a quarter; CP-SAT has the rest.
+    """
+    settings = Settings(run.effort.seed, run.effort.threads, run.done, run.best.offer_starts, lambda _bound: None)
+    with run.part("bounds"):
+        if bound := best_bound(run.problem, run.objective):
+            run.best.evidence = bound.evidence
+            run.best.raise_bound(bound.value)
+    with run.part("known schedules"):
+        for hint in hints:
+            if complete(run.tasks, hint):
+                run.best.offer(rows_of(run.problem, hint))
+    if not _ended(run):
+        with run.part("list schedules"):
+            _schedule_by_lists(run)
+    _improve(run)
+    _count(run)
+    if run.over() or run.too_large:
+        return
+    if max(heads(run.tasks)) > run.horizon(run.tasks):
+        run.conclude(Outcome(closed=True, found=False, bound=None))
+        return
+    _ask_pumpkin(run, settings)
+    _ask_cp_sat(run, settings)
+
+
+def _ended(run: Run) -> bool:
+    """Whether not even a first schedule should be looked for."""
+    return run.over() and (run.best.rows is not None or run.effort.stopped)
+
+
+def _schedule_by_lists(run: Run) -> None:
+    for policy in policies(run.tasks):
+        if _ended(run):
+            return
+        if rows := list_schedule(run.tasks, policy, lambda: run.effort.stopped):
+            run.best.offer(rows)
+
+
+def _improve(run: Run) -> None:
+    """Walk from the best order to better ones: in each round one walk a thread, each with a seed of its own."""
+    if run.over() or run.best.rows is None or not local_search.takes(run.tasks, run.best.rows):
+        return
+    until = run.effort.spent + run.effort.left / 4
+
+    def stopped() -> bool:
+        return run.done() or run.effort.spent > until
+
+    with run.part("local search"):
+        for number in range(_ROUNDS):
+            if stopped():
+                return
+            start = local_search.LocalSearch(run.tasks, run.best.rows, run.objective)
+            target = run.tasks.scaled(run.best.bound) + run.tasks.fine - 1
+            seeds = [run.effort.seed + 1000 * (number * run.effort.threads + k) for k in range(run.effort.threads)]
+            with ThreadPoolExecutor(len(seeds)) as pool:
+                walks = [pool.submit(start.run, seed, _MOVES, target, stopped) for seed in seeds]
+                for walk in walks:
+                    run.best.offer(walk.result())
+
+
+def _count(run: Run) -> None:
+    """Raise the bound, and its evidence, by the count relaxation."""
+    if run.over():
+        return
+    ends = [run.best.value, None if run.within is None else run.within + 1]
+    upper = min((end for end in ends if end is not None), default=None)
+    lower, seconds = run.best.bound, run.effort.left / 3
+    with run.part("counts"):
+        for bound in count_bounds(
+            run.problem, run.objective, lower=lower, upper=upper, seconds=seconds, stopped=run.done
+        ):
+            run.best.evidence = bound.evidence
+            run.best.raise_bound(bound.value)
+
+
+def _ask_pumpkin(run: Run, settings: Settings) -> None:
+    """Let the second solver try to prove that nothing is shorter, where it is there and durations are small."""
+    short = max(run.tasks.duration.values()) <= _SHORT
+    if run.objective != "makespan" or run.best.value is None or not short or not pumpkin.installed():
+        return
+
+    def known() -> tuple[int, int]:
+        return (run.most() or 0) // run.tasks.unit, -(-run.best.bound // run.tasks.unit)
+
+    with run.part("Pumpkin"):
+        telling = replace(settings, on_bound=run.raise_bound)
+        pumpkin.prove(run.tasks, run.objective, known, run.effort.left / 4, telling)
+
+
+def _ask_cp_sat(run: Run, settings: Settings) -> None:
+    """Search the model of all orders; for the span, first and last those whose first steps are prompt."""
+    telling = replace(settings, on_bound=run.raise_bound)
+    if not run.over() and run.objective == "span" and any(anchor is not None for anchor in anchors(run.tasks)):
+        with run.part("CP-SAT, first steps in place"):
+            _search(run, settings, run.effort.left / 2, anchored=True)
+    if not run.over():
+        with run.part("CP-SAT"):
+            run.conclude(_search(run, telling, run.effort.left))
+    if not run.over() and run.objective == "span" and reasons_in_all(run.tasks) <= MOST_REASONS:
+        with run.part("CP-SAT, prompt first steps"):
+            run.conclude(_search(run, telling, run.effort.left, prompt=True))
+
+
+def _search(run: Run, settings: Settings, seconds: float, *, anchored: bool = False, prompt: bool = False) -> Outcome:
+    """Search one model for something better than the best so far."""
+    tasks = Tasks(run.problem, every_mix=True) if prompt else run.tasks
+    without = ("fifo",) if prompt else ()
+    horizon = run.horizon(tasks)
+    model = Model(tasks, horizon=horizon, objective=run.objective, anchored=anchored, prompt=prompt, without=without)
+    add_constraints(model)
+    model.cp.add(model.value >= -(-run.best.bound // tasks.unit))
+    if (most := run.most()) is not None:
+        model.cp.add(model.value <= most // tasks.unit)
+    if starts := run.best.starts(tasks) if prompt else run.best.fifo_starts():
+        model.hint(starts)
+    return search(model, seconds, settings)
