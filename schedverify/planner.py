@@ -149,7 +149,13 @@ def _passed(
     """Make a plan of what was found and have it verified, claims and all, without and with communication."""
     first, second = found.first, found.second
     facts: dict[str, Any] = {"problem": problem, "objective": objectives[0], "seed": seed, "seconds": seconds}
-    facts |= {"status": found.status, "bound": first.bound, "certificate": first.evidence, "reason": found.reason}
+    facts |= {
+        "status": found.status,
+        "bound": first.bound,
+        "certificate": first.evidence,
+        "reason": found.reason,
+        "parts": found.parts,
+    }
     if found.schedule is None:
         return Plan(**facts)
     timeline = simulate(found.schedule, problem)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -244,6 +244,19 @@ class Lowered:
     measures: Measures
 
 
+class Part(NamedTuple):
+    """What one part of a search left known: when it began, how long it took, the best value and the bound behind it.
+
+    Seconds count from the begin of the search; ``value`` and ``bound`` are None where nothing was known.
+    """
+
+    name: str
+    began: float
+    seconds: float
+    value: int | None
+    bound: int | None
+
+
 @dataclass(frozen=True)
 class Plan:
     """What an optimization found: a schedule with its value, the proved bound, and what was verified of both.
@@ -270,6 +283,8 @@ class Plan:
         Why there is no schedule, or what is open.
     seconds
         How long the optimization took; not saved.
+    parts
+        What each part of the search left known, in their order; not saved.
     """
 
     problem: Problem
@@ -288,6 +303,7 @@ class Plan:
     partition: tuple[tuple[str, ...], ...] | None = None
     reason: str = ""
     seconds: float = field(default=0.0, compare=False)
+    parts: tuple[Part, ...] = field(default=(), compare=False)
 
     @property
     def gap(self) -> Fraction | None:

@@ -137,11 +137,11 @@ def test_a_question_that_others_settle_is_dropped(news: tuple[int, int], closed:
 @pytest.mark.parametrize(
     "keys",
     [
-        {"virtual": 2, "capacity": 3},
+        {"virtual": 2, "capacity": 3, "recompute": True, "boundary": 1},
         {"form": "split", "backward": 1, "backward_input": 1, "backward_weight": 1},
         {"forward": 1 << 28, "backward": 3},
     ],
-    ids=["bytes of several stages", "mixed", "large numbers"],
+    ids=["bytes of several recomputing stages", "mixed", "large numbers"],
 )
 def test_what_it_cannot_take_it_leaves(keys: dict[str, Any]) -> None:
     tasks = Tasks(Problem.chain(ranks=2, microbatches=3, **keys))

@@ -43,6 +43,9 @@ def optimize(  # noqa: PLR0913 - each is an option of the command line
     explain: Annotated[
         bool, Parameter(negative="", help="Say what binds the plan or which limits clash, in the time that is left.")
     ] = False,
+    parts: Annotated[
+        bool, Parameter(negative="", help="Say what each part of the search gave, and when, on standard error.")
+    ] = False,
     output_format: TextOrJson = "text",
 ) -> int:
     """Find the best schedule of a problem, prove how good it is, and write a verified plan."""
@@ -64,6 +67,8 @@ def optimize(  # noqa: PLR0913 - each is an option of the command line
             stop=stop,
         )
         told = _explained(plan, stop, (time_limit, workers, size)) if explain else None
+    if parts:
+        _tell_parts(plan)
     if output is not None and plan.schedule is not None:
         if plan.lowered is None:
             raise ScheduleError(f"no plan is written: {plan.reason}")
@@ -129,6 +134,15 @@ def _progress(wanted: bool) -> Iterator[Any]:
             status.update(f"best {now.value}, bound {now.bound}{gap}, {now.seconds:.0f} s (Ctrl-C keeps the best)")
 
         yield show
+
+
+def _tell_parts(plan: Plan) -> None:
+    """Say what each part of the search left known when it ended."""
+    from schedverify.cli.console import remark
+
+    for part in plan.parts:
+        value, bound = ("-" if known is None else known for known in (part.value, part.bound))
+        remark(f"{part.began + part.seconds:.1f} s  {part.name}: {plan.objective} {value}, bound {bound}")
 
 
 def _gap(goal: Plan | Second) -> str:

@@ -36,6 +36,9 @@ def search_schema() -> Schema:
         "bound": or_null(whole()), "gap": or_null(_ratio()), "seconds": _ratio(), "seed": whole(),
         "schedule": or_null(listed(listed(TEXT))), "measures": or_null(_measures()),
         "certificate": or_null({"type": "object"}), "then": or_null(second_schema()), "reason": TEXT,
+        "parts": listed(closed({
+            "name": TEXT, "began": _ratio(), "seconds": _ratio(), "value": or_null(whole()), "bound": or_null(whole()),
+        })),
         "explanation": or_null(_explanation()),
     }))  # fmt: skip
 

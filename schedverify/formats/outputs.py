@@ -53,6 +53,9 @@ def search_data(plan: Plan, explanation: Explanation | None = None) -> dict[str,
         "certificate": None if plan.certificate is None else dict(plan.certificate),
         "then": None if plan.then is None else second_data(plan.then),
         "reason": plan.reason,
+        "parts": [
+            part._asdict() | {"began": round(part.began, 3), "seconds": round(part.seconds, 3)} for part in plan.parts
+        ],
         "explanation": None if explanation is None else _explanation(explanation),
     }
 

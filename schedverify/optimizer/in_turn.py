@@ -11,7 +11,7 @@ from schedverify.optimizer.peak import capped, least_peak
 from schedverify.optimizer.solving import solve
 from schedverify.optimizer.values import Hint, Progress, Solution, hint_of
 from schedverify.problem import Problem
-from schedverify.result import Status
+from schedverify.result import Part, Status
 from schedverify.schedule import Schedule
 
 
@@ -31,6 +31,11 @@ class InTurn(NamedTuple):
         """Optimal only where each of the values is proved."""
         proved = self.second is None or self.second.status is Status.OPTIMAL
         return self.first.status if proved or self.first.status is not Status.OPTIMAL else Status.FEASIBLE
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """What the parts of the first search left known, and behind them those of the second."""
+        return self.first.parts + (self.second.parts if self.second is not None else ())
 
     @property
     def reason(self) -> str:

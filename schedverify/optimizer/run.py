@@ -13,9 +13,9 @@ from schedverify.optimizer.orders import earliest, schedule_of
 from schedverify.optimizer.search import Outcome
 from schedverify.optimizer.support import limits_of
 from schedverify.optimizer.tasks import Tasks
-from schedverify.optimizer.values import Part, Progress, Solution
+from schedverify.optimizer.values import Progress, Solution
 from schedverify.problem import Problem
-from schedverify.result import Status
+from schedverify.result import Part, Status
 
 MOST_STEPS: Final = 60_000
 """The largest problem that is given to the solver; beyond, the model alone takes minutes and gigabytes."""

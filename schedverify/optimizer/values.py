@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import Any
 
-from schedverify.result import Status
+from schedverify.result import Part, Status
 from schedverify.schedule import Schedule
 
 OpKey = tuple[str, int, int]
@@ -41,19 +41,6 @@ class Progress:
         if self.value is None or not self.bound:
             return None
         return Fraction(self.value - self.bound, self.bound)
-
-
-class Part(NamedTuple):
-    """What one part of a search left known: when it began, how long it took, the best value and the bound behind it.
-
-    Seconds count from the begin of the search; ``value`` and ``bound`` are None where nothing was known.
-    """
-
-    name: str
-    began: float
-    seconds: float
-    value: int | None
-    bound: int | None
 
 
 @dataclass(frozen=True)
