@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from schedverify.proving import lower
     from schedverify.reasoning import explain
     from schedverify.reasons import Explanation
-    from schedverify.result import Measures, Plan, PropertyResult, Report, Scope, Status, Timeline, Verdict, Violation
+    from schedverify.result import Plan, PropertyResult, Report, Scope, Status, Verdict, Violation
     from schedverify.schedule import Schedule
     from schedverify.timeline import simulate
+    from schedverify.times import Measures, Timeline
     from schedverify.verifier import verify
 
 __version__: Final = "0.1.0"
@@ -48,7 +49,8 @@ _MODULES: Final = {
     "proving": "lower",
     "reasoning": "explain",
     "reasons": "Explanation",
-    "result": "Measures Plan PropertyResult Report Scope Status Timeline Verdict Violation",
+    "result": "Plan PropertyResult Report Scope Status Verdict Violation",
+    "times": "Measures Timeline",
     "schedule": "Schedule",
     "timeline": "simulate",
     "verifier": "verify",

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from schedverify.messages import named, neighbours
 from schedverify.op import INDEX_MASK, JOIN_SHIFT, PEER_SHIFT, STAGE_SHIFT, Kind
 from schedverify.problem import Problem
-from schedverify.result import Measures
 from schedverify.schedule import Schedule, Words, kinds, positions
+from schedverify.times import Measures
 
 Ticks = NDArray[np.int64]
 _PAIR = (1 << 40) - 1

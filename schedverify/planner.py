@@ -13,9 +13,10 @@ from schedverify.generators import families
 from schedverify.optimizer import Effort, Hint, InTurn, Progress, Solution, hint_of, minimize
 from schedverify.problem import Problem
 from schedverify.proving import proved_lowering
-from schedverify.result import Lowered, Plan, Report, Second, Status, Timeline
+from schedverify.result import Lowered, Plan, Report, Second, Status
 from schedverify.schedule import Schedule
 from schedverify.timeline import simulate
+from schedverify.times import Timeline
 from schedverify.verifier import claims_of, verify
 
 _NEEDED = ("SV1", "SV2", "SV4")

@@ -8,8 +8,9 @@ from schedverify.disciplines import Discipline, check_eager_bytes
 from schedverify.errors import SchedverifyError
 from schedverify.lowering import add_communication, timed_lowerings
 from schedverify.problem import Problem
-from schedverify.result import Timeline, Violation
+from schedverify.result import Violation
 from schedverify.schedule import Schedule
+from schedverify.times import Timeline
 from schedverify.verifier import verify
 
 _NEEDED: Final = ("SV1", "SV2", "SV3")

@@ -16,9 +16,9 @@ from schedverify.measures import measure
 from schedverify.meetings import Meeting, meetings_of
 from schedverify.op import INDEX_MASK, JOIN_SHIFT, MICROBATCH_MASK, STAGE_SHIFT, Kind
 from schedverify.problem import Problem
-from schedverify.result import Timeline
 from schedverify.runnable import check_runnable
 from schedverify.schedule import Schedule, Words, kinds
+from schedverify.times import Timeline
 
 Ticks = NDArray[np.int64]
 

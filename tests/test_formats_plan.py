@@ -25,8 +25,9 @@ from schedverify.generators import generate
 from schedverify.planner import plan_of
 from schedverify.problem import Problem
 from schedverify.problem.numbers import LARGEST
-from schedverify.result import Lowered, Measures, Plan, Second, Status, Verdict
+from schedverify.result import Lowered, Plan, Second, Status, Verdict
 from schedverify.schedule import Schedule
+from schedverify.times import Measures
 from schedverify.verifier import verify
 
 SCHEMA = Draft202012Validator(plan_schema())

@@ -18,9 +18,9 @@ from schedverify.lowered.times import run
 from schedverify.lowering import add_communication
 from schedverify.op import Kind
 from schedverify.problem import Problem
-from schedverify.result import Timeline
 from schedverify.schedule import Schedule
 from schedverify.timeline import simulate
+from schedverify.times import Timeline
 from schedverify.verifier import verify
 
 Times = list[list[tuple[int, int]]]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from rich.table import Table
 
 from schedverify.cli.report_text import by_rank
-from schedverify.result import Measures, Plan
+from schedverify.result import Plan
+from schedverify.times import Measures
 
 
 def table(plan: Plan) -> Table:

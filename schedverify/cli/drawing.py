@@ -10,7 +10,7 @@ from schedverify.cli.options import DisciplineOption, EagerBytes, Output, Proble
 
 if TYPE_CHECKING:
     from schedverify.problem import Problem
-    from schedverify.result import Timeline
+    from schedverify.times import Timeline
 
 _MOST_DELAYS: Final = 5
 

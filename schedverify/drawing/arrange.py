@@ -14,9 +14,10 @@ from schedverify.drawing.panel import PAIR, Panel, Row
 from schedverify.errors import InputError, ScheduleError
 from schedverify.op import INDEX_MASK, JOIN_SHIFT, STAGE_SHIFT, Kind, pack_step
 from schedverify.problem import Problem
-from schedverify.result import Report, Timeline, Violation
+from schedverify.result import Report, Violation
 from schedverify.schedule import Schedule, Words, kinds, positions
 from schedverify.timeline import simulate
+from schedverify.times import Timeline
 
 MAX_ROWS: Final = 256
 """The most ranks in one picture."""

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schedverify.op import INDEX_MASK, JOIN_SHIFT, STAGE_SHIFT, Join, Step, unpack
-from schedverify.result import Measures, Violation
+from schedverify.result import Violation
 from schedverify.schedule import Words, kinds
+from schedverify.times import Measures
 
 PAIR: Final = 30
 """The kind of a row's overlapped step, beside the numbers of :class:`Kind`."""

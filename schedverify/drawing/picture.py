@@ -17,8 +17,9 @@ from schedverify.drawing.panel import Panel
 from schedverify.drawing.sheet import sheet
 from schedverify.errors import Fault, InputError
 from schedverify.problem import Problem
-from schedverify.result import Plan, Report, Status, Timeline
+from schedverify.result import Plan, Report, Status
 from schedverify.schedule import Schedule
+from schedverify.times import Timeline
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions

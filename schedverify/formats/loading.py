@@ -14,8 +14,9 @@ from schedverify.formats.reading import PathLike, check_size, read_text, source_
 from schedverify.formats.trace_files import trace
 from schedverify.formats.writing import write_text
 from schedverify.problem import Problem
-from schedverify.result import Plan, Timeline
+from schedverify.result import Plan
 from schedverify.schedule import Schedule
+from schedverify.times import Timeline
 
 Value = Problem | Plan | Schedule
 MAX_BYTES: Final = {"text": 1 << 27, "csv": 1 << 27, "json": 1 << 26, "toml": 1 << 21}

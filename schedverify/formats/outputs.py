@@ -9,7 +9,8 @@ from typing import Any
 
 from schedverify.formats.plan_files import measures_data, second_data
 from schedverify.reasons import Explanation
-from schedverify.result import Plan, PropertyResult, Report, Timeline
+from schedverify.result import Plan, PropertyResult, Report
+from schedverify.times import Timeline
 
 
 def dumps(data: Any) -> str:

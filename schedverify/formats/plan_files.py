@@ -11,7 +11,8 @@ from typing import Any, Final
 from schedverify.errors import Fault, InputError, ScheduleError
 from schedverify.formats.data import unfit
 from schedverify.problem.numbers import whole
-from schedverify.result import Lowered, Measures, Plan, Second
+from schedverify.result import Lowered, Plan, Second
+from schedverify.times import Measures
 
 VERSION: Final = 1
 RATIOS: Final = ("bubble_fraction", "bubble_overhead", "span_bubble")

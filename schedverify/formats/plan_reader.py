@@ -21,8 +21,9 @@ from schedverify.problem.faults import Faults
 from schedverify.problem.keys import OBJECTIVES
 from schedverify.problem.numbers import LARGEST
 from schedverify.problem.showing import clean, shown
-from schedverify.result import Lowered, Measures, Plan, Second, Status, Verdict
+from schedverify.result import Lowered, Plan, Second, Status, Verdict
 from schedverify.schedule import Schedule, Words
+from schedverify.times import Measures
 
 FIELDS: Final = (
     "version", "problem", "schedule", "lowered", "timeline", "measures", "verdicts", "status", "objective", "value",

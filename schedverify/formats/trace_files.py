@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from schedverify.op import Step
-from schedverify.result import Timeline
+from schedverify.times import Timeline
 
 
 def trace(timeline: Timeline) -> str:

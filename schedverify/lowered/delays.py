@@ -10,7 +10,7 @@ import numpy as np
 from schedverify.lowered.events import Why
 from schedverify.lowered.times import Run, run
 from schedverify.op import unpack
-from schedverify.result import Timeline
+from schedverify.times import Timeline
 
 _PREFERENCE = (Why.INPUT, Why.SENT, Why.RECEIVED, Why.ORDER, Why.QUEUE)
 """Of several reasons for one tick, the first here is told: what has to be made before what stands in the way."""

@@ -15,8 +15,8 @@ from schedverify.lowered.paths import longest
 from schedverify.lowered.program import Program
 from schedverify.measures import measure
 from schedverify.problem import Problem
-from schedverify.result import Timeline
 from schedverify.schedule import Schedule
+from schedverify.times import Timeline
 
 Ints = NDArray[np.int64]
 

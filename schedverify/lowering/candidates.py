@@ -12,9 +12,9 @@ from schedverify.lowering.insertion import add_communication
 from schedverify.lowering.ordering import by_end, by_start
 from schedverify.op import JOIN_SHIFT, Kind
 from schedverify.problem import Problem
-from schedverify.result import Timeline
 from schedverify.schedule import Schedule, kinds
 from schedverify.timeline import simulate
+from schedverify.times import Timeline
 
 MOST_ROUNDS: Final = 4
 """How often the orders are made anew of the times of the best one, while that helps."""

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from schedverify.meetings import meetings_of
 from schedverify.op import INDEX_MASK, JOIN_SHIFT, STAGE_SHIFT, Kind
 from schedverify.problem import Problem
-from schedverify.result import Timeline
 from schedverify.schedule import Schedule, kinds, positions
 from schedverify.timeline import simulate
+from schedverify.times import Timeline
 
 Ints = NDArray[np.int64]
 

@@ -16,9 +16,10 @@ from schedverify.optimizer.support import check_supported, impossible
 from schedverify.optimizer.tasks import Tasks
 from schedverify.optimizer.values import Hint, Progress, Solution
 from schedverify.problem import Problem
-from schedverify.result import Status, Timeline
+from schedverify.result import Status
 from schedverify.schedule import Schedule
 from schedverify.timeline import simulate
+from schedverify.times import Timeline
 
 _NONE = 1 << 62
 """More bytes than any peak."""

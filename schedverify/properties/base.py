@@ -19,9 +19,10 @@ from schedverify.disciplines import DEFAULT_DISCIPLINE, Discipline
 from schedverify.errors import ScheduleError
 from schedverify.instances import Instances
 from schedverify.problem import Problem
-from schedverify.result import Measures, Scope, Violation
+from schedverify.result import Scope, Violation
 from schedverify.schedule import Schedule
 from schedverify.timeline import simulate
+from schedverify.times import Measures
 
 
 class NotApplicable(Exception):  # noqa: N818 - a verdict, not an error

@@ -8,8 +8,8 @@ from typing import Any, Final, NamedTuple
 
 from schedverify.op import Kind
 from schedverify.problem import Problem
-from schedverify.result import Measures
 from schedverify.schedule import Schedule
+from schedverify.times import Measures
 
 FIELDS: Final = {
     "memory.capacity": "capacity",
