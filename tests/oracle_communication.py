@@ -141,18 +141,17 @@ class Judge:
     def run(self, discipline: str, eager_bytes: int = 0) -> Run:
         return Run(self.wiring, discipline, eager_bytes)
 
-    def most_under_way(self, discipline: str, eager_bytes: int) -> dict[tuple[int, int], int]:
+    def most_under_way(self, whole: Run) -> dict[tuple[int, int], int]:
         """By channel, the most messages that can be sent and not yet received, whatever the durations are.
 
         A receive must come before a send if the send is never complete without it. The others may all be late.
         """
-        whole = self.run(discipline, eager_bytes)
         alone = [item for item in whole.complete if item.channel and item.sends and whole.goes_alone(item)]
         before: dict[Item, set[Item]] = {send: set() for send in alone}
         receives = [item for item in whole.complete if not item.sends and item in whole.partner]
         for receive in receives if alone else ():
             if whole.goes_alone(receive):
-                late = Run(self.wiring, discipline, eager_bytes, [receive])
+                late = Run(self.wiring, whole.discipline, whole.eager_bytes, [receive])
                 for send in alone:
                     if send.channel == receive.channel and send not in late.complete:
                         before[send].add(receive)
@@ -162,23 +161,23 @@ class Judge:
             most[send.channel] = max(most.get(send.channel, 0), with_it - len(before[send]))
         return most
 
-    def overflows(self, discipline: str, eager_bytes: int) -> set[tuple[int, int]]:
+    def overflows(self, whole: Run) -> set[tuple[int, int]]:
         """SV403: the channels in which more messages can be under way than the buffer holds."""
         if self.law.buffer is None:
             return set()
-        most = self.most_under_way(discipline, eager_bytes)
-        return {channel for channel, count in most.items() if count > self.law.buffer}
+        return {channel for channel, count in self.most_under_way(whole).items() if count > self.law.buffer}
 
-    def verdicts(self, discipline: str, eager_bytes: int = 0) -> dict[str, bool]:
-        """Say of each code whether the schedule violates it under a discipline."""
+    def verdicts(self, discipline: str, run: Run | None = None, eager_bytes: int = 0) -> dict[str, bool]:
+        """Say of each code whether the schedule violates it under a discipline; ``run`` is its run, if there is one."""
+        run = run or self.run(discipline, eager_bytes)
         return {
             "SV301": bool(self.mismatches() or self.absent_messages()),
             "SV302": discipline != "tagged" and bool(self.crossed()),
             "SV303": bool(self.out_of_order()),
-            "SV304": self.run(discipline, eager_bytes).is_stuck,
+            "SV304": run.is_stuck,
             "SV305": bool(self.sharding_faults() or self.reduction_faults()),
             "SV306": bool(self.misfits(discipline)),
-            "SV403": bool(self.overflows(discipline, eager_bytes)),
+            "SV403": bool(self.overflows(run)),
         }
 
 

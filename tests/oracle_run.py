@@ -37,9 +37,9 @@ class Wiring:
 
     @cached_property
     def inputs(self) -> dict[Place, tuple[list[Place], list[Item]]]:
-        """By compute step, what it waits for on its own ranks: steps whose output it reads, receives of the rest.
+        """By compute step, the steps and the receives that its operations wait for, each on its own rank.
 
-        What stands nowhere on these ranks counts as done.
+        What does not stand there counts as done.
         """
         law = self.program.law
         first: dict[Name | None, Item] = {}
@@ -52,11 +52,14 @@ class Wiring:
                 receives.setdefault(op, []).append(item)
         found = {}
         for place, team in self.teams.items():
-            ranks = {rank for rank, _ in team}
-            ops = {op for rank, position in team for op in self.program.computes[rank][position]}
-            near = [needed for op in ops for needed in law.reads(op) if law.home[needed.stage] == law.home[op.stage]]
-            steps = [step for rank in ranks for step in self.program.first_on(rank, near)]
-            found[place] = steps, [item for op in ops for item in receives.get(op, ()) if item.place[0] in ranks]
+            steps: list[Place] = []
+            items: list[Item] = []
+            for rank, position in team:
+                for op in self.program.computes[rank][position]:
+                    near = [needed for needed in law.reads(op) if law.home[needed.stage] == law.home[op.stage]]
+                    steps += self.program.first_on(rank, near)
+                    items += [item for item in receives.get(op, ()) if item.place[0] == rank]
+            found[place] = steps, items
         return found
 
     @cached_property

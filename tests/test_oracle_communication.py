@@ -180,10 +180,12 @@ def test_messages_under_way(text: str, most: dict[tuple[str, int], int]) -> None
     keys = {"ranks": 2, "microbatches": 3, "bytes": 1}
     for (discipline, eager_bytes), expected in most.items():
         judge = judge_of(keys | {"buffer": max(expected, 1)}, text)
-        assert judge.most_under_way(discipline, eager_bytes).get((0, 1), 0) == expected
-        assert not judge.verdicts(discipline, eager_bytes)["SV403"]
+        assert judge.most_under_way(judge.run(discipline, eager_bytes)).get((0, 1), 0) == expected
+        assert not judge.verdicts(discipline, eager_bytes=eager_bytes)["SV403"]
         if expected > 1:
-            assert judge_of(keys | {"buffer": expected - 1}, text).verdicts(discipline, eager_bytes)["SV403"]
+            assert judge_of(keys | {"buffer": expected - 1}, text).verdicts(discipline, eager_bytes=eager_bytes)[
+                "SV403"
+            ]
 
 
 @pytest.mark.parametrize("shape", [[2, 4], [4, 2]])
@@ -275,17 +277,19 @@ def test_received_bytes_step_by_step(text: str, expected: list[int]) -> None:
 # The inclusions of section 4, on programs of which most are wrong
 
 
-def broken_inclusions(judge: Judge, runs: dict[str, bool]) -> list[str]:
-    """Return the inclusions of section 4 that do not hold for a program; ``runs`` says where it is free of deadlock."""
-    ordered = not judge.crossed()
-    alike = not judge.out_of_order() and all(len(ranks) == 1 for ranks in judge.law.ranks_of)
+def broken_inclusions(free: dict[str, bool], *, ordered: bool, alike: bool) -> list[str]:
+    """Return the inclusions of section 4 that do not hold for a program.
+
+    ``free`` says under which disciplines it is free of deadlock, ``ordered`` whether SV302 holds, ``alike`` whether
+    SV303 holds and no stage stands on several ranks.
+    """
     claims = {
-        "block implies rank": runs["rank"] or not runs["block"],
-        "rank implies pair": runs["pair"] or not runs["rank"],
-        "pair implies edge": runs["edge"] or not runs["pair"],
-        "edge implies buffered": runs["buffered"] or not runs["edge"],
-        "in order, buffered implies tagged": runs["tagged"] or not runs["buffered"] or not ordered,
-        "rank is block": runs["rank"] == runs["block"] or not alike,
+        "block implies rank": free["rank"] or not free["block"],
+        "rank implies pair": free["pair"] or not free["rank"],
+        "pair implies edge": free["edge"] or not free["pair"],
+        "edge implies buffered": free["buffered"] or not free["edge"],
+        "in order, buffered implies tagged": free["tagged"] or not free["buffered"] or not ordered,
+        "rank is block": free["rank"] == free["block"] or not alike,
     }
     return [claim for claim, holds in claims.items() if not holds]
 
@@ -300,10 +304,12 @@ def test_inclusions(eager_bytes: int) -> None:
         else:
             problem, data, rows = traffic(seed)
             judge, name = Judge(rows, data, excerpt=True), "traffic"
-        runs = {discipline: not judge.run(discipline, eager_bytes).is_stuck for discipline in DISCIPLINES}
-        assert not broken_inclusions(judge, runs), (seed, name, rows, problem.to_dict())
-        for discipline, free in runs.items():
-            accepted[discipline] += free
+        free = {discipline: not judge.run(discipline, eager_bytes).is_stuck for discipline in DISCIPLINES}
+        alike = not judge.out_of_order() and all(len(ranks) == 1 for ranks in judge.law.ranks_of)
+        broken = broken_inclusions(free, ordered=not judge.crossed(), alike=alike)
+        assert not broken, (broken, seed, name, rows, problem.to_dict())
+        for discipline in DISCIPLINES:
+            accepted[discipline] += free[discipline]
     # Queues of one channel hold up a receive until the one before it is there, be the send complete or not.
     assert accepted["buffered"] == accepted["edge"] > accepted["pair"] > accepted["rank"] > accepted["block"] > 100
 
@@ -313,7 +319,7 @@ def test_bases_run_under_every_discipline() -> None:
         found = random_lowered.lowered_base(number)
         judge = Judge(found.rows, found.data)
         for discipline in DISCIPLINES:
-            verdicts = judge.verdicts(discipline, 2) | shared_verdicts(judge.program)
+            verdicts = judge.verdicts(discipline, eager_bytes=2) | shared_verdicts(judge.program)
             assert {code for code, violated in verdicts.items() if violated} <= {"SV403"}, (number, discipline)
 
 
@@ -326,7 +332,7 @@ def test_mutants_repeat_and_every_fault_and_code_occurs() -> None:
         problem, rows, name = lowered_mutant(seed)
         names |= set(name.split(" + "))
         discipline = random.Random(seed).choice(DISCIPLINES)
-        verdicts = Judge(rows, problem.to_dict()).verdicts(discipline, 2)
+        verdicts = Judge(rows, problem.to_dict()).verdicts(discipline, eager_bytes=2)
         violated = [code for code, found in verdicts.items() if found]
         for code in violated:
             codes[code] += 1
