@@ -2,6 +2,7 @@
 
 Whether a program deadlocks is found by running it (:mod:`oracle_run`), not by a graph. Where the law leaves a choice:
 
+- Where nothing is sent or received, nothing is missing: it is a compute order.
 - A send or receive on a foreign rank is SV102's matter, and there is none of it here.
 - One whose peer stage is not known, or on the same rank, goes nowhere, and nothing waits for it: SV301 tells it. One
   that names a stage that is no neighbour goes to that stage's rank all the same, and waits for no tensor.
@@ -171,7 +172,7 @@ class Judge:
         """Say of each code whether the schedule violates it under a discipline; ``run`` is its run, if there is one."""
         run = run or self.run(discipline, eager_bytes)
         return {
-            "SV301": bool(self.mismatches() or self.absent_messages()),
+            "SV301": self.program.is_lowered() and bool(self.mismatches() or self.absent_messages()),
             "SV302": discipline != "tagged" and bool(self.crossed()),
             "SV303": bool(self.out_of_order()),
             "SV304": run.is_stuck,
