@@ -216,10 +216,10 @@ def test_the_judges_agree_on_mutants_of_families(name: str) -> None:
 
 def family_problem(name: str, ranks: int, microbatches: int) -> Problem | None:
     """Return a small problem that a family takes, or None where it takes none of this shape."""
-    for virtual in (1, 2):
+    for virtual, placement in ((1, "loop"), (2, "loop"), (2, "v")):
         for form in ("fused", "split"):
-            keys = {"ranks": ranks, "microbatches": microbatches, "virtual": virtual, "form": form, "bytes": 2}
-            problem = Problem.chain(**keys)
+            keys = {"ranks": ranks, "microbatches": microbatches, "form": form, "bytes": 2}
+            problem = Problem.chain(**keys, virtual=virtual, placement=placement)
             try:
                 generate(name, problem)
             except InputError:
