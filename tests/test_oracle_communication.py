@@ -219,9 +219,16 @@ def test_texts_of_lowered_steps() -> None:
 
 
 def test_an_excerpt_needs_a_message_only_where_both_its_ends_compute() -> None:
-    assert judge_of(FORWARD, "0F0 / 1F0", excerpt=True).verdicts("pair")["SV301"]
-    assert not judge_of(FORWARD, "- / 1F0", excerpt=True).verdicts("pair")["SV301"]
-    assert judge_of(FORWARD, "- / 1F0", excerpt=False).verdicts("pair")["SV301"]
+    crossing, arriving = "{} 0F1 0SEND_F1", "{} 1RECV_F1 1F1"
+    both = f"{crossing.format('0F0')} / {arriving.format('1F0')}"
+    reader = f"{crossing.format('')} / {arriving.format('1F0')}"
+    assert judge_of(FORWARDS, both, excerpt=True).verdicts("pair")["SV301"]
+    assert not judge_of(FORWARDS, reader, excerpt=True).verdicts("pair")["SV301"]
+    assert judge_of(FORWARDS, reader, excerpt=False).verdicts("pair")["SV301"]
+
+
+def test_nothing_is_missing_of_a_compute_order() -> None:
+    assert not judge_of(FORWARD, "0F0 / 1F0").verdicts("pair")["SV301"]
 
 
 def test_the_oracle_of_communication_stands_alone() -> None:
