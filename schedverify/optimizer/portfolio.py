@@ -27,14 +27,15 @@ _MOVES: Final = 60_000
 """Moves of one walk of the local search."""
 _ROUNDS: Final = 6
 _SHORT: Final = 4
-"""The longest duration, in units, with which the second solver pays."""
+"""The longest duration, in units, with which the second solver pays, on one stage a rank."""
 
 
 def run_parts(run: Run, hints: Sequence[Hint]) -> None:
     """Run one part after another until the question is settled or the means are used up.
 
     The local search may take a quarter of the time that is left, the count relaxation a third of what then remains,
-    the second solver a quarter; CP-SAT has the rest.
+    the second solver a quarter; CP-SAT has the rest. Where the second solver pays, list schedules are often the best
+    already, and the local search makes one round.
     """
     settings = Settings(run.effort.seed, run.effort.threads, run.done, run.best.offer_starts, lambda _bound: None)
     with run.part("bounds"):
@@ -82,7 +83,7 @@ def _improve(run: Run) -> None:
         return run.done() or run.effort.spent > until
 
     with run.part("local search"):
-        for number in range(_ROUNDS):
+        for number in range(1 if _suits_pumpkin(run) else _ROUNDS):
             if stopped():
                 return
             start = local_search.LocalSearch(run.tasks, run.best.rows, run.objective)
@@ -109,10 +110,16 @@ def _count(run: Run) -> None:
             run.best.raise_bound(bound.value)
 
 
+def _suits_pumpkin(run: Run) -> bool:
+    """Whether the second solver is there and pays: short durations and one stage a rank."""
+    lone = all(len(stages) <= 1 for stages in run.problem.stages_of)
+    short = max(run.tasks.duration.values()) <= _SHORT
+    return run.objective == "makespan" and lone and short and pumpkin.installed()
+
+
 def _ask_pumpkin(run: Run, settings: Settings) -> None:
     """Let the second solver try to prove that nothing is shorter, where it is there and durations are small."""
-    short = max(run.tasks.duration.values()) <= _SHORT
-    if run.objective != "makespan" or run.best.value is None or not short or not pumpkin.installed():
+    if run.best.value is None or not _suits_pumpkin(run):
         return
 
     def known() -> tuple[int, int]:
