@@ -43,7 +43,7 @@ def measure(
         span_bubble=Fraction(span - work[longest], span) if span else Fraction(0),
         work=work,
         peak_in_flight=tuple(
-            len(full) + _peak_in_flight(row, problem) for row, (full, _) in zip(schedule.rows, held, strict=True)
+            len(full) + peak_in_flight(row, problem) for row, (full, _) in zip(schedule.rows, held, strict=True)
         ),
         peak_memory=tuple(
             static + _held_bytes(problem, *before) + _peak_memory(row, problem, rank)
@@ -58,11 +58,15 @@ def _computing(schedule: Schedule, ticks: tuple[Ticks, ...]) -> tuple[Ticks, ...
     return tuple(row[chosen] for row, chosen in zip(ticks, computes, strict=True))
 
 
-def _peak_in_flight(row: Words, problem: Problem) -> int:
-    """Return the most pairs that a row holds: from the step with F to the end of the step with B or I."""
+def peak_in_flight(row: Words, problem: Problem, stage: int | None = None) -> int:
+    """Return the most pairs that a row holds, of one stage or of all: from the step with F to the end of that with B.
+
+    What is true of B is true of I; in inference F itself ends a pair.
+    """
     kind = kinds(row)
-    forward = kind == _F
-    ended = forward if problem.form == "inference" else (kind == _B) | (kind == _I)
+    chosen = True if stage is None else row >> STAGE_SHIFT & INDEX_MASK == stage
+    forward = (kind == _F) & chosen
+    ended = forward if problem.form == "inference" else ((kind == _B) | (kind == _I)) & chosen
     return _peak(row, forward.astype(np.int64), np.zeros_like(row), ended.astype(np.int64))
 
 

@@ -9,14 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schedverify.disciplines import DEFAULT_DISCIPLINE, Discipline, check_eager_bytes
-from schedverify.durations import op_duration, step_duration
+from schedverify.durations import step_duration
 from schedverify.errors import ScheduleError
+from schedverify.facts import class_facts, table
 from schedverify.lowered import simulate_lowered
 from schedverify.measures import measure
 from schedverify.meetings import Meeting, meetings_of
 from schedverify.op import INDEX_MASK, JOIN_SHIFT, MICROBATCH_MASK, STAGE_SHIFT, Kind
 from schedverify.problem import Problem
 from schedverify.runnable import check_runnable
+from schedverify.scale import is_large
 from schedverify.schedule import Schedule, Words, kinds
 from schedverify.times import Timeline
 
@@ -59,7 +61,8 @@ def simulate(
     if schedule.lowered and not excerpt:
         return simulate_lowered(schedule, problem, known, eager_bytes)
     check_runnable(schedule, problem, excerpt)
-    starts, ends = _Sweep(schedule, problem).run()
+    large = is_large(len(schedule)) and _is_simple(schedule, problem)
+    starts, ends = _compiled(schedule, problem) if large else _Sweep(schedule, problem).run()
     return Timeline(schedule, problem, starts, ends, measure(schedule, problem, starts, ends, excerpt=excerpt))
 
 
@@ -89,10 +92,7 @@ class _Sweep:
     def run(self) -> tuple[tuple[Ticks, ...], tuple[Ticks, ...]]:
         """Sweep until no rank can go on; raise where steps are left."""
         self._sweep()
-        for rank, (starts, steps) in enumerate(zip(self.starts, self.classes, strict=True)):
-            if len(starts) < len(steps):
-                text = f"rank {rank} waits at position {len(starts)} for ever"
-                raise ScheduleError(f"the schedule cannot run to its end: {text}; verify it to see the cycle")
+        _check_ended([len(starts) for starts in self.starts], [len(steps) for steps in self.classes])
         begun = [np.array(row, dtype=np.int64) for row in self.starts]
         ended = [row + self._durations(rank) for rank, row in enumerate(begun)]
         return tuple(map(_frozen, begun)), tuple(map(_frozen, ended))
@@ -166,7 +166,7 @@ class _Sweep:
         """Give every step its class and micro-batch, and every class its inputs, cost and output."""
         keys = [self._keys(row) for row in schedule.rows]
         known = np.unique(np.concatenate(keys))
-        self.facts = [self._facts(key) for key in known.tolist()]
+        self.facts = [class_facts(key, self.problem) for key in known.tolist()]
         self.meetings, placed = meetings_of(schedule, self.problem)
         for rank, (key, row) in enumerate(zip(keys, schedule.rows, strict=True)):
             classes = np.searchsorted(known, key)
@@ -185,22 +185,6 @@ class _Sweep:
         last = self.problem.slices - 1
         return key | np.where(kinds(row) == _F, part > 0, (kinds(row) < _W) & (part < last))
 
-    def _facts(self, key: int) -> tuple[tuple[tuple[int, int], ...], int, int]:
-        """Return the inputs (base of the output, lag) of a class, its cost, and the base of its output."""
-        beside, stage, kind = key & 1, key >> 1 & INDEX_MASK, key >> 33
-        problem, count = self.problem, self.problem.microbatches
-        forward, backward = stage * count, (problem.total_stages + stage) * count
-        if kind == _W:
-            return ((backward, 0),), op_duration(problem, kind, stage), 2 * problem.total_stages * count
-        if kind == _F:
-            inputs = [(before * count, problem.forward_lag(before, stage)) for before in problem.predecessors[stage]]
-            inputs += [(forward - 1, 0)] if beside else []
-            return tuple(inputs), op_duration(problem, kind, stage), forward
-        after = problem.successors[stage]
-        inputs = [((problem.total_stages + t) * count, problem.backward_lag(t, stage)) for t in after]
-        inputs += [(backward + 1, 0)] if beside else []
-        return ((forward, 0), *inputs), op_duration(problem, kind, stage), backward
-
     def _meet(self, meeting: Meeting, rank: int, now: int) -> int:
         """Take part in a meeting; return when it starts, or -1 where this rank must wait."""
         if meeting.start is None:
@@ -218,7 +202,7 @@ class _Sweep:
         latest = 0
         for word in meeting.words:
             m = word & MICROBATCH_MASK
-            inputs = self._facts(int(self._keys(np.array([word]))[0]))[0]
+            inputs = class_facts(int(self._keys(np.array([word]))[0]), self.problem)[0]
             there = max((self.made[base + m] + lag for base, lag in inputs), default=0)
             if there >= _PENDING:
                 self._wait(rank, inputs, m)
@@ -238,6 +222,33 @@ class _Sweep:
             self.made[slot] = end
             self.ready += [waiter - 1] if waiter > 0 else []
             self.ready += self.crowd.pop(slot, ())
+
+
+def _is_simple(schedule: Schedule, problem: Problem) -> bool:
+    """Whether every step of a schedule is one operation on one rank."""
+    joint = any(len(ranks) > 1 for ranks in problem.placement)
+    return not joint and all(int(row.max(initial=0)) >> JOIN_SHIFT == 0 for row in schedule.rows)
+
+
+def _compiled(schedule: Schedule, problem: Problem) -> tuple[tuple[Ticks, ...], tuple[Ticks, ...]]:
+    """Return what a sweep of single operations returns, by the compiled loop."""
+    from schedverify import kernel
+
+    counts = [len(row) for row in schedule.rows]
+    bounds = np.cumsum([0, *counts])
+    places = (2 * problem.total_stages + 1) * problem.microbatches
+    starts, ends, done = kernel.sweep(np.concatenate(schedule.rows), bounds, table(problem), places)
+    _check_ended(done.tolist(), counts)
+    begun, ended = (tuple(map(_frozen, np.split(ticks, bounds[1:-1]))) for ticks in (starts, ends))
+    return begun, ended
+
+
+def _check_ended(done: list[int], steps: list[int]) -> None:
+    """Raise where a rank has not come to the end of its steps."""
+    for rank, (reached, count) in enumerate(zip(done, steps, strict=True)):
+        if reached < count:
+            text = f"rank {rank} waits at position {reached} for ever"
+            raise ScheduleError(f"the schedule cannot run to its end: {text}; verify it to see the cycle")
 
 
 def _outputs(row: Words, problem: Problem) -> Words:

@@ -7,6 +7,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from schedverify.scale import is_large
+
 Ints = NDArray[np.int64]
 
 
@@ -30,26 +32,35 @@ class Precedence:
         return self._run[0]
 
     @property
-    def order(self) -> list[int]:
+    def order(self) -> Ints:
         """The nodes that can happen, in an order in which they can: the certificate, where it holds them all."""
         return self._run[1]
 
     @cached_property
-    def successors(self) -> tuple[list[int], list[int]]:
-        """Where the nodes that wait for each node begin in a list, and that list."""
-        order = np.argsort(self.before, kind="stable")
-        begins = np.searchsorted(self.before[order], np.arange(self.count + 1))
-        return begins.tolist(), self.after[order].tolist()
+    def successors(self) -> tuple[Ints, Ints]:
+        """Where the nodes that wait for each node begin in an array, and that array."""
+        begins = np.append(0, np.cumsum(np.bincount(self.before, minlength=self.count)))
+        return begins, self.after[np.argsort(self.before, kind="stable")]
 
     @cached_property
-    def _run(self) -> tuple[NDArray[np.bool_], list[int]]:
+    def _run(self) -> tuple[NDArray[np.bool_], Ints]:
         """Let happen what can, until nothing is left that can."""
         begins, targets = self.successors
-        left = np.bincount(self.after, minlength=self.count).tolist()
-        order = [node for node, waits in enumerate(left) if not waits]
-        for node in order:
-            for target in targets[begins[node] : begins[node + 1]]:
-                left[target] -= 1
-                if not left[target]:
-                    order.append(target)
-        return np.array(left, dtype=np.int64) > 0, order
+        left = np.bincount(self.after, minlength=self.count)
+        if not is_large(self.count):
+            return _walk(begins.tolist(), targets.tolist(), left.tolist())
+        from schedverify import kernel
+
+        order = kernel.happening(begins, targets, left)
+        return left > 0, order
+
+
+def _walk(begins: list[int], targets: list[int], left: list[int]) -> tuple[NDArray[np.bool_], Ints]:
+    """Do what the kernel does."""
+    order = [node for node, waits in enumerate(left) if not waits]
+    for node in order:
+        for target in targets[begins[node] : begins[node + 1]]:
+            left[target] -= 1
+            if not left[target]:
+                order.append(target)
+    return np.array(left, dtype=np.int64) > 0, np.array(order, dtype=np.int64)

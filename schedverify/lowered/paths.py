@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
+
+from schedverify.scale import is_large
 
 Ints = NDArray[np.int64]
 
@@ -14,10 +18,29 @@ def longest(tail: Ints, head: Ints, lag: Ints, count: int) -> tuple[Ints, NDArra
     Every edge is looked at once.
     """
     order = np.argsort(tail, kind="stable")
-    begins = np.searchsorted(tail[order], np.arange(count + 1)).tolist()
-    targets, lags = head[order].tolist(), lag[order].tolist()
-    waits = np.bincount(head, minlength=count).tolist()
-    length = [0] * count
+    begins = np.append(0, np.cumsum(np.bincount(tail, minlength=count)))
+    edges = Outgoing(begins, head[order], lag[order])
+    waits = np.bincount(head, minlength=count)
+    if not is_large(count):
+        return _walk(edges, waits.tolist())
+    from schedverify import kernel
+
+    length = kernel.longest(*edges, waits)
+    return length, waits > 0
+
+
+class Outgoing(NamedTuple):
+    """The edges of node n: ``targets[begins[n]:begins[n + 1]]``, each with its lag."""
+
+    begins: Ints
+    targets: Ints
+    lags: Ints
+
+
+def _walk(edges: Outgoing, waits: list[int]) -> tuple[Ints, NDArray[np.bool_]]:
+    """Do what the kernel does."""
+    begins, targets, lags = (values.tolist() for values in edges)
+    length = [0] * len(waits)
     ready = [node for node, left in enumerate(waits) if not left]
     while ready:
         node = ready.pop()

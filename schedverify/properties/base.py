@@ -18,6 +18,7 @@ from schedverify.communication.transfers import Transfers
 from schedverify.disciplines import DEFAULT_DISCIPLINE, Discipline
 from schedverify.errors import ScheduleError
 from schedverify.instances import Instances
+from schedverify.op import JOIN_SHIFT
 from schedverify.problem import Problem
 from schedverify.result import Scope, Violation
 from schedverify.schedule import Schedule
@@ -66,6 +67,17 @@ class Case:
             ).measures
         except ScheduleError:
             return None
+
+    @cached_property
+    def sound(self) -> bool:
+        """Whether a sweep has run the order to its end, each operation of the problem once and where it belongs.
+
+        This is told only of whole compute orders in which every step is one operation on one rank.
+        """
+        joint = any(len(ranks) > 1 for ranks in self.problem.placement)
+        single = all(int(row.max(initial=0)) >> JOIN_SHIFT == 0 for row in self.schedule.rows)
+        whole = single and not joint and not self.excerpt and not self.schedule.lowered
+        return whole and self.measures is not None
 
     @cached_property
     def transfers(self) -> Transfers:

@@ -76,8 +76,8 @@ def _ancestors(graph: EventGraph, sends: list[int], receives: list[int]) -> dict
     reached = [0] * graph.count
     for bit, receive in enumerate(receives):
         reached[int(graph.node[receive])] |= 1 << bit
-    begins, targets = graph.successors
-    for node in graph.order:
+    begins, targets = (values.tolist() for values in graph.successors)
+    for node in graph.order.tolist():
         bits = reached[node]
         if bits:
             for target in targets[begins[node] : begins[node + 1]]:

@@ -42,7 +42,8 @@ def gathered_and_reduced(case: Case) -> Iterator[Violation]:
     UNSHARD. If a REDUCE_GRAD stands anywhere: for every s and every r in placement(s), exactly one of s stands in the
     order of r, and no B or W of s behind it.
     """
-    rows = [_marked(case, rank) for rank in range(case.schedule.ranks)]
+    there = any((kinds(row) >= int(Kind.UNSHARD)).any() for row in case.schedule.rows)
+    rows = [_marked(case, rank) for rank in range(case.schedule.ranks if there else 0)]
     if not any(op.kind >= Kind.UNSHARD for row in rows for _, op in row):
         raise NotApplicable("no UNSHARD, RESHARD or REDUCE_GRAD stands in the schedule")
     for rank, row in enumerate(rows):
@@ -54,12 +55,10 @@ def gathered_and_reduced(case: Case) -> Iterator[Violation]:
 
 
 def _marked(case: Case, rank: int) -> list[Placed]:
-    """Return what computes on a rank and what is done to parameters there; nothing where no rank has the latter.
+    """Return what computes on a rank and what is done to parameters there.
 
     A step that holds both is none (SV101); in it, what is done to parameters comes first.
     """
-    if not any((kinds(row) >= int(Kind.UNSHARD)).any() for row in case.schedule.rows):
-        return []
     row = case.schedule.rows[rank]
     kind = kinds(row)
     chosen = np.flatnonzero(admitted(row, case.problem) & ((kind <= int(Kind.W)) | (kind >= int(Kind.UNSHARD))))

