@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -31,9 +32,8 @@ def takes(tasks: Tasks, rows: Rows) -> bool:
 class LocalSearch:
     """Simulated annealing from a given order.
 
-    Moves keep the order of each stage's F, of its gradient ops and of its weight ops, and whether a backward is one B:
-    what is lossless for the makespan where they go first in, first out. A limit for one stage is a wait: F number
-    ``i + K`` for gradient op number ``i``.
+    Moves keep the order of each stage's F, of its gradient ops and of its weight ops, and whether a backward is one B.
+    For the makespan nothing is lost by the first of these where they go first in, first out.
 
     Parameters
     ----------
@@ -62,17 +62,21 @@ class LocalSearch:
         """
         from schedverify.optimizer.annealing import Heat, anneal
 
-        hot, legs = float(np.mean(self.jobs.duration)) / 2, max(1, moves // _LEG)
-        here = best = np.arange(len(self.ops))
+        hot, legs = float(np.mean(self.jobs.duration)) / 2, -(-moves // _LEG)
+        here = best = self.order()
         value = _NO_LIMIT
         for leg in range(legs):
             if value <= target or stopped():
                 break
             heat = Heat(hot * (1 - leg / legs), hot * (1 - (leg + 1) / legs))
-            found, order, here = anneal(self.jobs, here, _LEG, heat, target, self.span, seed + leg)
+            found, order, here = anneal(self.jobs, here, min(moves, _LEG), heat, target, self.span, seed + leg)
             if found < value:
                 value, best = found, order
         return self._rows(best)
+
+    def order(self) -> Ints:
+        """Return the given order, as places in ``ops``."""
+        return np.arange(len(self.ops))
 
     def _rows(self, order: Ints) -> Rows:
         ops = [self.ops[u] for u in order.tolist()]
@@ -113,14 +117,23 @@ class LocalSearch:
 
     def _inputs(self, op: OpKey) -> Iterator[tuple[Node, int]]:
         """Yield what an operation waits for: its inputs, and for an F under a limit for its stage a gradient op."""
-        kind, stage, m = op
         yield from self.tasks.inputs(node_of(op))
+        if op in self._admitted_by:
+            yield self._admitted_by[op], 0
+
+    @cached_property
+    def _admitted_by(self) -> dict[OpKey, Node]:
+        """By F under a limit K for its stage, the gradient op that must have ended: the K-th before, in their orders.
+
+        Moves keep both orders, so this says just what the limit says.
+        """
         limits = self.tasks.problem.in_flight_stage
-        if kind == "F" and limits is not None and self.tasks.trains:
-            passing = self.tasks.passing[stage]
-            earlier = passing.index(m) - limits[stage]
-            if earlier >= 0:
-                yield ("G", stage, passing[earlier]), 0
+        admitted: dict[OpKey, Node] = {}
+        for stage, limit in enumerate(limits if limits is not None and self.tasks.trains else ()):
+            forwards = [op for op in self.ops if op[:2] == ("F", stage)]
+            gradients = [node_of(op) for op in self.ops if op[0] in "BI" and op[1] == stage]
+            admitted |= dict(zip(forwards[limit:], gradients, strict=False))
+        return admitted
 
 
 class _Book(NamedTuple):
