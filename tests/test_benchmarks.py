@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from schedverify.formats import load_problem
+from schedverify.generators import generate
 from schedverify.problem import Problem
+from schedverify.proving import lower
 
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = ROOT / "benchmarks"
@@ -77,3 +79,17 @@ def test_pyjobshop_keeps_bytes_and_latency(monkeypatch: pytest.MonkeyPatch) -> N
     solve = importlib.import_module("peer_pyjobshop").solve
     problem = load_problem(str(ROOT / "specs" / "problems" / "uni-p4-m8-c1-cap8.toml"))
     assert solve(problem, 60, 2)[:2] == (39, True)
+
+
+def test_pytorch_is_asked_the_like(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch", reason="the extra torch is not installed")
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    large = importlib.import_module("large_schedules")
+    lines = large.beside_torch(4, 8, 2)
+    assert [line[0] for line in lines] == ["lowering", "checking", "both"]
+    problem = Problem.chain(ranks=4, microbatches=8, virtual=2)
+    schedules = importlib.import_module("torch.distributed.pipelining.schedules")
+    order = generate("interleaved-1f1b", problem)
+    theirs = schedules._add_send_recv(large.as_actions(order), problem.homes.__getitem__, 8)
+    ours = lower(order, problem).strings()
+    assert [sorted(map(str, row)) for row in theirs.values()] == [sorted(row) for row in ours]

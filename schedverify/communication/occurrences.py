@@ -112,9 +112,10 @@ class Occurrences:
     def _on_stages_of(self, least: int) -> NDArray[np.bool_]:
         """Mark the entries that stand on a rank of their stage, which stands on at least so many."""
         rows = enumerate(self.problem.placement)
-        pairs = [stage << 16 | rank for stage, ranks in rows if len(ranks) >= least for rank in ranks]
+        count = self.problem.ranks
+        pairs = [stage * count + rank for stage, ranks in rows if len(ranks) >= least for rank in ranks]
         stage = self.op >> STAGE_SHIFT & INDEX_MASK
-        return np.isin(stage << 16 | self.rank, np.array(pairs, dtype=np.int64))
+        return np.isin(stage * count + self.rank, np.array(pairs, dtype=np.int64))
 
 
 def packed(kind: Kind, stage: Ints, microbatch: Ints) -> Ints:

@@ -52,7 +52,10 @@ def sends_meet_receives(case: Case) -> Iterator[Violation]:
     key = transfers.name[fine] << 1 | transfers.is_send[fine]
     known, first, inverse = np.unique(key, return_index=True, return_inverse=True)
     again = first[inverse] != np.arange(len(fine))
-    lone = ~np.isin(known, known ^ 1)[inverse] & ~again
+    names = known >> 1
+    begins = np.append(True, np.diff(names) != 0)[: len(names)]
+    ends = np.append(begins[1:], True)[: len(names)]
+    lone = (begins & ends)[inverse] & ~again
     for place in np.flatnonzero(again | lone).tolist():
         entry = int(fine[place])
         if again[place]:
@@ -62,7 +65,7 @@ def sends_meet_receives(case: Case) -> Iterator[Violation]:
             verb, other = ("receives", 1) if transfers.is_send[entry] else ("sends", 0)
             text = f"nothing on rank {transfers.partner[entry]} {verb} it"
             yield _told(transfers, entry, f"{text}, {_ends(case, int(transfers.name[entry]))[other]} is missing")
-    yield from _uncrossed(case, np.setdiff1d(_tensors(case), transfers.name[fine]))
+    yield from _uncrossed(case, np.sort(np.setdiff1d(_tensors(case), names[begins], assume_unique=True)))
 
 
 @rule("SV302", "one order on both ends")
