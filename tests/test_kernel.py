@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mutants import mutant
-from mutants_communication import lowered_mutant
+from mutants_communication import MUTANTS_OF_A_LOWERED_BASE, lowered_mutant
 from random_lowered import lowered_base
-from random_schedules import base
+from random_schedules import Rows, base
 
 from schedverify import kernel, scale
 from schedverify.communication.precedence import Precedence
@@ -108,7 +108,7 @@ def test_verdicts_of_lowered_schedules_are_the_same(monkeypatch: pytest.MonkeyPa
     assert calls["happening"] > 100
 
 
-def test_a_sound_order_is_judged_as_by_looking_at_each_operation(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_has_run_is_judged_as_by_looking_at_each_operation(monkeypatch: pytest.MonkeyPatch) -> None:
     sound = 0
     for number in range(400):
         found = base(number)
@@ -118,8 +118,36 @@ def test_a_sound_order_is_judged_as_by_looking_at_each_operation(monkeypatch: py
             sound += Case(schedule, problem).sound
             with monkeypatch.context() as patch:
                 patch.setattr(Case, "sound", False)
+                patch.setattr(Case, "ran", None)
                 assert quick == verify(schedule, problem), f"number {number}"
     assert sound > 100
+
+
+def test_peaks_of_what_has_run_with_communication_are_those_of_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = ["SV401", "SV402"]
+    ran = 0
+    for number in range(300):
+        found = lowered_base(number)
+        problem = near(found.rows, found.problem)
+        for rows in (found.rows, lowered_mutant(number * MUTANTS_OF_A_LOWERED_BASE + number % 7).rows):
+            schedule = Schedule.of(rows)
+            quick = verify(schedule, problem, select=limits)
+            ran += Case(schedule, problem).ran is not None
+            with monkeypatch.context() as patch:
+                patch.setattr(Case, "ran", None)
+                assert quick == verify(schedule, problem, select=limits), f"number {number}"
+    assert ran > 350
+
+
+def near(rows: Rows, problem: Problem) -> Problem:
+    """Return the problem with limits at the peaks of some rows, one less for some."""
+    measures = simulate(Schedule.of(rows), problem).measures
+    short = len(rows[0]) % 2
+    flight = [max(1, peak - short) for peak in measures.peak_in_flight]
+    data = problem.to_dict()
+    data["limits"] = {"in_flight": flight}
+    data["memory"] |= {"capacity": list(measures.peak_memory)}
+    return Problem.of(data)
 
 
 EDGES = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9), st.integers(0, 5)), max_size=25)

@@ -76,8 +76,12 @@ class Case:
         """
         joint = any(len(ranks) > 1 for ranks in self.problem.placement)
         single = all(int(row.max(initial=0)) >> JOIN_SHIFT == 0 for row in self.schedule.rows)
-        whole = single and not joint and not self.excerpt and not self.schedule.lowered
-        return whole and self.measures is not None
+        return single and not joint and not self.schedule.lowered and self.ran is not None
+
+    @cached_property
+    def ran(self) -> Measures | None:
+        """The measures, with exact peaks, of a whole schedule that has run to its end; of an excerpt None."""
+        return None if self.excerpt else self.measures
 
     @cached_property
     def transfers(self) -> Transfers:

@@ -15,6 +15,7 @@ from schedverify.op import Kind, Op
 from schedverify.problem import Problem
 from schedverify.properties.base import Case, NotApplicable, rule
 from schedverify.result import Violation
+from schedverify.times import Measures
 
 Pair = tuple[int, int]
 """A stage and a micro-batch."""
@@ -47,7 +48,7 @@ def in_flight(case: Case) -> Iterator[Violation]:
     problem = case.problem
     if problem.in_flight is None and problem.in_flight_stage is None:
         raise NotApplicable("the problem limits no micro-batches in flight")
-    for rank in () if case.sound and _few(case) else range(case.schedule.ranks):
+    for rank in () if case.ran and _few(case, case.ran) else range(case.schedule.ranks):
         seen: set[str] = set()
         for position, pairs in enumerate(_flights(case, rank)):
             for what, count, limit in _counts(problem, rank, pairs):
@@ -88,7 +89,7 @@ def bytes_held(case: Case) -> Iterator[Violation]:
     problem = case.problem
     if problem.capacity is None:
         raise NotApplicable("the problem limits no memory")
-    peaks = case.measures.peak_memory if case.measures and case.sound else None
+    peaks = case.ran.peak_memory if case.ran else None
     for rank, capacity in enumerate(problem.capacity):
         if peaks and peaks[rank] <= capacity:
             continue
@@ -100,14 +101,14 @@ def bytes_held(case: Case) -> Iterator[Violation]:
             yield Violation("SV402", message, rank, position, _step(case, rank, position))
 
 
-def _few(case: Case) -> bool:
-    """Whether the limits are kept, by the peaks of a sound order."""
+def _few(case: Case, ran: Measures) -> bool:
+    """Whether the limits are kept, by the peaks of a schedule that has run."""
     problem, rows = case.problem, case.schedule.rows
-    peaks = case.measures.peak_in_flight if case.measures else ()
-    if problem.in_flight is not None and any(map(operator.gt, peaks, problem.in_flight)):
+    if problem.in_flight is not None and any(map(operator.gt, ran.peak_in_flight, problem.in_flight)):
         return False
-    stages = enumerate(problem.in_flight_stage or ())
-    return all(peak_in_flight(rows[problem.homes[stage]], problem, stage) <= limit for stage, limit in stages)
+    limits = enumerate(problem.in_flight_stage or ())
+    places = ((stage, rank, limit) for stage, limit in limits for rank in problem.placement[stage])
+    return all(peak_in_flight(rows[rank], problem, stage) <= limit for stage, rank, limit in places)
 
 
 def _flights(case: Case, rank: int) -> Iterator[dict[Pair, None]]:
