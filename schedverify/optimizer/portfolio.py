@@ -26,6 +26,8 @@ MOST_REASONS: Final = 100_000
 _MOVES: Final = 60_000
 """Moves of one walk of the local search."""
 _ROUNDS: Final = 6
+_LEAST_SECONDS: Final = 2
+"""With less time left the local search is left out: it may have to be compiled first."""
 _SHORT: Final = 4
 """The longest duration, in units, with which the second solver pays, on one stage a rank."""
 
@@ -76,6 +78,8 @@ def _schedule_by_lists(run: Run) -> None:
 def _improve(run: Run) -> None:
     """Walk from the best order to better ones: in each round one walk a thread, each with a seed of its own."""
     if run.over() or run.best.rows is None or not local_search.takes(run.tasks, run.best.rows):
+        return
+    if run.effort.left < _LEAST_SECONDS:
         return
     until = run.effort.spent + run.effort.left / 4
 
