@@ -76,7 +76,7 @@ def verify(
     results = [_judge(prop, case) for prop in chosen]
     if deduced:
         results = [dataclasses.replace(result, scope=Scope.AS_READ) for result in results]
-    report = Report(tuple(results), case.measures, _remarks(problem, deduced), _communication(case, results))
+    report = Report(tuple(results), case.measures, _remarks(problem, deduced, results), _communication(case, results))
     return report if lowered is None else _joined(report, _judged(lowered, problem, [prop.code for prop in chosen]))
 
 
@@ -157,8 +157,14 @@ def _communication(case: Case, results: list[PropertyResult]) -> Communication |
     return Communication(case.discipline, case.eager_bytes, case.strictest) if judged else None
 
 
-def _remarks(problem: Problem, deduced: bool) -> tuple[str, ...]:
+def _remarks(problem: Problem, deduced: bool, results: list[PropertyResult]) -> tuple[str, ...]:
+    """Return what must be known to read a report."""
     remarks = [REMARK] if deduced else []
+    verdicts = {result.code: result.verdict for result in results}
+    if verdicts.get("SV304") is Verdict.HOLDS and verdicts.get("SV301") is not Verdict.HOLDS:
+        remarks.append(
+            "SV304 takes a send or receive that meets none as met; run, it can hang, and SV301 is about that"
+        )
     limited = problem.in_flight is not None or problem.in_flight_stage is not None
     if problem.form == "split" and limited and problem.capacity is None:
         remarks.append("with a split backward an in-flight limit does not bound memory while W waits; give a capacity")

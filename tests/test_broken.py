@@ -95,7 +95,7 @@ def test_the_oracle_of_communication_sees_the_same(name: str) -> None:
     data = example(name)
     oracle = Judge(Schedule.parse(data["schedule"]).strings(), Problem.of(data["problem"]).to_dict())
     verdicts = shared_verdicts(oracle.program)
-    verdicts |= oracle.verdicts(data.get("discipline", "pair"), data.get("eager_bytes", 0))
+    verdicts |= oracle.verdicts(data.get("discipline", "pair"), eager_bytes=data.get("eager_bytes", 0))
     assert {code for code, is_violated in verdicts.items() if is_violated} == set(data["codes"])
 
 
