@@ -97,8 +97,7 @@ def _judged(lowered: Lowered, problem: Problem, codes: list[str]) -> Report:
         eager_bytes=lowered.eager_bytes,
         claims=dataclasses.asdict(lowered.measures),
     )
-    pairs = ((source, target) for source, targets in enumerate(problem.successors) for target in targets)
-    if lowered.schedule.lowered or all(problem.homes[source] == problem.homes[target] for source, target in pairs):
+    if lowered.schedule.lowered or not _has_messages(problem):
         return report
     silent = (Violation("SV301", "no send and no receive stands in it"),)
     results = (
@@ -108,6 +107,16 @@ def _judged(lowered: Lowered, problem: Problem, codes: list[str]) -> Report:
         for result in report.properties
     )
     return dataclasses.replace(report, properties=tuple(results))
+
+
+def _has_messages(problem: Problem) -> bool:
+    """Whether a micro-batch passes from a rank to another: through a copy of the model that any goes through."""
+    return any(
+        problem.homes[source] != problem.homes[target]
+        for source, targets in enumerate(problem.successors)
+        if problem.copy_of(source) in problem.replica_of
+        for target in targets
+    )
 
 
 def _joined(report: Report, lowered: Report) -> Report:

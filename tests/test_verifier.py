@@ -11,6 +11,7 @@ import pytest
 from schedverify.errors import InputError, ScheduleError, UnknownNameError
 from schedverify.explanation import property_page
 from schedverify.generators import generate
+from schedverify.planner import optimize
 from schedverify.problem import Problem
 from schedverify.properties import HEADINGS, REGISTRY
 from schedverify.result import Plan, Report, Scope, Status, Verdict
@@ -244,3 +245,14 @@ def test_every_property_is_explained_in_the_fixed_form(code: str) -> None:
         assert f"### {heading}\n" in page
     with pytest.raises(UnknownNameError):
         property_page("SV999")
+
+
+def test_a_copy_that_no_micro_batch_goes_through_sends_nothing() -> None:
+    """The second copy has its stages on two ranks, and is not used: a plan without any message is right."""
+    problem = Problem.chain(ranks=2, microbatches=2, placement=[[0, 0], [0, 1]], replicas=2, replica_of=[0, 0])
+    plan = optimize(problem)
+    assert plan.lowered is not None
+    assert not plan.lowered.schedule.lowered
+    assert not verify(plan).violations
+    used = Problem.chain(ranks=2, microbatches=2, placement=[[0, 0], [0, 1]], replicas=2, replica_of=[0, 1])
+    assert not verify(optimize(used)).violations
