@@ -16,10 +16,10 @@ from printing import arguments, progress, publish, ratio, table, where
 
 from schedverify import Problem
 from schedverify.formats import load_problem
-from schedverify.optimizer.model import Model
-from schedverify.optimizer.pumpkin import prove
-from schedverify.optimizer.rules import add_constraints
-from schedverify.optimizer.search import Settings, search
+from schedverify.optimizer.model.rules import add_constraints
+from schedverify.optimizer.model.variables import Model
+from schedverify.optimizer.solvers.cp_sat import Settings, search
+from schedverify.optimizer.solvers.pumpkin import prove
 from schedverify.optimizer.tasks import Tasks
 
 PROBLEMS = Path(__file__).parents[1] / "specs" / "problems"

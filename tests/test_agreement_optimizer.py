@@ -10,13 +10,13 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from tiny_problems import tiny_problems
 
-from schedverify.optimizer import bounds
-from schedverify.optimizer.costs import Costs
-from schedverify.optimizer.model import Model
+from schedverify.optimizer.bounds import formulas as bounds
+from schedverify.optimizer.bounds.costs import Costs
+from schedverify.optimizer.bounds.peak import best_peak_bound
+from schedverify.optimizer.model.rules import add_constraints
+from schedverify.optimizer.model.variables import Model
 from schedverify.optimizer.orders import measure, rows_of
-from schedverify.optimizer.peak_bounds import best_peak_bound
-from schedverify.optimizer.rules import add_constraints
-from schedverify.optimizer.search import Settings, search
+from schedverify.optimizer.solvers.cp_sat import Settings, search
 from schedverify.optimizer.tasks import Tasks
 from schedverify.optimizer.values import OpKey
 from schedverify.planner import optimize

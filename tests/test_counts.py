@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from random_schedules import base
 from tiny_problems import tiny_problems
 
-from schedverify.optimizer.bounds import Bound, best_bound
-from schedverify.optimizer.counts_bound import count_bounds
+from schedverify.optimizer.bounds.formulas import Bound, best_bound
+from schedverify.optimizer.counts.bound import count_bounds
 from schedverify.problem import Problem
 from schedverify.properties.evidence import EvidenceError, proved_bound
 from schedverify.properties.evidence.rows import Rows, Term

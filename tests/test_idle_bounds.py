@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from schedverify.optimizer.bounds import idle_bounds
-from schedverify.optimizer.costs import Costs
+from schedverify.optimizer.bounds.costs import Costs
+from schedverify.optimizer.bounds.formulas import idle_bounds
 from schedverify.problem import Problem
 from schedverify.properties.evidence import proved_bound
 

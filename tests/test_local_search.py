@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from schedverify.optimizer.greedy import list_schedule, policies
-from schedverify.optimizer.local_search import LocalSearch, takes
+from schedverify.optimizer.heuristics.greedy import list_schedule, policies
+from schedverify.optimizer.heuristics.local_search import LocalSearch, takes
 from schedverify.optimizer.orders import Rows, earliest, measure, schedule_of
 from schedverify.optimizer.tasks import Tasks
 from schedverify.planner import optimize
@@ -68,7 +68,7 @@ def test_every_walk_keeps_the_limits_and_is_no_worse(objective: str) -> None:
 
 
 def test_the_compiled_sweep_times_an_order_as_the_plain_one() -> None:
-    from schedverify.optimizer.annealing import Heat, anneal
+    from schedverify.optimizer.heuristics.annealing import Heat, anneal
 
     for seed in range(40):
         tasks = Tasks(uneven(seed, capacity=None))

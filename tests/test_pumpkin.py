@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from schedverify.errors import SchedverifyError
-from schedverify.optimizer import pumpkin
-from schedverify.optimizer.model import Model
+from schedverify.optimizer.model.rules import add_constraints
+from schedverify.optimizer.model.variables import Model
 from schedverify.optimizer.orders import rows_of, schedule_of
-from schedverify.optimizer.plain_model import NotPlainError, plain_model
-from schedverify.optimizer.rules import add_constraints
-from schedverify.optimizer.search import Outcome, Settings, search
+from schedverify.optimizer.solvers import pumpkin
+from schedverify.optimizer.solvers.cp_sat import Outcome, Settings, search
+from schedverify.optimizer.solvers.plain_model import NotPlainError, plain_model
 from schedverify.optimizer.tasks import Tasks
 from schedverify.optimizer.values import OpKey
 from schedverify.planner import plan_of

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from schedverify.optimizer.model import Model
+from schedverify.optimizer.model.rules import RULES, add_constraints
+from schedverify.optimizer.model.variables import Model
 from schedverify.optimizer.orders import rows_of, schedule_of
-from schedverify.optimizer.rules import RULES, add_constraints
-from schedverify.optimizer.search import Settings, search
+from schedverify.optimizer.solvers.cp_sat import Settings, search
 from schedverify.optimizer.tasks import Node, Tasks
 from schedverify.optimizer.values import OpKey
 from schedverify.problem import Problem
@@ -97,13 +97,14 @@ def nothing(*_: Any) -> None:
     """Add nothing."""
 
 
-MEMORY, STAGES = "memory_rules", "order_rules.hold_at_most"
+MEMORY, STAGES = "memory", "held.hold_at_most"
 PARTS: dict[str, tuple[dict[str, Any], str, Any, str]] = {
-    "I must have ended": (SPLIT | HOLDING | {"capacity": 3}, "model.Model.after", without_pairs("G"), "SV402"),
+    "I must have ended": (SPLIT | HOLDING | {"capacity": 3}, "variables.Model.after", without_pairs("G"), "SV402"),
     "W must have ended": (
-        SPLIT | {"activation": 2, "weight_stash": 2, "capacity": 4}, "model.Model.after", without_pairs("W"), "SV402",
+        SPLIT | {"activation": 2, "weight_stash": 2, "capacity": 4},
+        "variables.Model.after", without_pairs("W"), "SV402",
     ),
-    "either I or W must have": (TIGHT, "model.Model.after_either", nothing, "SV402"),
+    "either I or W must have": (TIGHT, "variables.Model.after_either", nothing, "SV402"),
     "bytes of a stage that stands alone": (TIGHT, f"{MEMORY}._stash", nothing, "SV402"),
     "bytes of several stages": (
         TWO_STAGES | {"activation": [1, 2, 3, 1], "capacity": 6}, STAGES, nothing, "SV402",
@@ -138,7 +139,7 @@ PARTS: dict[str, tuple[dict[str, Any], str, Any, str]] = {
 def test_without_the_part_the_verifier_objects(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     keys, place, instead, code = PARTS[name]
     assert answer(keys, set()).ok
-    monkeypatch.setattr(f"schedverify.optimizer.{place}", instead)
+    monkeypatch.setattr(f"schedverify.optimizer.model.{place}", instead)
     assert code in {violation.code for violation in answer(keys, set()).violations}
 
 

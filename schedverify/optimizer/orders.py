@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from schedverify.errors import ScheduleError
 from schedverify.op import Kind, Op
-from schedverify.optimizer.ledger import Ledger
+from schedverify.optimizer.heuristics.ledger import Ledger
 from schedverify.optimizer.tasks import Node, Tasks, node_of
 from schedverify.optimizer.values import OpKey
 from schedverify.problem import Problem

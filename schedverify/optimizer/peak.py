@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from schedverify.errors import ScheduleError
+from schedverify.optimizer.bounds.peak import Ceiling, best_peak_bound
 from schedverify.optimizer.effort import Effort
-from schedverify.optimizer.greedy import list_schedule, policies
+from schedverify.optimizer.heuristics.greedy import list_schedule, policies
 from schedverify.optimizer.orders import Rows, complete, keeps_limits, measure, rows_of, schedule_of
-from schedverify.optimizer.peak_bounds import Ceiling, best_peak_bound
 from schedverify.optimizer.solving import solve
 from schedverify.optimizer.support import check_supported, impossible
 from schedverify.optimizer.tasks import Tasks

@@ -7,17 +7,18 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Final
 
-from schedverify.optimizer import local_search, pumpkin
-from schedverify.optimizer.bounds import best_bound
-from schedverify.optimizer.counts_bound import count_bounds
-from schedverify.optimizer.greedy import list_schedule, policies
-from schedverify.optimizer.model import Model
+from schedverify.optimizer.bounds.formulas import best_bound
+from schedverify.optimizer.counts.bound import count_bounds
+from schedverify.optimizer.heuristics import local_search
+from schedverify.optimizer.heuristics.greedy import list_schedule, policies
+from schedverify.optimizer.model.promptness import reasons_in_all
+from schedverify.optimizer.model.rules import add_constraints
+from schedverify.optimizer.model.variables import Model
 from schedverify.optimizer.orders import complete, rows_of
 from schedverify.optimizer.paths import anchors, heads
-from schedverify.optimizer.promptness import reasons_in_all
-from schedverify.optimizer.rules import add_constraints
 from schedverify.optimizer.run import Run
-from schedverify.optimizer.search import Outcome, Settings, search
+from schedverify.optimizer.solvers import pumpkin
+from schedverify.optimizer.solvers.cp_sat import Outcome, Settings, search
 from schedverify.optimizer.tasks import Tasks
 from schedverify.optimizer.values import Hint
 

@@ -10,7 +10,7 @@ from typing import Final
 from schedverify.optimizer.effort import MIB, Effort
 from schedverify.optimizer.incumbent import Incumbent
 from schedverify.optimizer.orders import earliest, schedule_of
-from schedverify.optimizer.search import Outcome
+from schedverify.optimizer.solvers.cp_sat import Outcome
 from schedverify.optimizer.support import limits_of
 from schedverify.optimizer.tasks import Tasks
 from schedverify.optimizer.values import Progress, Solution

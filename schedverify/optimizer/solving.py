@@ -25,17 +25,17 @@ def solve(
     """Search for the schedule with the least makespan or span, and prove how good it is.
 
     First come the bounds and the warm starts (``hints`` and a list scheduler of its own): where the best of them meets
-    a bound, that is the answer. Else a local search (:mod:`~schedverify.optimizer.local_search`) shortens the best of
-    them and the count relaxation (:mod:`~schedverify.optimizer.counts`) raises the bound. Where that is not enough,
-    solvers search one model over the orders, which holds every rule of :mod:`~schedverify.optimizer.rules`. What each
-    part gave, and when, stands in the solution.
+    a bound, that is the answer. Else a local search (:mod:`~schedverify.optimizer.heuristics.local_search`) shortens
+    the best of them and the count relaxation (:mod:`~schedverify.optimizer.counts.relaxation`) raises the bound. Where
+    that is not enough, solvers search one model over the orders, which holds every rule of
+    :mod:`~schedverify.optimizer.model.rules`. What each part gave, and when, stands in the solution.
 
     The span of an order is that of its timeline, in which no step waits without need. The model may let the first step
     of a rank wait, which makes its span a lower bound. So the search is first for the best order with first steps in
     their places, then for a proof that even with waiting there is nothing better. Where there is, a third search is
     over all orders, not only those that go first in, first out, and every form of the backward, with first steps that
-    start as early as their order lets them (:mod:`~schedverify.optimizer.promptness`): this one is exact, and slower.
-    Where it would be too large, the gap stays open.
+    start as early as their order lets them (:mod:`~schedverify.optimizer.model.promptness`): this one is exact, and
+    slower. Where it would be too large, the gap stays open.
 
     Parameters
     ----------

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from typing import Final
 
 from schedverify.errors import Fault, UnknownNameError, UnsupportedError
-from schedverify.optimizer.bounds import best_bound
+from schedverify.optimizer.bounds.formulas import best_bound
 from schedverify.optimizer.tasks import Tasks, ancestors
 from schedverify.problem import Problem
 from schedverify.problem.keys import OBJECTIVES

@@ -19,7 +19,7 @@ Times = Mapping[Node, tuple[int, int]]
 class Model:
     """The variables of the model, all in the scaled ticks of :class:`~schedverify.optimizer.tasks.Tasks`.
 
-    The rules that tie them stand in :mod:`schedverify.optimizer.rules`.
+    The rules that tie them stand in :mod:`schedverify.optimizer.model.rules`.
 
     Parameters
     ----------

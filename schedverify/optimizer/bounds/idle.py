@@ -1,6 +1,6 @@
 """Idle time that nobody can avoid: how long a rank must wait because it may not hold more.
 
-The words are those of :mod:`schedverify.optimizer.bounds`.
+The words are those of :mod:`schedverify.optimizer.bounds.formulas`.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 
-from schedverify.optimizer.costs import Costs
+from schedverify.optimizer.bounds.costs import Costs
 
 Item = tuple[int, int, int]
 """Something a rank may hold: bytes for each, the ticks of work that go with it, and how many there can be."""

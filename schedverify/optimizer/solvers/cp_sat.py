@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from schedverify.errors import SchedverifyError
-from schedverify.optimizer.model import Model
+from schedverify.optimizer.model.variables import Model
 from schedverify.optimizer.values import OpKey
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from schedverify.optimizer.counts import Class, Counts, Row
+from schedverify.optimizer.counts.relaxation import Class, Counts, Row
 
 if TYPE_CHECKING:
     from ortools.math_opt.python import mathopt

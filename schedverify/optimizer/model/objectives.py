@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from schedverify.optimizer.model import Model
+from schedverify.optimizer.model.variables import Model
 from schedverify.optimizer.paths import anchors
 from schedverify.optimizer.tasks import Node
 
@@ -24,10 +24,11 @@ def objective(model: Model) -> None:
     lower bound on the span of every order. Under ``anchored``, each rank whose first step starts at the same tick in
     every first-in-first-out order (see :func:`~schedverify.optimizer.paths.anchors`) is held to that tick. If that is
     every rank, a solution's ends are no earlier than its timeline's and its first starts are the same: the least value
-    is the least span among these orders. Under ``prompt``, :func:`~schedverify.optimizer.promptness.prompt_first_steps`
-    holds the first step of every rank to its place in the timeline; then the least value is the least span of all the
-    orders that the model has, which are all there are where it goes without first in, first out and has every mix (a
-    later gradient, of a micro-batch taken out of order or of a B in place of I and W, can delay a first step).
+    is the least span among these orders. Under ``prompt``,
+    :func:`~schedverify.optimizer.model.promptness.prompt_first_steps` holds the first step of every rank to its place
+    in the timeline; then the least value is the least span of all the orders that the model has, which are all there
+    are where it goes without first in, first out and has every mix (a later gradient, of a micro-batch taken out of
+    order or of a B in place of I and W, can delay a first step).
     """
     cp, fine = model.cp, model.tasks.fine
     fixed = anchors(model.tasks) if model.anchored else [None] * model.problem.ranks

@@ -15,7 +15,7 @@ from schedverify.optimizer.values import OpKey
 from schedverify.problem import Problem
 
 if TYPE_CHECKING:
-    from schedverify.optimizer.annealing import Ints, Jobs
+    from schedverify.optimizer.heuristics.annealing import Ints, Jobs
 
 LEAST_STEPS: Final = 80
 """Below this many operations the solver is done before a compiler has begun."""
@@ -60,7 +60,7 @@ class LocalSearch:
         stopped
             Asked between legs whether to end.
         """
-        from schedverify.optimizer.annealing import Heat, anneal
+        from schedverify.optimizer.heuristics.annealing import Heat, anneal
 
         hot, legs = float(np.mean(self.jobs.duration)) / 2, -(-moves // _LEG)
         here = best = self.order()
@@ -84,7 +84,7 @@ class LocalSearch:
 
     def _jobs(self) -> Jobs:
         """Return the operations as flat arrays."""
-        from schedverify.optimizer.annealing import Jobs
+        from schedverify.optimizer.heuristics.annealing import Jobs
 
         tasks, problem = self.tasks, self.tasks.problem
         place = {node_of(op): u for u, op in enumerate(self.ops)}

@@ -27,11 +27,11 @@ from pathlib import Path
 from typing import IO, Final, NamedTuple
 
 from schedverify.errors import SchedverifyError
-from schedverify.optimizer.model import Model
+from schedverify.optimizer.model.rules import add_constraints
+from schedverify.optimizer.model.variables import Model
 from schedverify.optimizer.orders import measure, rows_of
-from schedverify.optimizer.plain_model import NotPlainError, PlainModel, plain_model
-from schedverify.optimizer.rules import add_constraints
-from schedverify.optimizer.search import Outcome, Settings
+from schedverify.optimizer.solvers.cp_sat import Outcome, Settings
+from schedverify.optimizer.solvers.plain_model import NotPlainError, PlainModel, plain_model
 from schedverify.optimizer.tasks import Tasks
 from schedverify.optimizer.values import OpKey
 
@@ -67,7 +67,7 @@ def prove(tasks: Tasks, objective: str, known: Known, seconds: float, settings: 
     Parameters
     ----------
     objective
-        ``makespan`` or ``span``, as in :class:`~schedverify.optimizer.model.Model`, not anchored.
+        ``makespan`` or ``span``, as in :class:`~schedverify.optimizer.model.variables.Model`, not anchored.
     known
         What is known now; asked again and again.
     seconds

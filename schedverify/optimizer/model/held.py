@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from schedverify.optimizer.model import Model, Times
+from schedverify.optimizer.model.variables import Model, Times
 from schedverify.optimizer.tasks import Node, ancestors
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """The program that runs Pumpkin in a process of its own: reads a plain model, prints what the solver says of it.
 
 It is started by path, imports nothing of ours, and speaks JSON: ``{"domains", "rows", "lines", "seconds", "seed"}`` on
-standard input (see :class:`~schedverify.optimizer.plain_model.PlainModel`), ``{"verdict": "Satisfiable" |
+standard input (see :class:`~schedverify.optimizer.solvers.plain_model.PlainModel`), ``{"verdict": "Satisfiable" |
 "Unsatisfiable" | "Unknown", "values": [...]}`` on standard output.
 """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from schedverify.optimizer.model import Model
+from schedverify.optimizer.model.variables import Model
 from schedverify.optimizer.tasks import Node, Tasks
 
 if TYPE_CHECKING:

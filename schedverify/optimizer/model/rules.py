@@ -10,10 +10,10 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Final
 
-from schedverify.optimizer.memory_rules import bytes_within_capacity, in_flight_on_ranks, in_flight_on_stages
-from schedverify.optimizer.model import Model
-from schedverify.optimizer.objectives import objective
-from schedverify.optimizer.promptness import prompt_first_steps
+from schedverify.optimizer.model.memory import bytes_within_capacity, in_flight_on_ranks, in_flight_on_stages
+from schedverify.optimizer.model.objectives import objective
+from schedverify.optimizer.model.promptness import prompt_first_steps
+from schedverify.optimizer.model.variables import Model
 
 Rule = Callable[[Model], None]
 
@@ -87,7 +87,7 @@ def first_in_first_out(model: Model) -> None:
     sequence have dependencies of their own, so each of these stands by itself.
 
     Times are kept, so is every makespan. A *span* can be lost where an order delays the first step of a rank by
-    taking a later micro-batch first; see :func:`~schedverify.optimizer.objectives.objective`.
+    taking a later micro-batch first; see :func:`~schedverify.optimizer.model.objectives.objective`.
     """
     for stage, lines in enumerate(model.tasks.lines):
         letters = sorted({letter for letter, s, _ in model.start if s == stage})

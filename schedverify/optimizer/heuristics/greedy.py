@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from itertools import product
 from typing import NamedTuple
 
-from schedverify.optimizer.ledger import Ledger
+from schedverify.optimizer.heuristics.ledger import Ledger
 from schedverify.optimizer.orders import Rows
 from schedverify.optimizer.tasks import Node, Tasks, node_of
 from schedverify.optimizer.values import OpKey

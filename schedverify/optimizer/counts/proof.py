@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from schedverify.optimizer.counts import Class, Counts, Row
-from schedverify.optimizer.counts_program import Ticks, Weights
+from schedverify.optimizer.counts.program import Ticks, Weights
+from schedverify.optimizer.counts.relaxation import Class, Counts, Row
 
 SCALES: Final = (30, 300, 3_000, 30_000, 300_000, 3_000_000, 30_000_000)
 """The largest weight of a proof; the least that does is taken, since small numbers make short plans."""

@@ -1,6 +1,6 @@
 """Lower bounds on the peak memory, the most bytes that any rank holds. Each comes with evidence to check it by.
 
-The words are those of :mod:`~schedverify.optimizer.bounds`; ``kept`` is what a stage holds from its F on, the
+The words are those of :mod:`~schedverify.optimizer.bounds.formulas`; ``kept`` is what a stage holds from its F on, the
 activation, or the boundary of a stage that recomputes.
 """
 
@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from schedverify.optimizer.bounds import Bound
-from schedverify.optimizer.costs import Costs
+from schedverify.optimizer.bounds.costs import Costs
+from schedverify.optimizer.bounds.formulas import Bound
 from schedverify.problem import Problem
 from schedverify.problem.capacity import needs
 
@@ -44,8 +44,8 @@ def sequence_bounds(costs: Costs) -> Iterator[Bound]:
 def admission_bounds(costs: Costs, ceiling: Ceiling) -> Iterator[Bound]:
     """Yield for each stage that is alone on its rank what the F hold that must run before its first gradient op.
 
-    The first half of :func:`~schedverify.optimizer.bounds.idle_bounds`, read the other way round. Where only ``k``
-    F of stage ``s`` run before its first gradient op, ``span >= n (F + A) + turn - k F``, and the makespan has
+    The first half of :func:`~schedverify.optimizer.bounds.formulas.idle_bounds`, read the other way round. Where only
+    ``k`` F of stage ``s`` run before its first gradient op, ``span >= n (F + A) + turn - k F``, and the makespan has
     ``head(s)`` before it. So under a ceiling at least ``k = (head + n (F + A) + turn - ceiling) / F`` of them run
     first, rounded up (without head for the span), at least 1 and at most n. All are held when that gradient op starts:
     ``static + (k - 1) * kept + max(activation, kept)``.

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from schedverify.optimizer import order_rules
-from schedverify.optimizer.model import Model
-from schedverify.optimizer.order_rules import Amounts
+from schedverify.optimizer.model import held
+from schedverify.optimizer.model.held import Amounts
+from schedverify.optimizer.model.variables import Model
 from schedverify.optimizer.tasks import Node, ancestors
 
 Holding = tuple[Node, str, Node, str, int]
@@ -28,8 +28,8 @@ def in_flight_on_ranks(model: Model) -> None:
         _at_most(model, stages, one, limit)
         if _alone(model, stages):
             continue
-        if order_rules.takes(model, stages):
-            order_rules.hold_at_most(model, stages, Amounts(one, [0] * model.problem.total_stages), limit)
+        if held.takes(model, stages):
+            held.hold_at_most(model, stages, Amounts(one, [0] * model.problem.total_stages), limit)
         else:
             _resource(model, _in_flight(model, stages), limit)
 
@@ -53,8 +53,8 @@ def bytes_within_capacity(model: Model) -> None:
     for rank, stages in enumerate(problem.stages_of):
         room = problem.capacity[rank] - problem.static[rank]
         _at_most(model, stages, problem.kept, room)
-        if len(stages) > 1 and order_rules.takes(model, stages):
-            order_rules.hold_at_most(model, stages, Amounts(problem.kept, problem.weight_stash), room)
+        if len(stages) > 1 and held.takes(model, stages):
+            held.hold_at_most(model, stages, Amounts(problem.kept, problem.weight_stash), room)
         elif not _alone(model, stages) or stages[0] in model.tasks.mixed:
             _resource(model, _bytes(model, stages), room)
         elif not model.tasks.splits:

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from schedverify.optimizer.costs import Costs
-from schedverify.optimizer.idle import ticks_with_idle_time
+from schedverify.optimizer.bounds.costs import Costs
+from schedverify.optimizer.bounds.idle import ticks_with_idle_time
 from schedverify.problem import Problem
 
 
@@ -82,7 +82,7 @@ def pair_bounds(costs: Costs, objective: str) -> Iterator[Bound]:
 def idle_bounds(costs: Costs, objective: str) -> Iterator[Bound]:
     """Yield for each rank its work and the idle time that its limits force on it, in training.
 
-    The formula and why it holds: :func:`~schedverify.optimizer.idle.ticks_with_idle_time`.
+    The formula and why it holds: :func:`~schedverify.optimizer.bounds.idle.ticks_with_idle_time`.
 
     Evidence: ``{"rule": "idle", "rank": r}``.
     """

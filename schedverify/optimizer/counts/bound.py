@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from schedverify.optimizer.bounds import Bound
-from schedverify.optimizer.counts import Counts
-from schedverify.optimizer.counts_program import Program
-from schedverify.optimizer.counts_proof import prove
+from schedverify.optimizer.bounds.formulas import Bound
+from schedverify.optimizer.counts.program import Program
+from schedverify.optimizer.counts.proof import prove
+from schedverify.optimizer.counts.relaxation import Counts
 from schedverify.problem import Problem
 
 MOST_COLUMNS: Final = 60_000
@@ -39,8 +39,8 @@ def count_bounds(
     """Yield ever higher lower bounds above ``lower``, each proved by whole weights.
 
     Evidence: ``{"rule": "counts", "rows": [{"row": name, "at": place, "times": [...], "weights": [...]}, ...]}``; see
-    :mod:`~schedverify.optimizer.counts` for the rows and :func:`~schedverify.optimizer.counts_proof.prove` for what
-    follows from them.
+    :mod:`~schedverify.optimizer.counts.relaxation` for the rows and :func:`~schedverify.optimizer.counts.proof.prove`
+    for what follows from them.
 
     Parameters
     ----------

@@ -1,0 +1,1 @@
+"""Lower bounds that need no search, with what each is made of."""

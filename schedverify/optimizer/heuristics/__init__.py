@@ -1,0 +1,1 @@
+"""Good orders without a proof: a list scheduler, and local search."""

@@ -1,0 +1,1 @@
+"""The CP-SAT model: its variables, its rules, and what it minimizes."""
