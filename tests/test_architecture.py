@@ -6,6 +6,7 @@ import ast
 import importlib
 import inspect
 import pkgutil
+import re
 import subprocess
 import sys
 import time
@@ -78,6 +79,14 @@ def length(node: ast.FunctionDef) -> int:
 def test_imports_go_one_way() -> None:
     code = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(no_cache=True))"
     assert "0 broken" in run("-c", code)
+
+
+def test_the_bridge_alone_knows_torch_s_pipelines() -> None:
+    naming = {
+        path for path in MODULES if re.search(r"torch\.distributed.*pipelining", path.read_text(encoding="utf-8"))
+    }
+    assert naming
+    assert {path.parent.name for path in naming} == {"torch_bridge"}
 
 
 def test_every_module_says_what_it_is_for() -> None:

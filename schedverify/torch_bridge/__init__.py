@@ -1,5 +1,16 @@
 """PyTorch's pipeline runtime, both ways: the only room that knows its private names."""
 
+from schedverify.torch_bridge.importing import from_torch, problem_from_torch, torch_problem, torch_schedule
+from schedverify.torch_bridge.stand_ins import live_schedule, torch_classes
 from schedverify.torch_bridge.versions import TESTED, require_torch
 
-__all__ = ["TESTED", "require_torch"]
+__all__ = [
+    "TESTED",
+    "from_torch",
+    "live_schedule",
+    "problem_from_torch",
+    "require_torch",
+    "torch_classes",
+    "torch_problem",
+    "torch_schedule",
+]

@@ -1,0 +1,168 @@
+"""From torch's schedule objects to schedules and problems."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from schedverify.deduction import deduce_problem
+from schedverify.errors import Fault, InputError
+from schedverify.op import pack_step
+from schedverify.problem import Problem
+from schedverify.schedule import Schedule
+from schedverify.torch_bridge.stand_ins import live_schedule, lowered_by_torch
+
+
+def from_torch(live: Any, *, lowered: bool = False) -> Schedule:
+    """Return the order that a schedule object of ``torch.distributed.pipelining`` holds, for every rank.
+
+    Every kind of action comes over, ``OVERLAP_F_B`` with its parts; idle steps (``None``) are left out.
+
+    Parameters
+    ----------
+    live
+        An object of a schedule class, or torch's ``_PipelineScheduleRuntime`` with a schedule loaded.
+    lowered
+        Whether the order with communication is wanted, which the several-stage classes have
+        (``pipeline_order_with_comms``), or what torch calls ``pipeline_order``.
+
+    Returns
+    -------
+    Schedule
+        What stands in the object, and nothing else. ``Schedule1F1B`` and ``ScheduleGPipe`` do not run their
+        ``pipeline_order``: their loops are written by hand. That of ``Schedule1F1B`` is wrong on the last rank of
+        every shape in torch 2.13 (F0 is missing, and there is one micro-batch too many), its loop is right. Both end
+        with ``REDUCE_GRAD``; :meth:`Schedule.compute_only` leaves that out.
+
+    Raises
+    ------
+    InputError
+        If the object has no such order, or there is an action in it that is none.
+    """
+    name = "pipeline_order_with_comms" if lowered else "pipeline_order"
+    order = getattr(live, name, None)
+    if not order:
+        raise InputError(Fault(f"{type(live).__name__}.{name}", "there is no order in it", _hint(lowered)))
+    return _schedule(order)
+
+
+def problem_from_torch(live: Any, **keys: Any) -> Problem:
+    """Return the problem that a schedule object of torch is for: ranks, stages, placement, micro-batches and form.
+
+    Parameters
+    ----------
+    live
+        As in :func:`from_torch`.
+    keys
+        Costs and limits, as :meth:`Problem.chain` takes them; 1 tick for each of F, I and W, 2 for B by default.
+    """
+    order = getattr(live, "pipeline_order", None) or getattr(live, "pipeline_order_with_comms", None)
+    single = getattr(live, "_stage", None)
+    stages = live._num_stages
+    homes = range(stages) if single is not None else map(live.stage_index_to_group_rank.get, range(stages))
+    shape = {
+        "ranks": stages if single is not None else live.pp_group_size,
+        "microbatches": live._n_microbatches,
+        "placement": list(homes),
+        "form": deduce_problem(_schedule(order)).form if order else "inference",
+    }
+    return Problem.chain(**shape | keys)
+
+
+def torch_schedule(
+    name: str,
+    *,
+    ranks: int,
+    microbatches: int,
+    virtual: int = 1,
+    lowered: bool = False,
+    defer_receives: bool = False,
+) -> Schedule:
+    """Return what a schedule class of ``torch.distributed.pipelining`` makes of a shape; no process group is needed.
+
+    Parameters
+    ----------
+    name
+        The class, such as ``ScheduleZBVZeroBubble`` or ``ZBVZeroBubble``.
+    ranks, microbatches, virtual
+        Ranks of the pipeline, micro-batches of a step, stages a rank.
+    lowered
+        Whether communication, ``UNSHARD``, ``RESHARD`` and ``REDUCE_GRAD`` stand in it, put there by torch's own
+        passes; else it holds F, B, I and W alone.
+    defer_receives
+        Whether torch's lowering defers receives (``defer_pp_recv=True``).
+
+    Returns
+    -------
+    Schedule
+        Of ``GPipe`` and ``1F1B`` the order that they publish, which is not what their hand-written loops run (see
+        :func:`from_torch`): torch's lowering refuses that of ``1F1B``. ``ForwardOnly`` publishes none.
+
+    Raises
+    ------
+    InputError
+        If there is no such class, it refuses the shape (with torch's own words), or it publishes no order.
+    UnsupportedError
+        If torch is not installed, or of a version that the bridge is not tested with.
+
+    Examples
+    --------
+    >>> print(torch_schedule("LoopedBFS", ranks=2, microbatches=2))
+    0F0 0F1 0B1 0B0
+    1F0 1F1 1B1 1B0
+    """
+    live = live_schedule(name, ranks=ranks, microbatches=microbatches, virtual=virtual, defer_receives=defer_receives)
+    if lowered and hasattr(live, "_stage"):
+        from_torch(live)
+        computing = {
+            rank: [action for action in row if action.is_compute_op] for rank, row in live.pipeline_order.items()
+        }
+        live = lowered_by_torch(computing, ranks=ranks, microbatches=microbatches, defer_receives=defer_receives)
+    return from_torch(live, lowered=True) if lowered else from_torch(live).compute_only()
+
+
+def torch_problem(name: str, *, ranks: int, microbatches: int, virtual: int = 1, **keys: Any) -> Problem:
+    """Return the problem that a schedule class of torch is for, with the placement that the class gives its stages.
+
+    Parameters
+    ----------
+    name, ranks, microbatches, virtual
+        As in :func:`torch_schedule`.
+    keys
+        Costs and limits, as :meth:`Problem.chain` takes them.
+
+    Raises
+    ------
+    InputError
+        If there is no such class, or it refuses the shape.
+
+    Examples
+    --------
+    >>> torch_problem("ZBVZeroBubble", ranks=2, microbatches=3, virtual=2).homes
+    (0, 1, 1, 0)
+    """
+    live = live_schedule(name, ranks=ranks, microbatches=microbatches, virtual=virtual)
+    return problem_from_torch(live, **keys)
+
+
+def _schedule(order: dict[int, list[Any]]) -> Schedule:
+    """Read every action as its text, which is that of a step; a row is what stands under a rank's number."""
+    if set(order) != set(range(len(order))):
+        raise InputError(Fault("", f"an order for each of {len(order)} ranks", "their keys are 0, 1, and so on"))
+    return Schedule(_words(rank, order[rank]) for rank in range(len(order)))
+
+
+def _words(rank: int, actions: list[Any]) -> list[int]:
+    words: list[int] = []
+    for position, action in enumerate(action for action in actions if action is not None):
+        try:
+            words += pack_step(str(action))
+        except InputError as error:
+            place = f"rank {rank}, position {position}"
+            raise InputError(fault._replace(key=place) for fault in error.faults) from None
+    return words
+
+
+def _hint(lowered: bool) -> str:
+    if lowered:
+        return "classes with one stage a rank have none: their loop is written by hand"
+    return "a runtime that loaded compute_comms has its order with communication alone: lowered=True"
