@@ -8,7 +8,7 @@ from schedverify.errors import Fault, InputError
 from schedverify.planner import plan_of
 from schedverify.problem import Problem
 from schedverify.result import Plan
-from schedverify.schedule import Schedule
+from schedverify.schedule import Schedule, check_ranks
 from schedverify.timeline import simulate
 
 
@@ -26,16 +26,25 @@ def subject(given: Schedule | Plan, problem: Problem | None) -> tuple[Schedule, 
         return given.schedule, problem or given.problem, ""
     if problem is None:
         return given, deduce_problem(given), REMARK
-    if given.ranks != problem.ranks:
-        message = f"the schedule has {given.ranks} rows, the problem {problem.ranks} ranks"
-        raise InputError(Fault("", message, "one row for each rank"))
+    check_ranks(given, problem.ranks)
     return given, problem, ""
 
 
-def convert(given: Schedule | Plan, problem: Problem | None, target: str, to: str | None = None) -> None:
+def convert(
+    given: Schedule | Plan,
+    problem: Problem | None,
+    target: str,
+    to: str | None = None,
+    layout: formats.Layout | None = None,
+) -> None:
     """Write a schedule to ``target`` in the form ``to``, or in the form that the target's suffix names.
 
     A plan is written only after the verifier has passed its schedule, a trace only of a schedule that can run.
+
+    Parameters
+    ----------
+    layout
+        Line ends and idle cells of the CSV that the schedule was read from, for the one that is written.
 
     Raises
     ------
@@ -53,7 +62,7 @@ def convert(given: Schedule | Plan, problem: Problem | None, target: str, to: st
         formats.save(simulate(schedule, known), target, form="trace")
     else:
         lowered = given.lowered if isinstance(given, Plan) and form == "torch-comms-csv" else None
-        formats.save(lowered.schedule if lowered else schedule, target, form=form)
+        formats.save(lowered.schedule if lowered else schedule, target, form=form, layout=layout or formats.Layout())
 
 
 def _form(target: str) -> str:

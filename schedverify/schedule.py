@@ -145,6 +145,20 @@ class Schedule:
         return Schedule, (self.rows,)
 
 
+def check_ranks(schedule: Schedule, ranks: int) -> None:
+    """Raise where a schedule has another number of rows than its problem has ranks.
+
+    Raises
+    ------
+    InputError
+        With the first row that is missing or too many.
+    """
+    if schedule.ranks != ranks:
+        message = f"the schedule has {schedule.ranks} rows, the problem {ranks} ranks"
+        hint = "one row for each rank, also for one without steps; is it the schedule of another problem?"
+        raise InputError(Fault(f"row {min(schedule.ranks, ranks) + 1}", message, hint))
+
+
 def up_to_most(faults: list[Fault]) -> list[Fault]:
     """Return the faults, with a remark where reading stopped at the most that are told."""
     return faults if len(faults) < MAX_FAULTS else [*faults, Fault("", f"reading stopped at the {MAX_FAULTS}th fault")]

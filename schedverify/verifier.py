@@ -12,7 +12,7 @@ from schedverify.errors import Fault, InputError, UnknownNameError
 from schedverify.problem import Problem
 from schedverify.properties import REGISTRY, Case, NotApplicable, Property, Undecided
 from schedverify.result import Lowered, Plan, PropertyResult, Report, Scope, Verdict, Violation
-from schedverify.schedule import Schedule
+from schedverify.schedule import Schedule, check_ranks
 
 
 def verify(
@@ -68,10 +68,7 @@ def verify(
         schedule, problem = _unpacked(schedule, problem)
     deduced = problem is None
     problem = deduce_problem(schedule) if problem is None else problem
-    if schedule.ranks != problem.ranks:
-        raise InputError(
-            Fault("", f"the schedule has {schedule.ranks} rows, the problem {problem.ranks} ranks", "one row for each")
-        )
+    check_ranks(schedule, problem.ranks)
     case = Case(schedule, problem, excerpt, claims or {}, named, eager_bytes)
     results = [_judge(prop, case) for prop in chosen]
     if deduced:

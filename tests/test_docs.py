@@ -100,6 +100,8 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 @pytest.mark.usefixtures("desk")
 def test_what_a_document_shows_is_so(path: Path) -> None:
+    if "schedverify.torch_bridge import" in path.read_text(encoding="utf-8"):
+        pytest.importorskip("torch", reason="torch is not installed")
     for example in EXAMPLES.parse(path).examples():
         example.evaluate()
 

@@ -31,7 +31,14 @@ def told(text: str) -> list[str]:
     return [str(fault) for fault in caught.value.faults]
 
 
-@given(schedules(groups=False), st.sampled_from(["\n", "\r\n", "\r"]))
+def of_today(schedule: Schedule) -> bool:
+    """Whether its CSV cannot be taken for the grammar until PyTorch 2.5: B beside W of one micro-batch, and no I."""
+    found = {op for rank in range(schedule.ranks) for step in schedule.steps(rank) for op in step.ops}
+    weights = {op._replace(kind=Kind.B) for op in found if op.kind is Kind.W}
+    return any(op.kind is Kind.I for op in found) or not weights & found
+
+
+@given(schedules(groups=False).filter(of_today), st.sampled_from(["\n", "\r\n", "\r"]))
 def test_a_schedule_comes_back_from_csv(schedule: Schedule, end: str) -> None:
     text = to_csv(schedule, comms=True)
     assert parse_csv(text) == schedule
@@ -44,7 +51,7 @@ def test_a_schedule_comes_back_from_text(schedule: Schedule, end: str) -> None:
     assert parse_text(str(schedule).replace("\n", end) + end) == schedule
 
 
-@given(schedules())
+@given(schedules().filter(of_today))
 def test_csv_without_communication_holds_the_compute_steps(schedule: Schedule) -> None:
     again = parse_csv(to_csv(schedule, comms=False))
     assert again.ranks == schedule.ranks
@@ -64,7 +71,7 @@ def test_csv_as_pytorch_writes_it() -> None:
 
 
 def test_what_is_no_csv_is_told_with_row_and_column() -> None:
-    found = told("0F0,,1F0junk\n\n1WAIT_REDUCE_GRAD,0F0 0F1\n0F1;0B1,0BW0,F0\n")
+    found = told("0F0,,1F0junk\n\n1WAIT_REDUCE_GRAD,0F0 0F1\n0F1;0B1,0BX0,F0\n")
     places = [line.partition(":")[0] for line in found]
     assert places == [f"row {row}, column {column}" for row, column in ((1, 3), (3, 1), (3, 2), (4, 1), (4, 2), (4, 3))]
     assert found[0] == "row 1, column 3: '1F0junk' is no operation (such as 2F0, 0I3, 0SEND_F1 or 2UNSHARD)"
@@ -121,6 +128,8 @@ def test_endless_text_ends_soon_with_few_faults(text: str, place: str) -> None:
         ("," * MILLION + "q", f"row 1, column {MILLION + 1}"),
         ("\n" * MILLION, ""),
         ("\r\n" * 70_000, ""),
+        ("1" * MILLION, "row 1, column 1"),
+        ("0W" + "1" * MILLION, "row 1, column 1"),
         ('"' * MILLION, "row 1, column 1"),
     ],
 )

@@ -32,7 +32,8 @@ def simulate(
     from schedverify.cli.report_text import measures_table
     from schedverify.drawing import draw as drawn
 
-    order, given, note = conversion.subject(formats.load_judged(schedule), _loaded(problem))
+    known = _loaded(problem)
+    order, given, note = conversion.subject(formats.load_judged(schedule, known), known)
     result = timeline.simulate(order, given, discipline=discipline, eager_bytes=eager_bytes)
     if output_format == "json":
         print(formats.dumps(formats.timeline_data(result)))
@@ -59,7 +60,8 @@ def draw(
     from schedverify.cli.console import out, remark
     from schedverify.drawing import draw as drawn
 
-    order, given, note = conversion.subject(formats.load_judged(schedule), _loaded(problem))
+    known = _loaded(problem)
+    order, given, note = conversion.subject(formats.load_judged(schedule, known), known)
     if note:
         remark(f"note: {note}")
     report = verifier.verify(order, given, discipline=discipline, eager_bytes=eager_bytes)

@@ -32,8 +32,8 @@ def verify(
     from schedverify.cli import report_text
     from schedverify.result import Verdict
 
-    subject = formats.load_judged(schedule)
     given = formats.load_problem(problem) if problem is not None else None
+    subject = formats.load_judged(schedule, given)
     codes: dict[str, Any] = {"select": _codes(select), "ignore": _codes(ignore) or ()}
     report = verifier.verify(subject, given, discipline=discipline, eager_bytes=eager_bytes, excerpt=excerpt, **codes)
     if output_format == "json":

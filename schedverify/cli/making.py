@@ -82,7 +82,7 @@ def lower(
     from schedverify.cli.console import remark
 
     given = formats.load_problem(problem) if problem is not None else None
-    order, known, note = conversion.subject(formats.load_judged(schedule), given)
+    order, known, note = conversion.subject(formats.load_judged(schedule, given), given)
     lowered = proving.lower(order, known, discipline=discipline, eager_bytes=eager_bytes)
     lowered = lowering.add_sharding(lowered, known) if unshard else lowered
     lowered = lowering.add_reduction(lowered) if reduce_grad else lowered
@@ -103,12 +103,20 @@ def convert(
         Literal["text", "torch-csv", "torch-comms-csv", "trace", "plan"] | None,
         Parameter(help="The form to write; by the suffix of the target where it is left away."),
     ] = None,
+    grammar: Annotated[
+        Literal["torch-2.5-csv"] | None,
+        Parameter(
+            name="--from",
+            help="torch-2.5-csv: a CSV of PyTorch until 2.5, with B for the input part of the backward, BW for all.",
+        ),
+    ] = None,
 ) -> int:
     """Turn a schedule into another form: text, PyTorch's CSV, a trace for Perfetto, a verified plan."""
     from schedverify import conversion, formats
 
-    subject, given = formats.load_judged(source), formats.load_problem(problem) if problem is not None else None
-    conversion.convert(subject, given, target, to)
+    given = formats.load_problem(problem) if problem is not None else None
+    subject, layout = formats.load_with_layout(source, given, grammar)
+    conversion.convert(subject, given, target, to, layout)
     return 0
 
 

@@ -52,7 +52,7 @@ def optimize(  # noqa: PLR0913 - each is an option of the command line
     from schedverify import formats, planner
 
     given, size = formats.load_problem(problem), _bytes(solver_memory)
-    start = formats.load_schedule(hint) if hint is not None else None
+    start = formats.load_schedule(hint, given) if hint is not None else None
     with _interruptible() as stop, _progress(output_format == "text") as progress:
         plan = planner.optimize(
             given,

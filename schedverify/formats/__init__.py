@@ -1,19 +1,22 @@
 """Files and what is printed as JSON: problems, schedules, plans, traces, reports."""
 
+from schedverify.formats.csv_layout import Layout
 from schedverify.formats.github import annotations
-from schedverify.formats.loading import load, load_judged, load_problem, load_schedule, save
+from schedverify.formats.loading import load, load_judged, load_problem, load_schedule, load_with_layout, save
 from schedverify.formats.outputs import dumps, report_data, search_data, timeline_data
 from schedverify.formats.template_file import template
 from schedverify.formats.trace_files import trace
 from schedverify.formats.writing import write_text
 
 __all__ = [
+    "Layout",
     "annotations",
     "dumps",
     "load",
     "load_judged",
     "load_problem",
     "load_schedule",
+    "load_with_layout",
     "report_data",
     "save",
     "search_data",

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import PurePath
 from typing import Any, Final
 
-from schedverify.errors import Fault, InputError
+from schedverify.errors import Fault, InputError, UnknownNameError
 from schedverify.formats import plan_files, plan_reader, problem_files, schedule_files
+from schedverify.formats.csv_layout import PLAIN, Layout, layout_of
 from schedverify.formats.data import parse_json
+from schedverify.formats.old_csv import NAME as OLD
+from schedverify.formats.old_csv import modernized
 from schedverify.formats.reading import PathLike, check_size, read_text, source_name
 from schedverify.formats.trace_files import trace
 from schedverify.formats.writing import write_text
 from schedverify.problem import Problem
 from schedverify.result import Plan
-from schedverify.schedule import Schedule
+from schedverify.schedule import Schedule, check_ranks
 from schedverify.times import Timeline
 
 Value = Problem | Plan | Schedule
@@ -24,11 +28,11 @@ MAX_BYTES: Final = {"text": 1 << 27, "csv": 1 << 27, "json": 1 << 26, "toml": 1 
 _SUFFIXES: Final = {".csv": "csv", ".json": "json", ".toml": "toml"}
 _TOML: Final = re.compile(r"\s*(?:#[^\n]*\n\s*)*(?:[A-Za-z_\"'][^\n=]{0,200}=|\[\[?[A-Za-z_\"'])")
 _PLAN_KEYS: Final = frozenset(("digest", "problem", "schedule", "verdicts"))
-_WRITERS: Final = {
-    "text": lambda schedule: f"{schedule}\n",
-    "csv": lambda schedule: schedule_files.to_csv(schedule, comms=schedule.lowered),
-    "torch-csv": lambda schedule: schedule_files.to_csv(schedule, comms=False),
-    "torch-comms-csv": lambda schedule: schedule_files.to_csv(schedule, comms=True),
+_WRITERS: Final[dict[str, Callable[[Schedule, Layout], str]]] = {
+    "text": lambda schedule, _: f"{schedule}\n",
+    "csv": lambda schedule, layout: schedule_files.to_csv(schedule, comms=schedule.lowered, layout=layout),
+    "torch-csv": lambda schedule, layout: schedule_files.to_csv(schedule, comms=False, layout=layout),
+    "torch-comms-csv": lambda schedule, layout: schedule_files.to_csv(schedule, comms=True, layout=layout),
 }
 
 
@@ -60,15 +64,20 @@ def load_problem(path: PathLike) -> Problem:
     return value.problem if isinstance(value, Plan) else value
 
 
-def load_schedule(path: PathLike) -> Schedule:
+def load_schedule(path: PathLike, problem: Problem | None = None) -> Schedule:
     """Return the schedule in a file; a plan gives its own.
+
+    Parameters
+    ----------
+    problem
+        What the schedule is for, where that is known.
 
     Raises
     ------
     InputError
-        If the file holds no schedule; with every fault.
+        If the file holds no schedule, or one of another number of ranks; with every fault.
     """
-    value = load_judged(path)
+    value = load_judged(path, problem)
     if isinstance(value, Schedule):
         return value
     if value.schedule is None:
@@ -76,17 +85,38 @@ def load_schedule(path: PathLike) -> Schedule:
     return value.schedule
 
 
-def load_judged(path: PathLike) -> Schedule | Plan:
-    """Return the schedule in a file, or the plan with its claims; a problem is refused."""
-    value = _load(path, "a schedule or a plan")
-    if isinstance(value, Problem):
-        hint = "a schedule is text, PyTorch's CSV or a plan"
-        raise InputError(Fault("", "a problem, where a schedule or a plan is expected", hint), source_name(path))
-    return value
+def load_judged(path: PathLike, problem: Problem | None = None) -> Schedule | Plan:
+    """Return the schedule in a file, or the plan with its claims; see :func:`load_schedule`."""
+    return _judged(_load(path, "a schedule or a plan"), path, problem)
 
 
-def save(value: Value | Timeline, path: PathLike, *, form: str | None = None) -> None:
-    """Write a problem, plan, schedule or timeline; ``-`` is standard output.
+def load_with_layout(
+    path: PathLike, problem: Problem | None = None, grammar: str | None = None
+) -> tuple[Schedule | Plan, Layout]:
+    """Return the schedule or plan in a file, and how it is laid out if it is PyTorch's CSV; :func:`save` takes both.
+
+    A schedule does not hold line ends and idle cells. With the layout a CSV that PyTorch wrote is written again as the
+    same text.
+
+    Parameters
+    ----------
+    problem
+        As in :func:`load_schedule`.
+    grammar
+        ``torch-2.5-csv`` for a CSV in the grammar that PyTorch had until 2.5, with B for the input part of the backward
+        and BW for the whole; it is read with I and B in their place.
+
+    Raises
+    ------
+    InputError
+        As :func:`load_schedule`, or if the file is not in the grammar that is named.
+    """
+    value, text, form = _read(path, "a schedule or a plan", grammar)
+    return _judged(value, path, problem), layout_of(text) if form == "csv" else PLAIN
+
+
+def save(value: Value | Timeline, path: PathLike, *, form: str | None = None, layout: Layout = PLAIN) -> None:
+    r"""Write a problem, plan, schedule or timeline; ``-`` is standard output.
 
     Parameters
     ----------
@@ -94,6 +124,8 @@ def save(value: Value | Timeline, path: PathLike, *, form: str | None = None) ->
         ``toml`` or ``json`` of a problem, ``plan`` of a plan, ``trace`` of a timeline, and of a schedule (or a plan's)
         ``text``, ``csv`` (PyTorch's, with communication where the schedule has it), ``torch-csv`` (without) or
         ``torch-comms-csv`` (with). By default what the suffix says.
+    layout
+        Line ends and idle cells of a CSV, as :func:`load_with_layout` returns them; ``\n`` and none by default.
 
     Raises
     ------
@@ -103,21 +135,48 @@ def save(value: Value | Timeline, path: PathLike, *, form: str | None = None) ->
         If the plan has no schedule, or PyTorch's CSV cannot hold the schedule's groups.
     """
     try:
-        text = _text(value, form or _form_for(value, path))
+        text = _text(value, form or _form_for(value, path), layout)
     except InputError as error:
         raise error.within(source_name(path)) from None
     write_text(path, text)
 
 
 def _load(path: PathLike, expected: str) -> Value:
+    return _read(path, expected)[0]
+
+
+def _read(path: PathLike, expected: str, grammar: str | None = None) -> tuple[Value, str, str]:
+    """Return what a file holds, its text in today's grammar, and its form."""
     form = _form_of(path)
     text = read_text(path, expected, MAX_BYTES.get(form, max(MAX_BYTES.values())))
     try:
         form = form or _sniffed(text)
         check_size(len(text), expected, MAX_BYTES[form])
-        return _parse(text, form)
+        text = _today(text, form, grammar) if grammar else text
+        return _parse(text, form), text, form
     except InputError as error:
         raise error.within(source_name(path)) from None
+
+
+def _today(text: str, form: str, grammar: str) -> str:
+    if grammar != OLD:
+        raise UnknownNameError.among("grammar", grammar, [OLD])
+    if form != "csv":
+        raise InputError(Fault("", f"no CSV, where {grammar} is expected", "its name ends in .csv"))
+    return modernized(text)
+
+
+def _judged(value: Value, path: PathLike, problem: Problem | None) -> Schedule | Plan:
+    """Return what can be judged; a problem, or a schedule of another number of ranks, is refused."""
+    if isinstance(value, Problem):
+        hint = "a schedule is text, PyTorch's CSV or a plan"
+        raise InputError(Fault("", "a problem, where a schedule or a plan is expected", hint), source_name(path))
+    if problem is not None and isinstance(value, Schedule):
+        try:
+            check_ranks(value, problem.ranks)
+        except InputError as error:
+            raise error.within(source_name(path)) from None
+    return value
 
 
 def _form_of(path: PathLike) -> str:
@@ -155,7 +214,7 @@ def _form_for(value: Any, path: PathLike) -> str:
     return form or own
 
 
-def _text(value: Any, form: str) -> str:
+def _text(value: Any, form: str, layout: Layout) -> str:
     if isinstance(value, Problem) and form in ("toml", "json"):
         return problem_files.to_toml(value) if form == "toml" else problem_files.to_json(value)
     if isinstance(value, Plan) and form == "plan":
@@ -164,7 +223,7 @@ def _text(value: Any, form: str) -> str:
         return trace(value)
     schedule = value.schedule if isinstance(value, Plan | Timeline) else value
     if isinstance(schedule, Schedule) and form in _WRITERS:
-        return _WRITERS[form](schedule)
+        return _WRITERS[form](schedule, layout)
     what = type(value).__name__.lower()
     hint = {"problem": ".toml or .json", "schedule": ".txt or .csv"}.get(
         what, ".json, or .txt or .csv for its schedule"

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Iterator
+from io import StringIO
 from typing import Final
 
 import numpy as np
 
 from schedverify.errors import Fault, InputError, ScheduleError
+from schedverify.formats.csv_layout import EMPTY, PLAIN, Layout, lines_of
+from schedverify.formats.old_csv import refuse_old
 from schedverify.op import Join, Step, pack_step
 from schedverify.schedule import MAX_FAULTS, MAX_RANKS, Schedule, Words, up_to_most
 
 _CELL: Final = re.compile(r"[^,]+")
-_LINE: Final = re.compile(r"\r\n|\r|\n")
 _COMMAS: Final = re.compile(r"^[^#\n]*,", re.MULTILINE)
 _NOT_CSV: Final = "PyTorch's CSV has no groups and names no peers; use the text form"
 
@@ -40,15 +43,14 @@ def parse_csv(text: str) -> Schedule:
     Raises
     ------
     InputError
-        With row and column (both from 1, empty cells counted) of every fault (the first 20).
+        With row and column (both from 1, empty cells counted) of every fault (the first 20). A file in the grammar
+        that PyTorch had until 2.5 is refused with the command that rewrites it.
     """
     _check_rows(text)
-    lines = _LINE.split(text)
-    if not lines[-1]:
-        lines.pop()
+    refuse_old(text)
     faults: list[Fault] = []
     rows: list[Words] = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(lines_of(text), 1):
         rows.append(_parse_line(line, number, faults))
         if len(faults) >= MAX_FAULTS:
             break
@@ -57,7 +59,7 @@ def parse_csv(text: str) -> Schedule:
     return Schedule(rows)
 
 
-def to_csv(schedule: Schedule, *, comms: bool) -> str:
+def to_csv(schedule: Schedule, *, comms: bool, layout: Layout = PLAIN) -> str:
     """Return PyTorch's CSV of a schedule.
 
     Parameters
@@ -65,13 +67,18 @@ def to_csv(schedule: Schedule, *, comms: bool) -> str:
     comms
         Whether communication is written, where it stands in the schedule; without it the steps of compute alone are
         (PyTorch's ``compute_only`` form).
+    layout
+        Line ends, and the empty cells of each rank.
 
     Raises
     ------
     ScheduleError
         If a group or an operation that names its peer would have to be written, which this form cannot hold.
     """
-    return "".join(",".join(_cells(schedule, rank, comms)) + "\n" for rank in range(schedule.ranks))
+    text = StringIO()
+    writer = csv.writer(text, lineterminator=layout.line_end)
+    writer.writerows(layout.row(rank, list(_cells(schedule, rank, comms))) for rank in range(schedule.ranks))
+    return text.getvalue()
 
 
 def _check_rows(text: str) -> None:
@@ -86,7 +93,7 @@ def _parse_line(line: str, row: int, faults: list[Fault]) -> Words:
     words: list[int] = []
     for match in _CELL.finditer(line):
         cell = match[0].strip()
-        if cell and cell not in ('"', '""'):
+        if cell not in EMPTY:
             try:
                 words += _parse_cell(cell)
             except InputError as error:
