@@ -1,0 +1,142 @@
+"""Admission: a rank judges the plan for itself, and all ranks agree on plan and verdict before any tensor moves."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from pathlib import Path
+from typing import Any, Final
+
+from schedverify.disciplines import Discipline
+from schedverify.errors import SchedverifyError
+from schedverify.formats.loading import load_judged
+from schedverify.formats.plan_files import digest, plan_data
+from schedverify.problem import Problem
+from schedverify.result import Plan, Report, Verdict
+from schedverify.runner.backends import Backend
+from schedverify.runner.exchange import exchange
+from schedverify.runner.failures import RefusedError
+from schedverify.verifier import verify
+
+log = logging.getLogger("schedverify")
+_MOST_TOLD: Final = 3
+_NO_PLAN: Final = "-"
+_UNLOWERED: Final = "the plan holds no schedule with communication"
+
+
+def admit(plan: Plan | str | Path, backend: Backend, group: Any, *, unverified: bool, timeout: float) -> Plan:
+    """Return the plan, once every rank of the pipeline has passed it and all have the same.
+
+    Parameters
+    ----------
+    group
+        A gloo group of the pipeline's ranks, over which they agree.
+    unverified
+        Whether a plan runs that the verifier was not asked about. It must be whole and the same on all ranks even so.
+
+    Raises
+    ------
+    RefusedError
+        On every rank, with the reasons of all, if any rank refuses or has another plan.
+    TimedOutError
+        If a rank does not come within ``timeout`` seconds.
+    """
+    import torch.distributed as dist
+
+    rank, ranks = dist.get_rank(group), dist.get_world_size(group)
+    loaded, mine, reason = _judged(plan, backend, ranks, unverified)
+    answers = exchange(f"{mine} {reason}".strip(), group, timeout)
+    digests, reasons = zip(*(answer.partition(" ")[::2] for answer in answers), strict=True)
+    refusals = [f"rank {other}: {text}" for other, text in enumerate(reasons) if text] + _strangers(digests)
+    if refusals or loaded is None:
+        raise RefusedError("the plan is not run:\n" + "\n".join(_merged(refusals)))
+    if unverified:
+        log.warning("rank %d: runs a plan that was NOT verified: it may hang, or train on wrong data", rank)
+    log.info("rank %d: admits plan %s", rank, mine)
+    return loaded
+
+
+def _judged(plan: Plan | str | Path, backend: Backend, ranks: int, unverified: bool) -> tuple[Plan | None, str, str]:
+    """Return the plan, its digest, and why this rank refuses it; an empty reason where it does not."""
+    try:
+        loaded = plan if isinstance(plan, Plan) else load_judged(plan)
+        if not isinstance(loaded, Plan):
+            return None, _NO_PLAN, "a schedule, where a plan is expected"
+        mine = digest(plan_data(loaded))
+        reason = _unfit(loaded, ranks) or ("" if unverified else unproved(loaded, backend))
+    except SchedverifyError as error:
+        return None, _NO_PLAN, str(error)
+    return loaded, mine, reason
+
+
+def _unfit(plan: Plan, ranks: int) -> str:
+    """Return what the runner cannot do, verified or not."""
+    problem = plan.problem
+    if problem.ranks != ranks:
+        return f"the plan is for {problem.ranks} ranks, the process group has {ranks}"
+    if plan.lowered is None:
+        return _UNLOWERED
+    if any(len(members) > 1 for members in problem.placement):
+        return "a stage stands on several ranks, which the runner does not do"
+    if problem.slices > 1:
+        return "sequences are sliced, which the runner does not do"
+    return _too_many_tags(problem)
+
+
+def _too_many_tags(problem: Problem) -> str:
+    from schedverify.runner.messages import MOST_TAGS, tags_of
+
+    needed = tags_of(problem)
+    return f"its messages need {needed} tags, there are {MOST_TAGS}" if needed > MOST_TAGS else ""
+
+
+def unproved(plan: Plan, backend: Backend) -> str:
+    """Return why the plan is not proved for a backend; empty where it is."""
+    lowered, demanded, known = plan.lowered, backend.discipline, tuple(Discipline)
+    if lowered is None:
+        return _UNLOWERED
+    if known.index(lowered.discipline) < known.index(demanded):
+        text = f"the plan is proved for the discipline {lowered.discipline}, {backend.name} demands {demanded}"
+        return f"{text}; lower it again with --discipline {demanded}"
+    if lowered.eager_bytes and not backend.tagged:
+        text = f"the plan counts on eager messages of {lowered.eager_bytes} bytes"
+        return f"{text}, {backend.name} has none; lower it again without"
+    reason = _objections(verify(plan))
+    return reason or _objections(
+        verify(lowered.schedule, plan.problem, select=("SV1", "SV2", "SV3"), discipline=demanded)
+    )
+
+
+def _objections(report: Report) -> str:
+    """Return what the verifier objects to, or could not decide of what a run rests on."""
+    told = [str(violation) for violation in report.violations]
+    told += [
+        f"{result.code} is undecided: {result.reason}"
+        for result in report.properties
+        if result.verdict is Verdict.UNDECIDED and not result.code.startswith("SV5")
+    ]
+    more = [f"and {len(told) - _MOST_TOLD} more"] if len(told) > _MOST_TOLD else []
+    return "; ".join(told[:_MOST_TOLD] + more)
+
+
+def _strangers(digests: tuple[str, ...]) -> list[str]:
+    """Return which ranks have another plan than most (than the lowest rank's, where no plan is on more ranks)."""
+    counted = Counter(each for each in digests if each != _NO_PLAN)
+    if len(counted) < 2:
+        return []
+    common = max(counted, key=lambda each: counted[each])
+    first = digests.index(common)
+    return [
+        f"rank {rank}: it has another plan (digest {each[:12]}) than rank {first} (digest {common[:12]})"
+        for rank, each in enumerate(digests)
+        if each not in (common, _NO_PLAN)
+    ]
+
+
+def _merged(refusals: list[str]) -> list[str]:
+    """Return the refusals, those of the same words as one line."""
+    ranks: dict[str, list[str]] = {}
+    for refusal in refusals:
+        place, _, text = refusal.partition(": ")
+        ranks.setdefault(text, []).append(place.removeprefix("rank "))
+    return [f"rank{'s' if len(who) > 1 else ''} {', '.join(who)}: {text}" for text, who in ranks.items()]

@@ -1,0 +1,196 @@
+"""Runs one rank's program for one step of training: its actions in order, each when its inputs are there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from schedverify.op import Kind, Op
+from schedverify.ran import Ran
+from schedverify.runner.batches import Tensors
+from schedverify.runner.failures import RunError
+from schedverify.runner.feeding import Feed
+from schedverify.runner.messages import Crossing, Name, is_differentiable, name_of
+from schedverify.runner.program import Action, Program
+from schedverify.runner.spans import Spans
+from schedverify.runner.stages import Stage
+from schedverify.runner.transport import Transport
+
+Hook = Callable[[Crossing], None]
+"""Is shown what crosses a boundary, when it leaves and when it has come; raises to stop the run."""
+
+
+class Execution:
+    """One rank at work on a program.
+
+    Parameters
+    ----------
+    reduce
+        Called with a stage at its ``REDUCE_GRAD``.
+    hooks
+        Called with everything that crosses a boundary, in their order.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        stages: Mapping[int, Stage],
+        transport: Transport,
+        *,
+        reduce: Callable[[int], None],
+        hooks: Sequence[Hook],
+    ) -> None:
+        self._problem, self._program, self._rank = program.problem, program, program.rank
+        self._stages, self._transport, self._reduce, self._hooks = stages, transport, reduce, hooks
+        self._begin(Feed({}, {}, {}, {}))
+
+    def _begin(self, feed: Feed) -> None:
+        self._feed = feed
+        self._ready: dict[Name, Tensors] = {}
+        """What was made here and not yet read or sent."""
+        self._shares: dict[tuple[int, int], list[tuple[int, int]]] = {}
+        """By stage and micro-batch, how many of its inputs that have gradients came from which stage."""
+        self._spans = Spans(self._rank)
+        self.loss: Any = None
+        self.outputs: dict[tuple[int, int], Tensors] = {}
+        self.peak_in_flight = 0
+        self._transport.begin()
+        for stage in self._stages.values():
+            stage.begin()
+
+    def run(self, feed: Feed) -> list[Ran]:
+        """Run the program once and return what ran, in the order of the positions.
+
+        Raises
+        ------
+        RunError
+            If the step cannot go on; names rank, position and operation.
+        """
+        self._begin(feed)
+        try:
+            for action in self._program.actions:
+                self._act(action)
+            self._transport.sends.finish()
+        except BaseException:
+            self._transport.sends.abandon()
+            raise
+        return self._spans.ran(self._program.actions)
+
+    def _act(self, action: Action) -> None:
+        try:
+            if action.ops[0].kind.is_transfer:
+                for op in action.ops:
+                    self._transfer(op, action.position)
+            else:
+                self._compute(action)
+        except RunError:
+            raise
+        except Exception as error:
+            place = f"rank {self._rank}, position {action.position} ({action.text})"
+            raise RunError(f"{place}: {type(error).__name__}: {error}") from error
+
+    # Transfers
+
+    def _transfer(self, op: Op, position: int) -> None:
+        began = time.perf_counter_ns()
+        if not op.kind.is_send:
+            self._transport.post(op, position)
+            return
+        name = name_of(op)
+        if name not in self._ready:
+            raise RunError(f"rank {self._rank}, position {position} ({op}): what it sends is not made yet")
+        tensors = self._ready.pop(name)
+        self._show(name, tensors, outgoing=True, local=False)
+        self._transport.send(op, position, tensors, lambda end: self._spans.add(position, began, end))
+
+    def _read(self, name: Name, position: int) -> Tensors:
+        """Return what another stage made, on this rank or another."""
+        tensors = self._ready.pop(name, None)
+        local = tensors is not None
+        if tensors is None:
+            taken = self._transport.take(name)
+            if taken is None:
+                made = f"{name.source}{'B or I' if name.backward else 'F'} of micro-batch {name.microbatch}"
+                raise RunError(f"rank {self._rank}, position {position}: nothing received or made of {made}")
+            tensors = tuple(taken.buffers)
+            self._spans.add(taken.position, taken.began, time.perf_counter_ns())
+        self._show(name, tensors, outgoing=False, local=local)
+        return tensors
+
+    def _show(self, name: Name, tensors: Tensors, *, outgoing: bool, local: bool) -> None:
+        for hook in self._hooks:
+            hook(Crossing(*name, outgoing, local, tensors))
+
+    def _hand_over(self, name: Name, tensors: Tensors) -> None:
+        """Have tensors lie ready for who reads or sends them."""
+        if self._problem.homes[name.source] == self._problem.homes[name.target]:
+            self._show(name, tensors, outgoing=True, local=True)
+        self._ready[name] = tensors
+
+    # Computing
+
+    def _compute(self, action: Action) -> None:
+        inputs = [self._inputs(op, action.position) for op in action.ops]
+        for op in action.ops:
+            if op.kind is Kind.F:
+                self._stages[op.stage].hold(op.microbatch or 0)
+        self.peak_in_flight = max(self.peak_in_flight, sum(stage.held for stage in self._stages.values()))
+        began = time.perf_counter_ns()
+        for op, read in zip(action.ops, inputs, strict=True):
+            self._do(op, read)
+        self._spans.add(action.position, began, time.perf_counter_ns())
+
+    def _inputs(self, op: Op, position: int) -> Any:
+        """Return what an operation reads from others: tensors of an F; of a B or I the gradients of the outputs."""
+        stage, m = op.stage, op.microbatch or 0
+        if op.kind is Kind.F:
+            return self._forward_inputs(stage, m, position)
+        if op.kind not in (Kind.B, Kind.I) or not self._problem.successors[stage]:
+            return ()
+        parts = [self._read(Name(target, stage, m, True), position) for target in self._problem.successors[stage]]
+        return parts[0] if len(parts) == 1 else tuple(sum(each[1:], each[0]) for each in zip(*parts, strict=True))
+
+    def _forward_inputs(self, stage: int, m: int, position: int) -> Tensors:
+        sources = self._problem.predecessors[stage]
+        if not sources:
+            return self._feed.inputs[stage % self._problem.stages][m]
+        parts = [self._read(Name(source, stage, m, False), position) for source in sources]
+        counts = [sum(is_differentiable(each.dtype) for each in part) for part in parts]
+        self._shares[stage, m] = list(zip(sources, counts, strict=True))
+        return tuple(each for part in parts for each in part)
+
+    def _do(self, op: Op, read: Any) -> None:
+        stage, m = self._stages[op.stage], op.microbatch or 0
+        if op.kind is Kind.F:
+            self._forward(op, read)
+        elif op.kind is Kind.W:
+            stage.weights(m)
+        elif op.kind is Kind.REDUCE_GRAD:
+            self._reduce(op.stage)
+        elif op.kind is Kind.UNSHARD:
+            stage.module.unshard()
+        elif op.kind is Kind.RESHARD:
+            stage.module.reshard()
+        else:
+            gradients = stage.backward(m, read, split=op.kind is Kind.I)
+            self._give_back(op.stage, m, gradients)
+
+    def _forward(self, op: Op, inputs: Tensors) -> None:
+        number, m = op.stage, op.microbatch or 0
+        within = number % self._problem.stages
+        loss = self._feed.loss(within, m)
+        outputs = self._stages[number].forward(m, inputs, loss, split=(number, m) in self._program.split)
+        for target in self._problem.successors[number]:
+            self._hand_over(Name(number, target, m, False), outputs)
+        if loss is not None:
+            self.loss = outputs[-1] if self.loss is None else self.loss + outputs[-1]
+        elif not self._problem.successors[number]:
+            self.outputs[number, m] = outputs
+
+    def _give_back(self, number: int, m: int, gradients: Tensors) -> None:
+        """Hand the gradients of the inputs to the stages that made those."""
+        first = 0
+        for source, count in self._shares.pop((number, m), ()):
+            self._hand_over(Name(number, source, m, True), gradients[first : first + count])
+            first += count

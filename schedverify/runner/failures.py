@@ -1,0 +1,17 @@
+"""What ends a run: a plan that is not admitted, or a step that cannot go on."""
+
+from __future__ import annotations
+
+from schedverify.errors import SchedverifyError
+
+
+class RefusedError(SchedverifyError):
+    """A plan that is not run, raised on every rank with every rank's reason before any tensor moves."""
+
+
+class RunError(SchedverifyError):
+    """A step that cannot go on; the message names rank, position, operation and, where there is one, the peer."""
+
+
+class TimedOutError(RunError):
+    """A wait that reached its timeout, or whose peer is gone."""

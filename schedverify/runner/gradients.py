@@ -1,0 +1,108 @@
+"""Adds up gradients between ranks: over copies of the model and tied stages, then over a data-parallel group."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Any, Final
+
+import torch
+import torch.distributed as dist
+
+from schedverify.problem import Problem
+from schedverify.runner.failures import RunError
+from schedverify.runner.waiting import Waiting, wait
+
+_TAG: Final = (1 << 31) - 2
+"""Above every tag of a tensor that crosses a boundary; sums go in one order on each pair of ranks."""
+
+
+def shared_weights(problem: Problem) -> list[tuple[int, ...]]:
+    """Return the groups of at least two stages (of all copies) that have the same weights."""
+    merged: list[set[int]] = []
+    for group in [*problem.tied, *((stage,) for stage in range(problem.stages))]:
+        joined = set(group).union(*(other for other in merged if other & set(group)))
+        merged = [other for other in merged if not other & joined] + [joined]
+    copies = range(0, problem.total_stages, problem.stages)
+    groups = [tuple(sorted(stage + first for first in copies for stage in group)) for group in merged]
+    return sorted(group for group in groups if len(group) > 1)
+
+
+def sum_shared(
+    problem: Problem, rank: int, modules: Mapping[int, Any], group: Any, timeout: float, tagged: bool
+) -> None:
+    """Give all stages with the same weights the sum of their gradients.
+
+    Raises
+    ------
+    RunError
+        If two such stages have not as many numbers.
+    """
+    for stages in shared_weights(problem):
+        holders = sorted({problem.homes[stage] for stage in stages})
+        if rank not in holders:
+            continue
+        own = _distinct([list(modules[stage].parameters()) for stage in stages if problem.homes[stage] == rank])
+        summed = sum(map(_flat, own[1:]), _flat(own[0]))
+        parts = {rank: summed} | _exchanged(
+            summed, rank, [each for each in holders if each != rank], group, timeout, tagged
+        )
+        total = torch.stack([parts[holder] for holder in holders]).sum(0) if len(holders) > 1 else summed
+        for weights in own:
+            _set(weights, total)
+
+
+def average(weights: Iterable[Any], group: Any) -> None:
+    """Replace gradients by their mean over a process group."""
+    with_gradients = [weight for weight in weights if weight.requires_grad]
+    if not with_gradients:
+        return
+    flat = _flat(with_gradients)
+    dist.all_reduce(flat, group=group)
+    _set(with_gradients, flat / dist.get_world_size(group))
+
+
+def _distinct(sets: list[list[Any]]) -> list[list[Any]]:
+    """Return the sets of weights, each set of the same tensors once."""
+    return list({tuple(map(id, weights)): weights for weights in sets}.values())
+
+
+def _flat(weights: list[Any]) -> Any:
+    """Return the gradients of weights in one row; zeros where there is none."""
+    parts = [
+        (torch.zeros_like(weight) if weight.grad is None else weight.grad).reshape(-1)
+        for weight in weights
+        if weight.requires_grad
+    ]
+    return torch.cat(parts) if parts else torch.zeros(0)
+
+
+def _set(weights: list[Any], flat: Any) -> None:
+    first = 0
+    for weight in weights:
+        if weight.requires_grad:
+            count = weight.numel()
+            weight.grad = flat[first : first + count].view_as(weight).to(weight.dtype).clone()
+            first += count
+
+
+def _exchanged(mine: Any, rank: int, others: list[int], group: Any, timeout: float, tagged: bool) -> dict[int, Any]:
+    """Return by rank what the others have; on each pair of ranks the lower one sends first."""
+    tag = _TAG if tagged else 0
+    received = {other: torch.empty_like(mine) for other in others}
+    works = []
+    for other, buffer in received.items():
+        begin = [partial(dist.isend, mine, group_dst=other), partial(dist.irecv, buffer, group_src=other)]
+        waiting = Waiting(rank, other, "sum of gradients over stages with the same weights")
+        works += [(each(group=group, tag=tag), waiting) for each in (begin if rank < other else begin[::-1])]
+    for work, waiting in works:
+        wait(work, waiting, timeout)
+    return received
+
+
+def check_same_size(problem: Problem, modules: Mapping[int, Any]) -> None:
+    """Raise a RunError unless the stages with the same weights that stand on one rank have as many numbers."""
+    for stages in shared_weights(problem):
+        sizes = {stage: sum(w.numel() for w in modules[stage].parameters()) for stage in stages if stage in modules}
+        if len(set(sizes.values())) > 1:
+            raise RunError(f"stages with the same weights have not as many numbers: {sizes}")

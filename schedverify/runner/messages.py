@@ -1,0 +1,137 @@
+"""What crosses between two stages, and under which name: edge of the stage graph, direction, micro-batch, tensor."""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+import torch
+
+from schedverify.op import Kind, Op
+from schedverify.problem import Problem
+from schedverify.runner.batches import Tensors
+
+MOST_TENSORS: Final = 15
+"""The most tensors that may cross together."""
+MOST_TAGS: Final = (1 << 31) - 1
+_PARTS: Final = MOST_TENSORS + 1
+
+Signature = tuple[tuple[Any, tuple[int, ...]], ...]
+"""Dtype and shape of each tensor that crosses together."""
+
+
+class Crossing(NamedTuple):
+    """Tensors at a boundary: what a hook sees of each message, before it is sent and after it has come."""
+
+    source: int
+    """The stage, of all copies, that makes them."""
+    target: int
+    """The stage that reads them: for a gradient the one that fed ``source``."""
+    microbatch: int
+    backward: bool
+    """Whether they are gradients."""
+    outgoing: bool
+    """Whether they are about to leave ``source``; else they have reached ``target``."""
+    local: bool
+    """Whether both stages stand on one rank: then no message is sent."""
+    tensors: Tensors
+
+    def __str__(self) -> str:
+        what = "gradient of micro-batch" if self.backward else "micro-batch"
+        return f"boundary {self.source} to {self.target}, {what} {self.microbatch}"
+
+
+class Name(NamedTuple):
+    """Which message it is: where it comes from and goes to, by stages of all copies."""
+
+    source: int
+    target: int
+    microbatch: int
+    backward: bool
+
+    @property
+    def forward(self) -> tuple[int, int, int]:
+        """Edge and micro-batch of the activation, for a gradient too."""
+        return (self.target, self.source, self.microbatch) if self.backward else (*self[:2], self.microbatch)
+
+
+def name_of(op: Op) -> Name:
+    """Return which message a send or receive moves; its peer must be named."""
+    ends = op.stage, op.peer or 0
+    source, target = ends if op.kind.is_send else ends[::-1]
+    return Name(source, target, op.microbatch or 0, op.kind in (Kind.SEND_B, Kind.RECV_B))
+
+
+class Tags:
+    """The tag of each tensor of each message: 0 of a message is for its header, 1 to 15 for its tensors."""
+
+    def __init__(self, problem: Problem) -> None:
+        self._microbatches = problem.microbatches
+        edges = ((s, t) for s, targets in enumerate(problem.successors) for t in targets)
+        self._edges = {edge: number for number, edge in enumerate(edges)}
+
+    def first(self, name: Name) -> int:
+        """Return the tag of a message's header; those of its tensors follow."""
+        source, target, m = name.forward
+        return ((self._edges[source, target] * 2 + name.backward) * self._microbatches + m) * _PARTS
+
+
+def tags_of(problem: Problem) -> int:
+    """Return how many tags the messages of a problem need."""
+    return sum(map(len, problem.successors)) * 2 * problem.microbatches * _PARTS
+
+
+def signature(tensors: Tensors) -> Signature:
+    """Return dtypes and shapes."""
+    return tuple((tensor.dtype, tuple(tensor.shape)) for tensor in tensors)
+
+
+def gradients_of(forward: Signature) -> Signature:
+    """Return what comes back for what went: a gradient for each tensor that can have one."""
+    return tuple(member for member in forward if is_differentiable(member[0]))
+
+
+def is_differentiable(dtype: Any) -> bool:
+    """Whether tensors of a dtype have gradients."""
+    return bool(dtype.is_floating_point or dtype.is_complex)
+
+
+def shown(members: Signature) -> str:
+    """Return a signature as text, such as ``float32 4 x 8``."""
+    return ", ".join(f"{str(dtype)[6:]} {' x '.join(map(str, shape)) or 'scalar'}" for dtype, shape in members)
+
+
+# Headers: the number of tensors, then for each its dtype, its dimensions and its shape.
+
+MOST_DIMENSIONS: Final = 8
+HEADER: Final = 1 + MOST_TENSORS * (2 + MOST_DIMENSIONS)
+_DTYPES: Final = (
+    torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.complex64, torch.complex128,
+    torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool,
+)  # fmt: skip
+
+
+def unfit(members: Signature) -> str:
+    """Return why a header cannot hold a signature; empty where it can."""
+    if len(members) > MOST_TENSORS:
+        return f"{len(members)} tensors, at most {MOST_TENSORS} may cross together"
+    for dtype, shape in members:
+        if dtype not in _DTYPES:
+            return f"tensors of {dtype} do not cross"
+        if len(shape) > MOST_DIMENSIONS:
+            return f"a tensor of {len(shape)} dimensions, at most {MOST_DIMENSIONS} may cross"
+    return ""
+
+
+def written(members: Signature) -> Any:
+    """Return the header of a signature, a tensor of whole numbers."""
+    words = [len(members)]
+    for dtype, shape in members:
+        words += [_DTYPES.index(dtype), len(shape), *shape, *[0] * (MOST_DIMENSIONS - len(shape))]
+    return torch.tensor(words + [0] * (HEADER - len(words)))
+
+
+def read(header: Any) -> Signature:
+    """Return the signature that a header holds."""
+    words = header.tolist()
+    rows = [words[1 + i * (2 + MOST_DIMENSIONS) :][: 2 + MOST_DIMENSIONS] for i in range(words[0])]
+    return tuple((_DTYPES[dtype], tuple(shape[:dimensions])) for dtype, dimensions, *shape in rows)

@@ -1,0 +1,232 @@
+"""The runner: executes a verified plan with torch.distributed, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from schedverify.errors import Fault, InputError
+from schedverify.op import Kind
+from schedverify.problem import Problem
+from schedverify.ran import Ran
+from schedverify.result import Plan
+from schedverify.runner.admitting import admit
+from schedverify.runner.backends import Backend, backend_of
+from schedverify.runner.batches import Tensors
+from schedverify.runner.execution import Execution, Hook
+from schedverify.runner.feeding import feed_of
+from schedverify.runner.gradients import average, check_same_size, sum_shared
+from schedverify.runner.messages import Signature
+from schedverify.runner.program import Program, program_of
+from schedverify.runner.stages import Stage
+from schedverify.runner.transport import Transport
+from schedverify.runner.waiting import DEFAULT_TIMEOUT
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one step gave on this rank.
+
+    Attributes
+    ----------
+    loss
+        The rank's share of the mean loss over the whole batch, a scalar; None where it holds no last stage. The shares
+        of all ranks add up to it.
+    outputs
+        By last stage (of all copies) and micro-batch what came out, in inference.
+    ran
+        What ran and when, in the order of the positions.
+    peak_in_flight
+        The most pairs of stage and micro-batch that were held at once, counted while running.
+    """
+
+    loss: Any = None
+    outputs: Mapping[tuple[int, int], Tensors] = field(default_factory=dict)
+    ran: tuple[Ran, ...] = ()
+    peak_in_flight: int = 0
+
+
+class Runner:
+    """Runs a plan's schedule on the ranks of a process group; every rank makes one, at the same time.
+
+    The plan is judged by the verifier on every rank, and all ranks agree on it before any tensor moves.
+
+    Parameters
+    ----------
+    plan
+        A plan, or the file of one.
+    stages
+        The modules of this rank: by stage (of all copies: copy ``k`` of the model has the stages ``k·S … k·S+S-1``), or
+        a list in the order of the rank's stages. A module takes the tensors of the stages that feed it, in their order,
+        and returns a tensor or a tuple of tensors. Copies, and tied stages, begin with equal weights.
+    loss
+        ``loss(output, target)``, the mean over the rows of a micro-batch; needed where a last stage stands. A mapping
+        by stage of one copy where last stages differ.
+    group
+        The process group of the pipeline; rank ``r`` of it is rank ``r`` of the plan. All processes by default.
+    unverified
+        Whether a plan runs that was not proved.
+    timeout
+        Seconds that a rank waits for another.
+    hooks
+        Called with each :class:`~schedverify.runner.messages.Crossing` of a boundary; they raise to stop the run.
+    optimizer
+        Called at the end of each step of training, when the gradients are whole: ``optimizer.step``, say.
+    data_parallel
+        A process group over which gradients are averaged: at a stage's ``REDUCE_GRAD`` where the plan has it, else at
+        the end of the step.
+    device
+        Where buffers are taken; that of the first weight by default.
+
+    Raises
+    ------
+    RefusedError
+        On every rank, if any rank refuses the plan; says why.
+    TimedOutError
+        If a rank does not come.
+    InputError
+        If the modules are not those of this rank's stages.
+    """
+
+    def __init__(  # noqa: PLR0913 - each is a keyword of its own
+        self,
+        plan: Plan | str | Path,
+        stages: Mapping[int, Any] | Sequence[Any],
+        loss: Any = None,
+        *,
+        group: Any = None,
+        unverified: bool = False,
+        timeout: float = DEFAULT_TIMEOUT,
+        hooks: Sequence[Hook] = (),
+        optimizer: Callable[[], Any] | None = None,
+        data_parallel: Any = None,
+        device: Any = None,
+    ) -> None:
+        self._group = dist.group.WORLD if group is None else group
+        self._timeout, self._loss, self._optimizer = timeout, loss, optimizer
+        self._data_parallel = data_parallel
+        self.rank = dist.get_rank(self._group)
+        self.plan, self._backend = _admitted(plan, self._group, unverified, timeout)
+        self.program = program_of(self.plan, self.rank)
+        self.modules = _modules(stages, self.program)
+        check_same_size(self.problem, self.modules)
+        self._transport = Transport(
+            self.problem,
+            self.rank,
+            self._group,
+            tagged=self._backend.tagged,
+            timeout=timeout,
+            device=_device(self.modules) if device is None else device,
+            declared=_declared(self.problem),
+        )
+        made = {number: _stage(self.problem, number, module) for number, module in self.modules.items()}
+        self._execution = Execution(self.program, made, self._transport, reduce=self._reduce, hooks=hooks)
+
+    @property
+    def problem(self) -> Problem:
+        """The plan's problem."""
+        return self.plan.problem
+
+    def step(self, batch: Any = None, target: Any = None) -> StepResult:
+        """Run the plan once.
+
+        Gradients are added to the weights' ``grad`` and are those of the mean loss over the whole batch, as in one
+        process; then the optimizer's hook is called.
+
+        Parameters
+        ----------
+        batch
+            The inputs of a first stage that stands here, the whole batch: a tensor or a tuple of tensors, cut into
+            micro-batches along the first dimension, or a list of the micro-batches; a mapping by stage of one copy
+            where first stages differ. Ranks without a first stage need none.
+        target
+            Likewise the targets of a last stage.
+
+        Raises
+        ------
+        RunError
+            If the step cannot go on; names rank, position and operation.
+        InputError
+            If the batch or target that this rank needs is missing, or cannot be cut.
+        """
+        feed = feed_of(self.problem, self.rank, batch, target, self._loss)
+        ran = self._execution.run(feed)
+        if self.problem.form != "inference":
+            self._finish_gradients()
+            if self._optimizer is not None:
+                self._optimizer()
+        done = self._execution
+        return StepResult(done.loss, done.outputs, tuple(ran), done.peak_in_flight)
+
+    def relearn(self) -> None:
+        """Forget the shapes of messages; call it on every rank before a step whose batch has another shape."""
+        self._transport.forget()
+
+    def _finish_gradients(self) -> None:
+        sum_shared(self.problem, self.rank, self.modules, self._group, self._timeout, self._backend.tagged)
+        if self._data_parallel is not None and not self.program.reduces:
+            for number in sorted(self.modules):
+                self._reduce(number)
+
+    def _reduce(self, number: int) -> None:
+        if self._data_parallel is not None:
+            average(self.modules[number].parameters(), self._data_parallel)
+
+
+def _admitted(plan: Plan | str | Path, group: Any, unverified: bool, timeout: float) -> tuple[Plan, Backend]:
+    backend = backend_of(group, batched=False)
+    control = group
+    if backend.name != "gloo":
+        ranks = dist.get_process_group_ranks(group)
+        control = dist.new_group(ranks, timedelta(seconds=timeout), "gloo", use_local_synchronization=True)
+    return admit(plan, backend, control, unverified=unverified, timeout=timeout), backend
+
+
+def _modules(given: Mapping[int, Any] | Sequence[Any], program: Program) -> dict[int, Any]:
+    """Return the module of each stage of this rank."""
+    numbers = program.problem.stages_of[program.rank]
+    made = dict(given) if isinstance(given, Mapping) else dict(zip(numbers, given, strict=False))
+    if len(given) != len(numbers) or set(made) != set(numbers):
+        found = sorted(made) if isinstance(given, Mapping) else f"{len(given)} modules"
+        raise InputError(Fault("stages", f"rank {program.rank} holds the stages {list(numbers)}, found {found}"))
+    sharded = {op.stage for action in program.actions for op in action.ops if op.kind in (Kind.UNSHARD, Kind.RESHARD)}
+    faults = [
+        Fault(f"stages[{number}]", "the plan unshards and reshards it, the module has no unshard and reshard")
+        for number in sorted(sharded)
+        if not (hasattr(made[number], "unshard") and hasattr(made[number], "reshard"))
+    ]
+    if faults:
+        raise InputError(faults)
+    return made
+
+
+def _stage(problem: Problem, number: int, module: Any) -> Stage:
+    return Stage(
+        number,
+        module,
+        recompute=problem.recompute[number],
+        training=problem.form != "inference",
+        is_first=not problem.predecessors[number],
+    )
+
+
+def _device(modules: Mapping[int, Any]) -> Any:
+    weights = (weight for module in modules.values() for weight in module.parameters())
+    return next((weight.device for weight in weights), torch.device("cpu"))
+
+
+def _declared(problem: Problem) -> dict[tuple[int, int], Signature]:
+    """Return by edge of all copies what the problem's boundaries declare, where they give shape and dtype."""
+    found: dict[tuple[int, int], Signature] = {}
+    for copy in range(problem.replicas):
+        for row in problem.boundaries:
+            edge = row.source + copy * problem.stages, row.target + copy * problem.stages
+            member = (getattr(torch, row.dtype, torch.float32), row.shape)
+            found[edge] = (*found.get(edge, ()), member)
+    return found
