@@ -18,6 +18,7 @@ from schedverify.torch_bridge import (
     live_schedule,
     problem_from_torch,
     torch_classes,
+    torch_loop,
     torch_problem,
     torch_schedule,
 )
@@ -137,8 +138,55 @@ class TestSingleStageClasses:
             torch_schedule("1F1B", ranks=2, microbatches=3, lowered=True)
 
     def test_forward_only_publishes_no_order(self) -> None:
-        with pytest.raises(InputError, match=r"_ScheduleForwardOnly\.pipeline_order: there is no order in it"):
+        with pytest.raises(
+            InputError, match=r"_ScheduleForwardOnly\.pipeline_order: there is no order in it .*torch_loop"
+        ):
             torch_schedule("ForwardOnly", ranks=2, microbatches=3)
+
+
+class TestLoops:
+    """The loops that are written by hand, run on stages that write down what they are told."""
+
+    @pytest.mark.parametrize("name", ["GPipe", "1F1B", "ForwardOnly"])
+    def test_every_loop_is_right_under_every_discipline(self, name: str) -> None:
+        for ranks in range(1, 6):
+            for microbatches in range(ranks, 10):
+                shape = {"ranks": ranks, "microbatches": microbatches}
+                verify(
+                    torch_loop(name, **shape), torch_problem(name, **shape), discipline="block"
+                ).raise_for_violations()
+
+    @pytest.mark.parametrize(("name", "family"), [("GPipe", "gpipe"), ("1F1B", "1f1b"), ("ForwardOnly", "gpipe")])
+    def test_the_compute_order_is_that_of_the_family(self, name: str, family: str) -> None:
+        for ranks, microbatches in ((1, 1), (1, 3), (2, 2), (3, 7), (5, 5), (5, 12)):
+            shape = {"ranks": ranks, "microbatches": microbatches}
+            assert torch_loop(name, **shape).compute_only() == generate(family, torch_problem(name, **shape))
+
+    def test_what_is_launched_as_one_batch_is_a_group(self) -> None:
+        assert torch_loop("Schedule1F1B", ranks=2, microbatches=2).strings() == [
+            ["0F0", "0SEND_F0", "0F1", "[0SEND_F1;0RECV_B0]", "0B0", "0RECV_B1", "0B1", "0REDUCE_GRAD"],
+            ["1RECV_F0", "1F0", "1B0", "[1SEND_B0;1RECV_F1]", "1F1", "1B1", "1SEND_B1", "1REDUCE_GRAD"],
+        ]
+
+    def test_torch_s_own_functions_stay_as_they_are(self) -> None:
+        before = schedules._batch_p2p, schedules._sorted_batch_p2p, schedules.Schedule1F1B._step_microbatches
+        torch_loop("1F1B", ranks=2, microbatches=2)
+        assert before == (schedules._batch_p2p, schedules._sorted_batch_p2p, schedules.Schedule1F1B._step_microbatches)
+
+    def test_every_class_runs_a_loop_or_an_order_with_communication(self) -> None:
+        for name in KNOWN:
+            shape = {"ranks": 2, "microbatches": 4}
+            if name in SEVERAL:
+                assert torch_schedule(name, **shape, virtual=2, lowered=True).lowered
+                with pytest.raises(InputError, match=r"has no loop of its own|exactly 2 stages"):
+                    torch_loop(name, **shape)
+            else:
+                assert torch_loop(name, **shape).lowered
+
+    @pytest.mark.parametrize("ranks", [0, "2", 1.0])
+    def test_a_number_that_is_none_is_told(self, ranks: Any) -> None:
+        with pytest.raises(InputError, match="ranks: expected a whole number"):
+            torch_loop("GPipe", ranks=ranks, microbatches=2)
 
 
 class TestLiveObjects:

@@ -1,6 +1,7 @@
 """PyTorch's pipeline runtime, both ways: the only room that knows its private names."""
 
 from schedverify.torch_bridge.importing import from_torch, problem_from_torch, torch_problem, torch_schedule
+from schedverify.torch_bridge.loops import torch_loop
 from schedverify.torch_bridge.stand_ins import live_schedule, torch_classes
 from schedverify.torch_bridge.versions import TESTED, require_torch
 
@@ -11,6 +12,7 @@ __all__ = [
     "problem_from_torch",
     "require_torch",
     "torch_classes",
+    "torch_loop",
     "torch_problem",
     "torch_schedule",
 ]

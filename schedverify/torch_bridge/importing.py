@@ -29,9 +29,10 @@ def from_torch(live: Any, *, lowered: bool = False) -> Schedule:
     -------
     Schedule
         What stands in the object, and nothing else. ``Schedule1F1B`` and ``ScheduleGPipe`` do not run their
-        ``pipeline_order``: their loops are written by hand. That of ``Schedule1F1B`` is wrong on the last rank of
-        every shape in torch 2.13 (F0 is missing, and there is one micro-batch too many), its loop is right. Both end
-        with ``REDUCE_GRAD``; :meth:`Schedule.compute_only` leaves that out.
+        ``pipeline_order``: their loops are written by hand, and :func:`torch_loop` gives what they run. In torch 2.13
+        that of ``Schedule1F1B`` is wrong on the last rank of every shape (F0 is missing, and there is one micro-batch
+        too many); its loop is right. Both orders end with ``REDUCE_GRAD``, which :meth:`Schedule.compute_only` leaves
+        out.
 
     Raises
     ------
@@ -95,7 +96,8 @@ def torch_schedule(
     -------
     Schedule
         Of ``GPipe`` and ``1F1B`` the order that they publish, which is not what their hand-written loops run (see
-        :func:`from_torch`): torch's lowering refuses that of ``1F1B``. ``ForwardOnly`` publishes none.
+        :func:`from_torch`): torch's lowering refuses that of ``1F1B``. ``ForwardOnly`` publishes none. What the three
+        run is told by :func:`torch_loop`.
 
     Raises
     ------
@@ -164,5 +166,5 @@ def _words(rank: int, actions: list[Any]) -> list[int]:
 
 def _hint(lowered: bool) -> str:
     if lowered:
-        return "classes with one stage a rank have none: their loop is written by hand"
-    return "a runtime that loaded compute_comms has its order with communication alone: lowered=True"
+        return "classes with one stage a rank have none; torch_loop gives what their loops, written by hand, run"
+    return "a runtime that loaded compute_comms has lowered=True alone; of ForwardOnly torch_loop gives what it runs"
