@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from schedverify import formats
 from schedverify.deduction import REMARK, deduce_problem
 from schedverify.errors import Fault, InputError
+from schedverify.exporting import for_torch
 from schedverify.planner import plan_of
 from schedverify.problem import Problem
 from schedverify.result import Plan
 from schedverify.schedule import Schedule, check_ranks
 from schedverify.timeline import simulate
+
+CSV_FORMS: Final = ("csv", "torch-csv", "torch-comms-csv")
 
 
 def subject(given: Schedule | Plan, problem: Problem | None) -> tuple[Schedule, Problem, str]:
@@ -36,6 +41,7 @@ def convert(
     target: str,
     to: str | None = None,
     layout: formats.Layout | None = None,
+    profile: str | None = "torch",
 ) -> None:
     """Write a schedule to ``target`` in the form ``to``, or in the form that the target's suffix names.
 
@@ -45,13 +51,15 @@ def convert(
     ----------
     layout
         Line ends and idle cells of the CSV that the schedule was read from, for the one that is written.
+    profile
+        The runtime that PyTorch's CSV is for; see :func:`schedverify.exporting.for_torch`. None writes what stands.
 
     Raises
     ------
     InputError
         If the form cannot hold the schedule, or the suffix names none.
     ScheduleError
-        If a plan or a trace is asked of a schedule that is not valid.
+        If a plan or a trace is asked of a schedule that is not valid, or a CSV of one that the profile does not admit.
     """
     schedule, known, _ = subject(given, problem)
     form = to or _form(target)
@@ -62,7 +70,21 @@ def convert(
         formats.save(simulate(schedule, known), target, form="trace")
     else:
         lowered = given.lowered if isinstance(given, Plan) and form == "torch-comms-csv" else None
-        formats.save(lowered.schedule if lowered else schedule, target, form=form, layout=layout or formats.Layout())
+        order = lowered.schedule if lowered else schedule
+        if profile is not None and form in CSV_FORMS:
+            order = for_torch(order, known, profile=profile, comms=form != "torch-csv")
+        formats.save(order, target, form=form, layout=layout or formats.Layout())
+
+
+def write(schedule: Schedule, problem: Problem, target: str) -> None:
+    """Write a schedule in the form that the target's suffix names; PyTorch's CSV as its runtime may have it.
+
+    Raises
+    ------
+    ScheduleError
+        If the target is a CSV, and PyTorch's runtime could not run the schedule.
+    """
+    formats.save(for_torch(schedule, problem) if target.endswith(".csv") else schedule, target)
 
 
 def _form(target: str) -> str:

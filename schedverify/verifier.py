@@ -10,12 +10,13 @@ from schedverify.deduction import REMARK, deduce_problem
 from schedverify.disciplines import DEFAULT_DISCIPLINE, Communication, Discipline, check_eager_bytes
 from schedverify.errors import Fault, InputError, UnknownNameError
 from schedverify.problem import Problem
+from schedverify.profiles import ON_REQUEST, profile_of
 from schedverify.properties import REGISTRY, Case, NotApplicable, Property, Undecided
 from schedverify.result import Lowered, Plan, PropertyResult, Report, Scope, Verdict, Violation
 from schedverify.schedule import Schedule, check_ranks
 
 
-def verify(
+def verify(  # noqa: PLR0913 - each is a keyword of its own
     schedule: Schedule | Plan,
     problem: Problem | None = None,
     *,
@@ -25,6 +26,7 @@ def verify(
     eager_bytes: int = 0,
     excerpt: bool = False,
     claims: Mapping[str, Any] | None = None,
+    profile: str | None = None,
 ) -> Report:
     """Judge a schedule by every selected property, each to its end.
 
@@ -36,7 +38,8 @@ def verify(
     problem
         What it is for. Without it (and without a plan), it is read off the schedule; the report says so.
     select, ignore
-        Codes or beginnings of codes (``SV1``, ``SV401``); all are selected and none ignored by default.
+        Codes or beginnings of codes (``SV1``, ``SV401``); none are ignored by default, and all selected but those of
+        the profiles (``SV7``).
     discipline
         What blocks what below a schedule with communication: ``tagged``, ``buffered``, ``edge``, ``pair``, ``rank`` or
         ``block``.
@@ -46,6 +49,8 @@ def verify(
         Whether compute operations that the order lacks count as done before it begins.
     claims
         What is claimed of the schedule; see :class:`schedverify.properties.Case`.
+    profile
+        A runtime that the schedule is for, ``torch`` or ``torchtitan``: what that needs is selected as well.
 
     Returns
     -------
@@ -58,9 +63,9 @@ def verify(
         If the schedule has another number of rows than the problem has ranks, a plan is of another problem, or
         ``eager_bytes`` is negative.
     UnknownNameError
-        If a code in ``select`` or ``ignore`` begins no property's code, or there is no such discipline.
+        If a code in ``select`` or ``ignore`` begins no property's code, or there is no such discipline or profile.
     """
-    chosen, named = _chosen(select, ignore), Discipline.of(discipline)
+    chosen, named = _chosen(select, ignore, profile), Discipline.of(discipline)
     check_eager_bytes(eager_bytes)
     lowered = schedule.lowered if isinstance(schedule, Plan) else None
     if isinstance(schedule, Plan):
@@ -134,8 +139,10 @@ def _unpacked(plan: Plan, problem: Problem | None) -> tuple[Schedule, Problem]:
     return plan.schedule, plan.problem
 
 
-def _chosen(select: Iterable[str] | None, ignore: Iterable[str]) -> list[Property]:
-    wanted, unwanted = tuple(select if select is not None else ("SV",)), tuple(ignore)
+def _chosen(select: Iterable[str] | None, ignore: Iterable[str], profile: str | None) -> list[Property]:
+    usual = sorted({code[:3] for code in REGISTRY if not code.startswith(ON_REQUEST)})
+    wanted, unwanted = tuple(usual if select is None else select), tuple(ignore)
+    wanted += profile_of(profile).codes if profile is not None else ()
     for prefix in (*wanted, *unwanted):
         if not any(code.startswith(prefix) for code in REGISTRY) or not prefix:
             raise UnknownNameError.among("property", prefix, REGISTRY)

@@ -12,6 +12,7 @@ import pytest
 from oracle import judge, places
 from oracle_communication import Judge
 from oracle_lowered import shared_verdicts
+from oracle_profile import profile_verdicts
 
 from schedverify.problem import Problem
 from schedverify.result import Report, Verdict
@@ -21,17 +22,17 @@ from schedverify.verifier import verify
 FOLDER = Path(__file__).parent.parent / "specs" / "broken"
 CODES = (
     "SV101", "SV102", "SV103", "SV104", "SV201", "SV202", "SV301", "SV302", "SV303", "SV304", "SV305", "SV306", "SV401",
-    "SV402", "SV403", "SV501", "SV502",
+    "SV402", "SV403", "SV501", "SV502", "SV701", "SV702", "SV703", "SV704", "SV705", "SV711", "SV712",
 )  # fmt: skip
 JUDGED = ("SV101", "SV102", "SV103", "SV104", "SV201", "SV401", "SV402")
-PLACELESS = ("SV103", "SV501", "SV502")
+PLACELESS = ("SV103", "SV501", "SV502", "SV701", "SV705", "SV711")
 """What is missing, or claimed, stands nowhere."""
 NOT_OF_THE_ORDER = ("sv306-fewer-bytes-than-declared",)
 """What the problem says against itself, which the oracle does not ask."""
 LACKING = ("sv102-missing-on-one-rank-of-the-stage",)
 """What lacks on one rank has no position there."""
 
-OPTIONS = ("discipline", "eager_bytes")
+OPTIONS = ("discipline", "eager_bytes", "profile")
 
 NAMES = sorted(path.stem for path in FOLDER.glob("*.toml"))
 
@@ -96,7 +97,23 @@ def test_the_oracle_of_communication_sees_the_same(name: str) -> None:
     oracle = Judge(Schedule.parse(data["schedule"]).strings(), Problem.of(data["problem"]).to_dict())
     verdicts = shared_verdicts(oracle.program)
     verdicts |= oracle.verdicts(data.get("discipline", "pair"), eager_bytes=data.get("eager_bytes", 0))
+    if "profile" in data:
+        verdicts |= asked(data)
     assert {code for code, is_violated in verdicts.items() if is_violated} == set(data["codes"])
+
+
+def asked(data: dict[str, Any]) -> dict[str, bool]:
+    """Return what the second judge says of the codes of the example's profile."""
+    codes = {"torch": ("SV70",), "torchtitan": ("SV70", "SV71")}[data["profile"]]
+    found = profile_verdicts(Schedule.parse(data["schedule"]).strings(), Problem.of(data["problem"]).to_dict())
+    return {code: is_violated for code, is_violated in found.items() if code.startswith(codes)}
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if "profile" in example(name)])
+def test_the_second_judge_of_profiles_sees_the_same(name: str) -> None:
+    data = example(name)
+    found = asked(data)
+    assert {code for code, is_violated in found.items() if is_violated} == {c for c in data["codes"] if c >= "SV7"}
 
 
 @pytest.mark.parametrize("name", NAMES)

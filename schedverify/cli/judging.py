@@ -12,7 +12,7 @@ from schedverify.cli.options import DisciplineOption, EagerBytes, ProblemOption,
 Codes = Annotated[str | None, Parameter(help="Codes or beginnings of codes, parted by commas: SV1,SV401.")]
 
 
-def verify(
+def verify(  # noqa: PLR0913 - each is an option of the command line
     schedule: ScheduleFile,
     *,
     problem: ProblemOption = None,
@@ -23,6 +23,10 @@ def verify(
     excerpt: Annotated[
         bool, Parameter(negative="", help="Compute operations that the order lacks count as done.")
     ] = False,
+    profile: Annotated[
+        Literal["torch", "torchtitan"] | None,
+        Parameter(help="A runtime that the schedule is for: what it needs is selected as well."),
+    ] = None,
     output_format: Annotated[
         Literal["text", "json", "github"], Parameter(name="--format", help="What is printed.")
     ] = "text",
@@ -34,7 +38,7 @@ def verify(
 
     given = formats.load_problem(problem) if problem is not None else None
     subject = formats.load_judged(schedule, given)
-    codes: dict[str, Any] = {"select": _codes(select), "ignore": _codes(ignore) or ()}
+    codes: dict[str, Any] = {"select": _codes(select), "ignore": _codes(ignore) or (), "profile": profile}
     report = verifier.verify(subject, given, discipline=discipline, eager_bytes=eager_bytes, excerpt=excerpt, **codes)
     if output_format == "json":
         print(formats.dumps(formats.report_data(report)))

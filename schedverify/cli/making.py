@@ -35,14 +35,14 @@ def generate(  # noqa: PLR0913 - each is an option of the command line
     output: Output = None,
 ) -> int:
     """Make the schedule of a family, for a problem file or for a number of ranks and micro-batches."""
-    from schedverify import formats, generators
+    from schedverify import conversion, generators
 
     costs = {"forward": forward, "backward": backward, "backward_input": backward_input,
              "backward_weight": backward_weight}  # fmt: skip
     shape = {"ranks": ranks, "microbatches": microbatches, "virtual": virtual}
     given = {name: value for name, value in (shape | costs).items() if value is not None}
-    schedule = generators.generate(family, _problem_for(family, problem, given))
-    formats.save(schedule, output or "-")
+    known = _problem_for(family, problem, given)
+    conversion.write(generators.generate(family, known), known, output or "-")
     return 0
 
 
@@ -86,7 +86,7 @@ def lower(
     lowered = proving.lower(order, known, discipline=discipline, eager_bytes=eager_bytes)
     lowered = lowering.add_sharding(lowered, known) if unshard else lowered
     lowered = lowering.add_reduction(lowered) if reduce_grad else lowered
-    formats.save(lowered, output or "-")
+    conversion.write(lowered, known, output or "-")
     if note:
         remark(f"note: {note}")
     free = f"proved free of deadlock under {discipline}" if discipline else "free of deadlock under every discipline"
@@ -110,13 +110,18 @@ def convert(
             help="torch-2.5-csv: a CSV of PyTorch until 2.5, with B for the input part of the backward, BW for all.",
         ),
     ] = None,
+    profile: Annotated[
+        Literal["torch", "torchtitan", "none"] | None,
+        Parameter(help="The runtime that PyTorch's CSV must suit: torch, with --from none, which writes what stands."),
+    ] = None,
 ) -> int:
     """Turn a schedule into another form: text, PyTorch's CSV, a trace for Perfetto, a verified plan."""
     from schedverify import conversion, formats
 
     given = formats.load_problem(problem) if problem is not None else None
     subject, layout = formats.load_with_layout(source, given, grammar)
-    conversion.convert(subject, given, target, to, layout)
+    suits = profile or ("none" if grammar else "torch")
+    conversion.convert(subject, given, target, to, layout, None if suits == "none" else suits)
     return 0
 
 

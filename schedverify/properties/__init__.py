@@ -10,6 +10,8 @@ from schedverify.properties import (
     parameters,
     performance,
     structure,
+    torch_runtime,
+    torchtitan,
 )
 from schedverify.properties.base import HEADINGS, REGISTRY, Case, NotApplicable, Property, Undecided
 
@@ -29,4 +31,6 @@ __all__ = [
     "parameters",
     "performance",
     "structure",
+    "torch_runtime",
+    "torchtitan",
 ]

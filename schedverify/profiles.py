@@ -1,0 +1,48 @@
+"""Runtimes that others built, as far as a schedule must know them: what they need, and how their messages meet."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from schedverify.disciplines import Discipline
+from schedverify.errors import UnknownNameError
+
+
+class Profile(NamedTuple):
+    """A runtime.
+
+    Attributes
+    ----------
+    codes
+        Beginnings of the codes of what it needs beyond the properties that every schedule is judged by.
+    disciplines
+        By backend of ``torch.distributed``, what its sends and receives amount to.
+    """
+
+    name: str
+    codes: tuple[str, ...]
+    disciplines: dict[str, Discipline]
+
+
+_TORCH: Final = {"nccl": Discipline.PAIR, "gloo": Discipline.EDGE}
+"""Since torch 2.13, ``_batch_p2p`` launches what only sends, or only receives, as single ``isend`` and ``irecv``: with
+NCCL on a communicator for each pair of ranks, with gloo in order on each directed pair, as all have tag 0."""
+PROFILES: Final = {
+    profile.name: profile
+    for profile in (Profile("torch", ("SV70",), _TORCH), Profile("torchtitan", ("SV70", "SV71"), _TORCH))
+}
+ON_REQUEST: Final = ("SV7",)
+"""Beginnings of codes that are judged only where a profile or a selection names them."""
+
+
+def profile_of(name: str) -> Profile:
+    """Return the profile of a name.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is none; says the nearest.
+    """
+    if name not in PROFILES:
+        raise UnknownNameError.among("profile", name, PROFILES)
+    return PROFILES[name]
