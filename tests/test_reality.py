@@ -1,0 +1,178 @@
+"""Predictions of the verifier against real processes: right gradients, wrong ones, or a hang, in every run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import pytest
+from gloo_pool import GlooPool
+
+torch = pytest.importorskip("torch", reason="torch is not installed")
+
+from bare_executor import MODES, Work, run_together, true_gradients  # noqa: E402 - they need torch
+from predictions import Outcome, Prediction, predicted  # noqa: E402
+from real_plans import FAULTS, RIGHT, RealPlan, real_plan  # noqa: E402
+from torch_runs import error_of, in_one_process, of_a_class, of_a_csv  # noqa: E402
+
+import schedverify as sv  # noqa: E402
+from schedverify.exporting import for_torch  # noqa: E402
+from schedverify.torch_bridge import torch_problem, torch_schedule  # noqa: E402
+
+TOGETHER = 40
+"""Orders that run beside each other in one set of processes."""
+CLOSE = 1e-9
+
+
+class Run(NamedTuple):
+    """A plan in one mode, and what is predicted of it."""
+
+    number: int
+    plan: RealPlan
+    mode: str
+    predicted: Outcome
+    reduces: bool
+
+    @property
+    def work(self) -> Work:
+        problem = self.plan.problem
+        hangs = self.predicted is Outcome.HANG
+        return Work(self.plan.rows, problem.homes, problem.microbatches, problem.form == "split", self.mode, hangs)
+
+    def __str__(self) -> str:
+        rows = "\n".join(map(" ".join, self.plan.rows))
+        return f"plan {self.number} ({self.plan.fault}), {self.mode}: predicted {self.predicted}\n{rows}"
+
+
+@pytest.fixture(scope="module")
+def pools() -> Iterator[dict[int, GlooPool]]:
+    with GlooPool(4) as four, GlooPool(2) as two:
+        yield {4: four, 2: two}
+
+
+def runs_of(numbers: Sequence[int], modes: Sequence[str] = MODES) -> list[Run]:
+    """Return the runs of plans in modes whose outcome the verdicts decide."""
+    runs = []
+    for number in numbers:
+        plan = real_plan(number)
+        for mode in modes:
+            prediction = Prediction(plan.rows, plan.problem, mode)
+            outcome = prediction.outcome()
+            if outcome is not None:
+                runs.append(Run(number, plan, mode, outcome, prediction.reduces()))
+    return runs
+
+
+def shown(run: Run, found: Sequence[dict[int, Any] | None]) -> Outcome:
+    """Return what the gradients of a run show; None stands for a rank that did not end."""
+    if any(gradients is None for gradients in found):
+        return Outcome.HANG
+    homes, microbatches = run.plan.problem.homes, run.plan.problem.microbatches
+    for stage, true in enumerate(true_gradients(len(homes), microbatches)):
+        wanted = true / microbatches if run.reduces else true
+        got = torch.tensor((found[homes[stage]] or {})[stage], dtype=torch.float64)
+        if not (got - wanted).abs().max() <= CLOSE * wanted.abs().max():
+            return Outcome.WRONG
+    return Outcome.RIGHT
+
+
+def disagreements(pool: GlooPool, runs: Sequence[Run]) -> list[str]:
+    """Run all and return those that show something else than was predicted."""
+    told = []
+    for first in range(0, len(runs), TOGETHER):
+        part = runs[first : first + TOGETHER]
+        outcomes = pool.run(run_together, [run.work for run in part], timeout=240)
+        assert [outcome.error for outcome in outcomes] == [None] * pool.ranks
+        assert not any(outcome.hung for outcome in outcomes)
+        for i, run in enumerate(part):
+            seen = shown(run, [outcomes[rank].value[i] for rank in range(len(run.plan.rows))])
+            if seen is not run.predicted:
+                told.append(f"{run}\nshown: {seen}")
+    return told
+
+
+def test_thirty_plans_do_what_is_predicted(pools: dict[int, GlooPool]) -> None:
+    """Of each mode, and of nearly every fault, in turn."""
+    numbers = range(0, 2 * len(FAULTS), 2)
+    runs = [run for i, number in enumerate(numbers) for run in runs_of([number], [MODES[i % len(MODES)]])][:30]
+    assert len(runs) == 30
+    assert {run.mode for run in runs} == set(MODES)
+    assert {run.predicted for run in runs} == set(Outcome)
+    assert disagreements(pools[4], runs) == []
+
+
+@pytest.mark.slow
+def test_three_hundred_plans_do_what_is_predicted(pools: dict[int, GlooPool]) -> None:
+    """Each in all four modes; every fault is among them, and each outcome in each mode, many times."""
+    runs = runs_of(range(320))
+    count = Counter((run.mode, run.predicted) for run in runs)
+    assert len({run.number for run in runs}) >= 300
+    assert {run.plan.fault for run in runs} >= {RIGHT, *FAULTS}
+    assert all(count[mode, outcome] >= 20 for mode in MODES for outcome in Outcome), count
+    assert disagreements(pools[4], runs) == []
+
+
+H, R, W = Outcome.HANG, Outcome.RIGHT, Outcome.WRONG
+BOTH = {
+    "0": "0F0 0SEND_F0 0RECV_B0 0B0 0F1 0SEND_F1 0RECV_B1 0B1",
+    "1": "1RECV_F0 1F0 1B0 1SEND_B0 1RECV_F1 1F1 1B1 1SEND_B1",
+}
+HAND = {
+    "right": (BOTH, (R, R, R, R)),
+    "the receives of two messages change places": (
+        {"0": "0F0 0SEND_F0 0F1 0SEND_F1 0RECV_B0 0B0 0RECV_B1 0B1",
+         "1": "1RECV_F1 1RECV_F0 1F0 1B0 1SEND_B0 1F1 1B1 1SEND_B1"}, (R, W, W, H),
+    ),
+    "a gradient is never sent": (BOTH | {"1": "1RECV_F0 1F0 1B0 1RECV_F1 1F1 1B1 1SEND_B1"}, (H, H, H, H)),
+    "both send first, which blocking calls do not survive": (
+        {"0": "0F0 0SEND_F0 0F1 0SEND_F1 0RECV_B0 0B0 0RECV_B1 0B1",
+         "1": "1RECV_F0 1F0 1B0 1SEND_B0 1RECV_F1 1F1 1B1 1SEND_B1"}, (R, R, H, H),
+    ),
+    "a backward is missing": (BOTH | {"0": "0F0 0SEND_F0 0RECV_B0 0B0 0F1 0SEND_F1 0RECV_B1"}, (W, W, W, W)),
+    "a backward stands twice": (BOTH | {"0": f"{BOTH['0']} 0B1"}, (W, W, W, W)),
+    "a forward stands twice": (BOTH | {"0": f"0F0 {BOTH['0']}"}, (R, R, R, R)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HAND)
+def test_hand_cases_show_what_is_written_of_them(name: str, pools: dict[int, GlooPool]) -> None:
+    """By mode: with a tag for each message, in order, blocking, blocking with tags."""
+    rows, wanted = HAND[name]
+    problem = sv.Problem.chain(ranks=2, microbatches=2)
+    plan = RealPlan(problem, [row.split() for row in rows.values()], name)
+    assert tuple(predicted(plan.rows, problem, mode) for mode in MODES) == wanted
+    runs = [Run(-1, plan, mode, outcome, False) for mode, outcome in zip(MODES, wanted, strict=True)]
+    assert disagreements(pools[2], runs) == []
+
+
+class TestDeferredReceives:
+    """Torch's ``defer_pp_recv`` on ZBV with 2 ranks and 3 micro-batches."""
+
+    SHAPE = {"ranks": 2, "microbatches": 3, "virtual": 2}  # noqa: RUF012 - never changed
+
+    def test_the_proof_finds_tensors_that_change_places(self) -> None:
+        problem = torch_problem("ZBVZeroBubble", **self.SHAPE)
+        deferred = torch_schedule("ZBVZeroBubble", **self.SHAPE, lowered=True, defer_receives=True)
+        report = sv.verify(deferred, problem, discipline="edge")
+        assert {violation.code for violation in report.violations} == {"SV302"}
+
+    def test_torch_s_runtime_trains_on_them_without_an_error(self, pools: dict[int, GlooPool]) -> None:
+        homes = torch_problem("ZBVZeroBubble", **self.SHAPE).homes
+        true = in_one_process(len(homes), 3)
+        errors = {}
+        for deferred in (False, True):
+            outcomes = pools[2].run(of_a_class, "ZBVZeroBubble", homes, 3, deferred)
+            assert [outcome.error for outcome in outcomes] == [None, None]
+            errors[deferred] = error_of([outcome.value for outcome in outcomes], true)
+        assert errors[False] < CLOSE
+        assert errors[True] > 0.01
+
+    def test_our_lowering_of_the_same_order_is_right_there(self, pools: dict[int, GlooPool]) -> None:
+        problem = torch_problem("ZBVZeroBubble", **self.SHAPE)
+        order = torch_schedule("ZBVZeroBubble", **self.SHAPE)
+        lowered = for_torch(sv.lower(order, problem), problem)
+        text = "".join(",".join(row) + "\n" for row in lowered.strings())
+        outcomes = pools[2].run(of_a_csv, text, problem.homes, 3)
+        assert [outcome.error for outcome in outcomes] == [None, None]
+        assert error_of([outcome.value for outcome in outcomes], in_one_process(4, 3)) < CLOSE
