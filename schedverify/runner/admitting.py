@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +25,19 @@ _NO_PLAN: Final = "-"
 _UNLOWERED: Final = "the plan holds no schedule with communication"
 
 
-def admit(plan: Plan | str | Path, backend: Backend, group: Any, *, unverified: bool, timeout: float) -> Plan:
+Objection = Callable[[Plan], str]
+"""What else a rank has against a plan; empty where nothing."""
+
+
+def admit(
+    plan: Plan | str | Path,
+    backend: Backend,
+    group: Any,
+    *,
+    unverified: bool,
+    timeout: float,
+    objection: Objection | None = None,
+) -> Plan:
     """Return the plan, once every rank of the pipeline has passed it and all have the same.
 
     Parameters
@@ -33,6 +46,8 @@ def admit(plan: Plan | str | Path, backend: Backend, group: Any, *, unverified: 
         A gloo group of the pipeline's ranks, over which they agree.
     unverified
         Whether a plan runs that the verifier was not asked about. It must be whole and the same on all ranks even so.
+    objection
+        Asked last.
 
     Raises
     ------
@@ -44,7 +59,7 @@ def admit(plan: Plan | str | Path, backend: Backend, group: Any, *, unverified: 
     import torch.distributed as dist
 
     rank, ranks = dist.get_rank(group), dist.get_world_size(group)
-    loaded, mine, reason = _judged(plan, backend, ranks, unverified)
+    loaded, mine, reason = _judged(plan, backend, ranks, unverified, objection)
     answers = exchange(f"{mine} {reason}".strip(), group, timeout)
     digests, reasons = zip(*(answer.partition(" ")[::2] for answer in answers), strict=True)
     refusals = [f"rank {other}: {text}" for other, text in enumerate(reasons) if text] + _strangers(digests)
@@ -56,7 +71,9 @@ def admit(plan: Plan | str | Path, backend: Backend, group: Any, *, unverified: 
     return loaded
 
 
-def _judged(plan: Plan | str | Path, backend: Backend, ranks: int, unverified: bool) -> tuple[Plan | None, str, str]:
+def _judged(
+    plan: Plan | str | Path, backend: Backend, ranks: int, unverified: bool, objection: Objection | None
+) -> tuple[Plan | None, str, str]:
     """Return the plan, its digest, and why this rank refuses it; an empty reason where it does not."""
     try:
         loaded = plan if isinstance(plan, Plan) else load_judged(plan)
@@ -64,6 +81,7 @@ def _judged(plan: Plan | str | Path, backend: Backend, ranks: int, unverified: b
             return None, _NO_PLAN, "a schedule, where a plan is expected"
         mine = digest(plan_data(loaded))
         reason = _unfit(loaded, ranks) or ("" if unverified else unproved(loaded, backend))
+        reason = reason or (objection(loaded) if objection else "")
     except SchedverifyError as error:
         return None, _NO_PLAN, str(error)
     return loaded, mine, reason
