@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import re
 import subprocess
 import sys
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from schedverify.disciplines import Discipline
 from schedverify.formats import load_problem
 from schedverify.generators import generate
 from schedverify.problem import Problem
@@ -93,3 +98,66 @@ def test_pytorch_is_asked_the_like(monkeypatch: pytest.MonkeyPatch) -> None:
     theirs = schedules._add_send_recv(large.as_actions(order), problem.homes.__getitem__, 8)
     ours = lower(order, problem).strings()
     assert [sorted(map(str, row)) for row in theirs.values()] == [sorted(row) for row in ours]
+
+
+UNDER_PROOF = {
+    # by class: of 2 ranks and 1 to 6 micro-batches, with 2 stages a rank where it takes several, those that are proved,
+    # hang and are swapped with deferred receives, under edge and under pair
+    "Interleaved1F1B": ({"proved": 5}, {"proved": 1, "hangs": 4}),
+    "InterleavedZeroBubble": ({"proved": 2, "swapped": 3}, {"proved": 1, "hangs": 4}),
+    "LoopedBFS": ({"proved": 6}, {"proved": 1, "hangs": 5}),
+    "ZBVZeroBubble": ({"proved": 2, "swapped": 4}, {"proved": 1, "hangs": 5}),
+    "DualPipeV": ({"proved": 3}, {"hangs": 3}),
+}
+
+
+@pytest.fixture
+def under_proof(monkeypatch: pytest.MonkeyPatch) -> Any:
+    pytest.importorskip("torch", reason="torch is not installed")
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    return importlib.import_module("torch_under_proof")
+
+
+@pytest.mark.parametrize("name", UNDER_PROOF)
+def test_what_is_proved_of_a_class_of_torch(name: str, under_proof: Any) -> None:
+    shapes = [shape for shape in under_proof.grid(2, 2, 6) if shape.name == name]
+    findings = [finding for shape in shapes for finding in under_proof.judge(shape)]
+    counts = {
+        (how, discipline): Counter(f.fares[discipline] for f in findings if f.how == how)
+        for how in under_proof.LOWERINGS
+        for discipline in Discipline
+    }
+    for discipline in Discipline:
+        for how in (under_proof.LOWERINGS[0], "ours"):
+            assert counts[how, discipline] == {"proved": len(shapes)}
+    deferred = under_proof.LOWERINGS[1]
+    assert (counts[deferred, Discipline.EDGE], counts[deferred, Discipline.PAIR]) == UNDER_PROOF[name]
+
+
+def test_the_published_order_of_1f1b_is_found_wrong_on_every_shape(under_proof: Any) -> None:
+    shapes = [shape for shape in under_proof.grid(4, 1, 8) if shape.name == "1F1B"]
+    findings = {(f.shape, f.how): f for shape in shapes for f in under_proof.judge(shape)}
+    assert len(shapes) > 15
+    for shape in shapes:
+        wrong = findings[shape, "published order"]
+        assert wrong.counterexample.startswith(f"SV101 rank {shape.ranks - 1},")
+        assert set(findings[shape, "loop by hand"].fares.values()) == {"proved"}
+
+
+@pytest.mark.slow
+def test_our_lowering_of_every_order_of_torch_is_proved_on_a_thousand_shapes(under_proof: Any) -> None:
+    shapes = list(under_proof.grid(6, 3, 24))
+    assert len(shapes) > 1000
+    with ProcessPoolExecutor(2) as pool:
+        for findings in pool.map(under_proof.judge, shapes, chunksize=16):
+            ours = next(finding for finding in findings if finding.how == "ours")
+            assert set(ours.fares.values()) == {"proved"}, ours
+
+
+def test_torch_s_schedules_are_run_and_told(under_proof: Any) -> None:
+    command = [sys.executable, str(BENCHMARKS / "torch_under_proof.py"), "--most", "2", "2", "3", "--sample", "3"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "| ZBVZeroBubble | PyTorch's, receives deferred | 3 | 3 proved | 2 proved, 1 swapped |" in done.stdout
+    assert re.search(r"\| deferred \| swapped \| error [0-9]e(\+00|-01) \|", done.stdout)
+    assert re.search(r"\| default \| proved \| error (0e\+00|[0-9]e-1[0-9]) \|", done.stdout)
