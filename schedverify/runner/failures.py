@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from schedverify.errors import SchedverifyError
+from schedverify.errors import ScheduleError
 
 
-class RefusedError(SchedverifyError):
+class RefusedError(ScheduleError):
     """A plan that is not run, raised on every rank with every rank's reason before any tensor moves."""
 
 
-class RunError(SchedverifyError):
+class RunError(ScheduleError):
     """A step that cannot go on; the message names rank, position, operation and, where there is one, the peer."""
 
 

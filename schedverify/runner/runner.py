@@ -19,6 +19,7 @@ from schedverify.result import Plan
 from schedverify.runner.admitting import admit
 from schedverify.runner.backends import Backend, backend_of
 from schedverify.runner.batches import Tensors
+from schedverify.runner.exchange import exchange
 from schedverify.runner.execution import Execution, Hook
 from schedverify.runner.feeding import feed_of
 from schedverify.runner.gradients import average, check_same_size, sum_shared
@@ -27,6 +28,9 @@ from schedverify.runner.program import Program, program_of
 from schedverify.runner.stages import Stage
 from schedverify.runner.transport import Transport
 from schedverify.runner.waiting import DEFAULT_TIMEOUT
+
+Stages = Mapping[int, Any] | Sequence[Any]
+"""The modules of a rank's stages: by stage, or in their order."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,8 @@ class Runner:
     stages
         The modules of this rank: by stage (of all copies: copy ``k`` of the model has the stages ``k·S … k·S+S-1``), or
         a list in the order of the rank's stages. A module takes the tensors of the stages that feed it, in their order,
-        and returns a tensor or a tuple of tensors. Copies, and tied stages, begin with equal weights.
+        and returns a tensor or a tuple of tensors. Copies, and tied stages, begin with equal weights. Or a function
+        that returns them for the admitted plan.
     loss
         ``loss(output, target)``, the mean over the rows of a micro-batch; needed where a last stage stands. A mapping
         by stage of one copy where last stages differ.
@@ -97,7 +102,7 @@ class Runner:
     def __init__(  # noqa: PLR0913 - each is a keyword of its own
         self,
         plan: Plan | str | Path,
-        stages: Mapping[int, Any] | Sequence[Any],
+        stages: Stages | Callable[[Plan], Stages],
         loss: Any = None,
         *,
         group: Any = None,
@@ -112,9 +117,10 @@ class Runner:
         self._timeout, self._loss, self._optimizer = timeout, loss, optimizer
         self._data_parallel = data_parallel
         self.rank = dist.get_rank(self._group)
-        self.plan, self._backend = _admitted(plan, self._group, unverified, timeout)
+        self.plan, self._backend, self._control = _admitted(plan, self._group, unverified, timeout)
         self.program = program_of(self.plan, self.rank)
-        self.modules = _modules(stages, self.program)
+        given = stages if isinstance(stages, Mapping | Sequence) else stages(self.plan)
+        self.modules = _modules(given, self.program)
         check_same_size(self.problem, self.modules)
         self._transport = Transport(
             self.problem,
@@ -164,6 +170,17 @@ class Runner:
         done = self._execution
         return StepResult(done.loss, done.outputs, tuple(ran), done.peak_in_flight)
 
+    def whole_loss(self, result: StepResult) -> float:
+        """Return the mean loss over the whole batch: the sum of every rank's share; every rank calls it.
+
+        Raises
+        ------
+        TimedOutError
+            If a rank does not call it in time.
+        """
+        share = 0.0 if result.loss is None else float(result.loss)
+        return sum(map(float.fromhex, exchange(share.hex(), self._control, self._timeout)))
+
     def relearn(self) -> None:
         """Forget the shapes of messages; call it on every rank before a step whose batch has another shape."""
         self._transport.forget()
@@ -179,16 +196,16 @@ class Runner:
             average(self.modules[number].parameters(), self._data_parallel)
 
 
-def _admitted(plan: Plan | str | Path, group: Any, unverified: bool, timeout: float) -> tuple[Plan, Backend]:
+def _admitted(plan: Plan | str | Path, group: Any, unverified: bool, timeout: float) -> tuple[Plan, Backend, Any]:
     backend = backend_of(group, batched=False)
     control = group
     if backend.name != "gloo":
         ranks = dist.get_process_group_ranks(group)
         control = dist.new_group(ranks, timedelta(seconds=timeout), "gloo", use_local_synchronization=True)
-    return admit(plan, backend, control, unverified=unverified, timeout=timeout), backend
+    return admit(plan, backend, control, unverified=unverified, timeout=timeout), backend, control
 
 
-def _modules(given: Mapping[int, Any] | Sequence[Any], program: Program) -> dict[int, Any]:
+def _modules(given: Stages, program: Program) -> dict[int, Any]:
     """Return the module of each stage of this rank."""
     numbers = program.problem.stages_of[program.rank]
     made = dict(given) if isinstance(given, Mapping) else dict(zip(numbers, given, strict=False))

@@ -1,0 +1,55 @@
+"""The command ``run``: a verified plan in processes of this machine, or as one process of many under torchrun."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter, validators
+
+from schedverify.cli.codes import OK
+from schedverify.errors import Fault, InputError
+
+_TORCHRUN = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+def run(
+    plan: Annotated[str, Parameter(allow_leading_hyphen=True, help="A plan, as optimize and convert write it.")],
+    *,
+    model: Annotated[
+        str, Parameter(help="MODULE:FUNCTION, which returns the model; the current folder is on the path.")
+    ],
+    steps: Annotated[int, Parameter(validator=validators.Number(gte=1), help="Steps of training.")] = 1,
+    learning_rate: Annotated[
+        float, Parameter(validator=validators.Number(gte=0), help="Of plain gradient descent; 0 keeps the weights.")
+    ] = 0.0,
+    timeout: Annotated[
+        float, Parameter(validator=validators.Number(gt=0), help="Seconds that a rank waits for another.")
+    ] = 60.0,
+    unverified: Annotated[
+        bool, Parameter(negative="", help="Run a plan that the verifier was not asked about. It may hang.")
+    ] = False,
+    backend: Annotated[Literal["gloo", "nccl"], Parameter(help="Of torch.distributed, under torchrun.")] = "gloo",
+) -> int:
+    """Run a verified plan on torch.distributed, one process for each rank; a line a step."""
+    from schedverify import formats
+    from schedverify.cli.console import remark
+    from schedverify.result import Plan
+
+    try:
+        from schedverify.runner import launch, session
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise InputError(Fault("torch", "it is not installed", "pip install 'schedverify[torch]'")) from None
+    settings = session.Settings(plan, model, steps, learning_rate, timeout, unverified)
+    if all(name in os.environ for name in _TORCHRUN):
+        session.join_torchrun(backend, settings, lambda line: print(line, flush=True))
+        return OK
+    given = formats.load_judged(plan)
+    if not isinstance(given, Plan):
+        raise InputError(Fault("", "a schedule, where a plan is expected", "schedverify convert makes one of it"), plan)
+    remark(f"{given.problem.ranks} processes over gloo; {Path.cwd()} is on the path of modules")
+    launch.launch(settings, given.problem.ranks)
+    return OK

@@ -1,0 +1,161 @@
+"""Runs a plan in processes of this machine, one a rank, over gloo; ends them all when one fails or on a signal."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+from schedverify.errors import InputError, ScheduleError
+from schedverify.runner.failures import RunError
+from schedverify.runner.session import Settings, session
+
+FAILED: Final = 1
+WRONG_INPUT: Final = 2
+GRACE: Final = 3.0
+"""Seconds that the other processes have to end by themselves, and to say why, when one has failed."""
+
+
+def launch(settings: Settings, ranks: int) -> None:
+    """Run ``ranks`` processes until all have ended.
+
+    Raises
+    ------
+    RunError
+        If any of them fails: what each of them said, those of the same words together.
+    InputError
+        If all of them say that what they were given is wrong.
+    """
+    context = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as folder:
+        store, pipes, ends, processes = str(Path(folder) / "store"), [], [], []
+        for rank in range(ranks):
+            ours, theirs = context.Pipe(duplex=False)
+            process = context.Process(target=_serve, args=(settings, rank, ranks, store, theirs), name=f"rank {rank}")
+            pipes.append(ours)
+            ends.append(theirs)
+            processes.append(process)
+        with _ended(processes):
+            for process, theirs in zip(processes, ends, strict=True):
+                process.start()
+                theirs.close()
+            _watch(processes)
+    failures = {
+        rank: _told(pipe) or _how_it_ended(process.exitcode)
+        for rank, (process, pipe) in enumerate(zip(processes, pipes, strict=True))
+        if process.exitcode
+    }
+    if failures:
+        kind = InputError if all(process.exitcode == WRONG_INPUT for process in processes) else RunError
+        raise kind("\n".join(_merged(failures)))
+
+
+def _watch(processes: Sequence[Any]) -> None:
+    """Wait until all processes have ended, or one has failed and the others had their grace."""
+    deadline: float | None = None
+    while running := [process for process in processes if process.exitcode is None]:
+        left = None if deadline is None else deadline - time.monotonic()
+        if left is not None and left <= 0:
+            return
+        wait([process.sentinel for process in running], left)
+        if deadline is None and any(process.exitcode for process in processes):
+            deadline = time.monotonic() + GRACE
+
+
+@contextmanager
+def _ended(processes: Sequence[Any]) -> Iterator[None]:
+    """On leaving, for whatever reason, end every process and wait for it; SIGTERM is such a reason."""
+    before = signal.getsignal(signal.SIGTERM)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        for process in processes:
+            if process.pid is not None and process.is_alive():
+                process.terminate()
+        for process in processes:
+            if process.pid is not None:
+                process.join(1)
+                if process.is_alive():
+                    process.kill()
+                    process.join()
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def _serve(settings: Settings, rank: int, ranks: int, store: str, pipe: Any) -> None:
+    """Be one rank: run, and send what went wrong to the process that started this one."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    try:
+        _join(rank, ranks, store)
+        session(settings, lambda line: print(line, flush=True))  # noqa: T201 - the line of a step is the run's output
+    except InputError as error:
+        _leave(pipe, str(error), WRONG_INPUT)
+    except ScheduleError as error:
+        _leave(pipe, str(error), FAILED)
+    except Exception as error:
+        _leave(pipe, f"rank {rank}: {type(error).__name__}: {error}", FAILED)
+    _leave(pipe, "", 0)
+
+
+def _leave(pipe: Any, message: str, code: int) -> NoReturn:
+    """End the process at once; what gloo's threads still wait for would hold up an ordinary end."""
+    pipe.send(message)
+    pipe.close()
+    sys.stdout.flush()
+    os._exit(code)
+
+
+def _told(pipe: Any) -> str:
+    try:
+        return str(pipe.recv()) if pipe.poll() else ""
+    except EOFError:
+        return ""
+
+
+def _join(rank: int, ranks: int, store: str) -> None:
+    import torch
+    import torch.distributed as dist
+
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // ranks))
+    dist.init_process_group("gloo", store=dist.FileStore(store, ranks), rank=rank, world_size=ranks)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+
+def _how_it_ended(code: int | None) -> str:
+    if code is not None and code < 0:
+        return f"the process was ended by {signal.Signals(-code).name}"
+    return f"the process ended with code {code}"
+
+
+def _merged(failures: dict[int, str]) -> list[str]:
+    """Return what ranks said, the same words once."""
+    ranks: dict[str, list[int]] = {}
+    for rank, text in failures.items():
+        ranks.setdefault(text, []).append(rank)
+    return [
+        text if text.startswith("rank") or len(who) == len(failures) > 1 else f"rank {', '.join(map(str, who))}: {text}"
+        for text, who in ranks.items()
+    ]

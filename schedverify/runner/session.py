@@ -1,0 +1,89 @@
+"""One process of a run: joins the others, runs the steps, and tells the loss of each."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+
+from schedverify.result import Plan
+from schedverify.runner.cutting import stages_of
+from schedverify.runner.runner import Runner
+from schedverify.runner.source import Source, load_source
+
+
+class Settings(NamedTuple):
+    """What a run is asked to do.
+
+    Attributes
+    ----------
+    plan
+        The plan's file.
+    model
+        ``MODULE:FUNCTION``.
+    learning_rate
+        Step of plain gradient descent after each step; 0 leaves the weights as they are.
+    timeout
+        Seconds that a rank waits for another.
+    """
+
+    plan: str
+    model: str
+    steps: int = 1
+    learning_rate: float = 0.0
+    timeout: float = 60.0
+    unverified: bool = False
+
+
+def session(settings: Settings, tell: Callable[[str], None]) -> None:
+    """Run a plan in this process of the default process group; rank 0 tells a line for each step.
+
+    Raises
+    ------
+    RefusedError, RunError, InputError
+        As :class:`schedverify.runner.Runner` and :meth:`~schedverify.runner.Runner.step` do.
+    """
+    sources: list[Source] = []
+
+    def stages(plan: Plan) -> dict[int, Any]:
+        sources.append(load_source(settings.model, plan.problem.microbatches))
+        return stages_of(plan, sources[0].blocks, dist.get_rank())
+
+    runner = Runner(
+        settings.plan,
+        stages,
+        lambda output, target: sources[0].loss(output, target),  # noqa: PLW0108 - there is no source yet
+        unverified=settings.unverified,
+        timeout=settings.timeout,
+    )
+    weights = list({id(w): w for module in runner.modules.values() for w in module.parameters()}.values())
+    for step in range(settings.steps):
+        inputs, targets = sources[0].batch(step)
+        result = runner.step(inputs, targets)
+        loss = runner.whole_loss(result)
+        _descend(weights, settings.learning_rate)
+        if runner.rank == 0 and runner.problem.form != "inference":
+            tell(f"step {step} loss {loss:.8f}")
+
+
+def join_torchrun(backend: str, settings: Settings, tell: Callable[[str], None]) -> None:
+    """Be the process that torchrun's environment says, and run; see :func:`session`."""
+    if backend == "nccl":
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    dist.init_process_group(backend)
+    try:
+        session(settings, tell)
+    finally:
+        dist.destroy_process_group()
+
+
+def _descend(weights: Iterable[Any], learning_rate: float) -> None:
+    """Move weights against their gradients, and forget these."""
+    with torch.no_grad():
+        for weight in weights:
+            if weight.grad is not None and learning_rate:
+                weight.sub_(weight.grad, alpha=learning_rate)
+            weight.grad = None

@@ -1,0 +1,134 @@
+"""A user's model, named ``MODULE:FUNCTION``: its blocks, and what a step is fed."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import torch
+from torch import nn
+
+from schedverify.errors import Fault, InputError
+
+ROWS: Final = 4
+"""Rows of a micro-batch, where the model brings no batches."""
+WORDS: Final = 8
+"""Length of a row, where a model that begins with an embedding brings no batches."""
+_NOTHING: Final = "a model, an nn.Sequential or list of blocks, or (model, batch, loss)"
+Batch = Callable[[int], tuple[Any, Any]]
+
+
+class Source(NamedTuple):
+    """What ``FUNCTION()`` gave."""
+
+    blocks: tuple[tuple[str, Any], ...]
+    """The blocks in their order, each with its name."""
+    batch: Batch
+    """From the number of a step to its inputs and targets."""
+    loss: Callable[[Any, Any], Any]
+
+
+def load_source(reference: str, microbatches: int, seed: int = 0) -> Source:
+    """Call the function that ``MODULE:FUNCTION`` names, with the random numbers seeded, and return what it gave.
+
+    The current folder is on the path of modules while it is imported.
+
+    Raises
+    ------
+    InputError
+        If there is no such module or function, or it returns something else.
+    """
+    function = _function(reference)
+    torch.manual_seed(seed)
+    given = function()
+    model, batch, loss = given if isinstance(given, tuple) and len(given) == 3 else (given, None, None)
+    blocks = _blocks(model, reference)
+    if batch is None:
+        return Source(blocks, _random_batches([block for _, block in blocks], microbatches, reference), _to_zero)
+    if not callable(batch) or not callable(loss):
+        raise InputError(Fault("model", f"{reference} returns a tuple of three", "batch and loss are functions"))
+    return Source(blocks, batch, loss)
+
+
+def _function(reference: str) -> Callable[[], Any]:
+    module_name, colon, name = reference.partition(":")
+    if not colon or not module_name or not name:
+        raise InputError(Fault("model", f"{reference[:80]!r} names no function", "such as my_model:build"))
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        hint = f"the current folder, {here}, is on the path"
+        raise InputError(Fault("model", f"there is no module {error.name!r}", hint)) from None
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise InputError(Fault("model", f"module {module_name} has no function {name!r}", "check the name behind ':'"))
+    made: Callable[[], Any] = function
+    return made
+
+
+def _blocks(model: Any, reference: str) -> tuple[tuple[str, Any], ...]:
+    """Return the blocks of a model: a list's members, else the children of a module, which must run in that order."""
+    if isinstance(model, Sequence) and not isinstance(model, str | bytes):
+        blocks = [(str(i), block) for i, block in enumerate(model)]
+    elif isinstance(model, nn.Module):
+        blocks = list(model.named_children()) or [("0", model)]
+    else:
+        blocks = []
+    if not blocks or not all(isinstance(block, nn.Module) for _, block in blocks):
+        found = type(model).__name__
+        raise InputError(Fault("model", f"{reference} returns {found}, where {_NOTHING} is expected"))
+    if isinstance(model, nn.Module) and not isinstance(model, nn.Sequential | nn.ModuleList) and len(blocks) > 1:
+        _check_in_order(model, blocks, reference)
+    return tuple(blocks)
+
+
+def _check_in_order(model: Any, blocks: list[tuple[str, Any]], reference: str) -> None:
+    """Raise an InputError unless a model is its children one after the other, as far as one input shows."""
+    hint = "return an nn.Sequential or a list of the blocks"
+    try:
+        inputs = _inputs([block for _, block in blocks], 2, reference)
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            whole = model(inputs)
+            torch.manual_seed(0)
+            for _, block in blocks:
+                inputs = block(inputs)
+        same = torch.allclose(whole, inputs)
+    except (RuntimeError, TypeError, ValueError, NotImplementedError, InputError):
+        same = False
+    if not same:
+        message = f"{reference} returns a {type(model).__name__} that is not its children one after the other"
+        raise InputError(Fault("model", message, hint))
+
+
+def _random_batches(blocks: Sequence[Any], microbatches: int, reference: str) -> Batch:
+    _inputs(blocks, 1, reference)
+
+    def batch(step: int) -> tuple[Any, Any]:
+        inputs = _inputs(blocks, ROWS * microbatches, reference, seed=step)
+        return inputs, torch.zeros(len(inputs))
+
+    return batch
+
+
+def _inputs(blocks: Sequence[Any], rows: int, reference: str, seed: int = 0) -> Any:
+    """Return random inputs of the shape that the first Linear or Embedding takes."""
+    numbers = torch.Generator().manual_seed(seed)
+    for module in (module for block in blocks for module in block.modules()):
+        if isinstance(module, nn.Embedding):
+            return torch.randint(0, module.num_embeddings, (rows, WORDS), generator=numbers)
+        if isinstance(module, nn.Linear):
+            return torch.randn(rows, module.in_features, generator=numbers, dtype=module.weight.dtype)
+    message = f"{reference} has no Linear and no Embedding that would show what it takes"
+    raise InputError(Fault("model", message, "return (model, batch, loss)"))
+
+
+def _to_zero(output: Any, target: Any) -> Any:  # noqa: ARG001 - every target is zero
+    """Return the mean squared error to zeros."""
+    return (output**2).mean()
