@@ -6,6 +6,7 @@ A stage is ``tanh(x @ w)``; rows of the batch differ, so that tensors that chang
 from __future__ import annotations
 
 import importlib
+import math
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,15 +40,17 @@ def in_one_process(stages: int, microbatches: int) -> Gradients:
     return {stage: module[0].weight.grad.tolist() for stage, module in enumerate(modules)}
 
 
-def of_a_csv(rank: int, text: str, placement: Sequence[int], microbatches: int) -> Gradients:
-    """Run a CSV with communication in torch's runtime, and return the gradients of this rank's stages."""
+def of_a_csv(
+    rank: int, text: str, placement: Sequence[int], microbatches: int, form: str = "compute_comms"
+) -> Gradients:
+    """Run a CSV, by default with communication, in torch's runtime; return the gradients of this rank's stages."""
     schedules = importlib.import_module("torch.distributed.pipelining.schedules")
     stages = _stages(rank, placement)
     live = schedules._PipelineScheduleRuntime(stages, microbatches, loss_fn=_loss())
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "schedule.csv"
         path.write_text(text, encoding="utf-8")
-        live._load_csv(str(path), "compute_comms")
+        live._load_csv(str(path), form)
     return _stepped(live, stages, microbatches)
 
 
@@ -65,6 +68,8 @@ def error_of(found: Sequence[Gradients], true: Gradients) -> float:
     errors = [0.0]
     for gradients in found:
         for stage, values in gradients.items():
+            if not values:
+                return math.inf
             wanted = torch.tensor(true[stage], dtype=torch.float64)
             errors.append(float((torch.tensor(values, dtype=torch.float64) - wanted).norm() / wanted.norm()))
     return max(errors)
@@ -81,7 +86,8 @@ def _stepped(live: Any, stages: list[Any], microbatches: int) -> Gradients:
     inputs, targets = batch(microbatches)
     given = [inputs] if any(stage.is_first for stage in stages) else []
     live.step(*given, target=targets if any(stage.is_last for stage in stages) else None)
-    return {stage.stage_index: stage.submod[0].weight.grad.tolist() for stage in stages}
+    gradients = {stage.stage_index: stage.submod[0].weight.grad for stage in stages}
+    return {stage: [] if gradient is None else gradient.tolist() for stage, gradient in gradients.items()}
 
 
 def _loss() -> Any:
