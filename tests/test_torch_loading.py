@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import random
 from collections.abc import Iterator, Sequence
@@ -16,16 +17,19 @@ from random_schedules import random_rows
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
 from oracle_messages import Wires  # noqa: E402 - after torch is known to be there
-from torch_runs import batch, error_of, in_one_process, stage_module  # noqa: E402
+from torch_runs import Gradients, batch, error_of, in_one_process, stage_module  # noqa: E402
 
 import schedverify as sv  # noqa: E402
+from schedverify.errors import UnsupportedError  # noqa: E402
 from schedverify.formats.plan_files import digest, plan_data, to_json  # noqa: E402
 from schedverify.generators import families  # noqa: E402
 from schedverify.planner import plan_of  # noqa: E402
 from schedverify.result import Plan  # noqa: E402
-from schedverify.torch_bridge import load_verified  # noqa: E402
+from schedverify.runner import RefusedError, TimedOutError  # noqa: E402
+from schedverify.torch_bridge import LoadedPlan, load_verified, torch_problem, torch_schedule  # noqa: E402
 
 CLOSE = 1e-5
+Trained = tuple[Gradients, list[float]]
 
 
 @pytest.fixture(scope="module")
@@ -34,28 +38,36 @@ def pools() -> Iterator[dict[int, GlooPool]]:
         yield {2: two, 4: four}
 
 
-def stages_of(rank: int, placement: Sequence[int]) -> list[Any]:
+def stages_of(rank: int, placement: Sequence[int], group: Any = None) -> list[Any]:
     from torch.distributed.pipelining import PipelineStage
 
     own = [stage for stage, home in enumerate(placement) if home == rank]
-    return [PipelineStage(stage_module(stage), stage, len(placement), torch.device("cpu")) for stage in own]
+    cpu = torch.device("cpu")
+    return [PipelineStage(stage_module(stage), stage, len(placement), cpu, group=group) for stage in own]
 
 
-def trained(rank: int, text: str, folder: str) -> tuple[dict[int, Any], list[str]]:
-    """Load a plan, run a step, and return the gradients of this rank's stages and what ran."""
+def trained(rank: int, text: str, folder: str) -> Trained:
+    """Load a plan, run a step, and return the gradients of this rank's stages and the losses."""
     path = Path(folder) / f"plan-{rank}.json"
     path.write_text(text, encoding="utf-8")
     problem = sv.load(path).problem
     stages = stages_of(rank, problem.homes)
-    loaded = load_verified(path, stages, torch.nn.functional.mse_loss)
-    inputs, targets = batch(problem.microbatches)
+    return stepped(load_verified(path, stages, torch.nn.functional.mse_loss), stages, problem.microbatches)
+
+
+def stepped(loaded: LoadedPlan, stages: list[Any], microbatches: int) -> Trained:
+    inputs, targets = batch(microbatches)
     given = [inputs] if any(stage.is_first for stage in stages) else []
     losses: list[Any] = []
     loaded.step(*given, target=targets if any(stage.is_last for stage in stages) else None, losses=losses)
-    ran = [each.step for each in sorted(loaded.trace, key=lambda each: each.position)]
-    if ran != loaded.schedule.strings()[rank]:
-        raise AssertionError(f"ran {ran}, the plan says {loaded.schedule.strings()[rank]}")
-    return {stage.stage_index: stage.submod[0].weight.grad.tolist() for stage in stages}, ran
+    ran, wanted = [each.step for each in loaded.trace], loaded.schedule.strings()[loaded.runtime.rank]
+    if ran != wanted or [each.position for each in loaded.trace] != list(range(len(wanted))):
+        raise AssertionError(f"ran {ran}, the plan says {wanted}")
+    return gradients_of(stages), [loss.item() for loss in losses]
+
+
+def gradients_of(stages: list[Any]) -> Gradients:
+    return {stage.stage_index: stage.submod[0].weight.grad.tolist() for stage in stages}
 
 
 def train(pool: GlooPool, plan: Plan, folder: Path) -> float:
@@ -63,39 +75,43 @@ def train(pool: GlooPool, plan: Plan, folder: Path) -> float:
     outcomes = pool.run(trained, to_json(plan), str(folder), timeout=120)
     assert [outcome.error for outcome in outcomes] == [None] * pool.ranks
     true = in_one_process(plan.problem.stages, plan.problem.microbatches)
+    losses = next(outcome.value[1] for outcome in outcomes if outcome.value[1])
+    assert losses == pytest.approx(losses_of(plan.problem.stages, plan.problem.microbatches), rel=CLOSE)
     return error_of([outcome.value[0] for outcome in outcomes], true)
 
 
-def grid(ranks: Sequence[int], microbatches: Sequence[int]) -> Iterator[Plan]:
-    """Yield the plan of every family that PyTorch's runtime admits, on every shape that it takes."""
+def losses_of(stages: int, microbatches: int) -> list[float]:
+    """Return the loss of each micro-batch in one process."""
+    model = torch.nn.Sequential(*[stage_module(stage) for stage in range(stages)])
+    cut = zip(*(whole.chunk(microbatches) for whole in batch(microbatches)), strict=True)
+    return [torch.nn.functional.mse_loss(model(inputs), targets).item() for inputs, targets in cut]
+
+
+def grid(ranks: Sequence[int], microbatches: Sequence[int]) -> Iterator[tuple[str, Plan]]:
+    """Yield the plan of every family, with its name, on every shape that it takes."""
     for family in families():
-        for p in ranks:
-            for v in (1, 2):
-                for m in microbatches:
-                    for form in ("fused", "split"):
-                        keys = {} if form == "fused" else {"backward_input": 1, "backward_weight": 1}
-                        placement = "v" if family.placement == "v" else "loop"
-                        problem = sv.Problem.chain(
-                            ranks=p, microbatches=m, virtual=v, form=form, placement=placement, **keys
-                        )
-                        if family.suits(problem):
-                            yield plan_of(family.generate(problem), problem)
+        for p, v, m in itertools.product(ranks, (1, 2), microbatches):
+            for form, placement in itertools.product(("fused", "split"), ("loop", "v")):
+                keys = {} if form == "fused" else {"backward_input": 1, "backward_weight": 1}
+                problem = sv.Problem.chain(ranks=p, microbatches=m, virtual=v, form=form, placement=placement, **keys)
+                if family.suits(problem) and (v == 2 or placement == "loop"):
+                    yield family.name, plan_of(family.generate(problem), problem)
 
 
 def test_families_train_in_pytorch_s_runtime(pools: dict[int, GlooPool], tmp_path: Path) -> None:
     """One shape of each; the rest is slow."""
-    plans = {}
-    for plan in grid([2], [3]):
-        plans.setdefault((str(plan.schedule.compute_only()), plan.problem.form), plan)
-    assert len(plans) >= 12
+    plans: dict[tuple[str, str, int], Plan] = {}
+    for name, plan in grid([2], [3, 4]):
+        plans.setdefault((name, plan.problem.form, plan.problem.stages), plan)
+    assert {name for name, *_ in plans} == {family.name for family in families()}
     for plan in plans.values():
         assert train(pools[2], plan, tmp_path) < CLOSE
 
 
 @pytest.mark.slow
 def test_every_family_trains_in_pytorch_s_runtime(pools: dict[int, GlooPool], tmp_path: Path) -> None:
-    plans = {(str(plan.schedule), plan.problem.form): plan for plan in grid([2, 4], [1, 3, 4, 8])}
-    assert len(plans) >= 100
+    plans = {(str(plan.schedule), plan.problem.form): plan for _, plan in grid([2, 4], [1, 3, 4, 8])}
+    assert len(plans) >= 150
     errors = [train(pools[plan.problem.ranks], plan, tmp_path) for plan in plans.values()]
     assert max(errors) < CLOSE
 
@@ -121,6 +137,28 @@ def test_optimized_and_random_plans_train_in_pytorch_s_runtime(pools: dict[int, 
 
 class TestRefused:
     """Each before any process waits for a tensor: on every rank, with the reason."""
+
+    def test_another_torch(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(torch, "__version__", "2.5.1")
+        with pytest.raises(UnsupportedError, match=r"torch: version 2\.5\.1, where the bridge is tested with 2\.13"):
+            load_verified("plan.json", [], None)
+
+    def test_no_plan(self, pools: dict[int, GlooPool]) -> None:
+        told = self.refusals(pools[2], refused, "{}", (0, 1))
+        assert all("rank" in each and "plan.json" in each for each in told)
+
+    def test_a_plan_lowered_for_too_mild_a_discipline(self, pools: dict[int, GlooPool]) -> None:
+        problem = sv.Problem.chain(ranks=2, microbatches=2)
+        plan = plan_of(sv.generate("1f1b", problem), problem)
+        assert plan.lowered is not None
+        mild = dataclasses.replace(plan, lowered=dataclasses.replace(plan.lowered, discipline=sv.Discipline.TAGGED))
+        told = self.refusals(pools[2], refused, to_json(mild), (0, 1))
+        assert all("PyTorch's runtime over gloo demands edge; lower it again with" in each for each in told)
+
+    def test_sharded_stages_that_the_plan_never_gathers(self, pools: dict[int, GlooPool]) -> None:
+        problem = sv.Problem.chain(ranks=2, microbatches=2)
+        told = self.refusals(pools[2], refused_sharded, to_json(plan_of(sv.generate("1f1b", problem), problem)))
+        assert all("the stages [1] given are sharded (FSDP), the plan has no UNSHARD for them" in each for each in told)
 
     def refusals(self, pool: GlooPool, job: Any, *arguments: Any) -> list[str]:
         outcomes: list[Outcome] = pool.run(job, *arguments, timeout=60)
@@ -166,55 +204,153 @@ class TestRefused:
 
 
 def refused(rank: int, text: str, placement: Sequence[int]) -> str:
-    return _refusal(rank, text, placement)
+    return _refusal(text, stages_of(rank, placement))
 
 
 def refused_of(rank: int, texts: Sequence[str]) -> str:
-    return _refusal(rank, texts[rank], (0, 1))
+    return _refusal(texts[rank], stages_of(rank, (0, 1)))
 
 
-def _refusal(rank: int, text: str, placement: Sequence[int]) -> str:
+def refused_sharded(rank: int, text: str) -> str:
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    stages, mesh = stages_of(rank, (0, 1)), init_device_mesh("cpu", (2,))
+    for stage in stages:
+        fully_shard(stage.submod, mesh=mesh)
+    return _refusal(text, stages)
+
+
+def _refusal(text: str, stages: list[Any]) -> str:
     import tempfile
-
-    from schedverify.runner import RefusedError
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "plan.json"
         path.write_text(text, encoding="utf-8")
         try:
-            load_verified(path, stages_of(rank, placement), torch.nn.functional.mse_loss, timeout=20)
+            load_verified(path, stages, torch.nn.functional.mse_loss, timeout=20)
         except RefusedError as error:
             return str(error)
     return "not refused"
 
 
-def held_up(rank: int, text: str) -> str:
-    """Run a step in which rank 1 never begins, and return what rank 0 says."""
+def test_overlapped_operations_train(pools: dict[int, GlooPool], tmp_path: Path) -> None:
+    shape: dict[str, Any] = {"name": "DualPipeV", "ranks": 2, "microbatches": 4, "virtual": 2}
+    schedule, problem = torch_schedule(**shape), torch_problem(**shape)
+    assert "OVERLAP_F_B" in str(schedule)
+    assert train(pools[2], plan_of(schedule, problem), tmp_path) < CLOSE
+
+
+def summed(rank: int, text: str, folder: str) -> Gradients:
+    """Run two steps with a loss that is a sum, unscaled, and return the gradients of both together."""
+    path = Path(folder) / f"plan-{rank}.json"
+    path.write_text(text, encoding="utf-8")
+    stages = stages_of(rank, (0, 1))
+
+    def loss(output: Any, target: Any) -> Any:
+        return torch.nn.functional.mse_loss(output, target, reduction="sum")
+
+    loaded = load_verified(path, stages, loss, scale_grads=False)
+    stepped(loaded, stages, 3)
+    stepped(loaded, stages, 3)
+    return gradients_of(stages)
+
+
+def test_unscaled_gradients_of_two_steps_add_up(pools: dict[int, GlooPool], tmp_path: Path) -> None:
+    problem = sv.Problem.chain(ranks=2, microbatches=3)
+    outcomes = pools[2].run(summed, to_json(plan_of(sv.generate("1f1b", problem), problem)), str(tmp_path))
+    size = batch(3)[1].numel()
+    true = {stage: (2 * size * torch.tensor(grad)).tolist() for stage, grad in in_one_process(2, 3).items()}
+    assert [outcome.error for outcome in outcomes] == [None, None]
+    assert error_of([outcome.value for outcome in outcomes], true) < CLOSE
+
+
+def side_by_side(rank: int, text: str, folder: str) -> Gradients:
+    """Train as one of two pipelines of two ranks each, in four processes."""
+    path = Path(folder) / f"plan-{rank}.json"
+    path.write_text(text, encoding="utf-8")
+    groups = [torch.distributed.new_group(ranks) for ranks in ([0, 2], [1, 3])]
+    stages = stages_of(rank // 2, (0, 1, 1, 0), groups[rank % 2])
+    return stepped(load_verified(path, stages, torch.nn.functional.mse_loss), stages, 3)[0]
+
+
+@pytest.mark.slow
+def test_pipelines_side_by_side_are_process_groups_of_their_own(pools: dict[int, GlooPool], tmp_path: Path) -> None:
+    problem = sv.Problem.chain(ranks=2, microbatches=3, virtual=2, placement="v", backward_input=1, backward_weight=1)
+    outcomes = pools[4].run(side_by_side, to_json(plan_of(sv.generate("zb-v", problem), problem)), str(tmp_path))
+    assert [outcome.error for outcome in outcomes] == [None] * 4
+    for members in ((0, 2), (1, 3)):
+        assert error_of([outcomes[rank].value for rank in members], in_one_process(4, 3)) < CLOSE
+
+
+def loaded_beside(rank: int, text: str) -> LoadedPlan:
+    """Load a plan on connections of its own: a wait that timed out closes them."""
     import tempfile
-    import time
 
-    from schedverify.runner import TimedOutError
-
+    group = torch.distributed.new_group([0, 1])
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "plan.json"
         path.write_text(text, encoding="utf-8")
-        loaded = load_verified(path, stages_of(rank, (0, 1)), torch.nn.functional.mse_loss, timeout=10)
+        loaded = load_verified(path, stages_of(rank, (0, 1), group), torch.nn.functional.mse_loss, timeout=30)
+    loaded._meeting = loaded._meeting._replace(timeout=1)
+    return loaded
+
+
+def told(loaded: LoadedPlan, rank: int) -> str:
     inputs, targets = batch(2)
-    loaded.step(*([inputs] if rank == 0 else []), target=targets if rank else None)
-    loaded._timeout = 1
-    if rank:
-        time.sleep(6)
-        return ""
     try:
-        loaded.step(inputs)
+        loaded.step(*([] if rank else [inputs]), target=targets if rank else None)
     except TimedOutError as error:
         return str(error)
     return "no error"
 
 
-def test_a_wait_that_does_not_end_names_its_place_and_its_peer() -> None:
-    problem = sv.Problem.chain(ranks=2, microbatches=2)
-    with GlooPool(2) as pool:
-        outcomes = pool.run(held_up, to_json(plan_of(sv.generate("1f1b", problem), problem)), timeout=60)
-    assert "rank 0, position" in outcomes[0].value
-    assert "(0B0) waits for rank 1" in outcomes[0].value
+def no_first_step(rank: int, text: str) -> str:
+    """Have rank 1 stay away from the first step."""
+    loaded = loaded_beside(rank, text)
+    return "" if rank else told(loaded, rank)
+
+
+def no_second_step(rank: int, text: str) -> str:
+    """Have rank 1 stay away from the second step."""
+    loaded = loaded_beside(rank, text)
+    loaded._meeting = loaded._meeting._replace(timeout=30)
+    first = told(loaded, rank)
+    loaded._meeting = loaded._meeting._replace(timeout=1)
+    return first if rank else told(loaded, rank)
+
+
+def no_receive(rank: int, text: str) -> str:
+    """Have rank 0 stop before it receives anything."""
+    loaded = loaded_beside(rank, text)
+    loaded._meeting = loaded._meeting._replace(timeout=1 if rank else 30)
+    if rank == 0:
+        order = loaded.runtime.pipeline_order_with_comms
+        order[0] = [action for action in order[0] if str(action).startswith(("0F", "0SEND"))]
+    return told(loaded, rank)
+
+
+class TestAWaitThatDoesNotEnd:
+    """Names its place and its peer within seconds."""
+
+    def told(self, pool: GlooPool, job: Any) -> list[str]:
+        problem = sv.Problem.chain(ranks=2, microbatches=2)
+        outcomes = pool.run(job, to_json(plan_of(sv.generate("gpipe", problem), problem)), timeout=120)
+        assert [outcome.error for outcome in outcomes] == [None, None]
+        return [outcome.value for outcome in outcomes]
+
+    def test_in_the_first_step(self, pools: dict[int, GlooPool]) -> None:
+        told = self.told(pools[2], no_first_step)
+        assert told[0] == "rank 0, before the first step: no word from rank 1 within 1 s"
+
+    def test_for_a_receive(self, pools: dict[int, GlooPool]) -> None:
+        told = self.told(pools[2], no_second_step)
+        assert told[1] == "no error"
+        assert told[0].startswith(
+            "rank 0, position 5 (0B0), waiting for position 4 (0RECV_B0), peer rank 1: no end within 1 s"
+        )
+
+    def test_for_a_send(self, pools: dict[int, GlooPool]) -> None:
+        told = self.told(pools[2], no_receive)
+        assert told[1].startswith("rank 1, behind the last operation, waiting for position")
+        assert "SEND_B1), peer rank 0: no end within 1 s" in told[1]

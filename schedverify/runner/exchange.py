@@ -17,8 +17,13 @@ _TAG: Final = (1 << 31) - 1
 """Above every tag of a tensor that crosses a boundary."""
 
 
-def exchange(text: str, group: Any, timeout: float) -> list[str]:
+def exchange(text: str, group: Any, timeout: float, *, part: str = "admission") -> list[str]:
     """Return by rank what each rank of a gloo group told, within ``timeout`` seconds for all of them together.
+
+    Parameters
+    ----------
+    part
+        The part of the run, for messages.
 
     Raises
     ------
@@ -36,12 +41,12 @@ def exchange(text: str, group: Any, timeout: float) -> list[str]:
         for other, work in works.items():
             left = max(deadline - time.monotonic(), 0.05)
             try:
-                wait(work, Waiting(rank, other, "admission"), left)
+                wait(work, Waiting(rank, other, part), left)
             except TimedOutError:
                 absent.append(other)
     if absent:
         names = ", ".join(f"rank {other}" for other in sorted(set(absent)))
-        raise TimedOutError(f"rank {rank}, admission: no word from {names} within {timeout:g} s")
+        raise TimedOutError(f"rank {rank}, {part}: no word from {names} within {timeout:g} s")
     return [text if other == rank else _unpacked(received[other]) for other in range(size)]
 
 

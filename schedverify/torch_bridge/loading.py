@@ -7,20 +7,27 @@ import tempfile
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from schedverify.disciplines import Discipline
 from schedverify.errors import ScheduleError, UnsupportedError
 from schedverify.exporting import for_torch
 from schedverify.formats import load, save
-from schedverify.op import Kind, Op
-from schedverify.problem import Problem
+from schedverify.op import Kind
 from schedverify.profiles import PROFILES
 from schedverify.ran import Ran
 from schedverify.result import Plan
 from schedverify.schedule import Schedule
 from schedverify.torch_bridge.versions import require_torch
-from schedverify.torch_bridge.watching import Watch, watched
+
+
+class Meeting(NamedTuple):
+    """How a rank meets the others: over which group of gloo, for how long, and whether that limits a step's waits."""
+
+    rank: int
+    control: Any
+    timeout: float
+    limited: bool
 
 
 class LoadedPlan:
@@ -36,49 +43,35 @@ class LoadedPlan:
         What this rank ran in the last step, and when.
     """
 
-    def __init__(self, runtime: Any, schedule: Schedule, problem: Problem, rank: int, timeout: float) -> None:
+    def __init__(self, runtime: Any, schedule: Schedule, meeting: Meeting) -> None:
         self.runtime, self.schedule = runtime, schedule
         self.trace: tuple[Ran, ...] = ()
-        self._problem, self._rank, self._timeout = problem, rank, timeout
+        self._meeting = meeting
 
     def step(self, *args: Any, target: Any = None, losses: list[Any] | None = None, **kwargs: Any) -> Any:
         """Run one step as ``step`` of PyTorch's schedules does: the whole batch, cut by PyTorch into micro-batches.
 
+        In the first one PyTorch has the ranks tell each other shapes, without a limit; so they wait for each other
+        before it, within one.
+
         Raises
         ------
         TimedOutError
-            If a wait does not end in time; names rank, position, operation and the rank that it waits for.
+            If a wait does not end in time, or its peer is gone; names rank, position, operation and peer. With NCCL
+            only where a rank does not come to the first step.
         """
-        watch = Watch(self._rank)
-        try:
-            with watched(watch, self._timeout):
-                return self.runtime.step(*args, target=target, losses=losses, **kwargs)
-        except RuntimeError as error:
-            if watch.current is None or not _is_wait(error):
-                raise
-            from schedverify.runner import TimedOutError
+        from schedverify.runner.exchange import exchange
+        from schedverify.torch_bridge.watching import Watch
 
-            raise TimedOutError(f"{self._place(watch)}: {str(error).strip().splitlines()[0]}") from error
+        rank, control, timeout, limited = self._meeting
+        if not self.runtime._stages_forward_initialized:
+            exchange("", control, timeout, part="before the first step")
+        watch = Watch(rank, timeout if limited else None)
+        try:
+            with watch.watching():
+                return self.runtime.step(*args, target=target, losses=losses, **kwargs)
         finally:
             self.trace = tuple(watch.ran)
-
-    def _place(self, watch: Watch) -> str:
-        """Return who waits, where, and for whom."""
-        place = f"rank {self._rank}, position {watch.position} ({watch.current})"
-        peers = sorted({peer for op in self._ops(watch.position) if (peer := self._source(op)) is not None})
-        return f"{place} waits for rank {', '.join(map(str, peers))}" if peers else place
-
-    def _ops(self, position: int) -> tuple[Op, ...]:
-        steps = list(self.schedule.steps(self._rank))
-        return steps[position].ops if position < len(steps) else ()
-
-    def _source(self, op: Op) -> int | None:
-        """Return the rank whose message an operation waits for, if it is another one."""
-        before = {Kind.F: -1, Kind.B: 1, Kind.I: 1}.get(op.kind)
-        other = op.stage if before is None else op.stage + before
-        if not 0 <= other < self._problem.stages or self._problem.homes[other] == self._rank:
-            return None
-        return self._problem.homes[other]
 
 
 def load_verified(
@@ -104,7 +97,8 @@ def load_verified(
     loss
         ``loss(output, target)`` of a micro-batch.
     timeout
-        Seconds that a rank waits for another, here and in each wait of a step. It becomes the process group's own.
+        Seconds that a rank waits for another, here and in each wait of a step. With NCCL it becomes the process group's
+        own, and NCCL's watchdog ends what takes longer.
     scale_grads
         Whether gradients are divided by the number of micro-batches, as a loss that is a mean needs it.
     runtime
@@ -114,8 +108,8 @@ def load_verified(
     ------
     RefusedError
         On every rank, with the reasons of all: a plan for another number of ranks, one that the verifier or the profile
-        ``torch`` objects to, another plan on some rank, stages that are not the rank's, a discipline milder than what
-        the backend is.
+        ``torch`` objects to, another plan on some rank, stages that are not the rank's, sharded stages that the plan
+        does not gather, a discipline milder than what the backend is.
     TimedOutError
         If a rank does not come.
     UnsupportedError
@@ -129,24 +123,29 @@ def load_verified(
     group = stages[0].group if stages and stages[0].group is not None else distributed.group.WORLD
     name, rank = str(distributed.get_backend(group)), distributed.get_rank(group)
     backend = Backend(f"PyTorch's runtime over {name}", _discipline(name), tagged=False)
-    distributed.distributed_c10d._set_pg_timeout(timedelta(seconds=timeout), group)
+    control = group if name == "gloo" else _beside(distributed, group, timeout)
     admitted = admit(
         plan,
         backend,
-        _control(distributed, group, name, timeout),
+        control,
         unverified=False,
         timeout=timeout,
         objection=lambda given: _objection(given, stages, rank),
     )
-    if admitted.lowered is None:
-        raise ScheduleError("the plan holds no schedule with communication")
-    leaving = for_torch(admitted.lowered.schedule, admitted.problem)
+    leaving = _leaving(admitted)
     schedules = importlib.import_module("torch.distributed.pipelining.schedules")
     made = schedules._PipelineScheduleRuntime(
         list(stages), admitted.problem.microbatches, loss_fn=loss, scale_grads=scale_grads, **runtime
     )
     _load(made, leaving)
-    return LoadedPlan(made, leaving, admitted.problem, rank, timeout)
+    return LoadedPlan(made, leaving, Meeting(rank, control, timeout, limited=name == "gloo"))
+
+
+def _leaving(plan: Plan) -> Schedule:
+    """Return a plan's order with communication as PyTorch's runtime may load it, judged anew."""
+    if plan.lowered is None:
+        raise ScheduleError("the plan holds no schedule with communication")
+    return for_torch(plan.lowered.schedule, plan.problem)
 
 
 def _load(made: Any, leaving: Schedule) -> None:
@@ -170,10 +169,19 @@ def _objection(plan: Plan, stages: Sequence[Any], rank: int) -> str:
     if counts:
         return f"the plan has {problem.stages} stages, a stage given says {counts.pop()}"
     try:
-        for_torch(plan.lowered.schedule if plan.lowered else plan.schedule or Schedule([[]]), problem)
+        leaving = _leaving(plan)
     except ScheduleError as error:
         return str(error).splitlines()[0]
-    return ""
+    return _sharded(stages, leaving, rank)
+
+
+def _sharded(stages: Sequence[Any], schedule: Schedule, rank: int) -> str:
+    """Return which stages of FSDP the order never gathers, on which PyTorch's runtime would fail."""
+    fsdp = importlib.import_module("torch.distributed.fsdp")
+    gathered = {op.stage for step in schedule.steps(rank) for op in step.ops if op.kind is Kind.UNSHARD}
+    sharded = {stage.stage_index for stage in stages if isinstance(stage.submod, fsdp.FSDPModule)}
+    missing = sorted(sharded - gathered)
+    return f"the stages {missing} given are sharded (FSDP), the plan has no UNSHARD for them" if missing else ""
 
 
 def _discipline(backend: str) -> Discipline:
@@ -183,15 +191,9 @@ def _discipline(backend: str) -> Discipline:
     return disciplines[backend]
 
 
-def _control(distributed: Any, group: Any, name: str, timeout: float) -> Any:
-    """Return a group over which ranks can talk before the run: gloo's, or one beside the pipeline's."""
-    if name == "gloo":
-        return group
+def _beside(distributed: Any, group: Any, timeout: float) -> Any:
+    """Return a group of gloo beside a pipeline's, over which ranks talk; the pipeline's own gets the timeout."""
+    limit = timedelta(seconds=timeout)
+    distributed.distributed_c10d._set_pg_timeout(limit, group)
     ranks = distributed.get_process_group_ranks(group)
-    return distributed.new_group(ranks, timedelta(seconds=timeout), "gloo", use_local_synchronization=True)
-
-
-def _is_wait(error: RuntimeError) -> bool:
-    """Whether an error comes from a transfer that did not end, or whose peer is gone."""
-    text = str(error)
-    return any(sign in text for sign in ("Timed out", "timed out", "Connection closed", "Connection reset", "gloo"))
+    return distributed.new_group(ranks, limit, "gloo", use_local_synchronization=True)
