@@ -146,6 +146,8 @@ class TestRefused:
     def test_no_plan(self, pools: dict[int, GlooPool]) -> None:
         told = self.refusals(pools[2], refused, "{}", (0, 1))
         assert all("rank" in each and "plan.json" in each for each in told)
+        told = self.refusals(pools[2], refused, "0F0 0B0\n1F0 1B0\n", (0, 1), "order.txt")
+        assert all("a schedule, where a plan is expected; schedverify convert makes one" in each for each in told)
 
     def test_a_plan_lowered_for_too_mild_a_discipline(self, pools: dict[int, GlooPool]) -> None:
         problem = sv.Problem.chain(ranks=2, microbatches=2)
@@ -203,8 +205,8 @@ class TestRefused:
         assert all("SV301" in each for each in told)
 
 
-def refused(rank: int, text: str, placement: Sequence[int]) -> str:
-    return _refusal(text, stages_of(rank, placement))
+def refused(rank: int, text: str, placement: Sequence[int], name: str = "plan.json") -> str:
+    return _refusal(text, stages_of(rank, placement), name)
 
 
 def refused_of(rank: int, texts: Sequence[str]) -> str:
@@ -221,11 +223,11 @@ def refused_sharded(rank: int, text: str) -> str:
     return _refusal(text, stages)
 
 
-def _refusal(text: str, stages: list[Any]) -> str:
+def _refusal(text: str, stages: list[Any], name: str = "plan.json") -> str:
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "plan.json"
+        path = Path(folder) / name
         path.write_text(text, encoding="utf-8")
         try:
             load_verified(path, stages, torch.nn.functional.mse_loss, timeout=20)
@@ -239,6 +241,39 @@ def test_overlapped_operations_train(pools: dict[int, GlooPool], tmp_path: Path)
     schedule, problem = torch_schedule(**shape), torch_problem(**shape)
     assert "OVERLAP_F_B" in str(schedule)
     assert train(pools[2], plan_of(schedule, problem), tmp_path) < CLOSE
+
+
+@pytest.mark.parametrize("virtual", [1, 2])
+def test_an_optimized_plan_trains(virtual: int, pools: dict[int, GlooPool], tmp_path: Path) -> None:
+    """Nothing is done to it before: what PyTorch needs is added when it is loaded."""
+    costs: dict[str, Any] = {"forward": 2, "backward_input": 3, "backward_weight": 1, "latency": 1}
+    problem = sv.Problem.chain(ranks=2, microbatches=3, virtual=virtual, placement="v", **costs)
+    plan = sv.optimize(problem, time_limit=2, workers=1)
+    assert plan.lowered is not None
+    assert "REDUCE_GRAD" not in str(plan.lowered.schedule)
+    assert train(pools[2], plan, tmp_path) < CLOSE
+
+
+def as_with_nccl(rank: int, text: str, folder: str) -> Trained:
+    """Go the way of NCCL, with gloo beneath: a group beside it to agree over, waits that are the backend's own."""
+    from unittest import mock
+
+    path = Path(folder) / f"plan-{rank}.json"
+    path.write_text(text, encoding="utf-8")
+    stages = stages_of(rank, (0, 1), torch.distributed.new_group([0, 1]))
+    with mock.patch("torch.distributed.get_backend", return_value="nccl"):
+        loaded = load_verified(path, stages, torch.nn.functional.mse_loss)
+    own, control = stages[0].group, loaded._meeting.control
+    if control is own or torch.distributed.get_backend(control) != "gloo" or loaded._meeting.limited:
+        raise AssertionError(loaded._meeting)
+    return stepped(loaded, stages, 3)
+
+
+def test_the_way_that_a_plan_goes_with_nccl(pools: dict[int, GlooPool], tmp_path: Path) -> None:
+    problem = sv.Problem.chain(ranks=2, microbatches=3)
+    outcomes = pools[2].run(as_with_nccl, to_json(plan_of(sv.generate("1f1b", problem), problem)), str(tmp_path))
+    assert [outcome.error for outcome in outcomes] == [None, None]
+    assert error_of([outcome.value[0] for outcome in outcomes], in_one_process(2, 3)) < CLOSE
 
 
 def summed(rank: int, text: str, folder: str) -> Gradients:

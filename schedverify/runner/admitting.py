@@ -78,7 +78,7 @@ def _judged(
     try:
         loaded = plan if isinstance(plan, Plan) else load_judged(plan)
         if not isinstance(loaded, Plan):
-            return None, _NO_PLAN, "a schedule, where a plan is expected"
+            return None, _NO_PLAN, "a schedule, where a plan is expected; schedverify convert makes one of it"
         mine = digest(plan_data(loaded))
         reason = _unfit(loaded, ranks) or ("" if unverified else unproved(loaded, backend))
         reason = reason or (objection(loaded) if objection else "")
@@ -91,7 +91,8 @@ def _unfit(plan: Plan, ranks: int) -> str:
     """Return what the runner cannot do, verified or not."""
     problem = plan.problem
     if problem.ranks != ranks:
-        return f"the plan is for {problem.ranks} ranks, the process group has {ranks}"
+        text = f"the plan is for {problem.ranks} ranks, the process group has {ranks}"
+        return f"{text}; start {problem.ranks} processes, or make a plan for {ranks} ranks"
     if plan.lowered is None:
         return _UNLOWERED
     if any(len(members) > 1 for members in problem.placement):

@@ -164,7 +164,8 @@ def _objection(plan: Plan, stages: Sequence[Any], rank: int) -> str:
     problem = plan.problem
     wanted, found = list(problem.stages_of[rank]), sorted(stage.stage_index for stage in stages)
     if wanted != found:
-        return f"the plan has the stages {wanted} here, the stages given are {found}"
+        text = f"the plan has the stages {wanted} here, the stages given are {found}"
+        return f"{text}; problem.stages_of of the plan tells by rank which to make"
     counts = {stage.num_stages for stage in stages} - {problem.stages}
     if counts:
         return f"the plan has {problem.stages} stages, a stage given says {counts.pop()}"
