@@ -1,14 +1,16 @@
-"""What a rank really did: one value for each step that ran, whoever ran it."""
+"""What ranks really did: one value for each step that ran, whoever ran it, and all of a run together."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 
 class Ran(NamedTuple):
     """One step that ran: where it stands in the order, what it was, and when it began and ended.
 
-    Times are nanoseconds of the rank's own monotonic clock (:func:`time.perf_counter_ns`).
+    Times are nanoseconds: on a rank those of its own monotonic clock (:func:`time.perf_counter_ns`), in a
+    :class:`RunTrace` those of one clock for all ranks.
     """
 
     rank: int
@@ -18,3 +20,25 @@ class Ran(NamedTuple):
     """Its text, such as ``2F0`` or ``0SEND_F1``."""
     start: int
     end: int
+
+
+@dataclass(frozen=True)
+class RunTrace:
+    """What all ranks did in some steps of training.
+
+    Attributes
+    ----------
+    plan
+        The digest of the plan that ran.
+    ranks
+        How many there were.
+    steps
+        For each step of training what ran, by rank and position.
+    errors
+        By rank, the nanoseconds by which its times may differ from those of rank 0's clock.
+    """
+
+    plan: str
+    ranks: int
+    steps: tuple[tuple[Ran, ...], ...]
+    errors: tuple[int, ...]

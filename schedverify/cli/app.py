@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError
 
 from schedverify import __version__
-from schedverify.cli import drawing, judging, making, running, searching
+from schedverify.cli import conforming, drawing, judging, making, running, searching
 from schedverify.cli.codes import OK, VIOLATED, WRONG_INPUT
 from schedverify.errors import ScheduleError, SchedverifyError
 
@@ -29,6 +29,7 @@ for command in (
     drawing.draw,
     making.convert,
     running.run,
+    conforming.conform,
     judging.explain,
     making.new,
 ):

@@ -30,6 +30,9 @@ def run(
     unverified: Annotated[
         bool, Parameter(negative="", help="Run a plan that the verifier was not asked about. It may hang.")
     ] = False,
+    trace: Annotated[
+        str | None, Parameter(help="File for what ran and when, of all ranks; conform holds it against the plan.")
+    ] = None,
     backend: Annotated[Literal["gloo", "nccl"], Parameter(help="Of torch.distributed, under torchrun.")] = "gloo",
 ) -> int:
     """Run a verified plan on torch.distributed, one process for each rank; a line a step."""
@@ -43,7 +46,7 @@ def run(
         if error.name != "torch":
             raise
         raise InputError(Fault("torch", "it is not installed", "pip install 'schedverify[torch]'")) from None
-    settings = session.Settings(plan, model, steps, learning_rate, timeout, unverified)
+    settings = session.Settings(plan, model, steps, learning_rate, timeout, unverified, trace)
     if all(name in os.environ for name in _TORCHRUN):
         session.join_torchrun(backend, settings, lambda line: print(line, flush=True))
         return OK

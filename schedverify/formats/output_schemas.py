@@ -29,6 +29,24 @@ def report_schema() -> Schema:
     return titled("schedverify verify", closed(report))
 
 
+def conformance_schema() -> Schema:
+    """Return the schema of ``conform --format json``; times are nanoseconds."""
+    departure = closed({
+        "what": one_of(("order", "hand-over", "in flight")), "step": whole(), "rank": whole(),
+        "position": or_null(whole()), "message": TEXT,
+    })  # fmt: skip
+    cost = closed({
+        "kind": one_of("FBIW"), "stage": whole(), "runs": whole(1), "median": whole(), "least": whole(),
+        "most": whole(), "planned": whole(),
+    })  # fmt: skip
+    return titled("schedverify conform", closed({
+        "ok": {"type": "boolean"}, "departures": listed(departure), "makespans": listed(whole()), "measured": whole(),
+        "predicted": whole(), "planned": or_null(whole()), "bubble": _ratio(), "planned_bubble": _ratio(),
+        "peaks": listed(whole()), "allowed": listed(whole()), "costs": listed(cost), "latency": whole(),
+        "errors": listed(whole()),
+    }))  # fmt: skip
+
+
 def search_schema() -> Schema:
     """Return the schema of ``optimize --format json``."""
     return titled("schedverify optimize", closed({

@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import Final
 
 from schedverify.disciplines import Discipline
-from schedverify.formats.output_schemas import report_schema, search_schema, second_schema, timeline_schema
+from schedverify.formats.output_schemas import (
+    conformance_schema,
+    report_schema,
+    search_schema,
+    second_schema,
+    timeline_schema,
+)
 from schedverify.formats.plan_files import BY_RANK, RATIOS, TICKS, VERSION
 from schedverify.formats.schema_parts import (
     CODE,
@@ -36,6 +42,7 @@ def schemas() -> dict[str, str]:
         "report.json": report_schema(),
         "optimize.json": search_schema(),
         "simulate.json": timeline_schema(),
+        "conform.json": conformance_schema(),
     }
     return {name: json.dumps(schema, indent=2) + "\n" for name, schema in made.items()}
 

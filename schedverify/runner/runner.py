@@ -135,6 +135,11 @@ class Runner:
         self._execution = Execution(self.program, made, self._transport, reduce=self._reduce, hooks=hooks)
 
     @property
+    def control(self) -> Any:
+        """A gloo group of the pipeline's ranks, for words beside the tensors."""
+        return self._control
+
+    @property
     def problem(self) -> Problem:
         """The plan's problem."""
         return self.plan.problem

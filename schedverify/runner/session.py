@@ -9,7 +9,10 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 
+from schedverify.formats import save_run
+from schedverify.formats.plan_files import digest, plan_data
 from schedverify.result import Plan
+from schedverify.runner.clocks import ask, gather
 from schedverify.runner.cutting import stages_of
 from schedverify.runner.runner import Runner
 from schedverify.runner.source import Source, load_source
@@ -36,6 +39,8 @@ class Settings(NamedTuple):
     learning_rate: float = 0.0
     timeout: float = 60.0
     unverified: bool = False
+    trace: str | None = None
+    """The file for what ran."""
 
 
 def session(settings: Settings, tell: Callable[[str], None]) -> None:
@@ -60,13 +65,20 @@ def session(settings: Settings, tell: Callable[[str], None]) -> None:
         timeout=settings.timeout,
     )
     weights = list({id(w): w for module in runner.modules.values() for w in module.parameters()}.values())
+    before, ran = ask(runner.control, settings.timeout) if settings.trace else None, []
     for step in range(settings.steps):
         inputs, targets = sources[0].batch(step)
         result = runner.step(inputs, targets)
+        ran.append(result.ran)
         loss = runner.whole_loss(result)
         _descend(weights, settings.learning_rate)
         if runner.rank == 0 and runner.problem.form != "inference":
             tell(f"step {step} loss {loss:.8f}")
+    if settings.trace:
+        readings = before, ask(runner.control, settings.timeout)
+        trace = gather(digest(plan_data(runner.plan)), ran, readings, runner.control, settings.timeout)
+        if trace is not None:
+            save_run(trace, settings.trace)
 
 
 def join_torchrun(backend: str, settings: Settings, tell: Callable[[str], None]) -> None:

@@ -1,0 +1,78 @@
+"""The command ``conform``: a run beside its plan."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from schedverify.cli.codes import OK, VIOLATED
+from schedverify.cli.options import TextOrJson
+from schedverify.errors import Fault, InputError
+
+if TYPE_CHECKING:
+    from schedverify.conformance import Conformance
+
+
+def conform(
+    plan: Annotated[str, Parameter(allow_leading_hyphen=True, help="The plan that ran.")],
+    trace: Annotated[str, Parameter(help="The trace of the run, as run --trace writes it.")],
+    *,
+    output: Annotated[
+        str | None,
+        Parameter(name=["--output", "-o"], help="Problem file for the measured costs, .toml or .json."),
+    ] = None,
+    draw: Annotated[str | None, Parameter(help="Picture of the plan and of what ran, .svg, .html or .txt.")] = None,
+    output_format: TextOrJson = "text",
+) -> int:
+    """Hold a run against its plan: order, hand-overs, in flight; measured times beside predicted ones."""
+    from schedverify import conformance, formats
+    from schedverify.cli.console import out
+    from schedverify.drawing import beside
+    from schedverify.drawing import draw as drawn
+    from schedverify.result import Plan
+    from schedverify.timeline import simulate
+
+    given = formats.load_judged(plan)
+    if not isinstance(given, Plan):
+        raise InputError(Fault("", "a schedule, where a plan is expected", "give the plan that ran"), plan)
+    ran = formats.load_run(trace)
+    try:
+        found = conformance.conform(given, ran)
+    except InputError as error:
+        raise error.within(trace) from None
+    if output_format == "json":
+        print(formats.dumps(conformance.data_of(found)))
+    else:
+        for line in _lines(found):
+            out().print(line)
+    if output is not None:
+        formats.save(conformance.measured_problem(given.problem, ran), output)
+    if draw is not None:
+        measured = conformance.timeline_of_run(given, ran)
+        predicted = simulate(measured.schedule, measured.problem)
+        beside(drawn(predicted, title="predicted"), drawn(measured, title="what ran, in microseconds")).save(draw)
+    return OK if found.ok else VIOLATED
+
+
+def _lines(found: Conformance) -> list[str]:
+    """Return the report as lines of text."""
+    yes = f"the run followed the plan in {len(found.makespans)} step{'s' * (len(found.makespans) > 1)}"
+    lines = [yes if found.ok else "the run did not follow the plan:", *(f"  {each}" for each in found.departures)]
+    ms = 1e6
+    lines += [
+        f"  makespan, median    {found.measured / ms:.3f} ms; predicted from measured costs {found.predicted / ms:.3f}"
+        f" ms ({found.measured / max(found.predicted, 1):.2f} of it)",
+        f"  bubble              {found.bubble:.4f}, planned {found.planned_bubble:.4f}",
+        f"  peak in flight      {' '.join(map(str, found.peaks))}, planned {' '.join(map(str, found.allowed))}",
+        f"  quickest message    {found.latency / 1000:.1f} us",
+        f"  clocks agree within {max(found.errors) / 1000:.1f} us",
+        "  operation    runs   median us  least us   most us   planned ticks",
+    ]
+    if found.planned is not None:
+        lines.insert(-5, f"  makespan, planned   {found.planned / ms:.3f} ms")
+    for cost in found.costs:
+        name = f"{cost.kind.name} of stage {cost.stage}"
+        times = "  ".join(f"{time / 1000:>8.1f}" for time in (cost.median, cost.least, cost.most))
+        lines.append(f"  {name:<11} {cost.runs:>5}    {times}   {cost.planned:>13}")
+    return lines

@@ -1,0 +1,143 @@
+"""A run beside its plan: every departure, and measured times beside predicted ones."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from schedverify.conformance.following import Departure, departures, ops_of, peaks
+from schedverify.conformance.measuring import Cost, bubble, costs, latency, makespans, measured_problem, tick_of
+from schedverify.errors import Fault, InputError
+from schedverify.formats.plan_files import digest, plan_data
+from schedverify.measures import measure
+from schedverify.ran import RunTrace
+from schedverify.result import Plan
+from schedverify.schedule import Schedule
+from schedverify.timeline import simulate
+from schedverify.times import Timeline
+
+
+@dataclass(frozen=True)
+class Conformance:
+    """What a run shows of its plan. Times are nanoseconds.
+
+    Attributes
+    ----------
+    departures
+        Where the run did not follow the plan; empty where it did.
+    makespans
+        Of each step of training, from the first start to the last end of what computes.
+    predicted
+        The makespan that the plan has with the costs and the latency that were measured.
+    planned
+        The makespan that the plan states, where its tick is a unit of time; else None.
+    bubble, planned_bubble
+        The idle share of all ranks over the makespan: in the median step of training, and as the plan states it.
+    peaks, allowed
+        By rank, the most micro-batches in flight in any step of training, and the plan's.
+    errors
+        By rank, by how much its clock may be wrong.
+    """
+
+    departures: tuple[Departure, ...]
+    makespans: tuple[int, ...]
+    predicted: int
+    planned: int | None
+    bubble: float
+    planned_bubble: float
+    peaks: tuple[int, ...]
+    allowed: tuple[int, ...]
+    costs: tuple[Cost, ...]
+    latency: int
+    errors: tuple[int, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether the run followed the plan."""
+        return not self.departures
+
+    @property
+    def measured(self) -> int:
+        """The median makespan."""
+        return round(median(self.makespans))
+
+
+def conform(plan: Plan, trace: RunTrace) -> Conformance:
+    """Hold a run against its plan.
+
+    Raises
+    ------
+    InputError
+        If the trace is of another plan or number of ranks, or holds no step of training, or the plan has no
+        communication.
+    """
+    schedule = _lowered(plan, trace)
+    if plan.measures is None:
+        raise InputError(Fault("measures", "the plan states none", "schedverify convert makes a plan of a schedule"))
+    problem, allowed = plan.problem, plan.measures.peak_in_flight
+    found = departures(schedule, problem, trace, allowed)
+    again = measured_problem(problem, trace)
+    tick, times = tick_of(problem), makespans(trace)
+    middle = trace.steps[sorted(range(len(times)), key=times.__getitem__)[len(times) // 2]]
+    most = [peaks(step, trace.ranks) for step in trace.steps]
+    return Conformance(
+        departures=tuple(found),
+        makespans=tuple(times),
+        predicted=simulate(schedule, again).makespan * 1000,
+        planned=None if tick is None else round(plan.measures.makespan * tick),
+        bubble=bubble(middle, trace.ranks),
+        planned_bubble=float(plan.measures.bubble_fraction),
+        peaks=tuple(max(column) for column in zip(*most, strict=True)),
+        allowed=allowed,
+        costs=tuple(costs(problem, trace)),
+        latency=latency(problem, trace),
+        errors=trace.errors,
+    )
+
+
+def data_of(found: Conformance) -> dict[str, Any]:
+    """Return what ``conform --format json`` prints; times are nanoseconds."""
+    return asdict(found) | {
+        "ok": found.ok,
+        "measured": found.measured,
+        "departures": [each._asdict() for each in found.departures],
+        "costs": [each._asdict() | {"kind": each.kind.name} for each in found.costs],
+    }
+
+
+def timeline_of_run(plan: Plan, trace: RunTrace, step: int = -1) -> Timeline:
+    """Return the timeline of what computed in one step of training, in microseconds; it can be drawn.
+
+    Raises
+    ------
+    InputError
+        If the trace is not one of the plan, or a compute step of the plan did not run in it.
+    """
+    schedule = _lowered(plan, trace).compute_only()
+    ran = {(each.rank, each.step): each for each in trace.steps[step] if ops_of(each.step)[0].kind.is_compute}
+    rows = schedule.strings()
+    absent = [text for rank, row in enumerate(rows) for text in row if (rank, text) not in ran]
+    if absent:
+        raise InputError(Fault("traceEvents", f"{absent[0]} never ran", "a whole step of training is drawn"))
+    first = min(each.start for each in ran.values())
+    starts = tuple(np.array([(ran[rank, text].start - first) // 1000 for text in row]) for rank, row in enumerate(rows))
+    ends = tuple(np.array([(ran[rank, text].end - first) // 1000 for text in row]) for rank, row in enumerate(rows))
+    problem = measured_problem(plan.problem, trace)
+    return Timeline(schedule, problem, starts, ends, measure(schedule, problem, starts, ends))
+
+
+def _lowered(plan: Plan, trace: RunTrace) -> Schedule:
+    """Return the order that ran, once plan and trace belong together."""
+    if plan.lowered is None:
+        raise InputError(Fault("lowered", "the plan holds no communication", "schedverify convert adds it"))
+    if trace.plan != digest(plan_data(plan)):
+        found = f"the trace is of the plan {trace.plan[:12]}, this one is {digest(plan_data(plan))[:12]}"
+        raise InputError(Fault("otherData.plan", found, "give the plan that ran"))
+    if trace.ranks != plan.problem.ranks:
+        raise InputError(Fault("otherData.ranks", f"{trace.ranks} ranks, the plan has {plan.problem.ranks}"))
+    if not trace.steps or not any(trace.steps):
+        raise InputError(Fault("traceEvents", "no step of training is in it", "run with --steps 1 or more"))
+    return plan.lowered.schedule

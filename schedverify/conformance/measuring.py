@@ -1,0 +1,141 @@
+"""What a run took: medians of each operation, latency, and a problem with these costs to optimize again."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from statistics import median
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from schedverify.conformance.following import ops_of
+from schedverify.durations import op_duration
+from schedverify.messages import named
+from schedverify.op import Kind, unpack
+from schedverify.problem import Problem
+from schedverify.ran import Ran, RunTrace
+
+_UNITS: Final = {"ns": 1, "us": 1000, "µs": 1000, "ms": 1_000_000, "s": 1_000_000_000}
+_TICK: Final = re.compile(r"\s*([0-9]{1,9}(?:\.[0-9]{1,9})?)?\s*([a-zµ]{1,2})\s*")
+_COSTS: Final = {Kind.F: "forward", Kind.B: "backward", Kind.I: "backward_input", Kind.W: "backward_weight"}
+
+
+class Cost(NamedTuple):
+    """What one kind of operation of a stage took, in nanoseconds, over a run."""
+
+    kind: Kind
+    stage: int
+    runs: int
+    median: int
+    least: int
+    most: int
+    planned: int
+    """Ticks that the plan's problem says."""
+
+
+def costs(problem: Problem, trace: RunTrace) -> list[Cost]:
+    """Return what each kind of operation of each stage took; operations that ran overlapped are left out."""
+    found: dict[tuple[int, Kind], list[int]] = defaultdict(list)
+    for ran in (ran for step in trace.steps for ran in step):
+        ops = ops_of(ran.step)
+        if len(ops) == 1 and ops[0].kind.is_compute and ops[0].stage < problem.total_stages:
+            found[ops[0].stage, ops[0].kind].append(ran.end - ran.start)
+    return [
+        Cost(kind, stage, len(times), round(median(times)), min(times), max(times),
+             op_duration(problem, int(kind), stage))
+        for (stage, kind), times in sorted(found.items())
+    ]  # fmt: skip
+
+
+def makespans(trace: RunTrace) -> list[int]:
+    """Return for each step of training the nanoseconds from the first start to the last end of what computes."""
+    computed = [[ran for ran in step if ops_of(ran.step)[0].kind.is_compute] for step in trace.steps]
+    return [max(r.end for r in step) - min(r.start for r in step) if step else 0 for step in computed]
+
+
+def bubble(step: Sequence[Ran], ranks: int) -> float:
+    """Return the idle share of all ranks over the makespan of a step of training."""
+    computed = [ran for ran in step if ops_of(ran.step)[0].kind.is_compute]
+    if not computed:
+        return 0.0
+    makespan = max(ran.end for ran in computed) - min(ran.start for ran in computed)
+    return 1 - sum(ran.end - ran.start for ran in computed) / (ranks * makespan) if makespan else 0.0
+
+
+def latency(problem: Problem, trace: RunTrace) -> int:
+    """Return the nanoseconds of the quickest message between two ranks: from its send's start to its receive's end.
+
+    Others had to wait for their queue, or for whom they were for, to get there; the quickest shows the link.
+    """
+    quickest = []
+    for step in trace.steps:
+        sent = {key: ran.start for ran in step for key in _messages(problem, ran, sends=True)}
+        for ran in step:
+            for key in _messages(problem, ran, sends=False):
+                if key in sent:
+                    quickest.append(max(ran.end - sent[key], 0))
+    return min(quickest, default=0)
+
+
+def tick_of(problem: Problem) -> Fraction | None:
+    """Return the nanoseconds of a problem's tick, or None where its name is no unit of time."""
+    match = _TICK.fullmatch(problem.tick)
+    if match is None or match[2] not in _UNITS:
+        return None
+    return Fraction(match[1] or 1) * _UNITS[match[2]]
+
+
+def measured_problem(problem: Problem, trace: RunTrace) -> Problem:
+    """Return the problem with measured costs, in microseconds.
+
+    What was not measured (a kind of operation that did not run, or ran overlapped only) keeps its proportion to what
+    was. Overlapped pairs lose a cost of their own. Memory, limits and placement stay.
+
+    Raises
+    ------
+    InputError
+        If nothing was measured, or the result is no problem.
+    """
+    found = {(cost.kind, cost.stage): cost for cost in costs(problem, trace)}
+    planned = sum(cost.planned * cost.runs for cost in found.values())
+    scale = Fraction(sum(cost.median * cost.runs for cost in found.values()), max(planned, 1))
+    data = problem.to_dict()
+    data["tick"] = "us"
+    data["costs"] = {
+        name: [
+            _microseconds(found, kind, stage, ticks, scale, problem) for stage, ticks in enumerate(data["costs"][name])
+        ]
+        for kind, name in _COSTS.items()
+        if data["costs"].get(name)
+    }
+    links = data["links"]
+    links["latency"] = round(latency(problem, trace) / 1000)
+    links.pop("bandwidth", None)
+    if problem.makespan_limit is not None:
+        data["limits"]["makespan"] = round(problem.makespan_limit * scale / 1000)
+    return Problem.of(data)
+
+
+def _microseconds(
+    found: dict[tuple[Kind, int], Cost], kind: Kind, stage: int, planned: int, scale: Fraction, problem: Problem
+) -> int:
+    """Return what an operation takes; the forward that a backward repeats is not part of its cost."""
+    cost = found.get((kind, stage))
+    if cost is None:
+        return round(planned * scale / 1000)
+    repeats = problem.recompute[stage] and kind in (Kind.B, Kind.I) and (Kind.F, stage) in found
+    own = cost.median - (found[Kind.F, stage].median if repeats else 0)
+    return max(round(own / 1000), 1 if planned else 0)
+
+
+def _messages(problem: Problem, ran: Ran, *, sends: bool) -> Iterator[Any]:
+    """Yield a key for each message that a step sends, or receives: stages, micro-batch, whether a gradient."""
+    for op in ops_of(ran.step):
+        if op.kind.is_transfer and op.kind.is_send is sends:
+            peer = unpack(int(named(np.array([op.pack()]), problem)[0])).peer
+            if peer is not None:
+                ends = (op.stage, peer) if sends else (peer, op.stage)
+                yield (*ends, op.microbatch, op.kind in (Kind.SEND_B, Kind.RECV_B))

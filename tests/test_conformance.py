@@ -1,0 +1,298 @@
+"""Runs held against their plans: traces that conform exactly, every kind of departure, clocks, files, real runs."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+
+import schedverify as sv
+from schedverify import formats
+from schedverify.cli import main
+from schedverify.clocks import SAME, Answer, Clock, Reading, aligned, reading
+from schedverify.conformance import conform, data_of, measured_problem, timeline_of_run
+from schedverify.errors import InputError
+from schedverify.formats.plan_files import digest, plan_data
+from schedverify.formats.schema import schemas
+from schedverify.planner import plan_of
+from schedverify.ran import Ran, RunTrace
+from schedverify.result import Plan
+
+US = 1000
+Capture = pytest.CaptureFixture[str]
+WAYS = st.lists(st.tuples(*[st.integers(0, 10**6)] * 2), min_size=1)
+
+
+def a_plan(name: str = "zb-h1", **keys: object) -> Plan:
+    problem = sv.Problem.chain(
+        **{"ranks": 3, "microbatches": 4, "forward": 20, "backward_input": 18, "backward_weight": 11, "latency": 3,
+           "tick": "us"} | keys
+    )  # fmt: skip
+    return plan_of(sv.generate(name, problem), problem)
+
+
+def as_predicted(plan: Plan, steps: int = 1) -> RunTrace:
+    """Return the trace of a run that goes exactly as the plan's own costs say, one tick a microsecond."""
+    assert plan.lowered is not None
+    timeline = sv.simulate(plan.lowered.schedule, plan.problem)
+    length = (timeline.makespan + 100) * US
+    trace = []
+    for number in range(steps):
+        rows = [
+            Ran(rank, position, str(step), number * length + start * US, number * length + end * US)
+            for rank in range(plan.problem.ranks)
+            for position, (step, start, end) in enumerate(
+                zip(
+                    timeline.schedule.steps(rank),
+                    timeline.starts[rank].tolist(),
+                    timeline.ends[rank].tolist(),
+                    strict=True,
+                )
+            )
+        ]
+        trace.append(tuple(rows))
+    return RunTrace(digest(plan_data(plan)), plan.problem.ranks, tuple(trace), (0,) * plan.problem.ranks)
+
+
+def changed(trace: RunTrace, change: Callable[[list[Ran]], None]) -> RunTrace:
+    step = list(trace.steps[0])
+    change(step)
+    return RunTrace(trace.plan, trace.ranks, (tuple(step), *trace.steps[1:]), trace.errors)
+
+
+@pytest.mark.parametrize("name", ["1f1b", "gpipe", "zb-h1", "zb-2p"])
+@pytest.mark.parametrize("steps", [1, 3])
+def test_a_run_as_predicted_conforms_and_costs_what_was_planned(name: str, steps: int) -> None:
+    plan = a_plan(name)
+    found = conform(plan, as_predicted(plan, steps))
+    assert found.ok
+    assert plan.measures is not None
+    assert set(found.makespans) == {plan.measures.makespan * US}
+    assert found.measured == found.predicted == found.planned
+    assert found.bubble == pytest.approx(found.planned_bubble)
+    assert found.peaks == found.allowed
+    assert all(cost.median == cost.planned * US for cost in found.costs)
+    assert found.latency == 3 * US
+    again = measured_problem(plan.problem, as_predicted(plan, steps))
+    assert (again.forward, again.backward_input, again.latency) == (
+        plan.problem.forward, plan.problem.backward_input, plan.problem.latency,
+    )  # fmt: skip
+    Draft202012Validator(json.loads(schemas()["conform.json"])).validate(json.loads(formats.dumps(data_of(found))))
+
+
+def swap(step: list[Ran]) -> None:
+    i = next(i for i, ran in enumerate(step) if ran.step == "1F1")
+    step[i] = step[i]._replace(step="1F2")
+
+
+def lose(step: list[Ran]) -> None:
+    step.remove(next(ran for ran in step if ran.step == "2W3"))
+
+
+def double(step: list[Ran]) -> None:
+    step.append(step[0])
+
+
+def append(step: list[Ran]) -> None:
+    step.append(Ran(0, 99, "0W3", 10**9, 10**9 + 1))
+
+
+def begin_early(step: list[Ran]) -> None:
+    i = next(i for i, ran in enumerate(step) if ran.step == "1F0")
+    step[i] = step[i]._replace(start=step[i].start - 20 * US)
+
+
+def overlap(step: list[Ran]) -> None:
+    i = next(i for i, ran in enumerate(step) if ran.step == "0F0")
+    step[i] = step[i]._replace(end=step[i].end + 5 * US)
+
+
+def hold(step: list[Ran]) -> None:
+    """Delay the end of the first gradient past the start of further forwards."""
+    i = next(i for i, ran in enumerate(step) if ran.step == "2I0")
+    step[i] = step[i]._replace(end=step[i].end + 60 * US)
+
+
+PLANTED = {
+    "another step": (swap, "(1F1): 1F2 ran there"),
+    "a step lost": (lose, "(2W3): never ran"),
+    "a step twice": (double, "rank 0: a position ran twice"),
+    "a step too many": (append, "rank 0, position 99 (0W3): the plan ends before it"),
+    "before its input": (begin_early, "(1F0): began 17.0 us before 0F0 had ended on rank 0"),
+    "before the step in front": (overlap, "(0F1): began before 0F0 had ended"),
+    "too many in flight": (hold, "rank 2: 2 micro-batches were in flight, the plan has at most 1"),
+}
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_a_departure_is_told_with_its_place(name: str) -> None:
+    change, told = PLANTED[name]
+    plan = a_plan()
+    found = conform(plan, changed(as_predicted(plan, 2), change))
+    assert not found.ok
+    assert any(told in str(each) for each in found.departures), list(map(str, found.departures))
+    assert {each.step for each in found.departures} == {0}
+
+
+def test_clocks_that_may_differ_excuse_as_much_and_no_more() -> None:
+    plan = a_plan()
+    trace = changed(as_predicted(plan), begin_early)
+    for errors, ok in (((0, 17 * US, 0), True), ((0, 16 * US, 0), False)):
+        assert conform(plan, RunTrace(trace.plan, trace.ranks, trace.steps, errors)).ok is ok
+
+
+def test_what_does_not_belong_together_is_told() -> None:
+    plan, other = a_plan(), a_plan("1f1b")
+    with pytest.raises(InputError, match=r"otherData\.plan: the trace is of the plan"):
+        conform(other, as_predicted(plan))
+    empty = RunTrace(digest(plan_data(plan)), 3, (), (0, 0, 0))
+    with pytest.raises(InputError, match="no step of training"):
+        conform(plan, empty)
+
+
+def test_the_timeline_of_a_run_is_the_plan_s_where_it_went_as_predicted() -> None:
+    plan = a_plan()
+    drawn = timeline_of_run(plan, as_predicted(plan))
+    assert plan.measures is not None
+    assert drawn.measures.makespan == plan.measures.makespan
+    assert [row.tolist() for row in drawn.starts] == [list(row) for row in plan.starts]
+    with pytest.raises(InputError, match="2W3 never ran"):
+        timeline_of_run(plan, changed(as_predicted(plan), lose))
+
+
+class TestClocks:
+    @given(
+        st.integers(-(10**12), 10**12), st.integers(-200, 200), WAYS, WAYS, st.integers(10**6, 10**11), st.data(),
+    )  # fmt: skip
+    @settings(deadline=None)
+    def test_the_true_time_is_within_the_error(self, offset, drift, first, last, length, data) -> None:
+        """``drift`` is in parts per million; ways take up to a millisecond, there and back not alike."""
+
+        def own(true: int) -> int:
+            return true + offset + true * drift // 10**6
+
+        def answers(begin: int, ways: list[tuple[int, int]]) -> list[Answer]:
+            told = []
+            for there, back in ways:
+                told.append(Answer(own(begin), begin + there, own(begin + there + back)))
+                begin += there + back
+            return told
+
+        clock = Clock(reading(answers(0, first)), reading(answers(length + sum(map(sum, first)), last)))
+        asked = sum(map(sum, first))
+        moment = data.draw(st.integers(asked, max(length, asked)))
+        slack = 4 + length * 2 * abs(drift) // 10**12 + 2 * abs(drift)
+        assert abs(clock.true(own(moment)) - moment) <= clock.error + slack
+
+    def test_the_soonest_answer_counts(self) -> None:
+        assert reading([Answer(0, 500, 1000), Answer(2000, 2010, 2030), Answer(3000, 3500, 4000)]) == Reading(
+            2015, 2010, 15
+        )
+
+    def test_the_clock_of_rank_0_is_its_own(self) -> None:
+        ran = (Ran(0, 0, "0F0", 5, 9),)
+        assert aligned(ran, SAME) == ran
+
+
+class TestFiles:
+    def test_a_trace_reads_back(self, tmp_path: Path) -> None:
+        trace = as_predicted(a_plan(), 2)
+        formats.save_run(trace, tmp_path / "run.json")
+        assert formats.load_run(tmp_path / "run.json") == trace
+        data = json.loads((tmp_path / "run.json").read_text())
+        assert {event["ph"] for event in data["traceEvents"]} == {"M", "X"}
+
+    @pytest.mark.parametrize(
+        ("change", "told"),
+        [
+            (lambda data: data["otherData"].update(version=2), "otherData.version: expected 1, found 2"),
+            (lambda data: data["otherData"].update(format="x"), "otherData.format: expected 'schedverify run'"),
+            (lambda data: data["otherData"].update(ranks=0), "otherData.ranks: expected a whole number from 1"),
+            (lambda data: data["otherData"].update(more=0), "otherData.'more': unknown key"),
+            (lambda data: data["otherData"].update(errors=[1]), "otherData.errors: expected one number for each"),
+            (lambda data: data["otherData"].update(plan="x"), "otherData.plan: expected the digest"),
+            (lambda data: data.update(traceEvents=3), "traceEvents: expected a list"),
+            (lambda data: data["traceEvents"][-1].update(name="2F0junk"), ".name: expected a step such as 2F0"),
+            (lambda data: data["traceEvents"][-1].update(pid=3), ".pid: expected a whole number from 0 to 2"),
+            (lambda data: data["traceEvents"][-1]["args"].update(step=1), ".args.step: expected a whole number"),
+            (lambda data: data["traceEvents"][-1]["args"].update(end=-5), ".args.end: expected a whole number"),
+            (lambda data: data["traceEvents"][-1].pop("args"), ".args: expected a table"),
+        ],
+    )
+    def test_what_is_wrong_with_a_file_is_told(self, tmp_path: Path, change: Callable, told: str) -> None:
+        formats.save_run(as_predicted(a_plan()), tmp_path / "run.json")
+        data = json.loads((tmp_path / "run.json").read_text())
+        change(data)
+        (tmp_path / "run.json").write_text(json.dumps(data))
+        with pytest.raises(InputError) as caught:
+            formats.load_run(tmp_path / "run.json")
+        assert told in str(caught.value)
+        assert "run.json" in str(caught.value)
+
+    @pytest.mark.parametrize(
+        "text", ["", "[]", "{}", '{"otherData": 3}', '{"otherData": {}, "otherData": {}}', "nonsense"]
+    )
+    def test_other_files_are_refused(self, tmp_path: Path, text: str) -> None:
+        (tmp_path / "run.json").write_text(text)
+        with pytest.raises(InputError, match=r"run\.json"):
+            formats.load_run(tmp_path / "run.json")
+
+    def test_no_flip_of_a_character_is_more_than_an_error(self, tmp_path: Path) -> None:
+        formats.save_run(as_predicted(a_plan(microbatches=1)), tmp_path / "run.json")
+        text, rng = (tmp_path / "run.json").read_text(), random.Random(1)
+        for _ in range(150):
+            place = rng.randrange(len(text))
+            (tmp_path / "run.json").write_text(text[:place] + rng.choice('0{}[]",x') + text[place + 1 :])
+            try:
+                formats.load_run(tmp_path / "run.json")
+            except InputError:
+                continue
+
+
+class TestCommand:
+    @pytest.fixture
+    def desk(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        monkeypatch.chdir(tmp_path)
+        plan = a_plan()
+        sv.save(plan, "plan.json")
+        formats.save_run(as_predicted(plan, 2), "run.json")
+        return tmp_path
+
+    def test_it_tells_measures_and_writes_problem_and_picture(
+        self, desk: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert main(["conform", "plan.json", "run.json", "-o", "again.toml", "--draw", "run.svg"]) == 0
+        assert "the run followed the plan in 2 steps" in capsys.readouterr().out
+        assert sv.load("again.toml").forward == (20, 20, 20)
+        assert "what ran, in microseconds" in (desk / "run.svg").read_text()
+        assert main(["conform", "plan.json", "run.json", "--format", "json"]) == 0
+        assert json.loads(capsys.readouterr().out)["ok"] is True
+
+    def test_its_codes_are_those_of_the_others(self, desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        formats.save_run(changed(as_predicted(a_plan()), lose), "short.json")
+        assert main(["conform", "plan.json", "short.json"]) == 1
+        assert "(2W3): never ran" in capsys.readouterr().out
+        sv.save(a_plan("1f1b"), "other.json")
+        assert main(["conform", "other.json", "run.json"]) == 2
+        assert main(["conform", "plan.json", "absent.json"]) == 2
+        assert "absent.json: no such file" in capsys.readouterr().err
+
+    def test_a_real_run_conforms(self, desk: Path, capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
+        pytest.importorskip("torch", reason="torch is not installed")
+        monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+        Path("my_model.py").write_text(
+            "from torch import nn\n\n\ndef build():\n    return [nn.Linear(8, 8) for _ in range(3)]\n"
+        )
+        assert main(["run", "plan.json", "--model", "my_model:build", "--steps", "3", "--trace", "real.json"]) == 0
+        assert capsys.readouterr().out.count("loss") == 0  # the processes print, not this one
+        assert main(["conform", "plan.json", "real.json", "--format", "json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert found["ok"]
+        assert found["peaks"] == found["allowed"]
+        assert len(found["makespans"]) == 3
