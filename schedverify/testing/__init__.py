@@ -1,0 +1,22 @@
+"""Property tests for anyone's scheduler: hypothesis strategies for problems and schedules, and what must hold.
+
+It needs hypothesis (``pip install 'schedverify[testing]'``). Importing it makes ``hypothesis.strategies.from_type``
+know ``Problem`` and ``Schedule``, and loads at once whatever an example needs, so that no example meets hypothesis'
+deadline with an import.
+"""
+
+from hypothesis import strategies as _st
+
+from schedverify.problem import Problem as _Problem
+from schedverify.schedule import Schedule as _Schedule
+from schedverify.testing.checking import SchedulerFault, check_scheduler
+from schedverify.testing.faults import Mutation, mutations
+from schedverify.testing.orders import schedules
+from schedverify.testing.shapes import problems
+from schedverify.testing.warmth import warm_up as _warm_up
+
+__all__ = ["Mutation", "SchedulerFault", "check_scheduler", "mutations", "problems", "schedules"]
+
+_warm_up()
+_st.register_type_strategy(_Problem, problems())
+_st.register_type_strategy(_Schedule, problems().flatmap(schedules))

@@ -1,0 +1,134 @@
+"""What a scheduler must do for a problem, and how its failure is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from fractions import Fraction
+
+from schedverify.drawing import draw
+from schedverify.errors import SchedverifyError
+from schedverify.formats.problem_files import to_toml
+from schedverify.generators import generate
+from schedverify.planner import optimize
+from schedverify.problem import Problem
+from schedverify.result import Report
+from schedverify.schedule import Schedule
+from schedverify.timeline import simulate
+from schedverify.verifier import verify
+
+Scheduler = Callable[[Problem], Schedule]
+
+
+class SchedulerFault(AssertionError, SchedverifyError):  # noqa: N818 - pytest and hypothesis show it as a failed assertion
+    """A scheduler failed a check; the message holds the problem as a file, the schedule and the counterexample."""
+
+
+def check_scheduler(
+    scheduler: Scheduler,
+    problem: Problem,
+    *,
+    properties: Iterable[str] | None = None,
+    at_least_as_good_as: str | None = None,
+    max_gap: Fraction | float | None = None,
+    time_limit: float = 10,
+) -> Schedule:
+    """Check what a scheduler makes of a problem: complete, valid, within the limits, and the same a second time.
+
+    Parameters
+    ----------
+    scheduler
+        Takes a problem and returns its schedule.
+    properties
+        Codes or beginnings of codes that must hold; by default every property that applies.
+    at_least_as_good_as
+        A family whose makespan (or span, or peak memory, as the problem minimizes) must not be lower.
+    max_gap
+        The most that ``(value - bound) / bound`` may be, for a bound that the optimizer proves. It takes a solver:
+        give hypothesis a deadline that allows it.
+    time_limit
+        Seconds that the optimizer may take for the bound.
+
+    Returns
+    -------
+    Schedule
+        What the scheduler made, for further checks.
+
+    Raises
+    ------
+    SchedulerFault
+        An AssertionError that tells what is wrong, with the problem as a file, the schedule and a picture. An exception
+        of the scheduler is its cause.
+    InputError
+        If a property or family is unknown, or the family does not suit the problem.
+
+    Examples
+    --------
+    >>> problem = Problem.chain(ranks=2, microbatches=2)
+    >>> print(check_scheduler(lambda problem: generate("1f1b", problem), problem))
+    0F0 0F1 0B0 0B1
+    1F0 1B0 1F1 1B1
+    """
+    schedule = _made(scheduler, problem)
+    if schedule.ranks != problem.ranks:
+        raise _failure(f"it has {schedule.ranks} rows for {problem.ranks} ranks", problem, schedule)
+    report = verify(schedule, problem, select=properties)
+    if not report.ok:
+        raise _failure(_told(report), problem, schedule, report)
+    again = _made(scheduler, problem)
+    if again != schedule:
+        raise _failure(f"it is not deterministic; called again, it returns\n{again}", problem, schedule)
+    if at_least_as_good_as is not None:
+        _compare(schedule, problem, at_least_as_good_as)
+    if max_gap is not None:
+        _measure_gap(schedule, problem, max_gap, time_limit)
+    return schedule
+
+
+def _made(scheduler: Scheduler, problem: Problem) -> Schedule:
+    try:
+        schedule = scheduler(problem)
+    except Exception as error:
+        raise _failure(f"the scheduler raised {type(error).__name__}: {error}", problem) from error
+    if not isinstance(schedule, Schedule):
+        raise _failure(f"the scheduler returned a {type(schedule).__name__}, not a Schedule", problem)
+    return schedule
+
+
+def _compare(schedule: Schedule, problem: Problem, family: str) -> None:
+    own, other = _value(schedule, problem), _value(generate(family, problem), problem)
+    if own > other:
+        raise _failure(f"its {problem.minimize} is {own}, that of {family} {other}", problem, schedule)
+
+
+def _measure_gap(schedule: Schedule, problem: Problem, max_gap: Fraction | float, time_limit: float) -> None:
+    own, bound = _value(schedule, problem), optimize(problem, hint=schedule, time_limit=time_limit, workers=1).bound
+    if bound is None or own - bound > max_gap * bound:
+        raise _failure(f"its {problem.minimize} is {own}, the proved bound {bound}", problem, schedule)
+
+
+def _value(schedule: Schedule, problem: Problem) -> int:
+    timeline = simulate(schedule, problem)
+    values = {"span": timeline.span, "peak-memory": max(timeline.peak_memory)}
+    return values.get(problem.minimize, timeline.makespan)
+
+
+def _told(report: Report) -> str:
+    """Return a line for each violation, its counterexample under it, and for what is undecided the reason."""
+    lines = []
+    for violation in report.violations:
+        lines += [str(violation), *(f"    {line}" for line in violation.counterexample)]
+    lines += [
+        f"{result.code} undecided: {result.reason}" for result in report.properties if result.verdict == "undecided"
+    ]
+    return "\n".join(lines)
+
+
+def _failure(
+    fault: str, problem: Problem, schedule: Schedule | None = None, report: Report | None = None
+) -> SchedulerFault:
+    parts = [fault, f"The problem:\n{to_toml(problem).strip()}"]
+    if schedule is not None:
+        parts.append(f"The schedule:\n{schedule}")
+        if schedule.ranks == problem.ranks:
+            parts.append(draw(schedule, problem, report=report).text(width=100))
+    return SchedulerFault("\n\n".join(parts))
