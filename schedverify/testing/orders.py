@@ -12,9 +12,10 @@ from schedverify.verifier import verify
 
 
 def schedules(problem: Problem, *, valid: bool = True) -> st.SearchStrategy[Schedule]:
-    """Draw a schedule of a problem, without overlapped pairs and without communication.
+    """Draw a schedule of a problem, without overlapped pairs and without communication; a split backward is I and W.
 
-    Every step is drawn from all operations whose inputs are there, so each valid order can come out. Where limits do
+    Every step is drawn from all operations whose inputs are there, so each such order can come out, though some are
+    likelier than others. Where limits do
     not allow what was drawn, one micro-batch after another stands in its place. Examples shrink to that order too.
 
     Parameters
