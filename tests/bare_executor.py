@@ -7,6 +7,10 @@ kept the first time; what a B or W adds to a weight's gradient is added each tim
 receive of each tensor that it reads, if that stands before it, and at the end a rank waits for all that it has sent
 and received. Nothing else blocks, but for the blocking modes, in which each send, receive or group does.
 
+What gloo does, as measured with torch 2.13 on loopback: a send, blocking or not, is complete only once its receive is
+posted, however small it is, so nothing is eager; without tags the n-th send between two ranks meets the n-th receive;
+with tags, those of one tag meet, in whatever order they are posted. The hand cases of ``test_reality`` hold it to that.
+
 Only what is not its rank's or not its problem's is passed over. It shares nothing with schedverify or a runner of ours.
 """
 

@@ -16,7 +16,8 @@ done. Where they would have waited for a receive as well, that proves a hang and
 Where it does not hang, the gradients are wrong if anything is violated that changes them, and right otherwise. Harmless
 are: operations on foreign ranks (which the executor passes over; what is missing without them is not), an F or I that
 stands twice, an I beside a B, a W beside a B without its I, both ends of a message twice, sends and receives that go to
-no other rank, an UNSHARD or RESHARD too many or too few with no use left outside.
+no other rank, an UNSHARD or RESHARD too many or too few with no use left outside. Two things are left open: a B beside
+its I and W, or a stage reduced twice, where something comes too early, so that one of the two may add nothing.
 """
 
 from __future__ import annotations
@@ -69,6 +70,9 @@ class Prediction:
         again = [v for v in self.report["SV104"].violations if Op.parse(v.operations[0]).kind in (Kind.F, Kind.I)]
         flawed = [v for v in self.report["SV301"].violations if not is_lone(v)]
         self.harmless = set(map(key, again + flawed))
+        # One of two reductions may come while there is nothing to reduce.
+        reduced = [v.operations for v in self.report["SV305"].violations if "REDUCE_GRAD" in v.operations[0]]
+        self.undecided |= len(reduced) > len(set(reduced))
 
     def judged(self, rows: Rows) -> Report:
         return verify(Schedule.of(rows), self.problem, select=("SV1", "SV2", "SV3"), discipline=self.discipline)
