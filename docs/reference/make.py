@@ -17,7 +17,7 @@ from schedverify.problem.keys import KEYS, TABLES, Key
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 NOTE = "<!-- made by docs/reference/make.py from {}; change it there -->\n\n"
-TAKES = {"int": "number", "float": "number", "str": "text", "bool": "flag"}
+TAKES = {"int": "number", "float": "number", "str": "text", "bool": "flag", "list": "one or more"}
 
 
 def pages() -> dict[Path, str]:

@@ -21,6 +21,7 @@ app = App(
 )
 for command in (
     judging.verify,
+    judging.lint,
     searching.optimize,
     making.generate,
     making.families,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
@@ -47,6 +48,30 @@ def verify(  # noqa: PLR0913 - each is an option of the command line
     else:
         report_text.show(report, schedule)
     return {Verdict.HOLDS: OK, Verdict.VIOLATED: VIOLATED}.get(report.verdict, UNDECIDED)
+
+
+def lint(
+    files: Annotated[list[Path], Parameter(help="Files in .schedule.toml, CSV with a problem beside it, plans.")],
+    *,
+    output_format: Annotated[Literal["text", "github"], Parameter(name="--format", help="What is printed.")] = "text",
+) -> int:
+    """Judge schedules that stand in files with what they are for; the worst verdict is the exit code."""
+    from schedverify.result import Verdict
+    from schedverify.schedule_cases import load_case
+
+    worst = OK
+    for path in files:
+        case = load_case(path)
+        report = case.report()
+        code = {Verdict.HOLDS: OK, Verdict.VIOLATED: VIOLATED}.get(report.verdict, UNDECIDED)
+        worst = code if worst == OK or code == VIOLATED else worst
+        if output_format == "github":
+            print(case.annotations(report), end="")
+        else:
+            print(f"{path}: {report.verdict.value}")
+            for violation in report.violations:
+                print(f"  {violation}")
+    return worst
 
 
 def explain(code: Annotated[str, Parameter(help="The code of a property, such as SV201.")]) -> int:

@@ -1,5 +1,6 @@
 """A report as GitHub's workflow commands: each violation at the line of its rank."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from schedverify.result import Report
@@ -7,7 +8,11 @@ from schedverify.result import Report
 
 def annotations(report: Report, path: str) -> str:
     """Return one ``::error`` command for each violation of a report on the schedule file ``path``."""
-    lines = _lines(path)
+    return annotations_at(report, path, lines_of(path))
+
+
+def annotations_at(report: Report, path: str, lines: Sequence[int]) -> str:
+    """Return the same where it is known in which line of the file the order of each rank stands."""
     text = ""
     for violation in report.violations:
         line = f",line={lines[violation.rank]}" if violation.rank is not None and violation.rank < len(lines) else ""
@@ -15,7 +20,7 @@ def annotations(report: Report, path: str) -> str:
     return text
 
 
-def _lines(path: str) -> list[int]:
+def lines_of(path: str) -> list[int]:
     """Return for each rank the line where its order stands; nothing for plans and standard input."""
     if path == "-" or path.endswith(".json"):
         return []

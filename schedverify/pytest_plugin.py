@@ -1,0 +1,120 @@
+"""Collects schedules as tests: ``*.schedule.toml``, CSV with a problem beside it, ``[tool.schedverify]`` in pyproject.
+
+Loaded by pytest in every run of an environment that has schedverify: it imports nothing of weight until it has found a
+schedule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from schedverify.result import Report
+    from schedverify.schedule_cases import ScheduleCase
+
+_PROJECT = "pyproject.toml"
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    """Collect a file that holds a schedule and says what it is for, or a project file that names some."""
+    if file_path.name == _PROJECT:
+        return ProjectFile.from_parent(parent, path=file_path) if _names_schedules(file_path) else None
+    if not file_path.name.endswith((".schedule.toml", ".csv")):
+        return None
+    from schedverify.schedule_cases import is_case
+
+    return ScheduleFile.from_parent(parent, path=file_path) if is_case(file_path) else None
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Have the project's own file looked at where the arguments of pytest are the usual ones."""
+    project = config.rootpath / _PROJECT
+    usual = config.args_source is not pytest.Config.ArgsSource.ARGS
+    within = any(project.is_relative_to(Path(arg).resolve()) for arg in config.args)
+    if usual and not within and project.is_file() and _names_schedules(project):
+        config.args.append(str(project))
+
+
+def _names_schedules(path: Path) -> bool:
+    if "tool.schedverify" not in path.read_text(encoding="utf-8", errors="replace"):
+        return False
+    from schedverify.schedule_cases import is_configured
+
+    return is_configured(path)
+
+
+class ScheduleFile(pytest.File):
+    """A file with one schedule."""
+
+    def collect(self) -> Iterator[pytest.Item]:
+        """Yield the one test."""
+        yield ScheduleItem.from_parent(self, name="schedule", case=None)
+
+
+class ProjectFile(pytest.File):
+    """A project file that names schedules."""
+
+    def collect(self) -> Iterator[pytest.Item]:
+        """Yield a test for each entry."""
+        from schedverify.errors import InputError
+        from schedverify.schedule_cases import configured_cases
+
+        try:
+            for name, case in configured_cases(self.path):
+                yield ScheduleItem.from_parent(self, name=name, case=case)
+        except InputError as error:
+            raise self.CollectError(str(error)) from None
+
+
+class ScheduleItem(pytest.Item):
+    """The test that a schedule holds what is selected."""
+
+    def __init__(self, *, case: ScheduleCase | None, **keywords: Any) -> None:
+        super().__init__(**keywords)
+        self._case = case
+
+    def runtest(self) -> None:
+        """Judge the schedule."""
+        from schedverify.schedule_cases import load_case
+
+        case = self._case or load_case(self.path)
+        report = case.report()
+        if not report.ok:
+            raise BadScheduleError(case, report)
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+        """Return the violations with a picture, or the fault of the file; anything else as pytest shows it."""
+        from schedverify.errors import InputError
+
+        if isinstance(excinfo.value, BadScheduleError | InputError):
+            return str(excinfo.value)
+        return super().repr_failure(excinfo, style)
+
+    def reportinfo(self) -> tuple[Path, int | None, str]:
+        """Return where the test stands."""
+        return self.path, None, f"{self.path.name}::{self.name}"
+
+
+class BadScheduleError(Exception):
+    """A schedule that does not hold what is selected: every violation, what is undecided, and a picture."""
+
+    def __init__(self, case: ScheduleCase, report: Report) -> None:
+        super().__init__(_told(case, report))
+
+
+def _told(case: ScheduleCase, report: Report) -> str:
+    from schedverify.drawing import draw
+    from schedverify.result import Verdict
+
+    lines = []
+    for violation in report.violations:
+        line = case.lines[violation.rank] if violation.rank is not None and violation.rank < len(case.lines) else None
+        lines.append(f"{case.path.name}{f':{line}' if line else ''}: {violation}")
+        lines += [f"    {step}" for step in violation.counterexample]
+    lines += [f"{r.code} is undecided: {r.reason}" for r in report.properties if r.verdict is Verdict.UNDECIDED]
+    picture = draw(case.subject, case.problem, report=report).text(100)
+    return "\n".join([*lines, "", picture])

@@ -1,0 +1,169 @@
+"""Schedules collected as tests, in runs of pytest of their own; ``lint``, the hook and the action that use the same."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from schedverify.cli import main
+from schedverify.errors import InputError
+from schedverify.schedule_cases import configured_cases, load_case
+
+yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
+
+ROOT = Path(__file__).parents[1]
+PROBLEM = "ranks = 2\nmicrobatches = 2\n\n[costs]\nforward = 1\nbackward = 2\n"
+RIGHT = "0F0 0F1 0B0 0B1\n1F0 1B0 1F1 1B1\n"
+STUCK = "0F0 0B0 0F1 0B1\n1F0 1F1 1B0 1B1\n"
+NESTED = PROBLEM.replace("ranks", "[problem]\nranks").replace("[costs]", "[problem.costs]")
+GOOD_TOML = f'schedule = """\n{RIGHT}"""\n{NESTED}'
+BAD_TOML = f'about = "it hangs"\nselect = ["SV1", "SV2"]\nschedule = """\n# a comment\n{STUCK}"""\n{NESTED}'
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("COLUMNS", "100")
+    return tmp_path
+
+
+def run(*arguments: str) -> tuple[int, str]:
+    """Run pytest with the plugin in a process of its own."""
+    line = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist", *loaded(), *arguments]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+def loaded() -> list[str]:
+    """Return what loads the plugin where schedverify is on the path but not installed."""
+    from importlib.metadata import entry_points
+
+    installed = any(entry.value == "schedverify.pytest_plugin" for entry in entry_points(group="pytest11"))
+    return [] if installed else ["-p", "schedverify.pytest_plugin"]
+
+
+def test_files_are_collected_and_failures_are_readable(desk: Path) -> None:
+    (desk / "good.schedule.toml").write_text(GOOD_TOML)
+    (desk / "bad.schedule.toml").write_text(BAD_TOML)
+    (desk / "mine.csv").write_text("0F0,0F1,0B0,0B1\n1F0,1B0,1F1,1B1\n")
+    (desk / "mine.problem.toml").write_text(PROBLEM)
+    (desk / "other.csv").write_text("a,b\n1,2\n")
+    code, text = run("-v")
+    assert code == 1
+    assert "2 passed, 1 failed" in text or "1 failed, 2 passed" in text
+    assert "bad.schedule.toml:5: SV201 rank 0 waits at position 1 (0B0) for 1B0" in text
+    assert "rank 0     F0 B0 F1 B1" in text
+    assert "Traceback" not in text
+    assert "other.csv" not in text
+
+
+def test_entries_of_the_project_file_are_collected(desk: Path) -> None:
+    (desk / "tests").mkdir()
+    (desk / "tests" / "test_own.py").write_text("def test_own():\n    pass\n")
+    (desk / "right.txt").write_text(RIGHT)
+    (desk / "stuck.txt").write_text(STUCK)
+    (desk / "p.toml").write_text(PROBLEM)
+    (desk / "pyproject.toml").write_text(
+        '[tool.pytest.ini_options]\ntestpaths = ["tests"]\n'
+        '[tool.schedverify]\nproblem = "p.toml"\nselect = ["SV1", "SV2"]\n'
+        '[[tool.schedverify.schedules]]\nfile = "right.txt"\n[[tool.schedverify.schedules]]\nfile = "stuck.txt"\n'
+    )
+    code, text = run()
+    assert code == 1
+    assert "1 failed, 2 passed" in text
+    assert "stuck.txt:1: SV201" in text
+    code, text = run("tests")
+    assert code == 0
+    assert "1 passed" in text
+
+
+def test_a_file_that_is_wrong_is_told_without_a_traceback(desk: Path) -> None:
+    (desk / "wrong.schedule.toml").write_text(GOOD_TOML.replace("0F1", "0X1"))
+    (desk / "keys.schedule.toml").write_text('schedul = "0F0"\n')
+    code, text = run()
+    assert code == 1
+    assert "line 1, step 2: '0X1' is no operation" in text
+    assert "keys.schedule.toml: schedul: unknown key (did you mean 'schedule'?)" in text
+    assert "Traceback" not in text
+
+
+def test_it_is_light_to_load() -> None:
+    code = "import sys, schedverify.pytest_plugin; print('numpy' in sys.modules, 'networkx' in sys.modules)"
+    line = [sys.executable, "-c", code]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=60, check=True, cwd=ROOT)
+    assert done.stdout.split() == ["False", "False"]
+
+
+class TestCases:
+    @pytest.mark.parametrize(
+        ("text", "told"),
+        [
+            ("", "a.schedule.toml: empty"),
+            ("schedule = 3\n" + NESTED, "schedule: expected text, found 3"),
+            (f'schedule = """{RIGHT}"""\n', "problem: missing"),
+            (f'schedule = """{RIGHT}"""\nproblem = "absent.toml"\n', "absent.toml: no such file"),
+            (f'schedule = """{RIGHT}"""\nselect = "SV1"\n' + NESTED, "select: expected a list of codes"),
+            (f'schedule = """{RIGHT}"""\n' + NESTED.replace("ranks", "rank"), "problem.rank: unknown key"),
+            (f'file = "absent.txt"\n{NESTED}', "absent.txt: no such file"),
+        ],
+    )
+    def test_what_is_wrong_is_told(self, desk: Path, text: str, told: str) -> None:
+        (desk / "a.schedule.toml").write_text(text)
+        with pytest.raises(InputError) as caught:
+            load_case(Path("a.schedule.toml")).report()
+        assert told in str(caught.value)
+
+    def test_a_schedule_without_its_problem_is_told(self, desk: Path) -> None:
+        (desk / "a.txt").write_text(RIGHT)
+        with pytest.raises(InputError, match=r"a\.txt: nothing says which problem"):
+            load_case(Path("a.txt"))
+
+    def test_options_of_an_entry_go_before_those_of_all(self, desk: Path) -> None:
+        (desk / "s.txt").write_text(RIGHT)
+        (desk / "p.toml").write_text(PROBLEM)
+        (desk / "pyproject.toml").write_text(
+            '[tool.schedverify]\nselect = ["SV1"]\ndiscipline = "rank"\n'
+            '[[tool.schedverify.schedules]]\nfile = "s.txt"\nproblem = "p.toml"\nselect = ["SV2"]\n'
+        )
+        ((name, case),) = configured_cases(Path("pyproject.toml"))
+        assert name == "s.txt"
+        assert case.options == {"select": ["SV2"], "discipline": "rank"}
+
+
+def test_lint_judges_many_and_annotates_lines(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (desk / "good.schedule.toml").write_text(GOOD_TOML)
+    (desk / "bad.schedule.toml").write_text(BAD_TOML)
+    assert main(["lint", "good.schedule.toml"]) == 0
+    assert main(["lint", "good.schedule.toml", "bad.schedule.toml"]) == 1
+    assert "bad.schedule.toml: violated" in capsys.readouterr().out
+    assert main(["lint", "bad.schedule.toml", "--format", "github"]) == 1
+    assert capsys.readouterr().out.startswith("::error file=bad.schedule.toml,line=5,title=SV201::rank 0 waits")
+    assert main(["lint", "absent.schedule.toml"]) == 2
+
+
+def test_hook_and_action_call_what_there_is() -> None:
+    (hook,) = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text())
+    assert hook["entry"] == "schedverify lint"
+    action = yaml.safe_load((ROOT / "action.yml").read_text())
+    scripts = [step["run"] for step in action["runs"]["steps"]]
+    assert any("schedverify lint --format github" in script for script in scripts)
+    for script in scripts:
+        shell = script.replace("${{ inputs.files }}", "x").replace("${{ inputs.version }}", "x")
+        subprocess.run(["bash", "-n"], input=shell, text=True, check=True, timeout=20)
+
+
+def test_the_script_of_the_action_annotates(desk: Path) -> None:
+    (desk / "sub").mkdir()
+    (desk / "sub" / "bad.schedule.toml").write_text(BAD_TOML)
+    command = desk / "schedverify"
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m schedverify "$@"\n')
+    command.chmod(0o755)
+    script = yaml.safe_load((ROOT / "action.yml").read_text())["runs"]["steps"][1]["run"]
+    script = f"PATH={desk}:$PATH\n" + script.replace("${{ inputs.files }}", "**/*.schedule.toml")
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "::error file=sub/bad.schedule.toml,line=5,title=SV201::" in done.stdout
