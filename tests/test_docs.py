@@ -13,6 +13,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -80,7 +81,11 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder to work in, with the problems beside it and the command on the path."""
     commands = tmp_path / "bin"
     commands.mkdir()
-    for name, module in (("schedverify", "schedverify"), ("torchrun", "torch.distributed.run")):
+    installed = any(entry.name == "schedverify" for entry in entry_points(group="pytest11"))
+    plugin = "" if installed else " -p schedverify.pytest_plugin"
+    modules = {"schedverify": "schedverify", "torchrun": "torch.distributed.run"}
+    modules["pytest"] = f"pytest -p no:xdist -p no:cacheprovider{plugin}"
+    for name, module in modules.items():
         command = commands / name
         command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -u -m {module} "$@"\n')
         command.chmod(0o755)
@@ -93,7 +98,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setenv("PYTHONIOENCODING", "utf-8")
-    for name in ("FORCE_COLOR", "CLICOLOR_FORCE"):
+    for name in ("FORCE_COLOR", "CLICOLOR_FORCE", "PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER"):
         monkeypatch.delenv(name, raising=False)
     return work
 
