@@ -161,3 +161,16 @@ def test_torch_s_schedules_are_run_and_told(under_proof: Any) -> None:
     assert "| ZBVZeroBubble | PyTorch's, receives deferred | 3 | 3 proved | 2 proved, 1 swapped |" in done.stdout
     assert re.search(r"\| deferred \| swapped \| error [0-9]e(\+00|-01) \|", done.stdout)
     assert re.search(r"\| default \| proved \| error (0e\+00|[0-9]e-1[0-9]) \|", done.stdout)
+
+
+def test_steps_of_the_runner_are_timed_and_told() -> None:
+    pytest.importorskip("torch", reason="torch is not installed")
+    sizes = ["--ranks", "2", "--ms", "1", "--steps", "2", "--turns", "2", "--seconds", "1"]
+    command = [sys.executable, str(BENCHMARKS / "runner_steps.py"), *sizes]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    # 4 micro-batches: 3 ms each on the last rank, and before and behind them F, I and (but for a split backward) W
+    for name, predicted in {"1f1b": 15, "zb-h1": 13, "optimized": 13}.items():
+        assert re.search(rf"^\| {name} \| 2 \| {predicted} \| [0-9]+ \| [0-9.]+ \|$", done.stdout, re.MULTILINE)
+    for line in ("1f1b | 1 | 16", "zb-h1 | 1 | 24", "1f1b | 2 | 32", "zb-h1 | 2 | 40"):
+        assert re.search(rf"^\| {re.escape(line)} \| [0-9]+ \| [0-9]+ \| [0-9.]+ \|$", done.stdout, re.MULTILINE)

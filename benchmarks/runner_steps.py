@@ -1,0 +1,169 @@
+"""The runner's steps: what they take beside what their plans predict, and each action beside PyTorch's runtime.
+
+``python benchmarks/runner_steps.py`` trains stages that sleep 20 ms in each of F, I and W on 4 and 8 ranks, processes
+of this machine over gloo: with 1F1B, with a split backward as in zero-bubble, and with an optimized plan without a
+limit of memory. Then it runs one plan, of stages that compute next to nothing, in our runner and in PyTorch's, by turns
+in the same processes, on one rank and on two.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from printing import progress, publish, table, where
+
+from schedverify import Problem, generate, optimize
+from schedverify.planner import plan_of
+from schedverify.result import Plan
+
+ROWS, WIDTH = 2, 8
+Span = tuple[int, int]
+
+
+def main() -> None:
+    """Measure both and print a table for each."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--ranks", type=int, nargs="*", default=(4, 8), help="ranks of the stages that sleep")
+    parser.add_argument("--ms", type=int, default=20, help="how long F, I and W sleep each")
+    parser.add_argument("--steps", type=int, default=5, help="steps of each plan, behind one that does not count")
+    parser.add_argument("--turns", type=int, default=60, help="steps in each of the two runtimes")
+    parser.add_argument("--seconds", type=float, default=10, help="time limit of each search")
+    parser.add_argument("--update", action="store_true", help="put what is printed into docs/benchmarks.md")
+    chosen = parser.parse_args()
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+    with progress() as bar:
+        slept = list(bar.track(steps(chosen), 3 * len(chosen.ranks), description="stages that sleep"))
+        ran = list(bar.track(overheads(chosen.turns), 4, description="overhead"))
+    text = f"""{where("torch", "ortools")}; seed 0 of the search.
+
+Stages that sleep {chosen.ms} ms in each of F, I and W, two micro-batches a rank; medians of {chosen.steps} steps, from
+the first rank's begin to the last one's end:
+
+{table(("plan", "ranks", "predicted, ms", "measured, ms", "measured over predicted"), slept)}
+
+Stages that compute next to nothing, medians of {chosen.turns} steps in each runtime, by turns; microseconds for each
+action of a rank, sends and receives counted:
+
+{table(("plan", "ranks", "actions", "ours, us", "PyTorch, us", "ratio"), ran)}"""
+    publish("runner-steps", text, update=chosen.update)
+
+
+def steps(chosen: argparse.Namespace) -> Iterator[tuple[object, ...]]:
+    """Yield a line for each plan of stages that sleep."""
+    from gloo_pool import GlooPool
+
+    for ranks in chosen.ranks:
+        with GlooPool(ranks) as pool:
+            for name, plan in plans(ranks, chosen.ms, chosen.seconds):
+                spans = values(pool, asleep, plan, chosen.ms / 1000, chosen.steps)
+                predicted, measured = plan.measures.makespan, median(map(whole, zip(*spans, strict=True))) / 1e6
+                yield name, ranks, predicted, f"{measured:.0f}", f"{measured / predicted:.3f}"
+
+
+def plans(ranks: int, ms: int, seconds: float) -> Iterator[tuple[str, Plan]]:
+    """Yield the plans by name; a tick is a millisecond."""
+    problem = Problem.chain(
+        ranks=ranks, microbatches=2 * ranks, form="split", forward=ms, backward_input=ms, backward_weight=ms
+    )
+    yield "1f1b", plan_of(generate("1f1b", problem), problem)
+    yield "zb-h1", plan_of(generate("zb-h1", problem), problem)
+    yield "optimized", optimize(problem, time_limit=seconds, workers=1)
+
+
+def overheads(turns: int) -> Iterator[tuple[object, ...]]:
+    """Yield a line for each plan of stages that compute next to nothing."""
+    from gloo_pool import GlooPool
+
+    for ranks in (1, 2):
+        problem = Problem.chain(ranks=ranks, microbatches=8, form="split")
+        with GlooPool(ranks) as pool:
+            for name in ("1f1b", "zb-h1"):
+                plan = plan_of(generate(name, problem), problem)
+                actions = max(map(len, plan.lowered.schedule.strings()))
+                spans = values(pool, by_turns, plan, turns)
+                ours, theirs = (
+                    median(map(whole, zip(*runtime, strict=True))) / 1000 / actions
+                    for runtime in zip(*spans, strict=True)
+                )
+                yield name, ranks, actions, f"{ours:.0f}", f"{theirs:.0f}", f"{theirs / ours:.2f}"
+
+
+def values(pool: Any, job: Callable[..., Any], *arguments: Any) -> list[Any]:
+    """Return what each rank has of a job."""
+    outcomes = pool.run(job, *arguments, timeout=280)
+    wrong = [outcome.error or "a rank hangs" for outcome in outcomes if outcome.value is None]
+    if wrong:
+        raise SystemExit(wrong[0])
+    return [outcome.value for outcome in outcomes]
+
+
+def whole(spans: Iterable[Span]) -> int:
+    """Return the nanoseconds from the first rank's begin of a step to the last one's end."""
+    begins, ends = zip(*spans, strict=True)
+    return max(ends) - min(begins)
+
+
+def asleep(rank: int, plan: Plan, seconds: float, count: int) -> list[Span]:
+    """Train stages that sleep, and return when each step but the first began and ended on this rank."""
+    import torch
+    from sleeping import Sleeper
+
+    from schedverify.runner import Runner
+
+    runner = Runner(plan, lambda given: [Sleeper(seconds) for _ in given.problem.stages_of[rank]], _loss)
+    batch = torch.ones(ROWS * plan.problem.microbatches, WIDTH)
+    return [_timed(lambda: runner.step(batch, batch)) for _ in range(count + 1)][1:]
+
+
+def by_turns(rank: int, plan: Plan, turns: int) -> tuple[list[Span], list[Span]]:
+    """Run a plan in our runner and in PyTorch's by turns, and return when steps began and ended in each."""
+    import torch
+    from torch.distributed.pipelining import PipelineStage
+
+    from schedverify.runner import Runner
+    from schedverify.torch_bridge import load_verified
+
+    last = plan.problem.ranks - 1
+    ours = Runner(plan, [_small()], _loss)
+    stage = PipelineStage(_small(), rank, plan.problem.stages, torch.device("cpu"))
+    theirs = load_verified(plan, [stage], _loss)
+    batch = torch.ones(ROWS * plan.problem.microbatches, WIDTH)
+    given = [batch] if rank == 0 else []
+    target = batch if rank == last else None
+    spans: tuple[list[Span], list[Span]] = ([], [])
+    for _ in range(turns + 3):
+        spans[0].append(_timed(lambda: ours.step(batch, batch)))
+        spans[1].append(_timed(lambda: theirs.step(*given, target=target)))
+    return spans[0][3:], spans[1][3:]
+
+
+def _small() -> Any:
+    import torch
+
+    return torch.nn.Sequential(torch.nn.Linear(WIDTH, WIDTH), torch.nn.Tanh())
+
+
+def _loss(output: Any, target: Any) -> Any:
+    import torch
+
+    return torch.nn.functional.mse_loss(output, target)
+
+
+def _timed(step: Callable[[], Any]) -> Span:
+    """Run a step once all ranks are there; the clock is that of the machine."""
+    import torch
+
+    torch.distributed.barrier()
+    began = time.perf_counter_ns()
+    step()
+    return began, time.perf_counter_ns()
+
+
+if __name__ == "__main__":
+    main()
