@@ -9,13 +9,18 @@ from hypothesis import strategies as _st
 
 from schedverify.problem import Problem as _Problem
 from schedverify.schedule import Schedule as _Schedule
+from schedverify.testing.certifying import certify
 from schedverify.testing.checking import SchedulerFault, check_scheduler
 from schedverify.testing.faults import Mutation, mutations
 from schedverify.testing.orders import schedules
 from schedverify.testing.shapes import problems
+from schedverify.testing.statements import Statement, load_statement
 from schedverify.testing.warmth import warm_up as _warm_up
 
-__all__ = ["Mutation", "SchedulerFault", "check_scheduler", "mutations", "problems", "schedules"]
+__all__ = [
+    "Mutation", "SchedulerFault", "Statement", "certify", "check_scheduler", "load_statement", "mutations", "problems",
+    "schedules",
+]  # fmt: skip
 
 _warm_up()
 _st.register_type_strategy(_Problem, problems())

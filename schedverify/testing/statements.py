@@ -1,0 +1,167 @@
+"""The statement that ``certify`` writes: canonical JSON with a digest, the same bytes for the same checks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Final
+
+from schedverify.errors import Fault, InputError
+from schedverify.formats.data import parse_json, unfit
+from schedverify.formats.plan_files import canonical, digest
+from schedverify.formats.reading import PathLike, read_text, source_name
+from schedverify.problem.showing import shown
+
+VERSION: Final = 1
+MAX_BYTES: Final = 1 << 26
+_EXPECTED: Final = "a statement of certify (JSON)"
+
+Shape = tuple[int, int, int]
+"""Ranks, stages a rank, micro-batches."""
+
+
+@dataclass(frozen=True)
+class Statement:
+    """What was checked of a scheduler, and with what.
+
+    Attributes
+    ----------
+    scheduler
+        Its module and name.
+    source
+        SHA-256 of the file that defines it, None where there is none.
+    bounds
+        The most of ``ranks``, ``virtual`` (stages a rank) and ``microbatches``; the least of each is 1.
+    options
+        What was asked: keywords of ``Problem.chain`` under ``problem``, and those of ``check_scheduler``.
+    versions
+        Of Python and schedverify.
+    shapes
+        ``(ranks, virtual, microbatches, digest)`` in rising order; the digest is the SHA-256 of the schedule's text,
+        None for a shape that the scheduler does not take.
+    """
+
+    scheduler: str
+    source: str | None
+    bounds: Mapping[str, int]
+    options: Mapping[str, Any]
+    versions: Mapping[str, str]
+    shapes: tuple[tuple[int, int, int, str | None], ...]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many shapes were checked, and how many the scheduler does not take."""
+        skipped = sum(shape[3] is None for shape in self.shapes)
+        return {"checked": len(self.shapes) - skipped, "skipped": skipped}
+
+
+def rising(bounds: Mapping[str, int]) -> list[Shape]:
+    """Return every shape within the bounds, the fewest operations first, then the fewest ranks and stages."""
+    shapes = [
+        (ranks, virtual, microbatches)
+        for ranks in range(1, bounds["ranks"] + 1)
+        for virtual in range(1, bounds["virtual"] + 1)
+        for microbatches in range(1, bounds["microbatches"] + 1)
+    ]
+    return sorted(shapes, key=lambda shape: (shape[0] * shape[1] * shape[2], shape))
+
+
+def to_text(statement: Statement) -> str:
+    """Return the text of a statement's file: one line of canonical JSON.
+
+    Raises
+    ------
+    InputError
+        If an option is nothing that JSON can hold.
+    """
+    data = {"version": VERSION, **asdict(statement), "counts": statement.counts}
+    try:
+        return canonical(data | {"digest": digest(parse_json(canonical(data)))}) + "\n"
+    except (TypeError, ValueError) as error:
+        raise InputError(Fault("options", str(error), "options are whole numbers, texts and lists of them")) from None
+
+
+def load_statement(path: PathLike) -> Statement:
+    """Return the statement in a file, once its digest is that of its content.
+
+    Raises
+    ------
+    InputError
+        If the file holds no statement, a newer version, another digest than its content has, or other shapes than its
+        bounds say.
+    """
+    statement = load_part(path)
+    if [shape[:3] for shape in statement.shapes] != rising(statement.bounds):
+        fault = Fault("shapes", "expected every shape within the bounds in rising order", "run certify to its end")
+        raise InputError(fault, source_name(path))
+    return statement
+
+
+def load_part(path: PathLike) -> Statement:
+    """Return a statement that may lack shapes: what an interrupted ``certify`` left."""
+    text = read_text(path, _EXPECTED, MAX_BYTES)
+    try:
+        data = parse_json(text)
+    except InputError as error:
+        raise error.within(source_name(path)) from None
+    if faults := unfit(data) or list(_faults(data)):
+        raise InputError(faults, source_name(path))
+    shapes = tuple(tuple(shape) for shape in data["shapes"])
+    return Statement(**{field.name: data[field.name] for field in fields(Statement)} | {"shapes": shapes})
+
+
+def _faults(data: Any) -> Iterator[Fault]:
+    if not isinstance(data, dict):
+        yield Fault("", f"expected a statement, an object of keys, found {shown(data)}")
+        return
+    if data.get("version") != VERSION:
+        yield Fault("version", f"expected {VERSION}, found {shown(data.get('version'))}", "update schedverify")
+        return
+    names = {"version", "counts", "digest", *(field.name for field in fields(Statement))}
+    if data.keys() != names:
+        yield Fault("", f"expected the keys {', '.join(sorted(names))}", "certify writes them all")
+        return
+    if data["digest"] != _digest(data):
+        yield Fault("digest", "the content has another digest", "the file was changed; run certify again")
+        return
+    yield from _misfits(data)
+
+
+def _digest(data: Mapping[str, Any]) -> str | None:
+    """Return the digest of a file's content; None for content that certify cannot have written."""
+    try:
+        return digest(data)
+    except TypeError:
+        return None
+
+
+def _misfits(data: Mapping[str, Any]) -> Iterator[Fault]:
+    """Tell what is wrong with a file that someone else made, digest and all."""
+    bounds, shapes = data["bounds"], data["shapes"]
+    names = {"ranks", "virtual", "microbatches"}
+    if not (isinstance(bounds, dict) and bounds.keys() == names and all(map(_positive, bounds.values()))):
+        yield Fault("bounds", f"expected ranks, virtual and microbatches, found {shown(bounds)}")
+    if not (isinstance(shapes, list) and all(map(_is_shape, shapes))):
+        yield Fault("shapes", "expected a list of ranks, virtual, microbatches and digest each")
+        return
+    skipped = sum(shape[3] is None for shape in shapes)
+    if data["counts"] != {"checked": len(shapes) - skipped, "skipped": skipped}:
+        yield Fault("counts", f"expected those of the shapes, found {shown(data['counts'])}")
+    yield from (
+        Fault(name, f"expected an object, found {shown(data[name])}")
+        for name in ("options", "versions")
+        if not isinstance(data[name], dict)
+    )
+
+
+def _is_shape(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == 4
+        and all(map(_positive, value[:3]))
+        and (value[3] is None or isinstance(value[3], str))
+    )
+
+
+def _positive(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
