@@ -22,7 +22,7 @@ from schedverify.torch_bridge import torch_problem, torch_schedule  # noqa: E402
 
 TOGETHER = 80
 """Orders that run beside each other in one set of processes."""
-LEFT_BEHIND = 100
+LEFT_BEHIND = 80
 """Hangs after which fresh processes take over: each leaves a process group behind, and files are limited."""
 CLOSE = 1e-9
 
@@ -84,10 +84,11 @@ def disagreements(pool: GlooPool, runs: Sequence[Run]) -> list[str]:
     told, hung = [], 0
     for first in range(0, len(runs), TOGETHER):
         part = runs[first : first + TOGETHER]
-        hung += sum(run.predicted is Outcome.HANG for run in part)
-        if hung > LEFT_BEHIND:
+        hanging = sum(run.predicted is Outcome.HANG for run in part)
+        if hung + hanging > LEFT_BEHIND:
             pool.end()
             hung = 0
+        hung += hanging
         outcomes = pool.run(run_together, [run.work for run in part], timeout=240)
         assert [outcome.error for outcome in outcomes] == [None] * pool.ranks
         assert not any(outcome.hung for outcome in outcomes)
