@@ -1,0 +1,184 @@
+"""Model files, in TOML and in JSON: layers with their costs, and what a partition of them must keep to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from schedverify.errors import Fault, InputError, nearest
+from schedverify.formats.data import unfit
+from schedverify.formats.model_keys import MODEL_KEYS, MODEL_TABLES, model_names
+from schedverify.layers import Devices, Layer, Model, Wishes
+from schedverify.problem.faults import Faults
+from schedverify.problem.keys import Key
+from schedverify.problem.numbers import LARGEST, decimal_places, finer_tick, size, whole
+from schedverify.problem.showing import clean, shown
+
+MOST_LAYERS: Final = 100_000
+_BY_PATH: Final = {key.path: key for key in MODEL_KEYS}
+
+
+def model_from(data: Any) -> Model:
+    """Return the model that parsed data describes.
+
+    Raises
+    ------
+    InputError
+        With every fault at once, each with the path of its key.
+    """
+    if not isinstance(data, Mapping):
+        raise InputError(Fault("", f"expected a model, an object of keys, found {shown(data)}"))
+    reader = _Reader(data)
+    for fault in unfit(data):
+        reader.fault(*fault)
+    model = reader.model()
+    reader.raise_faults()
+    if model is None:
+        raise InputError("the model has no layer")
+    return model
+
+
+class _Reader(Faults):
+    """The data of a model and the faults found in it so far."""
+
+    def __init__(self, data: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.data = data
+        self.tick = data["tick"] if isinstance(data.get("tick"), str) else "tick"
+        self.names: dict[str, int] = {}
+        """Where the layers of each name begin, and of each repeated one."""
+
+    def model(self) -> Model | None:
+        self._check_names("", "", self.data)
+        if self.data.get("version", 1) != 1:
+            self.fault("version", f"expected 1, found {shown(self.data['version'])}", "a newer schedverify reads it")
+        layers = [layer for i, row in enumerate(self._rows("layer")) for layer in self._layers(i, row)]
+        if not layers:
+            self.fault("layer", "the model has no layer", "write [[layer]] and its keys below")
+        self.names = {layer.name: i for i, layer in enumerate(layers)}
+        tables = {table: self._table(table) for table in MODEL_TABLES}
+        name, edges = self._text("name", self.data.get("name", "")), self._edges()
+        tied = self._groups("tied", self.data.get("tied", ()))
+        wishes, devices = self._wishes(tables["partition"]), self._devices(tables["devices"])
+        if self.found:
+            return None
+        return Model(name, tuple(layers), self.tick, edges, tied, wishes, devices)
+
+    def _layers(self, number: int, row: Any) -> list[Layer]:
+        place = f"layer[{number}]"
+        if not isinstance(row, Mapping):
+            self.fault(place, f"expected a table, found {shown(row)}")
+            return []
+        self._check_names("layer", place, row)
+        values = {name: self._number(f"{place}.{name}", row[name]) for name in _numbers() if name in row}
+        repeat = min(values.pop("repeat", 1), MOST_LAYERS)
+        if "backward" not in values and {"backward_input", "backward_weight"} <= set(values):
+            values["backward"] = values["backward_input"] + values["backward_weight"]
+        name = self._text(f"{place}.name", row.get("name", f"layer{number}"))
+        names = [name] if repeat == 1 else [f"{name}{i}" for i in range(repeat)]
+        return [Layer(own, **values) for own in names]
+
+    def _edges(self) -> tuple[tuple[int, int], ...] | None:
+        if "edges" not in self.data:
+            return None
+        groups = self._groups("edges", self.data["edges"])
+        for i, group in enumerate(groups):
+            if len(group) != 2:
+                self.fault(f"edges[{i}]", f"expected two layers, found {len(group)}", "the one that feeds comes first")
+        return tuple((group[0], group[-1]) for group in groups)
+
+    def _wishes(self, table: Mapping[str, Any]) -> Wishes:
+        pinned = []
+        for i, pair in enumerate(self._list("partition.pinned", table.get("pinned", ()))):
+            if isinstance(pair, list) and len(pair) == 2 and type(pair[1]) is int:
+                pinned.append((self._layer(f"partition.pinned[{i}][0]", pair[0]), pair[1]))
+            else:
+                self.fault(f"partition.pinned[{i}]", f"expected a layer and its stage, found {shown(pair)}")
+        together = self._groups("partition.together", table.get("together", ()))
+        alone = self._list("partition.alone", table.get("alone", ()))
+        alone_at = tuple(self._layer(f"partition.alone[{i}]", name) for i, name in enumerate(alone))
+        return Wishes(tuple(pinned), together, alone_at)
+
+    def _devices(self, table: Mapping[str, Any]) -> Devices:
+        values: dict[str, Any] = {}
+        for name, value in table.items():
+            if name in ("memory", "slowness"):
+                items = value if isinstance(value, list) else [value]
+                values[name] = tuple(self._number(f"devices.{name}", item, f"devices.{name}") for item in items)
+            elif name in ("latency", "bandwidth"):
+                values[name] = self._number(f"devices.{name}", value)
+        return Devices(**values)
+
+    def _groups(self, path: str, value: Any) -> tuple[tuple[int, ...], ...]:
+        groups = []
+        for i, group in enumerate(self._list(path, value)):
+            members = self._list(f"{path}[{i}]", group)
+            groups.append(tuple(self._layer(f"{path}[{i}][{j}]", name) for j, name in enumerate(members)))
+            if len(members) < 2:
+                self.fault(f"{path}[{i}]", f"expected at least two layers, found {len(members)}")
+        return tuple(groups)
+
+    def _layer(self, key: str, name: Any) -> int:
+        if isinstance(name, str) and name in self.names:
+            return self.names[name]
+        hint = nearest(name, self.names) if isinstance(name, str) else "layers are named in quotes"
+        self.fault(key, f"no layer is called {shown(name)}", hint)
+        return 0
+
+    def _number(self, key: str, value: Any, path: str = "") -> int:
+        known = _BY_PATH[path or _plain(key)]
+        sized = known.shape.startswith("size")
+        number = size(value) if sized else whole(value)
+        low = 1 if known.shape.startswith("count") else 0
+        if number is not None and low <= number <= LARGEST:
+            return number
+        if known.shape == "duration" and (places := decimal_places(value)):
+            hint = f'tick = "{finer_tick(clean(self.tick), places)}" would do, with every duration in it'
+            self.fault(key, f"{shown(value)} is no multiple of the tick ({clean(self.tick)})", hint)
+        else:
+            kind = 'bytes (a whole number, or text such as "1.5 GiB")' if sized else "a whole number"
+            self.fault(key, f"expected {kind} from {low}, found {shown(value)}", known.meaning)
+        return low
+
+    def _text(self, key: str, value: Any) -> str:
+        if isinstance(value, str) and len(value) <= 1000 and value.isprintable():
+            return value
+        self.fault(key, f"expected a line of text, found {shown(value)}")
+        return ""
+
+    def _table(self, table: str) -> Mapping[str, Any]:
+        inside = self.data.get(table, {})
+        if not isinstance(inside, Mapping):
+            self.fault(table, f"expected a table, found {shown(inside)}", f"write [{table}] and its keys below")
+            return {}
+        self._check_names(table, table, inside)
+        return inside
+
+    def _rows(self, table: str) -> Sequence[Any]:
+        return self._list(table, self.data.get(table, ()))
+
+    def _list(self, path: str, value: Any) -> Sequence[Any]:
+        if isinstance(value, list | tuple):
+            return value
+        self.fault(path, f"expected a list, found {shown(value)}")
+        return ()
+
+    def _check_names(self, table: str, place: str, inside: Mapping[str, Any]) -> None:
+        for name in inside:
+            if name not in model_names(table):
+                hint = nearest(str(name), model_names(table)) or f"known: {', '.join(model_names(table))}"
+                self.fault(f"{place}.{clean(str(name))}" if place else clean(str(name)), "unknown key", hint)
+
+
+def _numbers() -> list[str]:
+    return [key.name for key in MODEL_KEYS if key.table == "layer" and key.name != "name"]
+
+
+def _plain(key: str) -> str:
+    table, _, name = key.rpartition(".")
+    return f"{table.partition('[')[0]}.{name}"
+
+
+def keys_of(table: str) -> list[Key]:
+    """Return the keys of one table, for the schema."""
+    return [key for key in MODEL_KEYS if key.table == table]

@@ -1,0 +1,153 @@
+"""The values Layer, Model and Devices: what is cut into stages, and what the stages are for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from schedverify.errors import Fault, InputError
+
+Edge = tuple[int, int]
+Ints = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer, for one micro-batch. Durations are whole ticks, memory whole bytes.
+
+    ``backward`` is the cost of the whole backward; ``backward_input`` and ``backward_weight`` are None where it was
+    never measured in two parts.
+    """
+
+    name: str
+    forward: int = 0
+    backward: int = 0
+    backward_input: int | None = None
+    backward_weight: int | None = None
+    activation: int = 0
+    """Held from the start of F to the end of B, or of I."""
+    weight_stash: int = 0
+    """Of it, what is held from the end of I to the end of W."""
+    parameters: int = 0
+    state: int = 0
+    """Gradients and the optimizer's state; held all the time, as the parameters are."""
+    output: int = 0
+    """Bytes of the tensor that leaves the layer."""
+
+    @property
+    def work(self) -> int:
+        """Ticks of the forward and the whole backward."""
+        return self.forward + self.backward
+
+    @property
+    def resident(self) -> int:
+        """Bytes that are held all the time."""
+        return self.parameters + self.state
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What a partition must keep to besides the order of the layers; layers by position.
+
+    Attributes
+    ----------
+    pinned
+        Pairs of a layer and the stage that it must be on; a negative stage counts from the last one.
+    together
+        Groups of layers that no cut may part.
+    alone
+        Layers that are a stage of their own.
+    """
+
+    pinned: tuple[tuple[int, int], ...] = ()
+    together: tuple[Ints, ...] = ()
+    alone: Ints = ()
+
+
+@dataclass(frozen=True)
+class Devices:
+    """What the ranks are. A tuple of one value stands for all of them.
+
+    Attributes
+    ----------
+    memory
+        Bytes by rank; empty for no limit.
+    slowness
+        Factor on every duration, by rank: a rank of 2 takes twice as long as one of 1.
+    latency
+        Ticks of pure lag between two ranks.
+    bandwidth
+        Bytes per tick between two ranks; None for no limit.
+    """
+
+    memory: Ints = ()
+    slowness: Ints = (1,)
+    latency: int = 0
+    bandwidth: int | None = None
+
+
+@dataclass(frozen=True)
+class Model:
+    """Layers, and which feeds which.
+
+    Parameters
+    ----------
+    layers
+        In an order in which each stands behind those that feed it.
+    edges
+        Pairs of positions in ``layers``; a chain where None.
+    tied
+        Groups of layers that share one set of weights.
+
+    Raises
+    ------
+    InputError
+        If there is no layer, a name stands twice, or an edge or a tie names no layer or goes backwards.
+    """
+
+    name: str
+    layers: tuple[Layer, ...]
+    tick: str = "tick"
+    edges: tuple[Edge, ...] | None = None
+    tied: tuple[Ints, ...] = ()
+    wishes: Wishes = field(default_factory=Wishes)
+    devices: Devices = field(default_factory=Devices)
+
+    def __post_init__(self) -> None:
+        if faults := [*_named_twice(self.layers), *self._faults()]:
+            raise InputError(faults)
+
+    @property
+    def chain(self) -> bool:
+        """Whether each layer feeds the next one and no other."""
+        return self.edges is None or sorted(self.edges) == [(i, i + 1) for i in range(len(self.layers) - 1)]
+
+    @cached_property
+    def all_edges(self) -> tuple[Edge, ...]:
+        """The edges, those of a chain where none are given."""
+        return tuple((i, i + 1) for i in range(len(self.layers) - 1)) if self.edges is None else self.edges
+
+    @property
+    def split(self) -> bool:
+        """Whether the backward of every layer is known in its two parts."""
+        return all(layer.backward_input is not None and layer.backward_weight is not None for layer in self.layers)
+
+    def _faults(self) -> list[Fault]:
+        count = len(self.layers)
+        faults = [] if count else [Fault("layer", "the model has no layer", "write [[layer]] and its keys below")]
+        for i, (source, target) in enumerate(self.edges or ()):
+            if not 0 <= source < target < count:
+                message = f"layer {source} cannot feed layer {target}"
+                faults.append(Fault(f"edges[{i}]", message, "an edge goes from a layer to one that stands behind it"))
+        return faults
+
+
+def _named_twice(layers: tuple[Layer, ...]) -> list[Fault]:
+    seen: dict[str, int] = {}
+    faults = []
+    for i, layer in enumerate(layers):
+        if layer.name in seen:
+            message = f"layer {i} is called {layer.name[:60]!r}, and so is layer {seen[layer.name]}"
+            faults.append(Fault(f"layer[{i}].name", message, "each layer has a name of its own"))
+        seen.setdefault(layer.name, i)
+    return faults

@@ -1,0 +1,98 @@
+"""Partitions: equal to brute force, to PipeDream's optimizer, and true to what is asked of them."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schedverify.errors import InputError
+from schedverify.layers import Devices, Layer, Model, Wishes
+from schedverify.partition import least_bottleneck
+
+
+def model(*works: int, **keys: object) -> Model:
+    return Model("m", tuple(Layer(f"l{i}", work, output=i + 1) for i, work in enumerate(works)), **keys)
+
+
+@st.composite
+def models(draw: st.DrawFn, most: int = 7) -> Model:
+    """Draw a chain or a graph of up to ``most`` layers, with wishes and devices."""
+    count = draw(st.integers(1, most))
+    small = st.integers(0, 9)
+    layers = tuple(
+        Layer(f"l{i}", draw(small), draw(small), activation=draw(small), parameters=draw(small), output=draw(small))
+        for i in range(count)
+    )
+    pairs = [(a, b) for b in range(count) for a in range(b)]
+    edges = draw(st.none() | st.lists(st.sampled_from(pairs), unique=True).map(tuple)) if pairs else None
+    members = st.integers(0, count - 1)
+    wishes = Wishes(
+        draw(st.lists(st.tuples(members, st.just(-1)), max_size=1).map(tuple)),
+        draw(st.lists(st.lists(members, min_size=2, max_size=2, unique=True).map(tuple), max_size=1).map(tuple))
+        if count > 1
+        else (),
+        draw(st.lists(members, max_size=1).map(tuple)),
+    )
+    return Model("drawn", layers, edges=edges, wishes=wishes)
+
+
+def brute_force(m: Model, placement: tuple[int, ...], in_flight: tuple[int, ...]) -> tuple[int, int] | None:
+    """Return the least (bottleneck, bytes over cuts) by trying every assignment of layers to stages."""
+    best = None
+    count, stages = len(m.layers), len(placement)
+    for stage_of in itertools.product(range(stages), repeat=count):
+        if set(stage_of) == set(range(stages)) and all(stage_of[a] <= stage_of[b] for a, b in m.all_edges):
+            value = judged(m, stage_of, placement, in_flight)
+            best = value if best is None or (value is not None and value < best) else best
+    return best
+
+
+def judged(
+    m: Model, stage_of: tuple[int, ...], placement: tuple[int, ...], in_flight: tuple[int, ...]
+) -> tuple[int, int] | None:
+    """Return what an assignment costs, or None where it breaks memory or a wish."""
+    stages, devices = len(placement), m.devices
+    on = [[i for i, at in enumerate(stage_of) if at == stage] for stage in range(stages)]
+    if any(stage_of[layer] != stage % stages for layer, stage in m.wishes.pinned):
+        return None
+    if any(len({stage_of[layer] for layer in group}) > 1 for group in m.wishes.together):
+        return None
+    if any(len(on[stage_of[layer]]) > 1 for layer in m.wishes.alone):
+        return None
+    busy = []
+    for stage, rank in enumerate(placement):
+        layers = [m.layers[i] for i in on[stage]]
+        slow = devices.slowness[rank % len(devices.slowness)]
+        busy.append(slow * sum(layer.forward + layer.backward for layer in layers))
+        held = sum(layer.parameters + layer.state + in_flight[stage] * layer.activation for layer in layers)
+        if devices.memory and held > devices.memory[rank % len(devices.memory)]:
+            return None
+    over = [
+        sum(m.layers[a].output for a in {a for a, b in m.all_edges if stage_of[a] <= cut < stage_of[b]})
+        for cut in range(stages - 1)
+    ]
+    if devices.bandwidth:
+        busy += [2 * -(-size // devices.bandwidth) for size in over]
+    return max(busy), sum(over)
+
+
+@given(models(), st.integers(1, 4), st.data())
+@settings(deadline=None, max_examples=150)
+def test_equal_to_brute_force(m: Model, stages: int, data: st.DataObject) -> None:
+    memory = data.draw(st.just(()) | st.lists(st.integers(5, 60), min_size=stages, max_size=stages).map(tuple))
+    slowness = data.draw(st.just((1,)) | st.lists(st.integers(1, 3), min_size=stages, max_size=stages).map(tuple))
+    devices = Devices(memory, slowness, 0, data.draw(st.none() | st.integers(1, 3)))
+    m = Model(m.name, m.layers, edges=m.edges, wishes=m.wishes, devices=devices)
+    placement, in_flight = tuple(range(stages)), tuple(range(stages, 0, -1))
+    expected = brute_force(m, placement, in_flight) if stages <= len(m.layers) else None
+    if expected is None:
+        with pytest.raises(InputError):
+            least_bottleneck(m, placement, in_flight)
+    else:
+        found = least_bottleneck(m, placement, in_flight)
+        assert (found.bottleneck, found.crossing) == expected
+        stage_of = tuple(next(s for s, on in enumerate(found.layers) if i in on) for i in range(len(m.layers)))
+        assert judged(m, stage_of, placement, in_flight) == expected
