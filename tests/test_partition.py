@@ -11,10 +11,7 @@ from hypothesis import strategies as st
 from schedverify.errors import InputError
 from schedverify.layers import Devices, Layer, Model, Wishes
 from schedverify.partition import least_bottleneck
-
-
-def model(*works: int, **keys: object) -> Model:
-    return Model("m", tuple(Layer(f"l{i}", work, output=i + 1) for i, work in enumerate(works)), **keys)
+from schedverify.partition.demands import States
 
 
 @st.composite
@@ -39,20 +36,18 @@ def models(draw: st.DrawFn, most: int = 7) -> Model:
     return Model("drawn", layers, edges=edges, wishes=wishes)
 
 
-def brute_force(m: Model, placement: tuple[int, ...], in_flight: tuple[int, ...]) -> tuple[int, int] | None:
+def brute_force(m: Model, placement: tuple[int, ...], states: States) -> tuple[int, ...] | None:
     """Return the least (bottleneck, bytes over cuts) by trying every assignment of layers to stages."""
     best = None
     count, stages = len(m.layers), len(placement)
     for stage_of in itertools.product(range(stages), repeat=count):
         if set(stage_of) == set(range(stages)) and all(stage_of[a] <= stage_of[b] for a, b in m.all_edges):
-            value = judged(m, stage_of, placement, in_flight)
+            value = judged(m, stage_of, placement, states)
             best = value if best is None or (value is not None and value < best) else best
     return best
 
 
-def judged(
-    m: Model, stage_of: tuple[int, ...], placement: tuple[int, ...], in_flight: tuple[int, ...]
-) -> tuple[int, int] | None:
+def judged(m: Model, stage_of: tuple[int, ...], placement: tuple[int, ...], states: States) -> tuple[int, ...] | None:
     """Return what an assignment costs, or None where it breaks memory or a wish."""
     stages, devices = len(placement), m.devices
     on = [[i for i, at in enumerate(stage_of) if at == stage] for stage in range(stages)]
@@ -63,11 +58,15 @@ def judged(
     if any(len(on[stage_of[layer]]) > 1 for layer in m.wishes.alone):
         return None
     busy = []
-    for stage, rank in enumerate(placement):
-        layers = [m.layers[i] for i in on[stage]]
-        slow = devices.slowness[rank % len(devices.slowness)]
-        busy.append(slow * sum(layer.forward + layer.backward for layer in layers))
-        held = sum(layer.parameters + layer.state + in_flight[stage] * layer.activation for layer in layers)
+    for rank in set(placement):
+        held, load, kept = 0, 0, []
+        for stage in (stage for stage, home in enumerate(placement) if home == rank):
+            layers = [m.layers[i] for i in on[stage]]
+            load += sum(layer.forward + layer.backward for layer in layers)
+            held += sum(layer.parameters + layer.state for layer in layers)
+            kept.append(sum(layer.activation for layer in layers))
+        busy.append(load * devices.slowness[rank % len(devices.slowness)])
+        held += max(sum(map(int.__mul__, state, kept)) for state in states[rank])
         if devices.memory and held > devices.memory[rank % len(devices.memory)]:
             return None
     over = [
@@ -76,7 +75,11 @@ def judged(
     ]
     if devices.bandwidth:
         busy += [2 * -(-size // devices.bandwidth) for size in over]
-    return max(busy), sum(over)
+    largest = max(
+        devices.slowness[rank % len(devices.slowness)] * sum(m.layers[i].work for i in on[stage])
+        for stage, rank in enumerate(placement)
+    )
+    return (max(busy), sum(over)) if len(set(placement)) == stages else (max(busy), largest, sum(over))
 
 
 @given(models(), st.integers(1, 4), st.data())
@@ -86,13 +89,43 @@ def test_equal_to_brute_force(m: Model, stages: int, data: st.DataObject) -> Non
     slowness = data.draw(st.just((1,)) | st.lists(st.integers(1, 3), min_size=stages, max_size=stages).map(tuple))
     devices = Devices(memory, slowness, 0, data.draw(st.none() | st.integers(1, 3)))
     m = Model(m.name, m.layers, edges=m.edges, wishes=m.wishes, devices=devices)
-    placement, in_flight = tuple(range(stages)), tuple(range(stages, 0, -1))
-    expected = brute_force(m, placement, in_flight) if stages <= len(m.layers) else None
+    placement, states = tuple(range(stages)), tuple(((count,),) for count in range(stages, 0, -1))
+    expected = brute_force(m, placement, states) if stages <= len(m.layers) else None
     if expected is None:
         with pytest.raises(InputError):
-            least_bottleneck(m, placement, in_flight)
+            least_bottleneck(m, placement, states)
     else:
-        found = least_bottleneck(m, placement, in_flight)
-        assert (found.bottleneck, found.crossing) == expected
+        found = least_bottleneck(m, placement, states)
+        assert (found.bottleneck, found.crossing) == (expected[0], expected[-1])
         stage_of = tuple(next(s for s, on in enumerate(found.layers) if i in on) for i in range(len(m.layers)))
-        assert judged(m, stage_of, placement, in_flight) == expected
+        assert judged(m, stage_of, placement, states) == expected
+
+
+@given(models(6), st.integers(1, 4), st.sampled_from(["one each", "loop", "v"]), st.data())
+@settings(deadline=None, max_examples=60)
+def test_the_solver_equals_brute_force(m: Model, stages: int, how: str, data: st.DataObject) -> None:
+    """With one stage a rank it equals dynamic programming as well, which equals brute force."""
+    half = max(stages // 2, 1)
+    placement = {
+        "one each": tuple(range(stages)),
+        "loop": tuple(stage % half for stage in range(stages)),
+        "v": tuple(min(stage, stages - 1 - stage) for stage in range(stages)),
+    }[how]
+    ranks = max(placement) + 1
+    memory = data.draw(st.just(()) | st.lists(st.integers(10, 90), min_size=ranks, max_size=ranks).map(tuple))
+    devices = Devices(memory, (1,), 0, data.draw(st.none() | st.integers(1, 3)))
+    m = Model(m.name, m.layers, edges=m.edges, wishes=m.wishes, devices=devices)
+    counts = st.integers(0, 4)
+    states = tuple(
+        tuple(data.draw(st.lists(st.tuples(*[counts] * placement.count(rank)), min_size=1, max_size=3)))
+        for rank in range(ranks)
+    )
+    expected = brute_force(m, placement, states) if stages <= len(m.layers) else None
+    if expected is None:
+        with pytest.raises(InputError):
+            least_bottleneck(m, placement, states, solver=True)
+    else:
+        found = least_bottleneck(m, placement, states, solver=True, workers=1)
+        assert found.proved
+        stage_of = tuple(next(s for s, on in enumerate(found.layers) if i in on) for i in range(len(m.layers)))
+        assert judged(m, stage_of, placement, states) == expected

@@ -75,4 +75,5 @@ def _layer(node: re.Match[str]) -> Layer:
     parameters = int(Decimal(node[6]))
     title = node[2].partition("(")[0].strip()
     called = f"{node[1]} {title}" if title.isprintable() else node[1]
-    return Layer(called, *times, activation=active, parameters=parameters, output=active)
+    forward, backward = times
+    return Layer(called, forward, backward, activation=active, parameters=parameters, output=active)

@@ -10,20 +10,20 @@ from numpy.typing import NDArray
 from schedverify.errors import Fault, InputError
 from schedverify.layers import Model
 from schedverify.partition.cuts import Cuts
-from schedverify.partition.demands import Demands
+from schedverify.partition.demands import Demands, States
 
 Ints = tuple[int, ...]
 
 
-def demands_of(model: Model, cuts: Cuts, placement: Ints, ranks: int, in_flight: Ints) -> Demands:
+def demands_of(model: Model, cuts: Cuts, placement: Ints, ranks: int, states: States) -> Demands:
     """Return the demands on the stages of a partition.
 
     Parameters
     ----------
     placement
         The rank of each stage.
-    in_flight
-        By stage, micro-batches in flight at its peak.
+    states
+        See :class:`Demands`.
 
     Raises
     ------
@@ -41,7 +41,8 @@ def demands_of(model: Model, cuts: Cuts, placement: Ints, ranks: int, in_flight:
     bandwidth = None if devices.bandwidth is None else (devices.bandwidth,) * (stages - 1)
     return Demands(
         tuple(slowness[rank] for rank in placement),
-        in_flight,
+        states,
+        placement,
         None if memory is None else tuple(memory[rank] for rank in placement),
         bandwidth,
         _allowed(model, cuts, stages),

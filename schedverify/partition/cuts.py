@@ -54,8 +54,8 @@ class Cuts:
         return tuple(np.flatnonzero(self.members[last] & ~self.members[first]).tolist())
 
 
-def cuts_of(model: Model) -> Cuts:
-    """Return the cuts of a model."""
+def cuts_of(model: Model, most: int = MOST_SETS) -> Cuts:
+    """Return the cuts of a model; a graph with more than ``most`` down-sets is taken as a chain."""
     layers = model.layers
     columns = np.array(
         [
@@ -65,12 +65,13 @@ def cuts_of(model: Model) -> Cuts:
         ],
         dtype=np.int64,
     )
-    members = None if model.chain else _down_sets(model)
+    members = None if model.chain else _down_sets(model, most)
     if members is None:
         before = np.concatenate((np.zeros((3, 1), dtype=np.int64), np.cumsum(columns, axis=1)), axis=1)
-        return Cuts(*before, _crossing_in_order(model), None, not model.chain)
+        return Cuts(before[0], before[1], before[2], _crossing_in_order(model), None, not model.chain)
     members = members[np.lexsort((members.sum(axis=1), members @ columns[0]))]
-    return Cuts(*(members @ column for column in columns), _crossing(model, members), members)
+    sums = [members @ column for column in columns]
+    return Cuts(sums[0], sums[1], sums[2], _crossing(model, members), members)
 
 
 def _crossing_in_order(model: Model) -> Numbers:
@@ -82,8 +83,8 @@ def _crossing_in_order(model: Model) -> Numbers:
     return np.cumsum(change)
 
 
-def _down_sets(model: Model) -> NDArray[np.bool_] | None:
-    """Return every down-set of the graph, by set and layer, or None beyond :data:`MOST_SETS`."""
+def _down_sets(model: Model, most: int) -> NDArray[np.bool_] | None:
+    """Return every down-set of the graph, by set and layer, or None where there are more than ``most``."""
     needed = [0] * len(model.layers)
     for source, target in model.all_edges:
         needed[target] |= 1 << source
@@ -93,7 +94,7 @@ def _down_sets(model: Model) -> NDArray[np.bool_] | None:
             if larger not in seen:
                 seen.add(larger)
                 stack.append(larger)
-        if len(seen) > MOST_SETS:
+        if len(seen) > most:
             return None
     width = (len(needed) + 7) // 8
     packed = np.frombuffer(b"".join(found.to_bytes(width, "little") for found in seen), dtype=np.uint8)

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from schedverify.partition.cuts import Cuts, Numbers
 
+States = tuple[tuple[tuple[int, ...], ...], ...]
+
 
 @dataclass(frozen=True, eq=False)
 class Demands:
@@ -18,10 +20,11 @@ class Demands:
     ----------
     slowness
         Factor on the work of the layers, a whole number of at least 1.
-    in_flight
-        Micro-batches in flight at the stage's peak.
+    states
+        By rank, what is in flight where it is most: for each such moment the micro-batches of each of the rank's
+        stages, in rising order.
     capacity
-        Bytes of the rank for this stage, or None for no limit.
+        Bytes of the stage's rank, or None for no limit.
     bandwidth
         Bytes per tick from this stage to the next, or None for no limit.
     allowed
@@ -31,7 +34,8 @@ class Demands:
     """
 
     slowness: tuple[int, ...]
-    in_flight: tuple[int, ...]
+    states: States
+    placement: tuple[int, ...]
     capacity: tuple[int, ...] | None
     bandwidth: tuple[int, ...] | None
     allowed: NDArray[np.bool_]
@@ -43,17 +47,18 @@ class Demands:
         return len(self.slowness)
 
     def held(self, cuts: Cuts, stage: int) -> Numbers:
-        """Return by cut the bytes that the layers before it would take on a stage."""
-        return cuts.resident + self.in_flight[stage] * cuts.activation
+        """Return by cut the bytes that the layers before it would take on a stage that is alone on its rank."""
+        return cuts.resident + max(state[0] for state in self.states[self.placement[stage]]) * cuts.activation
 
     def ends(self, cuts: Cuts, stage: int, bound: int) -> NDArray[np.bool_]:
         """Return by cut whether the stage may end there where no rank and no link is busy for more than ``bound``.
 
         A link carries each tensor twice, forward and as its gradient, in one queue (discipline ``pair``).
         """
-        if self.bandwidth is None or stage == self.stages - 1:
-            return self.allowed[stage]
-        return self.allowed[stage] & (2 * -(-cuts.crossing // self.bandwidth[stage]) <= bound)
+        ends: NDArray[np.bool_] = self.allowed[stage]
+        if self.bandwidth is not None and stage < self.stages - 1:
+            ends = ends & (2 * -(-cuts.crossing // self.bandwidth[stage]) <= bound)
+        return ends
 
     def earliest(self, cuts: Cuts, stage: int, bound: int) -> Numbers:
         """Return by cut the first one at which the stage may begin to end there within ``bound`` ticks of work."""

@@ -71,7 +71,7 @@ def _words(members: NDArray[np.bool_]) -> NDArray[np.uint64]:
     return padded.view(np.uint64)
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _stage(sets: _Sets, begin: int, end: int) -> bool:
     """Whether the layers between two cuts can be a stage: the cuts are nested, and who stands alone does."""
     many = sets.sizes[end] - sets.sizes[begin] > 1
@@ -83,7 +83,7 @@ def _stage(sets: _Sets, begin: int, end: int) -> bool:
     return True
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _extend(
     best: Numbers, first: Numbers, held: Numbers, room: int, ends: NDArray[np.bool_], sets: _Sets
 ) -> tuple[Numbers, Numbers]:

@@ -1,0 +1,154 @@
+"""From a model to a problem: the partition that suits a family of schedules, and the costs of its stages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from schedverify.errors import Fault, InputError
+from schedverify.generators import family as family_of
+from schedverify.layers import Model
+from schedverify.op import Kind
+from schedverify.partition import Partition, least_bottleneck
+from schedverify.problem import Problem
+from schedverify.schedule import Schedule
+
+Ints = tuple[int, ...]
+
+
+class Cut(NamedTuple):
+    """A model cut into stages: the partition, and the problem that its stages make."""
+
+    model: Model
+    partition: Partition
+    problem: Problem
+
+    @property
+    def names(self) -> list[list[str]]:
+        """By stage, the names of its layers: what a plan holds as ``partition``."""
+        return [[self.model.layers[i].name for i in layers] for layers in self.partition.layers]
+
+
+def cut(
+    model: Model,
+    *,
+    ranks: int,
+    microbatches: int,
+    virtual: int = 1,
+    family: str | None = None,
+    time_limit: float = 20,
+    workers: int = 2,
+) -> Cut:
+    """Cut a model into the stages of a pipeline, with the least load of the busiest rank or link.
+
+    Parameters
+    ----------
+    ranks, virtual
+        Devices of the pipeline, and stages on each.
+    microbatches
+        Micro-batches of a step.
+    family
+        The schedule whose placement and peak in flight count for memory: ``1f1b``, with several stages a rank
+        ``interleaved-1f1b``, where nothing else is said.
+    time_limit, workers
+        Seconds and threads of the solver; it is asked with several stages a rank.
+
+    Raises
+    ------
+    InputError
+        If no partition fits, or the numbers of ranks, stages and layers do not go together.
+    UnknownNameError
+        If there is no such family.
+    """
+    chosen = family_of(family or ("1f1b" if virtual == 1 else "interleaved-1f1b"))
+    shape = chosen.problem(ranks, microbatches, virtual)
+    states = tuple(tuple(_fullest(chosen.generate(shape), rank, shape.stages_of[rank])) for rank in range(ranks))
+    found = least_bottleneck(model, shape.homes, states, ranks=ranks, time_limit=time_limit, workers=workers)
+    return Cut(model, found, stage_problem(model, found.layers, shape))
+
+
+def stage_problem(model: Model, layers: tuple[Ints, ...], shape: Problem) -> Problem:
+    """Return the problem of a model cut into stages.
+
+    Parameters
+    ----------
+    layers
+        By stage, the positions of its layers. Stages form a chain: what a later stage reads of an earlier one goes
+        through those between them.
+    shape
+        A problem with the ranks, placement and micro-batches; its costs are not looked at.
+
+    Raises
+    ------
+    InputError
+        If the layers do not fit the devices' memory.
+    """
+    devices, on = model.devices, [[model.layers[i] for i in stage] for stage in layers]
+    slow = [devices.slowness[rank % len(devices.slowness)] for rank in shape.homes]
+    costs = {"forward": [f * sum(x.forward for x in stage) for f, stage in zip(slow, on, strict=True)],
+             "backward": [f * sum(x.backward for x in stage) for f, stage in zip(slow, on, strict=True)]}  # fmt: skip
+    if model.split:
+        for name in ("backward_input", "backward_weight"):
+            costs[name] = [f * sum(getattr(x, name) for x in stage) for f, stage in zip(slow, on, strict=True)]
+    memory = {
+        "activation": [sum(x.activation for x in stage) for stage in on],
+        "weight_stash": [sum(x.weight_stash for x in stage) for stage in on],
+        "static": [sum(x.resident for s in shape.stages_of[rank] for x in on[s]) for rank in range(shape.ranks)],
+    }
+    if devices.memory:
+        memory["capacity"] = [devices.memory[rank % len(devices.memory)] for rank in range(shape.ranks)]
+    links: dict[str, Any] = {"latency": devices.latency, "bytes": _sent(model, layers)}
+    if devices.bandwidth is not None:
+        links["bandwidth"] = devices.bandwidth
+    data = {"name": model.name, "ranks": shape.ranks, "microbatches": shape.microbatches, "stages": shape.stages,
+            "placement": list(shape.homes), "form": "split" if model.split else "fused", "tick": model.tick,
+            "tied": list(_tied(model, layers)), "costs": costs, "links": links, "memory": memory}  # fmt: skip
+    return Problem.of(data)
+
+
+def _fullest(schedule: Schedule, rank: int, stages: Ints) -> Iterator[Ints]:
+    """Yield what is in flight on a rank, by stage, at each moment when no other is at least as full in every stage."""
+    held, seen = dict.fromkeys(stages, 0), set()
+    for step in schedule.steps(rank):
+        for op in step.ops:
+            held[op.stage] += {Kind.F: 1, Kind.B: -1, Kind.I: -1}.get(op.kind, 0)
+            seen.add(tuple(held.values()))
+    for state in sorted(seen):
+        if not any(other != state and all(map(int.__ge__, other, state)) for other in seen):
+            yield state
+
+
+def _sent(model: Model, layers: tuple[Ints, ...]) -> list[int]:
+    """Return by stage the bytes that go on to the next one: each output that is read behind it, once."""
+    stage_of = {layer: stage for stage, members in enumerate(layers) for layer in members}
+    last = {source: stage_of[target] for source, target in sorted(model.all_edges, key=lambda edge: stage_of[edge[1]])}
+    sent = [0] * len(layers)
+    for source, target in last.items():
+        for stage in range(stage_of[source], target):
+            sent[stage] += model.layers[source].output
+    return sent
+
+
+def _tied(model: Model, layers: tuple[Ints, ...]) -> Iterator[list[int]]:
+    """Yield the groups of stages that share weights across a cut."""
+    stage_of = {layer: stage for stage, members in enumerate(layers) for layer in members}
+    for group in model.tied:
+        stages = sorted({stage_of[layer] for layer in group})
+        if len(stages) > 1:
+            yield stages
+
+
+def even_split(model: Model, stages: int) -> tuple[Ints, ...]:
+    """Return the partition with equally many layers a stage, the first ones taking one more where it does not divide.
+
+    Raises
+    ------
+    InputError
+        If there are more stages than layers.
+    """
+    count = len(model.layers)
+    if stages > count:
+        raise InputError(Fault("layer", f"{count} layers cannot fill {stages} stages", "give fewer stages"))
+    size, more = divmod(count, stages)
+    starts = [stage * size + min(stage, more) for stage in range(stages + 1)]
+    return tuple(tuple(range(starts[stage], starts[stage + 1])) for stage in range(stages))
