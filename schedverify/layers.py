@@ -33,6 +33,8 @@ class Layer:
     """Gradients and the optimizer's state; held all the time, as the parameters are."""
     output: int = 0
     """Bytes of the tensor that leaves the layer."""
+    kind: str = ""
+    """What it is to Megatron: ``embedding``, ``decoder``, ``mtp`` or ``loss``; empty where it is none of them."""
 
     @property
     def work(self) -> int:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain, pairwise
 from typing import Any, NamedTuple
 
 from schedverify.errors import Fault, InputError
 from schedverify.generators import family as family_of
-from schedverify.layers import Model
+from schedverify.layers import Model, Wishes
 from schedverify.op import Kind
 from schedverify.partition import Partition, least_bottleneck
 from schedverify.problem import Problem
 from schedverify.schedule import Schedule
+from schedverify.timeline import simulate
+from schedverify.times import Timeline
 
 Ints = tuple[int, ...]
 
@@ -22,6 +25,11 @@ class Cut(NamedTuple):
     model: Model
     partition: Partition
     problem: Problem
+    family: str
+
+    def timeline(self) -> Timeline:
+        """Return when everything runs under the family's schedule, without limits."""
+        return simulate(family_of(self.family).generate(self.problem), self.problem)
 
     @property
     def names(self) -> list[list[str]]:
@@ -64,7 +72,45 @@ def cut(
     shape = chosen.problem(ranks, microbatches, virtual)
     states = tuple(tuple(_fullest(chosen.generate(shape), rank, shape.stages_of[rank])) for rank in range(ranks))
     found = least_bottleneck(model, shape.homes, states, ranks=ranks, time_limit=time_limit, workers=workers)
-    return Cut(model, found, stage_problem(model, found.layers, shape))
+    made = Cut(model, found, stage_problem(model, found.layers, shape), chosen.name)
+    return _smoothed(made) if model.chain and model.wishes == Wishes() else made
+
+
+def _smoothed(found: Cut) -> Cut:
+    """Move single layers over cuts as long as that shortens the family's makespan and costs nothing that counts more.
+
+    Many partitions can have one bottleneck and as many bytes over their cuts, and their makespans differ. Where as many
+    layers on each stage is one of them, it may be the one to begin with.
+    """
+    best, makespan = found, found.timeline().makespan
+    moves: Iterator[tuple[Ints, ...]] = iter([even_split(found.model, found.problem.stages)])
+    improved = True
+    while improved:
+        improved = False
+        for layers in chain(moves, _moves(best.partition.layers)):
+            other = Cut(found.model, best.partition._replace(layers=layers),
+                        stage_problem(found.model, layers, found.problem), found.family)  # fmt: skip
+            if _is_no_worse(other, found) and (shorter := other.timeline().makespan) < makespan:
+                best, makespan, improved = other, shorter, True
+    return best
+
+
+def _moves(layers: tuple[Ints, ...]) -> Iterator[tuple[Ints, ...]]:
+    """Yield the partitions in which one layer goes to the stage beside its own."""
+    for stage, (own, beside) in enumerate(pairwise(layers)):
+        if len(own) > 1:
+            yield (*layers[:stage], own[:-1], (own[-1], *beside), *layers[stage + 2 :])
+        if len(beside) > 1:
+            yield (*layers[:stage], (*own, beside[0]), beside[1:], *layers[stage + 2 :])
+
+
+def _is_no_worse(other: Cut, found: Cut) -> bool:
+    """Whether a partition keeps bottleneck, bytes and memory."""
+    problem = other.problem
+    loads = [sum(problem.forward[s] + problem.backward[s] for s in stages) for stages in problem.stages_of]
+    if max(loads) > found.partition.bottleneck or sum(problem.boundary_bytes) > sum(found.problem.boundary_bytes):
+        return False
+    return problem.capacity is None or all(map(int.__le__, other.timeline().peak_memory, problem.capacity))
 
 
 def stage_problem(model: Model, layers: tuple[Ints, ...], shape: Problem) -> Problem:
@@ -104,6 +150,11 @@ def stage_problem(model: Model, layers: tuple[Ints, ...], shape: Problem) -> Pro
             "placement": list(shape.homes), "form": "split" if model.split else "fused", "tick": model.tick,
             "tied": list(_tied(model, layers)), "costs": costs, "links": links, "memory": memory}  # fmt: skip
     return Problem.of(data)
+
+
+def evenly(model: Model, like: Cut) -> Problem:
+    """Return the problem of the same model, ranks and placement with equally many layers a stage."""
+    return stage_problem(model, even_split(model, like.problem.stages), like.problem)
 
 
 def _fullest(schedule: Schedule, rank: int, stages: Ints) -> Iterator[Ints]:

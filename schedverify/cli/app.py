@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError
 
 from schedverify import __version__
-from schedverify.cli import conforming, drawing, judging, making, running, searching
+from schedverify.cli import conforming, drawing, judging, making, partitioning, running, searching
 from schedverify.cli.codes import OK, VIOLATED, WRONG_INPUT
 from schedverify.errors import ScheduleError, SchedverifyError
 
@@ -29,6 +29,7 @@ for command in (
     drawing.simulate,
     drawing.draw,
     making.convert,
+    partitioning.partition,
     running.run,
     conforming.conform,
     judging.explain,

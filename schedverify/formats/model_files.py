@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 from typing import Any, Final
 
 from schedverify.errors import Fault, InputError, nearest
-from schedverify.formats.data import unfit
+from schedverify.formats.data import parse_json, parse_toml, unfit
 from schedverify.formats.model_keys import MODEL_KEYS, MODEL_TABLES, model_names
+from schedverify.formats.pipedream import looks_like_profile, parse_profile
+from schedverify.formats.reading import PathLike, read_text, source_name
 from schedverify.layers import Devices, Layer, Model, Wishes
 from schedverify.problem.faults import Faults
-from schedverify.problem.keys import Key
 from schedverify.problem.numbers import LARGEST, decimal_places, finer_tick, size, whole
 from schedverify.problem.showing import clean, shown
 
 MOST_LAYERS: Final = 100_000
+_MAX_BYTES: Final = 1 << 23
+KINDS: Final = ("", "embedding", "decoder", "mtp", "loss")
 _BY_PATH: Final = {key.path: key for key in MODEL_KEYS}
 
 
@@ -74,9 +79,11 @@ class _Reader(Faults):
         repeat = min(values.pop("repeat", 1), MOST_LAYERS)
         if "backward" not in values and {"backward_input", "backward_weight"} <= set(values):
             values["backward"] = values["backward_input"] + values["backward_weight"]
-        name = self._text(f"{place}.name", row.get("name", f"layer{number}"))
+        name, kind = self._text(f"{place}.name", row.get("name", f"layer{number}")), row.get("kind", "")
+        if kind not in KINDS:
+            self.fault(f"{place}.kind", f"expected one of {', '.join(KINDS[1:])}, found {shown(kind)}")
         names = [name] if repeat == 1 else [f"{name}{i}" for i in range(repeat)]
-        return [Layer(own, **values) for own in names]
+        return [Layer(own, kind=str(kind), **values) for own in names]
 
     def _edges(self) -> tuple[tuple[int, int], ...] | None:
         if "edges" not in self.data:
@@ -171,7 +178,7 @@ class _Reader(Faults):
 
 
 def _numbers() -> list[str]:
-    return [key.name for key in MODEL_KEYS if key.table == "layer" and key.name != "name"]
+    return [key.name for key in MODEL_KEYS if key.table == "layer" and key.shape != "text"]
 
 
 def _plain(key: str) -> str:
@@ -179,6 +186,20 @@ def _plain(key: str) -> str:
     return f"{table.partition('[')[0]}.{name}"
 
 
-def keys_of(table: str) -> list[Key]:
-    """Return the keys of one table, for the schema."""
-    return [key for key in MODEL_KEYS if key.table == table]
+def load_model(path: PathLike) -> Model:
+    """Return the model in a file: TOML, JSON, or a profile of PipeDream.
+
+    Raises
+    ------
+    InputError
+        With the file's name and every fault in it.
+    """
+    text = read_text(path, "a model in TOML or JSON, or a profile of PipeDream", _MAX_BYTES)
+    name = PurePath(os.fspath(path))
+    try:
+        if looks_like_profile(text):
+            return parse_profile(text, name.stem)
+        is_json = name.suffix == ".json" or text.lstrip().startswith("{")
+        return model_from(parse_json(text) if is_json else parse_toml(text))
+    except InputError as error:
+        raise error.within(source_name(path)) from None

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
 from schedverify.disciplines import Discipline
+from schedverify.formats.model_keys import MODEL_KEYS, MODEL_TABLES
 from schedverify.formats.output_schemas import (
     conformance_schema,
     report_schema,
@@ -28,7 +30,7 @@ from schedverify.formats.schema_parts import (
     titled,
     whole,
 )
-from schedverify.problem.keys import FORMS, KEYS, OBJECTIVES, TABLES
+from schedverify.problem.keys import FORMS, KEYS, OBJECTIVES, TABLES, Key
 from schedverify.result import Status, Verdict
 
 FOLDER: Final = Path("specs") / "schema"
@@ -43,6 +45,7 @@ def schemas() -> dict[str, str]:
         "optimize.json": search_schema(),
         "simulate.json": timeline_schema(),
         "conform.json": conformance_schema(),
+        "model.json": titled("schedverify model", model_schema()),
     }
     return {name: json.dumps(schema, indent=2) + "\n" for name, schema in made.items()}
 
@@ -58,6 +61,14 @@ def problem_schema() -> Schema:
         "required": ["ranks", "microbatches", "costs"],
         "additionalProperties": False,
     }
+
+
+def model_schema() -> Schema:
+    """Return the schema of a model file: what each key takes. What holds between keys, the reader checks."""
+    tables = {table: _object(MODEL_KEYS, table) for table in ("", "layer", *MODEL_TABLES)}
+    rows = {"layer": listed(tables["layer"]) | {"minItems": 1}}
+    top = tables[""]["properties"] | rows | {table: tables[table] for table in MODEL_TABLES}
+    return tables[""] | {"properties": top, "required": ["layer"]}
 
 
 def plan_schema() -> Schema:
@@ -106,7 +117,11 @@ def main(arguments: list[str]) -> int:
 
 
 def _table(table: str) -> Schema:
-    keys = [key for key in KEYS if key.table == table]
+    return _object(KEYS, table)
+
+
+def _object(known: Iterable[Key], table: str) -> Schema:
+    keys = [key for key in known if key.table == table]
     properties = {key.name: _value(key.shape) | {"description": key.meaning} for key in keys}
     return {"type": "object", "properties": properties, "additionalProperties": False}
 
@@ -141,6 +156,8 @@ _SHAPES: Final[dict[str, Schema]] = {
     "flags": {"type": "boolean"},
     "shape": listed(whole(1)),
     "pairs": listed(_PAIR),
+    "names": listed({"anyOf": [TEXT, listed(TEXT)]}),
+    "pins": listed({"type": "array", "minItems": 2, "maxItems": 2}),
     "edges": listed(listed(whole()) | {"minItems": 2, "maxItems": 2}),
     "groups": listed(listed(whole()) | {"minItems": 2}),
     "form": one_of(FORMS),

@@ -1,0 +1,262 @@
+"""From a model file to a problem: the profiles of real networks, files, Megatron's layout, and the command."""
+
+from __future__ import annotations
+
+import json
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+
+import schedverify as sv
+from schedverify.cli import main
+from schedverify.errors import InputError
+from schedverify.formats.data import parse_toml
+from schedverify.formats.megatron import megatron_layout, read_layout, refusals
+from schedverify.formats.model_files import load_model, model_from
+from schedverify.formats.pipedream import parse_profile
+from schedverify.formats.schema import schemas
+from schedverify.layers import Devices, Layer, Model, Wishes
+from schedverify.partition import least_bottleneck
+from schedverify.partitioning import cut, even_split, evenly
+
+PROFILES = Path(__file__).parents[1] / "specs" / "profiles"
+KNOWN = {"vgg16": (4, 216_450, 672_535), "resnet50": (8, 56_684, 443_419), "gnmt": (8, 19_032, 89_416)}
+"""Stages, the best bottleneck and the whole work in microseconds, as PipeDream's optimizer has them."""
+Capture = pytest.CaptureFixture[str]
+MODEL = """
+name = "small"
+tick = "us"
+tied = [["embedding", "head"]]
+
+[[layer]]
+name = "embedding"
+kind = "embedding"
+forward = 10
+backward_input = 5
+backward_weight = 15
+parameters = "2 MiB"
+output = 100
+
+[[layer]]
+name = "t"
+kind = "decoder"
+repeat = 6
+forward = 100
+backward_input = 110
+backward_weight = 90
+activation = 64
+weight_stash = 32
+parameters = 10
+output = 100
+
+[[layer]]
+name = "head"
+kind = "loss"
+forward = 180
+backward_input = 180
+backward_weight = 180
+"""
+
+
+@pytest.fixture
+def small() -> Model:
+    return model_from(parse_toml(MODEL))
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_profiles_of_real_networks_come_to_what_pipedream_finds(name: str) -> None:
+    stages, bottleneck, whole = KNOWN[name]
+    model = load_model(PROFILES / f"{name}.txt")
+    assert sum(layer.work for layer in model.layers) == whole
+    assert not any("Input" in layer.name for layer in model.layers)
+    found = cut(model, ranks=stages, microbatches=8)
+    assert found.partition.bottleneck == bottleneck
+    assert not found.partition.linearized
+    assert max(f + b for f, b in zip(found.problem.forward, found.problem.backward, strict=True)) == bottleneck
+
+
+def test_a_thousand_layers_on_64_stages_take_a_moment() -> None:
+    """No test by timing: the time is far below the limit, and a slow machine has room for forty times as much."""
+    layers = tuple(Layer(f"l{i}", 1 + i * 7919 % 20_000, 1 + i * 104_729 % 20_000, output=5) for i in range(1000))
+    model, states = Model("m", layers), tuple(((1,),) for _ in range(64))
+    began = time.perf_counter()
+    found = least_bottleneck(model, tuple(range(64)), states)
+    assert time.perf_counter() - began < 2
+    assert sum(map(len, found.layers)) == 1000
+
+
+def test_a_problem_has_the_sums_of_its_stages(small: Model) -> None:
+    found = cut(small, ranks=2, microbatches=4)
+    problem = found.problem
+    assert found.names == [["embedding", "t0", "t1", "t2", "t3"], ["t4", "t5", "head"]]
+    assert problem.form == "split"
+    assert problem.forward == (410, 380)
+    assert problem.backward_weight == (15 + 360, 180 + 180)
+    assert problem.activation == (256, 128)
+    assert problem.static == (2 * 2**20 + 40, 20)
+    assert problem.boundary_bytes[0] == 100
+    assert problem.tied == ((0, 1),)
+    assert found.partition.bottleneck == 30 + 4 * 300
+
+
+def test_several_stages_a_rank_share_load_and_memory(small: Model) -> None:
+    found = cut(small, ranks=2, microbatches=4, virtual=2)
+    loads = [0, 0]
+    for stage, home in enumerate(found.problem.homes):
+        loads[home] += found.problem.forward[stage] + found.problem.backward[stage]
+    assert found.partition.proved
+    assert max(loads) == found.partition.bottleneck == 1230
+    assert sv.verify(sv.generate("interleaved-1f1b", found.problem), found.problem).ok
+
+
+def test_memory_moves_the_cut(small: Model) -> None:
+    """An early stage holds more micro-batches: with little memory it gets fewer layers."""
+    loose = cut(small, ranks=2, microbatches=4)
+    tight = Model(
+        small.name, small.layers, small.tick, tied=small.tied, devices=Devices(memory=(2**21 + 2 * 64 * 2 + 20,))
+    )
+    found = cut(tight, ranks=2, microbatches=4)
+    assert len(found.partition.layers[0]) < len(loose.partition.layers[0])
+    assert found.problem.capacity is not None
+    assert all(map(int.__le__, found.timeline().measures.peak_memory, found.problem.capacity))
+
+
+def test_wishes_are_kept(small: Model) -> None:
+    wishes = Wishes(pinned=((5, 0),), alone=(7,))
+    found = cut(Model("m", small.layers, wishes=wishes), ranks=3, microbatches=4)
+    assert 5 in found.partition.layers[0]
+    assert found.partition.layers[2] == (7,)
+
+
+def test_an_even_split_deals_out_all_layers(small: Model) -> None:
+    assert even_split(small, 3) == ((0, 1, 2), (3, 4, 5), (6, 7))
+    assert evenly(small, cut(small, ranks=2, microbatches=4)).forward == (310, 480)
+    with pytest.raises(InputError, match="8 layers cannot fill 9 stages"):
+        even_split(small, 9)
+
+
+class TestMegatron:
+    def test_the_example_of_its_own_guide_is_read(self) -> None:
+        stages = read_layout("Et*3|(tt|)*29,m|L")
+        assert (len(stages), stages[0], stages[1], stages[-2:]) == (32, "Ettt", "tt", ["m", "L"])
+        assert refusals(stages, 16) == []
+
+    def test_what_people_wrote_by_hand_is_read(self) -> None:
+        stages = read_layout("Et*2|(t*2|)*34,t*3|(t*2|)*3,tL")
+        assert len(stages) == 40
+        assert "".join(stages).count("t") == 80
+        assert refusals(stages, 8) == []
+
+    def test_a_partition_is_written_and_read_again(self, small: Model) -> None:
+        found = cut(small, ranks=2, microbatches=4, virtual=2)
+        text = megatron_layout(small, found.partition.layers, 2)
+        letters = {"embedding": "E", "decoder": "t", "loss": "L"}
+        assert read_layout(text) == [
+            "".join(letters[small.layers[i].kind] for i in on) for on in found.partition.layers
+        ]
+
+    @given(st.lists(st.integers(1, 4), min_size=1, max_size=30))
+    @settings(deadline=None)
+    def test_any_layout_is_written_and_read_again(self, sizes: list[int]) -> None:
+        kinds = ["embedding", *["decoder"] * (sum(sizes) - 2), "loss"] if sum(sizes) > 1 else []
+        if not kinds:
+            return
+        model = Model("m", tuple(Layer(f"l{i}", kind=kind) for i, kind in enumerate(kinds)))
+        starts = [sum(sizes[:i]) for i in range(len(sizes) + 1)]
+        layers = [range(a, b) for a, b in pairwise(starts)]
+        stages = read_layout(megatron_layout(model, layers, 1))
+        assert list(map(len, stages)) == sizes
+        assert "".join(stages) == "E" + "t" * (len(kinds) - 2) + "L"
+
+    @pytest.mark.parametrize(
+        ("layout", "told"),
+        [
+            ("Et|tL|t", "the last layer must be the loss"),
+            ("tE|tL", "the first layer must be the embedding"),
+            ("Et|mt|L|", "decoder layers must stand before"),
+            ("Em|m|tL", "must stand in one stage"),
+            ("Et|tL|t", "3 stages are no multiple of 2 ranks"),
+        ],
+    )
+    def test_what_it_would_refuse_is_told(self, layout: str, told: str) -> None:
+        assert any(told in text for text in refusals(read_layout(layout), 2))
+
+    def test_other_letters_and_layers_are_told(self, small: Model) -> None:
+        with pytest.raises(InputError, match="'x' is no letter"):
+            read_layout("Ex|L")
+        plain = Model("m", tuple(Layer(f"l{i}") for i in range(2)))
+        with pytest.raises(InputError, match="l0 is of no kind that Megatron knows"):
+            megatron_layout(plain, [[0], [1]], 2)
+
+
+class TestFiles:
+    @pytest.mark.parametrize(
+        ("change", "told"),
+        [
+            (('name = "small"', "version = 2"), "version: expected 1, found 2"),
+            (("repeat = 6", "repeat = 0"), "layer[1].repeat: expected a whole number from 1"),
+            (("forward = 10\n", "forward = 1.5\n"), "layer[0].forward: '1.5' is no multiple of the tick (us)"),
+            (("forward = 10\n", "forwar = 10\n"), "layer[0].forwar: unknown key (did you mean 'forward'?)"),
+            (('"2 MiB"', '"2 MX"'), "layer[0].parameters: expected bytes"),
+            (('kind = "loss"', 'kind = "los"'), "layer[2].kind: expected one of embedding"),
+            (('"head"]]', '"tail"]]'), "tied[0][1]: no layer is called 'tail'"),
+            (('name = "t"', 'name = "head"\n[[layer]]\nname = "head"'), "layer 8 is called 'head', and so is layer 1"),
+            (('[[layer]]\nname = "t"', '[devices]\nmemori = 3\n[[layer]]\nname = "t"'), "devices.memori: unknown key"),
+        ],
+    )
+    def test_what_is_wrong_is_told(self, change: tuple[str, str], told: str) -> None:
+        with pytest.raises(InputError) as caught:
+            model_from(parse_toml(MODEL.replace(*change)))
+        assert told.replace("'1.5'", "1.5") in str(caught.value)
+
+    def test_the_schema_takes_the_model(self) -> None:
+        schema = json.loads(schemas()["model.json"])
+        Draft202012Validator.check_schema(schema)
+        Draft202012Validator(schema).validate(parse_toml(MODEL))
+
+    def test_graphs_are_read_by_name(self) -> None:
+        text = 'edges = [["a", "c"], ["b", "c"]]\n' + "".join(f'[[layer]]\nname = "{n}"\nforward = 1\n' for n in "abc")
+        assert model_from(parse_toml(text)).all_edges == ((0, 2), (1, 2))
+        with pytest.raises(InputError, match="layer 2 cannot feed layer 0"):
+            model_from(parse_toml(text.replace('["a", "c"]', '["c", "a"]')))
+
+    @pytest.mark.parametrize(
+        ("text", "told"),
+        [
+            ("node1 -- x\n", "line 1"),
+            ("\tnode1 -- node2\n", "there is no node1"),
+            ("nonsense\n", "is no node and no edge"),
+        ],
+    )
+    def test_a_profile_that_is_none_is_told(self, text: str, told: str) -> None:
+        with pytest.raises(InputError, match=told):
+            parse_profile(text)
+
+
+class TestCommand:
+    def test_it_writes_a_problem_that_can_be_optimized(self, tmp_path: Path, capsys: Capture) -> None:
+        (tmp_path / "m.toml").write_text(MODEL)
+        target = str(tmp_path / "p.toml")
+        assert main(["partition", str(tmp_path / "m.toml"), "--ranks", "2", "-o", target]) == 0
+        told = capsys.readouterr().out
+        assert "busiest rank or link: 1230 us a micro-batch (no partition has less)" in told
+        assert "embedding to t3" in told
+        problem = sv.load(target)
+        assert sv.optimize(problem, time_limit=5, workers=1).value is not None
+        assert main(["partition", str(tmp_path / "m.toml"), "--ranks", "2", "--format", "json"]) == 0
+        assert json.loads(capsys.readouterr().out)["layers"][0] == ["embedding", "t0", "t1", "t2", "t3"]
+
+    def test_it_prints_a_layout_and_nothing_else(self, tmp_path: Path, capsys: Capture) -> None:
+        (tmp_path / "m.toml").write_text(MODEL)
+        assert main(["partition", str(tmp_path / "m.toml"), "--ranks", "2", "--megatron-layout"]) == 0
+        assert capsys.readouterr().out == "Et*4|t*2L\n"
+
+    def test_too_many_stages_are_told(self, tmp_path: Path, capsys: Capture) -> None:
+        (tmp_path / "m.toml").write_text(MODEL)
+        assert main(["partition", str(tmp_path / "m.toml"), "--ranks", "9"]) == 2
+        assert "8 layers cannot fill 9 stages" in capsys.readouterr().err
