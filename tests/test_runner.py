@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +14,7 @@ pytest.importorskip("torch", reason="torch is not installed")
 import runner_jobs as jobs
 from gloo_pool import GlooPool
 
-from schedverify import Problem, Schedule, families, generate, lower
+from schedverify import Discipline, Problem, Schedule, families, generate, lower
 from schedverify.lowering import add_reduction, defer_receives
 from schedverify.planner import plan_of
 from schedverify.result import Plan
@@ -21,6 +22,15 @@ from schedverify.result import Plan
 pytestmark = pytest.mark.xdist_group("runner")
 CLOSE = 1e-10
 """The most relative error of a gradient, in double precision."""
+
+
+ROWS = [{"from": s, "to": s + 1, "dtype": "float64", "shape": [2, jobs.WIDTH]} for s in range(7)]
+GROUPED = """
+0F0 0SEND_F0 0F1 [0SEND_F1;0RECV_B0] 0B0 0RECV_B1 0B1
+1RECV_F0 1F0 1B0 [1SEND_B0;1RECV_F1] 1F1 1B1 1SEND_B1
+-
+-
+"""
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +41,7 @@ def pool() -> Iterator[GlooPool]:
 
 def trained(pool: GlooPool, plan: Plan, **options: Any) -> list[dict[str, Any]]:
     """Train a step with a plan and return what each rank tells, once it is right."""
-    outcomes = pool.run(jobs.train, plan, *options.pop("arguments", ()), **options)
+    outcomes = pool.run(options.pop("job", jobs.train), plan, *options.pop("arguments", ()), **options)
     assert [outcome.error for outcome in outcomes if outcome.error] == []
     found = [outcome.value for outcome in outcomes]
     assert all(found), outcomes
@@ -131,12 +141,32 @@ def test_other_lowerings_of_one_order(pool: GlooPool, virtual: int) -> None:
 
 
 def test_groups_of_transfers(pool: GlooPool) -> None:
-    rows = [
-        "0F0 0SEND_F0 0F1 [0SEND_F1;0RECV_B0] 0B0 0RECV_B1 0B1",
-        "1RECV_F0 1F0 1B0 [1SEND_B0;1RECV_F1] 1F1 1B1 1SEND_B1",
-    ]
     problem = Problem.chain(ranks=4, microbatches=2, placement=[0, 1])
-    trained(pool, plan_of(Schedule.parse("\n".join([*rows, "-", "-"])), problem))
+    trained(pool, plan_of(Schedule.parse(GROUPED), problem))
+
+
+@pytest.mark.parametrize("virtual", [1, 2])
+def test_messages_without_tags(pool: GlooPool, virtual: int) -> None:
+    problem = Problem.chain(ranks=4, microbatches=5, virtual=virtual, boundaries=ROWS[: 4 * virtual - 1])
+    order = generate("1f1b" if virtual == 1 else "interleaved-1f1b", problem)
+    trained(pool, plan_of(order, problem), job=jobs.train_without_tags)
+
+
+def test_groups_without_tags(pool: GlooPool) -> None:
+    problem = Problem.chain(ranks=4, microbatches=2, placement=[0, 1], boundaries=ROWS[:1])
+    plan = plan_of(Schedule.parse(GROUPED), problem)
+    assert plan.lowered is not None
+    for outcome in pool.run(jobs.train_without_tags, plan):
+        assert "nccl demands rank; lower it again with --discipline rank" in outcome.value["refused"]
+    proved = dataclasses.replace(plan.lowered, discipline=Discipline.RANK)
+    trained(pool, dataclasses.replace(plan, lowered=proved), job=jobs.train_without_tags)
+
+
+def test_without_tags_every_boundary_is_declared(pool: GlooPool) -> None:
+    problem = Problem.chain(ranks=4, microbatches=2, boundaries=ROWS[:2])
+    plan = plan_of(generate("1f1b", problem), problem)
+    for outcome in pool.run(jobs.train_without_tags, plan):
+        assert "must be declared with dtype and shape; undeclared: 2 to 3" in outcome.value["refused"]
 
 
 @pytest.mark.parametrize("replicas", [1, 2])

@@ -19,7 +19,7 @@ from schedverify.result import Plan
 
 CLOSE = 1e-10
 NUMBERS = range(50)
-SAMPLE = (1, 8, 15, 22)
+SAMPLE = (1, 8)
 """Those of three ranks that the default run takes."""
 
 
@@ -43,7 +43,7 @@ def random_problem(number: int) -> Problem:
 def optimized(number: int) -> Plan:
     """Return an optimized plan; of every third number some neighbours I and W of it are run as one B."""
     problem = random_problem(number)
-    plan = optimize(problem, time_limit=1, workers=1, seed=number)
+    plan = optimize(problem, time_limit=0.3, workers=1, seed=number)
     assert plan.schedule is not None, plan.reason
     return plan if number % 3 != 1 else plan_of(mixed(plan.schedule, random.Random(number)), problem)
 

@@ -12,7 +12,6 @@ from schedverify.disciplines import Discipline
 from schedverify.errors import SchedverifyError
 from schedverify.formats.loading import load_judged
 from schedverify.formats.plan_files import digest, plan_data
-from schedverify.problem import Problem
 from schedverify.result import Plan, Report, Verdict
 from schedverify.runner.backends import Backend
 from schedverify.runner.exchange import exchange
@@ -99,21 +98,15 @@ def _unfit(plan: Plan, ranks: int) -> str:
         return "a stage stands on several ranks, which the runner does not do"
     if problem.slices > 1:
         return "sequences are sliced, which the runner does not do"
-    return _too_many_tags(problem)
-
-
-def _too_many_tags(problem: Problem) -> str:
-    from schedverify.runner.messages import MOST_TAGS, tags_of
-
-    needed = tags_of(problem)
-    return f"its messages need {needed} tags, there are {MOST_TAGS}" if needed > MOST_TAGS else ""
+    return ""
 
 
 def unproved(plan: Plan, backend: Backend) -> str:
     """Return why the plan is not proved for a backend; empty where it is."""
-    lowered, demanded, known = plan.lowered, backend.discipline, tuple(Discipline)
+    lowered, known = plan.lowered, tuple(Discipline)
     if lowered is None:
         return _UNLOWERED
+    demanded = backend.demands(lowered.schedule)
     if known.index(lowered.discipline) < known.index(demanded):
         text = f"the plan is proved for the discipline {lowered.discipline}, {backend.name} demands {demanded}"
         return f"{text}; lower it again with --discipline {demanded}"

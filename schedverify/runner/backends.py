@@ -8,6 +8,8 @@ import torch.distributed as dist
 
 from schedverify.disciplines import Discipline
 from schedverify.errors import Fault, UnsupportedError
+from schedverify.op import JOIN_SHIFT, Join
+from schedverify.schedule import Schedule
 
 
 class Backend(NamedTuple):
@@ -18,16 +20,22 @@ class Backend(NamedTuple):
     """What it demands of a plan."""
     tagged: bool
     """Whether it matches messages by their tags."""
+    grouped: Discipline | None = None
+    """What it demands of a plan that has groups of transfers, where that is another."""
+
+    def demands(self, schedule: Schedule) -> Discipline:
+        """Return the mildest discipline that a schedule with communication must be proved for."""
+        groups = any(bool((row >> JOIN_SHIFT == int(Join.GROUP)).any()) for row in schedule.rows)
+        return self.grouped if groups and self.grouped is not None else self.discipline
 
 
 GLOO = Backend("gloo", Discipline.TAGGED, tagged=True)
-NCCL = Backend("nccl", Discipline.PAIR, tagged=False)
-BATCHED_NCCL = Backend("nccl, batched", Discipline.RANK, tagged=False)
-"""Groups of communications are launched together on one communicator."""
+NCCL = Backend("nccl", Discipline.PAIR, tagged=False, grouped=Discipline.RANK)
+"""Has a communicator for each pair of ranks, and one of all ranks for what is launched as a group."""
 
 
-def backend_of(group: Any, *, batched: bool) -> Backend:
-    """Return what the process group's backend does; ``batched`` says whether the plan groups communications.
+def backend_of(group: Any) -> Backend:
+    """Return what the process group's backend does.
 
     Raises
     ------
@@ -35,8 +43,7 @@ def backend_of(group: Any, *, batched: bool) -> Backend:
         If nothing is known of the backend.
     """
     name = str(dist.get_backend(group))
-    if name == "gloo":
-        return GLOO
-    if name == "nccl":
-        return BATCHED_NCCL if batched else NCCL
+    for known in (GLOO, NCCL):
+        if name == known.name:
+            return known
     raise UnsupportedError(Fault("group", f"nothing is known of the backend {name!r}", "gloo or nccl"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from schedverify.op import Kind, Op
@@ -80,8 +81,9 @@ class Execution:
     def _act(self, action: Action) -> None:
         try:
             if action.ops[0].kind.is_transfer:
-                for op in action.ops:
-                    self._transfer(op, action.position)
+                with self._transport.together() if len(action.ops) > 1 else nullcontext():
+                    for op in action.ops:
+                        self._transfer(op, action.position)
             else:
                 self._compute(action)
         except RunError:

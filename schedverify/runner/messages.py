@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 import torch
 
 from schedverify.op import Kind, Op
-from schedverify.problem import Problem
+from schedverify.problem import Boundary, Problem
 from schedverify.runner.batches import Tensors
 
 MOST_TENSORS: Final = 15
@@ -78,6 +78,32 @@ class Tags:
 def tags_of(problem: Problem) -> int:
     """Return how many tags the messages of a problem need."""
     return sum(map(len, problem.successors)) * 2 * problem.microbatches * _PARTS
+
+
+def nameless(problem: Problem, *, tagged: bool) -> str:
+    """Return why messages cannot be told apart, or shapes not be known in advance; empty where they can."""
+    if tagged:
+        needed = tags_of(problem)
+        return f"its messages need {needed} tags, there are {MOST_TAGS}" if needed > MOST_TAGS else ""
+    known = declared(problem)
+    unknown = [f"{source} to {target}" for source, target in problem.edges if (source, target) not in known]
+    text = "without tags every boundary must be declared with dtype and shape; undeclared: "
+    return text + ", ".join(unknown) if unknown else ""
+
+
+def declared(problem: Problem) -> dict[tuple[int, int], Signature]:
+    """Return by edge of all copies what crosses it, of the edges whose every row of ``[[boundary]]`` has a dtype."""
+    rows: dict[tuple[int, int], list[Boundary]] = {}
+    for row in problem.boundaries:
+        rows.setdefault((row.source, row.target), []).append(row)
+    found: dict[tuple[int, int], Signature] = {}
+    for (source, target), members in rows.items():
+        dtypes = [getattr(torch, member.dtype, None) for member in members]
+        if all(dtype in _DTYPES for dtype in dtypes):
+            crosses = tuple((dtype, member.shape) for dtype, member in zip(dtypes, members, strict=True))
+            firsts = range(0, problem.total_stages, problem.stages)
+            found |= {(source + first, target + first): crosses for first in firsts}
+    return found
 
 
 def signature(tensors: Tensors) -> Signature:

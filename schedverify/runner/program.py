@@ -56,15 +56,6 @@ def program_of(plan: Plan, rank: int) -> Program:
     return Program(problem, rank, actions, split, any(op.kind is Kind.REDUCE_GRAD for op in ops))
 
 
-def batched(plan: Plan) -> bool:
-    """Whether a group of communications stands in the plan's order."""
-    return plan.lowered is not None and any(
-        len(step.ops) > 1 and step.ops[0].kind.is_transfer
-        for rank in range(plan.lowered.schedule.ranks)
-        for step in plan.lowered.schedule.steps(rank)
-    )
-
-
 def _check_peers(actions: tuple[Action, ...], rank: int) -> None:
     for action in actions:
         for op in action.ops:

@@ -23,7 +23,7 @@ from schedverify.runner.exchange import exchange
 from schedverify.runner.execution import Execution, Hook
 from schedverify.runner.feeding import feed_of
 from schedverify.runner.gradients import average, check_same_size, sum_shared
-from schedverify.runner.messages import Signature
+from schedverify.runner.messages import declared, nameless
 from schedverify.runner.program import Program, program_of
 from schedverify.runner.stages import Stage
 from schedverify.runner.transport import Transport
@@ -129,7 +129,7 @@ class Runner:
             tagged=self._backend.tagged,
             timeout=timeout,
             device=_device(self.modules) if device is None else device,
-            declared=_declared(self.problem),
+            declared=declared(self.problem),
         )
         made = {number: _stage(self.problem, number, module) for number, module in self.modules.items()}
         self._execution = Execution(self.program, made, self._transport, reduce=self._reduce, hooks=hooks)
@@ -202,12 +202,20 @@ class Runner:
 
 
 def _admitted(plan: Plan | str | Path, group: Any, unverified: bool, timeout: float) -> tuple[Plan, Backend, Any]:
-    backend = backend_of(group, batched=False)
+    backend = backend_of(group)
     control = group
     if backend.name != "gloo":
         ranks = dist.get_process_group_ranks(group)
         control = dist.new_group(ranks, timedelta(seconds=timeout), "gloo", use_local_synchronization=True)
-    return admit(plan, backend, control, unverified=unverified, timeout=timeout), backend, control
+    admitted = admit(
+        plan,
+        backend,
+        control,
+        unverified=unverified,
+        timeout=timeout,
+        objection=lambda given: nameless(given.problem, tagged=backend.tagged),
+    )
+    return admitted, backend, control
 
 
 def _modules(given: Stages, program: Program) -> dict[int, Any]:
@@ -241,14 +249,3 @@ def _stage(problem: Problem, number: int, module: Any) -> Stage:
 def _device(modules: Mapping[int, Any]) -> Any:
     weights = (weight for module in modules.values() for weight in module.parameters())
     return next((weight.device for weight in weights), torch.device("cpu"))
-
-
-def _declared(problem: Problem) -> dict[tuple[int, int], Signature]:
-    """Return by edge of all copies what the problem's boundaries declare, where they give shape and dtype."""
-    found: dict[tuple[int, int], Signature] = {}
-    for copy in range(problem.replicas):
-        for row in problem.boundaries:
-            edge = row.source + copy * problem.stages, row.target + copy * problem.stages
-            member = (getattr(torch, row.dtype, torch.float32), row.shape)
-            found[edge] = (*found.get(edge, ()), member)
-    return found

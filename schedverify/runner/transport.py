@@ -7,7 +7,8 @@ buffer at once, and a message of another shape is an error that names the bounda
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -46,6 +47,18 @@ class Posted:
         self.header: Any = None
 
 
+class Late:
+    """A transfer of a group, which is launched with the others of it."""
+
+    def __init__(self, transfer: Any) -> None:
+        self.transfer = transfer
+        self.work: Any = None
+
+    def wait(self, timeout: Any) -> Any:
+        """Wait as for the work itself."""
+        return self.work.wait(timeout)
+
+
 class Transport:
     """The messages of one rank.
 
@@ -80,6 +93,8 @@ class Transport:
         self._declared = {} if tagged else dict(declared)
         self._learned: dict[tuple[int, int, int], Signature] = {}
         self._posted: dict[Name, Posted] = {}
+        self._batch: list[Late] | None = None
+        self._begun: list[tuple[list[Any], Waiting, Callable[[int], None]]] = []
 
     def begin(self) -> None:
         """Begin a step: nothing is under way."""
@@ -89,6 +104,24 @@ class Transport:
     def forget(self) -> None:
         """Forget what was learned about shapes."""
         self._learned.clear()
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Launch the transfers that are begun within as one, where messages are matched by their order alone."""
+        if self._tagged:
+            yield
+            return
+        batch = self._batch = []
+        self._begun = []
+        try:
+            yield
+        finally:
+            self._batch = None
+        works = dist.batch_isend_irecv([late.transfer for late in batch])
+        for i, late in enumerate(batch):
+            late.work = works[i] if len(works) == len(batch) else works[0]
+        for begun in self._begun:
+            self.sends.add(*begun)
 
     def send(self, op: Op, position: int, tensors: Tensors, ended: Callable[[int], None]) -> None:
         """Begin to send; ``ended`` is called with the time in nanoseconds when the message has left."""
@@ -109,7 +142,10 @@ class Transport:
             raise RunError(f"{waiting}: {text} ({hint})")
         parts = enumerate(tensors, 1)
         works += [self._isend(tensor.contiguous(), peer, tag + part) for part, tensor in parts]
-        self.sends.add(works, waiting, ended)
+        if self._batch is None:
+            self.sends.add(works, waiting, ended)
+        else:
+            self._begun.append((works, waiting, ended))
 
     def post(self, op: Op, position: int) -> None:
         """Post a receive."""
@@ -150,7 +186,16 @@ class Transport:
         return gradients_of(found) if found is not None and name.backward else found
 
     def _isend(self, tensor: Any, peer: int, tag: int) -> Any:
-        return dist.isend(tensor, group=self._group, group_dst=peer, tag=tag if self._tagged else 0)
+        if self._batch is None:
+            return dist.isend(tensor, group=self._group, group_dst=peer, tag=tag if self._tagged else 0)
+        return _later(self._batch, dist.P2POp(dist.isend, tensor, group=self._group, group_peer=peer))
 
     def _irecv(self, buffer: Any, peer: int, tag: int) -> Any:
-        return dist.irecv(buffer, group=self._group, group_src=peer, tag=tag if self._tagged else 0)
+        if self._batch is None:
+            return dist.irecv(buffer, group=self._group, group_src=peer, tag=tag if self._tagged else 0)
+        return _later(self._batch, dist.P2POp(dist.irecv, buffer, group=self._group, group_peer=peer))
+
+
+def _later(batch: list[Late], transfer: Any) -> Late:
+    batch.append(Late(transfer))
+    return batch[-1]
