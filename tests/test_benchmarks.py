@@ -174,3 +174,53 @@ def test_steps_of_the_runner_are_timed_and_told() -> None:
         assert re.search(rf"^\| {name} \| 2 \| {predicted} \| [0-9]+ \| [0-9.]+ \|$", done.stdout, re.MULTILINE)
     for line in ("1f1b | 1 | 16", "zb-h1 | 1 | 24", "1f1b | 2 | 32", "zb-h1 | 2 | 40"):
         assert re.search(rf"^\| {re.escape(line)} \| [0-9]+ \| [0-9]+ \| [0-9.]+ \|$", done.stdout, re.MULTILINE)
+
+
+@pytest.fixture
+def false_accepts(monkeypatch: pytest.MonkeyPatch) -> Any:
+    pytest.importorskip("torch", reason="torch is not installed")
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    monkeypatch.syspath_prepend(ROOT / "tests")
+    return importlib.import_module("false_accepts")
+
+
+def test_nobody_is_fooled_but_the_peers(false_accepts: Any) -> None:
+    counts = false_accepts.judged(range(200))
+    rows = {row[:2]: row[2:] for row in false_accepts.lines(counts)}
+    for within in (false_accepts.ORDERS, false_accepts.LOWERED):
+        wrong, accepts, _, right, rejects, _ = rows[within, "ours"]
+        assert (wrong + right, accepts, rejects) == (100, 0, 0)
+        assert min(wrong, right) > 5
+        for peer in ("CSV", "CSV, then simulated"):
+            assert 0 < rows[within, peer][1] < rows[within, peer][0] < wrong
+    assert rows[false_accepts.ORDERS, "_validate_schedule"][1] > 5
+    assert rows[false_accepts.LOWERED, "CSV"][1] > 20
+
+
+def test_a_judge_that_takes_or_refuses_everything_is_counted_so(
+    false_accepts: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for answer in (True, False):
+        monkeypatch.setattr(false_accepts, "judges", lambda _, said=answer: [("ours", lambda _: said)])
+        for row in false_accepts.lines(false_accepts.judged(range(40))):
+            _, _, wrong, accepts, _, right, rejects, _ = row
+            assert (accepts, rejects) == ((wrong, 0) if answer else (0, right))
+
+
+def test_what_is_known_to_fool_pytorch(false_accepts: Any) -> None:
+    base = false_accepts.base_of("1f1b", 2, 2)
+    doubled = [["0F0", *base.rows[0]], base.rows[1]]
+    circle = [["0F0", "0B0", "0F1", "0B1"], ["1F1", "1B1", "1F0", "1B0"]]
+    for rows, takes in ((base.rows, True), (doubled, True), (circle, True), ([*base.rows[:1], []], False)):
+        mutant = false_accepts.Mutant(base, false_accepts.ORDERS, "", rows)
+        assert mutant.is_right == (rows == base.rows) == false_accepts.ours(mutant)
+        assert false_accepts.validates(mutant) == takes
+    assert not false_accepts.loads(mutant._replace(rows=circle))
+    assert false_accepts.simulates(mutant._replace(rows=base.rows))
+
+
+def test_the_page_tells_no_mistake_of_ours() -> None:
+    page = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    shown = page.partition("<!-- false-accepts -->")[2].partition("<!-- /false-accepts -->")[0]
+    assert "2000 mutants" in shown
+    assert re.findall(r"\| ours \| [0-9]+ \| ([0-9]+) \| [0-9.]+% \| [0-9]+ \| ([0-9]+) \|", shown) == [("0", "0")] * 2
