@@ -90,7 +90,12 @@ class Execution:
             raise
         except Exception as error:
             place = f"rank {self._rank}, position {action.position} ({action.text})"
-            raise RunError(f"{place}: {type(error).__name__}: {error}") from error
+            raise RunError(f"{place}{self._peers(action)}: {type(error).__name__}: {error}") from error
+
+    def _peers(self, action: Action) -> str:
+        """Name the ranks at the other end of an action that cannot be begun, where there are any."""
+        ranks = sorted({self._problem.homes[op.peer] for op in action.ops if op.peer is not None})
+        return f", peer rank {', '.join(map(str, ranks))}" if ranks else ""
 
     # Transfers
 
