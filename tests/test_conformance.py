@@ -86,6 +86,15 @@ def test_a_run_as_predicted_conforms_and_costs_what_was_planned(name: str, steps
     Draft202012Validator(json.loads(schemas()["conform.json"])).validate(json.loads(formats.dumps(data_of(found))))
 
 
+def test_a_run_of_inference_as_predicted_conforms() -> None:
+    """Without a backward a micro-batch is in flight for its F alone."""
+    problem = sv.Problem.chain(ranks=4, microbatches=8, form="inference", forward=5, tick="us")
+    plan = plan_of(sv.generate("gpipe", problem), problem)
+    found = conform(plan, as_predicted(plan))
+    assert found.ok
+    assert found.peaks == found.allowed == (1, 1, 1, 1)
+
+
 def swap(step: list[Ran]) -> None:
     i = next(i for i, ran in enumerate(step) if ran.step == "1F1")
     step[i] = step[i]._replace(step="1F2")

@@ -48,12 +48,14 @@ def departures(schedule: Schedule, problem: Problem, trace: RunTrace, most: Sequ
 def peaks(step: Sequence[Ran], ranks: int) -> list[int]:
     """Return by rank the most pairs of stage and micro-batch between their F's start and their B's or I's end."""
     found = [0] * ranks
+    left = {(op.stage, op.microbatch) for ran in step for op in ops_of(ran.step) if op.kind in (Kind.B, Kind.I)}
     for rank in range(ranks):
         changes: list[tuple[int, int]] = []
         for ran in step:
             for op in ops_of(ran.step) if ran.rank == rank else ():
                 if op.kind is Kind.F:
                     changes.append((ran.start, 1))
+                    changes += [] if (op.stage, op.microbatch) in left else [(ran.end, -1)]
                 elif op.kind in (Kind.B, Kind.I):
                     changes.append((ran.end, -1))
         held = 0
