@@ -8,16 +8,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
+from random_schedules import base
 
 import schedverify as sv
 from schedverify import formats
 from schedverify.cli import main
 from schedverify.clocks import SAME, Answer, Clock, Reading, aligned, reading
 from schedverify.conformance import conform, data_of, measured_problem, timeline_of_run
-from schedverify.errors import InputError
+from schedverify.conformance.handing import too_early
+from schedverify.errors import InputError, ScheduleError
 from schedverify.formats.plan_files import digest, plan_data
 from schedverify.formats.schema import schemas
 from schedverify.planner import plan_of
@@ -40,7 +42,8 @@ def a_plan(name: str = "zb-h1", **keys: object) -> Plan:
 def as_predicted(plan: Plan, steps: int = 1) -> RunTrace:
     """Return the trace of a run that goes exactly as the plan's own costs say, one tick a microsecond."""
     assert plan.lowered is not None
-    timeline = sv.simulate(plan.lowered.schedule, plan.problem)
+    how = {"discipline": plan.lowered.discipline, "eager_bytes": plan.lowered.eager_bytes}
+    timeline = sv.simulate(plan.lowered.schedule, plan.problem, **how)
     length = (timeline.makespan + 100) * US
     trace = []
     for number in range(steps):
@@ -113,8 +116,25 @@ def append(step: list[Ran]) -> None:
 
 
 def begin_early(step: list[Ran]) -> None:
-    i = next(i for i, ran in enumerate(step) if ran.step == "1F0")
-    step[i] = step[i]._replace(start=step[i].start - 20 * US)
+    """Have rank 1 read its first micro-batch, received and all, before rank 0 has made it."""
+    for text in ("1RECV_F0", "1F0"):
+        i = at(step, text)
+        step[i] = step[i]._replace(start=step[i].start - 20 * US)
+    step[at(step, "1RECV_F0")] = step[at(step, "1RECV_F0")]._replace(end=step[at(step, "1F0")].start)
+
+
+def at(step: list[Ran], text: str) -> int:
+    return next(i for i, ran in enumerate(step) if ran.step == text)
+
+
+def move(text: str, **by: int) -> Callable[[list[Ran]], None]:
+    """Return what moves the begin or end of a step by microseconds."""
+
+    def change(step: list[Ran]) -> None:
+        ran = step[at(step, text)]
+        step[at(step, text)] = ran._replace(**{key: getattr(ran, key) + micro * US for key, micro in by.items()})
+
+    return change
 
 
 def overlap(step: list[Ran]) -> None:
@@ -134,6 +154,19 @@ PLANTED = {
     "a step twice": (double, "rank 0: a position ran twice"),
     "a step too many": (append, "rank 0, position 99 (0W3): the plan ends before it"),
     "before its input": (begin_early, "(1F0): began 17.0 us before 0F0 had ended on rank 0"),
+    "before its receive": (move("1RECV_F0", end=2), "(1F0): began 2.0 us before 1RECV_F0 had ended on rank 1"),
+    "received before it was sent": (
+        move("1RECV_F0", start=-23, end=-4),
+        "(1RECV_F0): ended 1.0 us before 0SEND_F0 began on rank 0",
+    ),
+    "sent before it was made": (
+        move("0SEND_F0", start=-1),
+        "(0SEND_F0): began 1.0 us before 0F0 had ended on rank 0",
+    ),
+    "a gradient sent before it was made": (
+        move("2SEND_B0", start=-1),
+        "(2SEND_B0): began 1.0 us before 2I0 had ended on rank 2",
+    ),
     "before the step in front": (overlap, "(0F1): began before 0F0 had ended"),
     "too many in flight": (hold, "rank 2: 2 micro-batches were in flight, the plan has at most 1"),
 }
@@ -154,6 +187,82 @@ def test_clocks_that_may_differ_excuse_as_much_and_no_more() -> None:
     trace = changed(as_predicted(plan), begin_early)
     for errors, ok in (((0, 17 * US, 0), True), ((0, 16 * US, 0), False)):
         assert conform(plan, RunTrace(trace.plan, trace.ranks, trace.steps, errors)).ok is ok
+
+
+def test_a_forward_that_takes_no_time_is_in_flight_all_the_same() -> None:
+    plan = a_plan("gpipe", forward=[0, 20, 0], backward_input=None, backward_weight=None, form="inference")
+    assert conform(plan, as_predicted(plan)).peaks == (1, 1, 1)
+
+
+def test_what_is_read_from_a_group_need_not_wait_for_its_other_members() -> None:
+    """A group ends with its last member; what another brings may be read before, but not before the group began."""
+    plan, group = a_plan(), "[1RECV_F0;1RECV_F1]"
+    receive, reader = Ran(1, 0, group, 0, 50), Ran(1, 1, "1F0", 20, 40)
+    assert not list(too_early(plan.problem, (receive, reader), (0, 0, 0)))
+    found = list(too_early(plan.problem, (receive._replace(start=25), reader), (0, 0, 0)))
+    assert [str(each.message) for each in found] == [
+        "rank 1, position 1 (1F0): began 0.0 us before 1RECV_F0 had begun on rank 1"
+    ]
+
+
+def test_bandwidth_stays_and_is_no_part_of_latency() -> None:
+    plan = a_plan(bytes=600, bandwidth=100, tick="2 us")
+    again = measured_problem(plan.problem, as_predicted(plan))
+    assert plan.lowered is not None
+    # A tick of the trace is one microsecond, half of what the problem says: 9 us, of which 6 ticks would be 12.
+    assert again.bandwidth == ((50,) * 3,) * 3
+    assert again.latency[0][1] == 0
+    plan = a_plan(bytes=600, bandwidth=100)
+    found, again = conform(plan, as_predicted(plan)), measured_problem(plan.problem, as_predicted(plan))
+    assert (found.latency, again.latency[0][1], again.bandwidth[0][1]) == (9 * US, 3, 100)
+    assert found.measured == found.predicted
+
+
+class TestRandomRuns:
+    """Random valid schedules of problems of every form, lowered; a trace as predicted, and one thing changed in it."""
+
+    @given(st.integers(0, 5000), st.data())
+    @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.filter_too_much])
+    def test_as_predicted_it_conforms_and_a_departure_is_told(self, number: int, data: st.DataObject) -> None:
+        found = base(number)
+        assume(found.fits)
+        problem = sv.Problem.of(found.data | {"tick": "us"})
+        try:
+            plan = plan_of(sv.Schedule.of(found.rows), problem)
+        except ScheduleError:
+            assume(False)
+        trace = as_predicted(plan)
+        told = conform(plan, trace)
+        assert not told.departures
+        assert told.peaks == told.allowed
+        assert told.measured == told.predicted
+        change = data.draw(st.sampled_from([absent, renamed, twice, before_all]))
+        rng = data.draw(st.randoms(use_true_random=False))
+        spoilt = changed(trace, lambda step: change(step, rng))
+        assume(spoilt != trace)
+        assert not conform(plan, spoilt).ok
+
+
+def absent(step: list[Ran], rng: random.Random) -> None:
+    if len(step) > 1:
+        step.pop(rng.randrange(len(step)))
+
+
+def renamed(step: list[Ran], rng: random.Random) -> None:
+    i = rng.randrange(len(step))
+    step[i] = step[i]._replace(step=rng.choice(step).step)
+
+
+def twice(step: list[Ran], rng: random.Random) -> None:
+    step.append(rng.choice(step))
+
+
+def before_all(step: list[Ran], rng: random.Random) -> None:
+    """Have the reader of a message, or the message's coming, be over before the run began."""
+    rests = [i for i, ran in enumerate(step) if "RECV" in ran.step and not ran.step.startswith("[")]
+    if rests:
+        i = rng.choice(rests)
+        step[i] = step[i]._replace(start=-2 * US, end=-US)
 
 
 def test_what_does_not_belong_together_is_told() -> None:

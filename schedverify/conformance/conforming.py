@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from schedverify.conformance.following import Departure, departures, ops_of, peaks
+from schedverify.conformance.following import Departure, departures, peaks
+from schedverify.conformance.handing import ops_of
 from schedverify.conformance.measuring import Cost, bubble, costs, latency, makespans, measured_problem, tick_of
 from schedverify.errors import Fault, InputError
 from schedverify.formats.plan_files import digest, plan_data
 from schedverify.measures import measure
+from schedverify.problem import Problem
 from schedverify.ran import RunTrace
-from schedverify.result import Plan
-from schedverify.schedule import Schedule
+from schedverify.result import Lowered, Plan
 from schedverify.timeline import simulate
 from schedverify.times import Timeline
 
@@ -74,19 +75,19 @@ def conform(plan: Plan, trace: RunTrace) -> Conformance:
         If the trace is of another plan or number of ranks, or holds no step of training, or the plan has no
         communication.
     """
-    schedule = _lowered(plan, trace)
+    lowered = _lowered(plan, trace)
     if plan.measures is None:
         raise InputError(Fault("measures", "the plan states none", "schedverify convert makes a plan of a schedule"))
     problem, allowed = plan.problem, plan.measures.peak_in_flight
-    found = departures(schedule, problem, trace, allowed)
+    found = departures(lowered.schedule, problem, trace, allowed)
     again = measured_problem(problem, trace)
     tick, times = tick_of(problem), makespans(trace)
     middle = trace.steps[sorted(range(len(times)), key=times.__getitem__)[len(times) // 2]]
-    most = [peaks(step, trace.ranks) for step in trace.steps]
+    most = [peaks(problem, step) for step in trace.steps]
     return Conformance(
         departures=tuple(found),
         makespans=tuple(times),
-        predicted=simulate(schedule, again).makespan * 1000,
+        predicted=_predicted(lowered, again),
         planned=None if tick is None else round(plan.measures.makespan * tick),
         bubble=bubble(middle, trace.ranks),
         planned_bubble=float(plan.measures.bubble_fraction),
@@ -116,7 +117,7 @@ def timeline_of_run(plan: Plan, trace: RunTrace, step: int = -1) -> Timeline:
     InputError
         If the trace is not one of the plan, or a compute step of the plan did not run in it.
     """
-    schedule = _lowered(plan, trace).compute_only()
+    schedule = _lowered(plan, trace).schedule.compute_only()
     ran = {(each.rank, each.step): each for each in trace.steps[step] if ops_of(each.step)[0].kind.is_compute}
     rows = schedule.strings()
     absent = [text for rank, row in enumerate(rows) for text in row if (rank, text) not in ran]
@@ -129,8 +130,14 @@ def timeline_of_run(plan: Plan, trace: RunTrace, step: int = -1) -> Timeline:
     return Timeline(schedule, problem, starts, ends, measure(schedule, problem, starts, ends))
 
 
-def _lowered(plan: Plan, trace: RunTrace) -> Schedule:
-    """Return the order that ran, once plan and trace belong together."""
+def _predicted(lowered: Lowered, problem: Problem) -> int:
+    """Return the nanoseconds that an order takes with other costs, under the discipline it was proved for."""
+    discipline, eager = lowered.discipline, lowered.eager_bytes
+    return simulate(lowered.schedule, problem, discipline=discipline, eager_bytes=eager).makespan * 1000
+
+
+def _lowered(plan: Plan, trace: RunTrace) -> Lowered:
+    """Return what ran, once plan and trace belong together."""
     if plan.lowered is None:
         raise InputError(Fault("lowered", "the plan holds no communication", "schedverify convert adds it"))
     if trace.plan != digest(plan_data(plan)):
@@ -140,4 +147,4 @@ def _lowered(plan: Plan, trace: RunTrace) -> Schedule:
         raise InputError(Fault("otherData.ranks", f"{trace.ranks} ranks, the plan has {plan.problem.ranks}"))
     if not trace.steps or not any(trace.steps):
         raise InputError(Fault("traceEvents", "no step of training is in it", "run with --steps 1 or more"))
-    return plan.lowered.schedule
+    return plan.lowered

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Final, NamedTuple
 
-from schedverify.op import Kind, Op, pack_step, unpack
+from schedverify.conformance.handing import ops_of, too_early
+from schedverify.op import Kind
 from schedverify.problem import Problem
 from schedverify.ran import Ran, RunTrace
 from schedverify.schedule import Schedule
@@ -39,35 +40,33 @@ def departures(schedule: Schedule, problem: Problem, trace: RunTrace, most: Sequ
     """
     found: list[Departure] = []
     for number, step in enumerate(trace.steps):
-        told = [*_order(schedule, step, number), *_handed(problem, step, number, trace.errors),
-                *_in_flight(step, number, most)]  # fmt: skip
+        early = too_early(problem, step, trace.errors)
+        handed = (Departure("hand-over", number, ran.rank, ran.position, message) for ran, message in early)
+        told = [*_order(schedule, step, number), *handed, *_in_flight(problem, step, number, most)]
         found += told[:_MOST_TOLD]
     return found
 
 
-def peaks(step: Sequence[Ran], ranks: int) -> list[int]:
-    """Return by rank the most pairs of stage and micro-batch between their F's start and their B's or I's end."""
-    found = [0] * ranks
-    left = {(op.stage, op.microbatch) for ran in step for op in ops_of(ran.step) if op.kind in (Kind.B, Kind.I)}
-    for rank in range(ranks):
-        changes: list[tuple[int, int]] = []
-        for ran in step:
-            for op in ops_of(ran.step) if ran.rank == rank else ():
-                if op.kind is Kind.F:
-                    changes.append((ran.start, 1))
-                    changes += [] if (op.stage, op.microbatch) in left else [(ran.end, -1)]
-                elif op.kind in (Kind.B, Kind.I):
-                    changes.append((ran.end, -1))
-        held = 0
-        for _, change in sorted(changes):
-            held += change
-            found[rank] = max(found[rank], held)
-    return found
+def peaks(problem: Problem, step: Sequence[Ran]) -> list[int]:
+    """Return by rank the most pairs of stage and micro-batch in flight (semantics, SV401).
+
+    A pair is in flight from the start of its F to the end of its B or I; in inference to the end of its F.
+    """
+    inference = problem.form == "inference"
+    changes: list[list[tuple[int, int, int]]] = [[] for _ in range(problem.ranks)]
+    for ran in step:
+        for op in ops_of(ran.step):
+            if op.kind is Kind.F:
+                changes[ran.rank].append((ran.start, ran.position, 1))
+            if op.kind in (Kind.B, Kind.I) or (inference and op.kind is Kind.F):
+                changes[ran.rank].append((ran.end, ran.position, -1))
+    return [_most(each) for each in changes]
 
 
-def ops_of(step: str) -> tuple[Op, ...]:
-    """Return the operations of a step's text."""
-    return tuple(map(unpack, pack_step(step)))
+def _most(changes: list[tuple[int, int, int]]) -> int:
+    """Return the highest count, with changes of one moment in the order of their positions, begins before ends."""
+    held = accumulate(change for _, _, change in sorted(changes, key=lambda each: (each[0], each[1], -each[2])))
+    return max(held, default=0)
 
 
 def _order(schedule: Schedule, step: Sequence[Ran], number: int) -> Iterator[Departure]:
@@ -94,43 +93,8 @@ def _order(schedule: Schedule, step: Sequence[Ran], number: int) -> Iterator[Dep
                 yield Departure("order", number, rank, after.position, told)
 
 
-def _handed(problem: Problem, step: Sequence[Ran], number: int, errors: Sequence[int]) -> Iterator[Departure]:
-    """Tell which step began before what it reads was made, by more than the clocks may differ."""
-    made: dict[Op, Ran] = {}
-    for ran in step:
-        for op in ops_of(ran.step):
-            if op.kind.is_compute:
-                made.setdefault(op, ran)
-    for op, ran in made.items():
-        for needed in _needed(problem, op):
-            source = made.get(needed)
-            if source is None or source is ran:
-                continue
-            slack = 0 if source.rank == ran.rank else errors[source.rank] + errors[ran.rank]
-            if ran.start + slack < source.end:
-                early = (source.end - ran.start) / 1000
-                told = (
-                    f"rank {ran.rank}, position {ran.position} ({op}): began {early:.1f} us before {needed} had ended"
-                )
-                yield Departure("hand-over", number, ran.rank, ran.position, f"{told} on rank {source.rank}")
-
-
-def _needed(problem: Problem, op: Op) -> Iterator[Op]:
-    """Return what an operation reads: the F before it, its own F, the gradients behind it, its own I."""
-    if op.stage >= problem.total_stages:
-        return
-    if op.kind is Kind.F:
-        yield from (op._replace(stage=stage) for stage in problem.predecessors[op.stage])
-    elif op.kind is Kind.W:
-        yield op._replace(kind=Kind.I)
-    else:
-        yield op._replace(kind=Kind.F)
-        for stage in problem.successors[op.stage]:
-            yield from (op._replace(stage=stage, kind=kind) for kind in (Kind.B, Kind.I))
-
-
-def _in_flight(step: Sequence[Ran], number: int, most: Sequence[int]) -> Iterator[Departure]:
-    for rank, (found, allowed) in enumerate(zip(peaks(step, len(most)), most, strict=True)):
+def _in_flight(problem: Problem, step: Sequence[Ran], number: int, most: Sequence[int]) -> Iterator[Departure]:
+    for rank, (found, allowed) in enumerate(zip(peaks(problem, step), most, strict=True)):
         if found > allowed:
             told = f"rank {rank}: {found} micro-batches were in flight, the plan has at most {allowed}"
             yield Departure("in flight", number, rank, None, told)

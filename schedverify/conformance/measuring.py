@@ -7,14 +7,11 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from statistics import median
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-import numpy as np
-
-from schedverify.conformance.following import ops_of
+from schedverify.conformance.handing import Message, messages, ops_of
 from schedverify.durations import op_duration
-from schedverify.messages import named
-from schedverify.op import Kind, unpack
+from schedverify.op import Kind
 from schedverify.problem import Problem
 from schedverify.ran import Ran, RunTrace
 
@@ -70,14 +67,7 @@ def latency(problem: Problem, trace: RunTrace) -> int:
 
     Others had to wait for their queue, or for whom they were for, to get there; the quickest shows the link.
     """
-    quickest = []
-    for step in trace.steps:
-        sent = {key: ran.start for ran in step for key in _messages(problem, ran, sends=True)}
-        for ran in step:
-            for key in _messages(problem, ran, sends=False):
-                if key in sent:
-                    quickest.append(max(ran.end - sent[key], 0))
-    return min(quickest, default=0)
+    return min((took for _, took in _travels(problem, trace)), default=0)
 
 
 def tick_of(problem: Problem) -> Fraction | None:
@@ -89,10 +79,12 @@ def tick_of(problem: Problem) -> Fraction | None:
 
 
 def measured_problem(problem: Problem, trace: RunTrace) -> Problem:
-    """Return the problem with measured costs, in microseconds.
+    """Return the problem with measured costs and latencies, in microseconds.
 
-    What was not measured (a kind of operation that did not run, or ran overlapped only) keeps its proportion to what
-    was. Overlapped pairs lose a cost of their own. Memory, limits and placement stay.
+    What was not measured (a kind of operation that did not run, or ran overlapped only; the cost of an overlapped pair)
+    keeps its proportion to what was. The latency of a link is that of its quickest message, without what the message
+    occupied by the problem's bandwidth; where none crossed, that of the quickest of all. Bandwidth is not measured: it
+    stays, in bytes per microsecond and not below 1. Memory, limits and placement stay.
 
     Raises
     ------
@@ -101,19 +93,22 @@ def measured_problem(problem: Problem, trace: RunTrace) -> Problem:
     """
     found = {(cost.kind, cost.stage): cost for cost in costs(problem, trace)}
     planned = sum(cost.planned * cost.runs for cost in found.values())
-    scale = Fraction(sum(cost.median * cost.runs for cost in found.values()), max(planned, 1))
+    scale = Fraction(sum(cost.median * cost.runs for cost in found.values()), planned) if planned else Fraction(1000)
+    tick = tick_of(problem) or scale or Fraction(1000)
     data = problem.to_dict()
     data["tick"] = "us"
-    data["costs"] = {
+    costed = {
         name: [
             _microseconds(found, kind, stage, ticks, scale, problem) for stage, ticks in enumerate(data["costs"][name])
         ]
         for kind, name in _COSTS.items()
         if data["costs"].get(name)
     }
-    links = data["links"]
-    links["latency"] = round(latency(problem, trace) / 1000)
-    links.pop("bandwidth", None)
+    pairs = [pair | {"cost": round(pair["cost"] * scale / 1000)} for pair in data["costs"].get("overlapped", ())]
+    data["costs"] = costed | ({"overlapped": pairs} if pairs else {})
+    data["links"]["latency"] = _latencies(problem, trace, tick)
+    if problem.bandwidth is not None:
+        data["links"]["bandwidth"] = [[max(round(each * 1000 / tick), 1) for each in row] for row in problem.bandwidth]
     if problem.makespan_limit is not None:
         data["limits"]["makespan"] = round(problem.makespan_limit * scale / 1000)
     return Problem.of(data)
@@ -126,16 +121,30 @@ def _microseconds(
     cost = found.get((kind, stage))
     if cost is None:
         return round(planned * scale / 1000)
-    repeats = problem.recompute[stage] and kind in (Kind.B, Kind.I) and (Kind.F, stage) in found
-    own = cost.median - (found[Kind.F, stage].median if repeats else 0)
-    return max(round(own / 1000), 1 if planned else 0)
+    repeated = Fraction(0)
+    if problem.recompute[stage] and kind in (Kind.B, Kind.I):
+        forward = found.get((Kind.F, stage))
+        repeated = Fraction(forward.median) if forward else problem.forward[stage] * scale
+    return max(round((cost.median - repeated) / 1000), 1 if planned else 0)
 
 
-def _messages(problem: Problem, ran: Ran, *, sends: bool) -> Iterator[Any]:
-    """Yield a key for each message that a step sends, or receives: stages, micro-batch, whether a gradient."""
-    for op in ops_of(ran.step):
-        if op.kind.is_transfer and op.kind.is_send is sends:
-            peer = unpack(int(named(np.array([op.pack()]), problem)[0])).peer
-            if peer is not None:
-                ends = (op.stage, peer) if sends else (peer, op.stage)
-                yield (*ends, op.microbatch, op.kind in (Kind.SEND_B, Kind.RECV_B))
+def _latencies(problem: Problem, trace: RunTrace, tick: Fraction) -> list[list[int]]:
+    """Return rank by rank the microseconds of latency."""
+    quickest: dict[tuple[int, int], Fraction] = {}
+    for message, took in _travels(problem, trace):
+        link = problem.homes[message.source], problem.homes[message.target]
+        size = problem.boundary_bytes[message.target if message.backward else message.source]
+        occupied = -(-size // problem.bandwidth[link[0]][link[1]]) * tick if problem.bandwidth else Fraction(0)
+        quickest[link] = min(quickest.get(link, Fraction(took)), max(took - occupied, Fraction(0)))
+    others = min(quickest.values(), default=Fraction(0))
+    ranks = range(problem.ranks)
+    return [[round(quickest.get((source, target), others) / 1000) for target in ranks] for source in ranks]
+
+
+def _travels(problem: Problem, trace: RunTrace) -> Iterator[tuple[Message, int]]:
+    """Yield the messages that crossed, and the nanoseconds from the start of each one's send to its receive's end."""
+    for step in trace.steps:
+        sent = messages(problem, step, sends=True)
+        for message, got in messages(problem, step, sends=False).items():
+            if message in sent:
+                yield message, max(got.ran.end - sent[message].ran.start, 0)
