@@ -131,7 +131,7 @@ def written_as_csv(case: Case) -> Iterator[Violation]:
 
     Example
 
-    `[0SEND_F1;0RECV_B0]` has no cell.
+    The group `[0SEND_F1;0RECV_B0]` has no cell; `0SEND_F1` and `0RECV_B0` have one each.
 
     Formally
 
