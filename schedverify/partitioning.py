@@ -88,11 +88,25 @@ def _smoothed(found: Cut) -> Cut:
     while improved:
         improved = False
         for layers in chain(moves, _moves(best.partition.layers)):
-            other = Cut(found.model, best.partition._replace(layers=layers),
-                        stage_problem(found.model, layers, found.problem), found.family)  # fmt: skip
-            if _is_no_worse(other, found) and (shorter := other.timeline().makespan) < makespan:
-                best, makespan, improved = other, shorter, True
+            shorter = _shorter(found, layers, makespan)
+            if shorter is not None:
+                best, makespan, improved = *shorter, True
     return best
+
+
+def _shorter(found: Cut, layers: tuple[Ints, ...], makespan: int) -> tuple[Cut, int] | None:
+    """Return another partition with its makespan, where that is less and nothing that counts more gets worse."""
+    try:
+        problem = stage_problem(found.model, layers, found.problem)
+    except InputError:  # a rank has no memory for a single micro-batch
+        return None
+    loads = [sum(problem.forward[s] + problem.backward[s] for s in stages) for stages in problem.stages_of]
+    if max(loads) > found.partition.bottleneck or sum(problem.boundary_bytes) > sum(found.problem.boundary_bytes):
+        return None
+    other = Cut(found.model, found.partition._replace(layers=layers), problem, found.family)
+    timeline = other.timeline()
+    fits = problem.capacity is None or all(map(int.__le__, timeline.peak_memory, problem.capacity))
+    return (other, timeline.makespan) if fits and timeline.makespan < makespan else None
 
 
 def _moves(layers: tuple[Ints, ...]) -> Iterator[tuple[Ints, ...]]:
@@ -102,15 +116,6 @@ def _moves(layers: tuple[Ints, ...]) -> Iterator[tuple[Ints, ...]]:
             yield (*layers[:stage], own[:-1], (own[-1], *beside), *layers[stage + 2 :])
         if len(beside) > 1:
             yield (*layers[:stage], (*own, beside[0]), beside[1:], *layers[stage + 2 :])
-
-
-def _is_no_worse(other: Cut, found: Cut) -> bool:
-    """Whether a partition keeps bottleneck, bytes and memory."""
-    problem = other.problem
-    loads = [sum(problem.forward[s] + problem.backward[s] for s in stages) for stages in problem.stages_of]
-    if max(loads) > found.partition.bottleneck or sum(problem.boundary_bytes) > sum(found.problem.boundary_bytes):
-        return False
-    return problem.capacity is None or all(map(int.__le__, other.timeline().peak_memory, problem.capacity))
 
 
 def stage_problem(model: Model, layers: tuple[Ints, ...], shape: Problem) -> Problem:

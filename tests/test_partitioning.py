@@ -126,6 +126,13 @@ def test_memory_moves_the_cut(small: Model) -> None:
     assert all(map(int.__le__, found.timeline().measures.peak_memory, found.problem.capacity))
 
 
+def test_a_partition_beside_the_best_that_fits_no_memory_is_passed_over() -> None:
+    """As many layers on each stage would put both large ones on one rank."""
+    layers = tuple(Layer(f"l{i}", 1, 1, parameters=100 if i < 2 else 0) for i in range(4))
+    found = cut(Model("m", layers, devices=Devices(memory=(150,))), ranks=2, microbatches=2)
+    assert found.partition.layers == ((0,), (1, 2, 3))
+
+
 def test_wishes_are_kept(small: Model) -> None:
     wishes = Wishes(pinned=((5, 0),), alone=(7,))
     found = cut(Model("m", small.layers, wishes=wishes), ranks=3, microbatches=4)
