@@ -12,14 +12,16 @@ from schedverify.schedule import Schedule as _Schedule
 from schedverify.testing.certifying import certify
 from schedverify.testing.checking import SchedulerFault, check_scheduler
 from schedverify.testing.faults import Mutation, mutations
+from schedverify.testing.lowerings import check_lowering, lowered
+from schedverify.testing.online import OnlineScheduler, scheduler_machine
 from schedverify.testing.orders import schedules
 from schedverify.testing.shapes import problems
 from schedverify.testing.statements import Statement, load_statement
 from schedverify.testing.warmth import warm_up as _warm_up
 
 __all__ = [
-    "Mutation", "SchedulerFault", "Statement", "certify", "check_scheduler", "load_statement", "mutations", "problems",
-    "schedules",
+    "Mutation", "OnlineScheduler", "SchedulerFault", "Statement", "certify", "check_lowering", "check_scheduler",
+    "load_statement", "lowered", "mutations", "problems", "scheduler_machine", "schedules",
 ]  # fmt: skip
 
 _warm_up()

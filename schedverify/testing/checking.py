@@ -70,13 +70,13 @@ def check_scheduler(
     """
     schedule = _made(scheduler, problem)
     if schedule.ranks != problem.ranks:
-        raise _failure(f"it has {schedule.ranks} rows for {problem.ranks} ranks", problem, schedule)
+        raise failure(f"it has {schedule.ranks} rows for {problem.ranks} ranks", problem, schedule)
     report = verify(schedule, problem, select=properties)
     if not report.ok:
-        raise _failure(_told(report), problem, schedule, report)
+        raise failure(told(report), problem, schedule, report)
     again = _made(scheduler, problem)
     if again != schedule:
-        raise _failure(f"it is not deterministic; called again, it returns\n{again}", problem, schedule)
+        raise failure(f"it is not deterministic; called again, it returns\n{again}", problem, schedule)
     if at_least_as_good_as is not None:
         _compare(schedule, problem, at_least_as_good_as)
     if max_gap is not None:
@@ -88,22 +88,22 @@ def _made(scheduler: Scheduler, problem: Problem) -> Schedule:
     try:
         schedule = scheduler(problem)
     except Exception as error:
-        raise _failure(f"the scheduler raised {type(error).__name__}: {error}", problem) from error
+        raise failure(f"the scheduler raised {type(error).__name__}: {error}", problem) from error
     if not isinstance(schedule, Schedule):
-        raise _failure(f"the scheduler returned a {type(schedule).__name__}, not a Schedule", problem)
+        raise failure(f"the scheduler returned a {type(schedule).__name__}, not a Schedule", problem)
     return schedule
 
 
 def _compare(schedule: Schedule, problem: Problem, family: str) -> None:
     own, other = _value(schedule, problem), _value(generate(family, problem), problem)
     if own > other:
-        raise _failure(f"its {problem.minimize} is {own}, that of {family} {other}", problem, schedule)
+        raise failure(f"its {problem.minimize} is {own}, that of {family} {other}", problem, schedule)
 
 
 def _measure_gap(schedule: Schedule, problem: Problem, max_gap: Fraction | float, time_limit: float) -> None:
     own, bound = _value(schedule, problem), optimize(problem, hint=schedule, time_limit=time_limit, workers=1).bound
     if bound is None or own - bound > max_gap * bound:
-        raise _failure(f"its {problem.minimize} is {own}, the proved bound {bound}", problem, schedule)
+        raise failure(f"its {problem.minimize} is {own}, the proved bound {bound}", problem, schedule)
 
 
 def _value(schedule: Schedule, problem: Problem) -> int:
@@ -112,7 +112,7 @@ def _value(schedule: Schedule, problem: Problem) -> int:
     return values.get(problem.minimize, timeline.makespan)
 
 
-def _told(report: Report) -> str:
+def told(report: Report) -> str:
     """Return a line for each violation, its counterexample under it, and for what is undecided the reason."""
     lines = []
     for violation in report.violations:
@@ -123,9 +123,10 @@ def _told(report: Report) -> str:
     return "\n".join(lines)
 
 
-def _failure(
+def failure(
     fault: str, problem: Problem, schedule: Schedule | None = None, report: Report | None = None
 ) -> SchedulerFault:
+    """Return a fault that tells the problem as a file, and of a schedule its text and a picture."""
     parts = [fault, f"The problem:\n{to_toml(problem).strip()}"]
     if schedule is not None:
         parts.append(f"The schedule:\n{schedule}")

@@ -29,7 +29,7 @@ def schedules(problem: Problem, *, valid: bool = True) -> st.SearchStrategy[Sche
 
 @st.composite
 def _orders(draw: st.DrawFn, problem: Problem) -> Schedule:
-    waiting = _reads(problem)
+    waiting = reads(problem)
     plain = _rows(problem, _in_turn(waiting))
     order: list[Op] = []
     done: set[Op] = set()
@@ -43,9 +43,9 @@ def _orders(draw: st.DrawFn, problem: Problem) -> Schedule:
     return schedule if verify(schedule, problem, select=("SV4",)).ok else plain
 
 
-def _in_turn(reads: dict[Op, set[Op]]) -> list[Op]:
+def _in_turn(inputs_of: dict[Op, set[Op]]) -> list[Op]:
     """Return the operations by micro-batch, each behind its inputs."""
-    waiting, done, order = dict(reads), set[Op](), list[Op]()
+    waiting, done, order = dict(inputs_of), set[Op](), list[Op]()
     while waiting:
         op = next(op for op, inputs in waiting.items() if inputs <= done)
         order.append(op)
@@ -54,26 +54,26 @@ def _in_turn(reads: dict[Op, set[Op]]) -> list[Op]:
     return order
 
 
-def _reads(problem: Problem) -> dict[Op, set[Op]]:
+def reads(problem: Problem) -> dict[Op, set[Op]]:
     """Return every needed operation by micro-batch with its inputs (semantics, section 1)."""
     backward = Kind.I if problem.form == "split" else Kind.B
-    reads: dict[Op, set[Op]] = {}
+    found: dict[Op, set[Op]] = {}
     size = problem.slices
     for m in range(problem.microbatches):
         for stage in (stage for stage in range(problem.total_stages) if problem.passes(stage, m)):
-            reads[Op(Kind.F, stage, m)] = {Op(Kind.F, s, m) for s in problem.predecessors[stage]} | (
+            found[Op(Kind.F, stage, m)] = {Op(Kind.F, s, m) for s in problem.predecessors[stage]} | (
                 {Op(Kind.F, stage, m - 1)} if m % size else set()
             )
             if problem.form == "inference":
                 continue
-            reads[Op(backward, stage, m)] = (
+            found[Op(backward, stage, m)] = (
                 {Op(Kind.F, stage, m)}
                 | {Op(backward, s, m) for s in problem.successors[stage]}
                 | ({Op(backward, stage, m + 1)} if (m + 1) % size else set())
             )
             if problem.form == "split":
-                reads[Op(Kind.W, stage, m)] = {Op(Kind.I, stage, m)}
-    return reads
+                found[Op(Kind.W, stage, m)] = {Op(Kind.I, stage, m)}
+    return found
 
 
 def _rows(problem: Problem, order: list[Op]) -> Schedule:

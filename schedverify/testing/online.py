@@ -1,0 +1,177 @@
+"""Schedulers that decide step by step: a state machine that asks for one step after another, whatever they last."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+
+from schedverify.errors import InputError
+from schedverify.op import Kind, Op, Step
+from schedverify.problem import Problem
+from schedverify.schedule import Schedule
+from schedverify.testing.checking import SchedulerFault, failure, told
+from schedverify.testing.orders import reads
+from schedverify.testing.shapes import problems
+from schedverify.verifier import verify
+
+_MOST_MOVES: Final = 200
+"""Of one history; the default problems need at most 96 for starts and ends, the others are answers of None."""
+
+
+class OnlineScheduler(Protocol):
+    """Decides step by step. ``done`` holds the operations that have ended, on all ranks, as texts such as ``0F1``."""
+
+    def next(self, rank: int, done: frozenset[str]) -> str | None:
+        """Return the step that a free rank starts now, or None if it shall wait until something else has ended."""
+
+
+class _Run:
+    """One run of a scheduler for a problem: what was given to each rank, and what has ended."""
+
+    def __init__(self, problem: Problem, scheduler: OnlineScheduler) -> None:
+        self.problem, self.scheduler = problem, scheduler
+        self.reads = reads(problem)
+        self.rows: list[list[Step]] = [[] for _ in range(problem.ranks)]
+        self.running: dict[int, Step] = {}
+        self.waits: set[int] = set()
+        """The ranks that have answered None since a step ended last."""
+        self.given, self.ended = set[Op](), set[Op]()
+        self.done: frozenset[str] = frozenset()
+        self.history: list[str] = []
+
+    def moves(self) -> list[tuple[bool, int]]:
+        """Return what can happen next: a rank is asked (False), or its step ends (True)."""
+        ranks = range(self.problem.ranks)
+        asked = [(False, rank) for rank in ranks if rank not in self.running and rank not in self.waits]
+        return [*asked, *((True, rank) for rank in sorted(self.running))] if self.left() else []
+
+    def left(self) -> set[Op]:
+        """Return the operations that have not ended."""
+        return self.reads.keys() - self.ended
+
+    def ask(self, rank: int) -> None:
+        """Ask for the next step of a rank, and start it."""
+        try:
+            text = self.scheduler.next(rank, self.done)
+        except Exception as error:
+            raise self.fault(f"the scheduler raised {type(error).__name__} for rank {rank}: {error}") from error
+        if text is None:
+            self.waits.add(rank)
+            self.history.append(f"rank {rank} waits")
+            self._check_that_someone_goes_on()
+            return
+        self.history.append(f"rank {rank} starts {text}")
+        step = self._parsed(text)
+        for op in step.ops:
+            self._check(rank, op)
+        self.rows[rank].append(step)
+        self.running[rank] = step
+        report = verify(self.schedule(), self.problem, select=("SV101", "SV4"), excerpt=True)
+        if not report.ok:
+            raise self.fault(told(report))
+
+    def end(self, rank: int) -> None:
+        """Let the running step of a rank end."""
+        step = self.running.pop(rank)
+        self.history.append(f"rank {rank} ends {step}")
+        self.ended.update(part for op in step.ops for part in self._parts(op))
+        self.done |= set(map(str, step.ops))
+        self.waits.clear()
+
+    def schedule(self) -> Schedule:
+        """Return the order so far."""
+        return Schedule.of(self.rows)
+
+    def fault(self, text: str) -> SchedulerFault:
+        """Return a fault with the history before it."""
+        return failure(f"{text}\n\nWhat happened:\n" + "\n".join(self.history), self.problem, self.schedule())
+
+    def _parsed(self, text: str) -> Step:
+        try:
+            (step,) = Schedule.of([[text]]).steps(0)
+        except (InputError, TypeError, ValueError) as error:
+            raise self.fault(f"{text!r} is no step: {error}") from None
+        return step
+
+    def _check(self, rank: int, op: Op) -> None:
+        """Object to an operation that is not the rank's, was given before, or whose inputs are not there."""
+        parts = self._parts(op)
+        if not parts <= self.reads.keys():
+            raise self.fault(f"the problem has no operation {op}")
+        if rank not in self.problem.placement[op.stage]:
+            raise self.fault(f"{op} is not on rank {rank}; stage {op.stage} is on {self.problem.homes[op.stage]}")
+        if parts & self.given:
+            raise self.fault(f"{op} was given before")
+        missing = sorted(set[Op]().union(*(self.reads[part] for part in parts)) - parts - self.ended)
+        if missing:
+            raise self.fault(f"rank {rank} cannot start {op}: {', '.join(map(str, missing))} has not ended")
+        self.given |= parts
+
+    def _parts(self, op: Op) -> set[Op]:
+        """Return what an operation does; a full backward in a split problem is an I and a W."""
+        if op.kind is Kind.B and self.problem.form == "split":
+            return {op._replace(kind=Kind.I), op._replace(kind=Kind.W)}
+        return {op}
+
+    def _check_that_someone_goes_on(self) -> None:
+        if not self.moves():
+            left = sorted(self.left())
+            raise self.fault(f"every rank waits and nothing runs, while {len(left)} operations are left: {left[0]}")
+
+
+def scheduler_machine(
+    online_scheduler: Callable[[Problem], OnlineScheduler],
+    among: st.SearchStrategy[Problem] | None = None,
+) -> type[RuleBasedStateMachine]:
+    """Return a state machine of hypothesis that property-tests a scheduler which decides step by step.
+
+    It draws a problem, asks the scheduler for steps of free ranks, and lets running steps end, in any order: so every
+    duration of the steps is tried. It fails when a step is given that cannot be (it is not the rank's, was given before,
+    an input is missing, a limit is exceeded), or when every rank waits, nothing runs, and something is left.
+
+    Parameters
+    ----------
+    online_scheduler
+        Makes the scheduler of a problem: an object with ``next(rank, done)`` that returns the text of the step which
+        the free rank starts now, or None. ``done`` is a frozenset of the texts of all operations that have ended. A rank
+        that got None is asked again when another step has ended.
+    among
+        Problems to draw from, none with a stage on several ranks; by default ``problems()``.
+
+    Returns
+    -------
+    type
+        A class of state machines; its ``TestCase`` is what pytest and unittest run. Its failure is a
+        :class:`SchedulerFault` that holds the history, which hypothesis makes as short as it can.
+
+    Examples
+    --------
+    >>> class OneAfterAnother:
+    ...     def __init__(self, problem):
+    ...         self.left = [f"{s}{k}{m}" for m in range(problem.microbatches) for k, order in
+    ...                      (("F", range(problem.ranks)), ("B", reversed(range(problem.ranks)))) for s in order]
+    ...     def next(self, rank, done):
+    ...         first = next((text for text in self.left if text not in done), "")
+    ...         return first if first.startswith(str(rank)) else None
+    >>> TestOneAfterAnother = scheduler_machine(OneAfterAnother).TestCase
+    """
+    drawn = problems() if among is None else among
+
+    class SchedulerMachine(RuleBasedStateMachine):  # type: ignore[misc, unused-ignore]
+        @initialize(problem=drawn)
+        def begin(self, problem: Problem) -> None:
+            self.run = _Run(problem, online_scheduler(problem))
+
+        @rule(data=st.data())
+        def go_on(self, data: Any) -> None:
+            moves = self.run.moves()
+            if moves:
+                ends, rank = moves[data.draw(st.integers(0, len(moves) - 1))]
+                (self.run.end if ends else self.run.ask)(rank)
+
+    SchedulerMachine.TestCase.settings = settings(stateful_step_count=_MOST_MOVES)
+    return SchedulerMachine

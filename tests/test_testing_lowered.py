@@ -1,0 +1,227 @@
+"""The test kit, step by step and with communication: what is right passes, what is wrong is caught and told small."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import schedverify as sv
+from schedverify.testing import (
+    Mutation, SchedulerFault, check_lowering, lowered, mutations, problems, scheduler_machine, schedules,
+)  # fmt: skip
+
+VARIED = problems(max_ranks=3, max_microbatches=4, virtual=2, placements=("loop", "v"), latency=1) | problems(
+    max_ranks=3, max_microbatches=3, split=True
+)
+
+
+class Greedy:
+    """Runs any backward that can run, or else the first forward that the limit has room for."""
+
+    def __init__(self, problem: sv.Problem) -> None:
+        self.problem = problem
+        self.given: list[set[str]] = [set() for _ in range(problem.ranks)]
+
+    def next(self, rank: int, done: frozenset[str]) -> str | None:
+        given, last = self.given[rank], self.problem.total_stages - 1
+        for m in range(self.problem.microbatches):
+            for s in self.problem.stages_of[rank]:
+                if f"{s}F{m}" in done and (s == last or f"{s + 1}B{m}" in done) and f"{s}B{m}" not in given:
+                    given.add(f"{s}B{m}")
+                    return f"{s}B{m}"
+        held = sum(1 if "F" in text else -1 for text in given)
+        if self.problem.in_flight and held >= self.problem.in_flight[rank]:
+            return None
+        for s in self.problem.stages_of[rank]:
+            for m in range(self.problem.microbatches):
+                if (s == 0 or f"{s - 1}F{m}" in done) and f"{s}F{m}" not in given:
+                    given.add(f"{s}F{m}")
+                    return f"{s}F{m}"
+        return None
+
+
+class Forgetful(Greedy):
+    """Counts its limit one too high."""
+
+    def __init__(self, problem: sv.Problem) -> None:
+        super().__init__(problem)
+        self.problem = sv.Problem.chain(
+            ranks=problem.ranks, microbatches=problem.microbatches, in_flight=[n + 1 for n in problem.in_flight or ()]
+        )
+
+
+class Hasty(Greedy):
+    """Does not wait for the stage before."""
+
+    def next(self, rank: int, done: frozenset[str]) -> str | None:
+        return super().next(rank, done | {f"{s}F{m}" for s in range(4) for m in range(6)})
+
+
+class Broken(Greedy):
+    def next(self, rank: int, done: frozenset[str]) -> str | None:
+        raise ZeroDivisionError
+
+
+class Says(Greedy):
+    """Says one thing to everybody."""
+
+    text: str | None = ""
+
+    def next(self, rank: int, done: frozenset[str]) -> str | None:
+        return self.text
+
+
+def failure_of(scheduler: type[Greedy], among: st.SearchStrategy[sv.Problem]) -> str:
+    case = scheduler_machine(scheduler, among).TestCase
+    case.settings = settings(case.settings, database=None)
+    with pytest.raises(SchedulerFault) as caught:
+        case().runTest()
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("among", [None, problems(limits=True)], ids=["plain", "limits"])
+def test_a_greedy_scheduler_passes(among: st.SearchStrategy[sv.Problem] | None) -> None:
+    case = scheduler_machine(Greedy, among).TestCase
+    case.settings = settings(case.settings, database=None, max_examples=30, deadline=None)
+    case().runTest()
+
+
+def test_one_that_paints_itself_into_a_corner_is_caught_with_the_shortest_history() -> None:
+    message = failure_of(Greedy, problems(max_microbatches=4, virtual=2, limits=True))
+    assert message.startswith("every rank waits and nothing runs, while 6 operations are left: ")
+    told = message.split("What happened:\n")[1].split("\n\n")[0].splitlines()
+    assert told == ["rank 0 starts 0F0", "rank 0 ends 0F0", "rank 0 starts 0F1", "rank 0 ends 0F1", "rank 0 waits"]
+    assert "ranks = 1\nmicrobatches = 2" in message
+
+
+def test_a_limit_that_is_exceeded_is_told() -> None:
+    message = failure_of(Forgetful, problems(limits=True))
+    assert message.startswith("SV401 rank 0 has 2 micro-batches in flight")
+    assert "rank 0 starts 0F0\nrank 0 ends 0F0\nrank 0 starts 0F1\n" in message
+
+
+def test_a_step_whose_input_is_missing_is_told() -> None:
+    assert "cannot start" in failure_of(Hasty, problems())
+
+
+def test_an_exception_and_an_endless_wait_are_told() -> None:
+    assert "raised ZeroDivisionError for rank 0" in failure_of(Broken, problems())
+    assert "every rank waits and nothing runs, while 2 operations" in failure_of(
+        type("Idle", (Says,), {"text": None}), problems()
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("0X0", "is no step"), ("0F0 0F1", "is no step"), ("0F9", "has no operation 0F9"), ("0F0", "was given before"),
+        ("0SEND_F0", "has no operation"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_given_is_told(text: str, told: str) -> None:
+    assert told in failure_of(type("Other", (Says,), {"text": text}), problems(max_ranks=1))
+
+
+def test_a_step_of_another_rank_is_told() -> None:
+    among = problems(max_ranks=2).filter(lambda problem: problem.ranks == 2)
+    assert "1F0 is not on rank 0" in failure_of(type("Other", (Says,), {"text": "1F0"}), among)
+
+
+def test_a_full_backward_does_for_both_parts() -> None:
+    case = scheduler_machine(Greedy, problems(split=True, max_microbatches=3)).TestCase
+    case.settings = settings(case.settings, database=None, max_examples=20, deadline=None)
+    case().runTest()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_lowered_schedules_are_valid(data: st.DataObject) -> None:
+    problem = data.draw(VARIED)
+    schedule = data.draw(lowered(problem))
+    assert sv.verify(schedule, problem).ok
+    assert schedule.lowered == any(a != b for a, b in zip(problem.homes, problem.homes[1:], strict=False))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_our_lowering_passes(data: st.DataObject) -> None:
+    problem = data.draw(VARIED)
+    order = data.draw(schedules(problem))
+    assert check_lowering(sv.lower, order, problem, discipline="block") == sv.lower(order, problem)
+
+
+Lowering = Callable[[sv.Schedule, sv.Problem], sv.Schedule]
+
+
+def late(word: str) -> Lowering:
+    """Return a lowering that puts every such transfer of a rank at its end."""
+
+    def lowering(schedule: sv.Schedule, problem: sv.Problem) -> sv.Schedule:
+        rows = sv.lower(schedule, problem).strings()
+        return sv.Schedule.of(sorted(row, key=lambda text: word in text) for row in rows)
+
+    return lowering
+
+
+def without(word: str) -> Lowering:
+    """Return a lowering without such steps."""
+
+    def lowering(schedule: sv.Schedule, problem: sv.Problem) -> sv.Schedule:
+        return sv.Schedule.of([t for t in row if word not in t] for row in sv.lower(schedule, problem).strings())
+
+    return lowering
+
+
+@pytest.mark.parametrize(
+    ("lowering", "told"),
+    [
+        (without("SEND_B"), "SV301"), (late("RECV_F"), "SV303"), (without("1F0"), "rank 1 computes"),
+        (late("SEND_F"), "SV304"), (lambda schedule, problem: 1 // 0, "raised ZeroDivisionError"),
+        (lambda schedule, problem: str(schedule), "returned a str"),
+        (lambda schedule, problem: sv.Schedule.parse("0F0"), "1 rows for 2 ranks"),
+    ],
+)  # fmt: skip
+def test_a_faulty_lowering_is_caught(lowering: Lowering, told: str) -> None:
+    problem = sv.Problem.chain(ranks=2, microbatches=1)
+    order = sv.Schedule.parse("0F0 0B0\n1F0 1B0")
+    with pytest.raises(SchedulerFault, match=told) as caught:
+        check_lowering(lowering, order, problem)
+    assert f"The order that was lowered:\n{order}" in str(caught.value)
+    assert "ranks = 2" in str(caught.value)
+
+
+def test_a_lowering_that_changes_its_mind_is_caught() -> None:
+    problem = sv.Problem.chain(ranks=2, microbatches=1)
+    again = iter(["block", None])
+
+    def fickle(schedule: sv.Schedule, problem: sv.Problem) -> sv.Schedule:
+        lowered = sv.lower(schedule, problem)
+        return lowered if next(again) else sv.Schedule.of([*row, "0UNSHARD", "0RESHARD"] for row in lowered.strings())
+
+    with pytest.raises(SchedulerFault, match="not deterministic"):
+        check_lowering(fickle, sv.Schedule.parse("0F0 0B0\n1F0 1B0"), problem)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_each_mutation_of_communication_trips_the_property_that_it_names(data: st.DataObject) -> None:
+    problem = data.draw(VARIED)
+    mutation: Mutation = data.draw(mutations(data.draw(lowered(problem))))
+    codes = {violation.code for violation in sv.verify(mutation.schedule, problem).violations}
+    assert mutation.code in codes, mutation.fault
+
+
+def test_every_fault_of_communication_comes_out() -> None:
+    problem = sv.Problem.chain(ranks=2, microbatches=2)
+    seen: set[str] = set()
+
+    @settings(max_examples=300, database=None, deadline=None)
+    @given(mutations(sv.lower(sv.generate("1f1b", problem), problem)))
+    def collect(mutation: Mutation) -> None:
+        seen.add(mutation.code)
+
+    collect()
+    assert {"SV301", "SV302", "SV303", "SV304"} <= seen
