@@ -44,10 +44,10 @@ class _Run:
         self.history: list[str] = []
 
     def moves(self) -> list[tuple[bool, int]]:
-        """Return what can happen next: a rank is asked (False), or its step ends (True)."""
+        """Return what can happen next, the simplest first: a rank's step ends (True), or it is asked (False)."""
         ranks = range(self.problem.ranks)
         asked = [(False, rank) for rank in ranks if rank not in self.running and rank not in self.waits]
-        return [*asked, *((True, rank) for rank in sorted(self.running))] if self.left() else []
+        return [*((True, rank) for rank in sorted(self.running)), *asked] if self.left() else []
 
     def left(self) -> set[Op]:
         """Return the operations that have not ended."""
@@ -130,15 +130,15 @@ def scheduler_machine(
     """Return a state machine of hypothesis that property-tests a scheduler which decides step by step.
 
     It draws a problem, asks the scheduler for steps of free ranks, and lets running steps end, in any order: so every
-    duration of the steps is tried. It fails when a step is given that cannot be (it is not the rank's, was given before,
-    an input is missing, a limit is exceeded), or when every rank waits, nothing runs, and something is left.
+    duration of the steps is tried. It fails when a step is given that cannot be (not the rank's, given before, an input
+    missing, a limit exceeded), or when every rank waits, nothing runs, and something is left.
 
     Parameters
     ----------
     online_scheduler
         Makes the scheduler of a problem: an object with ``next(rank, done)`` that returns the text of the step which
-        the free rank starts now, or None. ``done`` is a frozenset of the texts of all operations that have ended. A rank
-        that got None is asked again when another step has ended.
+        the free rank starts now, or None. ``done`` is a frozenset of the texts of all operations that have ended. A
+        rank that got None is asked again when another step has ended.
     among
         Problems to draw from, none with a stage on several ranks; by default ``problems()``.
 
@@ -150,14 +150,13 @@ def scheduler_machine(
 
     Examples
     --------
-    >>> class OneAfterAnother:
+    >>> class OneStage:
     ...     def __init__(self, problem):
-    ...         self.left = [f"{s}{k}{m}" for m in range(problem.microbatches) for k, order in
-    ...                      (("F", range(problem.ranks)), ("B", reversed(range(problem.ranks)))) for s in order]
+    ...         self.left = [f"0{kind}{m}" for m in range(problem.microbatches) for kind in "FB"]
+    ...
     ...     def next(self, rank, done):
-    ...         first = next((text for text in self.left if text not in done), "")
-    ...         return first if first.startswith(str(rank)) else None
-    >>> TestOneAfterAnother = scheduler_machine(OneAfterAnother).TestCase
+    ...         return self.left.pop(0) if self.left else None
+    >>> TestOneStage = scheduler_machine(OneStage, problems(max_ranks=1)).TestCase
     """
     drawn = problems() if among is None else among
 
