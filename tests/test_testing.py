@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import doctest
+import importlib
 import random
 from collections.abc import Callable
 
@@ -223,3 +225,10 @@ def test_every_order_of_a_small_problem_comes_out() -> None:
 def test_types_are_registered(problem: sv.Problem, schedule: sv.Schedule) -> None:
     assert isinstance(problem, sv.Problem)
     assert isinstance(schedule, sv.Schedule)
+
+
+@pytest.mark.parametrize("name", ["certifying", "checking", "lowerings", "online"])
+def test_what_a_docstring_shows_is_so(name: str) -> None:
+    shown = doctest.testmod(importlib.import_module(f"schedverify.testing.{name}"), extraglobs={"sv": sv})
+    assert shown.attempted
+    assert not shown.failed

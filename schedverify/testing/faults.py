@@ -3,103 +3,82 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from hypothesis import strategies as st
 
-from schedverify.op import Kind, Op, Step
+from schedverify.errors import Fault, InputError
+from schedverify.op import Kind
+from schedverify.problem import Problem
 from schedverify.schedule import Schedule
+from schedverify.testing.limit_faults import faults_of_limits
+from schedverify.testing.message_faults import faults_of_messages
+from schedverify.testing.order_faults import faults_of_orders, faults_of_parameters
+from schedverify.testing.planting import Mutation, Planted, Rows
 
-Rows = list[list[Step]]
-
-
-class Mutation(NamedTuple):
-    """A schedule with one fault: ``fault`` says which, ``code`` is the property that it must violate."""
-
-    fault: str
-    code: str
-    schedule: Schedule
+Place = tuple[int, int]
+"""A rank, and a position in its order."""
 
 
-def mutations(schedule: Schedule) -> st.SearchStrategy[Mutation]:
+def mutations(schedule: Schedule, problem: Problem | None = None) -> st.SearchStrategy[Mutation]:
     """Draw a valid, complete schedule with one fault planted in it; examples shrink to the first place and fault.
 
-    Faults are planted in steps of one operation. In compute: dropped (SV103), doubled (SV104), of a micro-batch that
-    the problem lacks (SV101), on a rank of another stage (SV102), or changed places with its own forward (SV201). In
-    communication: dropped or doubled (SV301), two messages of one channel crossed on one end (SV302), a send before
-    what makes its tensor, or a receive behind what reads it (SV303), and a gradient awaited before its activation is
-    sent, which is a deadlock from the discipline ``pair`` on (SV304).
+    Faults are planted in steps of one operation. In compute: dropped (SV103), doubled or, where the backward is split,
+    a full backward beside its parts (SV104), of a micro-batch that is none, or two forwards overlapped (SV101), on a
+    rank of another stage (SV102), or changed places with its own forward (SV201). In communication: dropped or doubled
+    (SV301), two messages of one channel crossed on one end (SV302), a send before what makes its tensor, or a receive
+    behind what reads it (SV303), and a gradient awaited before its activation is sent, which is a deadlock from the
+    discipline ``pair`` on (SV304). Of UNSHARD, RESHARD and REDUCE_GRAD: one that lacks, is doubled, or comes too early
+    (SV305).
+
+    Parameters
+    ----------
+    problem
+        What the schedule is for. With it come the faults that only it can tell: a kind that its form lacks (SV101); a
+        backward before a forward that the next rank wants first, so that two ranks wait for each other (SV201);
+        messages of two shapes crossed, where boundaries declare them (SV306); and, in compute orders, forwards that run
+        ahead until a limit is exceeded (SV401, SV402), or weight gradients put off until the capacity is (SV402).
+
+    Raises
+    ------
+    InputError
+        If no step of the schedule is a single operation.
     """
-    rows = [list(schedule.steps(rank)) for rank in range(schedule.ranks)]
-    places = [(r, p) for r, row in enumerate(rows) for p, step in enumerate(row) if _plain(step)]
-    return st.sampled_from(places).flatmap(lambda place: st.sampled_from(list(_faults_at(rows, *place))))
-
-
-def _plain(step: Step) -> bool:
-    return len(step.ops) == 1 and step.ops[0].kind < Kind.UNSHARD
-
-
-def _faults_at(rows: Rows, rank: int, position: int) -> Iterator[Mutation]:
-    transfers = rows[rank][position].ops[0].kind.is_transfer
-    return (_planted_in_transfer if transfers else _planted)(rows, rank, position)
-
-
-def _planted(rows: Rows, rank: int, position: int) -> Iterator[Mutation]:
-    row, step = rows[rank], rows[rank][position]
-    op = step.ops[0]
-    yield _with(rows, "dropped", "SV103", {rank: row[:position] + row[position + 1 :]})
-    yield _with(rows, "doubled", "SV104", {rank: [*row[:position], step, *row[position:]]})
-    last = max(other.microbatch or 0 for line in rows for step in line for other in step.ops)
-    foreign = Step((Op(op.kind, op.stage, last + 1),))
-    yield _with(
-        rows, "micro-batch that is none", "SV101", {rank: [*row[: position + 1], foreign, *row[position + 1 :]]}
+    found = places(schedule)
+    if not found:
+        raise InputError(Fault("schedule", "no step is a single operation", "faults are planted in such steps"))
+    rows = rows_of(schedule)
+    return (
+        st.sampled_from(found)
+        .flatmap(lambda place: st.sampled_from(list(_planted(rows, place, problem))))
+        .map(lambda fault: fault.within(rows))
     )
-    others = [r for r, line in enumerate(rows) if all(o.stage != op.stage for s in line for o in s.ops)]
-    if others:
-        moved = {rank: row[:position] + row[position + 1 :], others[0]: [*rows[others[0]], step]}
-        yield _with(rows, "on another rank", "SV102", moved)
-    forward = Step((Op(Kind.F, op.stage, op.microbatch),))
-    if op.kind is not Kind.F and forward in row:
-        yield _with(rows, "before its forward", "SV201", {rank: _swapped(row, position, row.index(forward))})
 
 
-def _planted_in_transfer(rows: Rows, rank: int, position: int) -> Iterator[Mutation]:
-    row, step = rows[rank], rows[rank][position]
-    op = step.ops[0]
-    yield _with(rows, "message dropped", "SV301", {rank: row[:position] + row[position + 1 :]})
-    yield _with(rows, "message doubled", "SV301", {rank: [*row[:position], step, *row[position:]]})
-    for other in range(position + 1, len(row)):
-        later = row[other].ops[0]
-        if _plain(row[other]) and later._replace(microbatch=op.microbatch) == op:
-            yield _with(rows, "messages crossed", "SV302", {rank: _swapped(row, position, other)})
-            break
-    forward = op.kind in (Kind.SEND_F, Kind.RECV_F)
-    steps = [Step((Op(kind, op.stage, op.microbatch),)) for kind in ((Kind.F,) if forward else (Kind.B, Kind.I))]
-    partner = next((row.index(found) for found in steps if found in row), None)
-    if partner is not None:
-        fault = "sent before it is made" if op.kind.is_send else "received behind its reader"
-        yield _with(rows, fault, "SV303", {rank: _swapped(row, position, partner)})
-    if op.kind is Kind.RECV_B:
-        yield from _awaited_too_early(rows, rank, position)
+def places(schedule: Schedule) -> list[Place]:
+    """Return where faults can be planted: at every step of one operation."""
+    steps = ((rank, p, step) for rank, row in enumerate(rows_of(schedule)) for p, step in enumerate(row))
+    return [(rank, position) for rank, position, step in steps if len(step.ops) == 1]
 
 
-def _awaited_too_early(rows: Rows, rank: int, position: int) -> Iterator[Mutation]:
-    """Move the receive of a gradient before the send of its activation, where it passes no other message but sends."""
-    row, op = rows[rank], rows[rank][position].ops[0]
-    send = Step((Op(Kind.SEND_F, op.stage, op.microbatch, op.peer),))
-    if send in row[:position]:
-        at = row.index(send)
-        between = [other.kind for step in row[at:position] for other in step.ops]
-        if not any(kind.is_transfer and not kind.is_send for kind in between):
-            moved = [*row[:at], row[position], *row[at:position], *row[position + 1 :]]
-            yield _with(rows, "awaited before its cause is sent", "SV304", {rank: moved})
+def faults_at(schedule: Schedule, place: Place, problem: Problem | None = None) -> Iterator[Mutation]:
+    """Yield every fault that can be planted at a place."""
+    rows = rows_of(schedule)
+    return (fault.within(rows) for fault in _planted(rows, place, problem))
 
 
-def _swapped(row: list[Step], one: int, other: int) -> list[Step]:
-    swapped = list(row)
-    swapped[one], swapped[other] = row[other], row[one]
-    return swapped
+def rows_of(schedule: Schedule) -> Rows:
+    """Return the steps of every rank."""
+    return [list(schedule.steps(rank)) for rank in range(schedule.ranks)]
 
 
-def _with(rows: Rows, fault: str, code: str, changed: dict[int, list[Step]]) -> Mutation:
-    return Mutation(fault, code, Schedule.of(changed.get(rank, row) for rank, row in enumerate(rows)))
+def _planted(rows: Rows, place: Place, problem: Problem | None) -> Iterator[Planted]:
+    rank, position = place
+    kind = rows[rank][position].ops[0].kind
+    if kind.is_transfer:
+        yield from faults_of_messages(rows, rank, position, problem)
+    elif kind >= Kind.UNSHARD:
+        yield from faults_of_parameters(rows, rank, position)
+    else:
+        yield from faults_of_orders(rows, rank, position, problem)
+        if problem is not None:
+            yield from faults_of_limits(rows, rank, position, problem)

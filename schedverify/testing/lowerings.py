@@ -7,7 +7,7 @@ from collections.abc import Callable
 from hypothesis import strategies as st
 
 from schedverify.disciplines import DEFAULT_DISCIPLINE
-from schedverify.lowering import defer_receives, group_opposite
+from schedverify.lowering import add_reduction, add_sharding, defer_receives, group_opposite
 from schedverify.op import Step
 from schedverify.problem import Problem
 from schedverify.proving import lower
@@ -22,6 +22,7 @@ _LOWERINGS: tuple[Lowering, ...] = (
     lower,
     lambda schedule, problem: defer_receives(lower(schedule, problem), problem),
     lambda schedule, problem: group_opposite(lower(schedule, problem), problem),
+    lambda schedule, problem: add_sharding(add_reduction(lower(schedule, problem)), problem),
 )
 
 
@@ -29,8 +30,8 @@ def lowered(problem: Problem) -> st.SearchStrategy[Schedule]:
     """Draw a schedule of a problem with its communication in it, free of deadlock up to the discipline ``pair``.
 
     The order is one of :func:`schedules`, the lowering that of :func:`schedverify.lower`, as it is, with its receives
-    deferred, or with opposite transfers as groups; examples shrink to the first. What is received counts in a lowered
-    schedule, so it may exceed a capacity that its compute order keeps.
+    deferred, with opposite transfers as groups, or with parameters gathered and gradients reduced; examples shrink to
+    the first. What is received counts in a lowered schedule, so it may exceed a capacity that its compute order keeps.
     """
     return st.builds(lambda how, schedule: how(schedule, problem), st.sampled_from(_LOWERINGS), schedules(problem))
 

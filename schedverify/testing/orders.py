@@ -24,7 +24,11 @@ def schedules(problem: Problem, *, valid: bool = True) -> st.SearchStrategy[Sche
         False for schedules with one fault, as :func:`mutations` plants them.
     """
     right = _orders(problem)
-    return right if valid else right.flatmap(mutations).map(lambda mutation: mutation.schedule)
+    return (
+        right
+        if valid
+        else right.flatmap(lambda schedule: mutations(schedule, problem)).map(lambda mutation: mutation.schedule)
+    )
 
 
 @st.composite

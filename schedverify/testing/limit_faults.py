@@ -1,0 +1,90 @@
+"""Faults of limits: orders that hold more micro-batches, or more bytes, than the problem allows.
+
+What an order holds is counted here, from the semantics alone, so that no property vouches for its own mutants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from schedverify.op import Kind, Op
+from schedverify.problem import Problem
+from schedverify.testing.planting import Planted, Row, Rows
+
+_ENDS: Final = (Kind.B, Kind.I)
+
+
+def faults_of_limits(rows: Rows, rank: int, position: int, problem: Problem) -> Iterator[Planted]:
+    """Yield what can be done to a compute step of a valid order, so that it is the first or last too many."""
+    row = rows[rank]
+    kind = row[position].ops[0].kind
+    if any(op.kind.is_transfer for step in row for op in step.ops):
+        return
+    if kind in _ENDS:
+        ahead = _running_ahead(row, position)
+        excess = next((order for order in ahead if _exceeds_in_flight(order, rank, problem)), None)
+        if excess is not None:
+            yield Planted("forwards ahead of the limit", "SV401", {rank: excess})
+        excess = next((order for order in ahead if _exceeds_capacity(order, rank, problem)), None)
+        if excess is not None:
+            yield Planted("forwards ahead of the capacity", "SV402", {rank: excess})
+    if kind is Kind.W:
+        late = _put_off(row, position)
+        if _exceeds_capacity(late, rank, problem):
+            yield Planted("weight gradients put off", "SV402", {rank: late})
+
+
+def _running_ahead(row: Row, position: int) -> list[Row]:
+    """Return the orders in which the next one, two, ... forwards behind a step stand before it."""
+    behind = [p for p in range(position + 1, len(row)) if [op.kind for op in row[p].ops] == [Kind.F]]
+    orders = []
+    for last in range(1, len(behind) + 1):
+        ahead = behind[:last]
+        rest = [step for p, step in enumerate(row) if p >= position and p not in ahead]
+        orders.append([*row[:position], *(row[p] for p in ahead), *rest])
+    return orders
+
+
+def _put_off(row: Row, position: int) -> Row:
+    """Return the order with this weight gradient and all behind it at the end."""
+    late = [p for p in range(position, len(row)) if [op.kind for op in row[p].ops] == [Kind.W]]
+    return [step for p, step in enumerate(row) if p not in late] + [row[p] for p in late]
+
+
+def _exceeds_in_flight(row: Row, rank: int, problem: Problem) -> bool:
+    """Whether more pairs are in flight than a limit of the rank, or of a stage on it, allows."""
+    limits = problem.in_flight_stage
+    by_stage = any(_most_in_flight(row, {s}) > limits[s] for s in problem.stages_of[rank]) if limits else False
+    return by_stage or (
+        problem.in_flight is not None and _most_in_flight(row, {*problem.stages_of[rank]}) > problem.in_flight[rank]
+    )
+
+
+def _most_in_flight(row: Row, stages: set[int]) -> int:
+    held = most = 0
+    for step in row:
+        kinds = [op.kind for op in step.ops if op.stage in stages]
+        held += kinds.count(Kind.F)
+        most = max(most, held)
+        held -= sum(map(kinds.count, _ENDS))
+    return most
+
+
+def _exceeds_capacity(row: Row, rank: int, problem: Problem) -> bool:
+    """Whether a step holds more bytes than the capacity."""
+    if problem.capacity is None:
+        return False
+    held = problem.static[rank]
+    for step in row:
+        held += sum(problem.kept[op.stage] for op in step.ops if op.kind is Kind.F)
+        again = sum(problem.activation[op.stage] - problem.kept[op.stage] for op in step.ops if op.kind in _ENDS)
+        if held + again > problem.capacity[rank]:
+            return True
+        held -= sum(_freed(op, problem) for op in step.ops)
+    return False
+
+
+def _freed(op: Op, problem: Problem) -> int:
+    kept, stash = problem.kept[op.stage], problem.weight_stash[op.stage]
+    return {Kind.F: 0, Kind.B: kept, Kind.I: kept - stash, Kind.W: stash}[op.kind]

@@ -1,0 +1,84 @@
+"""Faults of compute orders, and of the steps that gather parameters and reduce gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from schedverify.op import Join, Kind, Op, Step
+from schedverify.problem import Problem
+from schedverify.testing.planting import Planted, Rows, alone, dropped, inserted, moved, place_of, swapped
+
+_LACKED: Final = {"fused": Kind.W, "inference": Kind.B}
+"""By form, a kind that it lacks."""
+
+
+def faults_of_orders(rows: Rows, rank: int, position: int, problem: Problem | None) -> Iterator[Planted]:
+    """Yield what can be done to a compute step."""
+    row, step = rows[rank], rows[rank][position]
+    op = step.ops[0]
+    yield Planted("dropped", "SV103", {r: [other for other in line if other != step] for r, line in enumerate(rows)})
+    yield Planted("doubled", "SV104", {rank: inserted(row, position, step)})
+    yield from _ill_formed(rows, rank, position, problem)
+    others = [r for r, line in enumerate(rows) if all(o.stage != op.stage for s in line for o in s.ops)]
+    if others:
+        yield Planted("on another rank", "SV102", {rank: dropped(row, position), others[0]: [*rows[others[0]], step]})
+    if op.kind in (Kind.I, Kind.W):
+        whole = alone(Kind.B, op.stage, op.microbatch)
+        yield Planted("full backward beside its parts", "SV104", {rank: inserted(row, position + 1, whole)})
+    forward = alone(Kind.F, op.stage, op.microbatch)
+    if op.kind is not Kind.F and forward in row:
+        yield Planted("before its forward", "SV201", {rank: swapped(row, position, row.index(forward))})
+    if problem is not None and op.kind in (Kind.B, Kind.I):
+        yield from _two_ranks_waiting(rows, rank, position, problem)
+
+
+def _ill_formed(rows: Rows, rank: int, position: int, problem: Problem | None) -> Iterator[Planted]:
+    row, step = rows[rank], rows[rank][position]
+    op = step.ops[0]
+    last = max(other.microbatch or 0 for line in rows for found in line for other in found.ops)
+    foreign = alone(op.kind, op.stage, last + 1)
+    yield Planted("micro-batch that is none", "SV101", {rank: inserted(row, position + 1, foreign)})
+    following = row[position + 1].ops if position + 1 < len(row) else ()
+    if op.kind is Kind.F and [other.kind for other in following] == [Kind.F]:
+        both = Step((op, *following), Join.OVERLAP)
+        yield Planted("two forwards overlapped", "SV101", {rank: [*row[:position], both, *row[position + 2 :]]})
+    if problem is not None and problem.form in _LACKED:
+        lacked = alone(_LACKED[problem.form], op.stage, op.microbatch)
+        yield Planted("kind that the form lacks", "SV101", {rank: inserted(row, position + 1, lacked)})
+
+
+def _two_ranks_waiting(rows: Rows, rank: int, position: int, problem: Problem) -> Iterator[Planted]:
+    """Move a backward before a forward whose next stage, on another rank, runs it before that backward."""
+    row, op = rows[rank], rows[rank][position].ops[0]
+    own = place_of(row, Op(Kind.F, op.stage, op.microbatch))
+    for after in problem.successors[op.stage]:
+        peer = rows[problem.homes[after]]
+        until = place_of(peer, Op(Kind.B, after, op.microbatch), Op(Kind.I, after, op.microbatch))
+        if problem.homes[after] == rank or until is None or own is None:
+            continue
+        first = {other.microbatch for step in peer[:until] for other in step.ops if other[:2] == (Kind.F, after)}
+        waiting = [p for p in range(own + 1, position) if any(_forward(o, op.stage, first) for o in row[p].ops)]
+        if waiting:
+            yield Planted("before what the next rank wants first", "SV201", {rank: moved(row, position, waiting[-1])})
+            return
+
+
+def _forward(op: Op, stage: int, microbatches: set[int | None]) -> bool:
+    return op.kind is Kind.F and op.stage == stage and op.microbatch in microbatches
+
+
+def faults_of_parameters(rows: Rows, rank: int, position: int) -> Iterator[Planted]:
+    """Yield what can be done to an UNSHARD, RESHARD or REDUCE_GRAD."""
+    row, step = rows[rank], rows[rank][position]
+    kind, stage = step.ops[0].kind, step.ops[0].stage
+    name = {Kind.UNSHARD: "gathered", Kind.RESHARD: "freed", Kind.REDUCE_GRAD: "reduced"}[kind]
+    yield Planted(f"{name} twice", "SV305", {rank: inserted(row, position, step)})
+    if kind is not Kind.REDUCE_GRAD or any(
+        other.ops[0].kind is kind and other != step for line in rows for other in line
+    ):
+        yield Planted(f"never {name}", "SV305", {rank: dropped(row, position)})
+    ends = (Kind.B, Kind.W) if kind is Kind.REDUCE_GRAD else (Kind.F, Kind.B, Kind.I, Kind.W)
+    uses = [p for p in range(position) if any(o.stage == stage and o.kind in ends for o in row[p].ops)]
+    if uses and kind is not Kind.UNSHARD:
+        yield Planted(f"{name} too early", "SV305", {rank: moved(row, position, uses[-1])})
