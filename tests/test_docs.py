@@ -27,7 +27,13 @@ from schedverify.properties import REGISTRY
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-MADE = ("reference/commands.md", "reference/problem-keys.md", "reference/families.md", "gallery/gallery.md")
+MADE = (
+    "reference/commands.md",
+    "reference/problem-keys.md",
+    "reference/model-keys.md",
+    "reference/families.md",
+    "gallery/gallery.md",
+)
 DOCUMENTS = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",

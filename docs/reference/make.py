@@ -11,6 +11,7 @@ from pathlib import Path
 
 from schedverify.cli.app import app
 from schedverify.explanation import all_pages
+from schedverify.formats.model_keys import MODEL_KEYS, MODEL_TABLES
 from schedverify.generators import families
 from schedverify.problem.keys import KEYS, TABLES, Key
 
@@ -26,6 +27,7 @@ def pages() -> dict[Path, str]:
         ROOT / "specs" / "properties.md": all_pages(),
         HERE / "commands.md": NOTE.format("the commands' signatures") + commands(),
         HERE / "problem-keys.md": NOTE.format("schedverify/problem/keys.py") + problem_keys(),
+        HERE / "model-keys.md": NOTE.format("schedverify/formats/model_keys.py") + model_keys(),
         HERE / "families.md": NOTE.format("schedverify/generators/registry.py") + family_pages(),
     }
 
@@ -60,11 +62,21 @@ def command(name: str) -> str:
 
 def problem_keys() -> str:
     """Return a table of keys for every table of a problem file."""
-    sections = ["# Keys of a problem file"]
-    for table in ("", *TABLES, "boundary"):
-        heading = "At the top" if not table else f"`[[{table}]]`" if table == "boundary" else f"`[{table}]`"
-        keys = [key for key in KEYS if key.table == table]
-        rows = [(f"`{key.name}`", key.shape, default_of(key), key.meaning) for key in keys]
+    return key_tables("Keys of a problem file", KEYS, ("", *TABLES, "boundary"))
+
+
+def model_keys() -> str:
+    """Return a table of keys for every table of a model file."""
+    return key_tables("Keys of a model file", MODEL_KEYS, ("", "layer", *MODEL_TABLES))
+
+
+def key_tables(title: str, known: Sequence[Key], tables: Sequence[str]) -> str:
+    """Return a page with a table of keys for every table of a file; lists of tables are ``boundary`` and ``layer``."""
+    sections = [f"# {title}"]
+    for table in tables:
+        several = table in ("boundary", "layer")
+        heading = "At the top" if not table else f"`[[{table}]]`" if several else f"`[{table}]`"
+        rows = [(f"`{key.name}`", key.shape, default_of(key), key.meaning) for key in known if key.table == table]
         sections += [f"## {heading}", "\n".join(markdown_table(("key", "takes", "default", "meaning"), rows))]
     return "\n\n".join(sections) + "\n"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter, validators
 
@@ -13,10 +13,17 @@ if TYPE_CHECKING:
     from schedverify.partitioning import Cut
 
 Count = validators.Number(gte=1)
+Recompute = Literal["none", "selective", "full"]
 
 
 def partition(  # noqa: PLR0913 - each is an option of the command line
-    model: Annotated[str, Parameter(allow_leading_hyphen=True, help="Model, TOML or JSON, or PipeDream's profile.")],
+    model: Annotated[
+        str,
+        Parameter(
+            allow_leading_hyphen=True,
+            help="Model, TOML or JSON, or PipeDream's profile; or the name of a decoder that comes along.",
+        ),
+    ],
     *,
     ranks: Annotated[int, Parameter(validator=Count, help="Devices of the pipeline.")],
     virtual: Annotated[int, Parameter(validator=Count, help="Stages per rank.")] = 1,
@@ -25,6 +32,17 @@ def partition(  # noqa: PLR0913 - each is an option of the command line
     ] = None,
     family: Annotated[
         str | None, Parameter(help="The schedule that counts for memory; 1f1b, with several stages interleaved-1f1b.")
+    ] = None,
+    device: Annotated[str | None, Parameter(help="Of a decoder: a device that comes along.")] = None,
+    sequence: Annotated[int | None, Parameter(validator=Count, help="Of a decoder: tokens of a sequence.")] = None,
+    microbatch_size: Annotated[
+        int | None, Parameter(validator=Count, help="Of a decoder: sequences of a micro-batch.")
+    ] = None,
+    tensor_parallel: Annotated[
+        int | None, Parameter(validator=Count, help="Of a decoder: devices that share each layer.")
+    ] = None,
+    recompute: Annotated[
+        Recompute | None, Parameter(help="Of a decoder: what the backward computes again; selective by default.")
     ] = None,
     output: Annotated[str | None, Parameter(name=["--output", "-o"], help="Problem file, .toml or .json.")] = None,
     megatron_layout: Annotated[
@@ -38,7 +56,8 @@ def partition(  # noqa: PLR0913 - each is an option of the command line
     from schedverify.formats.megatron import megatron_layout as layout_of
     from schedverify.formats.model_files import load_model
 
-    given = load_model(model)
+    training = {"sequence": sequence, "microbatch_size": microbatch_size, "tensor_parallel": tensor_parallel}
+    given = load_model(model, _changes(device, {**training, "recompute": recompute}))
     found = partitioning.cut(
         given,
         ranks=ranks,
@@ -57,6 +76,12 @@ def partition(  # noqa: PLR0913 - each is an option of the command line
         for line in _lines(found):
             print(line)
     return 0
+
+
+def _changes(device: str | None, training: dict[str, object]) -> dict[str, dict[str, object]]:
+    """Return what the options say of a decoder's training and device, by table of a model file."""
+    given = {name: value for name, value in training.items() if value is not None}
+    return ({"training": given} if given else {}) | ({"device": {"like": device}} if device else {})
 
 
 def _data(found: Cut) -> dict[str, object]:

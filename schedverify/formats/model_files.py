@@ -1,15 +1,17 @@
-"""Model files, in TOML and in JSON: layers with their costs, and what a partition of them must keep to."""
+"""Model files, in TOML and in JSON: layers with their costs, or a decoder's shape, and what a partition keeps to."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import PurePath
+from dataclasses import replace
+from pathlib import Path, PurePath
 from typing import Any, Final
 
 from schedverify.errors import Fault, InputError, nearest
 from schedverify.formats.data import parse_json, parse_toml, unfit
-from schedverify.formats.model_keys import MODEL_KEYS, MODEL_TABLES, model_names
+from schedverify.formats.decoder_files import known, model_of
+from schedverify.formats.model_keys import DECODER_TABLES, MODEL_KEYS, MODEL_TABLES, model_names
 from schedverify.formats.pipedream import looks_like_profile, parse_profile
 from schedverify.formats.reading import PathLike, read_text, source_name
 from schedverify.layers import Devices, Layer, Model, Wishes
@@ -49,7 +51,7 @@ class _Reader(Faults):
     def __init__(self, data: Mapping[str, Any]) -> None:
         super().__init__()
         self.data = data
-        self.tick = data["tick"] if isinstance(data.get("tick"), str) else "tick"
+        self.tick = data["tick"] if isinstance(data.get("tick"), str) else "us" if "decoder" in data else "tick"
         self.names: dict[str, int] = {}
         """Where the layers of each name begin, and of each repeated one."""
 
@@ -57,17 +59,32 @@ class _Reader(Faults):
         self._check_names("", "", self.data)
         if self.data.get("version", 1) != 1:
             self.fault("version", f"expected 1, found {shown(self.data['version'])}", "a newer schedverify reads it")
-        layers = [layer for i, row in enumerate(self._rows("layer")) for layer in self._layers(i, row)]
-        if not layers:
-            self.fault("layer", "the model has no layer", "write [[layer]] and its keys below")
-        self.names = {layer.name: i for i, layer in enumerate(layers)}
+        name = self._text("name", self.data.get("name", ""))
         tables = {table: self._table(table) for table in MODEL_TABLES}
-        name, edges = self._text("name", self.data.get("name", "")), self._edges()
-        tied = self._groups("tied", self.data.get("tied", ()))
-        wishes, devices = self._wishes(tables["partition"]), self._devices(tables["devices"])
+        layers, tied, own = self._parts(name)
+        if not layers:
+            return None
+        self.names = {layer.name: i for i, layer in enumerate(layers)}
+        edges, tied = self._edges(), tied + self._groups("tied", self.data.get("tied", ()))
+        wishes, devices = self._wishes(tables["partition"]), self._devices(tables["devices"], own)
         if self.found:
             return None
-        return Model(name, tuple(layers), self.tick, edges, tied, wishes, devices)
+        return Model(name, layers, self.tick, edges, tied, wishes, devices)
+
+    def _parts(self, name: str) -> tuple[tuple[Layer, ...], tuple[tuple[int, ...], ...], Devices]:
+        """Return layers, ties and devices: of a decoder, or the layers that stand in the file."""
+        rows = self._rows("layer")
+        if "decoder" in self.data:
+            if rows:
+                self.fault("layer", "a model has [[layer]] or [decoder], not both", "leave out one of them")
+            made = model_of(self, self.data, name, self.tick)
+            return (made.layers, made.tied, made.devices) if made else ((), (), Devices())
+        for table in DECODER_TABLES:
+            if table in self.data:
+                self.fault(table, "is for a [decoder], and there is none", "write [decoder] and its keys, or like")
+        if not rows:
+            self.fault("layer", "the model has no layer", "write [[layer]] and its keys below, or [decoder]")
+        return tuple(layer for i, row in enumerate(rows) for layer in self._layers(i, row)), (), Devices()
 
     def _layers(self, number: int, row: Any) -> list[Layer]:
         place = f"layer[{number}]"
@@ -106,7 +123,7 @@ class _Reader(Faults):
         alone_at = tuple(self._layer(f"partition.alone[{i}]", name) for i, name in enumerate(alone))
         return Wishes(tuple(pinned), together, alone_at)
 
-    def _devices(self, table: Mapping[str, Any]) -> Devices:
+    def _devices(self, table: Mapping[str, Any], own: Devices) -> Devices:
         values: dict[str, Any] = {}
         for name, value in table.items():
             if name in ("memory", "slowness"):
@@ -114,7 +131,7 @@ class _Reader(Faults):
                 values[name] = tuple(self._number(f"devices.{name}", item, f"devices.{name}") for item in items)
             elif name in ("latency", "bandwidth"):
                 values[name] = self._number(f"devices.{name}", value)
-        return Devices(**values)
+        return replace(own, **values)
 
     def _groups(self, path: str, value: Any) -> tuple[tuple[int, ...], ...]:
         groups = []
@@ -186,20 +203,47 @@ def _plain(key: str) -> str:
     return f"{table.partition('[')[0]}.{name}"
 
 
-def load_model(path: PathLike) -> Model:
-    """Return the model in a file: TOML, JSON, or a profile of PipeDream.
+def load_model(path: PathLike, changes: Mapping[str, Mapping[str, Any]] | None = None) -> Model:
+    """Return the model in a file: TOML, JSON, or a profile of PipeDream; or one that comes with schedverify, by name.
+
+    Parameters
+    ----------
+    changes
+        By table (``training``, ``device``), keys that go before those of the file.
 
     Raises
     ------
     InputError
         With the file's name and every fault in it.
     """
-    text = read_text(path, "a model in TOML or JSON, or a profile of PipeDream", _MAX_BYTES)
     name = PurePath(os.fspath(path))
     try:
-        if looks_like_profile(text):
+        if (found := _by_name(os.fspath(path))) is not None:
+            return model_from(_changed(found, changes or {}))
+        text = read_text(path, "a model in TOML or JSON, or a profile of PipeDream", _MAX_BYTES)
+        if looks_like_profile(text) and not changes:
             return parse_profile(text, name.stem)
+        if looks_like_profile(text):
+            return model_from(changes)
         is_json = name.suffix == ".json" or text.lstrip().startswith("{")
-        return model_from(parse_json(text) if is_json else parse_toml(text))
+        return model_from(_changed(parse_json(text) if is_json else parse_toml(text), changes or {}))
     except InputError as error:
-        raise error.within(source_name(path)) from None
+        raise error if error.source else error.within(source_name(path)) from None
+
+
+def _by_name(name: str) -> dict[str, Any] | None:
+    """Return the data of a model that comes with schedverify; None where a file is meant."""
+    if name == "-" or PurePath(name).suffix or PurePath(name).name != name or Path(name).exists():
+        return None
+    if name in known("decoder"):
+        return {"name": name, "decoder": {"like": name}}
+    hint = nearest(name, known("decoder")) or f"those that come along: {', '.join(known('decoder'))}"
+    raise InputError(Fault("", "there is no such file, and no model of this name comes with schedverify", hint))
+
+
+def _changed(data: Any, changes: Mapping[str, Mapping[str, Any]]) -> Any:
+    if not isinstance(data, Mapping):
+        return data
+    tables = {table: data.get(table, {}) for table in changes}
+    merged = {name: {**own, **changes[name]} for name, own in tables.items() if isinstance(own, Mapping)}
+    return {**data, **merged}

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+from schedverify.decoder import DTYPES, RECOMPUTE
 from schedverify.disciplines import Discipline
 from schedverify.formats.model_keys import MODEL_KEYS, MODEL_TABLES
 from schedverify.formats.output_schemas import (
@@ -68,7 +69,7 @@ def model_schema() -> Schema:
     tables = {table: _object(MODEL_KEYS, table) for table in ("", "layer", *MODEL_TABLES)}
     rows = {"layer": listed(tables["layer"]) | {"minItems": 1}}
     top = tables[""]["properties"] | rows | {table: tables[table] for table in MODEL_TABLES}
-    return tables[""] | {"properties": top, "required": ["layer"]}
+    return tables[""] | {"properties": top, "anyOf": [{"required": ["layer"]}, {"required": ["decoder"]}]}
 
 
 def plan_schema() -> Schema:
@@ -154,6 +155,13 @@ _SHAPES: Final[dict[str, Schema]] = {
     "size": _SIZE,
     "sizes": _SIZE,
     "flags": {"type": "boolean"},
+    "flag": {"type": "boolean"},
+    "whole": whole(),
+    "rate": {"anyOf": [{"type": "number", "minimum": 1}, TEXT | {"pattern": _UNIT}]},
+    "share": {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
+    "seconds": {"type": "number", "minimum": 0, "maximum": 1},
+    "dtype": one_of(DTYPES),
+    "recompute": one_of(RECOMPUTE),
     "shape": listed(whole(1)),
     "pairs": listed(_PAIR),
     "names": listed({"anyOf": [TEXT, listed(TEXT)]}),

@@ -1,0 +1,107 @@
+"""The value Decoder: the shape of a decoder-only transformer, and how many parameters that comes to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """A decoder-only transformer. Numbers that are not given follow from the others.
+
+    Attributes
+    ----------
+    layers, hidden, heads, vocabulary
+        Transformer layers, width, attention heads, rows of the embedding.
+    kv_heads
+        Heads of keys and values, as many as ``heads`` where 0.
+    head_size
+        Width of a head, ``hidden / heads`` where 0.
+    ffn
+        Width of the feed-forward network, ``4 * hidden`` where 0; of each expert, where there are several.
+    gated
+        Whether the network has a gate beside its first matrix (SwiGLU), three matrices in all.
+    biases
+        Whether linear maps and norms have a bias (LayerNorm with scale and shift; else RMSNorm).
+    dropout
+        Whether attention and residuals have dropout, whose masks are kept.
+    positions
+        Rows of a learned position embedding.
+    experts, top_k
+        Networks of a layer, and how many of them each token goes through.
+    tied
+        Whether embedding and output layer share their weights.
+    """
+
+    layers: int
+    hidden: int
+    heads: int
+    vocabulary: int
+    kv_heads: int = 0
+    head_size: int = 0
+    ffn: int = 0
+    gated: bool = False
+    biases: bool = False
+    dropout: bool = False
+    positions: int = 0
+    experts: int = 1
+    top_k: int = 1
+    tied: bool = False
+
+    @property
+    def queries(self) -> int:
+        """The width of all queries of a token."""
+        return self.heads * (self.head_size or self.hidden // self.heads)
+
+    @property
+    def keys(self) -> int:
+        """The width of all keys of a token; that of its values is equal."""
+        return (self.kv_heads or self.heads) * (self.head_size or self.hidden // self.heads)
+
+    @property
+    def inner(self) -> int:
+        """The width of the feed-forward network."""
+        return self.ffn or 4 * self.hidden
+
+    @property
+    def router(self) -> int:
+        """The weights of a layer's router: none where there is a single expert."""
+        return self.hidden * self.experts if self.experts > 1 else 0
+
+    @property
+    def network(self) -> int:
+        """The weights of one expert's matrices."""
+        return (3 if self.gated else 2) * self.hidden * self.inner
+
+    @property
+    def attention(self) -> int:
+        """The weights of a layer's four attention matrices."""
+        return self.hidden * (2 * self.queries + 2 * self.keys)
+
+    def layer_parameters(self, tensor_parallel: int = 1) -> int:
+        """Return how many parameters of one layer a device holds; norms, router and output biases are not split."""
+        split, whole = self.attention + self.experts * self.network, 2 * self.norm + self.router
+        if self.biases:
+            split += self.queries + 2 * self.keys + self.experts * (2 if self.gated else 1) * self.inner
+            whole += self.hidden + self.experts * self.hidden
+        return -(-split // tensor_parallel) + whole
+
+    def table_parameters(self, tensor_parallel: int = 1) -> int:
+        """Return how many parameters of the embedding's table, or of the output layer's, a device holds."""
+        return -(-self.vocabulary // tensor_parallel) * self.hidden
+
+    @property
+    def norm(self) -> int:
+        """The parameters of one norm."""
+        return (2 if self.biases else 1) * self.hidden
+
+    @property
+    def parameters(self) -> int:
+        """All parameters of the model.
+
+        Of GPT's shape ``12 l h^2 (1 + 13 / (12 h) + (V + s) / (12 l h))`` and the final norm's ``2 h``.
+
+        Source: Narayanan et al. 2021, arXiv 2104.04473, equation 2.
+        """
+        tables = self.table_parameters() * (1 if self.tied else 2) + self.positions * self.hidden
+        return self.layers * self.layer_parameters() + tables + self.norm

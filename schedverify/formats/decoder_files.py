@@ -1,0 +1,145 @@
+"""The tables of a model file that describe a decoder by its shape, and the models and devices that come along."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from fractions import Fraction
+from functools import cache
+from importlib import resources
+from typing import Any, Final
+
+from schedverify.decoder import DTYPES, RECOMPUTE, Decoder, Device, Training, decoder_model, faults_of
+from schedverify.decoder.device import Link
+from schedverify.errors import InputError, nearest
+from schedverify.formats.data import parse_toml
+from schedverify.formats.model_keys import DECODER_TABLES, MODEL_KEYS
+from schedverify.layers import Model
+from schedverify.problem.faults import Faults
+from schedverify.problem.keys import Key
+from schedverify.problem.numbers import LARGEST, exact, size, whole
+from schedverify.problem.showing import clean, shown
+
+Table = Mapping[str, Any]
+KNOWN: Final = {"decoder": "models", "device": "devices"}
+"""For each table with the key ``like``, the file of what it can name."""
+CHOICES: Final = {"dtype": tuple(DTYPES), "recompute": RECOMPUTE, "flag": (True, False)}
+_TICK: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)?\s*(s|ms|us|ns)")
+_UNITS: Final = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+_NEEDED: Final = {
+    "decoder": ("layers", "hidden", "heads", "vocabulary"),
+    "training": ("sequence",),
+    "device": ("peak",),
+}
+_MOST: Final = {"layers": 100_000}
+_NUMBERS: Final = 1 << 31
+
+
+@cache
+def known(table: str) -> dict[str, dict[str, Any]]:
+    """Return what comes with schedverify for ``decoder`` or ``device``, by name: the keys of the table."""
+    text = resources.files("schedverify.decoder").joinpath("known", f"{KNOWN[table]}.toml").read_text("utf-8")
+    data: dict[str, dict[str, Any]] = parse_toml(text)
+    return data
+
+
+def model_of(faults: Faults, data: Table, name: str, tick: str) -> Model | None:
+    """Return the model that the tables ``decoder``, ``training`` and ``device`` describe.
+
+    Parameters
+    ----------
+    faults
+        Takes every fault; the model is None if there is any.
+    data
+        The whole file.
+    """
+    seconds = _seconds(faults, tick)
+    tables = {table: _values(faults, table, data.get(table, {})) for table in DECODER_TABLES}
+    if faults.faults or seconds is None:
+        return None
+    shape, training = Decoder(**tables["decoder"]), Training(**tables["training"])
+    for fault in faults_of(shape, training):
+        faults.fault(*fault)
+    if faults.faults:
+        return None
+    try:
+        return decoder_model(shape, training, _device(tables["device"]), name=name, tick=seconds)
+    except InputError as error:
+        for fault in error.faults:
+            faults.fault(*fault)
+        return None
+
+
+def _values(faults: Faults, table: str, given: Any) -> dict[str, Any]:
+    """Return the values of one table, those of what it is like where it gives none itself."""
+    if not isinstance(given, Mapping):
+        return {}
+    base: Table = {}
+    if "like" in given:
+        base = _like(faults, table, given["like"])
+    merged = {name: value for name, value in {**base, **given}.items() if name not in ("like", "source")}
+    keys = {key.name: key for key in MODEL_KEYS if key.table == table}
+    missing = [name for name in _NEEDED[table] if name not in merged]
+    if missing and not (faults.faults and "like" in given):
+        hint = keys[missing[0]].meaning
+        if table in KNOWN:
+            hint = f"or name one that comes along: {', '.join(known(table))}"
+        faults.fault(f"{table}.{missing[0]}", "is missing", hint)
+    return {name: _value(faults, keys[name], value) for name, value in merged.items() if name in keys}
+
+
+def _like(faults: Faults, table: str, name: Any) -> Table:
+    found = known(table).get(name) if isinstance(name, str) else None
+    if found is None:
+        hint = nearest(str(name), known(table)) or f"known: {', '.join(known(table))}"
+        faults.fault(f"{table}.like", f"nothing of this name comes with schedverify: {shown(name)}", hint)
+    return found or {}
+
+
+def _value(faults: Faults, key: Key, value: Any) -> Any:
+    """Return a value by the shape of its key; a fault and a value that does where it has another."""
+    if key.shape in CHOICES:
+        choices = CHOICES[key.shape]
+        if (isinstance(value, bool) if key.shape == "flag" else isinstance(value, str)) and value in choices:
+            return value
+        names = ", ".join(str(choice).lower() for choice in choices)
+        faults.fault(key.path, f"expected one of {names}, found {shown(value)}", key.meaning)
+        return choices[0]
+    if key.shape in ("rate", "share", "seconds"):
+        return _quantity(faults, key, value)
+    number = size(value) if key.shape == "size" else whole(value)
+    low, most = int(key.shape == "count"), LARGEST if key.shape == "size" else _MOST.get(key.name, _NUMBERS)
+    if number is not None and low <= number <= most:
+        return number
+    kind = 'bytes (a whole number, or text such as "80 GB")' if key.shape == "size" else "a whole number"
+    faults.fault(key.path, f"expected {kind} from {low} to {most}, found {shown(value)}", key.meaning)
+    return low
+
+
+def _quantity(faults: Faults, key: Key, value: Any) -> Fraction:
+    """Return a positive rate (bytes may have a unit), a share of at most 1, or seconds."""
+    number = exact(size(value) if isinstance(value, str) and "bandwidth" in key.name else value)
+    low, most = (Fraction(1), Fraction(LARGEST)) if key.shape == "rate" else (Fraction(0), Fraction(1))
+    if number is not None and low <= number <= most and (number or key.shape == "seconds"):
+        return number
+    faults.fault(key.path, f"expected a number from {low} to {most}, found {shown(value)}", key.meaning)
+    return Fraction(1)
+
+
+def _device(values: dict[str, Any]) -> Device:
+    for name in ("inside", "between"):
+        latency = values.pop(f"{name}_latency", Fraction(0))
+        values[name] = Link(values.pop(f"{name}_bandwidth", None), latency)
+    return Device(**values)
+
+
+def _seconds(faults: Faults, tick: str) -> Fraction | None:
+    match = _TICK.fullmatch(tick.strip())
+    length = Fraction(match[1] or 1) / _UNITS[match[2]] if match else Fraction(0)
+    if not length:
+        hint = 's, ms, us, ns or a multiple such as "0.1 us"'
+        faults.fault(
+            "tick", f"a decoder's durations are computed, in a tick of known length, not {clean(tick)!r}", hint
+        )
+        return None
+    return length
