@@ -18,6 +18,9 @@ Words = NDArray[np.int64]
 
 MAX_RANKS: Final = 65_535
 MAX_FAULTS: Final = 20
+
+_MOST_PRINTED: Final = 400
+"""Operations up to which a value is printed in full where it is part of an example."""
 _ROW: Final = re.compile(r"^[^\S\n]*[^\s#][^\n]*", re.MULTILINE)
 """A line on which something stands before any comment."""
 _STEP: Final = re.compile(r"\S+")
@@ -130,6 +133,10 @@ class Schedule:
 
     def __repr__(self) -> str:
         return f"<Schedule of {self.ranks} ranks, {len(self)} operations>"
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:  # noqa: ARG002 - so it is called
+        """Print what makes this schedule again, where hypothesis or IPython ask for it; of a large one, its size."""
+        printer.text(f"Schedule.parse({str(self)!r})" if len(self) <= _MOST_PRINTED else repr(self))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Schedule):

@@ -168,7 +168,7 @@ def test_an_exception_of_the_scheduler_is_told_with_the_problem() -> None:
 
 def test_what_is_no_schedule_or_has_other_ranks_is_told() -> None:
     problem = sv.Problem.chain(ranks=2, microbatches=1)
-    with pytest.raises(SchedulerFault, match="returned a str"):
+    with pytest.raises(SchedulerFault, match="returned str, not Schedule"):
         check_scheduler(lambda problem: "0F0", problem)
     with pytest.raises(SchedulerFault, match="1 rows for 2 ranks"):
         check_scheduler(lambda problem: sv.Schedule.parse("0F0"), problem)

@@ -97,6 +97,26 @@ def failure_of(scheduler: type[Greedy], among: st.SearchStrategy[sv.Problem]) ->
     return str(caught.value)
 
 
+class Lazy(Greedy):
+    """Never runs the last backward of rank 0."""
+
+    def next(self, rank: int, done: frozenset[str]) -> str | None:
+        step = super().next(rank, done)
+        return None if step == f"0B{self.problem.microbatches - 1}" else step
+
+
+def test_a_long_history_is_led_to_its_end() -> None:
+    among = st.just(sv.Problem.chain(ranks=2, microbatches=60))
+    case = scheduler_machine(Lazy, among).TestCase
+    case.settings = settings(case.settings, database=None, max_examples=5, phases=[Phase.generate])
+    with pytest.raises(SchedulerFault, match="while 1 operations are left: 0B59"):
+        case().runTest()
+
+
+def test_a_machine_has_the_settings_of_hypothesis_for_such() -> None:
+    assert scheduler_machine(Greedy).TestCase.settings.deadline is None
+
+
 @pytest.mark.parametrize("among", [None, problems(limits=True)], ids=["plain", "limits"])
 def test_a_greedy_scheduler_passes(among: st.SearchStrategy[sv.Problem] | None) -> None:
     case = scheduler_machine(Greedy, among).TestCase
@@ -196,7 +216,7 @@ def without(word: str) -> Lowering:
     [
         (without("SEND_B"), "SV301"), (late("RECV_F"), "SV303"), (without("1F0"), "rank 1 computes"),
         (late("SEND_F"), "SV304"), (lambda schedule, problem: 1 // 0, "raised ZeroDivisionError"),
-        (lambda schedule, problem: str(schedule), "returned a str"),
+        (lambda schedule, problem: str(schedule), "returned str, not Schedule"),
         (lambda schedule, problem: sv.Schedule.parse("0F0"), "1 rows for 2 ranks"),
     ],
 )  # fmt: skip

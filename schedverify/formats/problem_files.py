@@ -9,7 +9,8 @@ from typing import Any
 from schedverify.errors import Fault, InputError
 from schedverify.formats.data import parse_json, parse_toml, unfit
 from schedverify.problem import Problem, expand
-from schedverify.problem.keys import KEYS, TABLES
+from schedverify.problem.abridging import brief, shortest
+from schedverify.problem.keys import TABLES
 from schedverify.problem.showing import shown
 
 
@@ -38,9 +39,9 @@ def problem_from(data: Any) -> Problem:
     return problem
 
 
-def to_toml(problem: Problem) -> str:
-    """Return the TOML text of a problem; it reads back as an equal one."""
-    data = brief(problem)
+def to_toml(problem: Problem, *, defaults: bool = True) -> str:
+    """Return the TOML text of a problem, or, of a small one, the shortest; it reads back as an equal problem."""
+    data = brief(problem) if defaults else shortest(problem)
     lines = [f"{name} = {_toml(value)}" for name, value in data.items() if name not in (*TABLES, "boundary")]
     for table in TABLES:
         if data.get(table):
@@ -53,27 +54,6 @@ def to_toml(problem: Problem) -> str:
 def to_json(problem: Problem) -> str:
     """Return the JSON text of a problem, a line for each key; it reads back as an equal one."""
     return "{\n" + ",\n".join(_json_members(brief(problem), "  ")) + "\n}\n"
-
-
-def brief(problem: Problem) -> dict[str, Any]:
-    """Return the data of a problem as a person would write it: a number where all of a list are equal, no empty list.
-
-    An empty ``edges`` stays, since it says that no stage feeds another.
-    """
-    data = problem.to_dict()
-    if data["edges"] == [[stage, stage + 1] for stage in range(problem.stages - 1)]:
-        del data["edges"]
-    if data["placement"] == [stage % problem.ranks for stage in range(problem.stages)]:
-        data["placement"] = "loop"
-    for key in (key for key in KEYS if key.table != "boundary"):
-        inside = data.get(key.table, {}) if key.table else data
-        value = inside.get(key.name)
-        if value == [] and key.name != "edges":
-            del inside[key.name]
-        elif isinstance(value, list) and key.shape.endswith((" by stage", " by rank")):
-            inside[key.name] = value[0] if len(set(value)) == 1 else value
-    empty = [name for name in (*TABLES, "boundary") if not data[name]]
-    return {name: value for name, value in data.items() if name not in empty}
 
 
 def _toml(value: Any) -> str:

@@ -10,6 +10,9 @@ from typing import Any
 Ints = tuple[int, ...]
 Matrix = tuple[Ints, ...]
 
+_MOST_PRINTED = 400
+"""Stages times micro-batches up to which a problem is printed in full where it is part of an example."""
+
 
 @dataclass(frozen=True)
 class Boundary:
@@ -119,6 +122,13 @@ class Problem:
         name = f" {self.name!r}" if self.name else ""
         shape = f"{self.ranks} ranks, {self.stages} stages, {self.microbatches} micro-batches"
         return f"<Problem{name}: {shape}, {self.form}>"
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:  # noqa: ARG002 - so it is called
+        """Print what makes this problem again, where hypothesis or IPython ask for it; of a large one, its shape."""
+        from schedverify.problem.abridging import shortest
+
+        small = self.total_stages * self.microbatches <= _MOST_PRINTED
+        printer.text(f"Problem.of({shortest(self)})" if small else repr(self))
 
     @property
     def total_stages(self) -> int:

@@ -16,6 +16,9 @@ from schedverify.schedule import Schedule
 from schedverify.timeline import simulate
 from schedverify.verifier import verify
 
+__tracebackhide__ = True
+"""pytest shows the line of the test, not what stands here."""
+
 Scheduler = Callable[[Problem], Schedule]
 
 
@@ -90,7 +93,7 @@ def _made(scheduler: Scheduler, problem: Problem) -> Schedule:
     except Exception as error:
         raise failure(f"the scheduler raised {type(error).__name__}: {error}", problem) from error
     if not isinstance(schedule, Schedule):
-        raise failure(f"the scheduler returned a {type(schedule).__name__}, not a Schedule", problem)
+        raise failure(f"the scheduler returned {type(schedule).__name__}, not Schedule (see Schedule.of)", problem)
     return schedule
 
 
@@ -127,7 +130,7 @@ def failure(
     fault: str, problem: Problem, schedule: Schedule | None = None, report: Report | None = None
 ) -> SchedulerFault:
     """Return a fault that tells the problem as a file, and of a schedule its text and a picture."""
-    parts = [fault, f"The problem:\n{to_toml(problem).strip()}"]
+    parts = [fault, f"The problem:\n{to_toml(problem, defaults=False).strip()}"]
     if schedule is not None:
         parts.append(f"The schedule:\n{schedule}")
         if schedule.ranks == problem.ranks:

@@ -16,6 +16,9 @@ from schedverify.testing.checking import failure, told
 from schedverify.testing.orders import schedules
 from schedverify.verifier import verify
 
+__tracebackhide__ = True
+"""pytest shows the line of the test, not what stands here."""
+
 Lowering = Callable[[Schedule, Problem], Schedule]
 
 _LOWERINGS: tuple[Lowering, ...] = (
@@ -93,7 +96,7 @@ def _made(lowering: Lowering, schedule: Schedule, problem: Problem) -> Schedule:
         text = f"the lowering raised {type(error).__name__}: {error}"
         raise failure(_with_order(text, schedule), problem) from error
     if not isinstance(made, Schedule):
-        raise failure(_with_order(f"the lowering returned a {type(made).__name__}, not a Schedule", schedule), problem)
+        raise failure(_with_order(f"the lowering returned {type(made).__name__}, not Schedule", schedule), problem)
     if made.ranks != schedule.ranks:
         raise failure(_with_order(f"it has {made.ranks} rows for {schedule.ranks} ranks", schedule), problem, made)
     return made

@@ -18,8 +18,13 @@ from schedverify.testing.orders import reads
 from schedverify.testing.shapes import problems
 from schedverify.verifier import verify
 
-_MOST_MOVES: Final = 200
-"""Of one history; the default problems need at most 96 for starts and ends, the others are answers of None."""
+__tracebackhide__ = True
+"""pytest shows the line of the scheduler, not what stands here."""
+
+_MOST_STEPS: Final = 200
+"""What hypothesis draws of one history; the default problems need at most 96, waiting left out."""
+_LONG: Final = 150
+"""Moves from which on a history that hypothesis has left is led to its end."""
 
 
 class OnlineScheduler(Protocol):
@@ -42,12 +47,18 @@ class _Run:
         self.given, self.ended = set[Op](), set[Op]()
         self.done: frozenset[str] = frozenset()
         self.history: list[str] = []
+        self.failed = False
 
     def moves(self) -> list[tuple[bool, int]]:
         """Return what can happen next, the simplest first: a rank's step ends (True), or it is asked (False)."""
         ranks = range(self.problem.ranks)
         asked = [(False, rank) for rank in ranks if rank not in self.running and rank not in self.waits]
         return [*((True, rank) for rank in sorted(self.running)), *asked] if self.left() else []
+
+    def make(self, move: tuple[bool, int]) -> None:
+        """Make one of the moves."""
+        ends, rank = move
+        (self.end if ends else self.ask)(rank)
 
     def left(self) -> set[Op]:
         """Return the operations that have not ended."""
@@ -88,7 +99,9 @@ class _Run:
 
     def fault(self, text: str) -> SchedulerFault:
         """Return a fault with the history before it."""
-        return failure(f"{text}\n\nWhat happened:\n" + "\n".join(self.history), self.problem, self.schedule())
+        self.failed = True
+        told = "\n".join(self.history) or "nothing yet"
+        return failure(f"{text}\n\nWhat happened:\n{told}", self.problem, self.schedule())
 
     def _parsed(self, text: str) -> Step:
         try:
@@ -130,8 +143,9 @@ def scheduler_machine(
     """Return a state machine of hypothesis that property-tests a scheduler which decides step by step.
 
     It draws a problem, asks the scheduler for steps of free ranks, and lets running steps end, in any order: so every
-    duration of the steps is tried. It fails when a step is given that cannot be (not the rank's, given before, an input
-    missing, a limit exceeded), or when every rank waits, nothing runs, and something is left.
+    duration of the steps is tried; a history of more than about 200 moves then goes on with the lowest rank first. It
+    fails when a step is given that cannot be (not the rank's, given before, an input missing, a limit exceeded), or
+    when every rank waits, nothing runs, and something is left.
 
     Parameters
     ----------
@@ -169,8 +183,12 @@ def scheduler_machine(
         def go_on(self, data: Any) -> None:
             moves = self.run.moves()
             if moves:
-                ends, rank = moves[data.draw(st.integers(0, len(moves) - 1))]
-                (self.run.end if ends else self.run.ask)(rank)
+                self.run.make(moves[data.draw(st.integers(0, len(moves) - 1))])
 
-    SchedulerMachine.TestCase.settings = settings(stateful_step_count=_MOST_MOVES)
+        def teardown(self) -> None:
+            run: _Run | None = getattr(self, "run", None)
+            while run and not run.failed and len(run.history) >= _LONG and (moves := run.moves()):
+                run.make(moves[0])
+
+    SchedulerMachine.TestCase.settings = settings(SchedulerMachine.TestCase.settings, stateful_step_count=_MOST_STEPS)
     return SchedulerMachine
