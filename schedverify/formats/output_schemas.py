@@ -1,10 +1,22 @@
-"""JSON Schemas of what ``verify``, ``optimize`` and ``simulate`` print as JSON; ratios are numbers there."""
+"""JSON Schemas of what commands print as JSON, with ratios as numbers, and of the trace that ``run`` writes."""
 
 from __future__ import annotations
 
 from schedverify.disciplines import Discipline
 from schedverify.formats.plan_files import BY_RANK, RATIOS, TICKS
-from schedverify.formats.schema_parts import CODE, TEXT, Schema, closed, listed, one_of, or_null, titled, whole
+from schedverify.formats.run_traces import FORMAT, MAX_RANKS, MAX_STEPS, RANK_NAME, UNIT, VERSION, rank_name
+from schedverify.formats.schema_parts import (
+    CODE,
+    DIGEST_TEXT,
+    TEXT,
+    Schema,
+    closed,
+    listed,
+    one_of,
+    or_null,
+    titled,
+    whole,
+)
 from schedverify.problem.keys import OBJECTIVES
 from schedverify.result import Scope, Status, Verdict
 
@@ -44,6 +56,28 @@ def conformance_schema() -> Schema:
         "predicted": whole(), "planned": or_null(whole()), "bubble": _ratio(), "planned_bubble": _ratio(),
         "peaks": listed(whole()), "allowed": listed(whole()), "costs": listed(cost), "latency": whole(),
         "errors": listed(whole()),
+    }))  # fmt: skip
+
+
+def run_schema() -> Schema:
+    """Return the schema of what ``run --trace`` writes. What holds between keys, the reader checks."""
+    rank = whole() | {"maximum": MAX_RANKS - 1}
+    naming = closed({
+        "name": {"const": RANK_NAME}, "ph": {"const": "M"}, "pid": rank, "tid": {"const": 0},
+        "args": closed({"name": TEXT | {"pattern": f"^{rank_name('[0-9]+')}$"}}),
+    })  # fmt: skip
+    args = {"step": whole() | {"maximum": MAX_STEPS - 1}, "position": whole(), "start": whole(), "end": whole()}
+    running = closed({
+        "name": TEXT, "ph": {"const": "X"}, "pid": rank, "tid": {"enum": [0, 1, 2]}, "ts": _ratio(), "dur": _ratio(),
+        "args": closed(args),
+    })  # fmt: skip
+    about = closed({
+        "format": {"const": FORMAT}, "version": {"const": VERSION}, "plan": DIGEST_TEXT,
+        "ranks": whole(1) | {"maximum": MAX_RANKS}, "steps": whole() | {"maximum": MAX_STEPS},
+        "errors": listed(whole()) | {"minItems": 1},
+    })  # fmt: skip
+    return titled("schedverify run --trace", closed({
+        "displayTimeUnit": {"const": UNIT}, "otherData": about, "traceEvents": listed({"oneOf": [naming, running]}),
     }))  # fmt: skip
 
 

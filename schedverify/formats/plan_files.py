@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any, Final
@@ -15,6 +16,8 @@ from schedverify.result import Lowered, Plan, Second
 from schedverify.times import Measures
 
 VERSION: Final = 1
+DIGEST: Final = re.compile(r"[0-9a-f]{64}")
+"""What a digest looks like."""
 RATIOS: Final = ("bubble_fraction", "bubble_overhead", "span_bubble")
 TICKS: Final = ("makespan", "span")
 BY_RANK: Final = ("work", "peak_in_flight", "peak_memory")

@@ -13,7 +13,7 @@ import numpy as np
 
 from schedverify.disciplines import Discipline
 from schedverify.errors import Fault, InputError, nearest
-from schedverify.formats.data import unfit
+from schedverify.formats.data import check_version, unfit
 from schedverify.formats.plan_files import BY_RANK, RATIOS, TICKS, VERSION, digest
 from schedverify.op import JOIN_SHIFT, pack_step
 from schedverify.problem import Problem, expand
@@ -30,6 +30,9 @@ FIELDS: Final = (
     "bound", "certificate", "seed", "partition", "digest",
 )  # fmt: skip
 LOWERED: Final = ("discipline", "eager_bytes", "rows", "measures")
+MEASURES: Final = (*TICKS, *RATIOS, *BY_RANK)
+SECOND: Final = tuple(field.name for field in fields(Second))
+_WRITER: Final = "schedverify optimize writes whole plans"
 _RATIO = re.compile(r"[0-9]{1,40}(/[1-9][0-9]{0,39})?")
 _CODE = re.compile(r"SV[0-9]{1,6}")
 
@@ -45,18 +48,10 @@ def plan_from(data: Any) -> Plan:
     """
     if not isinstance(data, Mapping):
         raise InputError(Fault("", f"expected a plan, an object of keys, found {shown(data)}"))
-    _check_version(data.get("version"))
+    check_version("version", data.get("version"), VERSION, "schedverify optimize writes plans")
     if faults := unfit(data, floats=False):
         raise InputError(faults)
     return _PlanReader(data).plan()
-
-
-def _check_version(version: Any) -> None:
-    if version == VERSION and type(version) is int:
-        return
-    newer = type(version) is int and version > VERSION
-    hint = "a newer schedverify wrote it; update schedverify" if newer else "schedverify optimize writes plans"
-    raise InputError(Fault("version", f"expected {VERSION}, found {shown(version)}", hint))
 
 
 class _PlanReader(Faults):
@@ -68,7 +63,7 @@ class _PlanReader(Faults):
 
     def plan(self) -> Plan:
         """Check every field and return the plan."""
-        self._check_names("", self.data, FIELDS, optional=("then",))
+        self.check_keys("", self.data, (*FIELDS, "then"), needed=FIELDS, missing=_WRITER)
         self._check_digest()
         problem = self._problem()
         ranks = problem.ranks if problem else 0
@@ -90,17 +85,6 @@ class _PlanReader(Faults):
         }
         self.raise_faults()
         return Plan(problem=problem, **read)  # type: ignore[arg-type]
-
-    def _check_names(
-        self, place: str, table: Mapping[str, Any], known: tuple[str, ...], optional: tuple[str, ...] = ()
-    ) -> None:
-        prefix = f"{place}." if place else ""
-        for name in table:
-            if name not in known and name not in optional:
-                self.fault(prefix + clean(name), "unknown key", nearest(name, known))
-        for name in known:
-            if name not in table:
-                self.fault(prefix + name, "missing", "schedverify optimize writes whole plans")
 
     def _check_digest(self) -> None:
         given = self.data.get("digest")
@@ -150,7 +134,7 @@ class _PlanReader(Faults):
         if not isinstance(table, Mapping):
             self.fault("lowered", f"expected an object or null, found {shown(table)}")
             return None
-        self._check_names("lowered", table, LOWERED)
+        self.check_keys("lowered", table, LOWERED, needed=LOWERED, missing=_WRITER)
         order = self._schedule("lowered.rows", table.get("rows"), ranks)
         if order is not None and schedule is not None and order.compute_only() != schedule.compute_only():
             message = "the rows are not the plan's schedule with communication in it"
@@ -170,7 +154,7 @@ class _PlanReader(Faults):
         if not isinstance(table, Mapping):
             self.fault(place, f"expected an object, found {shown(table)}")
             return None
-        self._check_names(place, table, (*TICKS, *RATIOS, *BY_RANK))
+        self.check_keys(place, table, MEASURES, needed=MEASURES, missing=_WRITER)
         ticks = {name: self._number(f"{place}.{name}", table.get(name)) for name in TICKS}
         ratios = {name: self._ratio(f"{place}.{name}", table.get(name)) for name in RATIOS}
         lists = {name: self._by_rank(f"{place}.{name}", table.get(name), ranks) for name in BY_RANK}
@@ -208,7 +192,7 @@ class _PlanReader(Faults):
         if not isinstance(table, Mapping):
             self.fault("then", f"expected an object, found {shown(table)}", "leave it away where there is none")
             return None
-        self._check_names("then", table, tuple(field.name for field in fields(Second)))
+        self.check_keys("then", table, SECOND, needed=SECOND, missing=_WRITER)
         return Second(
             self._one_of("then.objective", OBJECTIVES, table.get("objective")),
             self._number_or_null("then.value", table.get("value")),

@@ -14,6 +14,7 @@ from schedverify.formats.model_keys import MODEL_KEYS, MODEL_TABLES
 from schedverify.formats.output_schemas import (
     conformance_schema,
     report_schema,
+    run_schema,
     search_schema,
     second_schema,
     timeline_schema,
@@ -21,6 +22,7 @@ from schedverify.formats.output_schemas import (
 from schedverify.formats.plan_files import BY_RANK, RATIOS, TICKS, VERSION
 from schedverify.formats.schema_parts import (
     CODE,
+    DIGEST_TEXT,
     RATIO_TEXT,
     TEXT,
     Schema,
@@ -46,6 +48,7 @@ def schemas() -> dict[str, str]:
         "optimize.json": search_schema(),
         "simulate.json": timeline_schema(),
         "conform.json": conformance_schema(),
+        "trace.json": run_schema(),
         "model.json": titled("schedverify model", model_schema()),
     }
     return {name: json.dumps(schema, indent=2) + "\n" for name, schema in made.items()}
@@ -98,7 +101,7 @@ def plan_schema() -> Schema:
         "certificate": or_null({"type": "object"}),
         "seed": whole(),
         "partition": or_null(listed(listed(TEXT)) | {"minItems": 1}),
-        "digest": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+        "digest": DIGEST_TEXT,
     })  # fmt: skip
     return plan | {"properties": plan["properties"] | {"then": second_schema()}}
 

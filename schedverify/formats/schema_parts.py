@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
+from schedverify.formats.plan_files import DIGEST
 from schedverify.problem.numbers import LARGEST
 
 Schema = dict[str, Any]
 DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"
 TEXT: Final[Schema] = {"type": "string"}
 RATIO_TEXT: Final[Schema] = {"type": "string", "pattern": "^[0-9]+(/[1-9][0-9]*)?$"}
+DIGEST_TEXT: Final[Schema] = {"type": "string", "pattern": f"^{DIGEST.pattern}$"}
 CODE: Final = "^SV[0-9]+$"
 
 

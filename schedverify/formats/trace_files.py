@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from schedverify.op import Step
+from schedverify.op import Kind, Step
 from schedverify.times import Timeline
 
 
@@ -22,20 +22,23 @@ def trace(timeline: Timeline) -> str:
     return f'{{"displayTimeUnit":"ms","otherData":{_dumps(about)},"traceEvents":[\n{events}\n]}}\n'
 
 
+def thread_of(kinds: Iterable[Kind]) -> int:
+    """Return the thread of a step with these operations: 0 for compute, 1 for sends, 2 for receives and their groups.
+
+    They run beside each other.
+    """
+    transfers = [kind for kind in kinds if kind.is_transfer]
+    return 0 if not transfers else 1 if all(kind.is_send for kind in transfers) else 2
+
+
 def _events(timeline: Timeline, rank: int) -> Iterator[dict[str, Any]]:
     yield {"name": "process_name", "ph": "M", "pid": rank, "tid": 0, "args": {"name": f"rank {rank}"}}
     yield {"name": "process_sort_index", "ph": "M", "pid": rank, "tid": 0, "args": {"sort_index": rank}}
     times = zip(timeline.starts[rank].tolist(), timeline.ends[rank].tolist(), strict=True)
     for step, (start, end) in zip(timeline.schedule.steps(rank), times, strict=True):
         kinds = "+".join(op.kind.name for op in step.ops)
-        place = {"ph": "X", "pid": rank, "tid": _thread(step), "ts": start, "dur": end - start}
+        place = {"ph": "X", "pid": rank, "tid": thread_of(op.kind for op in step.ops), "ts": start, "dur": end - start}
         yield {"name": str(step), "cat": kinds, **place, "args": _arguments(step)}
-
-
-def _thread(step: Step) -> int:
-    """Return 0 for compute, 1 for sends, 2 for receives and groups with one: they run beside each other."""
-    transfers = [op.kind for op in step.ops if op.kind.is_transfer]
-    return 0 if not transfers else 1 if all(kind.is_send for kind in transfers) else 2
 
 
 def _arguments(step: Step) -> dict[str, Any]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final, NoReturn
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NoReturn
 
-from schedverify.errors import Fault, InputError
+from schedverify.errors import Fault, InputError, nearest
+from schedverify.problem.showing import clean
 
 MAX_FAULTS: Final = 50
 _MAX_COUNTED: Final = 10_000
@@ -34,6 +36,27 @@ class Faults:
         self.more += 1
         if self.more == _MAX_COUNTED:
             self._raise()
+
+    def check_keys(
+        self, place: str, table: Mapping[str, Any], known: Sequence[str], *, needed: Sequence[str], missing: str
+    ) -> None:
+        """Add a fault for each key of a table that is not known, and for each needed one that is not there.
+
+        Parameters
+        ----------
+        place
+            The key of the table, empty for the top.
+        missing
+            The hint for what is not there.
+        """
+        prefix = f"{place}." if place else ""
+        for name in table:
+            if name not in known:
+                hint = nearest(str(name), known) or f"known: {', '.join(known)}"
+                self.fault(prefix + clean(str(name)), "unknown key", hint)
+        for name in needed:
+            if name not in table:
+                self.fault(prefix + name, "missing", missing)
 
     @property
     def found(self) -> int:
