@@ -338,6 +338,7 @@ LAST = ("traceEvents", -1)
 WRONG = [
     (put("otherData", version=2), "otherData.version: expected 1, found 2 (a newer schedverify wrote it"),
     (put("otherData", version=0), "otherData.version: expected 1, found 0 (schedverify run --trace writes it)"),
+    (put("otherData", version=True), "otherData.version: expected 1, found true (schedverify run --trace writes it)"),
     (put("otherData", format="x"), "otherData.format: expected 'schedverify run'"),
     (put("otherData", ranks=0), "otherData.ranks: expected a whole number from 1"),
     (put("otherData", steps="1"), "otherData.steps: expected a whole number from 0 to 1000000, found '1'"),
