@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from schedverify.formats import load, save
     from schedverify.generators import families, generate
     from schedverify.graph import critical_path, dependency_graph
+    from schedverify.joint import Joint, partition_jointly
     from schedverify.op import Join, Kind, Op, Step
     from schedverify.planner import optimize
     from schedverify.problem import Boundary, Problem
@@ -30,10 +31,11 @@ if TYPE_CHECKING:
 __version__: Final = "0.1.0"
 
 __all__ = [
-    "Boundary", "Communication", "Discipline", "Explanation", "InputError", "Join", "Kind", "Measures", "Op", "Plan",
-    "Problem", "PropertyResult", "Report", "Schedule", "ScheduleError", "SchedverifyError", "Scope", "Status", "Step",
-    "Timeline", "UnknownNameError", "UnsupportedError", "Verdict", "Violation", "critical_path", "dependency_graph",
-    "draw", "explain", "families", "generate", "load", "lower", "optimize", "save", "simulate", "verify",
+    "Boundary", "Communication", "Discipline", "Explanation", "InputError", "Join", "Joint", "Kind", "Measures",
+    "Op", "Plan", "Problem", "PropertyResult", "Report", "Schedule", "ScheduleError", "SchedverifyError", "Scope",
+    "Status", "Step", "Timeline", "UnknownNameError", "UnsupportedError", "Verdict", "Violation", "critical_path",
+    "dependency_graph", "draw", "explain", "families", "generate", "load", "lower", "optimize", "partition_jointly",
+    "save", "simulate", "verify",
 ]  # fmt: skip
 
 _MODULES: Final = {
@@ -43,6 +45,7 @@ _MODULES: Final = {
     "formats": "load save",
     "generators": "families generate",
     "graph": "critical_path dependency_graph",
+    "joint": "Joint partition_jointly",
     "op": "Join Kind Op Step",
     "planner": "optimize",
     "problem": "Boundary Problem",

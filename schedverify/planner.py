@@ -122,6 +122,17 @@ def plan_of(schedule: Schedule, problem: Problem) -> Plan:
     return plan
 
 
+def verified(problem: Problem, found: Solution, *, seed: int = 0, seconds: float = 0.0) -> Plan:
+    """Return the plan of what a search for the least makespan found, once the verifier has passed it.
+
+    Raises
+    ------
+    RefusedPlanError
+        If the verifier objects.
+    """
+    return _passed(problem, InTurn(found), ("makespan", None), seed, seconds)
+
+
 def _hints(problem: Problem, given: Schedule | None) -> list[Hint]:
     hints = [_starts(c.timeline) for c in candidates(problem) if c.report.ok]
     if given is None:

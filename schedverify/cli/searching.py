@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import signal
-import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
 from schedverify.cli.codes import OK, UNDECIDED, VIOLATED
 from schedverify.cli.options import Output, ProblemFile, TextOrJson
+from schedverify.cli.waiting import interruptible, progress_on_terminal
 from schedverify.errors import ScheduleError
 
 if TYPE_CHECKING:
-    from schedverify.optimizer import Progress
     from schedverify.reasons import Explanation
     from schedverify.result import Plan, Second
 
@@ -53,7 +49,7 @@ def optimize(  # noqa: PLR0913 - each is an option of the command line
 
     given, size = formats.load_problem(problem), _bytes(solver_memory)
     start = formats.load_schedule(hint, given) if hint is not None else None
-    with _interruptible() as stop, _progress(output_format == "text") as progress:
+    with interruptible() as stop, progress_on_terminal(output_format == "text") as progress:
         plan = planner.optimize(
             given,
             objective=objective,
@@ -99,41 +95,6 @@ def _bytes(text: str | None) -> int | None:
     if text is not None and found is None:
         raise InputError(Fault("--solver-memory", f"expected bytes, found {text[:40]!r}", 'such as "4 GiB"'))
     return found
-
-
-@contextmanager
-def _interruptible() -> Iterator[threading.Event]:
-    """Turn Ctrl-C and SIGTERM into a wish to stop: the best so far is kept. A second Ctrl-C ends at once."""
-    stop = threading.Event()
-
-    def on_signal(number: int, _frame: Any) -> None:
-        if stop.is_set() and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        stop.set()
-
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def _progress(wanted: bool) -> Iterator[Any]:
-    """Show best, bound and gap on a terminal while the search runs."""
-    from schedverify.cli.console import err
-
-    if not wanted or not sys.stderr.isatty():
-        yield None
-        return
-    with err().status("building the model") as status:
-
-        def show(now: Progress) -> None:
-            gap = "" if not now.bound or now.value is None else f", gap {(now.value - now.bound) / now.bound:.2%}"
-            status.update(f"best {now.value}, bound {now.bound}{gap}, {now.seconds:.0f} s (Ctrl-C keeps the best)")
-
-        yield show
 
 
 def _tell_parts(plan: Plan) -> None:

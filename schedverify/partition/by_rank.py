@@ -72,7 +72,7 @@ class ByRank:
         return value
 
     def _nested(self) -> None:
-        pairs = None if self.cuts.members is None else _stages(self.cuts.members, self.demands.alone)
+        pairs = None if self.cuts.members is None else stage_pairs(self.cuts.members, self.demands.alone)
         for begin, end in pairwise(self.ends):
             self.model.add(begin + 1 <= end)
             if pairs is not None:
@@ -114,7 +114,7 @@ class ByRank:
         return self._at(self.ends[stage + 1], values) - self._at(self.ends[stage], values)
 
 
-def _stages(members: NDArray[np.bool_], alone: Ints) -> list[tuple[int, int]]:
+def stage_pairs(members: NDArray[np.bool_], alone: Ints) -> list[tuple[int, int]]:
     """Return the pairs of cuts between which the layers can be a stage: nested, and who stands alone does."""
     sizes, pairs = members.sum(axis=1), []
     for end in range(len(members)):

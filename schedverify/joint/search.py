@@ -1,0 +1,166 @@
+"""The search: partitions in the order of their bounds, each given to the optimizer with the best makespan as cutoff."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from schedverify.errors import InputError
+from schedverify.layers import Model
+from schedverify.optimizer import Effort, Progress, Solution, hint_of, solve
+from schedverify.optimizer.bounds.formulas import best_bound
+from schedverify.partition.by_bound import ByBound
+from schedverify.partition.least_times import LeastTimes
+from schedverify.partitioning import stage_problem
+from schedverify.planner import candidates
+from schedverify.problem import Problem
+from schedverify.result import Status
+
+Ints = tuple[int, ...]
+_SHARE: Final = 1 / 20
+"""Of the whole time, what one partition may take when its turn comes; each further time twice as much."""
+
+
+@dataclass(eq=False)
+class Looked:
+    """A partition that the optimizer is asked about, and what it has said so far."""
+
+    layers: tuple[Ints, ...]
+    problem: Problem
+    bound: int
+    evidence: Any
+    solution: Solution | None = None
+    times: int = 0
+    figures: tuple[int, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        p = self.problem
+        self.figures = (*p.forward, *p.backward, *p.backward_input, *p.backward_weight, *p.activation, *p.weight_stash,
+                        *p.static, *p.boundary_bytes)  # fmt: skip
+
+    @property
+    def value(self) -> int | None:
+        """The least makespan that was found."""
+        return None if self.solution is None else self.solution.value
+
+    def no_worse(self, other: Problem, figures: Ints) -> bool:
+        """Whether every schedule of another partition is one of this, no longer and holding no more.
+
+        So it is under one placement where no duration, transfer or memory of this is greater: starts are longest paths,
+        which rise with each duration, and what a rank holds at its steps follows from its order.
+        """
+        return self.problem.homes == other.homes and all(map(int.__le__, self.figures, figures))
+
+
+class Search:
+    """The partitions of a model under several placements, and the best schedule of any of them.
+
+    Parameters
+    ----------
+    shapes
+        Problems with the ranks, placement and micro-batches; their costs are not looked at.
+    """
+
+    def __init__(
+        self, model: Model, shapes: Sequence[Problem], effort: Effort, progress: Callable[[Progress], None] | None
+    ) -> None:
+        self.model, self.shapes, self.effort, self._progress = model, shapes, effort, progress
+        self.looked: list[Looked] = []
+        self.best: Looked | None = None
+        self.times = [LeastTimes(model, shape.homes, shape.ranks, shape.microbatches) for shape in shapes]
+        self.coming: ByBound[Looked] = ByBound(self.times, self._judged)
+
+    @property
+    def value(self) -> int | None:
+        """The least makespan so far."""
+        return None if self.best is None else self.best.value
+
+    @property
+    def bound(self) -> int:
+        """Ticks that no schedule of any partition can go below."""
+        known = [self.value, self.coming.least, *(looked.bound for looked in self.looked)]
+        return min((bound for bound in known if bound is not None), default=0)
+
+    def run(self) -> None:
+        """Look at every partition with a bound below the best makespan once, then again at those that stayed open."""
+        for whole in self.coming.below(lambda: self.value, lambda: self.effort.over):
+            self.look(whole.judged, _SHARE)
+        while not self.effort.over and (still := list(self._open())):
+            looked = min(still, key=lambda one: one.bound)
+            self.look(looked, _SHARE * 2**looked.times)
+
+    def look(self, looked: Looked, share: float) -> None:
+        """Ask the optimizer about a partition: for something shorter than the best, and then for its shortest."""
+        if not looked.times:
+            if any(one.no_worse(looked.problem, looked.figures) for one in self.looked):
+                return
+            self.looked.append(looked)
+        looked.times += 1
+        if self._solve(looked, share, self.value) and looked.bound < (looked.value or 0):
+            self._solve(looked, share, None)
+        if self._progress is not None:
+            self._progress(Progress(self.effort.spent, self.value, self.bound))
+
+    def asked(self, layers: tuple[Ints, ...], problem: Problem) -> Looked:
+        """Return a partition to look at, with the bound that needs no search."""
+        bound = best_bound(problem, "makespan")
+        return Looked(layers, problem, bound.value if bound else 0, bound and bound.evidence)
+
+    def _open(self) -> Iterator[Looked]:
+        for looked in self.looked:
+            if self.value is None or looked.bound < self.value:
+                yield looked
+
+    def _judged(self, number: int, layers: tuple[Ints, ...]) -> tuple[int, Looked] | None:
+        try:
+            looked = self.asked(layers, stage_problem(self.model, layers, self.shapes[number]))
+        except InputError:  # a rank has no memory for a single micro-batch
+            return None
+        return looked.bound, looked
+
+    def _solve(self, looked: Looked, share: float, cutoff: int | None) -> bool:
+        """Search the schedules of a partition, below a cutoff where there is one; return whether the best is better."""
+        seconds = share * self.effort.time_limit
+        effort = self.effort.part(min(1.0, seconds / self.effort.left) if self.effort.left else 0.0)
+        within = None if cutoff is None else cutoff - 1
+        found = solve(looked.problem, effort=effort, within=within, hints=_hints(looked), progress=self._inner)
+        if found.bound is not None and found.bound > looked.bound:
+            looked.bound, looked.evidence = found.bound, found.evidence
+        if found.status is Status.INFEASIBLE and cutoff is not None:
+            looked.bound = max(looked.bound, cutoff)
+        if found.value is not None and (looked.value is None or found.value < looked.value):
+            looked.solution = found
+        better = looked.value is not None and (self.value is None or looked.value < self.value)
+        self.best = looked if better else self.best
+        return better
+
+    def _inner(self, now: Progress) -> None:
+        """Tell of a better schedule in the midst of a search."""
+        if self._progress is not None and now.value is not None and (self.value is None or now.value < self.value):
+            self._progress(Progress(self.effort.spent, now.value, min(self.bound, now.value)))
+
+
+def _hints(looked: Looked) -> list[dict[tuple[str, int, int], int]]:
+    known = [hint_of(c.timeline.schedule, (row.tolist() for row in c.timeline.starts))
+             for c in candidates(looked.problem) if c.report.ok]  # fmt: skip
+    own = looked.solution
+    return known if own is None or own.schedule is None else [hint_of(own.schedule, own.starts), *known]
+
+
+def solution_of(looked: Looked) -> Solution:
+    """Return what is known of a partition at the end: its best schedule, with the highest bound of all searches."""
+    found = looked.solution
+    if found is None or found.value is None:
+        reason = "no schedule was found" if found is None else found.reason
+        return Solution(Status.UNKNOWN, bound=looked.bound, evidence=looked.evidence, reason=reason)
+    bound = min(looked.bound, found.value)
+    proved = bound == found.value
+    return dataclasses.replace(
+        found,
+        status=Status.OPTIMAL if proved else Status.FEASIBLE,
+        bound=bound,
+        evidence=looked.evidence,
+        reason="" if proved else found.reason,
+    )

@@ -1,0 +1,175 @@
+"""Partition and schedule together: bounds valid for every partition, optima equal to all partitions one by one."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import pytest
+from brute_force import first_in_first_out
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import schedverify as sv
+from schedverify.errors import InputError
+from schedverify.layers import Devices, Layer, Model, Wishes
+from schedverify.optimizer.bounds.costs import Costs
+from schedverify.optimizer.bounds.formulas import best_bound, load_bounds, pair_bounds
+from schedverify.partition.by_bound import ByBound
+from schedverify.partition.least_times import LeastTimes
+from schedverify.partitioning import stage_problem
+from schedverify.problem import Problem
+
+Layers = tuple[tuple[int, ...], ...]
+SHAPES = [(1, 1, "loop"), (2, 1, "loop"), (3, 1, "loop"), (4, 1, "loop"), (2, 2, "loop"), (2, 2, "v"), (1, 2, "v")]
+
+
+@st.composite
+def models(draw: st.DrawFn, ranks: int, most: int = 7) -> Model:
+    """Draw a chain or a graph of up to ``most`` layers, with wishes, ties and devices."""
+    count, small, split = draw(st.integers(1, most)), st.integers(1, 9), draw(st.booleans())
+    layers = tuple(_layer(draw, f"l{i}", split) for i in range(count))
+    pairs = [(a, b) for b in range(count) for a in range(b)]
+    edges = draw(st.none() | st.none() | st.lists(st.sampled_from(pairs), unique=True).map(tuple)) if pairs else None
+    member = st.integers(0, count - 1)
+    wishes = Wishes(
+        draw(st.lists(st.tuples(member, st.sampled_from([0, -1])), max_size=1).map(tuple)),
+        draw(st.lists(st.lists(member, min_size=2, max_size=2, unique=True).map(tuple), max_size=1).map(tuple))
+        if count > 1
+        else (),
+        draw(st.lists(member, max_size=1).map(tuple)),
+    )
+    each = {"min_size": ranks, "max_size": ranks}
+    devices = Devices(
+        draw(st.just(()) | st.lists(st.integers(10, 90), **each).map(tuple)),
+        draw(st.just((1,)) | st.lists(st.integers(1, 3), **each).map(tuple)),
+        draw(st.integers(0, 3)),
+        draw(st.none() | small),
+    )
+    return Model("drawn", layers, edges=edges, wishes=draw(st.just(Wishes()) | st.just(wishes)), devices=devices)
+
+
+def _layer(draw: st.DrawFn, name: str, split: bool) -> Layer:
+    small, some = st.integers(1, 9), st.integers(0, 9)
+    parts = (draw(small), draw(small)) if split else (None, None)
+    activation = draw(some)
+    return Layer(name, draw(small), draw(small), *parts, activation, draw(st.integers(0, activation)) if split else 0,
+                 draw(some), 0, draw(some))  # fmt: skip
+
+
+def every(model: Model, stages: int) -> Iterator[Layers]:
+    """Yield every partition that keeps the edges and the wishes, by trying every assignment of layers to stages."""
+    wishes = model.wishes
+    orders = model.all_edges
+    for stage_of in itertools.product(range(stages), repeat=len(model.layers)):
+        on = tuple(tuple(i for i, at in enumerate(stage_of) if at == stage) for stage in range(stages))
+        if (
+            all(on)
+            and all(stage_of[a] <= stage_of[b] for a, b in orders)
+            and all(stage_of[layer] == stage % stages for layer, stage in wishes.pinned)
+            and all(len({stage_of[layer] for layer in group}) == 1 for group in wishes.together)
+            and all(len(on[stage_of[layer]]) == 1 for layer in wishes.alone)
+        ):
+            yield on
+
+
+def problem_of(model: Model, layers: Layers, shape: Problem) -> Problem | None:
+    """Return the problem of a partition; None where a rank cannot hold a single micro-batch."""
+    try:
+        return stage_problem(model, layers, shape)
+    except InputError:
+        return None
+
+
+def bound_of(problem: Problem) -> int:
+    """Return the highest of the optimizer's bounds, which the verifier holds against brute force elsewhere."""
+    bound = best_bound(problem, "makespan")
+    return 0 if bound is None else bound.value
+
+
+@given(st.sampled_from(SHAPES), st.data())
+@settings(deadline=None, max_examples=60)
+def test_all_partitions_come_in_the_order_of_their_bounds(drawn: tuple[int, int, str], data: st.DataObject) -> None:
+    """What is known of a beginning is never above the bound of any partition that begins so: else one would be late."""
+    ranks, virtual, placement = drawn
+    model = data.draw(models(ranks))
+    if ranks * virtual > len(model.layers):
+        return
+    shape = Problem.chain(ranks=ranks, microbatches=data.draw(st.integers(1, 5)), virtual=virtual, placement=placement)
+    problems = {layers: problem_of(model, layers, shape) for layers in every(model, shape.stages)}
+    expected = {layers: bound_of(problem) for layers, problem in problems.items() if problem is not None}
+
+    def judge(number: int, layers: Layers) -> tuple[int, None] | None:
+        return (expected[layers], None) if layers in expected else None
+
+    times = LeastTimes(model, shape.homes, ranks, shape.microbatches)
+    limit = data.draw(st.none() | st.sampled_from(sorted(expected.values()))) if expected else None
+    found = [(whole.layers, whole.bound) for whole in ByBound([times], judge).below(lambda: limit, lambda: False)]
+    assert [bound for _, bound in found] == sorted(bound for _, bound in found)
+    assert dict(found) == {layers: bound for layers, bound in expected.items() if limit is None or bound < limit}
+    assert len(found) == len(dict(found))
+
+
+def test_the_first_bound_is_the_least_of_loads_and_ways() -> None:
+    """With one stage a rank and no memory limits the tables know it before a stage is placed."""
+    layers = tuple(Layer(f"l{i}", 1 + i * 7 % 5, 9, output=i) for i in range(12))
+    model = Model("m", layers, devices=Devices(slowness=(1, 2, 1), latency=2, bandwidth=4))
+    shape, root = Problem.chain(ranks=3, microbatches=6), LeastTimes(model, (0, 1, 2), 3, 6).root()
+    known = [Costs(stage_problem(model, layers, shape)) for layers in every(model, 3)]
+    rules = [[*load_bounds(costs, "makespan"), *pair_bounds(costs, "makespan")] for costs in known]
+    assert root is not None
+    assert root.bound == min(max(bound.value for bound in bounds) for bounds in rules)
+
+
+def _agrees_with_brute_force(data: st.DataObject, drawn: tuple[int, int, str], most: int) -> None:
+    """Hold the optimum, the bounds, and what is said of partitions that were not tried against all orders of all."""
+    ranks, virtual, _ = drawn
+    model = data.draw(models(ranks, most))
+    if ranks * virtual > len(model.layers):
+        return
+    count = data.draw(st.integers(1, 2 if ranks * virtual > 2 or model.split else 3))
+    names = ("loop",) if virtual == 1 else data.draw(st.sampled_from([("loop",), ("loop", "v")]))
+    shapes = [Problem.chain(ranks=ranks, microbatches=count, virtual=virtual, placement=name) for name in names]
+    problems = {(shape.homes, layers): problem_of(model, layers, shape)
+                for shape in shapes for layers in every(model, shape.stages)}  # fmt: skip
+    truths = {key: first_in_first_out(problem) for key, problem in problems.items() if problem is not None}
+    asked = {"ranks": ranks, "microbatches": count, "virtual": virtual, "placements": names}
+    if not truths:
+        with pytest.raises(InputError):
+            sv.partition_jointly(model, **asked, workers=1)
+        return
+    found = sv.partition_jointly(model, **asked, workers=1)
+    best = min(truths.values())
+    assert (found.status, found.plan.value, found.bound, found.gap) == (sv.Status.OPTIMAL, best, best, 0)
+    assert truths[found.plan.problem.homes, found.layers] == best
+    assert found.first is None or found.first.value >= best
+    tried = {(one.placement, one.layers): one.bound for one in found.tried}
+    assert all(bound <= truths[key] for key, bound in tried.items())
+    for key in set(truths) - set(tried):
+        alike = any(bound_of_twin(problems[key], problems[other]) for other in tried)
+        assert alike or bound_of(problems[key]) >= best, "neither its bound nor a partition like it rules it out"
+
+
+def bound_of_twin(problem: Problem, other: Problem) -> bool:
+    """Whether another problem is nowhere larger than this one: no schedule of this one is shorter, then."""
+
+    def figures(p: Problem) -> tuple[int, ...]:
+        return (*p.forward, *p.backward, *p.backward_input, *p.backward_weight, *p.activation, *p.weight_stash,
+                *p.static, *p.boundary_bytes)  # fmt: skip
+
+    return problem.homes == other.homes and all(map(int.__ge__, figures(problem), figures(other)))
+
+
+@given(st.sampled_from([*SHAPES[1:3], *SHAPES[4:]]), st.data())
+@settings(deadline=None, max_examples=12)
+def test_the_optimum_is_that_of_all_orders_of_all_partitions(drawn: tuple[int, int, str], data: st.DataObject) -> None:
+    _agrees_with_brute_force(data, drawn, 5)
+
+
+@pytest.mark.slow
+@given(st.sampled_from(SHAPES), st.data())
+@settings(deadline=None, max_examples=150)
+def test_many_optima_are_those_of_all_orders_of_all_partitions(
+    drawn: tuple[int, int, str], data: st.DataObject
+) -> None:
+    _agrees_with_brute_force(data, drawn, 6)
