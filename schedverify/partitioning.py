@@ -32,6 +32,11 @@ class Cut(NamedTuple):
         return simulate(family_of(self.family).generate(self.problem), self.problem)
 
     @property
+    def layers(self) -> tuple[Ints, ...]:
+        """By stage, the positions of its layers."""
+        return self.partition.layers
+
+    @property
     def names(self) -> list[list[str]]:
         """By stage, the names of its layers: what a plan holds as ``partition``."""
         return [[self.model.layers[i].name for i in layers] for layers in self.partition.layers]

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+import json
+import threading
 from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
 
 import pytest
 from brute_force import first_in_first_out
@@ -11,14 +16,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import schedverify as sv
+from schedverify.cli import main
 from schedverify.errors import InputError
 from schedverify.layers import Devices, Layer, Model, Wishes
+from schedverify.optimizer import Progress
 from schedverify.optimizer.bounds.costs import Costs
 from schedverify.optimizer.bounds.formulas import best_bound, load_bounds, pair_bounds
 from schedverify.partition.by_bound import ByBound
 from schedverify.partition.least_times import LeastTimes
 from schedverify.partitioning import stage_problem
 from schedverify.problem import Problem
+from schedverify.verifier import claims_of
 
 Layers = tuple[tuple[int, ...], ...]
 SHAPES = [(1, 1, "loop"), (2, 1, "loop"), (3, 1, "loop"), (4, 1, "loop"), (2, 2, "loop"), (2, 2, "v"), (1, 2, "v")]
@@ -112,7 +120,7 @@ def test_all_partitions_come_in_the_order_of_their_bounds(drawn: tuple[int, int,
 
 def test_the_first_bound_is_the_least_of_loads_and_ways() -> None:
     """With one stage a rank and no memory limits the tables know it before a stage is placed."""
-    layers = tuple(Layer(f"l{i}", 1 + i * 7 % 5, 9, output=i) for i in range(12))
+    layers = tuple(Layer(f"l{i}", 1 + i * 7 % 5, 9, output=i) for i in range(9))
     model = Model("m", layers, devices=Devices(slowness=(1, 2, 1), latency=2, bandwidth=4))
     shape, root = Problem.chain(ranks=3, microbatches=6), LeastTimes(model, (0, 1, 2), 3, 6).root()
     known = [Costs(stage_problem(model, layers, shape)) for layers in every(model, 3)]
@@ -173,3 +181,123 @@ def test_many_optima_are_those_of_all_orders_of_all_partitions(
     drawn: tuple[int, int, str], data: st.DataObject
 ) -> None:
     _agrees_with_brute_force(data, drawn, 6)
+
+
+def decoder(layers: int = 12, head: int = 260, **devices: object) -> Model:
+    """Return a chain with next to nothing to do in its first layer, and much in its last."""
+    first = Layer("embedding", 10, 20, 5, 15, 1, parameters=500, output=10)
+    inner = (Layer(f"t{i}", 100, 200, 110, 90, 10, 5, 100, output=10) for i in range(layers))
+    last = Layer("head", head, 2 * head, head, head, 5, parameters=500)
+    return Model("decoder", (first, *inner, last), devices=Devices(**({"latency": 4} | devices)))  # type: ignore[arg-type]
+
+
+class TestTogether:
+    def test_it_is_shorter_than_partition_first_and_proved(self) -> None:
+        found = sv.partition_jointly(decoder(24), ranks=4, microbatches=8, workers=1)
+        assert found.first is not None
+        assert found.first.value is not None
+        assert (found.plan.value, found.bound, found.status) == (17862, 17862, sv.Status.OPTIMAL)
+        assert found.gain == 1 - Fraction(17862, found.first.value) > 0
+        assert found.partitions == 2300
+        assert len(found.tried) < 10
+
+    def test_the_plan_is_verified_and_names_its_layers(self) -> None:
+        plain = Model("m", tuple(Layer(f"l{i}", 2 + i % 3, 4 + i % 2, output=1) for i in range(6)))
+        found = sv.partition_jointly(plain, ranks=2, virtual=2, microbatches=2, workers=1)
+        plan = found.plan
+        assert plan.schedule is not None
+        assert plan.lowered is not None
+        assert sv.verify(plan.schedule, plan.problem, claims=claims_of(plan)).ok
+        assert plan.partition == tuple(tuple(found.model.layers[i].name for i in on) for on in found.layers)
+        assert plan.problem == stage_problem(found.model, found.layers, plan.problem)
+
+    def test_memory_and_unequal_ranks_are_kept(self) -> None:
+        layers = tuple(Layer(f"l{i}", 2, 4, activation=10, parameters=100) for i in range(10))
+        model = Model("m", layers, devices=Devices(memory=(500, 600, 700), slowness=(1, 1, 2)))
+        found = sv.partition_jointly(model, ranks=3, microbatches=4, workers=1)
+        plan = found.plan
+        assert plan.measures is not None
+        assert all(map(int.__le__, plan.measures.peak_memory, (500, 600, 700)))
+        assert len(found.layers[2]) < len(found.layers[1])
+        assert found.status is sv.Status.OPTIMAL
+
+    def test_wishes_are_kept(self) -> None:
+        model = dataclasses.replace(decoder(), wishes=Wishes(pinned=((6, 0),), alone=(13,)))
+        found = sv.partition_jointly(model, ranks=3, microbatches=4, workers=1)
+        assert 6 in found.layers[0]
+        assert found.layers[2] == (13,)
+        assert found.partitions is None
+
+    def test_it_fits_where_no_family_does(self) -> None:
+        """Memory for one micro-batch at a time: 1F1B has two in flight on the first rank."""
+        layers = tuple(Layer(f"l{i}", 2, 4, activation=100) for i in range(4))
+        model = Model("m", layers, devices=Devices(memory=(250,)))
+        found = sv.partition_jointly(model, ranks=2, microbatches=3, workers=1)
+        assert (found.first, found.gain) == (None, None)
+        assert found.layers == ((0, 1), (2, 3))
+
+    def test_none_that_fits_is_told(self) -> None:
+        with pytest.raises(InputError, match="no cut into 2 stages keeps memory and wishes"):
+            sv.partition_jointly(decoder(memory=(100,)), ranks=2, microbatches=2)
+        with pytest.raises(InputError, match="14 layers cannot fill 15 stages"):
+            sv.partition_jointly(decoder(), ranks=15, microbatches=2)
+
+    def test_it_ends_when_asked_with_what_it_has(self) -> None:
+        stop = threading.Event()
+        stop.set()
+        found = sv.partition_jointly(decoder(), ranks=4, microbatches=8, stop=stop)
+        assert found.status in (sv.Status.FEASIBLE, sv.Status.UNKNOWN)
+        assert found.reason == "the search was stopped"
+
+    def test_one_worker_and_a_seed_give_the_same(self) -> None:
+        plain = Model("m", tuple(Layer(f"l{i}", 2 + i % 3, 4 + i % 2) for i in range(9)))
+        one, other = (sv.partition_jointly(plain, ranks=3, microbatches=3, workers=1, seed=3) for _ in range(2))
+        assert (one.plan, one.layers, one.bound, one.tried) == (other.plan, other.layers, other.bound, other.tried)
+
+    def test_a_bound_holds_of_many_partitions_at_once(self) -> None:
+        """Forty stages have 10^23 partitions: some are tried out of turn, and no other is below the bound."""
+        found = sv.partition_jointly(decoder(80), ranks=8, virtual=5, microbatches=2, time_limit=0.5, workers=1)
+        assert found.plan.value is not None
+        assert 2 * 3 * 100 * 82 // 8 < found.bound <= found.plan.value
+        assert found.gap is not None
+
+    def test_progress_tells_of_better_plans_and_bounds(self) -> None:
+        told: list[Progress] = []
+        found = sv.partition_jointly(decoder(24), ranks=4, microbatches=8, workers=1, progress=told.append)
+        assert (told[-1].value, told[-1].bound) == (found.plan.value, found.bound)
+        assert [now.value for now in told] == sorted((now.value or 0 for now in told), reverse=True)
+
+
+class TestCommand:
+    MODEL = "\n".join(
+        f'[[layer]]\nname = "{name}"\nforward = {f}\nbackward = {2 * f}\noutput = 10'
+        for name, f in (("a", 1), ("b", 5), ("c", 4), ("d", 5), ("e", 9))
+    )
+
+    def test_it_tells_what_was_gained_and_proved(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        (tmp_path / "m.toml").write_text(self.MODEL)
+        target, problem = tmp_path / "plan.json", tmp_path / "problem.json"
+        command = ["partition", str(tmp_path / "m.toml"), "--ranks", "2", "--microbatches", "4", "--joint"]
+        assert main([*command, "--plan", str(target), "-o", str(problem), "--workers", "1"]) == 0
+        told = capsys.readouterr().out
+        assert "no partition has a schedule with less" in told
+        assert "partition first, schedule second:" in told
+        assert "of 4; the others have a bound of" in told
+        plan = sv.load(str(target))
+        assert plan.partition == (("a", "b", "c", "d"), ("e",))
+        assert plan.problem == sv.load(str(problem))
+        assert main(["verify", str(target)]) == 0
+
+    def test_json_has_the_bounds_of_what_was_tried(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        (tmp_path / "m.toml").write_text(self.MODEL)
+        command = ["partition", str(tmp_path / "m.toml"), "--ranks", "2", "--microbatches", "4", "--joint"]
+        assert main([*command, "--format", "json"]) == 0
+        told = json.loads(capsys.readouterr().out)
+        assert (told["status"], told["gap"], told["partitions"]) == ("optimal", 0, 4)
+        assert told["tried"][0]["layers"] == [[0, 1, 2], [3, 4]]
+        assert told["partition_first"]["makespan"] >= told["value"] == told["bound"]
+
+    def test_a_plan_needs_the_search(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        (tmp_path / "m.toml").write_text(self.MODEL)
+        assert main(["partition", str(tmp_path / "m.toml"), "--ranks", "2", "--plan", "p.json"]) == 2
+        assert "--plan: stands without --joint" in capsys.readouterr().err

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from cyclopts import Parameter, validators
 
+from schedverify.cli import jointly
+from schedverify.cli.codes import OK
 from schedverify.cli.options import TextOrJson
+from schedverify.errors import Fault, InputError
 
 if TYPE_CHECKING:
+    from schedverify.joint import Joint
+    from schedverify.layers import Model
     from schedverify.partitioning import Cut
 
 Count = validators.Number(gte=1)
 Recompute = Literal["none", "selective", "full"]
+
+Together = Annotated[
+    bool, Parameter(negative="", help="Search for partition, placement and schedule together, with a proof.")
+]
+Seconds = Annotated[float, Parameter(help="Seconds of the search, with --joint or where a rank has several stages.")]
 
 
 def partition(  # noqa: PLR0913 - each is an option of the command line
@@ -48,34 +58,60 @@ def partition(  # noqa: PLR0913 - each is an option of the command line
     megatron_layout: Annotated[
         bool, Parameter(negative="", help="Print Megatron's --pipeline-model-parallel-layout, and nothing else.")
     ] = False,
-    time_limit: Annotated[float, Parameter(help="Seconds, where a rank has several stages.")] = 20,
+    joint: Together = False,
+    plan: Annotated[str | None, Parameter(help="With --joint, plan file to write; - for standard output.")] = None,
+    time_limit: Seconds = 20,
+    seed: Annotated[int, Parameter(help="With --joint, one worker and a seed give the same plan.")] = 0,
+    workers: Annotated[int | None, Parameter(help="Threads of the search; 2, with --joint all cores.")] = None,
     output_format: TextOrJson = "text",
 ) -> int:
     """Cut a model into stages: the least load of the busiest rank or link, within every rank's memory."""
-    from schedverify import formats, partitioning
+    from schedverify import formats
     from schedverify.formats.megatron import megatron_layout as layout_of
     from schedverify.formats.model_files import load_model
 
     training = {"sequence": sequence, "microbatch_size": microbatch_size, "tensor_parallel": tensor_parallel}
     given = load_model(model, _changes(device, {**training, "recompute": recompute}))
-    found = partitioning.cut(
-        given,
-        ranks=ranks,
-        virtual=virtual,
-        microbatches=microbatches or 4 * ranks,
-        family=family,
-        time_limit=time_limit,
-    )
+    if plan is not None and not joint:
+        raise InputError(Fault("--plan", "stands without --joint", "optimize the problem file that -o writes"))
+    asked = {"ranks": ranks, "virtual": virtual, "microbatches": microbatches or 4 * ranks, "family": family,
+             "time_limit": time_limit, "workers": workers}  # fmt: skip
+    told = _together(given, asked | {"seed": seed}, plan, output_format == "text") if joint else _apart(given, asked)
+    found = told.found
     if output is not None:
         formats.save(found.problem, output)
     if megatron_layout:
-        print(layout_of(given, found.partition.layers, ranks))
+        print(layout_of(given, found.layers, ranks))
     elif output_format == "json":
-        print(formats.dumps(_data(found)))
-    elif output != "-":
-        for line in _lines(found):
-            print(line)
-    return 0
+        print(formats.dumps(told.data))
+    elif "-" not in (output, plan):
+        print("\n".join(told.lines))
+    return told.code
+
+
+class _Told(NamedTuple):
+    """A model cut into stages, and what is printed of it."""
+
+    found: Cut | Joint
+    data: dict[str, Any]
+    lines: list[str]
+    code: int = OK
+
+
+def _apart(given: Model, asked: dict[str, Any]) -> _Told:
+    from schedverify.partitioning import cut
+
+    found = cut(given, **{**asked, "workers": asked["workers"] or 2})
+    return _Told(found, _data(found), [*_table(found), *_lines(found)])
+
+
+def _together(given: Model, asked: dict[str, Any], plan: str | None, bar: bool) -> _Told:
+    from schedverify import formats
+
+    found = jointly.search(given, asked, bar=bar)
+    if plan is not None:
+        formats.save(found.plan, plan)
+    return _Told(found, jointly.data(found), [*_table(found), *jointly.lines(found)], jointly.code(found))
 
 
 def _changes(device: str | None, training: dict[str, object]) -> dict[str, dict[str, object]]:
@@ -84,7 +120,7 @@ def _changes(device: str | None, training: dict[str, object]) -> dict[str, dict[
     return ({"training": given} if given else {}) | ({"device": {"like": device}} if device else {})
 
 
-def _data(found: Cut) -> dict[str, object]:
+def _data(found: Cut) -> dict[str, Any]:
     partition = found.partition
     return {
         "layers": found.names,
@@ -97,16 +133,22 @@ def _data(found: Cut) -> dict[str, object]:
     }
 
 
-def _lines(found: Cut) -> Iterator[str]:
-    from schedverify.partitioning import evenly
-    from schedverify.timeline import simulate
-
-    problem, tick = found.problem, found.problem.tick
+def _table(found: Cut | Joint) -> Iterator[str]:
+    """Yield a line for each stage."""
+    problem = found.problem
     yield "stage  rank  layers  forward  backward  what is in it"
     for stage, names in enumerate(found.names):
         inside = names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
         figures = f"{len(names):>6}  {problem.forward[stage]:>7}  {problem.backward[stage]:>8}"
         yield f"{stage:>5}  {problem.homes[stage]:>4}  {figures}  {inside}"
+
+
+def _lines(found: Cut) -> Iterator[str]:
+    """Yield what is printed below the table."""
+    from schedverify.partitioning import evenly
+    from schedverify.timeline import simulate
+
+    problem, tick = found.problem, found.problem.tick
     proof = "no partition has less" if found.partition.proved else "the search for a better one ran out of time"
     kind = "; the graph was cut as a chain" if found.partition.linearized else ""
     yield f"busiest rank or link: {found.partition.bottleneck} {tick} a micro-batch ({proof}{kind})"

@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 from schedverify.layers import Model
+from schedverify.problem import Problem
 from schedverify.result import Plan, Status
 
 Ints = tuple[int, ...]
@@ -74,6 +75,16 @@ class Joint:
     partitions: int | None = None
     linearized: bool = False
     reason: str = ""
+
+    @property
+    def problem(self) -> Problem:
+        """The problem that the stages make."""
+        return self.plan.problem
+
+    @property
+    def names(self) -> list[list[str]]:
+        """By stage, the names of its layers: what the plan holds as ``partition``."""
+        return [list(layers) for layers in self.plan.partition or ()]
 
     @property
     def status(self) -> Status:

@@ -21,6 +21,8 @@ from schedverify.result import Status
 Ints = tuple[int, ...]
 _SHARE: Final = 1 / 20
 """Of the whole time, what one partition may take when its turn comes; each further time twice as much."""
+_MOST_ASKED: Final = 2000
+"""Beginnings of partitions that are looked at for a first one, however short the time is."""
 
 
 @dataclass(eq=False)
@@ -68,9 +70,12 @@ class Search:
     ) -> None:
         self.model, self.shapes, self.effort, self._progress = model, shapes, effort, progress
         self.looked: list[Looked] = []
+        self._asked = 0
         self.best: Looked | None = None
         self.times = [LeastTimes(model, shape.homes, shape.ranks, shape.microbatches) for shape in shapes]
-        self.coming: ByBound[Looked] = ByBound(self.times, self._judged)
+        self.coming: ByBound[Looked] = ByBound(
+            self.times, self._judged, seconds=effort.left / 20, workers=effort.threads
+        )
 
     @property
     def value(self) -> int | None:
@@ -85,7 +90,7 @@ class Search:
 
     def run(self) -> None:
         """Look at every partition with a bound below the best makespan once, then again at those that stayed open."""
-        for whole in self.coming.below(lambda: self.value, lambda: self.effort.over):
+        for whole in self.coming.below(lambda: self.value, self._over):
             self.look(whole.judged, _SHARE)
         while not self.effort.over and (still := list(self._open())):
             looked = min(still, key=lambda one: one.bound)
@@ -107,6 +112,11 @@ class Search:
         """Return a partition to look at, with the bound that needs no search."""
         bound = best_bound(problem, "makespan")
         return Looked(layers, problem, bound.value if bound else 0, bound and bound.evidence)
+
+    def _over(self) -> bool:
+        """Whether no more partitions should come: the means are used up, and there is one, or it is hard to find."""
+        self._asked += 1
+        return self.effort.over and (bool(self.looked) or self._asked > _MOST_ASKED)
 
     def _open(self) -> Iterator[Looked]:
         for looked in self.looked:

@@ -90,8 +90,7 @@ def partition_jointly(  # noqa: PLR0913 - each is a keyword of its own
     search.run()
     best = search.best or min(search.looked, key=lambda one: one.bound, default=None)
     if best is None:
-        hint = "more ranks, stages or memory, or fewer wishes"
-        raise InputError(Fault("devices.memory", f"no cut into {ranks * virtual} stages keeps memory and wishes", hint))
+        raise _none(search)
     return Joint(
         model,
         _plan(search, best),
@@ -111,6 +110,16 @@ def _cut(model: Model, asked: dict[str, int], family: str | None, effort: Effort
         return cut(model, **asked, family=family, time_limit=effort.left / 8, workers=effort.threads)
     except InputError:
         return None
+
+
+def _none(search: Search) -> InputError:
+    """Return what is wrong where there is no partition at all, or none was found."""
+    stages = search.shapes[0].stages
+    if search.coming.least is None:
+        hint = "more ranks, stages or memory, or fewer wishes"
+        return InputError(Fault("devices.memory", f"no cut into {stages} stages keeps memory and wishes", hint))
+    text = f"no cut into {stages} stages that keeps memory and wishes was found, nor a proof that there is none"
+    return InputError(Fault("time_limit", text, "give more time"))
 
 
 def _plan(search: Search, looked: Looked) -> Plan:

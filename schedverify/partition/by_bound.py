@@ -10,12 +10,14 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count, pairwise
-from typing import Generic, NamedTuple, TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar
 
 from schedverify.partition.least_times import Begun, LeastTimes
 
 Ints = tuple[int, ...]
 T = TypeVar("T")
+_PATIENCE: Final = 500
+"""Beginnings that are made longer without a whole partition, before one is made out of turn."""
 
 
 class Whole(NamedTuple, Generic[T]):
@@ -37,18 +39,23 @@ class ByBound(Generic[T]):
     judge
         Called with the placement and the layers of a whole partition when its turn comes: returns a bound of its own,
         which may be higher, and anything to go with it; None where the partition cannot be.
+    seconds, workers
+        For the solver, which is asked once for each placement with several stages on a rank.
     """
 
     def __init__(
         self,
         placements: Sequence[LeastTimes],
         judge: Callable[[int, tuple[Ints, ...]], tuple[int, T] | None],
+        *,
+        seconds: float = 1,
+        workers: int = 1,
     ) -> None:
         self._placements, self._judge, self._order = placements, judge, count()
-        self._heap: list[tuple[int, int, int, int, Begun | Whole[T]]] = []
+        self._heap: list[tuple[int, int, int, int, int, Begun | Whole[T]]] = []
         for number, placement in enumerate(placements):
-            if root := placement.root():
-                self._push(number, root, 0)
+            if root := placement.root(seconds, workers):
+                self._push(number, root, root)
 
     @property
     def least(self) -> int | None:
@@ -58,30 +65,54 @@ class ByBound(Generic[T]):
     def below(self, most: Callable[[], int | None], over: Callable[[], bool]) -> Iterator[Whole[T]]:
         """Yield the partitions with a bound below ``most()`` (None: all), those with the least first, until ``over()``.
 
-        ``most`` may fall between two of them; what is not below it is forgotten.
+        ``most`` may fall between two of them; what is not below it is forgotten. Where none comes for a long time, one
+        is yielded out of turn, and again in its turn: the beginning with the least bound, brought to its best end.
         """
+        opened = 0
         while self._heap and not over():
             limit = most()
             if limit is not None and self._heap[0][0] >= limit:
                 self._heap.clear()
                 return
-            _, _, _, number, item = heapq.heappop(self._heap)
+            *_, number, item = heapq.heappop(self._heap)
             if isinstance(item, Whole):
+                opened = 0
                 yield item
-            else:
-                self._open(number, item, limit)
+                continue
+            self._open(number, item, limit)
+            opened += 1
+            if opened % _PATIENCE == 0 and (whole := self._brought_to_end(number, item, limit)):
+                yield whole
 
     def _open(self, number: int, begun: Begun, limit: int | None) -> None:
-        placement = self._placements[number]
-        if len(begun.cuts) <= placement.stages:
-            for longer in placement.longer(begun):
+        if len(begun.cuts) <= self._placements[number].stages:
+            for longer in self._placements[number].longer(begun):
                 if limit is None or longer.bound < limit:
-                    self._push(number, longer, len(longer.cuts))
-            return
-        layers = tuple(placement.cuts.layers_between(first, last) for first, last in pairwise(begun.cuts))
-        judged = self._judge(number, layers)
-        if judged is not None and (limit is None or judged[0] < limit):
-            self._push(number, Whole(number, layers, max(begun.bound, judged[0]), judged[1]), placement.stages + 2)
+                    self._push(number, longer, longer)
+        elif whole := self._whole(number, begun, limit):
+            self._push(number, begun, whole)
 
-    def _push(self, number: int, item: Begun | Whole[T], depth: int) -> None:
-        heapq.heappush(self._heap, (item.bound, -depth, next(self._order), number, item))
+    def _brought_to_end(self, number: int, begun: Begun, limit: int | None) -> Whole[T] | None:
+        """Add the stage with the least bound, of those the most even one, until the partition is whole."""
+        placement = self._placements[number]
+        while len(begun.cuts) <= placement.stages:
+            ways = placement.longer(begun)
+            if not ways:
+                return None
+            begun = min(ways, key=lambda way: (way.bound, placement.uneven(way)))
+        return self._whole(number, begun, limit)
+
+    def _whole(self, number: int, begun: Begun, limit: int | None) -> Whole[T] | None:
+        """Have a whole partition judged; None where it cannot be, or its bound is not below the limit."""
+        cuts = self._placements[number].cuts
+        layers = tuple(cuts.layers_between(first, last) for first, last in pairwise(begun.cuts))
+        judged = self._judge(number, layers)
+        if judged is None:
+            return None
+        bound = max(begun.bound, judged[0])
+        return Whole(number, layers, bound, judged[1]) if limit is None or bound < limit else None
+
+    def _push(self, number: int, begun: Begun, item: Begun | Whole[T]) -> None:
+        """Take the least bound first, of those the longest, of those the most even."""
+        depth, uneven = len(begun.cuts) + isinstance(item, Whole), self._placements[number].uneven(begun)
+        heapq.heappush(self._heap, (item.bound, -depth, uneven, next(self._order), number, item))

@@ -62,6 +62,18 @@ class ByRank:
             self.model.add(goal <= round(solver.objective_value))
         return found
 
+    def least(self, seconds: float, workers: int) -> int | None:
+        """Return what no partition's bottleneck is below, the least one itself where the time is enough.
+
+        None where it is proved that there is no partition.
+        """
+        self.model.minimize(self.bound)
+        solver = self.cp.CpSolver()
+        solver.parameters.max_time_in_seconds = seconds
+        solver.parameters.num_workers = workers
+        status = solver.solve(self.model)
+        return None if status == self.cp.INFEASIBLE else max(0, round(solver.best_objective_bound))
+
     def _end(self, stage: int) -> cp_model.IntVar:
         places = [0] if stage < 0 else np.flatnonzero(self.demands.allowed[stage]).tolist()
         return self.model.new_int_var_from_domain(self.cp.Domain.from_values(places), f"end{stage}")

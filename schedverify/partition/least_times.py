@@ -9,8 +9,9 @@ its bounds on the makespan these are taken:
 
 Each is a maximum over stages of what the stages before it add to what the stage itself takes. So the least that the
 stages behind a cut can come to does not depend on the stages before it, and dynamic programming over (stage, cut) finds
-it exactly, for each of the two with a stage at a time. With several stages on a rank their loads add up; what is left
-for the layers that no stage has yet is their average over the ranks that can still take some.
+it exactly, for each of the two with a stage at a time. With several stages on a rank their loads add up; then CP-SAT
+says what the busiest rank has at least in any partition, and what is left for the layers that no stage has yet is their
+average over the ranks that can still take some.
 
 Sums over layers stand for a stage's ``G = min(B, I)`` and ``A = min(B, I + W)``: of each layer the lesser is taken,
 which is never more. Wherever a stage would hold more than its rank has, even with one micro-batch, it may not be.
@@ -18,6 +19,7 @@ which is never more. Wherever a stage would hold more than its rank has, even wi
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from functools import cached_property
 from typing import Final, NamedTuple
@@ -28,7 +30,7 @@ from numpy.typing import NDArray
 from schedverify.errors import Fault, UnsupportedError
 from schedverify.layers import Layer, Model
 from schedverify.partition.asked import demands_of
-from schedverify.partition.by_rank import MOST_PAIRED, stage_pairs
+from schedverify.partition.by_rank import MOST_PAIRED, ByRank, stage_pairs
 from schedverify.partition.chain import NEVER
 from schedverify.partition.cuts import Numbers, cuts_of
 
@@ -51,6 +53,8 @@ class Begun(NamedTuple):
         By rank, ``F + A`` of its stages for one micro-batch.
     ways
         By rank, the ticks before its first work, and in a fused problem behind its last; None before its first stage.
+    uneven
+        Sum of the squares of the stages' ``F + A``: of two beginnings with one bound the more even one comes first.
     """
 
     cuts: Ints
@@ -59,6 +63,7 @@ class Begun(NamedTuple):
     forward: int
     loads: Ints
     ways: tuple[int | None, ...]
+    uneven: int
 
 
 class LeastTimes:
@@ -73,7 +78,7 @@ class LeastTimes:
     """
 
     def __init__(self, model: Model, placement: Ints, ranks: int, microbatches: int) -> None:
-        states = tuple(((1,),) for _ in range(ranks))
+        states = tuple(((1,) * placement.count(rank),) for rank in range(ranks))
         self.model, self.placement, self.ranks, self.count = model, placement, ranks, microbatches
         self.cuts = cuts_of(model, MOST_PAIRED)
         self.demands = demands_of(model, self.cuts, placement, ranks, states)
@@ -85,10 +90,20 @@ class LeastTimes:
         """How many stages there are."""
         return len(self.placement)
 
-    def root(self) -> Begun | None:
-        """Return the partition of which no stage is known; None where there is none at all."""
+    def root(self, seconds: float = 1, workers: int = 1) -> Begun | None:
+        """Return the partition of which no stage is known; None where there is none at all.
+
+        ``seconds`` and ``workers`` are the solver's, which is asked where a rank has several stages.
+        """
         least = max(int(table[0][0]) for table in (self._turning, self._forward))
-        return Begun((0,), least, 0, 0, (0,) * self.ranks, (None,) * self.ranks) if least < NEVER else None
+        if least >= NEVER:
+            return None
+        if self.several:
+            load = self._least_load(seconds, workers)
+            if load is None:
+                return None
+            least = max(least, self.count * load)
+        return Begun((0,), least, 0, 0, (0,) * self.ranks, (None,) * self.ranks, 0)
 
     def longer(self, begun: Begun) -> list[Begun]:
         """Return a partition's beginnings with one stage more, without those that cannot be brought to an end."""
@@ -109,11 +124,24 @@ class LeastTimes:
         ways = (*begun.ways[:rank], way, *begun.ways[rank + 1 :])
         made = []
         for end in ends.tolist():
-            loads = (*begun.loads[:rank], begun.loads[rank] + int(takes.whole[end]), *begun.loads[rank + 1 :])
-            bound = max(begun.bound, int(own[end]), int(behind[end]))
-            longer = Begun((*begun.cuts, end), bound, int(turning[end]), int(forward[end]), loads, ways)
+            work = int(takes.whole[end])
+            loads = (*begun.loads[:rank], begun.loads[rank] + work, *begun.loads[rank + 1 :])
+            bound, uneven = max(begun.bound, int(own[end]), int(behind[end])), begun.uneven + work**2
+            longer = Begun((*begun.cuts, end), bound, int(turning[end]), int(forward[end]), loads, ways, uneven)
             made.append(longer._replace(bound=max(bound, self._average(longer))) if self.several else longer)
         return made
+
+    def uneven(self, begun: Begun) -> int:
+        """Return the least sum of squares that the stages of a partition that begins so can have."""
+        left = self.stages + 1 - len(begun.cuts)
+        rest = int(self._sums.whole[-1] - self._sums.whole[begun.cuts[-1]])
+        return begun.uneven + (rest**2 // left if left else 0)
+
+    def _least_load(self, seconds: float, workers: int) -> int | None:
+        """Return what the busiest rank has at least for one micro-batch; None where no partition fits."""
+        cuts = dataclasses.replace(self.cuts, work=self._sums.whole)
+        demands = dataclasses.replace(self.demands, bandwidth=None)
+        return ByRank(cuts, demands, int(cuts.work[-1]) * max(demands.slowness)).least(seconds, workers)
 
     def _average(self, begun: Begun) -> int:
         """Return what follows from the layers that no stage has yet, spread over the ranks whose stages are to come.

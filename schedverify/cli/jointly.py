@@ -1,0 +1,78 @@
+"""What ``partition --joint`` prints: the stages, what is proved over all partitions, and what was gained."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from schedverify.cli.codes import OK, UNDECIDED
+
+if TYPE_CHECKING:
+    from schedverify.joint import Joint
+    from schedverify.layers import Model
+
+
+def search(model: Model, asked: dict[str, Any], *, bar: bool) -> Joint:
+    """Search for partition and schedule together, with a bar on a terminal; Ctrl-C keeps the best."""
+    from schedverify.cli.waiting import interruptible, progress_on_terminal
+    from schedverify.joint import partition_jointly
+
+    with interruptible() as stop, progress_on_terminal(bar) as tell:
+        return partition_jointly(model, **asked, progress=tell, stop=stop)
+
+
+def code(joint: Joint) -> int:
+    """Return the exit code: undecided where no schedule was found in the time."""
+    return UNDECIDED if joint.plan.schedule is None else OK
+
+
+def data(joint: Joint) -> dict[str, Any]:
+    """Return what ``--format json`` prints."""
+    from schedverify.formats.outputs import search_data
+
+    first = joint.first
+    before = None if first is None else {"layers": first.partition, "makespan": first.value, "bound": first.bound}
+    return search_data(joint.plan) | {
+        "status": joint.status.value,
+        "bound": joint.bound,
+        "gap": None if joint.gap is None else float(joint.gap),
+        "reason": joint.reason,
+        "layers": joint.plan.partition,
+        "placement": joint.plan.problem.homes,
+        "own_bound": joint.plan.bound,
+        "partition_first": before,
+        "gain": None if joint.gain is None else float(joint.gain),
+        "partitions": joint.partitions,
+        "linearized": joint.linearized,
+        "tried": [dataclasses.asdict(one) for one in joint.tried],
+    }
+
+
+def lines(joint: Joint) -> Iterator[str]:
+    """Yield what is printed below the table of the stages."""
+    plan, tick = joint.plan, joint.plan.problem.tick
+    if plan.value is None or plan.measures is None:
+        yield f"no schedule was found: {joint.reason}"
+        return
+    yield f"makespan {plan.value} {tick}: {_proved(joint)}"
+    if joint.linearized:
+        yield "the graph was cut as a chain"
+    if joint.first is not None and joint.gain is not None:
+        saved = f"{float(joint.gain):.2%} more" if joint.gain else "no more"
+        yield f"partition first, schedule second: {joint.first.value} {tick}, {saved}"
+    else:
+        yield "partition first, schedule second: no partition fits what the family has in flight"
+    among = "" if joint.partitions is None else f" of {joint.partitions}"
+    yield f"partitions looked at: {len(joint.tried)}{among}; the others have a bound of {_others(joint)} or more"
+    yield f"peak memory by rank: {' '.join(map(str, plan.measures.peak_memory))}"
+
+
+def _proved(joint: Joint) -> str:
+    if not joint.gap:
+        return "no partition has a schedule with less"
+    return f"at most {float(joint.gap):.2%} above what any partition can have ({joint.bound}); {joint.reason}"
+
+
+def _others(joint: Joint) -> int:
+    return joint.bound if joint.gap or joint.plan.value is None else joint.plan.value
