@@ -20,7 +20,7 @@ class Instances:
     """
 
     def __init__(self, schedule: Schedule, problem: Problem) -> None:
-        self.problem = problem
+        self.schedule, self.problem = schedule, problem
         self.steps: list[list[tuple[Op, ...]]] = [
             [tuple(op for op in step.ops if self.known(op)) for step in schedule.steps(rank)]
             for rank in range(schedule.ranks)

@@ -120,6 +120,11 @@ class Schedule:
         if pending:
             yield _step(pending)
 
+    def step(self, rank: int, position: int) -> Step:
+        """Return one step of one rank."""
+        row = self.rows[rank]
+        return _step(row[positions(row) == position].tolist())
+
     def strings(self) -> list[list[str]]:
         """Return the rows as lists of step texts, the form that plans hold."""
         return [[str(step) for step in self.steps(rank)] for rank in range(self.ranks)]

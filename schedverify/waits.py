@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from schedverify.graph import needs
 from schedverify.instances import Instances, Place
-from schedverify.op import Join, Op, Step
+from schedverify.op import Op
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -111,7 +111,7 @@ class Run:
 
     def _waits(self, rank: int, position: int) -> list[Wait]:
         """Return what the step at which a rank stands still waits for: its inputs, and whoever runs it as well."""
-        step = _text(self.instances.steps[rank][position])
+        step = str(self.instances.schedule.step(rank, position))
         waits = []
         for member in self.members[self.node[rank, position]]:
             for need, place in self._unmet(member):
@@ -136,10 +136,6 @@ def _awaited(need: Op, place: Place, waiting: Place, reader: Place) -> str:
         return f"{need}, a part of the same step{partner}"
     behind = f", which stands behind it at position {place[1]}" if place[0] == waiting[0] else ""
     return f"{need}{behind}{partner}"
-
-
-def _text(ops: tuple[Op, ...]) -> str:
-    return str(Step(ops, Join.OVERLAP if len(ops) > 1 else Join.BEGIN))
 
 
 def shortest_cycles(waits: nx.MultiDiGraph) -> list[list[Wait]]:

@@ -1,4 +1,8 @@
-"""Faults put into valid schedules by name. ``mutant(seed)`` gives the same problem, rows and faults each time."""
+"""Faults put into valid schedules by name. ``mutant(seed)`` gives the same problem, rows and faults each time.
+
+The test kit's mutations are wrong by design. These are drawn blindly, several at a time, and may leave a schedule
+right: only so can two judges be held against each other, and false rejects be counted.
+"""
 
 from __future__ import annotations
 

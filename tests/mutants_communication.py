@@ -1,7 +1,8 @@
 """Faults put into lowered schedules by name. ``lowered_mutant(seed)`` gives the same case each time.
 
 Many of them keep every send and receive and change only where they stand or how they are grouped: those decide what
-deadlocks under which discipline. The others lose, double, rename or misplace something.
+deadlocks under which discipline. The others lose, double, rename or misplace something. As in :mod:`mutants`, and
+unlike the test kit's mutations, a schedule may come out right.
 """
 
 from __future__ import annotations

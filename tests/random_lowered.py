@@ -1,6 +1,7 @@
 """Random lowered schedules of random small problems: the compute orders of :mod:`random_schedules`, lowered here.
 
-The lowering is the tests' own, so that nothing of ``schedverify.lowering`` is needed to judge the verifier.
+The lowering is the tests' own, so that nothing of ``schedverify.lowering``, and so of the test kit's ``lowered``, is
+needed to judge the verifier.
 """
 
 from __future__ import annotations

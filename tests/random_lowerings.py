@@ -1,4 +1,8 @@
-"""Random lowered schedules, safe and unsafe, made from the valid compute orders of :mod:`random_schedules`."""
+"""Random lowered schedules, safe and unsafe, made from the valid compute orders of :mod:`random_schedules`.
+
+The test kit's ``lowered`` draws safe ones alone; here sends and receives wander as far as their tensors let them, so
+that some hang, which is what timelines and oracle must agree on.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
 """Random valid schedules of random small problems, by a list scheduler of their own.
 
 Everything follows from a number: ``base(number)`` is the same each time. The schedules are none of schedverify's
-families, so that orders that no family has are judged too.
+families, so that orders that no family has are judged too. They do not come from the test kit, because verifier and
+oracle are held against each other on them: what is needed here follows the oracle's law, and they have slices, stage
+graphs, stages on several ranks and overlapped pairs, which the kit does not draw.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Random excerpts of almost nothing but sends and receives: rings, crossings and groups of every kind.
 
-What an excerpt lacks counts as done, so each send may stand anywhere, and only queues and disciplines decide.
+What an excerpt lacks counts as done, so each send may stand anywhere, and only queues and disciplines decide. The test
+kit draws no excerpts.
 """
 
 from __future__ import annotations

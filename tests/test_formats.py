@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from jsonschema import Draft202012Validator, ValidationError
-from random_schedules import base
 
+import schedverify.testing  # noqa: F401 - makes from_type know problems and schedules
 from schedverify.errors import InputError, ScheduleError
 from schedverify.formats import load, load_schedule, save
 from schedverify.formats.schema import FOLDER, schemas
@@ -58,21 +60,15 @@ def test_the_schema_refuses_what_the_reader_refuses() -> None:
             Problem.of(right | wrong)
 
 
-def test_random_problems_come_back_from_both_forms(tmp_path: Path) -> None:
-    for number in range(60):
-        problem = base(number).problem
-        assert Problem.of(problem.to_dict()) == problem
-        suffix = ".toml" if number % 2 else ".json"
-        save(problem, str(tmp_path / f"p{suffix}"))
-        assert load(str(tmp_path / f"p{suffix}")) == problem, f"base {number}"
-
-
-def test_random_schedules_come_back_from_text_and_csv(tmp_path: Path) -> None:
-    for number in range(60):
-        schedule = Schedule.of(base(number).rows)
-        for suffix in (".txt", ".csv"):
-            save(schedule, str(tmp_path / f"s{suffix}"))
-            assert load(str(tmp_path / f"s{suffix}")) == schedule, f"base {number}"
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(problem=st.from_type(Problem), schedule=st.from_type(Schedule))
+def test_what_the_test_kit_draws_comes_back_from_every_form(
+    tmp_path: Path, problem: Problem, schedule: Schedule
+) -> None:
+    for value, suffixes in ((problem, (".toml", ".json")), (schedule, (".txt", ".csv"))):
+        for suffix in suffixes:
+            save(value, str(tmp_path / f"drawn{suffix}"))
+            assert load(str(tmp_path / f"drawn{suffix}")) == value
 
 
 def test_csv_is_pytorch_s(tmp_path: Path) -> None:

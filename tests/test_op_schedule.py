@@ -7,36 +7,21 @@ import pickle
 import numpy as np
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
+from strategies import ops, schedules
 
 from schedverify.errors import InputError
-from schedverify.op import MAX_MICROBATCHES, MAX_STAGES, Join, Kind, Op, Step, unpack
+from schedverify.op import Join, Kind, Op, unpack
 from schedverify.schedule import Schedule, positions
 
-stages = st.integers(0, MAX_STAGES - 1)
-microbatches = st.integers(0, MAX_MICROBATCHES - 1)
-computes = st.builds(Op, st.sampled_from([Kind.F, Kind.B, Kind.I, Kind.W]), stages, microbatches, st.none())
-transfers = st.builds(
-    Op, st.sampled_from([Kind.SEND_F, Kind.RECV_F, Kind.SEND_B, Kind.RECV_B]), stages, microbatches, st.none() | stages
-)
-others = st.builds(Op, st.sampled_from([Kind.UNSHARD, Kind.RESHARD, Kind.REDUCE_GRAD]), stages, st.none(), st.none())
-ops = computes | transfers | others
-steps = (
-    st.builds(lambda op: Step((op,)), ops)
-    | st.builds(lambda pair: Step(tuple(pair), Join.OVERLAP), st.lists(computes, min_size=2, max_size=3))
-    | st.builds(lambda group: Step(tuple(group), Join.GROUP), st.lists(transfers, min_size=2, max_size=4))
-)
-schedules = st.builds(Schedule.of, st.lists(st.lists(steps, max_size=6), min_size=1, max_size=4))
 
-
-@given(ops)
+@given(ops(list(Kind), peers=True))
 def test_an_operation_packs_and_prints_and_comes_back(op: Op) -> None:
     assert Op.parse(str(op)) == op
     assert unpack(op.pack()) == op
     assert 0 <= op.pack(Join.GROUP) < 2**63
 
 
-@given(schedules)
+@given(schedules())
 def test_a_schedule_prints_and_parses_back(schedule: Schedule) -> None:
     again = Schedule.parse(str(schedule))
     assert again == schedule
@@ -45,7 +30,7 @@ def test_a_schedule_prints_and_parses_back(schedule: Schedule) -> None:
     assert pickle.loads(pickle.dumps(schedule)) == schedule
 
 
-@given(schedules)
+@given(schedules())
 def test_steps_are_what_was_put_in(schedule: Schedule) -> None:
     for rank, row in enumerate(schedule.rows):
         listed = list(schedule.steps(rank))
@@ -119,3 +104,10 @@ def test_an_operation_knows_what_it_may_have() -> None:
         Op(Kind.F, 0).pack()
     with pytest.raises(InputError, match="names no peer"):
         Op(Kind.F, 0, 0, 1).pack()
+
+
+@given(schedules())
+def test_a_step_is_the_one_at_its_position(schedule: Schedule) -> None:
+    for rank in range(schedule.ranks):
+        steps = list(schedule.steps(rank))
+        assert [schedule.step(rank, position) for position in range(len(steps))] == steps

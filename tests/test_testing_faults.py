@@ -9,8 +9,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from oracle import judge as judge_order
+from oracle_communication import Judge
+from oracle_lowered import shared_verdicts
 
 import schedverify as sv
+from schedverify.disciplines import Discipline
 from schedverify.lowering import add_reduction, add_sharding
 from schedverify.properties import REGISTRY
 from schedverify.testing import Mutation, mutations, problems, schedules
@@ -70,6 +74,21 @@ def test_every_fault_at_every_place_trips_its_property(name: str) -> None:
     assert sv.verify(schedule, problem).ok
     for fault in every_fault(schedule, problem):
         assert fault.code in codes(fault.schedule, problem), f"{fault.fault}\n{fault.schedule}"
+
+
+def oracle_verdicts(rows: list[list[str]], data: dict) -> dict[str, bool]:
+    judge = Judge(rows, data)
+    if not judge.program.is_lowered():
+        return judge_order(rows, data)
+    return judge.verdicts(Discipline.PAIR) | shared_verdicts(judge.program)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_oracle_finds_every_fault_too(name: str) -> None:
+    schedule, problem = CASES[name]
+    data = problem.to_dict()
+    for fault in every_fault(schedule, problem):
+        assert oracle_verdicts(fault.schedule.strings(), data)[fault.code], f"{fault.fault}\n{fault.schedule}"
 
 
 def test_every_property_that_an_order_can_violate_has_a_fault() -> None:

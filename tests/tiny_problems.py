@@ -1,4 +1,8 @@
-"""Hypothesis strategy for problems so small that all of their orders can be tried; every feature has its chance."""
+"""Hypothesis strategy for problems so small that all of their orders can be tried; every feature has its chance.
+
+The test kit bounds ranks and micro-batches; brute force needs a bound on the operations of each rank and in all, and
+limits that no schedule keeps.
+"""
 
 from __future__ import annotations
 

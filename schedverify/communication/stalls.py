@@ -9,8 +9,7 @@ import numpy as np
 
 from schedverify.communication.events import EventGraph
 from schedverify.disciplines import Discipline
-from schedverify.op import Join, Step, unpack
-from schedverify.schedule import Schedule, positions
+from schedverify.schedule import Schedule
 from schedverify.waits import Wait, shortest_cycles
 
 Half = tuple[int, int]
@@ -179,14 +178,7 @@ class Stalls:
             return Place(int(self.graph.transfers.position[entry]), str(self.graph.transfers.op(entry)))
         step = self.steps[half]
         position = int(self.graph.occurrences.step_position[step])
-        return Place(position, step_text(self.schedule, half[1], position))
+        return Place(position, str(self.schedule.step(half[1], position)))
 
 
 _LEAVE = -2
-
-
-def step_text(schedule: Schedule, rank: int, position: int) -> str:
-    """Return the text of one step of a schedule."""
-    row = schedule.rows[rank]
-    ops = tuple(map(unpack, row[positions(row) == position].tolist()))
-    return str(Step(ops, Join.OVERLAP if len(ops) > 1 else Join.BEGIN))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 
 import numpy as np
 
@@ -141,7 +140,7 @@ def _named(pairs: dict[Pair, None], what: str) -> tuple[str, ...]:
 
 
 def _step(case: Case, rank: int, position: int) -> tuple[str, ...]:
-    ops = case.instances.steps[rank][position] or next(islice(case.schedule.steps(rank), position, None)).ops
+    ops = case.instances.steps[rank][position] or case.schedule.step(rank, position).ops
     return tuple(map(str, ops))
 
 
