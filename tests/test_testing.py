@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, find, given, settings
 from hypothesis import strategies as st
 
 import schedverify as sv
@@ -219,6 +219,29 @@ def test_every_order_of_a_small_problem_comes_out() -> None:
 
     collect()
     assert len(seen) == 6  # the orders of F0, F1, B0, B1 with each F before its B
+
+
+def test_what_is_drawn_shrinks_to_the_least() -> None:
+    least = find(PLAIN, lambda problem: True)
+    assert (least.ranks, least.microbatches) == (1, 1)
+    problem = sv.Problem.chain(ranks=2, microbatches=2)
+    assert find(schedules(problem), lambda schedule: True) == sv.generate("naive", problem)
+    assert find(mutations(sv.generate("1f1b", problem)), lambda mutation: True).fault == "dropped"
+
+
+@pytest.mark.parametrize("keys", [{"in_flight": [2, 1]}, {"capacity": [2, 1]}, {"in_flight_stage": [2, 1]}], ids=str)
+def test_orders_that_keep_a_limit_are_many(keys: dict[str, list[int]]) -> None:
+    problem = sv.Problem.chain(ranks=2, microbatches=3, **keys)
+    seen: set[sv.Schedule] = set()
+
+    @settings(max_examples=100, database=None)
+    @given(schedules(problem))
+    def collect(schedule: sv.Schedule) -> None:
+        seen.add(schedule)
+
+    collect()
+    assert len(seen) > 20
+    assert all(sv.verify(schedule, problem).ok for schedule in seen)
 
 
 @given(st.from_type(sv.Problem), st.from_type(sv.Schedule))

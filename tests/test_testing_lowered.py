@@ -9,6 +9,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 import schedverify as sv
+from schedverify.op import Op
 from schedverify.testing import (
     Mutation,
     SchedulerFault,
@@ -39,15 +40,25 @@ class Greedy:
                 if f"{s}F{m}" in done and (s == last or f"{s + 1}B{m}" in done) and f"{s}B{m}" not in given:
                     given.add(f"{s}B{m}")
                     return f"{s}B{m}"
-        held = sum(1 if "F" in text else -1 for text in given)
-        if self.problem.in_flight and held >= self.problem.in_flight[rank]:
-            return None
-        for s in self.problem.stages_of[rank]:
+        for s in filter(lambda stage: self.has_room(rank, stage), self.problem.stages_of[rank]):
             for m in range(self.problem.microbatches):
                 if (s == 0 or f"{s - 1}F{m}" in done) and f"{s}F{m}" not in given:
                     given.add(f"{s}F{m}")
                     return f"{s}F{m}"
         return None
+
+    def has_room(self, rank: int, stage: int) -> bool:
+        held = sum(1 if "F" in text else -1 for text in self.given[rank])
+        return self.problem.in_flight is None or held < self.problem.in_flight[rank]
+
+
+class Saving(Greedy):
+    """Runs forwards as long as there are bytes for them."""
+
+    def has_room(self, rank: int, stage: int) -> bool:
+        sizes, signs = self.problem.activation, {"F": 1, "B": -1}
+        held = sum(signs[text.strip("0123456789")] * sizes[Op.parse(text).stage] for text in self.given[rank])
+        return self.problem.capacity is None or held + sizes[stage] <= self.problem.capacity[rank]
 
 
 class Forgetful(Greedy):
@@ -117,15 +128,22 @@ def test_a_machine_has_the_settings_of_hypothesis_for_such() -> None:
     assert scheduler_machine(Greedy).TestCase.settings.deadline is None
 
 
-@pytest.mark.parametrize("among", [None, problems(limits=True)], ids=["plain", "limits"])
-def test_a_greedy_scheduler_passes(among: st.SearchStrategy[sv.Problem] | None) -> None:
-    case = scheduler_machine(Greedy, among).TestCase
-    case.settings = settings(case.settings, database=None, max_examples=30, deadline=None)
+@pytest.mark.parametrize(
+    ("scheduler", "among"),
+    [(Greedy, None), (Greedy, problems(limits=True)), (Saving, problems(memory=True))],
+    ids=["plain", "limits", "memory"],
+)
+def test_a_greedy_scheduler_passes(scheduler: type[Greedy], among: st.SearchStrategy[sv.Problem] | None) -> None:
+    case = scheduler_machine(scheduler, among).TestCase
+    case.settings = settings(case.settings, database=None, max_examples=20, deadline=None)
     case().runTest()
 
 
-def test_one_that_paints_itself_into_a_corner_is_caught_with_the_shortest_history() -> None:
-    message = failure_of(Greedy, problems(max_microbatches=4, virtual=2, limits=True))
+@pytest.mark.parametrize(("scheduler", "limit"), [(Greedy, "limits"), (Saving, "memory")])
+def test_one_that_paints_itself_into_a_corner_is_caught_with_the_shortest_history(
+    scheduler: type[Greedy], limit: str
+) -> None:
+    message = failure_of(scheduler, problems(max_microbatches=4, virtual=2, **{limit: True}))
     assert message.startswith("every rank waits and nothing runs, while 6 operations are left: ")
     told = message.split("What happened:\n")[1].split("\n\n")[0].splitlines()
     assert told == ["rank 0 starts 0F0", "rank 0 ends 0F0", "rank 0 starts 0F1", "rank 0 ends 0F1", "rank 0 waits"]

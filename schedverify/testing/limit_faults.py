@@ -1,18 +1,13 @@
-"""Faults of limits: orders that hold more micro-batches, or more bytes, than the problem allows.
-
-What an order holds is counted here, from the semantics alone, so that no property vouches for its own mutants.
-"""
+"""Faults of limits: orders that hold more micro-batches, or more bytes, than the problem allows."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
 
-from schedverify.op import Kind, Op
+from schedverify.op import Kind
 from schedverify.problem import Problem
+from schedverify.testing.holding import exceeds_capacity, exceeds_in_flight
 from schedverify.testing.planting import Planted, Row, Rows
-
-_ENDS: Final = (Kind.B, Kind.I)
 
 
 def faults_of_limits(rows: Rows, rank: int, position: int, problem: Problem) -> Iterator[Planted]:
@@ -21,17 +16,17 @@ def faults_of_limits(rows: Rows, rank: int, position: int, problem: Problem) -> 
     kind = row[position].ops[0].kind
     if any(op.kind.is_transfer for step in row for op in step.ops):
         return
-    if kind in _ENDS:
+    if kind in (Kind.B, Kind.I):
         ahead = _running_ahead(row, position)
-        excess = next((order for order in ahead if _exceeds_in_flight(order, rank, problem)), None)
+        excess = next((order for order in ahead if exceeds_in_flight(order, rank, problem)), None)
         if excess is not None:
             yield Planted("forwards ahead of the limit", "SV401", {rank: excess})
-        excess = next((order for order in ahead if _exceeds_capacity(order, rank, problem)), None)
+        excess = next((order for order in ahead if exceeds_capacity(order, rank, problem)), None)
         if excess is not None:
             yield Planted("forwards ahead of the capacity", "SV402", {rank: excess})
     if kind is Kind.W:
         late = _put_off(row, position)
-        if _exceeds_capacity(late, rank, problem):
+        if exceeds_capacity(late, rank, problem):
             yield Planted("weight gradients put off", "SV402", {rank: late})
 
 
@@ -50,41 +45,3 @@ def _put_off(row: Row, position: int) -> Row:
     """Return the order with this weight gradient and all behind it at the end."""
     late = [p for p in range(position, len(row)) if [op.kind for op in row[p].ops] == [Kind.W]]
     return [step for p, step in enumerate(row) if p not in late] + [row[p] for p in late]
-
-
-def _exceeds_in_flight(row: Row, rank: int, problem: Problem) -> bool:
-    """Whether more pairs are in flight than a limit of the rank, or of a stage on it, allows."""
-    limits = problem.in_flight_stage
-    by_stage = any(_most_in_flight(row, {s}) > limits[s] for s in problem.stages_of[rank]) if limits else False
-    return by_stage or (
-        problem.in_flight is not None and _most_in_flight(row, {*problem.stages_of[rank]}) > problem.in_flight[rank]
-    )
-
-
-def _most_in_flight(row: Row, stages: set[int]) -> int:
-    held = most = 0
-    for step in row:
-        kinds = [op.kind for op in step.ops if op.stage in stages]
-        held += kinds.count(Kind.F)
-        most = max(most, held)
-        held -= sum(map(kinds.count, _ENDS))
-    return most
-
-
-def _exceeds_capacity(row: Row, rank: int, problem: Problem) -> bool:
-    """Whether a step holds more bytes than the capacity."""
-    if problem.capacity is None:
-        return False
-    held = problem.static[rank]
-    for step in row:
-        held += sum(problem.kept[op.stage] for op in step.ops if op.kind is Kind.F)
-        again = sum(problem.activation[op.stage] - problem.kept[op.stage] for op in step.ops if op.kind in _ENDS)
-        if held + again > problem.capacity[rank]:
-            return True
-        held -= sum(_freed(op, problem) for op in step.ops)
-    return False
-
-
-def _freed(op: Op, problem: Problem) -> int:
-    kept, stash = problem.kept[op.stage], problem.weight_stash[op.stage]
-    return {Kind.F: 0, Kind.B: kept, Kind.I: kept - stash, Kind.W: stash}[op.kind]

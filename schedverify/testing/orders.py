@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from schedverify.op import Kind, Op
+from schedverify.op import Kind, Op, Step
 from schedverify.problem import Problem
 from schedverify.schedule import Schedule
 from schedverify.testing.faults import mutations
-from schedverify.verifier import verify
+from schedverify.testing.holding import exceeds_capacity, exceeds_in_flight
+from schedverify.testing.planting import Rows
 
 
 def schedules(problem: Problem, *, valid: bool = True) -> st.SearchStrategy[Schedule]:
     """Draw a schedule of a problem, without overlapped pairs and without communication; a split backward is I and W.
 
-    Every step is drawn from all operations whose inputs are there, so each such order can come out, though some are
-    likelier than others. Where limits do
-    not allow what was drawn, one micro-batch after another stands in its place. Examples shrink to that order too.
+    Every step is drawn from all operations whose inputs are there and for which the limits have room, so each such
+    order can come out, though some are likelier than others. Where limits leave room for none of what is left, one
+    micro-batch after another stands in the place of what was drawn. Examples shrink to that order too.
 
     Parameters
     ----------
@@ -24,38 +25,50 @@ def schedules(problem: Problem, *, valid: bool = True) -> st.SearchStrategy[Sche
         False for schedules with one fault, as :func:`mutations` plants them.
     """
     right = _orders(problem)
-    return (
-        right
-        if valid
-        else right.flatmap(lambda schedule: mutations(schedule, problem)).map(lambda mutation: mutation.schedule)
-    )
+    if valid:
+        return right
+    return right.flatmap(lambda schedule: mutations(schedule, problem)).map(lambda mutation: mutation.schedule)
 
 
 @st.composite
 def _orders(draw: st.DrawFn, problem: Problem) -> Schedule:
     waiting = reads(problem)
-    plain = _rows(problem, _in_turn(waiting))
-    order: list[Op] = []
+    rows: Rows = [[] for _ in range(problem.ranks)]
     done: set[Op] = set()
     while waiting:
-        ready = [op for op, inputs in waiting.items() if inputs <= done]
+        ready = [op for op, inputs in waiting.items() if inputs <= done and _fits(rows, op, problem)]
+        if not ready:
+            return _in_turn(problem)
         op = ready[draw(st.integers(0, len(ready) - 1))]
-        order.append(op)
-        done.add(op)
-        del waiting[op]
-    schedule = _rows(problem, order)
-    return schedule if verify(schedule, problem, select=("SV4",)).ok else plain
+        _run(op, rows, done, waiting, problem)
+    return Schedule.of(rows)
 
 
-def _in_turn(inputs_of: dict[Op, set[Op]]) -> list[Op]:
+def _in_turn(problem: Problem) -> Schedule:
     """Return the operations by micro-batch, each behind its inputs."""
-    waiting, done, order = dict(inputs_of), set[Op](), list[Op]()
+    waiting = reads(problem)
+    rows: Rows = [[] for _ in range(problem.ranks)]
+    done: set[Op] = set()
     while waiting:
-        op = next(op for op, inputs in waiting.items() if inputs <= done)
-        order.append(op)
-        done.add(op)
-        del waiting[op]
-    return order
+        _run(next(op for op, inputs in waiting.items() if inputs <= done), rows, done, waiting, problem)
+    return Schedule.of(rows)
+
+
+def _run(op: Op, rows: Rows, done: set[Op], waiting: dict[Op, set[Op]], problem: Problem) -> None:
+    """Put an operation at the end of the orders of its ranks."""
+    for rank in problem.placement[op.stage]:
+        rows[rank].append(Step((op,)))
+    done.add(op)
+    del waiting[op]
+
+
+def _fits(rows: Rows, op: Op, problem: Problem) -> bool:
+    """Whether the limits of an operation's ranks have room for it next."""
+    for rank in problem.placement[op.stage]:
+        row = [*rows[rank], Step((op,))]
+        if exceeds_in_flight(row, rank, problem) or exceeds_capacity(row, rank, problem):
+            return False
+    return True
 
 
 def reads(problem: Problem) -> dict[Op, set[Op]]:
@@ -78,11 +91,3 @@ def reads(problem: Problem) -> dict[Op, set[Op]]:
             if problem.form == "split":
                 found[Op(Kind.W, stage, m)] = {Op(Kind.I, stage, m)}
     return found
-
-
-def _rows(problem: Problem, order: list[Op]) -> Schedule:
-    rows: list[list[Op]] = [[] for _ in range(problem.ranks)]
-    for op in order:
-        for rank in problem.placement[op.stage]:
-            rows[rank].append(op)
-    return Schedule.of(rows)
