@@ -48,9 +48,10 @@ def load_bounds(costs: Costs, objective: str) -> Iterator[Bound]:
 
     Evidence: ``{"rule": "load", "rank": r}``.
     """
-    for rank, stages in enumerate(costs.problem.stages_of):
+    for rank, row in enumerate(costs.problem.stages_of):
+        stages = [stage for stage in row if costs.count[stage]]
         value = sum(costs.work[stage] for stage in stages)
-        if value and objective == "makespan":
+        if stages and objective == "makespan":
             value += min(costs.head[stage] for stage in stages) + min(costs.tail[stage] for stage in stages)
         yield _bound("load", objective, value, rank=rank)
 
