@@ -208,6 +208,12 @@ class TestFiles:
             (('name = "small"', "version = 2"), "version: expected 1, found 2"),
             (("repeat = 6", "repeat = 0"), "layer[1].repeat: expected a whole number from 1"),
             (("forward = 10\n", "forward = 1.5\n"), "layer[0].forward: '1.5' is no multiple of the tick (us)"),
+            (
+                ("forward = 10\n", "forward = 1.5\nbackward = 2.25\n"),
+                'layer[0].forward: 1.5 is no multiple of the tick (us) (tick = "0.01 us" would do, with every duration',
+            ),
+            (('tick = "us"', "tick = 3"), "tick: expected a line of text of at most 1000"),
+            (('kind = "loss"', "kind = 0"), "layer[2].kind: expected one of embedding"),
             (("forward = 10\n", "forwar = 10\n"), "layer[0].forwar: unknown key (did you mean 'forward'?)"),
             (('"2 MiB"', '"2 MX"'), "layer[0].parameters: expected bytes"),
             (('kind = "loss"', 'kind = "los"'), "layer[2].kind: expected one of embedding"),

@@ -267,7 +267,7 @@ def test_another_version_is_refused_by_name_and_alone() -> None:
     assert faults({"version": 2, "rank": 3}) == {
         "version": Fault("version", "expected 1, found 2", "a newer schedverify wrote it; update schedverify")
     }
-    assert faults(BASE | {"version": "1"})["version"].hint == ""
+    assert faults(BASE | {"version": "1"})["version"].hint == "write version = 1, or leave it out"
     assert faults(BASE | {"version": None}).keys() == {"version"}
     assert Problem.of(BASE | {"version": 1}) == made()
 

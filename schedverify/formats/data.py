@@ -104,26 +104,6 @@ def unfit(data: Any, *, floats: bool = True) -> list[Fault]:
     return faults
 
 
-def check_version(key: str, found: Any, known: int, writer: str) -> None:
-    """Refuse a file of another version.
-
-    Parameters
-    ----------
-    writer
-        What writes such files, for a hint.
-
-    Raises
-    ------
-    InputError
-        If ``found`` is not ``known``; it names a newer one.
-    """
-    if found == known and type(found) is int:
-        return
-    newer = type(found) is int and found > known
-    hint = "a newer schedverify wrote it; update schedverify" if newer else writer
-    raise InputError(Fault(key, f"expected {known}, found {shown(found)}", hint))
-
-
 def place(text: str, offset: int) -> str:
     """Return the line and column of an offset in a text, both from 1."""
     line = text.count("\n", 0, offset) + 1

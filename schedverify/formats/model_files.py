@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Any, Final
@@ -15,14 +15,13 @@ from schedverify.formats.model_keys import DECODER_TABLES, MODEL_KEYS, MODEL_TAB
 from schedverify.formats.pipedream import looks_like_profile, parse_profile
 from schedverify.formats.reading import PathLike, read_text, source_name
 from schedverify.layers import Devices, Layer, Model, Wishes
-from schedverify.problem.faults import Faults
-from schedverify.problem.numbers import LARGEST, decimal_places, finer_tick, size, whole
-from schedverify.problem.showing import clean, shown
+from schedverify.problem.faults import check_version
+from schedverify.problem.showing import shown
+from schedverify.problem.values import Values
 
 MOST_LAYERS: Final = 100_000
 _MAX_BYTES: Final = 1 << 23
 KINDS: Final = ("", "embedding", "decoder", "mtp", "loss")
-_BY_PATH: Final = {key.path: key for key in MODEL_KEYS}
 
 
 def model_from(data: Any) -> Model:
@@ -35,6 +34,7 @@ def model_from(data: Any) -> Model:
     """
     if not isinstance(data, Mapping):
         raise InputError(Fault("", f"expected a model, an object of keys, found {shown(data)}"))
+    check_version("version", data.get("version", 1), 1, "write version = 1, or leave it out")
     reader = _Reader(data)
     for fault in unfit(data):
         reader.fault(*fault)
@@ -45,23 +45,22 @@ def model_from(data: Any) -> Model:
     return model
 
 
-class _Reader(Faults):
+class _Reader(Values):
     """The data of a model and the faults found in it so far."""
 
     def __init__(self, data: Mapping[str, Any]) -> None:
-        super().__init__()
-        self.data = data
-        self.tick = data["tick"] if isinstance(data.get("tick"), str) else "us" if "decoder" in data else "tick"
+        super().__init__(data, MODEL_KEYS)
         self.names: dict[str, int] = {}
         """Where the layers of each name begin, and of each repeated one."""
 
     def model(self) -> Model | None:
-        self._check_names("", "", self.data)
-        if self.data.get("version", 1) != 1:
-            self.fault("version", f"expected 1, found {shown(self.data['version'])}", "a newer schedverify reads it")
-        name = self._text("name", self.data.get("name", ""))
-        tables = {table: self._table(table) for table in MODEL_TABLES}
-        layers, tied, own = self._parts(name)
+        self._check_keys("", "", self.data)
+        name = self.plain_text("name", self.data.get("name", ""))
+        tick = self.plain_text("tick", self.data.get("tick", "us" if "decoder" in self.data else "tick"))
+        tables = {table: self.table(table) for table in MODEL_TABLES}
+        for table, inside in tables.items():
+            self._check_keys(table, table, inside)
+        layers, tied, own = self._parts(name, tick)
         if not layers:
             return None
         self.names = {layer.name: i for i, layer in enumerate(layers)}
@@ -69,15 +68,15 @@ class _Reader(Faults):
         wishes, devices = self._wishes(tables["partition"]), self._devices(tables["devices"], own)
         if self.found:
             return None
-        return Model(name, layers, self.tick, edges, tied, wishes, devices)
+        return Model(name, layers, tick, edges, tied, wishes, devices)
 
-    def _parts(self, name: str) -> tuple[tuple[Layer, ...], tuple[tuple[int, ...], ...], Devices]:
+    def _parts(self, name: str, tick: str) -> tuple[tuple[Layer, ...], tuple[tuple[int, ...], ...], Devices]:
         """Return layers, ties and devices: of a decoder, or the layers that stand in the file."""
-        rows = self._rows("layer")
+        rows = self.items("layer", self.data.get("layer", ()))
         if "decoder" in self.data:
             if rows:
                 self.fault("layer", "a model has [[layer]] or [decoder], not both", "leave out one of them")
-            made = model_of(self, self.data, name, self.tick)
+            made = model_of(self, self.data, name, tick)
             return (made.layers, made.tied, made.devices) if made else ((), (), Devices())
         for table in DECODER_TABLES:
             if table in self.data:
@@ -91,14 +90,14 @@ class _Reader(Faults):
         if not isinstance(row, Mapping):
             self.fault(place, f"expected a table, found {shown(row)}")
             return []
-        self._check_names("layer", place, row)
+        self._check_keys("layer", place, row)
         values = {name: self._number(f"{place}.{name}", row[name]) for name in _numbers() if name in row}
         repeat = min(values.pop("repeat", 1), MOST_LAYERS)
         if "backward" not in values and {"backward_input", "backward_weight"} <= set(values):
             values["backward"] = values["backward_input"] + values["backward_weight"]
-        name, kind = self._text(f"{place}.name", row.get("name", f"layer{number}")), row.get("kind", "")
-        if kind not in KINDS:
-            self.fault(f"{place}.kind", f"expected one of {', '.join(KINDS[1:])}, found {shown(kind)}")
+        name, kind = self.plain_text(f"{place}.name", row.get("name", f"layer{number}")), row.get("kind", "")
+        if kind != "":
+            self.is_one_of(f"{place}.kind", kind, KINDS[1:])
         names = [name] if repeat == 1 else [f"{name}{i}" for i in range(repeat)]
         return [Layer(own, kind=str(kind), **values) for own in names]
 
@@ -113,13 +112,13 @@ class _Reader(Faults):
 
     def _wishes(self, table: Mapping[str, Any]) -> Wishes:
         pinned = []
-        for i, pair in enumerate(self._list("partition.pinned", table.get("pinned", ()))):
+        for i, pair in enumerate(self.items("partition.pinned", table.get("pinned", ()))):
             if isinstance(pair, list) and len(pair) == 2 and type(pair[1]) is int:
                 pinned.append((self._layer(f"partition.pinned[{i}][0]", pair[0]), pair[1]))
             else:
                 self.fault(f"partition.pinned[{i}]", f"expected a layer and its stage, found {shown(pair)}")
         together = self._groups("partition.together", table.get("together", ()))
-        alone = self._list("partition.alone", table.get("alone", ()))
+        alone = self.items("partition.alone", table.get("alone", ()))
         alone_at = tuple(self._layer(f"partition.alone[{i}]", name) for i, name in enumerate(alone))
         return Wishes(tuple(pinned), together, alone_at)
 
@@ -128,15 +127,15 @@ class _Reader(Faults):
         for name, value in table.items():
             if name in ("memory", "slowness"):
                 items = value if isinstance(value, list) else [value]
-                values[name] = tuple(self._number(f"devices.{name}", item, f"devices.{name}") for item in items)
+                values[name] = tuple(self._number(f"devices.{name}", item) for item in items)
             elif name in ("latency", "bandwidth"):
                 values[name] = self._number(f"devices.{name}", value)
         return replace(own, **values)
 
     def _groups(self, path: str, value: Any) -> tuple[tuple[int, ...], ...]:
         groups = []
-        for i, group in enumerate(self._list(path, value)):
-            members = self._list(f"{path}[{i}]", group)
+        for i, group in enumerate(self.items(path, value)):
+            members = self.items(f"{path}[{i}]", group)
             groups.append(tuple(self._layer(f"{path}[{i}][{j}]", name) for j, name in enumerate(members)))
             if len(members) < 2:
                 self.fault(f"{path}[{i}]", f"expected at least two layers, found {len(members)}")
@@ -149,58 +148,16 @@ class _Reader(Faults):
         self.fault(key, f"no layer is called {shown(name)}", hint)
         return 0
 
-    def _number(self, key: str, value: Any, path: str = "") -> int:
-        known = _BY_PATH[path or _plain(key)]
-        sized = known.shape.startswith("size")
-        number = size(value) if sized else whole(value)
-        low = 1 if known.shape.startswith("count") else 0
-        if number is not None and low <= number <= LARGEST:
-            return number
-        if known.shape == "duration" and (places := decimal_places(value)):
-            hint = f'tick = "{finer_tick(clean(self.tick), places)}" would do, with every duration in it'
-            self.fault(key, f"{shown(value)} is no multiple of the tick ({clean(self.tick)})", hint)
-        else:
-            kind = 'bytes (a whole number, or text such as "1.5 GiB")' if sized else "a whole number"
-            self.fault(key, f"expected {kind} from {low}, found {shown(value)}", known.meaning)
-        return low
+    def _number(self, place: str, value: Any) -> int:
+        key = self.key_at(place)
+        return self.number(place, value, 1 if key and key.shape.startswith("count") else 0)
 
-    def _text(self, key: str, value: Any) -> str:
-        if isinstance(value, str) and len(value) <= 1000 and value.isprintable():
-            return value
-        self.fault(key, f"expected a line of text, found {shown(value)}")
-        return ""
-
-    def _table(self, table: str) -> Mapping[str, Any]:
-        inside = self.data.get(table, {})
-        if not isinstance(inside, Mapping):
-            self.fault(table, f"expected a table, found {shown(inside)}", f"write [{table}] and its keys below")
-            return {}
-        self._check_names(table, table, inside)
-        return inside
-
-    def _rows(self, table: str) -> Sequence[Any]:
-        return self._list(table, self.data.get(table, ()))
-
-    def _list(self, path: str, value: Any) -> Sequence[Any]:
-        if isinstance(value, list | tuple):
-            return value
-        self.fault(path, f"expected a list, found {shown(value)}")
-        return ()
-
-    def _check_names(self, table: str, place: str, inside: Mapping[str, Any]) -> None:
-        for name in inside:
-            if name not in model_names(table):
-                hint = nearest(str(name), model_names(table)) or f"known: {', '.join(model_names(table))}"
-                self.fault(f"{place}.{clean(str(name))}" if place else clean(str(name)), "unknown key", hint)
+    def _check_keys(self, table: str, place: str, inside: Mapping[str, Any]) -> None:
+        self.check_keys(place, inside, model_names(table), needed=(), missing="")
 
 
 def _numbers() -> list[str]:
     return [key.name for key in MODEL_KEYS if key.table == "layer" and key.shape != "text"]
-
-
-def _plain(key: str) -> str:
-    table, _, name = key.rpartition(".")
-    return f"{table.partition('[')[0]}.{name}"
 
 
 def load_model(path: PathLike, changes: Mapping[str, Mapping[str, Any]] | None = None) -> Model:

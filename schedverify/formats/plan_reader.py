@@ -12,12 +12,12 @@ from typing import Any, Final
 import numpy as np
 
 from schedverify.disciplines import Discipline
-from schedverify.errors import Fault, InputError, nearest
-from schedverify.formats.data import check_version, unfit
+from schedverify.errors import Fault, InputError
+from schedverify.formats.data import unfit
 from schedverify.formats.plan_files import BY_RANK, RATIOS, TICKS, VERSION, digest
 from schedverify.op import JOIN_SHIFT, pack_step
 from schedverify.problem import Problem, expand
-from schedverify.problem.faults import Faults
+from schedverify.problem.faults import Faults, check_version
 from schedverify.problem.keys import OBJECTIVES
 from schedverify.problem.numbers import LARGEST
 from schedverify.problem.showing import clean, shown
@@ -201,11 +201,7 @@ class _PlanReader(Faults):
         )
 
     def _one_of(self, key: str, choices: tuple[str, ...], value: Any) -> str:
-        if value in choices:
-            return str(value)
-        hint = nearest(value, map(str, choices)) if isinstance(value, str) else ""
-        self.fault(key, f"expected one of {', '.join(choices)}, found {shown(value)}", hint)
-        return choices[0]
+        return str(value) if self.is_one_of(key, value, choices) else choices[0]
 
     def _certificate(self, place: str, value: Any) -> Mapping[str, Any] | None:
         if value is not None and not isinstance(value, Mapping):

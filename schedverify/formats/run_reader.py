@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from schedverify.errors import Fault, InputError
-from schedverify.formats.data import check_version, parse_json, unfit
+from schedverify.formats.data import parse_json, unfit
 from schedverify.formats.plan_files import DIGEST
 from schedverify.formats.reading import PathLike, read_text, source_name
 from schedverify.formats.run_traces import (
@@ -27,7 +27,7 @@ from schedverify.formats.run_traces import (
     rank_name,
     thread,
 )
-from schedverify.problem.faults import Faults
+from schedverify.problem.faults import Faults, check_version
 from schedverify.problem.numbers import LARGEST
 from schedverify.problem.showing import shown
 from schedverify.ran import Ran, RunTrace

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from schedverify.errors import Fault, InputError
+from schedverify.errors import InputError
 from schedverify.problem.checks import check
+from schedverify.problem.faults import check_version
 from schedverify.problem.keys import names
-from schedverify.problem.numbers import size, whole
 from schedverify.problem.reader import Ints, Reader, uniform
 from schedverify.problem.shape import Sizes, read_shape
 from schedverify.problem.showing import shown
@@ -26,7 +26,7 @@ def expand(data: Mapping[str, Any]) -> Problem:
     """
     if not isinstance(data, Mapping):
         raise InputError(f"expected a table of keys, found {shown(data)}")
-    _version(data)
+    check_version("version", data.get("version", 1), 1, "write version = 1, or leave it out")
     reader = Reader(data)
     shape, sizes = read_shape(reader)
     remarks(reader)
@@ -45,14 +45,6 @@ def remarks(reader: Reader) -> None:
     expected = reader.get("expected")
     if expected is not None and not isinstance(expected, Mapping):
         reader.fault("expected", f"expected a table, found {shown(expected)}", "write [expected] and its keys below")
-
-
-def _version(data: Mapping[str, Any]) -> None:
-    version = data.get("version", 1)
-    number = whole(version)
-    if number != 1:
-        hint = "a newer schedverify wrote it; update schedverify" if number is not None and number > 1 else ""
-        raise InputError(Fault("version", f"expected 1, found {shown(version)}", hint))
 
 
 def _costs(reader: Reader, sizes: Sizes, form: str) -> dict[str, Any]:
@@ -163,5 +155,5 @@ def _boundary(reader: Reader, key: str, row: Mapping[str, Any], stages: int) -> 
         target=reader.index(f"{key}.to", row["to"], stages, "stage"),
         shape=tuple(reader.number(f"{key}.shape[{j}]", side, 1) for j, side in enumerate(sides)),
         dtype=reader.plain_text(f"{key}.dtype", row.get("dtype", "")),
-        bytes=None if count is None else reader.number(f"{key}.bytes", count, 0, parse=size),
+        bytes=None if count is None else reader.number(f"{key}.bytes", count, 0),
     )

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, NoReturn
 
 from schedverify.errors import Fault, InputError, nearest
-from schedverify.problem.showing import clean
+from schedverify.problem.showing import clean, shown
 
 MAX_FAULTS: Final = 50
 _MAX_COUNTED: Final = 10_000
@@ -58,6 +58,14 @@ class Faults:
             if name not in table:
                 self.fault(prefix + name, "missing", missing)
 
+    def is_one_of(self, key: str, value: Any, choices: Sequence[str]) -> bool:
+        """Check that a value is one of some texts."""
+        if value in choices:
+            return True
+        hint = nearest(value, map(str, choices)) if isinstance(value, str) else ""
+        self.fault(key, f"expected one of {', '.join(choices)}, found {shown(value)}", hint)
+        return False
+
     @property
     def found(self) -> int:
         """How many faults were found so far."""
@@ -75,3 +83,23 @@ class Faults:
     def _raise(self) -> NoReturn:
         rest = f"and {self.more} more" if self.more < _MAX_COUNTED else f"and at least {self.more} more"
         raise InputError([*self.faults, Fault("", rest)] if self.more else self.faults)
+
+
+def check_version(key: str, found: Any, known: int, hint: str) -> None:
+    """Refuse a file of another version.
+
+    Parameters
+    ----------
+    hint
+        What would do, where ``found`` is no newer version.
+
+    Raises
+    ------
+    InputError
+        If ``found`` is not ``known``.
+    """
+    if found == known and type(found) is int:
+        return
+    newer = type(found) is int and found > known
+    would = "a newer schedverify wrote it; update schedverify" if newer else hint
+    raise InputError(Fault(key, f"expected {known}, found {shown(found)}", would))
