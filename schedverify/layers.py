@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 
 from schedverify.errors import Fault, InputError
 
@@ -142,6 +143,21 @@ class Model:
                 message = f"layer {source} cannot feed layer {target}"
                 faults.append(Fault(f"edges[{i}]", message, "an edge goes from a layer to one that stands behind it"))
         return faults
+
+
+def even_parts(count: int, parts: int) -> tuple[range, ...]:
+    """Return contiguous parts of ``count`` positions, equally long; the first ones have one more where need be.
+
+    Raises
+    ------
+    InputError
+        If there are more parts than positions.
+    """
+    if parts > count:
+        raise InputError(Fault("model", f"{count} layers cannot fill {parts} stages", "at least one for each"))
+    size, more = divmod(count, parts)
+    starts = [part * size + min(part, more) for part in range(parts + 1)]
+    return tuple(range(first, last) for first, last in pairwise(starts))
 
 
 def _named_twice(layers: tuple[Layer, ...]) -> list[Fault]:

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from itertools import chain, pairwise
 from typing import Any, NamedTuple
 
-from schedverify.errors import Fault, InputError
+from schedverify.errors import InputError
 from schedverify.generators import family as family_of
-from schedverify.layers import Model, Wishes
+from schedverify.layers import Model, Wishes, even_parts
 from schedverify.op import Kind
 from schedverify.partition import Partition, least_bottleneck
 from schedverify.problem import Problem
@@ -39,7 +39,7 @@ class Cut(NamedTuple):
     @property
     def names(self) -> list[list[str]]:
         """By stage, the names of its layers: what a plan holds as ``partition``."""
-        return [[self.model.layers[i].name for i in layers] for layers in self.partition.layers]
+        return [list(layers) for layers in self.problem.partition]
 
 
 def cut(
@@ -158,7 +158,8 @@ def stage_problem(model: Model, layers: tuple[Ints, ...], shape: Problem) -> Pro
         links["bandwidth"] = devices.bandwidth
     data = {"name": model.name, "ranks": shape.ranks, "microbatches": shape.microbatches, "stages": shape.stages,
             "placement": list(shape.homes), "form": "split" if model.split else "fused", "tick": model.tick,
-            "tied": list(_tied(model, layers)), "costs": costs, "links": links, "memory": memory}  # fmt: skip
+            "tied": list(_tied(model, layers)), "partition": [[layer.name for layer in stage] for stage in on],
+            "costs": costs, "links": links, "memory": memory}  # fmt: skip
     return Problem.of(data)
 
 
@@ -207,9 +208,4 @@ def even_split(model: Model, stages: int) -> tuple[Ints, ...]:
     InputError
         If there are more stages than layers.
     """
-    count = len(model.layers)
-    if stages > count:
-        raise InputError(Fault("layer", f"{count} layers cannot fill {stages} stages", "give fewer stages"))
-    size, more = divmod(count, stages)
-    starts = [stage * size + min(stage, more) for stage in range(stages + 1)]
-    return tuple(tuple(range(starts[stage], starts[stage + 1])) for stage in range(stages))
+    return tuple(map(tuple, even_parts(len(model.layers), stages)))

@@ -167,6 +167,7 @@ def _passed(
         "certificate": first.evidence,
         "reason": found.reason,
         "parts": found.parts,
+        "partition": problem.partition or None,
     }
     if found.schedule is None:
         return Plan(**facts)

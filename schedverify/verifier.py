@@ -134,9 +134,14 @@ def _joined(report: Report, lowered: Report) -> Report:
 def _unpacked(plan: Plan, problem: Problem | None) -> tuple[Schedule, Problem]:
     if plan.schedule is None:
         raise InputError("the plan has no schedule")
-    if problem is not None and dataclasses.replace(problem, name="") != dataclasses.replace(plan.problem, name=""):
+    if problem is not None and _nameless(problem) != _nameless(plan.problem):
         raise InputError(Fault("problem", "the plan is of another problem", "leave the problem away to use its own"))
     return plan.schedule, plan.problem
+
+
+def _nameless(problem: Problem) -> Problem:
+    """Return a problem without what has no effect on a schedule: its name, and the names of its layers."""
+    return dataclasses.replace(problem, name="", partition=())
 
 
 def _chosen(select: Iterable[str] | None, ignore: Iterable[str], profile: str | None) -> list[Property]:

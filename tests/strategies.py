@@ -81,7 +81,9 @@ def _graph(draw: st.DrawFn, stages: int) -> dict[str, Any]:
     stage = st.integers(0, stages - 1)
     edge = st.tuples(stage, stage).filter(lambda pair: pair[0] != pair[1]).map(sorted)
     group = st.lists(stage, min_size=2, max_size=3, unique=True) if stages > 2 else st.just([0, 1])
-    return draw(some({"edges": st.lists(edge, max_size=12, unique_by=tuple), "tied": st.lists(group, max_size=2)}))
+    names = st.just([[f"l{stage}", f"m{stage}"][: stage % 3] for stage in range(stages)])
+    return draw(some({"edges": st.lists(edge, max_size=12, unique_by=tuple), "tied": st.lists(group, max_size=2),
+                      "partition": names}))  # fmt: skip
 
 
 def _costs(draw: st.DrawFn, form: str, sizes: tuple[int, ...]) -> dict[str, Any]:

@@ -80,7 +80,7 @@ def plans(draw: st.DrawFn) -> Plan:
         then=draw(st.none() | st.builds(Second, objectives, st.none() | NUMBERS, st.none() | NUMBERS, certificates)),
         verdicts=tuple((code, draw(st.sampled_from(list(Verdict)))) for code in codes),
         seed=draw(NUMBERS),
-        partition=draw(st.none() | layers),
+        partition=problem.partition or draw(st.none() | layers),
     )
 
 
@@ -118,6 +118,21 @@ def test_what_a_plan_file_holds() -> None:
     assert data["lowered"]["measures"] == data["measures"]
     assert data["verdicts"]["SV201"] == "holds"
     assert data["problem"] == PROBLEM.to_dict()
+
+
+def test_a_plan_repeats_the_partition_of_its_problem() -> None:
+    problem = Problem.chain(ranks=2, microbatches=2, partition=[["a", "b"], ["c"]])
+    plan = plan_of(generate("1f1b", problem), problem)
+    assert plan.partition == (("a", "b"), ("c",))
+    data = json.loads(to_json(plan))
+    assert data["partition"] == data["problem"]["partition"] == [["a", "b"], ["c"]]
+    assert parse_plan(to_json(plan)) == plan
+    unnamed = Problem.chain(ranks=2, microbatches=2)
+    assert verify(plan, unnamed).violations == ()
+    data["partition"] = [["a"], ["b", "c"]]
+    data["digest"] = digest(data)
+    with pytest.raises(InputError, match="partition: the problem has other layers in its stages"):
+        parse_plan(json.dumps(data))
 
 
 def test_seconds_and_reason_are_not_in_the_bytes() -> None:

@@ -75,7 +75,8 @@ def test_every_key_is_read() -> None:
     data = {
         "version": 1, "name": "all", "source": "here", "ranks": 2, "microbatches": 4, "stages": 3,
         "placement": [[0, [1, 0], 1], [1, 0, 0]], "form": "split", "tick": "us", "edges": [[0, 2], [1, 2]],
-        "tied": [[0, 2]], "replicas": 2, "replica_of": [0, 0, 1, 1], "slices": 2, "expected": {"makespan": 1.5},
+        "tied": [[0, 2]], "partition": [["a", "b"], [], ["c"]],
+        "replicas": 2, "replica_of": [0, 0, 1, 1], "slices": 2, "expected": {"makespan": 1.5},
         "costs": {"forward": [1, 2, 3], "backward": 9, "backward_input": 4, "backward_weight": [1, 2, 3, 4, 5, 6],
                   "overlapped": [{"forward": 0, "backward": 5, "cost": 7}]},
         "links": {"latency": [[0, 5], [6, 0]], "bytes": 10, "bandwidth": 3, "buffer": 4},
@@ -93,6 +94,7 @@ def test_every_key_is_read() -> None:
     assert (problem.name, problem.tick, problem.form) == ("all", "us", "split")
     assert (problem.stages, problem.replicas, problem.slices, problem.replica_of) == (3, 2, 2, (0, 0, 1, 1))
     assert (problem.edges, problem.tied) == (((0, 2), (1, 2)), ((0, 2),))
+    assert problem.partition == (("a", "b"), (), ("c",))
     assert (problem.successors, problem.predecessors[2]) == (((2,), (2,), (), (5,), (5,), ()), (0, 1))
     assert (problem.forward, problem.backward, problem.backward_input) == ((1, 2, 3) * 2, (9,) * 6, (4,) * 6)
     assert (problem.backward_weight, problem.overlapped) == ((1, 2, 3, 4, 5, 6), ((0, 5, 7),))
@@ -232,6 +234,11 @@ def test_boundaries_are_a_keyword_of_chain() -> None:
         ("objective.minimize", {"objective": {"minimize": "span "}}),
         ("objective.then", {"objective": {"then": "peak memory"}}),
         ("objective.then", {"objective": {"then": "makespan"}}),
+        ("partition", {"partition": [["a"], ["b"]]}),
+        ("partition", {"partition": "a"}),
+        ("partition[0]", {"partition": ["a", ["b"], ["c"], ["d"]]}),
+        ("partition[1][0]", {"partition": [["a"], [1], ["c"], ["d"]]}),
+        ("partition[3][1]", {"partition": [["a"], ["b"], [], ["d", "a"]]}),
         ("boundary", {"boundary": {"from": 0, "to": 1}}),
         ("boundary[0]", {"boundary": [7]}),
         ("boundary[0].to", {"boundary": [{"from": 0}]}),

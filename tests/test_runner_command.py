@@ -182,7 +182,7 @@ def left_over(desk: Path) -> list[psutil.Process]:
         ("plan.json", "my_model:biuld", 2, "model: module my_model has no function 'biuld'"),
         ("plan.json", "my_model:nothing", 2, "model: my_model:nothing returns int"),
         ("plan.json", "my_model:skips", 2, "returns a Skips that is not its children one after the other"),
-        ("wide.json", "my_model:chain", 2, "model: 2 blocks for 3 stages"),
+        ("wide.json", "my_model:chain", 2, "model: 2 layers cannot fill 3 stages"),
     ],
 )
 def test_what_is_wrong_is_told(desk: Path, plan: str, model: str, code: int, told: str) -> None:
@@ -212,7 +212,8 @@ class TestSource:
         plan = plan_of(generate("1f1b", problem), problem)
         blocks = load_source("my_model:words", 2).blocks
         assert [len(stages_of(plan, blocks, rank)[rank]) for rank in (0, 1)] == [2, 1]
-        named = dataclasses.replace(plan, partition=(("0",), ("1", "2")))
+        cut = Problem.chain(ranks=2, microbatches=2, partition=[["0"], ["1", "2"]])
+        named = plan_of(generate("1f1b", cut), cut)
         assert [len(stages_of(named, blocks, rank)[rank]) for rank in (0, 1)] == [1, 2]
         other = dataclasses.replace(plan, partition=(("a",), ("b", "c")))
         assert [len(stages_of(other, blocks, rank)[rank]) for rank in (0, 1)] == [1, 2]

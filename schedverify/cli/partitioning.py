@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
@@ -55,9 +56,11 @@ def partition(  # noqa: PLR0913 - each is an option of the command line
         Recompute | None, Parameter(help="Of a decoder: what the backward computes again; selective by default.")
     ] = None,
     output: Annotated[str | None, Parameter(name=["--output", "-o"], help="Problem file, .toml or .json.")] = None,
-    megatron_layout: Annotated[
-        bool, Parameter(negative="", help="Print Megatron's --pipeline-model-parallel-layout, and nothing else.")
-    ] = False,
+    to: Annotated[
+        Literal["megatron-layout", "megatron-flags", "torch", "torchtitan", "deepspeed"] | None,
+        Parameter(help="Print the cut as the framework takes it, and nothing else."),
+    ] = None,
+    megatron_layout: Annotated[bool, Parameter(negative="", help="The same as --to megatron-layout.")] = False,
     joint: Together = False,
     plan: Annotated[str | None, Parameter(help="With --joint, plan file to write; - for standard output.")] = None,
     time_limit: Seconds = 20,
@@ -67,7 +70,7 @@ def partition(  # noqa: PLR0913 - each is an option of the command line
 ) -> int:
     """Cut a model into stages: the least load of the busiest rank or link, within every rank's memory."""
     from schedverify import formats
-    from schedverify.formats.megatron import megatron_layout as layout_of
+    from schedverify.formats.frameworks import for_framework
     from schedverify.formats.model_files import load_model
 
     training = {"sequence": sequence, "microbatch_size": microbatch_size, "tensor_parallel": tensor_parallel}
@@ -78,12 +81,14 @@ def partition(  # noqa: PLR0913 - each is an option of the command line
              "time_limit": time_limit, "workers": workers}  # fmt: skip
     told = _together(given, asked | {"seed": seed}, plan, output_format == "text") if joint else _apart(given, asked)
     found = told.found
+    form = to or ("megatron-layout" if megatron_layout else None)
+    lists = None if form is None else for_framework(form, given, found.layers, found.problem.homes)
     if output is not None:
         formats.save(found.problem, output)
-    if megatron_layout:
-        print(layout_of(given, found.layers, ranks))
-    elif output_format == "json":
-        print(formats.dumps(told.data))
+    if output_format == "json":
+        print(formats.dumps(told.data | ({} if form is None else {form: lists})))
+    elif form is not None:
+        print(_words(form, lists))
     elif "-" not in (output, plan):
         print("\n".join(told.lines))
     return told.code
@@ -118,6 +123,13 @@ def _changes(device: str | None, training: dict[str, object]) -> dict[str, dict[
     """Return what the options say of a decoder's training and device, by table of a model file."""
     given = {name: value for name, value in training.items() if value is not None}
     return ({"training": given} if given else {}) | ({"device": {"like": device}} if device else {})
+
+
+def _words(form: str, lists: Any) -> str:
+    """Return a cut as text: words of a command line as they are, lists as Python, TOML and JSON write them."""
+    if form == "megatron-flags":
+        return " ".join(lists)
+    return lists if isinstance(lists, str) else json.dumps(lists, ensure_ascii=False)
 
 
 def _data(found: Cut) -> dict[str, Any]:

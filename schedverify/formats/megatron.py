@@ -34,6 +34,11 @@ def megatron_layout(model: Model, layers: Sequence[Sequence[int]], ranks: int) -
     InputError
         If a layer is of no kind that Megatron knows, or Megatron would refuse the layout; says why.
     """
+    return _short(letters_of(model, layers, ranks))
+
+
+def letters_of(model: Model, layers: Sequence[Sequence[int]], ranks: int) -> list[str]:
+    """Return the letters of each stage; raises as :func:`megatron_layout`."""
     unknown = [layer.name for layer in model.layers if layer.kind not in LETTERS]
     if unknown:
         hint = f"each layer has a kind: {', '.join(LETTERS)}"
@@ -41,7 +46,7 @@ def megatron_layout(model: Model, layers: Sequence[Sequence[int]], ranks: int) -
     stages = ["".join(LETTERS[model.layers[i].kind] for i in stage) for stage in layers]
     if faults := refusals(stages, ranks):
         raise InputError([Fault("partition", fault) for fault in faults])
-    return _short(stages)
+    return stages
 
 
 def read_layout(text: str) -> list[str]:

@@ -83,6 +83,8 @@ class _PlanReader(Faults):
             "seed": self._number("seed", self.data.get("seed")),
             "partition": self._partition(problem.stages if problem else 0),
         }
+        if problem and problem.partition and not self.wrong("partition") and read["partition"] != problem.partition:
+            self.fault("partition", "the problem has other layers in its stages", "a plan repeats those of its problem")
         self.raise_faults()
         return Plan(problem=problem, **read)  # type: ignore[arg-type]
 

@@ -168,6 +168,7 @@ _SHAPES: Final[dict[str, Schema]] = {
     "shape": listed(whole(1)),
     "pairs": listed(_PAIR),
     "names": listed({"anyOf": [TEXT, listed(TEXT)]}),
+    "layers": listed(listed(TEXT)),
     "pins": listed({"type": "array", "minItems": 2, "maxItems": 2}),
     "edges": listed(listed(whole()) | {"minItems": 2, "maxItems": 2}),
     "groups": listed(listed(whole()) | {"minItems": 2}),

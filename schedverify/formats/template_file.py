@@ -25,6 +25,7 @@ _EXAMPLES: Final = {
     "tick": '"us"',
     "edges": "[[0, 1], [1, 2], [2, 3]]",
     "tied": "[[0, 3]]",
+    "partition": '[["a"], ["b"], ["c"], ["d"]]',
     "replicas": "1",
     "replica_of": "[0, 0, 0, 0, 0, 0, 0, 0]",
     "slices": "1",

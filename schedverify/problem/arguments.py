@@ -53,6 +53,8 @@ def flatten(problem: Problem) -> dict[str, Any]:
         "replicas": problem.replicas,
         "slices": problem.slices,
     }
+    if problem.partition:
+        top["partition"] = [list(layers) for layers in problem.partition]
     if problem.replicas > 1:
         top["replica_of"] = list(problem.replica_of)
     return top | {

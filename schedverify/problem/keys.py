@@ -34,6 +34,7 @@ KEYS: Final = (
     Key("", "tick", "text", '"tick"', "the unit of every duration"),
     Key("", "edges", "edges", "a chain", "which stage feeds which, pairs"),
     Key("", "tied", "groups", "[]", "groups of stages that share weights"),
+    Key("", "partition", "layers", "unknown", "names of each stage's layers; a plan repeats them"),
     Key("", "replicas", "count", "1", "copies of the model"),
     Key("", "replica_of", "by micro-batch", "floor(m * replicas / microbatches)", "the copy of each micro-batch"),
     Key("", "slices", "count", "1", "parts of one sequence, in causal order; microbatches counts parts"),

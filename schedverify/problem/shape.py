@@ -55,6 +55,7 @@ def read_shape(reader: Reader) -> tuple[dict[str, Any], Sizes]:
         "form": _form(reader),
         "edges": _edges(reader, known_stages),
         "tied": _tied(reader, known_stages),
+        "partition": _partition(reader, known_stages),
         "replicas": replicas,
         "replica_of": _replica_of(reader, microbatches, replicas, slices),
         "slices": slices,
@@ -151,6 +152,22 @@ def _tied(reader: Reader, stages: int) -> tuple[Ints, ...]:
             reader.fault(f"tied[{i}]", f"expected a list of at least two different stages, found {shown(group)}")
         groups.append(indices)
     return tuple(groups)
+
+
+def _partition(reader: Reader, stages: int) -> tuple[tuple[str, ...], ...]:
+    """Take the names of each stage's layers; each stands once."""
+    rows, seen = reader.rows("partition"), set[str]()
+    if rows and stages and len(rows) != stages:
+        reader.fault("partition", f"expected a list of layers for each of {stages} stages, found {len(rows)}")
+    for i, row in enumerate(rows):
+        if not isinstance(row, list | tuple):
+            reader.fault(f"partition[{i}]", f"expected a list of names, found {shown(row)}")
+            continue
+        for j, name in enumerate(row):
+            if reader.plain_text(f"partition[{i}][{j}]", name) in seen:
+                reader.fault(f"partition[{i}][{j}]", f"{shown(name)} stands twice", "each layer is in one stage")
+            seen.add(str(name))
+    return () if reader.wrong("partition") else tuple(map(tuple, rows))
 
 
 def _replica_of(reader: Reader, microbatches: int, replicas: int, slices: int) -> Ints:

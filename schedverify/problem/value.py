@@ -39,6 +39,8 @@ class Problem:
         By stage, the ranks that it stands on; the first one sends and receives.
     edges
         Which stage feeds which, within one copy.
+    partition
+        By stage of one copy, the names of its layers; empty where they are not known.
     replica_of
         By micro-batch, the copy that it goes through.
     backward_input, backward_weight
@@ -72,6 +74,7 @@ class Problem:
     name: str = ""
     tick: str = "tick"
     tied: tuple[Ints, ...] = ()
+    partition: tuple[tuple[str, ...], ...] = ()
     replicas: int = 1
     slices: int = 1
     overlapped: tuple[tuple[int, int, int], ...] = ()

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from schedverify.errors import Fault, InputError
+from schedverify.layers import even_parts
 from schedverify.problem import Problem
 from schedverify.result import Plan
 
@@ -25,7 +26,7 @@ def stages_of(plan: Plan, blocks: Named, rank: int) -> dict[int, Any]:
     """
     problem = plan.problem
     _check_chain(problem)
-    parts = _by_partition(plan, blocks) if plan.partition is not None else _evenly(blocks, problem.stages)
+    parts = _by_partition(plan, blocks) if plan.partition is not None else _by_number(blocks, problem.stages)
     made = {}
     for number in problem.stages_of[rank]:
         module = nn.Sequential(*(block for _, block in parts[number % problem.stages]))
@@ -39,12 +40,8 @@ def _check_chain(problem: Problem) -> None:
         raise InputError(Fault("problem.edges", "the plan's stages are no chain, as a list of blocks is", hint))
 
 
-def _evenly(blocks: Named, stages: int) -> list[Named]:
-    if len(blocks) < stages:
-        raise InputError(Fault("model", f"{len(blocks)} blocks for {stages} stages", "at least one block for each"))
-    size, more = divmod(len(blocks), stages)
-    starts = [stage * size + min(stage, more) for stage in range(stages + 1)]
-    return [blocks[starts[stage] : starts[stage + 1]] for stage in range(stages)]
+def _by_number(blocks: Named, stages: int) -> list[Named]:
+    return [blocks[part.start : part.stop] for part in even_parts(len(blocks), stages)]
 
 
 def _by_partition(plan: Plan, blocks: Named) -> list[Named]:
