@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from schedverify.reasons import Explanation
     from schedverify.result import Plan, PropertyResult, Report, Scope, Status, Verdict, Violation
     from schedverify.schedule import Schedule
+    from schedverify.sweeping import sweep
     from schedverify.timeline import simulate
     from schedverify.times import Measures, Timeline
     from schedverify.verifier import verify
@@ -35,7 +36,7 @@ __all__ = [
     "Op", "Plan", "Problem", "PropertyResult", "Report", "Schedule", "ScheduleError", "SchedverifyError", "Scope",
     "Status", "Step", "Timeline", "UnknownNameError", "UnsupportedError", "Verdict", "Violation", "critical_path",
     "dependency_graph", "draw", "explain", "families", "generate", "load", "lower", "optimize", "partition_jointly",
-    "save", "simulate", "verify",
+    "save", "simulate", "sweep", "verify",
 ]  # fmt: skip
 
 _MODULES: Final = {
@@ -55,6 +56,7 @@ _MODULES: Final = {
     "result": "Plan PropertyResult Report Scope Status Verdict Violation",
     "times": "Measures Timeline",
     "schedule": "Schedule",
+    "sweeping": "sweep",
     "timeline": "simulate",
     "verifier": "verify",
 }

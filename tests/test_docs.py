@@ -99,13 +99,12 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     commands.mkdir()
     installed = any(entry.name == "schedverify" for entry in entry_points(group="pytest11"))
     plugin = "" if installed else " -p schedverify.pytest_plugin"
-    modules = {"schedverify": "schedverify", "torchrun": "torch.distributed.run"}
-    modules["pytest"] = f"pytest -p no:xdist -p no:cacheprovider{plugin}"
-    for name, module in modules.items():
+    called = {"schedverify": "-m schedverify", "torchrun": "-m torch.distributed.run", "python": ""}
+    called["pytest"] = f"-m pytest -p no:xdist -p no:cacheprovider{plugin}"
+    for name, words in called.items():
         command = commands / name
-        command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -u -m {module} "$@"\n')
+        command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -u {words} "$@"\n')
         command.chmod(0o755)
-    (commands / "python").symlink_to(sys.executable)
     work = tmp_path / "work"
     work.mkdir()
     (work / "specs").symlink_to(ROOT / "specs")

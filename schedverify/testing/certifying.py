@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from schedverify import __version__
 from schedverify.errors import Fault, InputError
@@ -22,11 +22,9 @@ from schedverify.formats.plan_files import canonical
 from schedverify.formats.reading import PathLike
 from schedverify.formats.writing import write_text
 from schedverify.problem import Problem
+from schedverify.progress import bar
 from schedverify.testing.checking import Scheduler, SchedulerFault, check_scheduler
 from schedverify.testing.statements import Shape, Statement, load_part, rising, to_text
-
-if TYPE_CHECKING:
-    from rich.progress import Progress
 
 SAVED_EVERY: Final = 32
 """Shapes between two savings of what is done."""
@@ -106,8 +104,8 @@ def certify(  # noqa: PLR0913 - each is a choice of its own
         done = _resumed(nothing, part)
         left = [(shape, _taken(shape, problem, takes)) for shape in rising(bounds)[len(done.shapes) :]]
         pool = stack.enter_context(_pool(job, workers))
-        bar = stack.enter_context(_bar())
-        found = bar.track(_results(pool, job, left), total=len(left), description="certifying")
+        shown = stack.enter_context(bar())
+        found = shown.track(_results(pool, job, left), total=len(left), description="certifying")
         statement = _gathered(done, found, part)
     if path is not None:
         write_text(path, to_text(statement))
@@ -222,12 +220,3 @@ def _pool(job: Callable[[Shape], str], workers: int | None) -> AbstractContextMa
     if (count := workers or os.cpu_count() or 1) == 1:
         return nullcontext()
     return ProcessPoolExecutor(count, mp_context=get_context("spawn"))
-
-
-def _bar() -> Progress:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
