@@ -184,6 +184,30 @@ def false_accepts(monkeypatch: pytest.MonkeyPatch) -> Any:
     return importlib.import_module("false_accepts")
 
 
+def test_no_balancer_does_better(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torchgpipe", reason="the extra bench is not installed")
+    pytest.importorskip("deepspeed", reason="the extra bench is not installed")
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    module = importlib.import_module("partition_peers")
+    cases = [module.judged(seed) for seed in range(60)]
+    assert {case.kind for case in cases} == set(module.KINDS)
+    rows = {row[:2]: row[2:] for row in module.lines(cases)}
+    assert all(counts[1] == 0 for counts in rows.values())
+    assert all(rows[peer, "all"][2] > 0 for peer in module.PEERS)
+    assert module.busiest([3, 1, 4], [0, 2, 3]) == 4
+    assert module.torchgpipe([1, 2, 10, 1, 1, 1, 10, 1, 10, 10, 10, 2, 10, 2, 10], 14) is None
+
+
+def test_the_page_tells_of_2000_partitions_and_none_that_is_worse() -> None:
+    page = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    shown = page.partition("<!-- partition-peers -->")[2].partition("<!-- /partition-peers -->")[0]
+    totals = re.findall(r"\| all \| ([0-9]+) \| ([0-9]+) \| ([0-9]+) \|", shown)
+    assert len(totals) == 3
+    for cases, worse, better in totals:
+        assert (cases, worse) == ("2000", "0")
+        assert int(better) > 100
+
+
 def test_nobody_is_fooled_but_the_peers(false_accepts: Any) -> None:
     counts = false_accepts.judged(range(200))
     rows = {row[:2]: row[2:] for row in false_accepts.lines(counts)}
