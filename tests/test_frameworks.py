@@ -82,12 +82,61 @@ class TestMegatronFlags:
                 assert said(made, ranks)
         assert built > 10 or (ranks, virtual) == (1, 2)
 
+    @pytest.mark.filterwarnings("ignore")
+    def test_megatron_builds_what_we_say(self) -> None:
+        """Its own configuration and its own count of layers, for every flag with every value."""
+        torch = pytest.importorskip("torch")
+        config = pytest.importorskip(
+            "megatron.core.transformer.transformer_config", reason="the extra bench is missing"
+        )
+        from megatron.core.transformer.transformer_block import get_num_layers_to_build
+
+        def built(total: int, ranks: int, virtual: int, flags: Flags) -> list[int] | None:
+            chunks = list(range(virtual)) if virtual > 1 else [None]
+            try:
+                asked = config.TransformerConfig(
+                    num_layers=total, hidden_size=8, num_attention_heads=2, pipeline_dtype=torch.float32,
+                    pipeline_model_parallel_size=ranks,
+                    virtual_pipeline_model_parallel_size=virtual if virtual > 1 else None,
+                    num_layers_in_first_pipeline_stage=flags.first, num_layers_in_last_pipeline_stage=flags.last,
+                    account_for_embedding_in_pipeline_split=flags.embedding,
+                    account_for_loss_in_pipeline_split=flags.loss,
+                )  # fmt: skip
+                counts = [get_num_layers_to_build(asked, chunk, rank) for chunk in chunks for rank in range(ranks)]
+                return counts if min(counts) >= 0 else None  # it does not look whether middle ranks have any left
+            except (AssertionError, ValueError):
+                return None
+
+        takes = 0
+        for ranks, virtual, total in product((2, 3, 4), (1, 2), range(1, 7)):
+            ends = [None, *range(total + 1)]
+            for flags in map(Flags, *zip(*product(ends, ends, (False, True), (False, True)), strict=True)):
+                found = built(total, ranks, virtual, flags)
+                assert found == decoder_layers(total, ranks, virtual, flags), (total, ranks, virtual, flags)
+                takes += found is not None
+        assert takes > 100
+
     def test_multi_token_prediction_stands_in_the_last_stage(self) -> None:
         kinds = ["embedding", "decoder", "decoder", "mtp", "loss"]
         model = Model("m", tuple(Layer(f"l{i}", kind=kind) for i, kind in enumerate(kinds)))
         assert megatron_flags(model, [[0, 1], [2, 3, 4]], 2) == ["--pipeline-model-parallel-size", "2"]
         with pytest.raises(InputError, match="in the last one"):
             megatron_flags(model, [[0], [1, 2, 3], [4]], 3)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("decoders", [[4, 4], [0, 1, 5, 2], [1, 2, 2, 1], [3]])
+def test_megatron_takes_our_layout(decoders: list[int]) -> None:
+    """Its own parser gives the layers of each stage, and its own check passes them."""
+    reason = "the extra bench is missing"
+    layouts = pytest.importorskip("megatron.core.transformer.pipeline_parallel_layer_layout", reason=reason)
+    total, stages = sum(decoders), stages_of(decoders)
+    ranks = min(len(decoders), 2)
+    text = for_framework("megatron-layout", gpt(total), stages, [stage % ranks for stage in range(len(stages))])
+    layout = layouts.PipelineParallelLayerLayout(text, ranks)
+    layout.validate_layer_layout(total, None)
+    kinds = [[kind.name for kind in layout.layout[s % ranks][s // ranks]] for s in range(len(stages))]
+    assert kinds == [[gpt(total).layers[i].kind for i in members] for members in stages]
 
 
 class TestLists:
@@ -97,7 +146,7 @@ class TestLists:
 
     def test_torchtitan_has_names_of_its_own(self) -> None:
         assert for_framework("torchtitan", gpt(3), [range(2), range(2, 4), range(4, 5)], [0, 1, 2]) == [
-            ["tok_embeddings", "layers.0"], ["layers.1", "layers.2"], ["norm", "output"],
+            ["tok_embeddings", "layers.0"], ["layers.1", "layers.2"], ["norm", "lm_head"],
         ]  # fmt: skip
         plain = Model("m", tuple(Layer(name) for name in ("wte", "blocks.0", "ln")))
         assert for_framework("torchtitan", plain, [[0, 1], [2]], [0, 1]) == [["wte", "blocks.0"], ["ln"]]
@@ -187,8 +236,8 @@ backward = 2
         ("megatron-layout", "Et*2|t*2L", "Et*2|t*2L"),
         ("megatron-flags", "--pipeline-model-parallel-size 2", ["--pipeline-model-parallel-size", "2"]),
         ("torch", '["layers.2"]', ["layers.2"]),
-        ("torchtitan", '[["tok_embeddings", "layers.0", "layers.1"], ["layers.2", "layers.3", "norm", "output"]]',
-         [["tok_embeddings", "layers.0", "layers.1"], ["layers.2", "layers.3", "norm", "output"]]),
+        ("torchtitan", '[["tok_embeddings", "layers.0", "layers.1"], ["layers.2", "layers.3", "norm", "lm_head"]]',
+         [["tok_embeddings", "layers.0", "layers.1"], ["layers.2", "layers.3", "norm", "lm_head"]]),
         ("deepspeed", "[0, 3, 6]", [0, 3, 6]),
     ],
 )  # fmt: skip

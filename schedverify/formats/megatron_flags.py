@@ -64,10 +64,10 @@ def megatron_flags(model: Model, layers: Sequence[Sequence[int]], ranks: int) ->
 def decoder_layers(total: int, ranks: int, virtual: int, flags: Flags) -> list[int] | None:
     """Return by stage how many decoder layers Megatron builds of ``total``; None where it refuses."""
     ends = [end for end in (flags.first, flags.last) if end is not None]
-    if ends and (flags.embedding or flags.loss or min(ends) < 1 or len(ends) > ranks):
-        return None
     left, middle = total + flags.embedding + flags.loss - sum(ends), ranks - len(ends)
-    if left < 0 or (left % middle if middle else left) or (virtual > 1 and ranks == 1):
+    if ends and (flags.embedding or flags.loss or ranks == 1 or min(ends) < 1 or bool(left) != bool(middle)):
+        return None
+    if left < 0 or (middle and left % middle) or (virtual > 1 and ranks == 1):
         return None
     by_rank = [left // middle if middle else 0] * ranks
     if flags.first is not None:

@@ -51,9 +51,10 @@ def torchtitan_modules(model: Model, layers: Layers) -> list[list[str]]:
     """Return the modules of each stage: ``module_fqns_per_model_part`` of torchtitan.
 
     Where each layer is an embedding, a decoder layer or the loss, these are torchtitan's names for its own models
-    (``tok_embeddings``, ``layers.0``, ``norm`` and ``output``), else the names of the layers.
+    (``tok_embeddings``, ``layers.0``, ``norm`` and ``lm_head``), else the names of the layers.
 
-    Source: pytorch/torchtitan, ``torchtitan/distributed/pipeline_parallel.py``.
+    Source: pytorch/torchtitan 0.3.0, ``torchtitan/distributed/pipeline_parallel.py``; until then ``lm_head`` was called
+    ``output``.
     """
     decoders = count()
     named = all(layer.kind in _TITAN for layer in model.layers)
@@ -62,4 +63,6 @@ def torchtitan_modules(model: Model, layers: Layers) -> list[list[str]]:
 
 
 def _titan(layer: Layer, decoders: Iterator[int]) -> list[str]:
-    return {"embedding": ["tok_embeddings"], "loss": ["norm", "output"]}.get(layer.kind) or [f"layers.{next(decoders)}"]
+    return {"embedding": ["tok_embeddings"], "loss": ["norm", "lm_head"]}.get(layer.kind) or [
+        f"layers.{next(decoders)}"
+    ]
