@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import threading
 from collections.abc import Callable, Sequence
@@ -124,9 +123,7 @@ def _none(search: Search) -> InputError:
 
 def _plan(search: Search, looked: Looked) -> Plan:
     effort = search.effort
-    plan = verified(looked.problem, solution_of(looked), seed=effort.seed, seconds=effort.spent)
-    names = tuple(tuple(search.model.layers[i].name for i in layers) for layers in looked.layers)
-    return dataclasses.replace(plan, partition=names)
+    return verified(looked.problem, solution_of(looked), seed=effort.seed, seconds=effort.spent)
 
 
 def _partitions(model: Model, shapes: Sequence[Problem]) -> int | None:
