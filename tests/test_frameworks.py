@@ -234,7 +234,7 @@ backward = 2
     ("form", "text", "value"),
     [
         ("megatron-layout", "Et*2|t*2L", "Et*2|t*2L"),
-        ("megatron-flags", "--pipeline-model-parallel-size 2", ["--pipeline-model-parallel-size", "2"]),
+        ("megatron-flags", "--pipeline-model-parallel-size 2", "--pipeline-model-parallel-size 2"),
         ("torch", '["layers.2"]', ["layers.2"]),
         ("torchtitan", '[["tok_embeddings", "layers.0", "layers.1"], ["layers.2", "layers.3", "norm", "lm_head"]]',
          [["tok_embeddings", "layers.0", "layers.1"], ["layers.2", "layers.3", "norm", "lm_head"]]),

@@ -24,6 +24,10 @@ Recompute = Literal["none", "selective", "full"]
 Together = Annotated[
     bool, Parameter(negative="", help="Search for partition, placement and schedule together, with a proof.")
 ]
+Framework = Annotated[
+    Literal["megatron-layout", "megatron-flags", "torch", "torchtitan", "deepspeed"] | None,
+    Parameter(help="Print the cut as the framework takes it, and nothing else."),
+]
 Seconds = Annotated[float, Parameter(help="Seconds of the search, with --joint or where a rank has several stages.")]
 
 
@@ -56,10 +60,7 @@ def partition(  # noqa: PLR0913 - each is an option of the command line
         Recompute | None, Parameter(help="Of a decoder: what the backward computes again; selective by default.")
     ] = None,
     output: Annotated[str | None, Parameter(name=["--output", "-o"], help="Problem file, .toml or .json.")] = None,
-    to: Annotated[
-        Literal["megatron-layout", "megatron-flags", "torch", "torchtitan", "deepspeed"] | None,
-        Parameter(help="Print the cut as the framework takes it, and nothing else."),
-    ] = None,
+    to: Framework = None,
     megatron_layout: Annotated[bool, Parameter(negative="", help="The same as --to megatron-layout.")] = False,
     joint: Together = False,
     plan: Annotated[str | None, Parameter(help="With --joint, plan file to write; - for standard output.")] = None,
@@ -70,7 +71,6 @@ def partition(  # noqa: PLR0913 - each is an option of the command line
 ) -> int:
     """Cut a model into stages: the least load of the busiest rank or link, within every rank's memory."""
     from schedverify import formats
-    from schedverify.formats.frameworks import for_framework
     from schedverify.formats.model_files import load_model
 
     training = {"sequence": sequence, "microbatch_size": microbatch_size, "tensor_parallel": tensor_parallel}
@@ -80,17 +80,13 @@ def partition(  # noqa: PLR0913 - each is an option of the command line
     asked = {"ranks": ranks, "virtual": virtual, "microbatches": microbatches or 4 * ranks, "family": family,
              "time_limit": time_limit, "workers": workers}  # fmt: skip
     told = _together(given, asked | {"seed": seed}, plan, output_format == "text") if joint else _apart(given, asked)
-    found = told.found
-    form = to or ("megatron-layout" if megatron_layout else None)
-    lists = None if form is None else for_framework(form, given, found.layers, found.problem.homes)
+    written = _written(given, told.found, to or ("megatron-layout" if megatron_layout else None))
     if output is not None:
-        formats.save(found.problem, output)
+        formats.save(told.found.problem, output)
     if output_format == "json":
-        print(formats.dumps(told.data | ({} if form is None else {form: lists})))
-    elif form is not None:
-        print(_words(form, lists))
-    elif "-" not in (output, plan):
-        print("\n".join(told.lines))
+        print(formats.dumps(told.data | written))
+    elif written or "-" not in (output, plan):
+        print("\n".join(map(_text, written.values()) if written else told.lines))
     return told.code
 
 
@@ -125,11 +121,16 @@ def _changes(device: str | None, training: dict[str, object]) -> dict[str, dict[
     return ({"training": given} if given else {}) | ({"device": {"like": device}} if device else {})
 
 
-def _words(form: str, lists: Any) -> str:
-    """Return a cut as text: words of a command line as they are, lists as Python, TOML and JSON write them."""
-    if form == "megatron-flags":
-        return " ".join(lists)
-    return lists if isinstance(lists, str) else json.dumps(lists, ensure_ascii=False)
+def _written(given: Model, found: Cut | Joint, form: str | None) -> dict[str, Any]:
+    """Return the cut in the form that a framework takes, by its name; nothing where none is asked for."""
+    from schedverify.formats.frameworks import for_framework
+
+    return {} if form is None else {form: for_framework(form, given, found.layers, found.problem.homes)}
+
+
+def _text(written: Any) -> str:
+    """Return text as it is, and lists as Python, TOML and JSON write them."""
+    return written if isinstance(written, str) else json.dumps(written, ensure_ascii=False)
 
 
 def _data(found: Cut) -> dict[str, Any]:

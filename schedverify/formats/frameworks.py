@@ -13,7 +13,7 @@ from schedverify.layers import Model
 
 FRAMEWORKS: Final[dict[str, Callable[[Model, Layers, int], Any]]] = {
     "megatron-layout": megatron_layout,
-    "megatron-flags": megatron_flags,
+    "megatron-flags": lambda model, layers, ranks: " ".join(megatron_flags(model, layers, ranks)),
     "torch": lambda model, layers, _: torch_split_points(model, layers),
     "torchtitan": lambda model, layers, _: torchtitan_modules(model, layers),
     "deepspeed": lambda model, layers, _: deepspeed_parts(model, layers),
@@ -22,7 +22,7 @@ _PLACED: Final = ("megatron-layout", "megatron-flags", "deepspeed")
 
 
 def for_framework(name: str, model: Model, layers: Layers, placement: Sequence[int]) -> Any:
-    """Return the cut of a model as a framework takes it: text, or a list of texts, numbers or lists.
+    """Return the cut of a model as a framework takes it: text, or a list of names, of numbers or of lists.
 
     Parameters
     ----------
