@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 import torch
+
+
+@lru_cache(maxsize=1024)
+def _shows(node_type: type) -> tuple[str, ...]:
+    """Return the attributes by which nodes of a type show what they saved."""
+    return tuple(name for name in dir(node_type) if name.startswith("_saved_") or name == "saved_tensors")
 
 
 class _Held:
@@ -39,9 +46,8 @@ class Saved:
             return
         self._read = []
         for node in nodes:
-            for attribute in dir(node):
-                if attribute.startswith("_saved_") or attribute == "saved_tensors":
-                    getattr(node, attribute)
+            for attribute in _shows(type(node)):
+                getattr(node, attribute)
         kept, self._read = {id(held) for held in self._read}, None
         for held in self._held:
             if id(held) not in kept:
