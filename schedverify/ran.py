@@ -22,6 +22,26 @@ class Ran(NamedTuple):
     end: int
 
 
+class Crossed(NamedTuple):
+    """What left a stage for another, or reached it, at one end of a boundary."""
+
+    source: int
+    """The stage, of all copies, that made it."""
+    target: int
+    microbatch: int
+    backward: bool
+    """Whether it is the gradient of what ``target`` gave to ``source``."""
+    outgoing: bool
+    """Whether it left ``source``; else it reached ``target``."""
+    local: bool
+    """Whether both stages stand on one rank."""
+    tensors: tuple[tuple[str, tuple[int, ...]], ...]
+    """Dtype and shape of each tensor."""
+    bytes: int
+    checksums: tuple[int, ...] = ()
+    """CRC-32 of each tensor's bytes, where they were asked for."""
+
+
 @dataclass(frozen=True)
 class RunTrace:
     """What all ranks did in some steps of training.

@@ -41,12 +41,12 @@ def the_plan() -> Plan:
     return plan
 
 
-def faulty(rank: int, plan: Plan, who: int, position: int, how: str) -> tuple[str, float]:
+def faulty(rank: int, plan: Plan, who: int, position: int, how: str, timeout: float) -> tuple[str, float]:
     """Run a step in which one rank does something at a position; return the error here, and the seconds it took."""
     problem = plan.problem
     modules = jobs.modules_of(problem, {})
-    batch, target = jobs.data_of(problem, 4, {})
-    runner = Runner(plan, {s: modules[s] for s in problem.stages_of[rank]}, jobs.mean_square, timeout=TIMEOUT)
+    batch, target = jobs.data_of(problem, 2 * problem.microbatches, {})
+    runner = Runner(plan, {s: modules[s] for s in problem.stages_of[rank]}, jobs.mean_square, timeout=timeout)
     execution: Any = runner._execution
     act = execution._act
 
@@ -58,6 +58,8 @@ def faulty(rank: int, plan: Plan, who: int, position: int, how: str) -> tuple[st
                 time.sleep(TIMEOUT + 2)
             if how == "fails":
                 raise RunError(f"rank {rank}, position {position}: on purpose")
+            if how == "raises":
+                raises(runner, action)
             if how == "withholds" and action.ops[0].kind.is_send:
                 return
         act(action)
@@ -71,9 +73,21 @@ def faulty(rank: int, plan: Plan, who: int, position: int, how: str) -> tuple[st
     return "", time.monotonic() - began
 
 
-def told(pool: GlooPool, who: int, position: int, how: str) -> list[Any]:
+def raises(runner: Runner, action: Any) -> None:
+    """Have whatever the action calls raise an ordinary exception."""
+
+    def wrong(*_: Any, **__: Any) -> Any:
+        raise ZeroDivisionError("on purpose")
+
+    execution: Any = runner._execution
+    execution._do = execution._transport.send = execution._transport.post = wrong
+
+
+def told(
+    pool: GlooPool, who: int, position: int, how: str, plan: Plan | None = None, timeout: float = TIMEOUT
+) -> list[Any]:
     """Return by rank what was told; pools of processes that were hit are ended, and all their processes are gone."""
-    outcomes = pool.run(faulty, the_plan(), who, position, how, timeout=TIMEOUT + LATE + 20)
+    outcomes = pool.run(faulty, plan or the_plan(), who, position, how, timeout, timeout=timeout + LATE + 20)
     processes = list(pool._processes)
     pool.end()
     assert not any(process.is_alive() for process in processes)
@@ -90,11 +104,19 @@ def check(pool: GlooPool, who: int, position: int, how: str) -> None:
     if message:
         assert message.startswith(f"rank {other}, position ")
         assert f"peer rank {who}" in message
+        ended = message.rpartition("\nended by ")[2]
+        if how == "fails":
+            assert ended == f"rank {who}, position {position}: on purpose"
+        if how == "raises":
+            assert ended.startswith(f"rank {who}, position {position} (")
+            assert ended.endswith("): ZeroDivisionError: on purpose")
     else:  # the last steps of a rank may be of no more use to the other
         assert position >= POSITIONS - 2
 
 
-@pytest.mark.parametrize(("who", "position", "how"), [(0, 1, "is killed"), (1, 0, "sleeps"), (1, 2, "fails")])
+@pytest.mark.parametrize(
+    ("who", "position", "how"), [(0, 1, "is killed"), (1, 0, "sleeps"), (1, 2, "fails"), (0, 4, "raises")]
+)
 def test_the_other_rank_ends_in_time_and_names_who_it_waited_for(
     pool: GlooPool, who: int, position: int, how: str
 ) -> None:
@@ -102,21 +124,65 @@ def test_the_other_rank_ends_in_time_and_names_who_it_waited_for(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", ["is killed", "sleeps", "fails"])
+@pytest.mark.parametrize("how", ["is killed", "sleeps", "raises"])
 @pytest.mark.parametrize("who", [0, 1])
 @pytest.mark.parametrize("position", range(POSITIONS))
 def test_at_every_position(pool: GlooPool, who: int, position: int, how: str) -> None:
     check(pool, who, position, how)
 
 
-@pytest.mark.parametrize("who", [0, 1])
-def test_a_message_that_is_withheld_is_named_by_who_waits_for_it(pool: GlooPool, who: int) -> None:
+SENDS = [
+    (rank, position)
+    for rank, row in enumerate(the_plan().lowered.schedule.strings())  # type: ignore[union-attr]
+    for position, step in enumerate(row)
+    if "SEND" in step
+]
+
+
+@pytest.mark.parametrize(
+    ("who", "position"),
+    [pytest.param(*each, marks=[pytest.mark.slow] if each not in (SENDS[0], SENDS[-1]) else []) for each in SENDS],
+)
+def test_a_message_that_is_withheld_is_named_by_who_waits_for_it(pool: GlooPool, who: int, position: int) -> None:
     plan = the_plan()
     assert plan.lowered is not None
     row = plan.lowered.schedule.strings()[who]
-    position = next(i for i, step in enumerate(row) if "SEND" in step)
     found = told(pool, who, position, "withholds")
     message, seconds = found[1 - who]
     assert seconds < TIMEOUT + LATE
     assert row[position].replace("SEND", "RECV")[1:] in message
     assert f"peer rank {who}" in message
+    if position == len(row) - 1:  # who withheld it came to the end of the step
+        assert found[who][0].endswith("did not cross")
+
+
+@pytest.fixture(scope="module")
+def four() -> Iterator[GlooPool]:
+    with GlooPool(4) as pool:
+        yield pool
+
+
+@pytest.mark.parametrize("how", ["raises", "is killed"])
+def test_four_ranks_end_and_know_who_ended_them(four: GlooPool, how: str) -> None:
+    problem = sv.Problem.chain(ranks=4, microbatches=4)
+    found = told(four, 2, 5, how, plan_of(sv.generate("1f1b", problem), problem), timeout=30)
+    for rank in (0, 1, 3):
+        message, seconds = found[rank]
+        assert seconds < 30 + LATE
+        assert message.startswith(f"rank {rank}, position ")
+        if how == "raises":
+            assert "\nended by rank 2, position 5 (" in message
+            assert message.endswith("): ZeroDivisionError: on purpose")
+        else:
+            assert "peer rank" in message
+
+
+def test_a_rank_that_is_late_is_not_the_cause_of_more_than_its_lateness(four: GlooPool) -> None:
+    """Rank 3 sleeps; who waits for it in vain tells the others, who wait for that rank."""
+    problem = sv.Problem.chain(ranks=4, microbatches=4)
+    found = told(four, 3, 1, "sleeps", plan_of(sv.generate("1f1b", problem), problem))
+    assert "peer rank 3: no end within 3 s" in found[2][0]
+    for rank in (0, 1):
+        assert found[rank][0].startswith(f"rank {rank}, position ")
+        signs = "no end within 3 s", "ended by rank 2", "after an earlier timeout"
+        assert any(sign in found[rank][0] for sign in signs)

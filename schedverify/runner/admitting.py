@@ -70,6 +70,22 @@ def admit(
     return loaded
 
 
+def check_same(asked: str, group: Any, timeout: float) -> None:
+    """Check that every rank was asked for the same, where both ends of a message must do it.
+
+    Raises
+    ------
+    RefusedError
+        On every rank, if any was asked for something else.
+    TimedOutError
+        If a rank does not come within ``timeout`` seconds.
+    """
+    answers = exchange(asked, group, timeout)
+    if len(set(answers)) > 1:
+        told = [f"rank {rank}: asked for {each or 'nothing more'}" for rank, each in enumerate(answers)]
+        raise RefusedError("the plan is not run: ranks differ in what is asked of them:\n" + "\n".join(_merged(told)))
+
+
 def _judged(
     plan: Plan | str | Path, backend: Backend, ranks: int, unverified: bool, objection: Objection | None
 ) -> tuple[Plan | None, str, str]:

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any
 
 from schedverify.op import Kind, Op
 from schedverify.ran import Ran
 from schedverify.runner.batches import Tensors
+from schedverify.runner.boundaries import Boundaries
 from schedverify.runner.failures import RunError
 from schedverify.runner.feeding import Feed
-from schedverify.runner.messages import Crossing, Name, is_differentiable, name_of
+from schedverify.runner.messages import Name, is_differentiable, name_of
 from schedverify.runner.program import Action, Program
 from schedverify.runner.spans import Spans
 from schedverify.runner.stages import Stage
 from schedverify.runner.transport import Transport
-
-Hook = Callable[[Crossing], None]
-"""Is shown what crosses a boundary, when it leaves and when it has come; raises to stop the run."""
 
 
 class Execution:
@@ -29,8 +27,8 @@ class Execution:
     ----------
     reduce
         Called with a stage at its ``REDUCE_GRAD``.
-    hooks
-        Called with everything that crosses a boundary, in their order.
+    boundaries
+        Where everything passes that goes from one stage to another.
     """
 
     def __init__(
@@ -40,10 +38,11 @@ class Execution:
         transport: Transport,
         *,
         reduce: Callable[[int], None],
-        hooks: Sequence[Hook],
+        boundaries: Boundaries,
     ) -> None:
         self._problem, self._program, self._rank = program.problem, program, program.rank
-        self._stages, self._transport, self._reduce, self._hooks = stages, transport, reduce, hooks
+        self._stages, self._transport, self._reduce = stages, transport, reduce
+        self._boundaries = boundaries
         self._begin(Feed({}, {}, {}, {}))
 
     def _begin(self, feed: Feed) -> None:
@@ -57,6 +56,7 @@ class Execution:
         self.outputs: dict[tuple[int, int], Tensors] = {}
         self.peak_in_flight = 0
         self._transport.begin()
+        self._boundaries.begin()
         for stage in self._stages.values():
             stage.begin()
 
@@ -73,6 +73,7 @@ class Execution:
             for action in self._program.actions:
                 self._act(action)
             self._transport.sends.finish()
+            self._boundaries.close()
         except BaseException:
             self._transport.sends.abandon()
             raise
@@ -89,13 +90,10 @@ class Execution:
         except RunError:
             raise
         except Exception as error:
-            place = f"rank {self._rank}, position {action.position} ({action.text})"
-            raise RunError(f"{place}{self._peers(action)}: {type(error).__name__}: {error}") from error
+            raise RunError(f"{self._place(action.position)}: {type(error).__name__}: {error}") from error
 
-    def _peers(self, action: Action) -> str:
-        """Name the ranks at the other end of an action that cannot be begun, where there are any."""
-        ranks = sorted({self._problem.homes[op.peer] for op in action.ops if op.peer is not None})
-        return f", peer rank {', '.join(map(str, ranks))}" if ranks else ""
+    def _place(self, position: int) -> str:
+        return f"rank {self._rank}, position {position} ({self._program.actions[position].text})"
 
     # Transfers
 
@@ -106,33 +104,28 @@ class Execution:
             return
         name = name_of(op)
         if name not in self._ready:
-            raise RunError(f"rank {self._rank}, position {position} ({op}): what it sends is not made yet")
+            raise RunError(f"{self._place(position)}: what it sends is not made yet")
         tensors = self._ready.pop(name)
-        self._show(name, tensors, outgoing=True, local=False)
-        self._transport.send(op, position, tensors, lambda end: self._spans.add(position, began, end))
+        seal = self._boundaries.leave(name, tensors, self._place(position))
+        self._transport.send(op, position, tensors, seal, lambda end: self._spans.add(position, began, end))
 
     def _read(self, name: Name, position: int) -> Tensors:
         """Return what another stage made, on this rank or another."""
-        tensors = self._ready.pop(name, None)
-        local = tensors is not None
+        tensors, seal = self._ready.pop(name, None), None
         if tensors is None:
             taken = self._transport.take(name)
             if taken is None:
                 made = f"{name.source}{'B or I' if name.backward else 'F'} of micro-batch {name.microbatch}"
-                raise RunError(f"rank {self._rank}, position {position}: nothing received or made of {made}")
-            tensors = tuple(taken.buffers)
+                raise RunError(f"{self._place(position)}: nothing received or made of {made}")
+            tensors, seal = tuple(taken.buffers), taken.seal
             self._spans.add(taken.position, taken.began, time.perf_counter_ns())
-        self._show(name, tensors, outgoing=False, local=local)
+        self._boundaries.reach(name, tensors, seal, self._place(position))
         return tensors
 
-    def _show(self, name: Name, tensors: Tensors, *, outgoing: bool, local: bool) -> None:
-        for hook in self._hooks:
-            hook(Crossing(*name, outgoing, local, tensors))
-
-    def _hand_over(self, name: Name, tensors: Tensors) -> None:
+    def _hand_over(self, name: Name, tensors: Tensors, position: int) -> None:
         """Have tensors lie ready for who reads or sends them."""
         if self._problem.homes[name.source] == self._problem.homes[name.target]:
-            self._show(name, tensors, outgoing=True, local=True)
+            self._boundaries.leave(name, tensors, self._place(position))
         self._ready[name] = tensors
 
     # Computing
@@ -145,7 +138,7 @@ class Execution:
         self.peak_in_flight = max(self.peak_in_flight, sum(stage.held for stage in self._stages.values()))
         began = time.perf_counter_ns()
         for op, read in zip(action.ops, inputs, strict=True):
-            self._do(op, read)
+            self._do(op, read, action.position)
         self._spans.add(action.position, began, time.perf_counter_ns())
 
     def _inputs(self, op: Op, position: int) -> Any:
@@ -167,10 +160,10 @@ class Execution:
         self._shares[stage, m] = list(zip(sources, counts, strict=True))
         return tuple(each for part in parts for each in part)
 
-    def _do(self, op: Op, read: Any) -> None:
+    def _do(self, op: Op, read: Any, position: int) -> None:
         stage, m = self._stages[op.stage], op.microbatch or 0
         if op.kind is Kind.F:
-            self._forward(op, read)
+            self._forward(op, read, position)
         elif op.kind is Kind.W:
             stage.weights(m)
         elif op.kind is Kind.REDUCE_GRAD:
@@ -181,23 +174,23 @@ class Execution:
             stage.module.reshard()
         else:
             gradients = stage.backward(m, read, split=op.kind is Kind.I)
-            self._give_back(op.stage, m, gradients)
+            self._give_back(op.stage, m, gradients, position)
 
-    def _forward(self, op: Op, inputs: Tensors) -> None:
+    def _forward(self, op: Op, inputs: Tensors, position: int) -> None:
         number, m = op.stage, op.microbatch or 0
         within = number % self._problem.stages
         loss = self._feed.loss(within, m)
         outputs = self._stages[number].forward(m, inputs, loss, split=(number, m) in self._program.split)
         for target in self._problem.successors[number]:
-            self._hand_over(Name(number, target, m, False), outputs)
+            self._hand_over(Name(number, target, m, False), outputs, position)
         if loss is not None:
             self.loss = outputs[-1] if self.loss is None else self.loss + outputs[-1]
         elif not self._problem.successors[number]:
             self.outputs[number, m] = outputs
 
-    def _give_back(self, number: int, m: int, gradients: Tensors) -> None:
+    def _give_back(self, number: int, m: int, gradients: Tensors, position: int) -> None:
         """Hand the gradients of the inputs to the stages that made those."""
         first = 0
         for source, count in self._shares.pop((number, m), ()):
-            self._hand_over(Name(number, source, m, True), gradients[first : first + count])
+            self._hand_over(Name(number, source, m, True), gradients[first : first + count], position)
             first += count

@@ -7,13 +7,13 @@ from typing import Any, Final, NamedTuple
 import torch
 
 from schedverify.op import Kind, Op
-from schedverify.problem import Boundary, Problem
+from schedverify.problem import Problem
 from schedverify.runner.batches import Tensors
 
-MOST_TENSORS: Final = 15
+MOST_TENSORS: Final = 14
 """The most tensors that may cross together."""
 MOST_TAGS: Final = (1 << 31) - 1
-_PARTS: Final = MOST_TENSORS + 1
+_PARTS: Final = MOST_TENSORS + 2
 
 Signature = tuple[tuple[Any, tuple[int, ...]], ...]
 """Dtype and shape of each tensor that crosses together."""
@@ -62,7 +62,7 @@ def name_of(op: Op) -> Name:
 
 
 class Tags:
-    """The tag of each tensor of each message: 0 of a message is for its header, 1 to 15 for its tensors."""
+    """The tags of each message: the first is for its header, then follow its tensors and its checksums."""
 
     def __init__(self, problem: Problem) -> None:
         self._microbatches = problem.microbatches
@@ -70,7 +70,7 @@ class Tags:
         self._edges = {edge: number for number, edge in enumerate(edges)}
 
     def first(self, name: Name) -> int:
-        """Return the tag of a message's header; those of its tensors follow."""
+        """Return the tag of a message's header; those of its tensors and checksums follow."""
         source, target, m = name.forward
         return ((self._edges[source, target] * 2 + name.backward) * self._microbatches + m) * _PARTS
 
@@ -78,32 +78,6 @@ class Tags:
 def tags_of(problem: Problem) -> int:
     """Return how many tags the messages of a problem need."""
     return sum(map(len, problem.successors)) * 2 * problem.microbatches * _PARTS
-
-
-def nameless(problem: Problem, *, tagged: bool) -> str:
-    """Return why messages cannot be told apart, or shapes not be known in advance; empty where they can."""
-    if tagged:
-        needed = tags_of(problem)
-        return f"its messages need {needed} tags, there are {MOST_TAGS}" if needed > MOST_TAGS else ""
-    known = declared(problem)
-    unknown = [f"{source} to {target}" for source, target in problem.edges if (source, target) not in known]
-    text = "without tags every boundary must be declared with dtype and shape; undeclared: "
-    return text + ", ".join(unknown) if unknown else ""
-
-
-def declared(problem: Problem) -> dict[tuple[int, int], Signature]:
-    """Return by edge of all copies what crosses it, of the edges whose every row of ``[[boundary]]`` has a dtype."""
-    rows: dict[tuple[int, int], list[Boundary]] = {}
-    for row in problem.boundaries:
-        rows.setdefault((row.source, row.target), []).append(row)
-    found: dict[tuple[int, int], Signature] = {}
-    for (source, target), members in rows.items():
-        dtypes = [getattr(torch, member.dtype, None) for member in members]
-        if all(dtype in _DTYPES for dtype in dtypes):
-            crosses = tuple((dtype, member.shape) for dtype, member in zip(dtypes, members, strict=True))
-            firsts = range(0, problem.total_stages, problem.stages)
-            found |= {(source + first, target + first): crosses for first in firsts}
-    return found
 
 
 def signature(tensors: Tensors) -> Signature:
@@ -130,7 +104,7 @@ def shown(members: Signature) -> str:
 
 MOST_DIMENSIONS: Final = 8
 HEADER: Final = 1 + MOST_TENSORS * (2 + MOST_DIMENSIONS)
-_DTYPES: Final = (
+DTYPES: Final = (
     torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.complex64, torch.complex128,
     torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool,
 )  # fmt: skip
@@ -141,7 +115,7 @@ def unfit(members: Signature) -> str:
     if len(members) > MOST_TENSORS:
         return f"{len(members)} tensors, at most {MOST_TENSORS} may cross together"
     for dtype, shape in members:
-        if dtype not in _DTYPES:
+        if dtype not in DTYPES:
             return f"tensors of {dtype} do not cross"
         if len(shape) > MOST_DIMENSIONS:
             return f"a tensor of {len(shape)} dimensions, at most {MOST_DIMENSIONS} may cross"
@@ -152,7 +126,7 @@ def written(members: Signature) -> Any:
     """Return the header of a signature, a tensor of whole numbers."""
     words = [len(members)]
     for dtype, shape in members:
-        words += [_DTYPES.index(dtype), len(shape), *shape, *[0] * (MOST_DIMENSIONS - len(shape))]
+        words += [DTYPES.index(dtype), len(shape), *shape, *[0] * (MOST_DIMENSIONS - len(shape))]
     return torch.tensor(words + [0] * (HEADER - len(words)))
 
 
@@ -160,4 +134,4 @@ def read(header: Any) -> Signature:
     """Return the signature that a header holds."""
     words = header.tolist()
     rows = [words[1 + i * (2 + MOST_DIMENSIONS) :][: 2 + MOST_DIMENSIONS] for i in range(words[0])]
-    return tuple((_DTYPES[dtype], tuple(shape[:dimensions])) for dtype, dimensions, *shape in rows)
+    return tuple((DTYPES[dtype], tuple(shape[:dimensions])) for dtype, dimensions, *shape in rows)

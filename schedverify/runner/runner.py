@@ -14,16 +14,18 @@ import torch.distributed as dist
 from schedverify.errors import Fault, InputError
 from schedverify.op import Kind
 from schedverify.problem import Problem
-from schedverify.ran import Ran
+from schedverify.ran import Crossed, Ran
 from schedverify.result import Plan
-from schedverify.runner.admitting import admit
+from schedverify.runner.admitting import admit, check_same
 from schedverify.runner.backends import Backend, backend_of
 from schedverify.runner.batches import Tensors
+from schedverify.runner.boundaries import Boundaries, Hook
+from schedverify.runner.declared import nameless
 from schedverify.runner.exchange import exchange
-from schedverify.runner.execution import Execution, Hook
+from schedverify.runner.execution import Execution
 from schedverify.runner.feeding import feed_of
 from schedverify.runner.gradients import average, check_same_size, sum_shared
-from schedverify.runner.messages import declared, nameless
+from schedverify.runner.last_words import last_words_of
 from schedverify.runner.program import Program, program_of
 from schedverify.runner.stages import Stage
 from schedverify.runner.transport import Transport
@@ -48,12 +50,15 @@ class StepResult:
         What ran and when, in the order of the positions.
     peak_in_flight
         The most pairs of stage and micro-batch that were held at once, counted while running.
+    crossed
+        Everything that left or reached a stage of this rank, and nothing else did.
     """
 
     loss: Any = None
     outputs: Mapping[tuple[int, int], Tensors] = field(default_factory=dict)
     ran: tuple[Ran, ...] = ()
     peak_in_flight: int = 0
+    crossed: tuple[Crossed, ...] = ()
 
 
 class Runner:
@@ -81,6 +86,10 @@ class Runner:
         Seconds that a rank waits for another.
     hooks
         Called with each :class:`~schedverify.runner.messages.Crossing` of a boundary; they raise to stop the run.
+    forbid_nan
+        Whether a NaN in what crosses a boundary stops the run.
+    checksums
+        Whether what reaches a stage is held against a checksum made of it when it left; the same on every rank.
     optimizer
         Called at the end of each step of training, when the gradients are whole: ``optimizer.step``, say.
     data_parallel
@@ -109,6 +118,8 @@ class Runner:
         unverified: bool = False,
         timeout: float = DEFAULT_TIMEOUT,
         hooks: Sequence[Hook] = (),
+        forbid_nan: bool = False,
+        checksums: bool = False,
         optimizer: Callable[[], Any] | None = None,
         data_parallel: Any = None,
         device: Any = None,
@@ -117,22 +128,32 @@ class Runner:
         self._timeout, self._loss, self._optimizer = timeout, loss, optimizer
         self._data_parallel = data_parallel
         self.rank = dist.get_rank(self._group)
-        self.plan, self._backend, self._control = _admitted(plan, self._group, unverified, timeout)
+        asked = "checksums" if checksums else ""
+        self.plan, self._backend, self._control = _admitted(plan, self._group, unverified, timeout, asked)
+        self._last_words = last_words_of(self._group, timeout)
         self.program = program_of(self.plan, self.rank)
         given = stages if isinstance(stages, Mapping | Sequence) else stages(self.plan)
         self.modules = _modules(given, self.program)
         check_same_size(self.problem, self.modules)
-        self._transport = Transport(
+        self._boundaries = Boundaries(
+            self.problem,
+            self.rank,
+            known=not self._backend.tagged,
+            hooks=hooks,
+            forbid_nan=forbid_nan,
+            sealed=checksums,
+        )
+        transport = Transport(
             self.problem,
             self.rank,
             self._group,
             tagged=self._backend.tagged,
             timeout=timeout,
             device=_device(self.modules) if device is None else device,
-            declared=declared(self.problem),
+            boundaries=self._boundaries,
         )
         made = {number: _stage(self.problem, number, module) for number, module in self.modules.items()}
-        self._execution = Execution(self.program, made, self._transport, reduce=self._reduce, hooks=hooks)
+        self._execution = Execution(self.program, made, transport, reduce=self._reduce, boundaries=self._boundaries)
 
     @property
     def control(self) -> Any:
@@ -162,10 +183,20 @@ class Runner:
         Raises
         ------
         RunError
-            If the step cannot go on; names rank, position and operation.
+            If the step cannot go on; names rank, position and operation, and why others ended. With gloo the process
+            group is closed then: no rank waits for another any more.
         InputError
             If the batch or target that this rank needs is missing, or cannot be cut.
         """
+        try:
+            return self._step(batch, target)
+        except Exception as error:
+            ended = self._last_words.ended(error, self._group if self._backend.name == "gloo" else None)
+            if ended is error:
+                raise
+            raise ended from error
+
+    def _step(self, batch: Any, target: Any) -> StepResult:
         feed = feed_of(self.problem, self.rank, batch, target, self._loss)
         ran = self._execution.run(feed)
         if self.problem.form != "inference":
@@ -173,7 +204,7 @@ class Runner:
             if self._optimizer is not None:
                 self._optimizer()
         done = self._execution
-        return StepResult(done.loss, done.outputs, tuple(ran), done.peak_in_flight)
+        return StepResult(done.loss, done.outputs, tuple(ran), done.peak_in_flight, tuple(self._boundaries.log))
 
     def whole_loss(self, result: StepResult) -> float:
         """Return the mean loss over the whole batch: the sum of every rank's share; every rank calls it.
@@ -188,7 +219,7 @@ class Runner:
 
     def relearn(self) -> None:
         """Forget the shapes of messages; call it on every rank before a step whose batch has another shape."""
-        self._transport.forget()
+        self._boundaries.forget()
 
     def _finish_gradients(self) -> None:
         sum_shared(self.problem, self.rank, self.modules, self._group, self._timeout, self._backend.tagged)
@@ -201,7 +232,9 @@ class Runner:
             average(self.modules[number].parameters(), self._data_parallel)
 
 
-def _admitted(plan: Plan | str | Path, group: Any, unverified: bool, timeout: float) -> tuple[Plan, Backend, Any]:
+def _admitted(
+    plan: Plan | str | Path, group: Any, unverified: bool, timeout: float, asked: str
+) -> tuple[Plan, Backend, Any]:
     backend = backend_of(group)
     control = group
     if backend.name != "gloo":
@@ -215,6 +248,7 @@ def _admitted(plan: Plan | str | Path, group: Any, unverified: bool, timeout: fl
         timeout=timeout,
         objection=lambda given: nameless(given.problem, tagged=backend.tagged),
     )
+    check_same(asked, control, timeout)
     return admitted, backend, control
 
 

@@ -10,7 +10,7 @@ import torch
 
 
 @lru_cache(maxsize=1024)
-def _shows(node_type: type) -> tuple[str, ...]:
+def _shows(node_type: Any) -> tuple[str, ...]:
     """Return the attributes by which nodes of a type show what they saved."""
     return tuple(name for name in dir(node_type) if name.startswith("_saved_") or name == "saved_tensors")
 
@@ -46,7 +46,7 @@ class Saved:
             return
         self._read = []
         for node in nodes:
-            for attribute in _shows(type(node)):
+            for attribute in _shows(node.__class__):
                 getattr(node, attribute)
         kept, self._read = {id(held) for held in self._read}, None
         for held in self._held:

@@ -1,13 +1,13 @@
 """Moves tensors between ranks: a message has a name, a buffer lives from its receive to its reading, and no longer.
 
 The shapes of a message are learned when it first crosses: a header goes ahead of it. After that its receive takes a
-buffer at once, and a message of another shape is an error that names the boundary.
+buffer at once.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,23 +17,10 @@ import torch.distributed as dist
 from schedverify.op import Op
 from schedverify.problem import Problem
 from schedverify.runner.batches import Tensors
+from schedverify.runner.boundaries import Boundaries, Seal
 from schedverify.runner.failures import RunError
-from schedverify.runner.messages import (
-    HEADER,
-    Name,
-    Signature,
-    Tags,
-    gradients_of,
-    name_of,
-    read,
-    shown,
-    signature,
-    unfit,
-    written,
-)  # fmt: skip
-from schedverify.runner.waiting import Sends, Waiting, wait
-
-Edge = tuple[int, int]
+from schedverify.runner.messages import HEADER, Name, Signature, Tags, name_of, read, signature, unfit, written
+from schedverify.runner.waiting import Sends, Waiting, begin, wait_for_all
 
 
 class Posted:
@@ -45,6 +32,12 @@ class Posted:
         self.works: list[Any] = []
         self.buffers: list[Any] = []
         self.header: Any = None
+        self.checksums: Any = None
+
+    @property
+    def seal(self) -> Seal | None:
+        """The checksums that came with it, if they were asked for."""
+        return None if self.checksums is None else tuple(self.checksums.tolist())
 
 
 class Late:
@@ -68,11 +61,11 @@ class Transport:
         The process group of the pipeline.
     tagged
         Whether the backend matches messages by their tags. Without, no header may go ahead of a message, and every
-        boundary must be in ``declared``.
+        boundary must be known in advance.
     device
         Where buffers are taken.
-    declared
-        By edge of all copies, what crosses it.
+    boundaries
+        What crosses each boundary, where it is known, and whether checksums follow.
     """
 
     def __init__(
@@ -84,14 +77,13 @@ class Transport:
         tagged: bool,
         timeout: float,
         device: Any,
-        declared: Mapping[Edge, Signature],
+        boundaries: Boundaries,
     ) -> None:
         self.timeout, self.device = timeout, device
         self.sends = Sends(timeout)
         self._rank, self._group, self._tagged = rank, group, tagged
         self._homes, self._tags = problem.homes, Tags(problem)
-        self._declared = {} if tagged else dict(declared)
-        self._learned: dict[tuple[int, int, int], Signature] = {}
+        self._boundaries = boundaries
         self._posted: dict[Name, Posted] = {}
         self._batch: list[Late] | None = None
         self._begun: list[tuple[list[Any], Waiting, Callable[[int], None]]] = []
@@ -100,10 +92,6 @@ class Transport:
         """Begin a step: nothing is under way."""
         self.sends = Sends(self.timeout)
         self._posted.clear()
-
-    def forget(self) -> None:
-        """Forget what was learned about shapes."""
-        self._learned.clear()
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -123,25 +111,23 @@ class Transport:
         for begun in self._begun:
             self.sends.add(*begun)
 
-    def send(self, op: Op, position: int, tensors: Tensors, ended: Callable[[int], None]) -> None:
+    def send(self, op: Op, position: int, tensors: Tensors, seal: Seal | None, ended: Callable[[int], None]) -> None:
         """Begin to send; ``ended`` is called with the time in nanoseconds when the message has left."""
         self.sends.check()
         name = name_of(op)
         peer, tag = self._homes[name.target], self._tags.first(name)
         waiting = Waiting(self._rank, peer, f"position {position} ({op})")
-        known, own = self._known(name), signature(tensors)
         works = []
-        if known is None:
+        if self._boundaries.expected(name) is None:
+            own = signature(tensors)
             if reason := unfit(own):
                 raise RunError(f"{waiting}: {reason}")
-            works.append(self._isend(written(own), peer, tag))
-            self._learned[name.forward] = own
-        elif own != known:
-            text = f"boundary {name.source} to {name.target}: {shown(own)}, where {shown(known)} crosses"
-            hint = "before steps of other shapes call relearn() on every rank"
-            raise RunError(f"{waiting}: {text} ({hint})")
-        parts = enumerate(tensors, 1)
-        works += [self._isend(tensor.contiguous(), peer, tag + part) for part, tensor in parts]
+            works.append(self._isend(written(own), waiting, tag))
+            self._boundaries.learn(name, own)
+        parts = [tensor.contiguous() for tensor in tensors]
+        if seal is not None:
+            parts.append(torch.tensor(seal, dtype=torch.int64, device=self.device))
+        works += [self._isend(part, waiting, tag + number) for number, part in enumerate(parts, 1)]
         if self._batch is None:
             self.sends.add(works, waiting, ended)
         else:
@@ -152,12 +138,12 @@ class Transport:
         name = name_of(op)
         peer = self._homes[name.source]
         posted = Posted(Waiting(self._rank, peer, f"position {position} ({op})"), position)
-        known = self._known(name)
+        known = self._boundaries.expected(name)
         if known is None:
             posted.header = torch.zeros(HEADER, dtype=torch.int64)
-            posted.works = [self._irecv(posted.header, peer, self._tags.first(name))]
+            posted.works = [self._irecv(posted.header, posted.waiting, self._tags.first(name))]
         else:
-            self._post_buffers(posted, name, peer, known)
+            self._post_buffers(posted, name, known)
         self._posted[name] = posted
 
     def take(self, name: Name) -> Posted | None:
@@ -165,35 +151,35 @@ class Transport:
         posted = self._posted.pop(name, None)
         if posted is None:
             return None
+        began = time.monotonic()
         if posted.header is not None:
-            self._wait(posted)
-            self._learned[name.forward] = read(posted.header)
-            self._post_buffers(posted, name, self._homes[name.source], self._learned[name.forward])
-        self._wait(posted)
+            wait_for_all(posted.works, posted.waiting, self.timeout, began)
+            known = read(posted.header)
+            self._boundaries.learn(name, known)
+            self._post_buffers(posted, name, known)
+        wait_for_all(posted.works, posted.waiting, self.timeout, began)
         return posted
 
-    def _wait(self, posted: Posted) -> None:
-        while posted.works:
-            wait(posted.works.pop(0), posted.waiting, self.timeout)
-
-    def _post_buffers(self, posted: Posted, name: Name, peer: int, known: Signature) -> None:
+    def _post_buffers(self, posted: Posted, name: Name, known: Signature) -> None:
         posted.buffers = [torch.empty(shape, dtype=dtype, device=self.device) for dtype, shape in known]
-        parts = enumerate(posted.buffers, self._tags.first(name) + 1)
-        posted.works = [self._irecv(buffer, peer, tag) for tag, buffer in parts]
+        parts = list(posted.buffers)
+        if self._boundaries.sealed:
+            posted.checksums = torch.zeros(len(parts), dtype=torch.int64, device=self.device)
+            parts.append(posted.checksums)
+        first = self._tags.first(name) + 1
+        posted.works = [self._irecv(part, posted.waiting, tag) for tag, part in enumerate(parts, first)]
 
-    def _known(self, name: Name) -> Signature | None:
-        found = self._learned.get(name.forward) or self._declared.get(name.forward[:2])
-        return gradients_of(found) if found is not None and name.backward else found
+    def _isend(self, tensor: Any, waiting: Waiting, tag: int) -> Any:
+        if self._batch is not None:
+            return _later(self._batch, dist.P2POp(dist.isend, tensor, group=self._group, group_peer=waiting.peer))
+        to = {"group": self._group, "group_dst": waiting.peer, "tag": tag if self._tagged else 0}
+        return begin(lambda: dist.isend(tensor, **to), waiting)
 
-    def _isend(self, tensor: Any, peer: int, tag: int) -> Any:
-        if self._batch is None:
-            return dist.isend(tensor, group=self._group, group_dst=peer, tag=tag if self._tagged else 0)
-        return _later(self._batch, dist.P2POp(dist.isend, tensor, group=self._group, group_peer=peer))
-
-    def _irecv(self, buffer: Any, peer: int, tag: int) -> Any:
-        if self._batch is None:
-            return dist.irecv(buffer, group=self._group, group_src=peer, tag=tag if self._tagged else 0)
-        return _later(self._batch, dist.P2POp(dist.irecv, buffer, group=self._group, group_peer=peer))
+    def _irecv(self, buffer: Any, waiting: Waiting, tag: int) -> Any:
+        if self._batch is not None:
+            return _later(self._batch, dist.P2POp(dist.irecv, buffer, group=self._group, group_peer=waiting.peer))
+        of = {"group": self._group, "group_src": waiting.peer, "tag": tag if self._tagged else 0}
+        return begin(lambda: dist.irecv(buffer, **of), waiting)
 
 
 def _later(batch: list[Late], transfer: Any) -> Late:

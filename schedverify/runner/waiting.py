@@ -13,10 +13,19 @@ from datetime import timedelta
 from queue import SimpleQueue
 from typing import Any, Final, NamedTuple
 
+import torch
+import torch.distributed as dist
+
 from schedverify.runner.failures import TimedOutError
 
 DEFAULT_TIMEOUT: Final = 60.0
 """Seconds that a rank waits for another before it gives up."""
+_SHORTEST: Final = 0.001
+"""Seconds of a wait whose time is up; torch takes 0 for none."""
+_LATE: Final = "imed out waiting"
+"""What torch says when the time of a wait is up."""
+_NEVER: Final = (1 << 31) - 4
+"""A tag that no message has."""
 
 
 class Waiting(NamedTuple):
@@ -31,6 +40,20 @@ class Waiting(NamedTuple):
         return f"rank {self.rank}, {self.what}, peer rank {self.peer}"
 
 
+def begin(transfer: Callable[[], Any], waiting: Waiting) -> Any:
+    """Begin a transfer and return its handle.
+
+    Raises
+    ------
+    TimedOutError
+        If the connection to the peer is gone.
+    """
+    try:
+        return transfer()
+    except RuntimeError as error:
+        raise TimedOutError(f"{waiting}: {_reason(str(error))}") from error
+
+
 def wait(work: Any, waiting: Waiting, timeout: float) -> None:
     """Wait for a transfer, once.
 
@@ -39,11 +62,51 @@ def wait(work: Any, waiting: Waiting, timeout: float) -> None:
     TimedOutError
         If it is not complete within ``timeout`` seconds, or the connection to the peer is gone.
     """
-    try:
-        work.wait(timedelta(seconds=timeout))
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise TimedOutError(f"{waiting}: no end within {timeout:g} s, or the peer is gone ({reason})") from error
+    wait_for_all([work], waiting, timeout)
+
+
+def wait_for_all(works: list[Any], waiting: Waiting, timeout: float, began: float | None = None) -> None:
+    """Wait for the transfers of one message, and take each out of the list before its wait.
+
+    Parameters
+    ----------
+    began
+        The monotonic time from which the timeout counts; now by default.
+
+    Raises
+    ------
+    TimedOutError
+        If they are not all complete within ``timeout`` seconds, or the connection to the peer is gone.
+    """
+    deadline = (time.monotonic() if began is None else began) + timeout
+    while works:
+        work = works.pop(0)
+        try:
+            work.wait(timedelta(seconds=max(deadline - time.monotonic(), _SHORTEST)))
+        except RuntimeError as error:
+            late = f"no end within {timeout:g} s"
+            raise TimedOutError(f"{waiting}: {late if _LATE in str(error) else _reason(str(error))}") from error
+
+
+def hang_up(group: Any) -> None:
+    """Close all connections of a gloo group, so that no rank goes on waiting for this one."""
+    for peer in range(dist.get_world_size(group)):
+        if peer != dist.get_rank(group):
+            try:
+                dist.irecv(torch.empty(1), group=group, group_src=peer, tag=_NEVER).wait(timedelta(milliseconds=1))
+            except RuntimeError:  # when a wait is late gloo closes every connection; one that is closed is not late
+                continue
+
+
+def _reason(words: str) -> str:
+    """Return in our words what torch says of a connection that failed; its own first line where they are not known."""
+    known = {
+        "onnection closed by peer": "the peer is gone (it closed the connection)",
+        "onnection reset by peer": "the peer is gone (the connection was reset)",
+        "Application timeout caused pair closure": "the connection was closed after an earlier timeout",
+    }
+    told = [text for sign, text in known.items() if sign in words]
+    return told[0] if told else f"the peer is late or gone ({words.strip().splitlines()[0]})"
 
 
 class Sends:
@@ -91,8 +154,7 @@ class Sends:
         while (item := self._queue.get()) is not None:
             works, waiting, ended = item
             try:
-                while works:
-                    wait(works.pop(0), waiting, self._timeout)
+                wait_for_all(works, waiting, self._timeout)
             except TimedOutError as error:
                 self.error = error
                 return
