@@ -62,3 +62,22 @@ class RunTrace:
     ranks: int
     steps: tuple[tuple[Ran, ...], ...]
     errors: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class BoundaryLog:
+    """What crossed between stages in some steps of training, at both ends alike; nothing else did.
+
+    Attributes
+    ----------
+    plan
+        The digest of the plan that ran.
+    ranks
+        How many there were.
+    steps
+        For each step of training what crossed, once each, by boundary, micro-batch and direction.
+    """
+
+    plan: str
+    ranks: int
+    steps: tuple[tuple[Crossed, ...], ...]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 from gloo_pool import GlooPool
 
@@ -13,10 +16,13 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 import runner_jobs as jobs  # noqa: E402 - it needs torch
 
 from schedverify import Problem, generate  # noqa: E402
+from schedverify.formats import save_boundaries  # noqa: E402
 from schedverify.planner import plan_of  # noqa: E402
+from schedverify.ran import BoundaryLog, Crossed  # noqa: E402
 from schedverify.result import Plan  # noqa: E402
 from schedverify.runner import RefusedError, RunError, Runner  # noqa: E402
 from schedverify.runner.boundaries import Boundaries  # noqa: E402
+from schedverify.runner.boundary_log import _joined, gather_log  # noqa: E402
 from schedverify.runner.messages import Crossing, Name  # noqa: E402
 
 pytestmark = pytest.mark.xdist_group("runner")
@@ -288,3 +294,47 @@ def test_copies_have_the_contract_of_the_first() -> None:
     assert problem.homes[source] == 1
     with pytest.raises(RunError, match="boundary 2 to 3, micro-batch 1: float64 3 x 6, where float64 2 x 6"):
         boundaries.leave(Name(source, target, 1, False), (torch.zeros(3, 6).double(),), PLACE)
+
+
+# The log
+
+LEFT = Crossed(0, 1, 0, False, True, False, (("float32", (2, 3)),), 24, (7,))
+REACHED = LEFT._replace(outgoing=False)
+
+
+def test_the_log_holds_each_crossing_once_where_both_ends_tell_the_same(tmp_path: Path) -> None:
+    back = LEFT._replace(source=1, target=0, backward=True)
+    joined = _joined([back._replace(outgoing=False), LEFT, REACHED, back])
+    assert joined == (LEFT, back)
+    path = tmp_path / "crossed.json"
+    save_boundaries(BoundaryLog("0" * 64, 2, (joined, joined)), path)
+    data = json.loads(path.read_text())
+    jsonschema.validate(data, json.loads((Path(__file__).parents[1] / "specs/schema/boundaries.json").read_text()))
+    assert [[row["backward"] for row in step] for step in data["steps"]] == [[False, True]] * 2
+    assert data["steps"][0][0] == {
+        "source": 0, "target": 1, "microbatch": 0, "backward": False, "local": False,
+        "tensors": [{"dtype": "float32", "shape": [2, 3]}], "bytes": 24, "checksums": [7],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "ends", [[LEFT], [REACHED], [LEFT, REACHED._replace(bytes=12)], [LEFT, REACHED._replace(checksums=(8,))]]
+)
+def test_ends_that_differ_are_no_log(ends: list[Crossed]) -> None:
+    with pytest.raises(RunError, match="boundary 0 to 1, micro-batch 0: what left is"):
+        _joined(ends)
+
+
+def test_the_log_of_all_ranks_comes_together_on_the_first(pool: GlooPool) -> None:
+    outcomes = pool.run(logged, the_plan())
+    log, nothing = (outcome.value for outcome in outcomes)
+    assert nothing is None
+    assert [len(step) for step in log.steps] == [6, 6]
+
+
+def logged(rank: int, plan: Plan) -> BoundaryLog | None:
+    problem = plan.problem
+    runner = Runner(plan, [jobs.modules_of(problem, {})[rank]], jobs.mean_square, timeout=30)
+    batch, target = jobs.data_of(problem, 6, {})
+    steps = [runner.step(batch, target).crossed for _ in range(2)]
+    return gather_log("0" * 64, steps, runner.control, 30)

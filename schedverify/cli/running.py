@@ -14,7 +14,7 @@ from schedverify.errors import Fault, InputError
 _TORCHRUN = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
-def run(
+def run(  # noqa: PLR0913 - each is an option
     plan: Annotated[str, Parameter(allow_leading_hyphen=True, help="A plan, as optimize and convert write it.")],
     *,
     model: Annotated[
@@ -33,6 +33,15 @@ def run(
     trace: Annotated[
         str | None, Parameter(help="File for what ran and when, of all ranks; conform holds it against the plan.")
     ] = None,
+    boundaries: Annotated[
+        str | None, Parameter(help="File for everything that crossed from one stage to another, held at both ends.")
+    ] = None,
+    forbid_nan: Annotated[
+        bool, Parameter(negative="", help="Stop all ranks where a NaN is about to cross from a stage to another.")
+    ] = False,
+    checksums: Annotated[
+        bool, Parameter(negative="", help="Stop all ranks where what reaches a stage is not what left the other.")
+    ] = False,
     backend: Annotated[Literal["gloo", "nccl"], Parameter(help="Of torch.distributed, under torchrun.")] = "gloo",
 ) -> int:
     """Run a verified plan on torch.distributed, one process for each rank; a line a step."""
@@ -46,7 +55,9 @@ def run(
         if error.name != "torch":
             raise
         raise InputError(Fault("torch", "it is not installed", "pip install 'schedverify[torch]'")) from None
-    settings = session.Settings(plan, model, steps, learning_rate, timeout, unverified, trace)
+    settings = session.Settings(
+        plan, model, steps, learning_rate, timeout, unverified, trace, boundaries, forbid_nan, checksums
+    )
     if all(name in os.environ for name in _TORCHRUN):
         session.join_torchrun(backend, settings, lambda line: print(line, flush=True))
         return OK

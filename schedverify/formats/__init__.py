@@ -1,5 +1,6 @@
 """Files and what is printed as JSON: problems, schedules, plans, traces, reports."""
 
+from schedverify.formats.boundary_logs import save_boundaries
 from schedverify.formats.csv_layout import Layout
 from schedverify.formats.github import annotations
 from schedverify.formats.loading import load, load_judged, load_problem, load_schedule, load_with_layout, save
@@ -22,6 +23,7 @@ __all__ = [
     "load_with_layout",
     "report_data",
     "save",
+    "save_boundaries",
     "save_run",
     "search_data",
     "template",

@@ -10,6 +10,7 @@ from typing import Final
 
 from schedverify.decoder import DTYPES, RECOMPUTE
 from schedverify.disciplines import Discipline
+from schedverify.formats.boundary_logs import boundaries_schema
 from schedverify.formats.model_keys import MODEL_KEYS, MODEL_TABLES
 from schedverify.formats.output_schemas import (
     conformance_schema,
@@ -49,6 +50,7 @@ def schemas() -> dict[str, str]:
         "simulate.json": timeline_schema(),
         "conform.json": conformance_schema(),
         "trace.json": run_schema(),
+        "boundaries.json": boundaries_schema(),
         "model.json": titled("schedverify model", model_schema()),
     }
     return {name: json.dumps(schema, indent=2) + "\n" for name, schema in made.items()}

@@ -12,12 +12,11 @@ import torch.distributed as dist
 
 from schedverify.clocks import SAME, Answer, Clock, Reading, aligned, reading
 from schedverify.ran import Ran, RunTrace
-from schedverify.runner.waiting import Waiting, wait
+from schedverify.runner.collecting import collect, move
 
 QUESTIONS: Final = 12
 """How often each rank asks; the soonest answer counts."""
-_TAG: Final = (1 << 31) - 3
-"""Above every tag of a tensor that crosses a boundary; these messages go in order on each pair of ranks."""
+_PART: Final = "the trace of the run"
 
 
 def ask(group: Any, timeout: float) -> Reading | None:
@@ -33,8 +32,8 @@ def ask(group: Any, timeout: float) -> Reading | None:
         return reading([_question(group, timeout) for _ in range(QUESTIONS)])
     for other in range(1, ranks):
         for _ in range(QUESTIONS):
-            _move(torch.zeros(1, dtype=torch.int64), False, other, group, timeout)
-            _move(torch.tensor([time.perf_counter_ns()]), True, other, group, timeout)
+            move(torch.zeros(1, dtype=torch.int64), other, group, timeout, _PART, sends=False)
+            move(torch.tensor([time.perf_counter_ns()]), other, group, timeout, _PART, sends=True)
     return None
 
 
@@ -61,45 +60,20 @@ def gather(
     TimedOutError
         If a rank does not come in time.
     """
-    rank, ranks = dist.get_rank(group), dist.get_world_size(group)
     before, after = readings
     clock = Clock(before, after) if before is not None and after is not None else SAME
     mine = [[list(ran) for ran in aligned(step, clock)] for step in steps]
-    if rank:
-        _send(json.dumps([clock.error, mine]), group, timeout)
+    texts = collect(json.dumps([clock.error, mine]), group, timeout, _PART)
+    if texts is None:
         return None
-    told = [[0, mine], *(json.loads(_receive(other, group, timeout)) for other in range(1, ranks))]
+    told = [json.loads(text) for text in texts]
     merged = [tuple(Ran(*ran) for _, theirs in told for ran in theirs[number]) for number in range(len(steps))]
-    return RunTrace(plan, ranks, tuple(merged), tuple(error for error, _ in told))
+    return RunTrace(plan, len(told), tuple(merged), tuple(error for error, _ in told))
 
 
 def _question(group: Any, timeout: float) -> Answer:
     answer = torch.zeros(1, dtype=torch.int64)
     asked = time.perf_counter_ns()
-    _move(torch.zeros(1, dtype=torch.int64), True, 0, group, timeout)
-    _move(answer, False, 0, group, timeout)
+    move(torch.zeros(1, dtype=torch.int64), 0, group, timeout, _PART, sends=True)
+    move(answer, 0, group, timeout, _PART, sends=False)
     return Answer(asked, int(answer), time.perf_counter_ns())
-
-
-def _send(text: str, group: Any, timeout: float) -> None:
-    data = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)
-    _move(torch.tensor([len(data)]), True, 0, group, timeout)
-    _move(data, True, 0, group, timeout)
-
-
-def _receive(other: int, group: Any, timeout: float) -> str:
-    size = torch.zeros(1, dtype=torch.int64)
-    _move(size, False, other, group, timeout)
-    data = torch.zeros(int(size), dtype=torch.uint8)
-    _move(data, False, other, group, timeout)
-    return bytes(data.numpy()).decode()
-
-
-def _move(tensor: Any, sends: bool, other: int, group: Any, timeout: float) -> None:
-    rank = dist.get_rank(group)
-    begun = (
-        dist.isend(tensor, group=group, group_dst=other, tag=_TAG)
-        if sends
-        else dist.irecv(tensor, group=group, group_src=other, tag=_TAG)
-    )
-    wait(begun, Waiting(rank, other, "the trace of the run"), timeout)

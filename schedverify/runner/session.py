@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 
-from schedverify.formats import save_run
+from schedverify.formats import save_boundaries, save_run
 from schedverify.formats.plan_files import digest, plan_data
 from schedverify.result import Plan
+from schedverify.runner.boundary_log import gather_log
 from schedverify.runner.clocks import ask, gather
 from schedverify.runner.cutting import stages_of
 from schedverify.runner.runner import Runner
@@ -41,6 +42,10 @@ class Settings(NamedTuple):
     unverified: bool = False
     trace: str | None = None
     """The file for what ran."""
+    boundaries: str | None = None
+    """The file for what crossed between stages."""
+    forbid_nan: bool = False
+    checksums: bool = False
 
 
 def session(settings: Settings, tell: Callable[[str], None]) -> None:
@@ -63,22 +68,29 @@ def session(settings: Settings, tell: Callable[[str], None]) -> None:
         lambda output, target: sources[0].loss(output, target),  # noqa: PLW0108 - there is no source yet
         unverified=settings.unverified,
         timeout=settings.timeout,
+        forbid_nan=settings.forbid_nan,
+        checksums=settings.checksums,
     )
     weights = list({id(w): w for module in runner.modules.values() for w in module.parameters()}.values())
-    before, ran = ask(runner.control, settings.timeout) if settings.trace else None, []
+    before, results = ask(runner.control, settings.timeout) if settings.trace else None, []
     for step in range(settings.steps):
         inputs, targets = sources[0].batch(step)
         result = runner.step(inputs, targets)
-        ran.append(result.ran)
+        results.append(result)
         loss = runner.whole_loss(result)
         _descend(weights, settings.learning_rate)
         if runner.rank == 0 and runner.problem.form != "inference":
             tell(f"step {step} loss {loss:.8f}")
+    name = digest(plan_data(runner.plan))
     if settings.trace:
         readings = before, ask(runner.control, settings.timeout)
-        trace = gather(digest(plan_data(runner.plan)), ran, readings, runner.control, settings.timeout)
+        trace = gather(name, [result.ran for result in results], readings, runner.control, settings.timeout)
         if trace is not None:
             save_run(trace, settings.trace)
+    if settings.boundaries:
+        log = gather_log(name, [result.crossed for result in results], runner.control, settings.timeout)
+        if log is not None:
+            save_boundaries(log, settings.boundaries)
 
 
 def join_torchrun(backend: str, settings: Settings, tell: Callable[[str], None]) -> None:
