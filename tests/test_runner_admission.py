@@ -145,3 +145,21 @@ def test_a_plan_for_a_milder_discipline_is_refused(discipline: Discipline) -> No
     eager = dataclasses.replace(plan, lowered=dataclasses.replace(lowered, eager_bytes=8))
     assert unproved(eager, GLOO) == ""
     assert bool(unproved(eager, NCCL))
+
+
+def test_stages_that_one_rank_cannot_make_are_told_on_all(pool: GlooPool) -> None:
+    own, others = (outcome.value for outcome in pool.run(makes_nothing, PLAN))
+    assert own == "InputError: stages: rank 0 holds the stages [0], found 0 modules"
+    assert others.startswith("RefusedError: the plan is not run:\nrank 0: InputError: stages: rank 0 holds the stages")
+
+
+def makes_nothing(rank: int, plan: Plan) -> str:
+    from schedverify import ScheduleError
+    from schedverify.errors import InputError
+    from schedverify.runner import Runner
+
+    try:
+        Runner(plan, [jobs.Block(1)] if rank else [], jobs.mean_square, timeout=30)
+    except (InputError, ScheduleError) as error:
+        return f"{type(error).__name__}: {error}"
+    return ""

@@ -219,3 +219,14 @@ class TestSource:
         assert [len(stages_of(other, blocks, rank)[rank]) for rank in (0, 1)] == [1, 2]
         with pytest.raises(InputError, match="3 blocks, where the plan's partition has 2 layers"):
             stages_of(dataclasses.replace(plan, partition=(("a",), ("b",))), blocks, 0)
+
+
+def test_what_ranks_repeat_of_each_other_is_told_once_and_the_cause_first() -> None:
+    from schedverify.runner.launch import _merged, _once
+
+    cause, waits = "rank 2, position 1 (2F0): ValueError: no", "rank 1, position 3 (1RECV_B0<2), peer rank 2: gone"
+    last = "rank 0, position 4 (0RECV_B0<1), peer rank 1: gone"
+    failures = {0: f"{last}\nended by {waits}\nended by {cause}", 1: f"{waits}\nended by {cause}", 2: cause}
+    assert _merged(_once(failures)) == [cause, last, waits]
+    alone = {0: f"{last}\nended by {waits}", 1: "the process was ended by SIGKILL"}
+    assert _merged(_once(alone)) == [f"{last}\nended by {waits}", "rank 1: the process was ended by SIGKILL"]

@@ -70,20 +70,39 @@ def admit(
     return loaded
 
 
-def check_same(asked: str, group: Any, timeout: float) -> None:
-    """Check that every rank was asked for the same, where both ends of a message must do it.
+def made_everywhere(make: Callable[[], Any], asked: str, group: Any, timeout: float) -> Any:
+    """Return what is made here, once every rank has made its own and was asked for the same.
+
+    Parameters
+    ----------
+    asked
+        What both ends of a message must do alike.
 
     Raises
     ------
     RefusedError
-        On every rank, if any was asked for something else.
+        If another rank cannot make its own; on every rank, if they were asked for different things.
     TimedOutError
         If a rank does not come within ``timeout`` seconds.
     """
-    answers = exchange(asked, group, timeout)
-    if len(set(answers)) > 1:
-        told = [f"rank {rank}: asked for {each or 'nothing more'}" for rank, each in enumerate(answers)]
-        raise RefusedError("the plan is not run: ranks differ in what is asked of them:\n" + "\n".join(_merged(told)))
+    made, error = None, None
+    try:
+        made = make()
+    except Exception as caught:
+        error = caught
+    told = "" if error is None else f"{type(error).__name__}: {error}"
+    answers = exchange(f"{asked}\n{told}", group, timeout, part="making the stages")
+    if error is not None:
+        raise error
+    wishes, reasons = zip(*(answer.partition("\n")[::2] for answer in answers), strict=True)
+    refusals = [f"rank {rank}: {reason}" for rank, reason in enumerate(reasons) if reason]
+    if len(set(wishes)) > 1:
+        refusals += [
+            f"rank {rank}: it was asked for {wish}, others were not" for rank, wish in enumerate(wishes) if wish
+        ]
+    if refusals:
+        raise RefusedError("the plan is not run:\n" + "\n".join(_merged(refusals)))
+    return made
 
 
 def _judged(

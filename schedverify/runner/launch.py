@@ -56,7 +56,7 @@ def launch(settings: Settings, ranks: int) -> None:
     }
     if failures:
         kind = InputError if all(process.exitcode == WRONG_INPUT for process in processes) else RunError
-        raise kind("\n".join(_merged(failures)))
+        raise kind("\n".join(_merged(_once(failures))))
 
 
 def _watch(processes: Sequence[Any]) -> None:
@@ -148,6 +148,17 @@ def _how_it_ended(code: int | None) -> str:
     if code is not None and code < 0:
         return f"the process was ended by {signal.Signals(-code).name}"
     return f"the process ended with code {code}"
+
+
+def _once(failures: dict[int, str]) -> dict[int, str]:
+    """Return what ranks said, without what they repeat of others; those first whom others name as the cause."""
+    own = {text.partition("\n")[0] for text in failures.values()}
+    named = {line.removeprefix("ended by ") for text in failures.values() for line in text.splitlines()[1:]}
+    told = {
+        rank: "\n".join(line for line in text.splitlines() if line.removeprefix("ended by ") not in own - {line})
+        for rank, text in failures.items()
+    }
+    return dict(sorted(told.items(), key=lambda item: failures[item[0]] not in named))
 
 
 def _merged(failures: dict[int, str]) -> list[str]:

@@ -16,7 +16,7 @@ from schedverify.op import Kind
 from schedverify.problem import Problem
 from schedverify.ran import Crossed, Ran
 from schedverify.result import Plan
-from schedverify.runner.admitting import admit, check_same
+from schedverify.runner.admitting import admit, made_everywhere
 from schedverify.runner.backends import Backend, backend_of
 from schedverify.runner.batches import Tensors
 from schedverify.runner.boundaries import Boundaries, Hook
@@ -105,7 +105,7 @@ class Runner:
     TimedOutError
         If a rank does not come.
     InputError
-        If the modules are not those of this rank's stages.
+        If the modules are not those of this rank's stages; the others are refused with it.
     """
 
     def __init__(  # noqa: PLR0913 - each is a keyword of its own
@@ -128,13 +128,11 @@ class Runner:
         self._timeout, self._loss, self._optimizer = timeout, loss, optimizer
         self._data_parallel = data_parallel
         self.rank = dist.get_rank(self._group)
-        asked = "checksums" if checksums else ""
-        self.plan, self._backend, self._control = _admitted(plan, self._group, unverified, timeout, asked)
-        self._last_words = last_words_of(self._group, timeout)
+        self.plan, self._backend, self._control = _admitted(plan, self._group, unverified, timeout)
         self.program = program_of(self.plan, self.rank)
-        given = stages if isinstance(stages, Mapping | Sequence) else stages(self.plan)
-        self.modules = _modules(given, self.program)
-        check_same_size(self.problem, self.modules)
+        asked = "checksums" if checksums else ""
+        self.modules = made_everywhere(lambda: _modules(stages, self.plan, self.program), asked, self._control, timeout)
+        self._last_words = last_words_of(self._group, timeout)
         self._boundaries = Boundaries(
             self.problem,
             self.rank,
@@ -232,9 +230,7 @@ class Runner:
             average(self.modules[number].parameters(), self._data_parallel)
 
 
-def _admitted(
-    plan: Plan | str | Path, group: Any, unverified: bool, timeout: float, asked: str
-) -> tuple[Plan, Backend, Any]:
+def _admitted(plan: Plan | str | Path, group: Any, unverified: bool, timeout: float) -> tuple[Plan, Backend, Any]:
     backend = backend_of(group)
     control = group
     if backend.name != "gloo":
@@ -248,12 +244,12 @@ def _admitted(
         timeout=timeout,
         objection=lambda given: nameless(given.problem, tagged=backend.tagged),
     )
-    check_same(asked, control, timeout)
     return admitted, backend, control
 
 
-def _modules(given: Stages, program: Program) -> dict[int, Any]:
+def _modules(stages: Stages | Callable[[Plan], Stages], plan: Plan, program: Program) -> dict[int, Any]:
     """Return the module of each stage of this rank."""
+    given = stages if isinstance(stages, Mapping | Sequence) else stages(plan)
     numbers = program.problem.stages_of[program.rank]
     made = dict(given) if isinstance(given, Mapping) else dict(zip(numbers, given, strict=False))
     if len(given) != len(numbers) or set(made) != set(numbers):
@@ -267,6 +263,7 @@ def _modules(given: Stages, program: Program) -> dict[int, Any]:
     ]
     if faults:
         raise InputError(faults)
+    check_same_size(plan.problem, made)
     return made
 
 
