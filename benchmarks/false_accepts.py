@@ -1,9 +1,11 @@
 """How good is a verifier: faults planted in schedules of every family, and who takes the wrong or refuses the right.
 
-``python benchmarks/false_accepts.py`` plants faults in compute orders and in schedules with communication. What is true
-of a mutant says the oracle of the tests, which shares no code with the verifier. Beside ours stand PyTorch's
+``python benchmarks/false_accepts.py`` plants faults in compute orders and in schedules with communication: two thirds
+of them blindly, so that some come out right, the others by the test kit, each for a property that it names. What is
+true of a mutant says the oracle of the tests, which shares no code with the verifier. Beside ours stand PyTorch's
 ``_validate_schedule``, the loading of a CSV (``compute_only``, ``compute_comms``), and loading followed by
-``_simulate_comms_compute``. PyTorch is asked only of what its CSV can hold.
+``_simulate_comms_compute``. PyTorch is asked only of what its CSV can hold, and not of limits and shapes, which it does
+not know.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from printing import progress, publish, table, where
 import schedverify as sv
 from schedverify.disciplines import Discipline
 from schedverify.errors import InputError
+from schedverify.testing.faults import faults_at, places
 from schedverify.torch_bridge.stand_ins import StandInStage
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -37,12 +40,17 @@ from oracle_communication import Judge
 from oracle_law import Law
 from oracle_lowered import shared_verdicts
 from oracle_messages import Wires
-from random_lowered import lowered
+from random_lowered import lowered, with_marks
 
 MUTANTS, CHUNK, MUTANTS_OF_A_BASE = 100_000, 250, 50
 SHAPES = ((2, 2), (2, 3), (2, 4), (3, 3), (3, 4), (4, 4))
 DISCIPLINE = Discipline.EDGE
 ORDERS, LOWERED = "compute orders", "with communication"
+NAMED_ORDERS, NAMED_LOWERED = f"{ORDERS}, by the kit", f"{LOWERED}, by the kit"
+KINDS = (ORDERS, LOWERED, ORDERS, LOWERED, NAMED_ORDERS, NAMED_LOWERED)
+"""In what a mutant's fault is planted, and by whom; they take turns."""
+LIMITS = ("SV306", "SV401", "SV402")
+"""What PyTorch knows nothing of."""
 OURS, VALIDATE, LOADED, SIMULATED = "ours", "_validate_schedule", "CSV", "CSV, then simulated"
 JUDGES = (OURS, VALIDATE, LOADED, SIMULATED)
 MARKS = re.compile(r"[0-9]+(UNSHARD|RESHARD|REDUCE_GRAD)")
@@ -67,12 +75,14 @@ class Mutant(NamedTuple):
     within: str
     fault: str
     rows: Rows
+    code: str = ""
+    """The property that the fault is for, where the test kit planted it."""
 
     @property
     def is_right(self) -> bool:
         """What the oracle says."""
         data = self.base.problem.to_dict()
-        if self.within == ORDERS:
+        if self.within in (ORDERS, NAMED_ORDERS):
             return not any(judge_order(self.rows, data).values())
         oracle = Judge(self.rows, data)
         verdicts = shared_verdicts(oracle.program)
@@ -82,7 +92,7 @@ class Mutant(NamedTuple):
 def main() -> None:
     """Plant the faults, ask the judges, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--count", type=int, default=MUTANTS, help="mutants in all, half of them with communication")
+    parser.add_argument("--count", type=int, default=MUTANTS, help="mutants in all, every other one with communication")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--update", action="store_true", help="put what is printed into docs/benchmarks.md")
     chosen = parser.parse_args()
@@ -115,17 +125,27 @@ def judged(seeds: Iterable[int]) -> Counts:
 
 
 def mutant_of(seed: int) -> Mutant:
-    """Return the mutant of a seed: every other one has communication."""
+    """Return the mutant of a seed."""
     rng = random.Random(f"false accepts {seed}")
     names = families()
-    number = seed // MUTANTS_OF_A_BASE
-    base = base_of(names[number % len(names)], *SHAPES[number // len(names) % len(SHAPES)])
+    number, within = seed // MUTANTS_OF_A_BASE, KINDS[seed % len(KINDS)]
+    name, shape = names[number % len(names)], SHAPES[number // len(names) % len(SHAPES)]
+    if within in (NAMED_ORDERS, NAMED_LOWERED):
+        return named_mutant(rng, within, limited_base_of(name, *shape))
+    base = base_of(name, *shape)
     data = base.problem.to_dict()
-    if seed % 2:
+    if within == LOWERED:
         rows, fault = faulty_lowered(rng, base.lowered, Wires(data))
         return Mutant(base, LOWERED, fault, rows)
     rows, fault = faulty(rng, base.rows, Law(data))
     return Mutant(base, ORDERS, fault, rows)
+
+
+def named_mutant(rng: random.Random, within: str, base: Base) -> Mutant:
+    """Return one of the faults that the test kit plants at some place."""
+    schedule = sv.Schedule.of(base.rows if within == NAMED_ORDERS else base.lowered)
+    found = rng.choice(list(faults_at(schedule, rng.choice(places(schedule)), base.problem)))
+    return Mutant(base, within, found.fault, found.schedule.strings(), found.code)
 
 
 @lru_cache
@@ -143,6 +163,20 @@ def base_of(name: str, ranks: int, microbatches: int) -> Base:
     rows = sv.generate(name, problem).strings()
     with_messages = lowered(random.Random(f"{name} {ranks} {microbatches}"), rows, Wires(problem.to_dict()))
     return Base(problem, rows, [[re.sub("[<>][0-9]+", "", text) for text in row] for row in with_messages])
+
+
+@lru_cache(maxsize=128)
+def limited_base_of(name: str, ranks: int, microbatches: int) -> Base:
+    """Return a base whose problem has limits at its schedule's peaks and declares shapes, with parameters gathered."""
+    plain = base_of(name, ranks, microbatches)
+    data = plain.problem.to_dict()
+    data["memory"] |= {"activation": 2, "weight_stash": int(data["form"] == "split")}
+    timeline = sv.simulate(sv.Schedule.of(plain.rows), sv.Problem.of(data))
+    data["memory"]["capacity"], data["limits"] = timeline.peak_memory, {"in_flight": timeline.peak_in_flight}
+    data["boundary"] = [{"from": s, "to": s + 1, "shape": [s + 1]} for s in range(plain.problem.stages - 1)]
+    problem = sv.Problem.of(data)
+    rng = random.Random(f"{name} {ranks} {microbatches} marks")
+    return Base(problem, plain.rows, with_marks(rng, plain.lowered, Wires(problem.to_dict())))
 
 
 def problem_of(name: str, ranks: int, microbatches: int) -> sv.Problem | None:
@@ -164,8 +198,8 @@ def judges(mutant: Mutant) -> Iterator[tuple[str, Callable[[Mutant], bool]]]:
     """Yield who can be asked: PyTorch's CSV has no groups and no named peers, its simulation no overlapped pairs."""
     yield OURS, ours
     text = "".join(map("".join, mutant.rows))
-    if not re.search(r"[\[<>]", text):
-        if mutant.within == ORDERS:
+    if not re.search(r"[\[<>]", text) and mutant.code not in LIMITS:
+        if mutant.within in (ORDERS, NAMED_ORDERS):
             yield VALIDATE, validates
         yield LOADED, loads
         if "OVERLAP" not in text:
@@ -222,7 +256,7 @@ def loaded(mutant: Mutant) -> Any:
     with tempfile.NamedTemporaryFile("w", suffix=".csv") as file:
         file.write("".join(",".join(row) + "\n" for row in mutant.rows))
         file.flush()
-        runtime._load_csv(file.name, "compute_only" if mutant.within == ORDERS else "compute_comms")
+        runtime._load_csv(file.name, "compute_only" if mutant.within in (ORDERS, NAMED_ORDERS) else "compute_comms")
     return runtime
 
 
@@ -238,7 +272,7 @@ def is_taken(ask: Callable[[], object]) -> bool:
 
 def lines(counts: Counts) -> Iterator[tuple[object, ...]]:
     """Yield a line for each judge and what faults were planted in."""
-    for within in (ORDERS, LOWERED):
+    for within in dict.fromkeys(KINDS):
         for judge in JUDGES:
             found: Counter[tuple[bool, bool]] = Counter()
             for (place, _, who, is_right, accepts), count in counts.items():

@@ -136,6 +136,8 @@ def test_a_faulty_scheduler_is_caught_and_told_small(scheduler: Scheduler) -> No
     assert problem.microbatches <= 3
     assert told in message
     assert f"ranks = {problem.ranks}" in message
+    assert "\n\nThe schedule:\n" in message
+    assert "\nrank 0 " in message  # the picture
 
 
 @given(PLAIN)

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from oracle import judge as judge_order
 from oracle_communication import Judge
 from oracle_lowered import shared_verdicts
+from random_lowered import lowered_base
+from random_schedules import base
 
 import schedverify as sv
 from schedverify.disciplines import Discipline
@@ -89,6 +91,16 @@ def test_the_oracle_finds_every_fault_too(name: str) -> None:
     data = problem.to_dict()
     for fault in every_fault(schedule, problem):
         assert oracle_verdicts(fault.schedule.strings(), data)[fault.code], f"{fault.fault}\n{fault.schedule}"
+
+
+def test_faults_trip_their_properties_in_problems_of_any_shape() -> None:
+    # Slices, stage graphs, stages on several ranks, overlapped pairs: what the kit itself does not draw.
+    orders, messages = ([bases(number) for number in range(30)] for bases in (base, lowered_base))
+    for found in [*(found for found in orders if found.fits), *messages]:
+        schedule = sv.Schedule.of(found.rows)
+        for place in places(schedule)[::11]:
+            for fault in faults_at(schedule, place, found.problem):
+                assert fault.code in codes(fault.schedule, found.problem), f"{fault.fault} at {place}\n{schedule}"
 
 
 def test_every_property_that_an_order_can_violate_has_a_fault() -> None:
