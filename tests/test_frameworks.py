@@ -12,7 +12,7 @@ from schedverify.cli import main
 from schedverify.errors import InputError, UnknownNameError
 from schedverify.formats.frameworks import FRAMEWORKS, for_framework
 from schedverify.formats.megatron_flags import Flags, decoder_layers, megatron_flags
-from schedverify.layers import Layer, Model
+from schedverify.layers import Layer, Model, even_parts
 
 Capture = pytest.CaptureFixture[str]
 
@@ -143,6 +143,14 @@ class TestLists:
     def test_deepspeed_takes_where_stages_begin(self) -> None:
         """As ``partition_uniform`` and ``partition_balanced`` return them: one number more than there are stages."""
         assert for_framework("deepspeed", gpt(6), [range(3), range(3, 5), range(5, 8)], [0, 1, 2]) == [0, 3, 5, 8]
+
+    @pytest.mark.filterwarnings("ignore")
+    @pytest.mark.parametrize(("layers", "stages"), [(8, 3), (7, 7), (12, 4)])
+    def test_deepspeed_writes_an_even_split_the_same(self, layers: int, stages: int) -> None:
+        utils = pytest.importorskip("deepspeed.runtime.utils", reason="the extra bench is missing")
+        placement = list(range(stages))
+        ours = for_framework("deepspeed", gpt(layers - 2), even_parts(layers, stages), placement)
+        assert ours == utils.partition_uniform(layers, stages)
 
     def test_torchtitan_has_names_of_its_own(self) -> None:
         assert for_framework("torchtitan", gpt(3), [range(2), range(2, 4), range(4, 5)], [0, 1, 2]) == [

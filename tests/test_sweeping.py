@@ -26,6 +26,10 @@ def makespan(problem: Problem) -> int:
     return sv.simulate(sv.generate("1f1b", problem), problem).makespan
 
 
+def optimum(problem: Problem) -> int | None:
+    return sv.optimize(problem, time_limit=60, workers=1).value
+
+
 def sorted_outcomes(executor: Executor | None) -> list[tuple[int, int | None, str]]:
     found = [(o.configuration, o.value, str(o.error)) for o in sv.sweep(halved, range(6), executor=executor)]
     return sorted(found, key=lambda outcome: outcome[0])
@@ -50,11 +54,15 @@ def test_on_threads_and_processes() -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_on_a_dask_cluster() -> None:
+@pytest.mark.parametrize("processes", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_on_a_dask_cluster(processes: bool) -> None:
     distributed = pytest.importorskip("distributed", reason="the extra test is not installed")
-    settings = {"n_workers": 2, "threads_per_worker": 1, "processes": False, "dashboard_address": None}
+    settings = {"n_workers": 2, "threads_per_worker": 1, "processes": processes, "dashboard_address": None}
     with distributed.LocalCluster(**settings) as cluster, distributed.Client(cluster) as client:
         assert sorted_outcomes(client.get_executor()) == EXPECTED
+        problems = [Problem.chain(ranks=ranks, microbatches=4) for ranks in (2, 3)]
+        outcomes = sv.sweep(optimum, problems, executor=client.get_executor())
+        assert sorted((o.configuration.ranks, o.value) for o in outcomes) == [(2, 15), (3, 18)]
 
 
 def test_they_come_as_they_are_done() -> None:
