@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError
 
 from schedverify import __version__
-from schedverify.cli import conforming, drawing, judging, making, partitioning, running, searching
+from schedverify.cli import conforming, drawing, judging, making, partitioning, profiling, running, searching
 from schedverify.cli.codes import OK, VIOLATED, WRONG_INPUT
 from schedverify.errors import ScheduleError, SchedverifyError
 
@@ -30,6 +30,7 @@ for command in (
     drawing.draw,
     making.convert,
     partitioning.partition,
+    profiling.profile,
     running.run,
     conforming.conform,
     judging.explain,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -58,12 +59,21 @@ def run(  # noqa: PLR0913 - each is an option
     settings = session.Settings(
         plan, model, steps, learning_rate, timeout, unverified, trace, boundaries, forbid_nan, checksums
     )
-    if all(name in os.environ for name in _TORCHRUN):
-        session.join_torchrun(backend, settings, lambda line: print(line, flush=True))
+    if in_torchrun():
+        session.join_torchrun(backend, settings, _tell)
         return OK
     given = formats.load_judged(plan)
     if not isinstance(given, Plan):
         raise InputError(Fault("", "a schedule, where a plan is expected", "schedverify convert makes one of it"), plan)
     remark(f"{given.problem.ranks} processes over gloo; {Path.cwd()} is on the path of modules")
-    launch.launch(settings, given.problem.ranks)
+    launch.launch(partial(session.session, settings, _tell), given.problem.ranks)
     return OK
+
+
+def in_torchrun() -> bool:
+    """Whether this process is one of many that torchrun started."""
+    return all(name in os.environ for name in _TORCHRUN)
+
+
+def _tell(line: str) -> None:
+    print(line, flush=True)

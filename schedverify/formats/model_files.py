@@ -157,7 +157,7 @@ class _Reader(Values):
 
 
 def _numbers() -> list[str]:
-    return [key.name for key in MODEL_KEYS if key.table == "layer" and key.shape != "text"]
+    return [key.name for key in MODEL_KEYS if key.table == "layer" and key.shape not in ("text", "remarks")]
 
 
 def load_model(path: PathLike, changes: Mapping[str, Mapping[str, Any]] | None = None) -> Model:

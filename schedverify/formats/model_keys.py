@@ -23,6 +23,7 @@ MODEL_KEYS: Final = (
     Key("layer", "weight_stash", "size", "0", "of it, held from the input part to the weight part"),
     Key("layer", "parameters", "size", "0", "bytes of the weights"),
     Key("layer", "state", "size", "0", "bytes of gradients and optimizer state"),
+    Key("layer", "spread", "remarks", "", "quartiles of what was measured; for the reader, not part of the model"),
     Key("layer", "kind", "text", '""', "embedding, decoder, mtp or loss, for Megatron's layout"),
     Key("layer", "output", "size", "0", "bytes of the tensor that leaves the layer"),
     Key("devices", "memory", "sizes by rank", "no limit", "bytes of a rank"),

@@ -42,12 +42,12 @@ def problem_from(data: Any) -> Problem:
 def to_toml(problem: Problem, *, defaults: bool = True) -> str:
     """Return the TOML text of a problem, or, of a small one, the shortest; it reads back as an equal problem."""
     data = brief(problem) if defaults else shortest(problem)
-    lines = [f"{name} = {_toml(value)}" for name, value in data.items() if name not in (*TABLES, "boundary")]
+    lines = [f"{name} = {toml_value(value)}" for name, value in data.items() if name not in (*TABLES, "boundary")]
     for table in TABLES:
         if data.get(table):
-            lines += ["", f"[{table}]", *(f"{name} = {_toml(value)}" for name, value in data[table].items())]
+            lines += ["", f"[{table}]", *(f"{name} = {toml_value(value)}" for name, value in data[table].items())]
     for row in data.get("boundary", ()):
-        lines += ["", "[[boundary]]", *(f"{name} = {_toml(value)}" for name, value in row.items())]
+        lines += ["", "[[boundary]]", *(f"{name} = {toml_value(value)}" for name, value in row.items())]
     return "\n".join(lines) + "\n"
 
 
@@ -56,12 +56,12 @@ def to_json(problem: Problem) -> str:
     return "{\n" + ",\n".join(_json_members(brief(problem), "  ")) + "\n}\n"
 
 
-def _toml(value: Any) -> str:
-    """Return a value in TOML; the strings are those of a problem, without control characters."""
+def toml_value(value: Any) -> str:
+    """Return a value in TOML; its strings must be without control characters."""
     if isinstance(value, dict):
-        return "{ " + ", ".join(f"{name} = {_toml(item)}" for name, item in value.items()) + " }"
+        return "{ " + ", ".join(f"{name} = {toml_value(item)}" for name, item in value.items()) + " }"
     if isinstance(value, list):
-        return "[" + ", ".join(map(_toml, value)) + "]"
+        return "[" + ", ".join(map(toml_value, value)) + "]"
     return json.dumps(value, ensure_ascii=False)
 
 

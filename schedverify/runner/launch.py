@@ -1,4 +1,4 @@
-"""Runs a plan in processes of this machine, one a rank, over gloo; ends them all when one fails or on a signal."""
+"""Runs processes of this machine, one a rank, over gloo; ends them all when one fails or on a signal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -17,7 +17,6 @@ from typing import Any, Final, NoReturn
 
 from schedverify.errors import InputError, ScheduleError
 from schedverify.runner.failures import RunError
-from schedverify.runner.session import Settings, session
 
 FAILED: Final = 1
 WRONG_INPUT: Final = 2
@@ -25,8 +24,13 @@ GRACE: Final = 3.0
 """Seconds that the other processes have to end by themselves, and to say why, when one has failed."""
 
 
-def launch(settings: Settings, ranks: int) -> None:
+def launch(job: Callable[[], Any], ranks: int) -> None:
     """Run ``ranks`` processes until all have ended.
+
+    Parameters
+    ----------
+    job
+        What each process does in the default process group; it is pickled on its way there.
 
     Raises
     ------
@@ -40,7 +44,7 @@ def launch(settings: Settings, ranks: int) -> None:
         store, pipes, ends, processes = str(Path(folder) / "store"), [], [], []
         for rank in range(ranks):
             ours, theirs = context.Pipe(duplex=False)
-            process = context.Process(target=_serve, args=(settings, rank, ranks, store, theirs), name=f"rank {rank}")
+            process = context.Process(target=_serve, args=(job, rank, ranks, store, theirs), name=f"rank {rank}")
             pipes.append(ours)
             ends.append(theirs)
             processes.append(process)
@@ -97,14 +101,14 @@ def _interrupt(*_: Any) -> None:
     raise KeyboardInterrupt
 
 
-def _serve(settings: Settings, rank: int, ranks: int, store: str, pipe: Any) -> None:
-    """Be one rank: run, and send what went wrong to the process that started this one."""
+def _serve(job: Callable[[], Any], rank: int, ranks: int, store: str, pipe: Any) -> None:
+    """Be one rank: do the job, and send what went wrong to the process that started this one."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     try:
         _join(rank, ranks, store)
-        session(settings, lambda line: print(line, flush=True))  # noqa: T201 - the line of a step is the run's output
+        job()
     except InputError as error:
         _leave(pipe, str(error), WRONG_INPUT)
     except ScheduleError as error:

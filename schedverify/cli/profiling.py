@@ -1,0 +1,179 @@
+"""The command ``profile``: a model measured block by block, in this process, in several, or under torchrun."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter, validators
+
+from schedverify.cli.codes import OK
+from schedverify.cli.options import TextOrJson
+from schedverify.cli.running import in_torchrun
+from schedverify.errors import Fault, InputError
+
+if TYPE_CHECKING:
+    from schedverify.profiling import Profile, Settings
+    from schedverify.profiling.figures import Figure
+
+Count = validators.Number(gte=1)
+Tick = Literal["ns", "us", "ms", "s"]
+
+
+def profile(  # noqa: PLR0913 - each is an option of the command line
+    model: Annotated[
+        str, Parameter(help="MODULE:FUNCTION, which returns the model; the current folder is on the path.")
+    ],
+    *,
+    output: Annotated[str | None, Parameter(name=["--output", "-o"], help="Model file, .toml or .json.")] = None,
+    microbatches: Annotated[
+        int, Parameter(validator=Count, help="Micro-batches of the batch that the model brings; one is measured.")
+    ] = 1,
+    ranks: Annotated[
+        int | None,
+        Parameter(validator=Count, help="Processes that measure at the same time, and the links between them."),
+    ] = None,
+    rounds: Annotated[int, Parameter(validator=Count, help="Rounds that count.")] = 20,
+    warmup: Annotated[int, Parameter(validator=validators.Number(gte=0), help="Rounds before them.")] = 3,
+    fused: Annotated[
+        bool, Parameter(negative="", help="Measure the whole backward alone, not its input and weight part.")
+    ] = False,
+    optimizer_copies: Annotated[
+        int, Parameter(validator=validators.Number(gte=0), help="How often the optimizer holds the weights; Adam: 2.")
+    ] = 0,
+    tick: Annotated[Tick, Parameter(help="The unit of durations in the model file.")] = "us",
+    timeout: Annotated[
+        float, Parameter(validator=validators.Number(gt=0), help="Seconds that a rank waits for another.")
+    ] = 60.0,
+    backend: Annotated[Literal["gloo", "nccl"], Parameter(help="Of torch.distributed, under torchrun.")] = "gloo",
+    output_format: TextOrJson = "text",
+) -> int:
+    """Measure the blocks of a model, and links between ranks, and write the model file that partition takes."""
+    from schedverify.cli.console import remark
+
+    try:
+        from schedverify.profiling import Settings, join_torchrun
+        from schedverify.runner import launch
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise InputError(Fault("torch", "it is not installed", "pip install 'schedverify[torch]'")) from None
+    settings = Settings(model, microbatches, rounds, warmup, fused, timeout)
+    job = partial(measure, settings, (tick, optimizer_copies), output, output_format)
+    if in_torchrun():
+        join_torchrun(backend, job, timeout)
+        return OK
+    remark(f"processes: {ranks or 1}; {Path.cwd()} is on the path of modules")
+    if ranks is None:
+        job()
+    else:
+        launch.launch(job, ranks)
+    return OK
+
+
+def measure(settings: Settings, units: tuple[Tick, int], output: str | None, output_format: str) -> None:
+    """Measure in this process; in that of rank 0, write and print what was found.
+
+    Parameters
+    ----------
+    units
+        The tick, and copies of the weights that the optimizer holds.
+    """
+    from schedverify import formats
+    from schedverify.formats.model_writing import save_model
+    from schedverify.profiling import profile
+
+    with _progress() as progress:
+        found = profile(settings, progress)
+    if found is None:
+        return
+    if output is not None:
+        save_model(found.as_model(*units), output, **found.remarks(units[0]))
+    if output_format == "json":
+        print(formats.dumps(_data(found, *units)), flush=True)
+    elif output != "-":
+        print("\n".join(_lines(found, units[0])), flush=True)
+
+
+@contextmanager
+def _progress() -> Iterator[Any]:
+    """Show on a terminal how many rounds are done, from the first one on."""
+    from schedverify.cli.console import err
+
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.progress import Progress
+
+    bar = Progress(console=err(), transient=True)
+    task = bar.add_task("rounds")
+
+    def show(done: int, total: int) -> None:
+        bar.start()
+        bar.update(task, completed=done, total=total)
+
+    try:
+        yield show
+    finally:
+        bar.stop()
+
+
+def _data(found: Profile, tick: Tick, copies: int) -> dict[str, object]:
+    from schedverify.profiling.figures import TICKS
+
+    def told(figure: Figure) -> dict[str, int]:
+        return figure.ticks(TICKS[tick])._asdict()
+
+    blocks = [
+        {"name": block.name}
+        | {kind: told(figure) for kind, figure in block.times.items()}
+        | {name: size for name, size in block.held._asdict().items() if block.split or name != "waiting"}
+        for block in found.blocks
+    ]
+    links = [
+        {"ranks": list(link.ranks), "bytes": link.size, "short": told(link.short), "long": told(link.long)}
+        for link in found.links
+    ]
+    devices = found.as_model(tick, copies).devices
+    return {
+        "model": found.model,
+        "tick": tick,
+        "rows": found.rows,
+        "rounds": found.rounds,
+        "warmup": found.warmup,
+        "ranks": found.ranks,
+        "threads": found.threads,
+        "blocks": blocks,
+        "tied": [list(group) for group in found.tied],
+        "links": links,
+        "latency": devices.latency,
+        "bandwidth": devices.bandwidth,
+    }
+
+
+def _lines(found: Profile, tick: Tick) -> Iterator[str]:
+    from schedverify.profiling.figures import TICKS
+
+    yield f"{found.model}: {found.rows} rows a micro-batch; medians of {found.rounds} rounds, quartiles in brackets"
+    kinds = list(found.blocks[0].times)
+    head = ["block", *(f"{kind.replace('_', ' ')}, {tick}" for kind in kinds)]
+    rows = [[*head, "activation", "waits for W", "output", "weights"]]
+    for block in found.blocks:
+        times = [figure.ticks(TICKS[tick]) for figure in block.times.values()]
+        sizes = block.held
+        cells = [f"{each.median} [{each.lower}, {each.upper}]" for each in times]
+        waiting = sizes.waiting if block.split else "-"
+        rows.append([block.name, *cells, *map(str, (sizes.activation, waiting, sizes.output, sizes.parameters))])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+    for link in found.links:
+        latency, rate = link.short.ticks(TICKS[tick]), link.bandwidth(TICKS[tick]) or "any number of"
+        yield (f"link of ranks {link.ranks[0]} and {link.ranks[1]}: latency {latency.median} [{latency.lower}, "
+               f"{latency.upper}] {tick}, {rate} bytes per {tick}")  # fmt: skip
+    for group in found.tied:
+        yield f"share weights: {', '.join(group)}"

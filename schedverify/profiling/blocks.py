@@ -1,0 +1,183 @@
+"""The blocks of a model one after the other, each as the runner runs a stage: what F, B, I and W take and hold.
+
+Each block is a stage of its own. Its inputs are copies, as if they had come from another rank; gradients come back from
+the block behind it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from schedverify.errors import Fault, InputError
+from schedverify.profiling.figures import Bytes
+from schedverify.profiling.live import LiveStorages
+from schedverify.runner.batches import Tensors, microbatches_of, rows_of
+from schedverify.runner.source import Source
+from schedverify.runner.stages import Loss, Stage
+
+Samples = dict[str, list[int]]
+"""Nanoseconds of each round, by kind."""
+
+
+class Chain:
+    """The blocks of a model and one micro-batch for them.
+
+    Parameters
+    ----------
+    microbatches
+        How many micro-batches a batch of the source has; the first of them is what the blocks compute.
+
+    Raises
+    ------
+    InputError
+        If the source's batch cannot be made or cut.
+    """
+
+    def __init__(self, source: Source, microbatches: int) -> None:
+        self.names = [name for name, _ in source.blocks]
+        self.modules = [module for _, module in source.blocks]
+        self._stages = [
+            Stage(number, module, recompute=False, training=True, is_first=number == 0)
+            for number, module in enumerate(self.modules)
+        ]
+        with _named("batch(0)"):
+            inputs, targets = source.batch(0)
+        self._inputs = microbatches_of(inputs, microbatches, "batch")[0]
+        self._loss = _loss(source, _copies(microbatches_of(targets, microbatches, "target")[0]), microbatches)
+        self.rows = rows_of(self._inputs)
+
+    def times(self, samples: Sequence[Samples], *, split: bool, forward: bool = True) -> None:
+        """Run one round and add what it took to the samples of each block.
+
+        Parameters
+        ----------
+        split
+            Whether the backward runs in its two parts.
+        forward
+            Whether the forward counts. Before a split backward it also holds what autograd saves, and takes longer.
+        """
+        tensors = self._inputs
+        for number, block in enumerate(samples):
+            tensors, took = self._timed(number, "forward", _copies(tensors), split=split)
+            if forward:
+                block.setdefault("forward", []).append(took)
+        gradients: Tensors = ()
+        for number in reversed(range(len(samples))):
+            kind = "backward_input" if split else "backward"
+            gradients, took = self._timed(number, kind, _copies(gradients), split=split)
+            samples[number].setdefault(kind, []).append(took)
+            if split:
+                _, took = self._timed(number, "backward_weight", (), split=True)
+                samples[number].setdefault("backward_weight", []).append(took)
+
+    def held(self, *, split: bool) -> list[Bytes]:
+        """Run one round and return what each block holds meanwhile; without a split backward nothing waits for W.
+
+        A round goes before, in which blocks may make what they then keep for ever.
+        """
+        self.times([{} for _ in self.names], split=split)
+        live = [LiveStorages() for _ in self._stages]
+        found: list[dict[str, int]] = [{} for _ in self._stages]
+        tensors = self._inputs
+        for number, count in enumerate(live):
+            tensors, found[number]["activation"] = self._counted(number, "forward", _copies(tensors), count, split)
+            leaving = tensors[:-1] if number == len(live) - 1 else tensors
+            found[number]["output"] = sum(each.nbytes for each in leaving)
+        gradients: Tensors = ()
+        kind = "backward_input" if split else "backward"
+        for number in reversed(range(len(live))):
+            gradients, waiting = self._counted(number, kind, _copies(gradients), live[number], split)
+            found[number]["waiting"] = waiting if split else 0
+            if split:
+                self._do(number, "backward_weight", (), split=True)
+        return [Bytes(**count, **_resident(module)) for count, module in zip(found, self.modules, strict=True)]
+
+    def tied(self) -> Iterator[tuple[str, ...]]:
+        """Yield the groups of blocks, by name, that share a weight."""
+        users: dict[int, list[str]] = {}
+        for name, module in zip(self.names, self.modules, strict=True):
+            for weight in module.parameters():
+                users.setdefault(id(weight), []).append(name)
+        yield from dict.fromkeys(tuple(names) for names in users.values() if len(names) > 1)
+
+    def end(self) -> None:
+        """Forget the gradients."""
+        for module in self.modules:
+            module.zero_grad()
+
+    def _timed(self, number: int, kind: str, given: Tensors, *, split: bool) -> tuple[Tensors, int]:
+        began = _now()
+        made = self._do(number, kind, given, split=split)
+        return made, _now() - began
+
+    def _counted(self, number: int, kind: str, given: Tensors, live: LiveStorages, split: bool) -> tuple[Tensors, int]:
+        """Run an operation; return copies of what it made, and the bytes that are held when only the stage has them."""
+        live.note(given)
+        with live:
+            made = self._do(number, kind, given, split=split)
+        copied = _copies(made)
+        del made, given
+        return copied, live.held(_own(self.modules[number]))
+
+    def _do(self, number: int, kind: str, given: Tensors, *, split: bool) -> Tensors:
+        stage, last = self._stages[number], number == len(self._stages) - 1
+        with _named(f"the {kind.replace('_', ', ')} of block {self.names[number]!r}"):
+            if kind == "forward":
+                return stage.forward(0, given, self._loss if last else None, split=split)
+            if kind == "backward_weight":
+                stage.weights(0)
+                return ()
+            return stage.backward(0, given, split=split)
+
+
+def _loss(source: Source, target: Tensors, microbatches: int) -> Loss:
+    def part(outputs: Tensors) -> Any:
+        return source.loss(_alone(outputs), _alone(target)) / microbatches
+
+    return part
+
+
+def _alone(tensors: Tensors) -> Any:
+    return tensors[0] if len(tensors) == 1 else tensors
+
+
+def _copies(tensors: Tensors) -> Tensors:
+    return tuple(each.detach().clone(memory_format=torch.contiguous_format) for each in tensors)
+
+
+def _now() -> int:
+    """Return the time in nanoseconds, when all that was launched is done."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter_ns()
+
+
+def _own(module: Any) -> list[Any]:
+    """Return what is a module's own, whatever the micro-batch: weights, their gradients, buffers."""
+    weights = list(module.parameters())
+    return [*weights, *(weight.grad for weight in weights if weight.grad is not None), *module.buffers()]
+
+
+def _resident(module: Any) -> dict[str, int]:
+    weights = list(module.parameters())
+    return {
+        "parameters": sum(weight.nbytes for weight in weights),
+        "gradients": sum(weight.nbytes for weight in weights if weight.requires_grad),
+        "buffers": sum(buffer.nbytes for buffer in module.buffers()),
+    }
+
+
+@contextmanager
+def _named(what: str) -> Iterator[None]:
+    """Turn what goes wrong within into an InputError that says where."""
+    try:
+        yield
+    except Exception as error:
+        reason = str(error).strip() or "no reason is given"
+        message = f"{what} fails: {type(error).__name__}: {reason}"
+        raise InputError(Fault("model", message, "a block takes what the one before it returns")) from error

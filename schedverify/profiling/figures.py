@@ -1,0 +1,188 @@
+"""What a profile found: medians with their spread, bytes, links; and the model that they make."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import quantiles
+from typing import Any, Final, NamedTuple
+
+from schedverify.layers import Devices, Layer, Model
+
+TICKS: Final = {"ns": 1, "us": 1000, "ms": 1_000_000, "s": 1_000_000_000}
+"""Nanoseconds of each unit that a profile can be written in."""
+KINDS: Final = ("forward", "backward", "backward_input", "backward_weight")
+
+
+class Figure(NamedTuple):
+    """Nanoseconds over several rounds: the median, the quartiles that enclose half of them, and the least."""
+
+    median: int
+    lower: int
+    upper: int
+    least: int
+
+    @classmethod
+    def of(cls, samples: Sequence[int]) -> Figure:
+        """Return the figure of at least one sample."""
+        lower, middle, upper = quantiles(samples, n=4, method="inclusive") if len(samples) > 1 else [*samples] * 3
+        return cls(round(middle), round(lower), round(upper), min(samples))
+
+    def ticks(self, nanoseconds: int) -> Figure:
+        """Return the figure in whole ticks; nothing that was measured takes none."""
+        return Figure(*(max(round(each / nanoseconds), 1) for each in self))
+
+
+class Bytes(NamedTuple):
+    """What a block holds, in bytes, for one micro-batch or (weights and state) all the time.
+
+    Attributes
+    ----------
+    activation
+        Held from the end of F to its B or I: inputs, and what autograd saved.
+    waiting
+        Held from the end of I to the end of W: of the forward what W reads, and the gradients that wait for it.
+    output
+        Of the tensors that leave the block.
+    parameters
+        Of the weights.
+    gradients
+        Of the trainable weights once more, for their gradients.
+    buffers
+        Of the tensors that are part of the block and no weights.
+    """
+
+    activation: int
+    waiting: int
+    output: int
+    parameters: int
+    gradients: int
+    buffers: int
+
+
+class BlockProfile(NamedTuple):
+    """What was measured of one block.
+
+    Attributes
+    ----------
+    times
+        By kind (``forward``, ``backward`` and, where the backward was split, ``backward_input``, ``backward_weight``).
+    """
+
+    name: str
+    times: Mapping[str, Figure]
+    held: Bytes
+
+    @property
+    def split(self) -> bool:
+        """Whether the backward was measured in two parts, too."""
+        return "backward_input" in self.times
+
+    def layer(self, nanoseconds: int, copies: int) -> Layer:
+        """Return the block as a layer, with so many nanoseconds a tick and copies of the weights in the optimizer.
+
+        ``weight_stash`` is a part of ``activation``. Where more waits for W than F left, since gradients wait as well,
+        the activation is taken for as much: memory is never counted too low.
+        """
+        held = self.held
+        stash = held.waiting if self.split else 0
+        costs: dict[str, Any] = {kind: figure.ticks(nanoseconds).median for kind, figure in self.times.items()}
+        return Layer(
+            self.name,
+            **costs,
+            activation=max(held.activation, stash),
+            weight_stash=stash,
+            parameters=held.parameters,
+            state=held.gradients * (1 + copies) + held.buffers,
+            output=held.output,
+        )
+
+
+class Link(NamedTuple):
+    """What was measured between two ranks: half the round trip of a short and of a long message."""
+
+    ranks: tuple[int, int]
+    short: Figure
+    long: Figure
+    size: int
+    """Bytes of the long message."""
+
+    @property
+    def latency(self) -> int:
+        """Nanoseconds of a message without content worth mentioning."""
+        return self.short.median
+
+    def bandwidth(self, nanoseconds: int) -> int | None:
+        """Return bytes per tick, at least 1; None where the long message took no longer than the short one.
+
+        The quickest of each are compared: others had to wait for a processor.
+        """
+        longer = self.long.least - self.short.least
+        return max(self.size * nanoseconds // longer, 1) if longer > 0 else None
+
+
+class Profile(NamedTuple):
+    """What a profile found.
+
+    Attributes
+    ----------
+    model
+        ``MODULE:FUNCTION``.
+    tied
+        Groups of blocks, by name, that share weights.
+    links
+        Those between neighbouring ranks; empty where one process measured.
+    rows
+        Of a micro-batch.
+    rounds, warmup
+        Rounds that count, on each rank, and those before them that do not.
+    ranks, threads
+        Processes that measured at the same time, and threads of each.
+    """
+
+    model: str
+    blocks: tuple[BlockProfile, ...]
+    tied: tuple[tuple[str, ...], ...]
+    links: tuple[Link, ...]
+    rows: int
+    rounds: int
+    warmup: int
+    ranks: int
+    threads: int
+
+    @property
+    def slowest(self) -> Link | None:
+        """The link over which the long message took longest: a model file knows one kind of link."""
+        return max(self.links, key=lambda link: link.long.median, default=None)
+
+    def as_model(self, tick: str = "us", copies: int = 0) -> Model:
+        """Return the model, a layer for each block.
+
+        Parameters
+        ----------
+        tick
+            The unit of durations: ``ns``, ``us``, ``ms`` or ``s``.
+        copies
+            How often the optimizer holds the trainable weights: 2 for Adam.
+        """
+        nanoseconds, positions = TICKS[tick], {block.name: i for i, block in enumerate(self.blocks)}
+        layers = tuple(block.layer(nanoseconds, copies) for block in self.blocks)
+        tied = tuple(tuple(positions[name] for name in group) for group in self.tied)
+        devices, link = Devices(), self.slowest
+        if link is not None:
+            devices = Devices(latency=round(link.latency / nanoseconds), bandwidth=link.bandwidth(nanoseconds))
+        return Model(self.model, layers, tick, tied=tied, devices=devices)
+
+    def remarks(self, tick: str = "us") -> dict[str, Any]:
+        """Return what a reader of the model's file wants to know and a model does not hold: ``source`` and spreads."""
+        told = f"schedverify profile {self.model}: medians of {self.rounds} rounds behind {self.warmup}"
+        shape = f"rows of a micro-batch: {self.rows}, processes at once: {self.ranks}, threads of each: {self.threads}"
+        spread = {
+            block.name: {kind: list(figure.ticks(TICKS[tick])[1:3]) for kind, figure in block.times.items()}
+            for block in self.blocks
+        }
+        return {"source": f"{told}; {shape}; spread: lower and upper quartile", "spread": spread}
+
+
+def pooled(samples: Sequence[Mapping[str, Sequence[int]]]) -> dict[str, Figure]:
+    """Return the figures of one block by kind, from what each rank sampled."""
+    return {kind: Figure.of([each for rank in samples for each in rank[kind]]) for kind in KINDS if kind in samples[0]}

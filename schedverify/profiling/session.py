@@ -1,0 +1,141 @@
+"""One process of a profile: measures the blocks, then with the others the links; rank 0 puts all together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+
+from schedverify.profiling.blocks import Chain, Samples
+from schedverify.profiling.figures import BlockProfile, Figure, Link, Profile, pooled
+from schedverify.profiling.links import SHORT, Pair, long_size, round_trips
+from schedverify.runner.source import load_source
+
+Progress = Callable[[int, int], None]
+"""Is told, on rank 0, how many rounds are done, of how many."""
+
+
+class Settings(NamedTuple):
+    """What is asked for.
+
+    Attributes
+    ----------
+    model
+        ``MODULE:FUNCTION``.
+    microbatches
+        Micro-batches of a batch; one of them is measured.
+    rounds, warmup
+        Rounds that count, and rounds before them.
+    fused
+        Whether the whole backward alone is measured, not its two parts.
+    timeout
+        Seconds that a rank waits for another.
+    """
+
+    model: str
+    microbatches: int = 1
+    rounds: int = 20
+    warmup: int = 3
+    fused: bool = False
+    timeout: float = 60.0
+
+
+class _Found(NamedTuple):
+    """What one rank found."""
+
+    samples: list[Samples]
+    trips: tuple[dict[Pair, list[int]], dict[Pair, list[int]]]
+    size: int
+
+
+def profile(settings: Settings, progress: Progress | None = None) -> Profile | None:
+    """Measure a model; in a process group every rank calls it, all measure at the same time, rank 0 has the result.
+
+    Raises
+    ------
+    InputError
+        If there is no such model, or one of its blocks fails; names the block.
+    TimedOutError
+        If a rank does not come.
+    """
+    chain = Chain(load_source(settings.model, settings.microbatches), settings.microbatches)
+    held = chain.held(split=not settings.fused)
+    if dist.is_initialized():
+        dist.barrier()
+    samples = _sampled(chain, settings, progress)
+    chain.end()
+    size = long_size(max(each.output for each in held))
+    found = _gathered(_Found(samples, _trips(settings, size), size))
+    if not found:
+        return None
+    blocks = tuple(
+        BlockProfile(name, pooled([rank.samples[i] for rank in found]), held[i]) for i, name in enumerate(chain.names)
+    )
+    return Profile(
+        settings.model, blocks, tuple(chain.tied()), _links(found), chain.rows, settings.rounds, settings.warmup,
+        len(found), torch.get_num_threads(),
+    )  # fmt: skip
+
+
+def join_torchrun(backend: str, job: Callable[[], Any], timeout: float) -> None:
+    """Be the process that torchrun's environment says, and do a job in its process group."""
+    if backend == "nccl":
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
+    try:
+        job()
+    finally:
+        dist.destroy_process_group()
+
+
+def _sampled(chain: Chain, settings: Settings, progress: Progress | None) -> list[Samples]:
+    """Return the samples of each block; forwards are those of the backward that is asked for."""
+    samples: list[Samples] = [{} for _ in chain.names]
+    rounds = settings.warmup + settings.rounds
+    for number in range(rounds):
+        if number == settings.warmup:
+            for block in samples:
+                block.clear()
+        if not settings.fused:
+            chain.times(samples, split=True)
+        chain.times(samples, split=False, forward=settings.fused)
+        if progress is not None and not (dist.is_initialized() and dist.get_rank()):
+            progress(number + 1, rounds)
+    return samples
+
+
+def _trips(settings: Settings, size: int) -> tuple[dict[Pair, list[int]], dict[Pair, list[int]]]:
+    """Return the round trips of short and long messages; none in a process that is alone."""
+    if not dist.is_initialized():
+        return {}, {}
+    device = torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
+    short, long = (
+        round_trips(
+            dist.group.WORLD, each, rounds=settings.rounds, warmup=settings.warmup, timeout=settings.timeout,
+            device=device,
+        )
+        for each in (SHORT, size)
+    )  # fmt: skip
+    return short, long
+
+
+def _gathered(mine: _Found) -> list[_Found]:
+    """Return by rank what each found; nothing on ranks other than 0."""
+    if not dist.is_initialized():
+        return [mine]
+    rank, ranks = dist.get_rank(), dist.get_world_size()
+    everybody: list[Any] = [None] * ranks
+    dist.gather_object(mine, everybody if rank == 0 else None)
+    return everybody if rank == 0 else []
+
+
+def _links(found: list[_Found]) -> tuple[Link, ...]:
+    return tuple(
+        Link(pair, Figure.of(trips), Figure.of(rank.trips[1][pair]), rank.size)
+        for rank in found
+        for pair, trips in rank.trips[0].items()
+    )
