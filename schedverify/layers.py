@@ -36,6 +36,9 @@ class Layer:
     """Bytes of the tensor that leaves the layer."""
     kind: str = ""
     """What it is to Megatron: ``embedding``, ``decoder``, ``mtp`` or ``loss``; empty where it is none of them."""
+    entry: int = 0
+    """Of the activation, what is held only where a stage begins with the layer: its input, where it does not need that
+    itself, or a layer before it holds the same tensor as its output."""
 
     @property
     def work(self) -> int:

@@ -147,7 +147,7 @@ def stage_problem(model: Model, layers: tuple[Ints, ...], shape: Problem) -> Pro
         for name in ("backward_input", "backward_weight"):
             costs[name] = [f * sum(getattr(x, name) for x in stage) for f, stage in zip(slow, on, strict=True)]
     memory = {
-        "activation": [sum(x.activation for x in stage) for stage in on],
+        "activation": _activations(model, layers),
         "weight_stash": [sum(x.weight_stash for x in stage) for stage in on],
         "static": [sum(x.resident for s in shape.stages_of[rank] for x in on[s]) for rank in range(shape.ranks)],
     }
@@ -189,6 +189,18 @@ def _sent(model: Model, layers: tuple[Ints, ...]) -> list[int]:
         for stage in range(stage_of[source], target):
             sent[stage] += model.layers[source].output
     return sent
+
+
+def _activations(model: Model, layers: tuple[Ints, ...]) -> list[int]:
+    """Return by stage what a micro-batch in flight holds: an entry counts only where it comes from another stage."""
+    entered = {layer: set[int]() for layer in range(len(model.layers))}
+    for source, target in model.all_edges:
+        entered[target].add(source)
+    made = []
+    for stage in layers:
+        inside = [model.layers[i].entry for i in stage if entered[i] and entered[i] <= set(stage)]
+        made.append(max(sum(model.layers[i].activation for i in stage) - sum(inside), 0))
+    return made
 
 
 def _tied(model: Model, layers: tuple[Ints, ...]) -> Iterator[list[int]]:

@@ -176,6 +176,21 @@ def test_steps_of_the_runner_are_timed_and_told() -> None:
         assert re.search(rf"^\| {re.escape(line)} \| [0-9]+ \| [0-9]+ \| [0-9.]+ \|$", done.stdout, re.MULTILINE)
 
 
+@pytest.mark.slow
+def test_a_profiled_model_is_planned_and_run() -> None:
+    pytest.importorskip("torch", reason="torch is not installed")
+    sizes = ["--width", "16", "--depth", "3", "--microbatches", "4", "--rounds", "3", "--steps", "2", "--seconds", "1"]
+    command = [sys.executable, str(BENCHMARKS / "profiled_gpt.py"), *sizes]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    blocks = re.findall(r"^\| (\w+) [a-z ]*(?:\| [0-9.]+ \[[0-9., ]+\] ){4}\|$", done.stdout, re.MULTILINE)
+    assert blocks == ["embedding", "one", "head"]
+    rows = re.findall(r"^\| (.*) \| ([0-9]) \+ ([0-9]) \| [0-9]+ \| [0-9]+ \| [0-9.]+ \|$", done.stdout, re.MULTILINE)
+    assert rows[0] == ("1F1B, as many layers on each rank", "3", "2")
+    assert [name for name, *_ in rows[1:]] == [f"{each}, best partition" for each in ("1F1B", "ZB-H1", "optimized")]
+    assert {int(first) + int(second) for _, first, second in rows} == {5}
+
+
 @pytest.fixture
 def false_accepts(monkeypatch: pytest.MonkeyPatch) -> Any:
     pytest.importorskip("torch", reason="torch is not installed")

@@ -22,7 +22,7 @@ from schedverify.formats.pipedream import parse_profile
 from schedverify.formats.schema import schemas
 from schedverify.layers import Devices, Layer, Model, Wishes
 from schedverify.partition import least_bottleneck
-from schedverify.partitioning import cut, even_split, evenly
+from schedverify.partitioning import cut, even_split, evenly, stage_problem
 
 PROFILES = Path(__file__).parents[1] / "specs" / "profiles"
 KNOWN = {"vgg16": (4, 216_450, 672_535), "resnet50": (8, 56_684, 443_419), "gnmt": (8, 19_032, 89_416)}
@@ -273,3 +273,19 @@ class TestCommand:
         (tmp_path / "m.toml").write_text(MODEL)
         assert main(["partition", str(tmp_path / "m.toml"), "--ranks", "9"]) == 2
         assert "8 layers cannot fill 9 stages" in capsys.readouterr().err
+
+
+def test_an_entry_counts_only_where_its_stage_begins_with_it() -> None:
+    layers = [Layer(name, forward=1, backward=2, activation=10, entry=4) for name in "abcd"]
+    chain = Model("chain", tuple(layers))
+    assert cut(chain, ranks=2, microbatches=2).problem.activation == (16, 16)
+    # d reads b and c: in a stage with both of them its entry is there already, in one with c alone it is not
+    graph = Model("graph", tuple(layers), edges=((0, 1), (0, 2), (1, 3), (2, 3)))
+    shape = cut(chain, ranks=2, microbatches=2).problem
+    assert stage_problem(graph, ((0,), (1, 2, 3)), shape).activation == (10, 26)
+    assert stage_problem(graph, ((0, 1), (2, 3)), shape).activation == (16, 20)
+
+
+def test_an_entry_is_a_part_of_the_activation() -> None:
+    with pytest.raises(InputError, match=r"layer\[0\]\.entry: 5 is more than the activation"):
+        model_from({"layer": [{"activation": 4, "entry": 5}]})

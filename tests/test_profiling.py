@@ -16,6 +16,8 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 
 import profile_jobs  # noqa: E402
 from gloo_pool import GlooPool  # noqa: E402
+from hypothesis import given, settings  # noqa: E402
+from hypothesis import strategies as st  # noqa: E402
 from jsonschema import Draft202012Validator  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.nn.functional import scaled_dot_product_attention  # noqa: E402
@@ -133,6 +135,8 @@ def test_the_bytes_of_layers_are_those_counted_by_hand() -> None:
     assert (relu.activation, relu.waiting) == (2 * wide * rows, 0)
     # the gradient of a sum is one number, however it is spread out; it is made with the loss
     assert (last.activation, last.waiting) == (wide * rows + NUMBER, wide * rows + NUMBER)
+    # on one stage ReLU does not need the output of the norm, and the last layer's input is what ReLU holds
+    assert [each.entry for each in found] == [0, 0, wide * rows, wide * rows]
     assert [each.output for each in found] == [wide * rows, wide * rows, wide * rows, 5 * rows]
     assert [each.parameters for each in found] == [(6 + 1) * 8 * NUMBER, 2 * 8 * NUMBER, 0, (8 + 1) * 5 * NUMBER]
     assert [each.gradients for each in found] == [each.parameters for each in found]
@@ -158,6 +162,33 @@ def test_an_input_counts_once_and_is_held_until_the_gradient_has_passed() -> Non
     )
     assert still.activation == still_fused.activation == still.output == 4 * ROWS * NUMBER
     assert still.waiting == 0
+    assert still.entry == still.activation  # with the block before it on the same stage it holds nothing
+
+
+BLOCKS: dict[str, Any] = {
+    "linear": lambda: nn.Linear(WIDTH, WIDTH),
+    "norm": lambda: nn.LayerNorm(WIDTH),
+    "still": nn.Identity,
+    "tanh": nn.Tanh,
+    "relu, linear": lambda: nn.Sequential(nn.ReLU(), nn.Linear(WIDTH, WIDTH)),
+    "linear, relu": lambda: nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.ReLU()),
+    "attention": Attention,
+    "dropout": lambda: nn.Dropout(0.5),
+}
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.lists(st.sampled_from(sorted(BLOCKS)), min_size=2, max_size=5), st.booleans())
+def test_blocks_on_one_stage_hold_what_they_hold_alone_without_their_entries(names: list[str], split: bool) -> None:
+    inputs = torch.ones(ROWS, WORDS, WIDTH)
+    first, last = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
+    middle = [BLOCKS[name]() for name in names]
+    _, *alone, _ = held(first, *middle, last, inputs=inputs, split=split)
+    _, whole, _ = held(first, nn.Sequential(*middle), last, inputs=inputs, split=split)
+    together = sum(each.activation for each in alone) - sum(each.entry for each in alone[1:])
+    # what enters the stage and is passed on as it is counts twice: alone, nobody would hold it as an output
+    assert whole.activation <= together if names[0] == "still" else whole.activation == together
+    assert whole.parameters == sum(each.parameters for each in alone)
 
 
 def test_frozen_weights_have_no_gradients_and_buffers_are_state() -> None:
@@ -171,9 +202,10 @@ def test_frozen_weights_have_no_gradients_and_buffers_are_state() -> None:
 
 def test_what_waits_for_w_never_counts_less_than_it_is() -> None:
     times = dict.fromkeys(("forward", "backward", "backward_input", "backward_weight"), Figure(2500, 1, 1, 1))
-    layer = BlockProfile("a", times, Bytes(10, 14, 3, 8, 8, 0)).layer(1000, copies=0)
-    assert (layer.activation, layer.weight_stash, layer.forward) == (14, 14, 2)
-    assert BlockProfile("a", {"forward": times["forward"]}, Bytes(10, 14, 3, 8, 8, 0)).layer(1, 0).activation == 10
+    layer = BlockProfile("a", times, Bytes(10, 6, 14, 3, 8, 8, 0)).layer(1000, copies=0)
+    assert (layer.activation, layer.entry, layer.weight_stash, layer.forward) == (14, 0, 14, 2)
+    fused = BlockProfile("a", {"forward": times["forward"]}, Bytes(10, 6, 14, 3, 8, 8, 0)).layer(1, 0)
+    assert (fused.activation, fused.entry, fused.weight_stash) == (10, 6, 0)
 
 
 @pytest.mark.parametrize("fused", [False, True])
@@ -206,7 +238,7 @@ def test_the_slowest_link_is_that_of_the_file() -> None:
         return Link(ranks, Figure(short, 0, 0, short - 100), Figure(long, 0, 0, long - 100), 4_000_000)
 
     links = link((0, 1), 20_000, 1_020_000), link((1, 2), 30_000, 2_030_000)
-    block = BlockProfile("a", {"forward": Figure(1, 1, 1, 1)}, Bytes(0, 0, 0, 0, 0, 0))
+    block = BlockProfile("a", {"forward": Figure(1, 1, 1, 1)}, Bytes(0, 0, 0, 0, 0, 0, 0))
     model = Profile("m:f", (block,), (), links, 1, 1, 0, 3, 1).as_model("us")
     assert model.devices == Devices(latency=30, bandwidth=2000)
     assert link((0, 1), 5000, 4000).bandwidth(1000) is None
@@ -215,7 +247,7 @@ def test_the_slowest_link_is_that_of_the_file() -> None:
 
 def test_a_model_file_reads_back(tmp_path: Path) -> None:
     layers = (
-        Layer("a", 3, 9, 5, 6, 7, 2, 10, 20, 4, "embedding"),
+        Layer("a", 3, 9, 5, 6, 7, 2, 10, 20, 4, "embedding", 5),
         Layer('b "b"', forward=1),
         Layer("c", kind="loss"),
     )
@@ -274,7 +306,7 @@ def test_a_profile_as_json_without_split(desk: Path, capsys: pytest.CaptureFixtu
     found = json.loads(capsys.readouterr().out)
     assert (found["rows"], found["rounds"], found["ranks"], found["links"]) == (8, 2, 1, [])
     assert set(found["blocks"][0]) == {
-        "name", "forward", "backward", "activation", "output", "parameters", "gradients", "buffers"
+        "name", "forward", "backward", "activation", "entry", "output", "parameters", "gradients", "buffers"
     }  # fmt: skip
     model = load_model("model.json")
     assert not model.split

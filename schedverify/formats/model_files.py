@@ -92,6 +92,8 @@ class _Reader(Values):
             return []
         self._check_keys("layer", place, row)
         values = {name: self._number(f"{place}.{name}", row[name]) for name in _numbers() if name in row}
+        if values.get("entry", 0) > values.get("activation", 0):
+            self.fault(f"{place}.entry", f"{values['entry']} is more than the activation, of which it is a part")
         repeat = min(values.pop("repeat", 1), MOST_LAYERS)
         if "backward" not in values and {"backward_input", "backward_weight"} <= set(values):
             values["backward"] = values["backward_input"] + values["backward_weight"]

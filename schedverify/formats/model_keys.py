@@ -20,6 +20,7 @@ MODEL_KEYS: Final = (
     Key("layer", "backward_input", "duration", "unknown", "ticks of its input part"),
     Key("layer", "backward_weight", "duration", "unknown", "ticks of its weight part"),
     Key("layer", "activation", "size", "0", "bytes held from the forward to the backward"),
+    Key("layer", "entry", "size", "0", "of it, held only where a stage begins with the layer"),
     Key("layer", "weight_stash", "size", "0", "of it, held from the input part to the weight part"),
     Key("layer", "parameters", "size", "0", "bytes of the weights"),
     Key("layer", "state", "size", "0", "bytes of gradients and optimizer state"),

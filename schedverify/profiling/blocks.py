@@ -6,17 +6,20 @@ the block behind it.
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch.autograd.graph import get_gradient_edge
 
 from schedverify.errors import Fault, InputError
 from schedverify.profiling.figures import Bytes
-from schedverify.profiling.live import LiveStorages
-from schedverify.runner.batches import Tensors, microbatches_of, rows_of
+from schedverify.profiling.live import LiveStorages, storages_of
+from schedverify.runner.batches import Tensors, as_tensors, microbatches_of, rows_of
+from schedverify.runner.messages import is_differentiable
 from schedverify.runner.source import Source
 from schedverify.runner.stages import Loss, Stage
 
@@ -83,15 +86,21 @@ class Chain:
         self.times([{} for _ in self.names], split=split)
         live = [LiveStorages() for _ in self._stages]
         found: list[dict[str, int]] = [{} for _ in self._stages]
-        tensors = self._inputs
+        tensors: Tensors = self._inputs
+        before = tuple(False for _ in tensors)
         for number, count in enumerate(live):
-            tensors, found[number]["activation"] = self._counted(number, "forward", _copies(tensors), count, split)
-            leaving = tensors[:-1] if number == len(live) - 1 else tensors
-            found[number]["output"] = sum(each.nbytes for each in leaving)
+            needed, after = self._saved(number, tensors, before)
+            entering = zip(tensors, before, needed, strict=True) if number else ()
+            found[number]["entry"] = sum(each.nbytes for each, held, here in entering if held or not here)
+            tensors, found[number]["activation"] = self._counted(number, "forward", tensors, count, split)
+            before = after
+            if number == len(live) - 1:
+                tensors = tensors[:-1]  # behind it stands the loss
+            found[number]["output"] = sum(each.nbytes for each in tensors)
         gradients: Tensors = ()
         kind = "backward_input" if split else "backward"
         for number in reversed(range(len(live))):
-            gradients, waiting = self._counted(number, kind, _copies(gradients), live[number], split)
+            gradients, waiting = self._counted(number, kind, gradients, live[number], split)
             found[number]["waiting"] = waiting if split else 0
             if split:
                 self._do(number, "backward_weight", (), split=True)
@@ -116,13 +125,35 @@ class Chain:
         return made, _now() - began
 
     def _counted(self, number: int, kind: str, given: Tensors, live: LiveStorages, split: bool) -> tuple[Tensors, int]:
-        """Run an operation; return copies of what it made, and the bytes that are held when only the stage has them."""
+        """Run an operation on copies of what is given; return copies of what it made, and the bytes the stage holds."""
+        given = _copies(given)
         live.note(given)
         with live:
             made = self._do(number, kind, given, split=split)
         copied = _copies(made)
         del made, given
         return copied, live.held(_own(self.modules[number]))
+
+    def _saved(self, number: int, given: Tensors, before: Sequence[bool]) -> tuple[list[bool], tuple[bool, ...]]:
+        """Return which inputs, and which outputs, autograd holds in a graph from which nobody else takes them.
+
+        Parameters
+        ----------
+        before
+            Whether a block before holds the input; an output that is an input of these is held, too.
+        """
+        with torch.enable_grad(), _named(f"the forward of block {self.names[number]!r}"):
+            inputs = tuple(_clone(each.detach().requires_grad_(is_differentiable(each.dtype))) for each in given)
+            outputs = as_tensors(self.modules[number](*inputs), f"block {self.names[number]}")
+            loss = self._loss(outputs) if number == len(self._stages) - 1 else None
+        into, out = storages_of(inputs), storages_of(outputs)
+        held = {storage.cdata for storage, kept in zip(into, before, strict=True) if kept}
+        graph = [get_gradient_edge(each) for each in (*outputs, loss) if each is not None and each.requires_grad]
+        del inputs, outputs, loss
+        gc.collect(1)
+        found = [not each.expired() for each in into], tuple(not each.expired() or each.cdata in held for each in out)
+        del graph
+        return found
 
     def _do(self, number: int, kind: str, given: Tensors, *, split: bool) -> Tensors:
         stage, last = self._stages[number], number == len(self._stages) - 1
@@ -147,7 +178,11 @@ def _alone(tensors: Tensors) -> Any:
 
 
 def _copies(tensors: Tensors) -> Tensors:
-    return tuple(each.detach().clone(memory_format=torch.contiguous_format) for each in tensors)
+    return tuple(_clone(each.detach()) for each in tensors)
+
+
+def _clone(tensor: Any) -> Any:
+    return tensor.clone(memory_format=torch.contiguous_format)
 
 
 def _now() -> int:

@@ -39,6 +39,9 @@ class Bytes(NamedTuple):
     ----------
     activation
         Held from the end of F to its B or I: inputs, and what autograd saved.
+    entry
+        Of the activation, inputs that would not be held if the block before stood on the same stage: it holds them as
+        its outputs, or this block does not need them itself.
     waiting
         Held from the end of I to the end of W: of the forward what W reads, and the gradients that wait for it.
     output
@@ -52,6 +55,7 @@ class Bytes(NamedTuple):
     """
 
     activation: int
+    entry: int
     waiting: int
     output: int
     parameters: int
@@ -85,11 +89,13 @@ class BlockProfile(NamedTuple):
         """
         held = self.held
         stash = held.waiting if self.split else 0
+        activation = max(held.activation, stash)
         costs: dict[str, Any] = {kind: figure.ticks(nanoseconds).median for kind, figure in self.times.items()}
         return Layer(
             self.name,
             **costs,
-            activation=max(held.activation, stash),
+            activation=activation,
+            entry=min(held.entry, activation - stash),
             weight_stash=stash,
             parameters=held.parameters,
             state=held.gradients * (1 + copies) + held.buffers,

@@ -37,7 +37,12 @@ class LiveStorages(TorchDispatchMode):  # type: ignore[misc]
 
     def held(self, besides: Iterable[Any]) -> int:
         """Return the bytes of what is noted and still held, without the storages of some tensors."""
-        gc.collect()
+        gc.collect(1)  # what is new; a whole collection takes long
         others = {tensor.untyped_storage()._cdata for tensor in besides}
         return sum(size for address, (reference, size) in self._noted.items()
                    if address not in others and not reference.expired())  # fmt: skip
+
+
+def storages_of(tensors: Iterable[Any]) -> list[Any]:
+    """Return weak references to the storages of tensors, each with ``expired()``."""
+    return [StorageWeakRef(tensor.untyped_storage()) for tensor in tensors]

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from schedverify.profiling.blocks import Chain, Samples
 from schedverify.profiling.figures import BlockProfile, Figure, Link, Profile, pooled
 from schedverify.profiling.links import SHORT, Pair, long_size, round_trips
-from schedverify.runner.source import load_source
+from schedverify.runner.source import Source, load_source
 
 Progress = Callable[[int, int], None]
 """Is told, on rank 0, how many rounds are done, of how many."""
@@ -52,8 +52,13 @@ class _Found(NamedTuple):
     size: int
 
 
-def profile(settings: Settings, progress: Progress | None = None) -> Profile | None:
+def profile(settings: Settings, progress: Progress | None = None, *, source: Source | None = None) -> Profile | None:
     """Measure a model; in a process group every rank calls it, all measure at the same time, rank 0 has the result.
+
+    Parameters
+    ----------
+    source
+        The blocks, batches and loss themselves, where ``settings.model`` is but a name.
 
     Raises
     ------
@@ -62,7 +67,8 @@ def profile(settings: Settings, progress: Progress | None = None) -> Profile | N
     TimedOutError
         If a rank does not come.
     """
-    chain = Chain(load_source(settings.model, settings.microbatches), settings.microbatches)
+    given = load_source(settings.model, settings.microbatches) if source is None else source
+    chain = Chain(given, settings.microbatches)
     held = chain.held(split=not settings.fused)
     if dist.is_initialized():
         dist.barrier()
