@@ -400,3 +400,11 @@ def test_a_block_that_fails_in_several_processes_is_named_once(desk: Path) -> No
     done = run("profile", "profiled:fails", "--ranks", "2")
     assert done.returncode == 2
     assert done.stderr.count("the forward of block '1' fails: ValueError: on purpose") == 1
+
+
+@pytest.mark.slow
+def test_figures_are_told_even_if_their_file_cannot_be_written(desk: Path) -> None:
+    done = run("profile", "profiled:build", *QUICK[:-1], "no/such/folder.toml", "--ranks", "2")
+    assert done.returncode == 2
+    assert len(json.loads(done.stdout)["blocks"]) == 6
+    assert "no/such/folder.toml: cannot be written" in done.stderr

@@ -91,12 +91,12 @@ def measure(settings: Settings, units: tuple[Tick, int], output: str | None, out
         found = profile(settings, progress)
     if found is None:
         return
-    if output is not None:
-        save_model(found.as_model(*units), output, **found.remarks(units[0]))
     if output_format == "json":
         print(formats.dumps(_data(found, *units)), flush=True)
     elif output != "-":
         print("\n".join(_lines(found, units[0])), flush=True)
+    if output is not None:  # at last: if it cannot be written, the figures have been told
+        save_model(found.as_model(*units), output, **found.remarks(units[0]))
 
 
 @contextmanager

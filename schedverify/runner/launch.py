@@ -37,7 +37,7 @@ def launch(job: Callable[[], Any], ranks: int) -> None:
     RunError
         If any of them fails: what each of them said, those of the same words together.
     InputError
-        If all of them say that what they were given is wrong.
+        If all that fail say that what they were given is wrong.
     """
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
@@ -59,7 +59,8 @@ def launch(job: Callable[[], Any], ranks: int) -> None:
         if process.exitcode
     }
     if failures:
-        kind = InputError if all(process.exitcode == WRONG_INPUT for process in processes) else RunError
+        wrong = all(process.exitcode in (0, WRONG_INPUT) for process in processes)
+        kind = InputError if wrong else RunError
         raise kind("\n".join(_merged(_once(failures))))
 
 
