@@ -296,6 +296,7 @@ def test_a_profile_goes_on_to_a_plan(desk: Path, capsys: pytest.CaptureFixture[s
     assert main(["optimize", "problem.toml", "--time-limit", "2", "--workers", "1", "-o", "plan.json"]) == 0
     plan = load("plan.json")
     assert plan.problem.form == "split"
+    assert [name for stage in plan.partition or () for name in stage] == [layer.name for layer in model.layers]
     named = tuple((layer.name, nn.Identity()) for layer in model.layers)
     assert sum(len(module) for rank in (0, 1) for module in stages_of(plan, named, rank).values()) == 6
 
