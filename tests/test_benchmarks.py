@@ -270,3 +270,24 @@ def test_the_page_tells_no_mistake_of_ours() -> None:
     counts = re.findall(r"\| ours \| [0-9]+ \| ([0-9]+) \| [0-9.]*%? \| [0-9]+ \| ([0-9]+) \|", shown)
     assert len(counts) >= 2
     assert set(counts) == {("0", "0")}
+
+
+@pytest.mark.slow
+def test_plans_of_large_decoders_come_to_what_the_page_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which of several best partitions is found may differ; each figure follows from its layout."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    plans = importlib.import_module("decoder_plans")
+    page = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    shown = page.partition("<!-- decoder-plans -->")[2].partition("<!-- /decoder-plans -->")[0]
+    for name, device, tensor_parallel, sequence in plans.SET_UPS:
+        rows = [line.strip("| ").split(" | ") for line in shown.splitlines() if line.startswith(f"| {name}")]
+        layouts = [line.rpartition(": ")[2] for line in shown.splitlines() if line.startswith(f"{name}, ")]
+        found, _ = plans.planned(plans.the_model(name, device, tensor_parallel, sequence))
+        assert found.partition.proved
+        assert found.partition.bottleneck == int(rows[0][2])
+        assert int(rows[3][3]) <= int(rows[0][3])
+        for (_, called, bottleneck, makespan, peak), layout in zip(rows[:3], layouts[:3], strict=True):
+            line = plans.timed(called, found, plans.layers_of(plans.read_layout(layout)))
+            assert (line.bottleneck, line.makespan, line.layout) == (int(bottleneck), int(makespan), layout)
+            assert f"{line.peak / 1e9:.1f}" == peak
+        assert layouts[2] == plans.BY_HAND

@@ -312,8 +312,8 @@ class TestFiles:
             (("layers = 4", "layers = 1.5"), "decoder.layers: expected a whole number from 1"),
             (("layers = 4", "gated = 1"), "decoder.gated: expected one of true, false, found 1"),
             (('"h100-80gb"', '"h100"'), "device.like: nothing of this name comes with schedverify"),
-            (('like = "h100-80gb"', ""), "device.peak: is missing (or name one that comes along: a100-80gb"),
-            (("sequence = 2048", ""), "training.sequence: is missing (tokens of a sequence)"),
+            (('like = "h100-80gb"', ""), "device.peak: missing (or name one that comes along: a100-80gb"),
+            (("sequence = 2048", ""), "training.sequence: missing (tokens of a sequence)"),
             (("sequence = 2048", "sequence = 2048\nrecompute = 'half'"), "expected one of none, selective, full"),
             (('"2 TB"', '"2 TX"'), "device.memory_bandwidth: expected a number from 1"),
             (('"2 TB"', '"2 TB"\nefficiency = 1.5'), "device.efficiency: expected a number from 0 to 1, found 1.5"),
@@ -354,4 +354,4 @@ class TestCommand:
         assert "no model of this name comes with schedverify (did you mean 'llama-2-7b'?)" in capsys.readouterr().err
         profile = Path(__file__).parents[1] / "specs" / "profiles" / "vgg16.txt"
         assert main(["partition", str(profile), *self.OPTIONS]) == 2
-        assert "is for a [decoder], and there is none" in capsys.readouterr().err
+        assert "device: is for a decoder, and this is a profile of PipeDream" in capsys.readouterr().err

@@ -216,6 +216,7 @@ class TestFiles:
             (('kind = "loss"', "kind = 0"), "layer[2].kind: expected one of embedding"),
             (("forward = 10\n", "forwar = 10\n"), "layer[0].forwar: unknown key (did you mean 'forward'?)"),
             (('"2 MiB"', '"2 MX"'), "layer[0].parameters: expected bytes"),
+            (('name = "small"', 'name = "small"\nedges = [1]'), "edges[0]: expected a list, found 1"),
             (('kind = "loss"', 'kind = "los"'), "layer[2].kind: expected one of embedding"),
             (('"head"]]', '"tail"]]'), "tied[0][1]: no layer is called 'tail'"),
             (('name = "t"', 'name = "head"\n[[layer]]\nname = "head"'), "layer 8 is called 'head', and so is layer 1"),

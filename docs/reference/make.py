@@ -11,6 +11,7 @@ from pathlib import Path
 
 from schedverify.cli.app import app
 from schedverify.explanation import all_pages
+from schedverify.formats.cluster_keys import CLUSTER_KEYS, CLUSTER_TABLES
 from schedverify.formats.model_keys import MODEL_KEYS, MODEL_TABLES
 from schedverify.generators import families
 from schedverify.problem.keys import KEYS, TABLES, Key
@@ -28,6 +29,7 @@ def pages() -> dict[Path, str]:
         HERE / "commands.md": NOTE.format("the commands' signatures") + commands(),
         HERE / "problem-keys.md": NOTE.format("schedverify/problem/keys.py") + problem_keys(),
         HERE / "model-keys.md": NOTE.format("schedverify/formats/model_keys.py") + model_keys(),
+        HERE / "cluster-keys.md": NOTE.format("schedverify/formats/cluster_keys.py") + cluster_keys(),
         HERE / "families.md": NOTE.format("schedverify/generators/registry.py") + family_pages(),
     }
 
@@ -68,6 +70,11 @@ def problem_keys() -> str:
 def model_keys() -> str:
     """Return a table of keys for every table of a model file."""
     return key_tables("Keys of a model file", MODEL_KEYS, ("", "layer", *MODEL_TABLES))
+
+
+def cluster_keys() -> str:
+    """Return a table of keys for every table of a cluster file."""
+    return key_tables("Keys of a cluster file", CLUSTER_KEYS, ("", *CLUSTER_TABLES))
 
 
 def key_tables(title: str, known: Sequence[Key], tables: Sequence[str]) -> str:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from cyclopts import Parameter, validators
 
-from schedverify.cli import jointly
-from schedverify.cli.codes import OK
+from schedverify.cli import advising, jointly
+from schedverify.cli.codes import OK, UNDECIDED
 from schedverify.cli.options import TextOrJson
 from schedverify.errors import Fault, InputError
 
 if TYPE_CHECKING:
+    from schedverify.hybrid import Advice, Priced
     from schedverify.joint import Joint
     from schedverify.layers import Model
     from schedverify.partitioning import Cut
@@ -29,19 +30,29 @@ Framework = Annotated[
     Parameter(help="Print the cut as the framework takes it, and nothing else."),
 ]
 Seconds = Annotated[float, Parameter(help="Seconds of the search, with --joint or where a rank has several stages.")]
+ModelFile = Annotated[
+    str,
+    Parameter(
+        allow_leading_hyphen=True,
+        help="Model, TOML or JSON, or PipeDream's profile; or the name of a decoder that comes along.",
+    ),
+]
+Ranks = Annotated[int | None, Parameter(validator=Count, help="Devices of the pipeline; needed without --cluster.")]
+Size = Annotated[int | None, Parameter(validator=Count, help="Of a decoder: sequences of a micro-batch.")]
+Shared = Annotated[int | None, Parameter(validator=Count, help="Of a decoder: devices that share each layer.")]
+Again = Annotated[
+    Recompute | None, Parameter(help="Of a decoder: what the backward computes again; selective by default.")
+]
+ClusterFile = Annotated[
+    str | None, Parameter(help="Cluster file: choose the degrees for a decoder; what is given is fixed.")
+]
 
 
 def partition(  # noqa: PLR0913 - each is an option of the command line
-    model: Annotated[
-        str,
-        Parameter(
-            allow_leading_hyphen=True,
-            help="Model, TOML or JSON, or PipeDream's profile; or the name of a decoder that comes along.",
-        ),
-    ],
+    model: ModelFile,
     *,
-    ranks: Annotated[int, Parameter(validator=Count, help="Devices of the pipeline.")],
-    virtual: Annotated[int, Parameter(validator=Count, help="Stages per rank.")] = 1,
+    ranks: Ranks = None,
+    virtual: Annotated[int | None, Parameter(validator=Count, help="Stages per rank, 1 without --cluster.")] = None,
     microbatches: Annotated[
         int | None, Parameter(validator=Count, help="Micro-batches of a step; four times the ranks by default.")
     ] = None,
@@ -50,15 +61,11 @@ def partition(  # noqa: PLR0913 - each is an option of the command line
     ] = None,
     device: Annotated[str | None, Parameter(help="Of a decoder: a device that comes along.")] = None,
     sequence: Annotated[int | None, Parameter(validator=Count, help="Of a decoder: tokens of a sequence.")] = None,
-    microbatch_size: Annotated[
-        int | None, Parameter(validator=Count, help="Of a decoder: sequences of a micro-batch.")
-    ] = None,
-    tensor_parallel: Annotated[
-        int | None, Parameter(validator=Count, help="Of a decoder: devices that share each layer.")
-    ] = None,
-    recompute: Annotated[
-        Recompute | None, Parameter(help="Of a decoder: what the backward computes again; selective by default.")
-    ] = None,
+    microbatch_size: Size = None,
+    tensor_parallel: Shared = None,
+    recompute: Again = None,
+    cluster: ClusterFile = None,
+    top: Annotated[int, Parameter(validator=Count, help="How many choices for a cluster are shown.")] = 10,
     output: Annotated[str | None, Parameter(name=["--output", "-o"], help="Problem file, .toml or .json.")] = None,
     to: Framework = None,
     megatron_layout: Annotated[bool, Parameter(negative="", help="The same as --to megatron-layout.")] = False,
@@ -73,11 +80,19 @@ def partition(  # noqa: PLR0913 - each is an option of the command line
     from schedverify import formats
     from schedverify.formats.model_files import load_model
 
-    training = {"sequence": sequence, "microbatch_size": microbatch_size, "tensor_parallel": tensor_parallel}
-    given = load_model(model, _changes(device, {**training, "recompute": recompute}))
+    training = {"sequence": sequence, "microbatch_size": microbatch_size, "tensor_parallel": tensor_parallel,
+                "recompute": recompute}  # fmt: skip
+    if cluster is not None:
+        _refuse(microbatches=microbatches, family=family, joint=joint or None, plan=plan)
+        options = {**training, "device": device, "pipeline_parallel": ranks, "virtual": virtual}
+        form = to or ("megatron-layout" if megatron_layout else None)
+        return _advised(advising.advice(model, cluster, options, top), output, output_format, form)
+    if ranks is None:
+        raise InputError(Fault("--ranks", "is missing", "how many devices the pipeline has, or --cluster FILE"))
+    given = load_model(model, _changes(device, training))
     if plan is not None and not joint:
         raise InputError(Fault("--plan", "stands without --joint", "optimize the problem file that -o writes"))
-    asked = {"ranks": ranks, "virtual": virtual, "microbatches": microbatches or 4 * ranks, "family": family,
+    asked = {"ranks": ranks, "virtual": virtual or 1, "microbatches": microbatches or 4 * ranks, "family": family,
              "time_limit": time_limit, "workers": workers}  # fmt: skip
     told = _together(given, asked | {"seed": seed}, plan, output_format == "text") if joint else _apart(given, asked)
     written = _written(given, told.found, to or ("megatron-layout" if megatron_layout else None))
@@ -115,13 +130,36 @@ def _together(given: Model, asked: dict[str, Any], plan: str | None, bar: bool) 
     return _Told(found, jointly.data(found), [*_table(found), *jointly.lines(found)], jointly.code(found))
 
 
-def _changes(device: str | None, training: dict[str, object]) -> dict[str, dict[str, object]]:
+def _refuse(**options: object) -> None:
+    faults = [Fault(f"--{name}", "does not go with --cluster") for name, value in options.items() if value is not None]
+    if faults:
+        raise InputError(faults)
+
+
+def _advised(advice: Advice, output: str | None, output_format: str, form: str | None) -> int:
+    """Print advice; save the problem of the fastest choice, or print its cut alone in the form of a framework."""
+    from schedverify import formats
+
+    best = advice.ranked[0] if advice.ranked else None
+    written = {} if best is None else _written(advice.pricing.model(best.setup), best, form)
+    if best is not None and output is not None:
+        formats.save(best.problem, output)
+    if output_format == "json":
+        print(formats.dumps(advising.data(advice) | written))
+    elif written or (best is not None and output == "-"):
+        print("\n".join(map(_text, written.values())), end="\n" if written else "")
+    else:
+        advising.show(advice)
+    return OK if best is not None else UNDECIDED
+
+
+def _changes(device: str | None, training: Mapping[str, object]) -> dict[str, dict[str, object]]:
     """Return what the options say of a decoder's training and device, by table of a model file."""
     given = {name: value for name, value in training.items() if value is not None}
     return ({"training": given} if given else {}) | ({"device": {"like": device}} if device else {})
 
 
-def _written(given: Model, found: Cut | Joint, form: str | None) -> dict[str, Any]:
+def _written(given: Model, found: Cut | Joint | Priced, form: str | None) -> dict[str, Any]:
     """Return the cut in the form that a framework takes, by its name; nothing where none is asked for."""
     from schedverify.formats.frameworks import for_framework
 

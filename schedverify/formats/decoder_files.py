@@ -9,11 +9,11 @@ from functools import cache
 from importlib import resources
 from typing import Any, Final
 
-from schedverify.decoder import DTYPES, RECOMPUTE, Decoder, Device, Training, decoder_model, faults_of
+from schedverify.decoder import DTYPES, RECOMPUTE, Decoder, Device, Training, decoder_model
 from schedverify.decoder.device import Link
 from schedverify.errors import InputError, nearest
 from schedverify.formats.data import parse_toml
-from schedverify.formats.model_keys import DECODER_TABLES, MODEL_KEYS
+from schedverify.formats.model_keys import MODEL_KEYS
 from schedverify.layers import Model
 from schedverify.problem.faults import Faults
 from schedverify.problem.keys import Key
@@ -54,20 +54,34 @@ def model_of(faults: Faults, data: Table, name: str, tick: str) -> Model | None:
         The whole file.
     """
     seconds = _seconds(faults, tick)
-    tables = {table: _values(faults, table, data.get(table, {})) for table in DECODER_TABLES}
-    if faults.faults or seconds is None:
-        return None
-    shape, training = Decoder(**tables["decoder"]), Training(**tables["training"])
-    for fault in faults_of(shape, training):
-        faults.fault(*fault)
-    if faults.faults:
+    described, device = described_of(faults, data), device_of(faults, data.get("device", {}))
+    if described is None or device is None or seconds is None or faults.faults:
         return None
     try:
-        return decoder_model(shape, training, _device(tables["device"]), name=name, tick=seconds)
+        return decoder_model(*described, device, name=name, tick=seconds)
     except InputError as error:
         for fault in error.faults:
             faults.fault(*fault)
         return None
+
+
+def described_of(faults: Faults, data: Table) -> tuple[Decoder, Training] | None:
+    """Return the shape and the training of the tables ``decoder`` and ``training``; None with any fault."""
+    tables = {table: _values(faults, table, data.get(table, {})) for table in ("decoder", "training")}
+    if faults.faults:
+        return None
+    return Decoder(**tables["decoder"]), Training(**tables["training"])
+
+
+def device_of(faults: Faults, given: Any) -> Device | None:
+    """Return the device of the table ``device``; None with any fault."""
+    values = _values(faults, "device", given)
+    if faults.faults:
+        return None
+    for name in ("inside", "between"):
+        latency = values.pop(f"{name}_latency", Fraction(0))
+        values[name] = Link(values.pop(f"{name}_bandwidth", None), latency)
+    return Device(**values)
 
 
 def _values(faults: Faults, table: str, given: Any) -> dict[str, Any]:
@@ -84,8 +98,8 @@ def _values(faults: Faults, table: str, given: Any) -> dict[str, Any]:
         hint = keys[missing[0]].meaning
         if table in KNOWN:
             hint = f"or name one that comes along: {', '.join(known(table))}"
-        faults.fault(f"{table}.{missing[0]}", "is missing", hint)
-    return {name: _value(faults, keys[name], value) for name, value in merged.items() if name in keys}
+        faults.fault(f"{table}.{missing[0]}", "missing", hint)
+    return {name: value_of(faults, keys[name], value) for name, value in merged.items() if name in keys}
 
 
 def _like(faults: Faults, table: str, name: Any) -> Table:
@@ -96,7 +110,7 @@ def _like(faults: Faults, table: str, name: Any) -> Table:
     return found or {}
 
 
-def _value(faults: Faults, key: Key, value: Any) -> Any:
+def value_of(faults: Faults, key: Key, value: Any) -> Any:
     """Return a value by the shape of its key; a fault and a value that does where it has another."""
     if key.shape in CHOICES:
         choices = CHOICES[key.shape]
@@ -124,13 +138,6 @@ def _quantity(faults: Faults, key: Key, value: Any) -> Fraction:
         return number
     faults.fault(key.path, f"expected a number from {low} to {most}, found {shown(value)}", key.meaning)
     return Fraction(1)
-
-
-def _device(values: dict[str, Any]) -> Device:
-    for name in ("inside", "between"):
-        latency = values.pop(f"{name}_latency", Fraction(0))
-        values[name] = Link(values.pop(f"{name}_bandwidth", None), latency)
-    return Device(**values)
 
 
 def _seconds(faults: Faults, tick: str) -> Fraction | None:

@@ -5,22 +5,22 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any, Final
 
 from schedverify.errors import Fault, InputError, nearest
-from schedverify.formats.data import parse_json, parse_toml, unfit
-from schedverify.formats.decoder_files import known, model_of
+from schedverify.formats.data import unfit
+from schedverify.formats.decoder_files import model_of
 from schedverify.formats.model_keys import DECODER_TABLES, MODEL_KEYS, MODEL_TABLES, model_names
-from schedverify.formats.pipedream import looks_like_profile, parse_profile
-from schedverify.formats.reading import PathLike, read_text, source_name
+from schedverify.formats.model_sources import Changes, model_data
+from schedverify.formats.pipedream import parse_profile
+from schedverify.formats.reading import PathLike, source_name
 from schedverify.layers import Devices, Layer, Model, Wishes
 from schedverify.problem.faults import check_version
 from schedverify.problem.showing import shown
 from schedverify.problem.values import Values
 
 MOST_LAYERS: Final = 100_000
-_MAX_BYTES: Final = 1 << 23
 KINDS: Final = ("", "embedding", "decoder", "mtp", "loss")
 
 
@@ -110,7 +110,7 @@ class _Reader(Values):
         for i, group in enumerate(groups):
             if len(group) != 2:
                 self.fault(f"edges[{i}]", f"expected two layers, found {len(group)}", "the one that feeds comes first")
-        return tuple((group[0], group[-1]) for group in groups)
+        return tuple((group[0], group[1]) for group in groups if len(group) == 2)
 
     def _wishes(self, table: Mapping[str, Any]) -> Wishes:
         pinned = []
@@ -162,7 +162,7 @@ def _numbers() -> list[str]:
     return [key.name for key in MODEL_KEYS if key.table == "layer" and key.shape not in ("text", "remarks")]
 
 
-def load_model(path: PathLike, changes: Mapping[str, Mapping[str, Any]] | None = None) -> Model:
+def load_model(path: PathLike, changes: Changes | None = None) -> Model:
     """Return the model in a file: TOML, JSON, or a profile of PipeDream; or one that comes with schedverify, by name.
 
     Parameters
@@ -175,34 +175,8 @@ def load_model(path: PathLike, changes: Mapping[str, Mapping[str, Any]] | None =
     InputError
         With the file's name and every fault in it.
     """
-    name = PurePath(os.fspath(path))
     try:
-        if (found := _by_name(os.fspath(path))) is not None:
-            return model_from(_changed(found, changes or {}))
-        text = read_text(path, "a model in TOML or JSON, or a profile of PipeDream", _MAX_BYTES)
-        if looks_like_profile(text) and not changes:
-            return parse_profile(text, name.stem)
-        if looks_like_profile(text):
-            return model_from(changes)
-        is_json = name.suffix == ".json" or text.lstrip().startswith("{")
-        return model_from(_changed(parse_json(text) if is_json else parse_toml(text), changes or {}))
+        data = model_data(path, changes or {})
+        return parse_profile(data, PurePath(os.fspath(path)).stem) if isinstance(data, str) else model_from(data)
     except InputError as error:
         raise error if error.source else error.within(source_name(path)) from None
-
-
-def _by_name(name: str) -> dict[str, Any] | None:
-    """Return the data of a model that comes with schedverify; None where a file is meant."""
-    if name == "-" or PurePath(name).suffix or PurePath(name).name != name or Path(name).exists():
-        return None
-    if name in known("decoder"):
-        return {"name": name, "decoder": {"like": name}}
-    hint = nearest(name, known("decoder")) or f"those that come along: {', '.join(known('decoder'))}"
-    raise InputError(Fault("", "there is no such file, and no model of this name comes with schedverify", hint))
-
-
-def _changed(data: Any, changes: Mapping[str, Mapping[str, Any]]) -> Any:
-    if not isinstance(data, Mapping):
-        return data
-    tables = {table: data.get(table, {}) for table in changes}
-    merged = {name: {**own, **changes[name]} for name, own in tables.items() if isinstance(own, Mapping)}
-    return {**data, **merged}

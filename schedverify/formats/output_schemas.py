@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from schedverify.decoder import RECOMPUTE
 from schedverify.disciplines import Discipline
 from schedverify.formats.plan_files import BY_RANK, RATIOS, TICKS
 from schedverify.formats.run_traces import FORMAT, MAX_RANKS, MAX_STEPS, RANK_NAME, UNIT, VERSION, rank_name
@@ -17,6 +18,7 @@ from schedverify.formats.schema_parts import (
     titled,
     whole,
 )
+from schedverify.hybrid.setups import INNER
 from schedverify.problem.keys import OBJECTIVES
 from schedverify.result import Scope, Status, Verdict
 
@@ -117,6 +119,23 @@ def timeline_schema() -> Schema:
     """Return the schema of ``simulate --format json``."""
     step = closed({"op": TEXT, "start": whole(), "end": whole()})
     return titled("schedverify simulate", closed({"measures": _measures(), "timeline": listed(listed(step))}))
+
+
+def advice_schema() -> Schema:
+    """Return the schema of ``partition --cluster FILE --format json``; times are microseconds, memory is bytes."""
+    degrees = dict.fromkeys(("tensor_parallel", "pipeline_parallel", "data_parallel", "virtual", "microbatch_size",
+                             "microbatches"), whole(1))  # fmt: skip
+    setup = closed(degrees | {"recompute": one_of(RECOMPUTE), "inner": one_of(INNER)})
+    ranked = closed({
+        "setup": setup, "step": whole(), "reducing": whole(), "bubble_fraction": _ratio(), "tensor_share": _ratio(),
+        "utilization": _ratio(), "peak_memory": whole(), "layers": listed(listed(TEXT)),
+    })  # fmt: skip
+    part = {key: value for key, value in setup.items() if key != "required"}
+    return titled("schedverify partition --cluster", closed({
+        "ranked": listed(ranked),
+        "rejected": listed(closed({"setup": part, "reason": TEXT, "missing": whole()})),
+        "slower": listed(closed({"setup": setup, "least": whole()})),
+    }))  # fmt: skip
 
 
 def _measures() -> Schema:

@@ -11,8 +11,10 @@ from typing import Final
 from schedverify.decoder import DTYPES, RECOMPUTE
 from schedverify.disciplines import Discipline
 from schedverify.formats.boundary_logs import boundaries_schema
+from schedverify.formats.cluster_keys import CLUSTER_KEYS, CLUSTER_TABLES
 from schedverify.formats.model_keys import MODEL_KEYS, MODEL_TABLES
 from schedverify.formats.output_schemas import (
+    advice_schema,
     conformance_schema,
     report_schema,
     run_schema,
@@ -52,6 +54,8 @@ def schemas() -> dict[str, str]:
         "trace.json": run_schema(),
         "boundaries.json": boundaries_schema(),
         "model.json": titled("schedverify model", model_schema()),
+        "cluster.json": titled("schedverify cluster", cluster_schema()),
+        "advice.json": advice_schema(),
     }
     return {name: json.dumps(schema, indent=2) + "\n" for name, schema in made.items()}
 
@@ -75,6 +79,13 @@ def model_schema() -> Schema:
     rows = {"layer": listed(tables["layer"]) | {"minItems": 1}}
     top = tables[""]["properties"] | rows | {table: tables[table] for table in MODEL_TABLES}
     return tables[""] | {"properties": top, "anyOf": [{"required": ["layer"]}, {"required": ["decoder"]}]}
+
+
+def cluster_schema() -> Schema:
+    """Return the schema of a cluster file: what each key takes."""
+    tables = {table: _object(CLUSTER_KEYS, table) for table in ("", *CLUSTER_TABLES)}
+    top = tables[""]["properties"] | {table: tables[table] for table in CLUSTER_TABLES}
+    return tables[""] | {"properties": top, "required": ["nodes", "devices", "batch"]}
 
 
 def plan_schema() -> Schema:

@@ -1,0 +1,150 @@
+"""Cluster files, in TOML and in JSON, and the decoder that is to be trained there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import Any, Final, NamedTuple
+
+from schedverify.decoder import Decoder, Training
+from schedverify.errors import Fault, InputError
+from schedverify.formats.cluster_keys import CLUSTER_KEYS, CLUSTER_TABLES, cluster_names
+from schedverify.formats.data import parse_json, parse_toml, unfit
+from schedverify.formats.decoder_files import described_of, device_of, value_of
+from schedverify.formats.model_keys import DECODER_TABLES, model_names
+from schedverify.formats.model_sources import Changes, model_data
+from schedverify.formats.reading import PathLike, read_text, source_name
+from schedverify.hybrid import Choices, Cluster
+from schedverify.problem.faults import Faults, check_version
+from schedverify.problem.showing import clean, shown
+
+_NEEDED: Final = ("nodes", "devices", "batch")
+_MAX_BYTES: Final = 1 << 16
+_MOST_DEVICES: Final = 1 << 16
+CHOSEN: Final = ("tensor_parallel", "data_parallel", "microbatch_size", "recompute")
+"""Keys of ``[training]`` that a cluster leaves open; one that the model gives is the only choice."""
+
+
+class DecoderFile(NamedTuple):
+    """A decoder to be trained, and what its file fixes of the degrees."""
+
+    name: str
+    shape: Decoder
+    training: Training
+    fixed: dict[str, Any]
+
+
+def load_cluster(path: PathLike, device: str | None = None) -> Cluster:
+    """Return the cluster in a file.
+
+    Parameters
+    ----------
+    device
+        A device that comes along, for the keys of ``[device]`` that the file does not give.
+
+    Raises
+    ------
+    InputError
+        With the file's name and every fault in it.
+    """
+    text = read_text(path, "a cluster in TOML or JSON", _MAX_BYTES)
+    is_json = PurePath(os.fspath(path)).suffix == ".json" or text.lstrip().startswith("{")
+    try:
+        return cluster_from(parse_json(text) if is_json else parse_toml(text), device)
+    except InputError as error:
+        raise error.within(source_name(path)) from None
+
+
+def cluster_from(data: Any, device: str | None = None) -> Cluster:
+    """Return the cluster that parsed data describes.
+
+    Raises
+    ------
+    InputError
+        With every fault at once, each with the path of its key.
+    """
+    if not isinstance(data, Mapping):
+        raise InputError(Fault("", f"expected a cluster, an object of keys, found {shown(data)}"))
+    faults = Faults()
+    for fault in unfit(data):
+        faults.fault(*fault)
+    check_version("version", data.get("version", 1), 1, "write version = 1, or leave it out")
+    faults.check_keys("", data, cluster_names(""), needed=_NEEDED, missing="a cluster needs it")
+    tables = {table: _table(faults, table, data.get(table, {})) for table in CLUSTER_TABLES}
+    counts = {name: _count(faults, name, data) for name in _NEEDED}
+    if counts["nodes"] * counts["devices"] > _MOST_DEVICES:
+        message = f"{counts['nodes']} nodes of {counts['devices']} are more than {_MOST_DEVICES} devices"
+        faults.fault("nodes", message, "give fewer")
+    choices = {name: _choice(faults, name, value) for name, value in tables["choices"].items()}
+    made = device_of(faults, tables["device"] | ({"like": device} if device else {}))
+    faults.raise_faults()
+    if made is None:
+        raise InputError("the cluster has no device")
+    return Cluster(**counts, device=made, choices=Choices(**choices))
+
+
+def load_decoder(path: PathLike, changes: Changes | None = None) -> DecoderFile:
+    """Return the decoder in a model file, or one that comes with schedverify, without a device.
+
+    Parameters
+    ----------
+    changes
+        By table (``training``), keys that go before those of the file.
+
+    Raises
+    ------
+    InputError
+        With the file's name and every fault in it; also if the model is no decoder.
+    """
+    try:
+        return _decoder_from(model_data(path, changes or {}), PurePath(os.fspath(path)).stem)
+    except InputError as error:
+        raise error if error.source else error.within(source_name(path)) from None
+
+
+def _decoder_from(data: Any, name: str) -> DecoderFile:
+    faults, hint = Faults(), "a cluster needs a model by its shape, [decoder]"
+    if not isinstance(data, Mapping) or "decoder" not in data:
+        raise InputError(Fault("decoder", "missing", hint))
+    for fault in unfit(data):
+        faults.fault(*fault)
+    for key in data:
+        if key not in (*DECODER_TABLES, "version", "name", "source", "tick"):
+            faults.fault(clean(str(key)), "does not go with a cluster", hint)
+    for table in ("decoder", "training"):
+        if not isinstance(inside := data.get(table, {}), Mapping):
+            faults.fault(table, f"expected a table, found {shown(inside)}")
+            continue
+        faults.check_keys(table, inside, model_names(table), needed=(), missing="")
+    found = described_of(faults, data)
+    faults.raise_faults()
+    if found is None:
+        raise InputError(Fault("decoder", "missing", hint))
+    given = data.get("training", {})
+    fixed = {name: (getattr(found[1], name),) for name in CHOSEN if name in given}
+    called = data.get("name", name)
+    return DecoderFile(called if isinstance(called, str) else name, *found, fixed)
+
+
+def _table(faults: Faults, table: str, inside: Any) -> dict[str, Any]:
+    if not isinstance(inside, Mapping):
+        faults.fault(table, f"expected a table, found {shown(inside)}", f"write [{table}] and its keys below")
+        return {}
+    faults.check_keys(table, inside, cluster_names(table), needed=(), missing="")
+    return {name: value for name, value in inside.items() if name in cluster_names(table)}
+
+
+def _count(faults: Faults, name: str, data: Mapping[str, Any]) -> int:
+    key = next(key for key in CLUSTER_KEYS if key.path == name)
+    return int(value_of(faults, key, data[name])) if name in data else 1
+
+
+def _choice(faults: Faults, name: str, value: Any) -> tuple[Any, ...]:
+    """Return what may be chosen of a degree: one value, or several."""
+    key = next(key for key in CLUSTER_KEYS if key.path == f"choices.{name}")
+    plain = key._replace(shape=key.shape.removesuffix(" by choice"))
+    values = value if isinstance(value, list) else [value]
+    if not values:
+        faults.fault(key.path, "expected at least one choice, found none", key.meaning)
+    return tuple(dict.fromkeys(value_of(faults, plain, one) for one in values))

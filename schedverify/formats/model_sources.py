@@ -1,0 +1,55 @@
+"""Where the data of a model comes from: a file, or a decoder that comes with schedverify, with changes on top."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path, PurePath
+from typing import Any, Final
+
+from schedverify.errors import Fault, InputError, nearest
+from schedverify.formats.data import parse_json, parse_toml
+from schedverify.formats.decoder_files import known
+from schedverify.formats.pipedream import looks_like_profile
+from schedverify.formats.reading import PathLike, read_text
+
+Changes = Mapping[str, Mapping[str, Any]]
+"""By table of a model file (``training``, ``device``), keys that go before those of the file."""
+_MAX_BYTES: Final = 1 << 23
+
+
+def model_data(path: PathLike, changes: Changes) -> Any:
+    """Return the data of a model; of a profile of PipeDream its text.
+
+    Raises
+    ------
+    InputError
+        If there is no such file and no decoder of that name, it is no TOML and no JSON, or a profile is to be changed.
+    """
+    if (found := _by_name(os.fspath(path))) is not None:
+        return _changed(found, changes)
+    text = read_text(path, "a model in TOML or JSON, or a profile of PipeDream", _MAX_BYTES)
+    if looks_like_profile(text):
+        if not changes:
+            return text
+        raise InputError([Fault(table, "is for a decoder, and this is a profile of PipeDream") for table in changes])
+    is_json = PurePath(os.fspath(path)).suffix == ".json" or text.lstrip().startswith("{")
+    return _changed(parse_json(text) if is_json else parse_toml(text), changes)
+
+
+def _by_name(name: str) -> dict[str, Any] | None:
+    """Return the data of a decoder that comes with schedverify; None where a file is meant."""
+    if name == "-" or PurePath(name).suffix or PurePath(name).name != name or Path(name).exists():
+        return None
+    if name in known("decoder"):
+        return {"name": name, "decoder": {"like": name}}
+    hint = nearest(name, known("decoder")) or f"those that come along: {', '.join(known('decoder'))}"
+    raise InputError(Fault("", "there is no such file, and no model of this name comes with schedverify", hint))
+
+
+def _changed(data: Any, changes: Changes) -> Any:
+    if not isinstance(data, Mapping):
+        return data
+    tables = {table: data.get(table, {}) for table in changes}
+    merged = {name: {**own, **changes[name]} for name, own in tables.items() if isinstance(own, Mapping)}
+    return {**data, **merged}
