@@ -31,7 +31,6 @@ MADE = (
     "reference/commands.md",
     "reference/problem-keys.md",
     "reference/model-keys.md",
-    "reference/cluster-keys.md",
     "reference/families.md",
     "gallery/gallery.md",
 )
