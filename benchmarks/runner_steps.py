@@ -18,7 +18,7 @@ from typing import Any
 
 from printing import progress, publish, table, where
 
-from schedverify import Problem, generate, optimize
+from schedverify import Problem, Schedule, generate, optimize
 from schedverify.planner import plan_of
 from schedverify.result import Plan
 
@@ -39,7 +39,7 @@ def main() -> None:
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
     with progress() as bar:
         slept = list(bar.track(steps(chosen), 3 * len(chosen.ranks), description="stages that sleep"))
-        ran = list(bar.track(overheads(chosen.turns), 4, description="overhead"))
+        ran = list(bar.track(overheads(chosen.turns), 5, description="overhead"))
     text = f"""{where("torch", "ortools")}; seed 0 of the search.
 
 Stages that sleep {chosen.ms} ms in each of F, I and W, two micro-batches a rank; medians of {chosen.steps} steps, from
@@ -50,7 +50,7 @@ the first rank's begin to the last one's end:
 Stages that compute next to nothing, medians of {chosen.turns} steps in each runtime, by turns; microseconds for each
 action of a rank, sends and receives counted:
 
-{table(("plan", "ranks", "actions", "ours, us", "PyTorch, us", "ratio"), ran)}"""
+{table(("plan", "ranks", "stages", "actions", "ours, us", "PyTorch, us", "ratio"), ran)}"""
     publish("runner-steps", text, update=chosen.update)
 
 
@@ -80,18 +80,29 @@ def overheads(turns: int) -> Iterator[tuple[object, ...]]:
     """Yield a line for each plan of stages that compute next to nothing."""
     from gloo_pool import GlooPool
 
-    for ranks in (1, 2):
-        problem = Problem.chain(ranks=ranks, microbatches=8, form="split")
+    for ranks, stages in ((1, 1), (1, 4), (2, 2)):
         with GlooPool(ranks) as pool:
-            for name in ("1f1b", "zb-h1"):
-                plan = plan_of(generate(name, problem), problem)
+            for name in ("1f1b", "zb-h1") if ranks == stages else ("split",):
+                plan = small_plan(name, ranks, stages)
                 actions = max(map(len, plan.lowered.schedule.strings()))
                 spans = values(pool, by_turns, plan, turns)
                 ours, theirs = (
                     median(map(whole, zip(*runtime, strict=True))) / 1000 / actions
                     for runtime in zip(*spans, strict=True)
                 )
-                yield name, ranks, actions, f"{ours:.0f}", f"{theirs:.0f}", f"{theirs / ours:.2f}"
+                yield name, ranks, stages, actions, f"{ours:.0f}", f"{theirs:.0f}", f"{theirs / ours:.2f}"
+
+
+def small_plan(name: str, ranks: int, stages: int) -> Plan:
+    """Return the plan of a family; ``split``: each micro-batch forward through all stages, then I and W of each."""
+    problem = Problem.chain(ranks=ranks, stages=stages, microbatches=8, form="split")
+    if name != "split":
+        return plan_of(generate(name, problem), problem)
+    order = []
+    for m in range(8):
+        order += [f"{stage}F{m}" for stage in range(stages)]
+        order += [f"{stage}{kind}{m}" for stage in reversed(range(stages)) for kind in "IW"]
+    return plan_of(Schedule.of([order]), problem)
 
 
 def values(pool: Any, job: Callable[..., Any], *arguments: Any) -> list[Any]:
@@ -130,9 +141,10 @@ def by_turns(rank: int, plan: Plan, turns: int) -> tuple[list[Span], list[Span]]
     from schedverify.torch_bridge import load_verified
 
     last = plan.problem.ranks - 1
-    ours = Runner(plan, [_small()], _loss)
-    stage = PipelineStage(_small(), rank, plan.problem.stages, torch.device("cpu"))
-    theirs = load_verified(plan, [stage], _loss)
+    numbers, count = plan.problem.stages_of[rank], plan.problem.stages
+    ours = Runner(plan, [_small() for _ in numbers], _loss)
+    stages = [PipelineStage(_small(), number, count, torch.device("cpu")) for number in numbers]
+    theirs = load_verified(plan, stages, _loss)
     batch = torch.ones(ROWS * plan.problem.microbatches, WIDTH)
     given = [batch] if rank == 0 else []
     target = batch if rank == last else None
