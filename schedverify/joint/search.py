@@ -19,7 +19,7 @@ from schedverify.problem import Problem
 from schedverify.result import Status
 
 Ints = tuple[int, ...]
-_SHARE: Final = 1 / 20
+_SHARE: Final = 1 / 40
 """Of the whole time, what one partition may take when its turn comes; each further time twice as much."""
 _MOST_ASKED: Final = 2000
 """Beginnings of partitions that are looked at for a first one, however short the time is."""

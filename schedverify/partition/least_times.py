@@ -5,7 +5,9 @@ its bounds on the makespan these are taken:
 
 - *pair* of stage 0 and a stage ``t``: ``F_0 + A_0 + sum of (F + G) over 1..t-1 + both lags of each boundary on the way
   + M (F_t + G_t)``;
-- *load* of a rank: ``head + M * sum of (F + A) over its stages + tail``, both of its first stage, which has the least.
+- *load* of a rank: ``head + M * sum of (F + A) over its stages + tail``, both of its first stage, the least ones;
+- *idle* of a rank, without its limits: before the head of a later stage it can run nothing but the F of those before, so
+  ``head + M * (sum of (F + A) over its stages - sum of F over those before)``.
 
 Each is a maximum over stages of what the stages before it add to what the stage itself takes. So the least that the
 stages behind a cut can come to does not depend on the stages before it, and dynamic programming over (stage, cut) finds
@@ -49,8 +51,8 @@ class Begun(NamedTuple):
         Ticks that no schedule of any partition that begins so can go below.
     turning, forward
         Ticks of the way to the next stage: there and back, and there alone.
-    loads
-        By rank, ``F + A`` of its stages for one micro-batch.
+    loads, forwards
+        By rank, ``F + A`` and ``F`` of its stages for one micro-batch.
     ways
         By rank, the ticks before its first work, and in a fused problem behind its last; None before its first stage.
     uneven
@@ -62,6 +64,7 @@ class Begun(NamedTuple):
     turning: int
     forward: int
     loads: Ints
+    forwards: Ints
     ways: tuple[int | None, ...]
     uneven: int
 
@@ -103,7 +106,7 @@ class LeastTimes:
             if load is None:
                 return None
             least = max(least, self.count * load)
-        return Begun((0,), least, 0, 0, (0,) * self.ranks, (None,) * self.ranks, 0)
+        return Begun((0,), least, 0, 0, *((0,) * self.ranks,) * 2, (None,) * self.ranks, 0)
 
     def longer(self, begun: Begun) -> list[Begun]:
         """Return a partition's beginnings with one stage more, without those that cannot be brought to an end."""
@@ -115,9 +118,10 @@ class LeastTimes:
         forward = begun.forward + takes.forward + lag
         way = begun.ways[rank]
         way = (begun.forward if self.model.split else begun.turning) if way is None else way
+        way_here = max(way, begun.forward - self.count * begun.forwards[rank])
         own = np.maximum(
             begun.turning + self.count * (takes.whole if stage == 0 else takes.turning),
-            way + self.count * (begun.loads[rank] + takes.whole),
+            way_here + self.count * (begun.loads[rank] + takes.whole),
         )
         behind = np.maximum(turning + self._turning[stage + 1], forward + self._forward[stage + 1])
         ends = np.flatnonzero(self._may(stage, begin) & (self._turning[stage + 1] < NEVER))
@@ -125,9 +129,12 @@ class LeastTimes:
         made = []
         for end in ends.tolist():
             work = int(takes.whole[end])
-            loads = (*begun.loads[:rank], begun.loads[rank] + work, *begun.loads[rank + 1 :])
+            loads = _added(begun.loads, rank, work)
+            forwards = _added(begun.forwards, rank, int(takes.forward[end]))
             bound, uneven = max(begun.bound, int(own[end]), int(behind[end])), begun.uneven + work**2
-            longer = Begun((*begun.cuts, end), bound, int(turning[end]), int(forward[end]), loads, ways, uneven)
+            longer = Begun(
+                (*begun.cuts, end), bound, int(turning[end]), int(forward[end]), loads, forwards, ways, uneven
+            )
             made.append(longer._replace(bound=max(bound, self._average(longer))) if self.several else longer)
         return made
 
@@ -146,8 +153,9 @@ class LeastTimes:
     def _average(self, begun: Begun) -> int:
         """Return what follows from the layers that no stage has yet, spread over the ranks whose stages are to come.
 
-        Every rank ``r`` of them has ``T >= way + M (load + slowness * x)`` for the work ``x`` that it still gets, and
-        these sum up to all that is left; with ``v = 1 / slowness``: ``T * sum v >= sum v (way + M load) + M * left``.
+        Every rank ``r`` of them has ``T >= way + M (load + slowness * x)`` for the work ``x`` that it still gets (by
+        *load* or *idle*, whichever is more), and these sum up to all that is left; with ``v = 1 / slowness``:
+        ``T * sum v >= sum v (way + M load) + M * left``.
         """
         coming = set(self.placement[len(begun.cuts) - 1 :])
         if not coming:
@@ -157,8 +165,9 @@ class LeastTimes:
         share = {rank: common // self.demands.slowness[self.placement.index(rank)] for rank in coming}
         total = self.count * common * int(self._sums.whole[-1] - self._sums.whole[begun.cuts[-1]])
         for rank in coming:
-            way = begun.ways[rank]
-            total += share[rank] * (self.count * begun.loads[rank] + (before if way is None else way))
+            known = begun.ways[rank]
+            way = max(before if known is None else known, begun.forward - self.count * begun.forwards[rank])
+            total += share[rank] * (self.count * begun.loads[rank] + way)
         return -(-total // sum(share.values()))
 
     @cached_property
@@ -245,6 +254,10 @@ class _Sums(NamedTuple):
     forward: Numbers
     turning: Numbers
     whole: Numbers
+
+
+def _added(values: Ints, place: int, more: int) -> Ints:
+    return (*values[:place], values[place] + more, *values[place + 1 :])
 
 
 def _ticks_of(layer: Layer, split: bool) -> tuple[int, int, int]:

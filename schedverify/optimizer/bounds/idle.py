@@ -21,10 +21,13 @@ def ticks_with_idle_time(costs: Costs, objective: str) -> Iterator[tuple[int, in
     is of some stage ``s`` of the rank; it starts no earlier than ``head(s) + turn(s)``, ``turn(s)`` being the longest
     path of forwards from the start of F on ``s`` down to a stage that feeds none, and of gradient ops back to ``s``. So
     of the first ``min (head + turn)`` ticks at most ``most F`` are work: the most ticks of F that bytes and limits
-    admit in flight together. For the span the clock starts with the first F of the rank, so ``head(s)`` is the longest
-    way from a stage of the rank to ``s``. Hence
+    admit in flight together. Nor does any F of a stage run before its head. So for each tick ``t`` that is this one, or
+    the head of a stage of the rank that is no later,
 
-        T >= begin + sum of n (F + A),    begin = max(min head, min over s (head(s) + turn(s)) - most F).
+        T >= begin + sum of n (F + A),    begin = max over t of t - (most F of the stages with a head before t).
+
+    At the least head that is the head itself. For the span the clock starts with the first F of the rank, so that
+    ``head(s)`` is the longest way from a stage of the rank to ``s``, and ``t`` is the one tick, with all stages' F.
 
     *End.* The last F of the rank is of a stage ``s`` that leads to no other of its stages. Behind its start come
     ``end(s)`` ticks: ``turn(s)``, its gradient op, and the longest path of these to the end of the whole backward of a
@@ -34,9 +37,9 @@ def ticks_with_idle_time(costs: Costs, objective: str) -> Iterator[tuple[int, in
 
         T >= begin + sum of n (F + A) - F(s) - most A + end(s)    (the least over s),
 
-    where the least head stands for ``begin`` if all F fit at once, because all of them can then come before the first
-    gradient op. On one stage a rank, k in flight and a fused backward: ``M (F + B) + turn - k F + turn - F - (k-1) B``.
-    The first half for one stage a rank is in Zero Bubble (arXiv 2401.10241).
+    where ``t`` is a head if all F fit at once, because all of them can then come before the first gradient op (the last
+    of them is behind every head in any case). On one stage a rank, k in flight and a fused backward: ``M (F + B) + turn
+    - k F + turn - F - (k-1) B``. The first half for one stage a rank is in Zero Bubble (arXiv 2401.10241).
     """
     for rank, stages in enumerate(costs.problem.stages_of):
         passing = [stage for stage in stages if costs.count[stage]]
@@ -59,12 +62,20 @@ class _Rank:
 
     def bound(self) -> int:
         """Return what follows for the makespan or the span."""
-        lead = min(self.costs.head[stage] for stage in self.stages) if self.makespan else 0
-        idle = min(map(self._until_gradient, self.stages)) - self._most(self.costs.forward, waiting=False)
-        begin = max(lead, idle)
+        turned = min(map(self._until_gradient, self.stages))
+        heads = [self.costs.head[stage] for stage in self.stages if self.costs.head[stage] <= turned]
+        lead = max(map(self._idle_until, heads)) if self.makespan else 0
+        begin = max(lead, self._idle_until(turned))
         left = self._most(self.costs.backward, waiting=True)
         ends = [self._end(stage) - self.costs.forward[stage] - left for stage in self.stages if self._is_last(stage)]
         return max(self.work + begin, self.work + (lead if self._all_fit() else begin) + min(ends))
+
+    def _idle_until(self, tick: int) -> int:
+        """Return the ticks before ``tick`` in which there is nothing to run, where no gradient op can start earlier."""
+        costs = self.costs
+        late = [self.makespan and head >= tick for head in costs.head]
+        early = [0 if waits else forward for forward, waits in zip(costs.forward, late, strict=True)]
+        return tick - self._most(early, waiting=False)
 
     def _until_gradient(self, stage: int) -> int:
         """Return the ticks before which no gradient op of a stage can start: from 0, or from the first F here."""

@@ -48,13 +48,22 @@ class _Idle:
         """All work, behind the idle time before the first gradient op; or with what the last F must still wait for."""
         known, problem = self.known, self.problem
         work = sum(known.passing(s) * (problem.forward[s] + known.backward(s)) for s in self.stages)
-        head = min(known.head[s] for s in self.stages) if known.makespan else 0
-        forwards = [self._flying(s, problem.forward[s]) for s in self.stages]
-        begin = max(head, min(self._gradient_from(s) for s in self.stages) - self._most(forwards))
+        turned = min(self._gradient_from(s) for s in self.stages)
+        arrivals = {known.head[s] for s in self.stages} if known.makespan else set()
+        ahead = max((self._idle_before(tick) for tick in arrivals if tick <= turned), default=0)
+        begin = max(ahead, self._idle_before(turned))
         left = self._most([*(self._flying(s, known.backward(s)) for s in self.stages), *self._waiting()])
         lasts = [s for s in self.stages if not any(known.way(s, t) for t in self.stages if t != s)]
-        ahead = head if self._hold_all() else begin
+        ahead = ahead if self._hold_all() else begin
         return work + max(begin, ahead - left + min(self._behind(s) - problem.forward[s] for s in lasts))
+
+    def _idle_before(self, tick: int) -> int:
+        """How long the rank idles before a tick at which no gradient op has started: only what arrived earlier runs."""
+        arrived = [not self.known.makespan or self.known.head[s] < tick for s in self.stages]
+        forwards = [
+            self._flying(s, self.problem.forward[s] * here) for s, here in zip(self.stages, arrived, strict=True)
+        ]
+        return tick - self._most(forwards)
 
     def _gradient_from(self, s: int) -> int:
         """When a gradient op of s can start at the earliest: from tick 0, or from the first F of the rank."""
