@@ -107,12 +107,12 @@ def test_all_partitions_come_in_the_order_of_their_bounds(drawn: tuple[int, int,
     problems = {layers: problem_of(model, layers, shape) for layers in every(model, shape.stages)}
     expected = {layers: bound_of(problem) for layers, problem in problems.items() if problem is not None}
 
-    def judge(number: int, layers: Layers) -> tuple[int, None] | None:
+    def judge(layers: Layers) -> tuple[int, None] | None:
         return (expected[layers], None) if layers in expected else None
 
     times = LeastTimes(model, shape.homes, ranks, shape.microbatches)
     limit = data.draw(st.none() | st.sampled_from(sorted(expected.values()))) if expected else None
-    found = [(whole.layers, whole.bound) for whole in ByBound([times], judge).below(lambda: limit, lambda: False)]
+    found = [(whole.layers, whole.bound) for whole in ByBound(times, judge).below(lambda: limit, lambda: False)]
     assert [bound for _, bound in found] == sorted(bound for _, bound in found)
     assert dict(found) == {layers: bound for layers, bound in expected.items() if limit is None or bound < limit}
     assert len(found) == len(dict(found))
@@ -236,6 +236,13 @@ class TestTogether:
         assert (found.first, found.gain) == (None, None)
         assert found.layers == ((0, 1), (2, 3))
 
+    def test_equal_partitions_are_passed_over_and_those_behind_them_are_not(self) -> None:
+        """Of layers that feed each other in no way, many in a row are no better than one that is known."""
+        costs = [(8, 1, 1, 5), (8, 1, 5, 3), (8, 5, 7, 4), (1, 5, 3, 5), (2, 6, 1, 8), (7, 1, 1, 1)]
+        model = Model("m", tuple(Layer(f"l{i}", *each) for i, each in enumerate(costs)), edges=())
+        found = sv.partition_jointly(model, ranks=3, microbatches=1, workers=1)
+        assert (found.status, found.plan.value, found.bound) == (sv.Status.OPTIMAL, 46, 46)
+
     def test_none_that_fits_is_told(self) -> None:
         with pytest.raises(InputError, match="no cut into 2 stages keeps memory and wishes"):
             sv.partition_jointly(decoder(memory=(100,)), ranks=2, microbatches=2)
@@ -251,7 +258,8 @@ class TestTogether:
 
     def test_one_worker_and_a_seed_give_the_same(self) -> None:
         plain = Model("m", tuple(Layer(f"l{i}", 2 + i % 3, 4 + i % 2) for i in range(9)))
-        one, other = (sv.partition_jointly(plain, ranks=3, microbatches=3, workers=1, seed=3) for _ in range(2))
+        asked = {"ranks": 3, "microbatches": 3, "workers": 1, "seed": 3, "time_limit": 3000}  # no part meets its limit
+        one, other = (sv.partition_jointly(plain, **asked) for _ in range(2))
         assert (one.plan, one.layers, one.bound, one.tried) == (other.plan, other.layers, other.bound, other.tried)
 
     def test_a_bound_holds_of_many_partitions_at_once(self) -> None:

@@ -8,19 +8,24 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from schedverify.errors import InputError
+from schedverify.generators import families
 from schedverify.layers import Model
-from schedverify.optimizer import Effort, Progress, Solution, hint_of, solve
+from schedverify.optimizer import Effort, Hint, Progress, Solution, hint_of, solve
 from schedverify.optimizer.bounds.formulas import best_bound
 from schedverify.partition.by_bound import ByBound
 from schedverify.partition.least_times import LeastTimes
 from schedverify.partitioning import stage_problem
-from schedverify.planner import candidates
 from schedverify.problem import Problem
 from schedverify.result import Status
+from schedverify.timeline import simulate
 
 Ints = tuple[int, ...]
 _SHARE: Final = 1 / 40
 """Of the whole time, what one partition may take when its turn comes; each further time twice as much."""
+_AHEAD: Final = 8
+"""Partitions under each placement that get a glance before the first of them has its turn."""
+_GLANCE: Final = 1 / 200
+"""Of the whole time, what a glance may take: enough for the families' schedules and some by lists."""
 _MOST_ASKED: Final = 2000
 """Beginnings of partitions that are looked at for a first one, however short the time is."""
 
@@ -35,10 +40,11 @@ class Looked:
     evidence: Any
     solution: Solution | None = None
     times: int = 0
+    without_search: int = field(init=False)
     figures: tuple[int, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        p = self.problem
+        self.without_search, p = self.bound, self.problem
         self.figures = (*p.forward, *p.backward, *p.backward_input, *p.backward_weight, *p.activation, *p.weight_stash,
                         *p.static, *p.boundary_bytes)  # fmt: skip
 
@@ -71,11 +77,9 @@ class Search:
         self.model, self.shapes, self.effort, self._progress = model, shapes, effort, progress
         self.looked: list[Looked] = []
         self._asked = 0
+        self.linearized = False
         self.best: Looked | None = None
-        self.times = [LeastTimes(model, shape.homes, shape.ranks, shape.microbatches) for shape in shapes]
-        self.coming: ByBound[Looked] = ByBound(
-            self.times, self._judged, seconds=effort.left / 20, workers=effort.threads
-        )
+        self.coming = {shape.homes: self._partitions(shape) for shape in shapes}
 
     @property
     def value(self) -> int | None:
@@ -85,50 +89,87 @@ class Search:
     @property
     def bound(self) -> int:
         """Ticks that no schedule of any partition can go below."""
-        known = [self.value, self.coming.least, *(looked.bound for looked in self.looked)]
+        coming = (partitions.least for partitions in self.coming.values())
+        known = [self.value, *coming, *(looked.bound for looked in self.looked)]
         return min((bound for bound in known if bound is not None), default=0)
 
     def run(self) -> None:
-        """Look at every partition with a bound below the best makespan once, then again at those that stayed open."""
-        for whole in self.coming.below(lambda: self.value, self._over):
-            self.look(whole.judged, _SHARE)
-        while not self.effort.over and (still := list(self._open())):
-            looked = min(still, key=lambda one: one.bound)
-            self.look(looked, _SHARE * 2**looked.times)
+        """Look at partitions until none with a bound below the best makespan is left, or the means are used up.
 
-    def look(self, looked: Looked, share: float) -> None:
-        """Ask the optimizer about a partition: for something shorter than the best, and then for its shortest."""
-        if not looked.times:
-            if any(one.no_worse(looked.problem, looked.figures) for one in self.looked):
+        Those that come next get a glance before, so that the best is good before it is a cutoff. Those that stay open
+        have their turn again once no new ones come.
+        """
+        streams = {homes: coming.below(lambda: self.value, self._over) for homes, coming in self.coming.items()}
+        while True:
+            for homes, stream in streams.items():
+                while self._fresh(homes) < _AHEAD and (whole := next(stream, None)) is not None:
+                    self._meet(whole.judged)
+            if self.effort.over or not (still := list(self._open())):
                 return
-            self.looked.append(looked)
+            self.look(min(still, key=lambda one: (one.times > 0, one.bound)))
+
+    def tried(self) -> Iterator[Looked]:
+        """Yield the partitions that the bounds without search do not rule out."""
+        for looked in self.looked:
+            if looked.times or self.value is None or looked.without_search < self.value:
+                yield looked
+
+    def begin(self, looked: Looked, share: float) -> None:
+        """Look at a first partition for a share of the time."""
+        self.looked.append(looked)
+        self.look(looked, share)
+
+    def look(self, looked: Looked, share: float | None = None) -> None:
+        """Ask the optimizer about a partition: for something shorter than the best, and then for its shortest."""
+        cutoff, share = self.value, _SHARE * 2**looked.times if share is None else share
         looked.times += 1
-        if self._solve(looked, share, self.value) and looked.bound < (looked.value or 0):
+        if self._solve(looked, share, cutoff) and cutoff is not None and looked.bound < (looked.value or 0):
             self._solve(looked, share, None)
-        if self._progress is not None:
-            self._progress(Progress(self.effort.spent, self.value, self.bound))
+        self._tell()
+
+    def _meet(self, looked: Looked) -> None:
+        """Take a glance at a new partition, unless one that is known is no worse."""
+        if not any(one.no_worse(looked.problem, looked.figures) for one in self.looked):
+            self.looked.append(looked)
+            self._solve(looked, _GLANCE, None)
+            self._tell()
 
     def asked(self, layers: tuple[Ints, ...], problem: Problem) -> Looked:
         """Return a partition to look at, with the bound that needs no search."""
         bound = best_bound(problem, "makespan")
         return Looked(layers, problem, bound.value if bound else 0, bound and bound.evidence)
 
+    def _fresh(self, homes: Ints) -> int:
+        """Return how many open partitions under a placement have not had their turn."""
+        return sum(not one.times and one.problem.homes == homes for one in self._open())
+
     def _over(self) -> bool:
         """Whether no more partitions should come: the means are used up, and there is one, or it is hard to find."""
         self._asked += 1
         return self.effort.over and (bool(self.looked) or self._asked > _MOST_ASKED)
+
+    def _tell(self) -> None:
+        if self._progress is not None:
+            self._progress(Progress(self.effort.spent, self.value, self.bound))
 
     def _open(self) -> Iterator[Looked]:
         for looked in self.looked:
             if self.value is None or looked.bound < self.value:
                 yield looked
 
-    def _judged(self, number: int, layers: tuple[Ints, ...]) -> tuple[int, Looked] | None:
-        try:
-            looked = self.asked(layers, stage_problem(self.model, layers, self.shapes[number]))
-        except InputError:  # a rank has no memory for a single micro-batch
-            return None
-        return looked.bound, looked
+    def _partitions(self, shape: Problem) -> ByBound[Looked]:
+        """Return the partitions under a placement, which have a turn in the order of their bounds."""
+
+        def judge(layers: tuple[Ints, ...]) -> tuple[int, Looked] | None:
+            try:
+                looked = self.asked(layers, stage_problem(self.model, layers, shape))
+            except InputError:  # a rank has no memory for a single micro-batch
+                return None
+            return looked.bound, looked
+
+        times = LeastTimes(self.model, shape.homes, shape.ranks, shape.microbatches)
+        self.linearized |= times.cuts.linearized
+        return ByBound(times, judge, seconds=self.effort.left / 20, workers=self.effort.threads)
 
     def _solve(self, looked: Looked, share: float, cutoff: int | None) -> bool:
         """Search the schedules of a partition, below a cutoff where there is one; return whether the best is better."""
@@ -152,11 +193,13 @@ class Search:
             self._progress(Progress(self.effort.spent, now.value, min(self.bound, now.value)))
 
 
-def _hints(looked: Looked) -> list[dict[tuple[str, int, int], int]]:
-    known = [hint_of(c.timeline.schedule, (row.tolist() for row in c.timeline.starts))
-             for c in candidates(looked.problem) if c.report.ok]  # fmt: skip
-    own = looked.solution
-    return known if own is None or own.schedule is None else [hint_of(own.schedule, own.starts), *known]
+def _hints(looked: Looked) -> list[Hint]:
+    """Return the best that is known of a partition, and the schedules of the families; some may break its limits."""
+    problem, own = looked.problem, looked.solution
+    if own is not None and own.schedule is not None:
+        return [hint_of(own.schedule, own.starts)]
+    timelines = [simulate(family.generate(problem), problem) for family in families() if family.suits(problem)]
+    return [hint_of(known.schedule, (row.tolist() for row in known.starts)) for known in timelines]
 
 
 def solution_of(looked: Looked) -> Solution:

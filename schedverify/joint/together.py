@@ -85,7 +85,7 @@ def partition_jointly(  # noqa: PLR0913 - each is a keyword of its own
     search = Search(model, list({shape.homes: shape for shape in shapes}.values()), effort, progress)
     first = None if cut_first is None else search.asked(cut_first.partition.layers, cut_first.problem)
     if first is not None:
-        search.look(first, 1 / 4)
+        search.begin(first, 1 / 4)
     search.run()
     best = search.best or min(search.looked, key=lambda one: one.bound, default=None)
     if best is None:
@@ -96,9 +96,9 @@ def partition_jointly(  # noqa: PLR0913 - each is a keyword of its own
         best.layers,
         search.bound,
         None if first is None or first.value is None else _plan(search, first),
-        tuple(Tried(one.problem.homes, one.layers, one.bound, one.evidence, one.value) for one in search.looked),
+        tuple(Tried(one.problem.homes, one.layers, one.bound, one.evidence, one.value) for one in search.tried()),
         _partitions(model, search.shapes),
-        any(times.cuts.linearized for times in search.times),
+        search.linearized,
         effort.why_over() if search.value is None or search.bound < search.value else "",
     )
 
@@ -114,7 +114,7 @@ def _cut(model: Model, asked: dict[str, int], family: str | None, effort: Effort
 def _none(search: Search) -> InputError:
     """Return what is wrong where there is no partition at all, or none was found."""
     stages = search.shapes[0].stages
-    if search.coming.least is None:
+    if all(coming.least is None for coming in search.coming.values()):
         hint = "more ranks, stages or memory, or fewer wishes"
         return InputError(Fault("devices.memory", f"no cut into {stages} stages keeps memory and wishes", hint))
     text = f"no cut into {stages} stages that keeps memory and wishes was found, nor a proof that there is none"

@@ -8,7 +8,7 @@ turn has come, so that most never are.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from itertools import count, pairwise
 from typing import Final, Generic, NamedTuple, TypeVar
 
@@ -21,41 +21,39 @@ _PATIENCE: Final = 500
 
 
 class Whole(NamedTuple, Generic[T]):
-    """A whole partition: its placement (by position among those that are tried), layers, bound, and what was judged."""
+    """A whole partition: its layers, its bound, and what was judged."""
 
-    placement: int
     layers: tuple[Ints, ...]
     bound: int
     judged: T
 
 
 class ByBound(Generic[T]):
-    """The partitions under several placements in the order of their bounds.
+    """The partitions under a placement in the order of their bounds.
 
     Parameters
     ----------
-    placements
-        Bounds under each placement.
+    times
+        What is known of their beginnings.
     judge
-        Called with the placement and the layers of a whole partition when its turn comes: returns a bound of its own,
-        which may be higher, and anything to go with it; None where the partition cannot be.
+        Called with the layers of a whole partition when its turn comes: returns a bound of its own, which may be
+        higher, and anything to go with it; None where the partition cannot be.
     seconds, workers
-        For the solver, which is asked once for each placement with several stages on a rank.
+        For the solver, which is asked once where there are several stages on a rank.
     """
 
     def __init__(
         self,
-        placements: Sequence[LeastTimes],
-        judge: Callable[[int, tuple[Ints, ...]], tuple[int, T] | None],
+        times: LeastTimes,
+        judge: Callable[[tuple[Ints, ...]], tuple[int, T] | None],
         *,
         seconds: float = 1,
         workers: int = 1,
     ) -> None:
-        self._placements, self._judge, self._order = placements, judge, count()
-        self._heap: list[tuple[int, int, int, int, int, Begun | Whole[T]]] = []
-        for number, placement in enumerate(placements):
-            if root := placement.root(seconds, workers):
-                self._push(number, root, root)
+        self._times, self._judge, self._order = times, judge, count()
+        self._heap: list[tuple[int, int, int, int, Begun | Whole[T]]] = []
+        if root := times.root(seconds, workers):
+            self._push(root, root)
 
     @property
     def least(self) -> int | None:
@@ -74,45 +72,43 @@ class ByBound(Generic[T]):
             if limit is not None and self._heap[0][0] >= limit:
                 self._heap.clear()
                 return
-            *_, number, item = heapq.heappop(self._heap)
+            *_, item = heapq.heappop(self._heap)
             if isinstance(item, Whole):
                 opened = 0
                 yield item
                 continue
-            self._open(number, item, limit)
+            self._open(item, limit)
             opened += 1
-            if opened % _PATIENCE == 0 and (whole := self._brought_to_end(number, item, limit)):
+            if opened % _PATIENCE == 0 and (whole := self._brought_to_end(item, limit)):
                 yield whole
 
-    def _open(self, number: int, begun: Begun, limit: int | None) -> None:
-        if len(begun.cuts) <= self._placements[number].stages:
-            for longer in self._placements[number].longer(begun):
+    def _open(self, begun: Begun, limit: int | None) -> None:
+        if len(begun.cuts) <= self._times.stages:
+            for longer in self._times.longer(begun):
                 if limit is None or longer.bound < limit:
-                    self._push(number, longer, longer)
-        elif whole := self._whole(number, begun, limit):
-            self._push(number, begun, whole)
+                    self._push(longer, longer)
+        elif whole := self._whole(begun, limit):
+            self._push(begun, whole)
 
-    def _brought_to_end(self, number: int, begun: Begun, limit: int | None) -> Whole[T] | None:
+    def _brought_to_end(self, begun: Begun, limit: int | None) -> Whole[T] | None:
         """Add the stage with the least bound, of those the most even one, until the partition is whole."""
-        placement = self._placements[number]
-        while len(begun.cuts) <= placement.stages:
-            ways = placement.longer(begun)
+        while len(begun.cuts) <= self._times.stages:
+            ways = self._times.longer(begun)
             if not ways:
                 return None
-            begun = min(ways, key=lambda way: (way.bound, placement.uneven(way)))
-        return self._whole(number, begun, limit)
+            begun = min(ways, key=lambda way: (way.bound, self._times.uneven(way)))
+        return self._whole(begun, limit)
 
-    def _whole(self, number: int, begun: Begun, limit: int | None) -> Whole[T] | None:
+    def _whole(self, begun: Begun, limit: int | None) -> Whole[T] | None:
         """Have a whole partition judged; None where it cannot be, or its bound is not below the limit."""
-        cuts = self._placements[number].cuts
-        layers = tuple(cuts.layers_between(first, last) for first, last in pairwise(begun.cuts))
-        judged = self._judge(number, layers)
+        layers = tuple(self._times.cuts.layers_between(first, last) for first, last in pairwise(begun.cuts))
+        judged = self._judge(layers)
         if judged is None:
             return None
         bound = max(begun.bound, judged[0])
-        return Whole(number, layers, bound, judged[1]) if limit is None or bound < limit else None
+        return Whole(layers, bound, judged[1]) if limit is None or bound < limit else None
 
-    def _push(self, number: int, begun: Begun, item: Begun | Whole[T]) -> None:
+    def _push(self, begun: Begun, item: Begun | Whole[T]) -> None:
         """Take the least bound first, of those the longest, of those the most even."""
-        depth, uneven = len(begun.cuts) + isinstance(item, Whole), self._placements[number].uneven(begun)
-        heapq.heappush(self._heap, (item.bound, -depth, uneven, next(self._order), number, item))
+        depth = len(begun.cuts) + isinstance(item, Whole)
+        heapq.heappush(self._heap, (item.bound, -depth, self._times.uneven(begun), next(self._order), item))

@@ -6,7 +6,7 @@ its bounds on the makespan these are taken:
 - *pair* of stage 0 and a stage ``t``: ``F_0 + A_0 + sum of (F + G) over 1..t-1 + both lags of each boundary on the way
   + M (F_t + G_t)``;
 - *load* of a rank: ``head + M * sum of (F + A) over its stages + tail``, both of its first stage, the least ones;
-- *idle* of a rank, without its limits: before the head of a later stage it can run nothing but the F of those before, so
+- *idle* of a rank, without its limits: before the head of a later stage it runs nothing but the F of those before, so
   ``head + M * (sum of (F + A) over its stages - sum of F over those before)``.
 
 Each is a maximum over stages of what the stages before it add to what the stage itself takes. So the least that the
