@@ -14,6 +14,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
+from schedverify.cli.processes import needs_torch  # noqa: E402
 from schedverify.errors import InputError  # noqa: E402 - after torch is known to be there
 from schedverify.formats import save  # noqa: E402
 from schedverify.generators import generate  # noqa: E402
@@ -230,3 +231,10 @@ def test_what_ranks_repeat_of_each_other_is_told_once_and_the_cause_first() -> N
     assert _merged(_once(failures)) == [cause, last, waits]
     alone = {0: f"{last}\nended by {waits}", 1: "the process was ended by SIGKILL"}
     assert _merged(_once(alone)) == [f"{last}\nended by {waits}", "rank 1: the process was ended by SIGKILL"]
+
+
+def test_what_is_not_installed_is_told() -> None:
+    with pytest.raises(InputError, match=r"torch: it is not installed .*schedverify\[torch\]"), needs_torch():
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+    with pytest.raises(ModuleNotFoundError), needs_torch():
+        raise ModuleNotFoundError("No module named 'another'", name="another")

@@ -13,8 +13,7 @@ from cyclopts import Parameter, validators
 
 from schedverify.cli.codes import OK
 from schedverify.cli.options import TextOrJson
-from schedverify.cli.running import in_torchrun
-from schedverify.errors import Fault, InputError
+from schedverify.cli.processes import in_torchrun, needs_torch
 
 if TYPE_CHECKING:
     from schedverify.profiling import Profile, Settings
@@ -55,13 +54,9 @@ def profile(  # noqa: PLR0913 - each is an option of the command line
     """Measure the blocks of a model, and links between ranks, and write the model file that partition takes."""
     from schedverify.cli.console import remark
 
-    try:
+    with needs_torch():
         from schedverify.profiling import Settings, join_torchrun
         from schedverify.runner import launch
-    except ModuleNotFoundError as error:
-        if error.name != "torch":
-            raise
-        raise InputError(Fault("torch", "it is not installed", "pip install 'schedverify[torch]'")) from None
     settings = Settings(model, microbatches, rounds, warmup, fused, timeout)
     job = partial(measure, settings, (tick, optimizer_copies), output, output_format)
     if in_torchrun():

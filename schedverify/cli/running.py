@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,9 +9,8 @@ from typing import Annotated, Literal
 from cyclopts import Parameter, validators
 
 from schedverify.cli.codes import OK
+from schedverify.cli.processes import in_torchrun, needs_torch
 from schedverify.errors import Fault, InputError
-
-_TORCHRUN = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 def run(  # noqa: PLR0913 - each is an option
@@ -50,12 +48,8 @@ def run(  # noqa: PLR0913 - each is an option
     from schedverify.cli.console import remark
     from schedverify.result import Plan
 
-    try:
+    with needs_torch():
         from schedverify.runner import launch, session
-    except ModuleNotFoundError as error:
-        if error.name != "torch":
-            raise
-        raise InputError(Fault("torch", "it is not installed", "pip install 'schedverify[torch]'")) from None
     settings = session.Settings(
         plan, model, steps, learning_rate, timeout, unverified, trace, boundaries, forbid_nan, checksums
     )
@@ -68,11 +62,6 @@ def run(  # noqa: PLR0913 - each is an option
     remark(f"{given.problem.ranks} processes over gloo; {Path.cwd()} is on the path of modules")
     launch.launch(partial(session.session, settings, _tell), given.problem.ranks)
     return OK
-
-
-def in_torchrun() -> bool:
-    """Whether this process is one of many that torchrun started."""
-    return all(name in os.environ for name in _TORCHRUN)
 
 
 def _tell(line: str) -> None:
