@@ -76,10 +76,10 @@ def the_model(name: str, device: str, tensor_parallel: int, sequence: int) -> Mo
     return load_model(name, {"training": training, "device": {"like": device}})
 
 
-def planned(model: Model) -> tuple[Cut, float]:
-    """Return the best partition that is found, and how long that took."""
+def planned(model: Model, seconds: float = 20) -> tuple[Cut, float]:
+    """Return the best partition that is found, each search of it for at most so long, and how long it took."""
     began = time.perf_counter()
-    found = cut(model, ranks=RANKS, microbatches=MICROBATCHES, virtual=VIRTUAL)
+    found = cut(model, ranks=RANKS, microbatches=MICROBATCHES, virtual=VIRTUAL, time_limit=seconds)
     return found, time.perf_counter() - began
 
 
