@@ -68,6 +68,14 @@ class UnsupportedError(InputError):
     """A right input that this version cannot take yet; names what it cannot take."""
 
 
+class InfeasibleError(InputError):
+    """A right input of which it is proved that nothing keeps its limits."""
+
+
+class UndecidedError(InputError):
+    """A right input for which nothing was found in the time, nor a proof that there is nothing."""
+
+
 class ScheduleError(SchedverifyError):
     """A schedule that cannot do what was asked of it, such as a timeline of one that deadlocks."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import chain, pairwise
 from typing import Any, NamedTuple
 
@@ -69,7 +70,11 @@ def cut(
     Raises
     ------
     InputError
-        If no partition fits, or the numbers of ranks, stages and layers do not go together.
+        If the numbers of ranks, stages and layers do not go together.
+    InfeasibleError
+        If no partition fits memory and wishes; says which wish, or how much memory is lacking where.
+    UndecidedError
+        If the solver found no partition in the time, nor a proof that there is none.
     UnknownNameError
         If there is no such family.
     """
@@ -164,8 +169,9 @@ def stage_problem(model: Model, layers: tuple[Ints, ...], shape: Problem) -> Pro
 
 
 def evenly(model: Model, like: Cut) -> Problem:
-    """Return the problem of the same model, ranks and placement with equally many layers a stage."""
-    return stage_problem(model, even_split(model, like.problem.stages), like.problem)
+    """Return the problem of the same model, ranks and placement with equally many layers a stage, without capacity."""
+    roomy = replace(model, devices=replace(model.devices, memory=()))
+    return stage_problem(roomy, even_split(model, like.problem.stages), like.problem)
 
 
 def _fullest(schedule: Schedule, rank: int, stages: Ints) -> Iterator[Ints]:
@@ -192,14 +198,18 @@ def _sent(model: Model, layers: tuple[Ints, ...]) -> list[int]:
 
 
 def _activations(model: Model, layers: tuple[Ints, ...]) -> list[int]:
-    """Return by stage what a micro-batch in flight holds: an entry counts only where it comes from another stage."""
+    """Return by stage what a micro-batch in flight holds: an entry counts only where it comes from another stage.
+
+    What waits for W is a part of it, so that it is no less than that.
+    """
     entered = {layer: set[int]() for layer in range(len(model.layers))}
     for source, target in model.all_edges:
         entered[target].add(source)
     made = []
     for stage in layers:
         inside = [model.layers[i].entry for i in stage if entered[i] and entered[i] <= set(stage)]
-        made.append(max(sum(model.layers[i].activation for i in stage) - sum(inside), 0))
+        waiting = sum(model.layers[i].weight_stash for i in stage)
+        made.append(max(sum(model.layers[i].activation for i in stage) - sum(inside), waiting))
     return made
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import time
+from contextlib import nullcontext
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from jsonschema import Draft202012Validator
 
 import schedverify as sv
 from schedverify.cli import main
-from schedverify.errors import InputError
+from schedverify.errors import InfeasibleError, InputError
 from schedverify.formats.data import parse_toml
 from schedverify.formats.megatron import megatron_layout, read_layout, refusals
 from schedverify.formats.model_files import load_model, model_from
@@ -28,6 +30,7 @@ PROFILES = Path(__file__).parents[1] / "specs" / "profiles"
 KNOWN = {"vgg16": (4, 216_450, 672_535), "resnet50": (8, 56_684, 443_419), "gnmt": (8, 19_032, 89_416)}
 """Stages, the best bottleneck and the whole work in microseconds, as PipeDream's optimizer has them."""
 Capture = pytest.CaptureFixture[str]
+Edges = tuple[tuple[int, int], ...] | None
 MODEL = """
 name = "small"
 tick = "us"
@@ -220,6 +223,9 @@ class TestFiles:
             (('kind = "loss"', 'kind = "los"'), "layer[2].kind: expected one of embedding"),
             (('"head"]]', '"tail"]]'), "tied[0][1]: no layer is called 'tail'"),
             (('name = "t"', 'name = "head"\n[[layer]]\nname = "head"'), "layer 8 is called 'head', and so is layer 1"),
+            (("repeat = 6", "repeat = 100000"), "layer[1].repeat: 100000 makes too many layers (a model has at most"),
+            (("backward_weight = 180", ""), "layer[2].backward_weight: is missing beside backward_input (give both"),
+            (("forward = 10\n", "forward = 10\nweight_stash = 7\n"), "layer[0].weight_stash: 7 is more than the act"),
             (('[[layer]]\nname = "t"', '[devices]\nmemori = 3\n[[layer]]\nname = "t"'), "devices.memori: unknown key"),
         ],
     )
@@ -275,6 +281,32 @@ class TestCommand:
         assert main(["partition", str(tmp_path / "m.toml"), "--ranks", "9"]) == 2
         assert "8 layers cannot fill 9 stages" in capsys.readouterr().err
 
+    def test_no_partition_is_a_verdict(self, tmp_path: Path, capsys: Capture) -> None:
+        (tmp_path / "m.toml").write_text(MODEL + "[devices]\nmemory = 1024\n")
+        assert main(["partition", str(tmp_path / "m.toml"), "--ranks", "2"]) == 1
+        assert "devices.memory: no cut into 2 stages fits; it takes" in capsys.readouterr().err
+
+    def test_an_even_split_that_does_not_fit_is_shown_with_what_it_lacks(self, tmp_path: Path, capsys: Capture) -> None:
+        """Not even one micro-batch of it fits on the last rank."""
+        layers = "".join(f'[[layer]]\nname = "{name}"\nforward = 1\nactivation = 10\n' for name in "abc")
+        text = f"{layers}[[layer]]\nforward = 1\n[devices]\nmemory = [100, 5]\n"
+        (tmp_path / "m.toml").write_text(text)
+        assert main(["partition", str(tmp_path / "m.toml"), "--ranks", "2", "--microbatches", "2"]) == 0
+        told = capsys.readouterr().out
+        assert "with as many layers on each stage: 6 tick, with 10 bytes on rank 1, which has 5\n" in told
+        assert told.endswith("peak memory by rank: 60 0 bytes\n")
+
+    @pytest.mark.parametrize("wrong", [("--time-limit", "-1"), ("--workers", "0"), ("--time-limit", "nan")])
+    def test_no_limits_that_are_none(self, wrong: tuple[str, str], tmp_path: Path, capsys: Capture) -> None:
+        (tmp_path / "m.toml").write_text(MODEL)
+        assert main(["partition", str(tmp_path / "m.toml"), "--ranks", "2", *wrong]) == 2
+        assert wrong[0] in capsys.readouterr().err
+
+    def test_it_writes_to_standard_output(self, tmp_path: Path, capsys: Capture) -> None:
+        (tmp_path / "m.toml").write_text(MODEL)
+        assert main(["partition", str(tmp_path / "m.toml"), "--ranks", "2", "-o", "-"]) == 0
+        assert capsys.readouterr().out.startswith('version = 1\nname = "small"\n')
+
 
 def test_an_entry_counts_only_where_its_stage_begins_with_it() -> None:
     layers = [Layer(name, forward=1, backward=2, activation=10, entry=4) for name in "abcd"]
@@ -290,3 +322,43 @@ def test_an_entry_counts_only_where_its_stage_begins_with_it() -> None:
 def test_an_entry_is_a_part_of_the_activation() -> None:
     with pytest.raises(InputError, match=r"layer\[0\]\.entry: 5 is more than the activation"):
         model_from({"layer": [{"activation": 4, "entry": 5}]})
+
+
+def test_what_waits_for_w_is_held_though_the_entry_is_there_already() -> None:
+    layers = tuple(Layer(name, 1, 2, 1, 1, activation=10, entry=5, weight_stash=10) for name in "abcd")
+    assert cut(Model("m", layers), ranks=2, microbatches=2).problem.activation == (20, 20)
+
+
+class TestNoPartition:
+    """Why there is none: which wish, or which rank lacks how much."""
+
+    @pytest.mark.parametrize("solver", [False, True])
+    @pytest.mark.parametrize("edges", [None, tuple((0, i) for i in range(1, 7))])
+    def test_what_is_told_to_be_lacking_is_enough_and_no_less_is(self, solver: bool, edges: Edges) -> None:
+        layers = tuple(Layer(f"l{i}", 1, 1, activation=i % 3, parameters=3 * i) for i in range(7))
+        states = (((2,),), ((1,),))
+        with pytest.raises(InfeasibleError) as caught:
+            least_bottleneck(
+                Model("m", layers, edges=edges, devices=Devices(memory=(20, 9))), (0, 1), states, solver=solver
+            )
+        lacking = int(re.search(r"it takes (\d+) bytes more", str(caught.value))[1])  # type: ignore[index]
+        for more, fits in ((lacking - 1, False), (lacking, True)):
+            model = Model("m", layers, edges=edges, devices=Devices(memory=(20 + more, 9 + more)))
+            with nullcontext() if fits else pytest.raises(InfeasibleError):
+                least_bottleneck(model, (0, 1), states, solver=solver)
+        assert re.search(r"holds (\d+) on rank (\d), which has (20|9)", str(caught.value))
+
+    def test_two_stages_of_a_rank_hold_what_both_do(self) -> None:
+        layers = tuple(Layer(f"l{i}", 1, 1, parameters=10) for i in range(4))
+        with pytest.raises(InfeasibleError, match=r"it takes 5 bytes more .* holds 20 on rank \d, which has 15 "):
+            cut(Model("m", layers, devices=Devices(memory=(15,))), ranks=2, virtual=2, microbatches=4)
+
+    @pytest.mark.parametrize("edges", [None, ((0, 1), (0, 2), (1, 3), (2, 3))])
+    def test_the_wish_in_the_way_is_named(self, edges: Edges) -> None:
+        layers = tuple(Layer(f"l{i}", 1, 1) for i in range(4))
+        wishes = Wishes(pinned=((0, 0), (3, 1)), alone=(1,))
+        with pytest.raises(InfeasibleError, match=r"^partition: no cut into 4 .* \(without pinned\[1\] there is one\)"):
+            cut(Model("m", layers, edges=edges, wishes=wishes), ranks=4, microbatches=4)
+        wishes = Wishes(pinned=((3, 1), (3, 2)))
+        with pytest.raises(InfeasibleError, match="more than one of them would have to go"):
+            cut(Model("m", layers, wishes=wishes), ranks=4, microbatches=4)

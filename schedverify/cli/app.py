@@ -10,8 +10,8 @@ from cyclopts import App, CycloptsError
 
 from schedverify import __version__
 from schedverify.cli import conforming, drawing, judging, making, partitioning, profiling, running, searching
-from schedverify.cli.codes import OK, VIOLATED, WRONG_INPUT
-from schedverify.errors import ScheduleError, SchedverifyError
+from schedverify.cli.codes import OK, UNDECIDED, VIOLATED, WRONG_INPUT
+from schedverify.errors import InfeasibleError, ScheduleError, SchedverifyError, UndecidedError
 
 app = App(
     name="schedverify",
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CycloptsError as error:
         return _refused(f"{error}\n(schedverify --help lists the commands, schedverify COMMAND --help their options)")
     except SchedverifyError as error:
-        return _refused(str(error), VIOLATED if isinstance(error, ScheduleError) else WRONG_INPUT)
+        return _refused(str(error), _code(error))
     except (MemoryError, RecursionError):
         return _refused("the input is too large or too deeply nested for this machine's memory")
     except BrokenPipeError:
@@ -56,6 +56,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return OK
     except KeyboardInterrupt:
         return _refused("interrupted", 130)
+
+
+def _code(error: SchedverifyError) -> int:
+    if isinstance(error, ScheduleError | InfeasibleError):
+        return VIOLATED
+    return UNDECIDED if isinstance(error, UndecidedError) else WRONG_INPUT
 
 
 def _refused(message: str, code: int = WRONG_INPUT) -> int:

@@ -20,7 +20,11 @@ def conform(
     *,
     output: Annotated[
         str | None,
-        Parameter(name=["--output", "-o"], help="Problem file for the measured costs, .toml or .json."),
+        Parameter(
+            name=["--output", "-o"],
+            allow_leading_hyphen=True,
+            help="Problem file for the measured costs, .toml or .json.",
+        ),
     ] = None,
     draw: Annotated[str | None, Parameter(help="Picture of the plan and of what ran, .svg, .html or .txt.")] = None,
     output_format: TextOrJson = "text",

@@ -65,7 +65,7 @@ def lines(joint: Joint) -> Iterator[str]:
         yield "partition first, schedule second: no partition fits what the family has in flight"
     among = "" if joint.partitions is None else f" of {joint.partitions}"
     yield f"partitions looked at: {len(joint.tried)}{among}; the others have a bound of {_others(joint)} or more"
-    yield f"peak memory by rank: {' '.join(map(str, plan.measures.peak_memory))}"
+    yield f"peak memory by rank: {' '.join(map(str, plan.measures.peak_memory))} bytes"
 
 
 def _proved(joint: Joint) -> str:

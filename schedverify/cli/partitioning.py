@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from schedverify.joint import Joint
     from schedverify.layers import Model
     from schedverify.partitioning import Cut
+    from schedverify.times import Timeline
 
 Count = validators.Number(gte=1)
 Recompute = Literal["none", "selective", "full"]
@@ -25,11 +26,21 @@ Recompute = Literal["none", "selective", "full"]
 Together = Annotated[
     bool, Parameter(negative="", help="Search for partition, placement and schedule together, with a proof.")
 ]
+PlanFile = Annotated[
+    str | None, Parameter(allow_leading_hyphen=True, help="With --joint, plan file to write; - for standard output.")
+]
 Framework = Annotated[
     Literal["megatron-layout", "megatron-flags", "torch", "torchtitan", "deepspeed"] | None,
     Parameter(help="Print the cut as the framework takes it, and nothing else."),
 ]
-Seconds = Annotated[float, Parameter(help="Seconds of the search, with --joint or where a rank has several stages.")]
+Threads = Annotated[int | None, Parameter(validator=Count, help="Threads of the search; 2, with --joint all cores.")]
+Seconds = Annotated[
+    float,
+    Parameter(
+        validator=validators.Number(gte=0),
+        help="Seconds of the search, with --joint or where a rank has several stages.",
+    ),
+]
 ModelFile = Annotated[
     str,
     Parameter(
@@ -66,14 +77,16 @@ def partition(  # noqa: PLR0913 - each is an option of the command line
     recompute: Again = None,
     cluster: ClusterFile = None,
     top: Annotated[int, Parameter(validator=Count, help="How many choices for a cluster are shown.")] = 10,
-    output: Annotated[str | None, Parameter(name=["--output", "-o"], help="Problem file, .toml or .json.")] = None,
+    output: Annotated[
+        str | None, Parameter(name=["--output", "-o"], allow_leading_hyphen=True, help="Problem file, .toml or .json.")
+    ] = None,
     to: Framework = None,
     megatron_layout: Annotated[bool, Parameter(negative="", help="The same as --to megatron-layout.")] = False,
     joint: Together = False,
-    plan: Annotated[str | None, Parameter(help="With --joint, plan file to write; - for standard output.")] = None,
+    plan: PlanFile = None,
     time_limit: Seconds = 20,
     seed: Annotated[int, Parameter(help="With --joint, one worker and a seed give the same plan.")] = 0,
-    workers: Annotated[int | None, Parameter(help="Threads of the search; 2, with --joint all cores.")] = None,
+    workers: Threads = None,
     output_format: TextOrJson = "text",
 ) -> int:
     """Cut a model into stages: the least load of the busiest rank or link, within every rank's memory."""
@@ -196,16 +209,25 @@ def _table(found: Cut | Joint) -> Iterator[str]:
 
 def _lines(found: Cut) -> Iterator[str]:
     """Yield what is printed below the table."""
-    from schedverify.partitioning import evenly
-    from schedverify.timeline import simulate
-
     problem, tick = found.problem, found.problem.tick
     proof = "no partition has less" if found.partition.proved else "the search for a better one ran out of time"
     kind = "; the graph was cut as a chain" if found.partition.linearized else ""
     yield f"busiest rank or link: {found.partition.bottleneck} {tick} a micro-batch ({proof}{kind})"
     yield f"bytes over all cuts: {found.partition.crossing}"
     own = found.timeline()
-    even = simulate(own.schedule, evenly(found.model, found)).makespan
     yield f"{found.family}, {problem.microbatches} micro-batches: makespan {own.makespan} {tick}"
-    yield f"with as many layers on each stage: {even} {tick}"
-    yield f"peak memory by rank: {' '.join(map(str, own.peak_memory))}"
+    yield f"with as many layers on each stage: {_even(found, own)}"
+    yield f"peak memory by rank: {' '.join(map(str, own.peak_memory))} bytes"
+
+
+def _even(found: Cut, own: Timeline) -> str:
+    """Return the makespan with as many layers on each stage, and what that would not keep to."""
+    from schedverify.partitioning import even_split, evenly
+    from schedverify.timeline import simulate
+
+    even, wishes = simulate(own.schedule, evenly(found.model, found)), found.model.wishes
+    against = [] if wishes.kept(even_split(found.model, found.problem.stages)) else ["against the wishes"]
+    for rank, (peak, room) in enumerate(zip(even.peak_memory, found.problem.capacity or (), strict=False)):
+        if peak > room:
+            against.append(f"with {peak} bytes on rank {rank}, which has {room}")
+    return ", ".join([f"{even.makespan} {found.problem.tick}", *against[:2]])

@@ -28,7 +28,9 @@ def profile(  # noqa: PLR0913 - each is an option of the command line
         str, Parameter(help="MODULE:FUNCTION, which returns the model; the current folder is on the path.")
     ],
     *,
-    output: Annotated[str | None, Parameter(name=["--output", "-o"], help="Model file, .toml or .json.")] = None,
+    output: Annotated[
+        str | None, Parameter(name=["--output", "-o"], allow_leading_hyphen=True, help="Model file, .toml or .json.")
+    ] = None,
     microbatches: Annotated[
         int, Parameter(validator=Count, help="Micro-batches of the batch that the model brings; one is measured.")
     ] = 1,

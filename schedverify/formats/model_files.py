@@ -52,6 +52,8 @@ class _Reader(Values):
         super().__init__(data, MODEL_KEYS)
         self.names: dict[str, int] = {}
         """Where the layers of each name begin, and of each repeated one."""
+        self.count = 0
+        """How many layers were read so far."""
 
     def model(self) -> Model | None:
         self._check_keys("", "", self.data)
@@ -92,9 +94,8 @@ class _Reader(Values):
             return []
         self._check_keys("layer", place, row)
         values = {name: self._number(f"{place}.{name}", row[name]) for name in _numbers() if name in row}
-        if values.get("entry", 0) > values.get("activation", 0):
-            self.fault(f"{place}.entry", f"{values['entry']} is more than the activation, of which it is a part")
-        repeat = min(values.pop("repeat", 1), MOST_LAYERS)
+        self._check_parts(place, values)
+        repeat = self._repeat(place, values.pop("repeat", 1))
         if "backward" not in values and {"backward_input", "backward_weight"} <= set(values):
             values["backward"] = values["backward_input"] + values["backward_weight"]
         name, kind = self.plain_text(f"{place}.name", row.get("name", f"layer{number}")), row.get("kind", "")
@@ -102,6 +103,24 @@ class _Reader(Values):
             self.is_one_of(f"{place}.kind", kind, KINDS[1:])
         names = [name] if repeat == 1 else [f"{name}{i}" for i in range(repeat)]
         return [Layer(own, kind=str(kind), **values) for own in names]
+
+    def _repeat(self, place: str, repeat: int) -> int:
+        """Return how many layers there are, or one where that makes too many."""
+        if self.count + repeat > MOST_LAYERS:
+            self.fault(f"{place}.repeat", f"{repeat} makes too many layers", f"a model has at most {MOST_LAYERS}")
+            return 1
+        self.count += repeat
+        return repeat
+
+    def _check_parts(self, place: str, values: Mapping[str, int]) -> None:
+        """Check that parts are no more than their whole, and that half a backward does not stand alone."""
+        for part in ("entry", "weight_stash"):
+            if values.get(part, 0) > values.get("activation", 0):
+                self.fault(f"{place}.{part}", f"{values[part]} is more than the activation, of which it is a part")
+        known = values.keys() & {"backward_input", "backward_weight"}
+        if len(known) == 1 and "backward" not in values:
+            (missing,) = {"backward_input", "backward_weight"} - known
+            self.fault(f"{place}.{missing}", f"is missing beside {known.pop()}", "give both, or backward")
 
     def _edges(self) -> tuple[tuple[int, int], ...] | None:
         if "edges" not in self.data:

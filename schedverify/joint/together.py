@@ -6,7 +6,7 @@ import math
 import threading
 from collections.abc import Callable, Sequence
 
-from schedverify.errors import Fault, InputError
+from schedverify.errors import Fault, InfeasibleError, InputError, UndecidedError
 from schedverify.joint.found import Joint, Tried
 from schedverify.joint.search import Looked, Search, solution_of
 from schedverify.layers import Model, Wishes
@@ -116,9 +116,9 @@ def _none(search: Search) -> InputError:
     stages = search.shapes[0].stages
     if all(coming.least is None for coming in search.coming.values()):
         hint = "more ranks, stages or memory, or fewer wishes"
-        return InputError(Fault("devices.memory", f"no cut into {stages} stages keeps memory and wishes", hint))
+        return InfeasibleError(Fault("devices.memory", f"no cut into {stages} stages keeps memory and wishes", hint))
     text = f"no cut into {stages} stages that keeps memory and wishes was found, nor a proof that there is none"
-    return InputError(Fault("time_limit", text, "give more time"))
+    return UndecidedError(Fault("time_limit", text, "give more time"))
 
 
 def _plan(search: Search, looked: Looked) -> Plan:

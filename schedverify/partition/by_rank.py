@@ -26,12 +26,13 @@ Ints = tuple[int, ...]
 class ByRank:
     """One model: at which cut each stage ends, the busiest rank or link, the largest stage, the bytes over the cuts."""
 
-    def __init__(self, cuts: Cuts, demands: Demands, ceiling: int) -> None:
+    def __init__(self, cuts: Cuts, demands: Demands, ceiling: int, *, lacking: bool = False) -> None:
         from ortools.sat.python import cp_model
 
         self.cp, self.cuts, self.demands, self.ceiling = cp_model, cuts, demands, ceiling
         self.model = cp_model.CpModel()
         self.bound = self.model.new_int_var(0, ceiling, "bound")
+        self.lacking: Any = self.model.new_int_var(0, self._most_held(), "lacking") if lacking else 0
         self.ends = [self._end(stage) for stage in range(-1, demands.stages)]
         self.crossing = [self._at(cut, cuts.crossing.tolist()) for cut in self.ends[1:-1]]
         self._nested()
@@ -73,6 +74,21 @@ class ByRank:
         solver.parameters.num_workers = workers
         status = solver.solve(self.model)
         return None if status == self.cp.INFEASIBLE else max(0, round(solver.best_objective_bound))
+
+    def least_lacking(self, seconds: float, workers: int) -> tuple[int, list[int]] | None:
+        """Return the least bytes that every rank needs more, and cuts that then fit; None where that stays open."""
+        self.model.minimize(self.lacking)
+        solver = self.cp.CpSolver()
+        solver.parameters.max_time_in_seconds = seconds
+        solver.parameters.num_workers = workers
+        if solver.solve(self.model) != self.cp.OPTIMAL or not solver.value(self.lacking):
+            return None
+        return solver.value(self.lacking), [solver.value(end) for end in self.ends]
+
+    def _most_held(self) -> int:
+        """Return the bytes of a rank that holds all layers."""
+        most = max(sum(state) for states in self.demands.states for state in states)
+        return int(self.cuts.resident[-1]) + most * int(self.cuts.activation[-1])
 
     def _end(self, stage: int) -> cp_model.IntVar:
         places = [0] if stage < 0 else np.flatnonzero(self.demands.allowed[stage]).tolist()
@@ -120,7 +136,7 @@ class ByRank:
             kept = [self._between(stage, self.cuts.activation.tolist()) for stage in stages]
             for state in self.demands.states[self.demands.placement[stages[0]]]:
                 held = sum(count * bytes_ for count, bytes_ in zip(state, kept, strict=True))
-                self.model.add(sum(resident) + held <= self.demands.capacity[stages[0]])
+                self.model.add(sum(resident) + held <= self.demands.capacity[stages[0]] + self.lacking)
 
     def _between(self, stage: int, values: list[int]) -> Any:
         return self._at(self.ends[stage + 1], values) - self._at(self.ends[stage], values)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import NamedTuple
 
-from schedverify.errors import Fault, InputError
 from schedverify.layers import Model
-from schedverify.partition import chain
 from schedverify.partition.asked import demands_of
 from schedverify.partition.by_rank import MOST_PAIRED, ByRank
 from schedverify.partition.cuts import MOST_SETS, Cuts, cuts_of
 from schedverify.partition.demands import Demands, States
+from schedverify.partition.exact import can_end, least_crossing
+from schedverify.partition.shortage import why_none
 
 Ints = tuple[int, ...]
 
@@ -64,19 +64,23 @@ def least_bottleneck(
     Raises
     ------
     InputError
-        If no partition fits memory and wishes, or the numbers of ranks, stages and layers do not go together.
+        If the numbers of ranks, stages and layers do not go together.
+    InfeasibleError
+        If no partition fits memory and wishes; says which wish, or how much memory is lacking where.
+    UndecidedError
+        If the solver found no partition in the time, nor a proof that there is none.
     """
     by_rank = solver or len(set(placement)) < len(placement)
     cuts = cuts_of(model, MOST_PAIRED if by_rank else MOST_SETS)
     demands = demands_of(model, cuts, placement, ranks or max(placement) + 1, states)
+    ceiling = max(int(cuts.work[-1]) * max(demands.slowness), _busiest_link(cuts, demands))
     if by_rank:
-        ceiling = max(int(cuts.work[-1]) * max(demands.slowness), _busiest_link(cuts, demands))
         found = ByRank(cuts, demands, ceiling).solve(time_limit, workers)
     else:
         bottleneck = _bisect(cuts, demands)
-        found = None if bottleneck is None else (_least_crossing(cuts, demands, bottleneck), bottleneck, True)
+        found = None if bottleneck is None else (least_crossing(cuts, demands, bottleneck), bottleneck, True)
     if found is None:
-        raise InputError(Fault("devices.memory", _no_partition(model, demands), "more stages, memory or fewer wishes"))
+        raise why_none(model, cuts, demands, ceiling, (time_limit, workers) if by_rank else None)
     chosen, bottleneck, proved = found
     layers = tuple(cuts.layers_between(first, last) for first, last in pairwise(chosen))
     return Partition(layers, bottleneck, int(cuts.crossing[chosen].sum()), cuts.linearized, proved)
@@ -88,39 +92,17 @@ def _bisect(cuts: Cuts, demands: Demands) -> int | None:
     low = total * min(demands.slowness) // demands.stages
     high = max(total * max(demands.slowness), _busiest_link(cuts, demands))
     step = max(total // demands.stages, 1)
-    while low + step < high and not _can_end(cuts, demands, low + step):
+    while low + step < high and not can_end(cuts, demands, low + step):
         low, step = low + step + 1, 2 * step
     high = min(high, low + step)
-    if not _can_end(cuts, demands, high):
+    if not can_end(cuts, demands, high):
         return None
     while low < high:
         middle = (low + high) // 2
-        low, high = (low, middle) if _can_end(cuts, demands, middle) else (middle + 1, high)
+        low, high = (low, middle) if can_end(cuts, demands, middle) else (middle + 1, high)
     return low
 
 
 def _busiest_link(cuts: Cuts, demands: Demands) -> int:
     """Return the most ticks that a link can be busy for in one micro-batch."""
     return 2 * -(-int(cuts.crossing.max()) // min(demands.bandwidth)) if demands.bandwidth else 0
-
-
-def _can_end(cuts: Cuts, demands: Demands, bound: int) -> bool:
-    if cuts.members is None:
-        return chain.can_end(cuts, demands, bound)
-    from schedverify.partition import nested
-
-    return nested.can_end(cuts, demands, bound)
-
-
-def _least_crossing(cuts: Cuts, demands: Demands, bound: int) -> list[int]:
-    if cuts.members is None:
-        return chain.least_crossing(cuts, demands, bound)
-    from schedverify.partition import nested
-
-    return nested.least_crossing(cuts, demands, bound)
-
-
-def _no_partition(model: Model, demands: Demands) -> str:
-    largest = max(model.layers, key=lambda layer: layer.resident + layer.activation)
-    held = largest.resident + largest.activation
-    return f"no cut into {demands.stages} stages keeps memory and wishes; {largest.name} alone takes {held} bytes"
