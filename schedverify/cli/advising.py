@@ -88,20 +88,20 @@ def table(advice: Advice) -> Table:
 
 
 def remarks(advice: Advice) -> Iterator[str]:
-    """Yield why others are not in the table: a line for each set of degrees, with the set-up that lacks least."""
+    """Yield why others are not in the table.
+
+    One line for each reason; of those that lack memory one for each set of degrees, with the set-up that lacks least.
+    """
     if advice.slower:
         yield f"{len(advice.slower)} more take longer"
-    large = [one for one in advice.rejected if one.missing]
-    for one in advice.rejected:
-        if not one.missing:
-            yield f"{_called(one.setup)}: {one.reason}"
     groups: dict[tuple[Any, ...], list[Rejected]] = {}
-    for one in large:
-        groups.setdefault(tuple(one.setup[name] for name in DEGREES), []).append(one)
-    for _, group in sorted(groups.items()):
+    for one in advice.rejected:
+        about = (True, *(one.setup[name] for name in DEGREES)) if one.missing else (False, one.reason)
+        groups.setdefault(about, []).append(one)
+    for _, group in sorted(groups.items(), key=lambda item: item[0] if item[0][0] else (False,)):
         nearest = min(group, key=lambda one: one.missing)
-        several = f", the nearest of {len(group)}" if len(group) > 1 else ""
-        yield f"{_called(nearest.setup)}{several}: {nearest.reason}"
+        several = f", the nearest of {len(group)}" if nearest.missing else f" and {len(group) - 1} more"
+        yield f"{_called(nearest.setup)}{several if len(group) > 1 else ''}: {nearest.reason}"
 
 
 def _called(setup: Mapping[str, int | str]) -> str:
