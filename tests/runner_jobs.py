@@ -57,6 +57,33 @@ class Pair(Block):
         return x, (x[:, :2] > 0).long(), x[:, 0] * 2
 
 
+class Bits(Block):
+    """A stage that gives whole numbers only, and one that reads them: no gradient goes back."""
+
+    def forward(self, *inputs: Any) -> Any:
+        y = super().forward(*(each.double() for each in inputs))
+        return y if inputs[0].dtype == torch.int64 else (y > 0).long()
+
+
+class Views(Block):
+    """A stage that gives tensors which are not what lies in memory: conjugates, transposes, a scalar, none."""
+
+    def forward(self, *inputs: Any) -> Any:
+        if len(inputs) > 1:
+            turned, lying, alone, none = inputs
+            whole = turned.conj()
+            return super().forward(whole.real - whole.imag + lying.T * alone + none.sum())
+        x = super().forward(*inputs)
+        return torch.complex(x, 2 * x).conj(), x.T, self.scale.sum(), x[:0]
+
+
+class Nothing(Block):
+    """A stage that gives nothing, and one that reads nothing."""
+
+    def forward(self, *inputs: Any) -> Any:
+        return () if inputs else super().forward(self.scale.detach()[None])
+
+
 class Still(nn.Module):
     """A stage without weights."""
 

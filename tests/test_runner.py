@@ -140,6 +140,13 @@ def test_other_lowerings_of_one_order(pool: GlooPool, virtual: int) -> None:
         trained(pool, plan_of(other, problem))
 
 
+def test_a_receive_may_be_posted_before_what_it_brings_the_gradient_of_has_left(pool: GlooPool) -> None:
+    problem = Problem.chain(ranks=4, microbatches=2, placement=[0, 1])
+    rows = ["0F0 [0RECV_B0;0SEND_F0] 0B0 0F1 [0RECV_B1;0SEND_F1] 0B1"]
+    rows += ["1RECV_F0 1F0 1B0 1SEND_B0 1RECV_F1 1F1 1B1 1SEND_B1", "-", "-"]
+    trained(pool, plan_of(Schedule.parse("\n".join(rows)), problem), arguments=(0, None, 2))
+
+
 def test_groups_of_transfers(pool: GlooPool) -> None:
     problem = Problem.chain(ranks=4, microbatches=2, placement=[0, 1])
     trained(pool, plan_of(Schedule.parse(GROUPED), problem))

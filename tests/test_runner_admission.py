@@ -153,13 +153,38 @@ def test_stages_that_one_rank_cannot_make_are_told_on_all(pool: GlooPool) -> Non
     assert others.startswith("RefusedError: the plan is not run:\nrank 0: InputError: stages: rank 0 holds the stages")
 
 
-def makes_nothing(rank: int, plan: Plan) -> str:
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        ([None], "InputError: stages[0]: expected a torch.nn.Module, found NoneType"),
+        (None, "InputError: stages: expected the modules of this rank, found NoneType (by stage, or a list in the "),
+    ],
+)
+def test_what_is_no_module_is_told_on_all_ranks(pool: GlooPool, wrong: Any, reason: str) -> None:
+    own, others = (outcome.value for outcome in pool.run(makes_nothing, PLAN, wrong))
+    assert own.startswith(reason)
+    assert others.startswith(f"RefusedError: the plan is not run:\nrank 0: {reason}")
+
+
+def test_weights_that_are_not_the_same_are_told_on_all_ranks(pool: GlooPool) -> None:
+    problem = Problem.chain(ranks=2, microbatches=3, tied=[[0, 1]])
+    plan = plan_of(generate("1f1b", problem), problem)
+    text = "stages 0, 1 have the same weights, here they are"
+    for outcome in pool.run(makes_nothing, plan, [jobs.Still()]):
+        assert outcome.value == (f"RefusedError: the plan is not run:\nrank 0: {text} 0\nrank 1: {text} 180 float32")
+
+
+def test_what_is_no_plan_on_one_rank_is_refused_on_all(pool: GlooPool) -> None:
+    refused(pool, [PLAN, 3], "rank 1: TypeError: ")
+
+
+def makes_nothing(rank: int, plan: Plan, given: Any = ()) -> str:
     from schedverify import ScheduleError
     from schedverify.errors import InputError
     from schedverify.runner import Runner
 
     try:
-        Runner(plan, [jobs.Block(1)] if rank else [], jobs.mean_square, timeout=30)
+        Runner(plan, [jobs.Block(1)] if rank else given, jobs.mean_square, timeout=30)
     except (InputError, ScheduleError) as error:
         return f"{type(error).__name__}: {error}"
     return ""

@@ -23,6 +23,7 @@ from schedverify.result import Plan  # noqa: E402
 from schedverify.runner import RefusedError, RunError, Runner  # noqa: E402
 from schedverify.runner.boundaries import Boundaries  # noqa: E402
 from schedverify.runner.boundary_log import _joined, gather_log  # noqa: E402
+from schedverify.runner.declared import nameless  # noqa: E402
 from schedverify.runner.messages import Crossing, Name  # noqa: E402
 
 pytestmark = pytest.mark.xdist_group("runner")
@@ -198,8 +199,15 @@ def test_tuples_of_tensors_are_held_against_their_rows(pool: GlooPool, kind: Any
     assert all(outcome.value["error"] < 1e-10 for outcome in outcomes), outcomes
 
 
-def checked(rank: int, plan: Plan, kinds: Any) -> Any:
-    return jobs.train(rank, plan, ROWS * 3, kinds, 2, forbid_nan=True, checksums=True)
+@pytest.mark.parametrize("checks", [False, True])
+@pytest.mark.parametrize("kind", [jobs.Views, jobs.Bits, jobs.Nothing])
+def test_tensors_of_every_kind_cross_as_they_are(pool: GlooPool, kind: Any, checks: bool) -> None:
+    outcomes = pool.run(checked, the_plan(), {0: kind, 1: kind}, checks)
+    assert all(outcome.value["error"] < 1e-10 for outcome in outcomes), outcomes
+
+
+def checked(rank: int, plan: Plan, kinds: Any, checks: bool = True) -> Any:
+    return jobs.train(rank, plan, ROWS * 3, kinds, 2, forbid_nan=checks, checksums=checks)
 
 
 def test_without_tags_checksums_follow_each_message(pool: GlooPool) -> None:
@@ -219,6 +227,12 @@ def without_tags(rank: int, plan: Plan) -> Any:
 def test_a_dtype_that_torch_does_not_have_is_refused(pool: GlooPool) -> None:
     messages = told(pool, the_plan(EDGE | {"shape": [2, 6], "dtype": "fp64"}))
     assert all("boundary 0 to 1 declares the dtype 'fp64'" in message for message in messages)
+
+
+def test_without_tags_a_row_needs_its_shape() -> None:
+    problem = the_plan(EDGE | {"dtype": "float64"}).problem
+    assert nameless(problem, tagged=False).endswith("must be declared with dtype and shape; undeclared: 0 to 1")
+    assert nameless(problem, tagged=True) == ""
 
 
 # One rank's boundaries, without processes
@@ -285,6 +299,14 @@ def test_what_did_not_cross_or_crossed_again_is_told_at_the_end() -> None:
     cross(boundaries, BACK, torch.zeros(2, 3))
     with pytest.raises(RunError, match="gradient of micro-batch 0: crossed, where no more may"):
         boundaries.close()
+
+
+def test_a_hook_may_change_numbers_but_no_form() -> None:
+    boundaries = on_one_rank(hooks=[lambda crossing: crossing.tensors[0].mul_(2)], sealed=True)
+    cross(boundaries, NAME, torch.ones(2, 3))
+    boundaries = on_one_rank(hooks=[lambda crossing: crossing.tensors[0].resize_(3, 3)])
+    with pytest.raises(RunError, match=r"micro-batch 0: a hook made float32 3 x 3 of float32 2 x 3"):
+        cross(boundaries, NAME, torch.ones(2, 3))
 
 
 def test_copies_have_the_contract_of_the_first() -> None:

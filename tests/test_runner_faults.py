@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -16,9 +16,10 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 import runner_jobs as jobs  # noqa: E402 - it needs torch
 
 import schedverify as sv  # noqa: E402
+from schedverify.lowering import add_reduction  # noqa: E402
 from schedverify.planner import plan_of  # noqa: E402
 from schedverify.result import Plan  # noqa: E402
-from schedverify.runner import RunError, Runner  # noqa: E402
+from schedverify.runner import RefusedError, RunError, Runner, StepResult  # noqa: E402
 
 TIMEOUT = 3
 LATE = 5
@@ -46,6 +47,8 @@ def faulty(rank: int, plan: Plan, who: int, position: int, how: str, timeout: fl
     problem = plan.problem
     modules = jobs.modules_of(problem, {})
     batch, target = jobs.data_of(problem, 2 * problem.microbatches, {})
+    warm = Runner(plan, {s: modules[s] for s in problem.stages_of[rank]}, jobs.mean_square)
+    warm.step(batch, target)  # the first one loads much, which may take longer than a short timeout
     runner = Runner(plan, {s: modules[s] for s in problem.stages_of[rank]}, jobs.mean_square, timeout=timeout)
     execution: Any = runner._execution
     act = execution._act
@@ -87,7 +90,7 @@ def told(
     pool: GlooPool, who: int, position: int, how: str, plan: Plan | None = None, timeout: float = TIMEOUT
 ) -> list[Any]:
     """Return by rank what was told; pools of processes that were hit are ended, and all their processes are gone."""
-    outcomes = pool.run(faulty, plan or the_plan(), who, position, how, timeout, timeout=timeout + LATE + 20)
+    outcomes = pool.run(faulty, plan or the_plan(), who, position, how, timeout, timeout=timeout + LATE + 90)
     processes = list(pool._processes)
     pool.end()
     assert not any(process.is_alive() for process in processes)
@@ -186,3 +189,83 @@ def test_a_rank_that_is_late_is_not_the_cause_of_more_than_its_lateness(four: Gl
         assert found[rank][0].startswith(f"rank {rank}, position ")
         signs = "no end within 3 s", "ended by rank 2", "after an earlier timeout"
         assert any(sign in found[rank][0] for sign in signs)
+
+
+# Beside the steps of a plan: each case has groups of its own, so that the processes go on
+
+
+def attempts(*acts: Callable[[], Any]) -> list[str]:
+    """Return what each act ends with."""
+    told = []
+    for act in acts:
+        try:
+            act()
+        except (RunError, RefusedError) as error:
+            told.append(f"{type(error).__name__}: {error}")
+        else:
+            told.append("")
+    return told
+
+
+def wrong(*_: Any, **__: Any) -> Any:
+    raise ZeroDivisionError("on purpose")
+
+
+def after_the_steps(rank: int, plan: Plan) -> list[str]:
+    """The optimizer's hook fails on one rank; the others come to an end of the step, and ask for the loss."""
+    import torch.distributed as dist
+
+    group, problem = dist.new_group([0, 1, 2, 3]), plan.problem
+    own, (batch, target) = [jobs.modules_of(problem, {})[rank]], jobs.data_of(problem, 2 * problem.microbatches, {})
+    options = {"optimizer": wrong} if rank == 1 else {}
+    runner = Runner(plan, own, jobs.mean_square, group=group, timeout=60, **options)
+    return attempts(
+        lambda: runner.step(batch, target),
+        lambda: runner.whole_loss(StepResult()),
+        lambda: Runner(plan, own, jobs.mean_square, group=group, timeout=60),
+    )
+
+
+def test_a_failure_after_the_steps_is_told_to_who_asks_next(four: GlooPool) -> None:
+    problem = sv.Problem.chain(ranks=4, microbatches=2)
+    outcomes = four.run(after_the_steps, plan_of(sv.generate("1f1b", problem), problem))
+    cause = "rank 1, the optimizer's hook: ZeroDivisionError: on purpose"
+    for rank, outcome in enumerate(outcomes):
+        step, loss, again = outcome.value
+        if rank == 1:
+            assert step == f"RunError: {cause}"
+        else:
+            assert loss.startswith(f"TimedOutError: rank {rank}, the loss of the step, peer rank ")
+            assert f"\nended by {cause}" in loss
+        assert again.startswith(f"TimedOutError: rank {rank}, admission, peer rank ")
+
+
+def beside(rank: int, plan: Plan) -> list[str]:
+    """Two pipelines side by side, one of which fails."""
+    import torch.distributed as dist
+
+    pipelines, replicas = ([dist.new_group(list(ranks)) for ranks in pairs] for pairs in (PIPELINES, REPLICAS))
+    number, place = divmod(rank, 2)
+    problem = plan.problem
+    own, (batch, target) = [jobs.modules_of(problem, {})[place]], jobs.data_of(problem, 2 * problem.microbatches, {})
+    if rank == 0:
+        own[0].register_forward_hook(wrong)
+    runner = Runner(plan, own, jobs.mean_square, group=pipelines[number], data_parallel=replicas[place], timeout=60)
+    return attempts(lambda: runner.step(batch, target))
+
+
+PIPELINES = (0, 1), (2, 3)
+REPLICAS = (0, 2), (1, 3)
+
+
+@pytest.mark.parametrize("reduces", [False, True])
+def test_a_pipeline_that_fails_ends_those_that_average_with_it(four: GlooPool, reduces: bool) -> None:
+    problem = sv.Problem.chain(ranks=2, microbatches=2)
+    order = sv.lower(sv.generate("1f1b", problem), problem)
+    outcomes = four.run(beside, plan_of(add_reduction(order) if reduces else order, problem))
+    told = [outcome.value[0] for outcome in outcomes]
+    assert told[0] == "RunError: rank 0, position 0 (0F0): ZeroDivisionError: on purpose"
+    assert told[1].endswith("\nended by rank 0, position 0 (0F0): ZeroDivisionError: on purpose")
+    averages = "stage {0}, mean of gradients over the data-parallel group: the "
+    assert any(averages.format(place) in told[2 + place] for place in (0, 1))
+    assert all(each.startswith("TimedOutError: ") for each in told[2:])

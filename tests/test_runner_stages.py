@@ -15,7 +15,9 @@ from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.utils.parametrizations import weight_norm
 
+from schedverify import Problem
 from schedverify.errors import InputError
+from schedverify.runner.feeding import feed_of
 from schedverify.runner.stages import Stage
 
 SIZE = 4
@@ -279,6 +281,16 @@ def test_a_weight_gets_its_gradient_in_w_alone() -> None:
     assert all(weight.grad is None for weight in module.parameters())
     stage.weights(0)
     assert all(weight.grad is not None for weight in module.parameters())
+
+
+def test_a_loss_is_a_scalar() -> None:
+    problem = Problem.chain(ranks=1, microbatches=1)
+    batch = torch.ones(4, SIZE)
+    for loss, found in ((lambda *_: batch.sum(1), "a tensor of 4 numbers"), (lambda *_: 1.0, "float")):
+        made = feed_of(problem, 0, batch, batch, loss).loss(0, 0)
+        assert made is not None
+        with pytest.raises(InputError, match=f"loss: of stage 0 it is {found}"):
+            made((batch,))
 
 
 def test_text_is_no_output() -> None:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from schedverify.disciplines import Discipline
-from schedverify.errors import SchedverifyError
 from schedverify.formats.loading import load_judged
 from schedverify.formats.plan_files import digest, plan_data
 from schedverify.result import Plan, Report, Verdict
 from schedverify.runner.backends import Backend
 from schedverify.runner.exchange import exchange
-from schedverify.runner.failures import RefusedError
+from schedverify.runner.failures import RefusedError, in_words
 from schedverify.verifier import verify
 
 log = logging.getLogger("schedverify")
@@ -70,39 +69,60 @@ def admit(
     return loaded
 
 
-def made_everywhere(make: Callable[[], Any], asked: str, group: Any, timeout: float) -> Any:
+def made_everywhere(
+    make: Callable[[], Any], asked: str, shared: Callable[[Any], Mapping[str, str]], group: Any, timeout: float
+) -> Any:
     """Return what is made here, once every rank has made its own and was asked for the same.
 
     Parameters
     ----------
     asked
         What both ends of a message must do alike.
+    shared
+        From what is made here, what must be alike on all ranks that have it: by name, without spaces.
 
     Raises
     ------
     RefusedError
-        If another rank cannot make its own; on every rank, if they were asked for different things.
+        If another rank cannot make its own; on every rank, if they were asked for different things or have different
+        ones.
     TimedOutError
         If a rank does not come within ``timeout`` seconds.
     """
-    made, error = None, None
+    made, error, mine = None, None, dict[str, str]()
     try:
         made = make()
+        mine |= shared(made)
     except Exception as caught:
         error = caught
     told = "" if error is None else f"{type(error).__name__}: {error}"
-    answers = exchange(f"{asked}\n{told}", group, timeout, part="making the stages")
+    alike = " ".join(f"{name}={value}" for name, value in mine.items())
+    answers = exchange(f"{asked}\n{alike}\n{told}", group, timeout, part="making the stages")
     if error is not None:
         raise error
-    wishes, reasons = zip(*(answer.partition("\n")[::2] for answer in answers), strict=True)
+    wishes, held, reasons = zip(*(answer.split("\n", 2) for answer in answers), strict=True)
     refusals = [f"rank {rank}: {reason}" for rank, reason in enumerate(reasons) if reason]
     if len(set(wishes)) > 1:
         refusals += [
             f"rank {rank}: it was asked for {wish}, others were not" for rank, wish in enumerate(wishes) if wish
         ]
+    refusals += _unlike(held)
     if refusals:
         raise RefusedError("the plan is not run:\n" + "\n".join(_merged(refusals)))
     return made
+
+
+def _unlike(held: Sequence[str]) -> list[str]:
+    """Return which ranks have something else than others under one name, and what."""
+    pairs = [(rank, *each.partition("=")[::2]) for rank, text in enumerate(held) for each in text.split()]
+    values: dict[str, set[str]] = {}
+    for _, name, value in pairs:
+        values.setdefault(name, set()).add(value)
+    return [
+        f"rank {rank}: stages {name.replace('+', ', ')} have the same weights, here they are {value.replace('/', ' ')}"
+        for rank, name, value in pairs
+        if len(values[name]) > 1
+    ]
 
 
 def _judged(
@@ -116,8 +136,8 @@ def _judged(
         mine = digest(plan_data(loaded))
         reason = _unfit(loaded, ranks) or ("" if unverified else unproved(loaded, backend))
         reason = reason or (objection(loaded) if objection else "")
-    except SchedverifyError as error:
-        return None, _NO_PLAN, str(error)
+    except Exception as error:  # whatever it is, the other ranks are to know
+        return None, _NO_PLAN, in_words(error)
     return loaded, mine, reason
 
 

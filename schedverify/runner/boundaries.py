@@ -18,7 +18,16 @@ from schedverify.ran import Crossed
 from schedverify.runner.batches import Tensors
 from schedverify.runner.declared import declared, refuted
 from schedverify.runner.failures import RunError
-from schedverify.runner.messages import Crossing, Name, Signature, gradients_of, is_differentiable, shown, signature
+from schedverify.runner.messages import (
+    Crossing,
+    Name,
+    Signature,
+    gradients_of,
+    is_differentiable,
+    plain,
+    shown,
+    signature,
+)
 
 Hook = Callable[[Crossing], None]
 """Is shown what crosses a boundary, when it leaves and when it has come; raises to stop the run."""
@@ -74,7 +83,7 @@ class Boundaries:
 
     def expected(self, name: Name) -> Signature | None:
         """Return what will cross under a name; None where neither end can know."""
-        found = self._learned.get(name.forward) or self._declared.get(name.forward[:2])
+        found = self._learned.get(name.forward, self._declared.get(name.forward[:2]))
         return gradients_of(found) if found is not None and name.backward else found
 
     def learn(self, name: Name, members: Signature) -> None:
@@ -117,14 +126,16 @@ class Boundaries:
         return Crossing(*name, outgoing, self._homes[name.source] == self._homes[name.target], tensors)
 
     def _passed(self, name: Name, tensors: Tensors, place: str, *, outgoing: bool) -> Crossing:
-        crossing = self._crossing(name, tensors, outgoing=outgoing)
-        if reason := self._objection(name, signature(tensors)) or (self._forbid_nan and _nan(tensors)):
+        crossing, form = self._crossing(name, tensors, outgoing=outgoing), signature(tensors)
+        if reason := self._objection(name, form) or (self._forbid_nan and _nan(tensors)):
             raise RunError(f"{place}: {crossing}: {reason}")
         for hook in self._hooks:
             try:
                 hook(crossing)
             except Exception as error:
                 raise RunError(f"{place}: {crossing}: a hook forbids it: {type(error).__name__}: {error}") from error
+        if signature(tensors) != form:
+            raise RunError(f"{place}: {crossing}: a hook made {shown(signature(tensors))} of {shown(form)}")
         return crossing
 
     def _note(self, crossing: Crossing, seal: Seal | None) -> None:
@@ -188,6 +199,4 @@ def _nan(tensors: Tensors) -> str:
 
 
 def _seal(tensors: Tensors) -> Seal:
-    return tuple(
-        crc32(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data) for tensor in tensors
-    )
+    return tuple(crc32(plain(tensor).cpu().reshape(-1).view(torch.uint8).numpy().data) for tensor in tensors)

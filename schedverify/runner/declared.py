@@ -13,10 +13,10 @@ from schedverify.runner.messages import DTYPES, MOST_TAGS, MOST_TENSORS, Signatu
 
 
 def declared(problem: Problem) -> dict[tuple[int, int], Signature]:
-    """Return by edge of all copies what crosses it, of the edges whose every row of ``[[boundary]]`` has a dtype."""
+    """Return by edge of all copies what crosses it, where every row of ``[[boundary]]`` of it has dtype and shape."""
     found: dict[tuple[int, int], Signature] = {}
     for (source, target), rows in _rows(problem).items():
-        if all(row.dtype for row in rows):
+        if all(row.dtype and row.shape for row in rows):
             crosses = tuple((dtype_of(row), row.shape) for row in rows)
             firsts = range(0, problem.total_stages, problem.stages)
             found |= {(source + first, target + first): crosses for first in firsts}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any, Final
 
 import torch
 import torch.distributed as dist
 
 from schedverify.runner.failures import TimedOutError
-from schedverify.runner.waiting import Waiting, wait
+from schedverify.runner.waiting import Waiting, begin, wait
 
 SIZE: Final = 4096
 """Bytes of a message; longer texts are cut."""
@@ -28,24 +29,28 @@ def exchange(text: str, group: Any, timeout: float, *, part: str = "admission") 
     Raises
     ------
     TimedOutError
-        If a rank does not come in time; names every one that did not answer.
+        If a rank does not come in time, or is gone; names every one that did not answer.
     """
     rank, size = dist.get_rank(group), dist.get_world_size(group)
     others = [other for other in range(size) if other != rank]
     mine = _packed(text)
     received = {other: torch.zeros(SIZE, dtype=torch.uint8) for other in others}
-    sends = {other: dist.isend(mine, group=group, group_dst=other, tag=_TAG) for other in others}
-    receives = {other: dist.irecv(buffer, group=group, group_src=other, tag=_TAG) for other, buffer in received.items()}
-    deadline, absent = time.monotonic() + timeout, []
-    for works in (receives, sends):
-        for other, work in works.items():
-            left = max(deadline - time.monotonic(), 0.05)
-            try:
-                wait(work, Waiting(rank, other, part), left)
-            except TimedOutError:
-                absent.append(other)
+    places = {other: Waiting(rank, other, part) for other in others}
+    sends = [partial(dist.isend, mine, group=group, group_dst=other, tag=_TAG) for other in others]
+    receives = [
+        partial(dist.irecv, buffer, group=group, group_src=other, tag=_TAG) for other, buffer in received.items()
+    ]
+    works = [(other, begin(each, places[other])) for each, other in zip([*receives, *sends], others * 2, strict=True)]
+    deadline, absent = time.monotonic() + timeout, dict[int, str]()
+    for other, work in works:
+        try:
+            wait(work, places[other], max(deadline - time.monotonic(), 0.05))
+        except TimedOutError as error:
+            absent[other] = str(error)
+    if absent and time.monotonic() < deadline:
+        raise TimedOutError(next(iter(absent.values())))
     if absent:
-        names = ", ".join(f"rank {other}" for other in sorted(set(absent)))
+        names = ", ".join(f"rank {other}" for other in absent)
         raise TimedOutError(f"rank {rank}, {part}: no word from {names} within {timeout:g} s")
     return [text if other == rank else _unpacked(received[other]) for other in range(size)]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from schedverify.errors import ScheduleError
+from schedverify.errors import ScheduleError, SchedverifyError
 
 
 class RefusedError(ScheduleError):
@@ -15,3 +15,8 @@ class RunError(ScheduleError):
 
 class TimedOutError(RunError):
     """A wait that reached its timeout, or whose peer is gone."""
+
+
+def in_words(error: Exception) -> str:
+    """Return what an error says, with its type where it is not one of ours."""
+    return str(error) if isinstance(error, SchedverifyError) else f"{type(error).__name__}: {error}"

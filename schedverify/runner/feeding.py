@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import torch
+
 from schedverify.errors import Fault, InputError
 from schedverify.problem import Problem
 from schedverify.runner.batches import Tensors, by_stage, microbatches_of, rows_of
@@ -28,7 +30,7 @@ class Feed(NamedTuple):
             return None
         function, target = self.losses[stage], self.targets[stage][microbatch]
         weight = self.weights[stage][microbatch]
-        return lambda outputs: function(_alone(outputs), _alone(target)) * weight
+        return lambda outputs: _scalar(function(_alone(outputs), _alone(target)), stage) * weight
 
 
 def feed_of(problem: Problem, rank: int, batch: Any, target: Any, loss: Any) -> Feed:
@@ -56,6 +58,13 @@ def feed_of(problem: Problem, rank: int, batch: Any, target: Any, loss: Any) -> 
     targets = {stage: microbatches_of(value, count, "target") for stage, value in given["target"].items()}
     weights = {stage: _shares(list(map(rows_of, parts))) for stage, parts in targets.items()}
     return Feed(inputs, targets, weights, given["loss"])
+
+
+def _scalar(loss: Any, stage: int) -> Any:
+    if isinstance(loss, torch.Tensor) and loss.numel() == 1:
+        return loss
+    found = f"a tensor of {loss.numel()} numbers" if isinstance(loss, torch.Tensor) else type(loss).__name__
+    raise InputError(Fault("loss", f"of stage {stage} it is {found}", "return a scalar, the mean over the rows"))
 
 
 def _is_used(problem: Problem, stage: int) -> bool:

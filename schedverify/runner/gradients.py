@@ -11,7 +11,7 @@ import torch.distributed as dist
 
 from schedverify.problem import Problem
 from schedverify.runner.failures import RunError
-from schedverify.runner.waiting import Waiting, wait
+from schedverify.runner.waiting import Waiting, begin, wait
 
 _TAG: Final = (1 << 31) - 2
 """Above every tag of a tensor that crosses a boundary; sums go in one order on each pair of ranks."""
@@ -52,13 +52,25 @@ def sum_shared(
             _set(weights, total)
 
 
-def average(weights: Iterable[Any], group: Any) -> None:
-    """Replace gradients by their mean over a process group."""
+def average(weights: Iterable[Any], group: Any, place: str, timeout: float) -> None:
+    """Replace gradients by their mean over a process group.
+
+    Parameters
+    ----------
+    place
+        Who does it and of which stage, for messages.
+
+    Raises
+    ------
+    TimedOutError
+        If another rank of the group does not come within ``timeout`` seconds, or is gone.
+    """
     with_gradients = [weight for weight in weights if weight.requires_grad]
     if not with_gradients:
         return
     flat = _flat(with_gradients)
-    dist.all_reduce(flat, group=group)
+    what = f"{place}, mean of gradients over the data-parallel group"
+    wait(begin(partial(dist.all_reduce, flat, group=group, async_op=True), what), what, timeout)
     _set(with_gradients, flat / dist.get_world_size(group))
 
 
@@ -92,17 +104,33 @@ def _exchanged(mine: Any, rank: int, others: list[int], group: Any, timeout: flo
     received = {other: torch.empty_like(mine) for other in others}
     works = []
     for other, buffer in received.items():
-        begin = [partial(dist.isend, mine, group_dst=other), partial(dist.irecv, buffer, group_src=other)]
+        to, of = {"group": group, "group_dst": other, "tag": tag}, {"group": group, "group_src": other, "tag": tag}
+        both = [partial(dist.isend, mine, **to), partial(dist.irecv, buffer, **of)]
         waiting = Waiting(rank, other, "sum of gradients over stages with the same weights")
-        works += [(each(group=group, tag=tag), waiting) for each in (begin if rank < other else begin[::-1])]
+        works += [(begin(each, waiting), waiting) for each in (both if rank < other else both[::-1])]
     for work, waiting in works:
         wait(work, waiting, timeout)
     return received
 
 
-def check_same_size(problem: Problem, modules: Mapping[int, Any]) -> None:
-    """Raise a RunError unless the stages with the same weights that stand on one rank have as many numbers."""
+def weights_shared(problem: Problem, modules: Mapping[int, Any]) -> dict[str, str]:
+    """Return by group of stages with the same weights how many numbers of which dtype they have on this rank.
+
+    Raises
+    ------
+    RunError
+        If they differ on this rank already.
+    """
+    found: dict[str, str] = {}
     for stages in shared_weights(problem):
-        sizes = {stage: sum(w.numel() for w in modules[stage].parameters()) for stage in stages if stage in modules}
+        sizes = {stage: _size(modules[stage].parameters()) for stage in stages if stage in modules}
         if len(set(sizes.values())) > 1:
             raise RunError(f"stages with the same weights have not as many numbers: {sizes}")
+        found |= {"+".join(map(str, stages)): size for size in sizes.values()}
+    return found
+
+
+def _size(weights: Iterable[Any]) -> str:
+    with_gradients = [weight for weight in weights if weight.requires_grad]
+    dtypes = sorted({str(weight.dtype)[6:] for weight in with_gradients})
+    return "/".join([str(sum(weight.numel() for weight in with_gradients)), *dtypes])

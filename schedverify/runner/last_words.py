@@ -7,6 +7,7 @@ receives standing for what the others may have to say, and never waits for them:
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any, Final
 from weakref import WeakKeyDictionary
@@ -14,7 +15,7 @@ from weakref import WeakKeyDictionary
 import torch
 import torch.distributed as dist
 
-from schedverify.runner.failures import TimedOutError
+from schedverify.runner.failures import TimedOutError, in_words
 from schedverify.runner.waiting import hang_up
 
 SIZE: Final = 2048
@@ -47,20 +48,19 @@ class LastWords:
             dist.irecv(buffer, group=self._group, group_src=other, tag=_TAG) for other, buffer in self._heard.items()
         ]
 
-    def ended(self, error: Exception, data: Any) -> Exception:
+    def ended(self, error: Exception, data: Iterable[Any]) -> Exception:
         """Tell the others that this rank ends, and return the error with what others said before.
 
         Parameters
         ----------
         data
-            The gloo group over which the others may wait for this rank; its connections are closed. None where they
-            end by themselves.
+            The gloo groups over which others may wait for this rank; their connections are closed.
         """
         waited = isinstance(error, TimedOutError)
         told = self._listen() if waited else {}
-        self._say(str(error), _CONSEQUENCE if waited else _CAUSE)
-        if data is not None:
-            hang_up(data)
+        self._say(in_words(error), _CONSEQUENCE if waited else _CAUSE)
+        for group in data:
+            hang_up(group)
         if not told:
             return error
         reasons = [text if text.startswith("rank ") else f"rank {other}: {text}" for other, text in told.items()]

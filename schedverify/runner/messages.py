@@ -85,6 +85,11 @@ def signature(tensors: Tensors) -> Signature:
     return tuple((tensor.dtype, tuple(tensor.shape)) for tensor in tensors)
 
 
+def plain(tensor: Any) -> Any:
+    """Return a tensor whose numbers lie in memory one after the other as they are, for a view that is not so a copy."""
+    return tensor.detach().resolve_conj().resolve_neg().contiguous()
+
+
 def gradients_of(forward: Signature) -> Signature:
     """Return what comes back for what went: a gradient for each tensor that can have one."""
     return tuple(member for member in forward if is_differentiable(member[0]))

@@ -6,13 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import torch
 import torch.distributed as dist
 
-from schedverify.errors import Fault, InputError
-from schedverify.op import Kind
 from schedverify.problem import Problem
 from schedverify.ran import Crossed, Ran
 from schedverify.result import Plan
@@ -23,16 +20,17 @@ from schedverify.runner.boundaries import Boundaries, Hook
 from schedverify.runner.declared import nameless
 from schedverify.runner.exchange import exchange
 from schedverify.runner.execution import Execution
+from schedverify.runner.failures import RunError
 from schedverify.runner.feeding import feed_of
-from schedverify.runner.gradients import average, check_same_size, sum_shared
+from schedverify.runner.gradients import average, sum_shared, weights_shared
 from schedverify.runner.last_words import last_words_of
-from schedverify.runner.program import Program, program_of
+from schedverify.runner.modules import Stages, device_of, modules_of
+from schedverify.runner.program import program_of
 from schedverify.runner.stages import Stage
 from schedverify.runner.transport import Transport
 from schedverify.runner.waiting import DEFAULT_TIMEOUT
 
-Stages = Mapping[int, Any] | Sequence[Any]
-"""The modules of a rank's stages: by stage, or in their order."""
+Told = TypeVar("Told")
 
 
 @dataclass(frozen=True)
@@ -131,7 +129,13 @@ class Runner:
         self.plan, self._backend, self._control = _admitted(plan, self._group, unverified, timeout)
         self.program = program_of(self.plan, self.rank)
         asked = "checksums" if checksums else ""
-        self.modules = made_everywhere(lambda: _modules(stages, self.plan, self.program), asked, self._control, timeout)
+        self.modules = made_everywhere(
+            lambda: modules_of(stages, self.plan, self.program),
+            asked,
+            lambda made: weights_shared(self.problem, made),
+            self._control,
+            timeout,
+        )
         self._last_words = last_words_of(self._group, timeout)
         self._boundaries = Boundaries(
             self.problem,
@@ -147,7 +151,7 @@ class Runner:
             self._group,
             tagged=self._backend.tagged,
             timeout=timeout,
-            device=_device(self.modules) if device is None else device,
+            device=device_of(self.modules) if device is None else device,
             boundaries=self._boundaries,
         )
         made = {number: _stage(self.problem, number, module) for number, module in self.modules.items()}
@@ -186,10 +190,15 @@ class Runner:
         InputError
             If the batch or target that this rank needs is missing, or cannot be cut.
         """
+        return self._or_tell(lambda: self._step(batch, target))
+
+    def _or_tell(self, act: Callable[[], Told]) -> Told:
+        """Do something with the other ranks; where it fails, tell them why and close the connections to them."""
         try:
-            return self._step(batch, target)
+            return act()
         except Exception as error:
-            ended = self._last_words.ended(error, self._group if self._backend.name == "gloo" else None)
+            groups = [group for group in (self._group, self._data_parallel) if group is not None]
+            ended = self._last_words.ended(error, [group for group in groups if dist.get_backend(group) == "gloo"])
             if ended is error:
                 raise
             raise ended from error
@@ -199,10 +208,16 @@ class Runner:
         ran = self._execution.run(feed)
         if self.problem.form != "inference":
             self._finish_gradients()
-            if self._optimizer is not None:
-                self._optimizer()
+            self._update()
         done = self._execution
         return StepResult(done.loss, done.outputs, tuple(ran), done.peak_in_flight, tuple(self._boundaries.log))
+
+    def _update(self) -> None:
+        try:
+            if self._optimizer is not None:
+                self._optimizer()
+        except Exception as error:
+            raise RunError(f"rank {self.rank}, the optimizer's hook: {type(error).__name__}: {error}") from error
 
     def whole_loss(self, result: StepResult) -> float:
         """Return the mean loss over the whole batch: the sum of every rank's share; every rank calls it.
@@ -210,10 +225,12 @@ class Runner:
         Raises
         ------
         TimedOutError
-            If a rank does not call it in time.
+            If a rank does not call it in time, or is gone; says why others ended, as :meth:`step` does.
         """
         share = 0.0 if result.loss is None else float(result.loss)
-        return sum(map(float.fromhex, exchange(share.hex(), self._control, self._timeout)))
+        part = "the loss of the step"
+        told = self._or_tell(lambda: exchange(share.hex(), self._control, self._timeout, part=part))
+        return sum(map(float.fromhex, told))
 
     def relearn(self) -> None:
         """Forget the shapes of messages; call it on every rank before a step whose batch has another shape."""
@@ -227,7 +244,8 @@ class Runner:
 
     def _reduce(self, number: int) -> None:
         if self._data_parallel is not None:
-            average(self.modules[number].parameters(), self._data_parallel)
+            place = f"rank {self.rank}, stage {number}"
+            average(self.modules[number].parameters(), self._data_parallel, place, self._timeout)
 
 
 def _admitted(plan: Plan | str | Path, group: Any, unverified: bool, timeout: float) -> tuple[Plan, Backend, Any]:
@@ -247,26 +265,6 @@ def _admitted(plan: Plan | str | Path, group: Any, unverified: bool, timeout: fl
     return admitted, backend, control
 
 
-def _modules(stages: Stages | Callable[[Plan], Stages], plan: Plan, program: Program) -> dict[int, Any]:
-    """Return the module of each stage of this rank."""
-    given = stages if isinstance(stages, Mapping | Sequence) else stages(plan)
-    numbers = program.problem.stages_of[program.rank]
-    made = dict(given) if isinstance(given, Mapping) else dict(zip(numbers, given, strict=False))
-    if len(given) != len(numbers) or set(made) != set(numbers):
-        found = sorted(made) if isinstance(given, Mapping) else f"{len(given)} modules"
-        raise InputError(Fault("stages", f"rank {program.rank} holds the stages {list(numbers)}, found {found}"))
-    sharded = {op.stage for action in program.actions for op in action.ops if op.kind in (Kind.UNSHARD, Kind.RESHARD)}
-    faults = [
-        Fault(f"stages[{number}]", "the plan unshards and reshards it, the module has no unshard and reshard")
-        for number in sorted(sharded)
-        if not (hasattr(made[number], "unshard") and hasattr(made[number], "reshard"))
-    ]
-    if faults:
-        raise InputError(faults)
-    check_same_size(plan.problem, made)
-    return made
-
-
 def _stage(problem: Problem, number: int, module: Any) -> Stage:
     return Stage(
         number,
@@ -275,8 +273,3 @@ def _stage(problem: Problem, number: int, module: Any) -> Stage:
         training=problem.form != "inference",
         is_first=not problem.predecessors[number],
     )
-
-
-def _device(modules: Mapping[int, Any]) -> Any:
-    weights = (weight for module in modules.values() for weight in module.parameters())
-    return next((weight.device for weight in weights), torch.device("cpu"))

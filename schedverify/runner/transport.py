@@ -19,7 +19,7 @@ from schedverify.problem import Problem
 from schedverify.runner.batches import Tensors
 from schedverify.runner.boundaries import Boundaries, Seal
 from schedverify.runner.failures import RunError
-from schedverify.runner.messages import HEADER, Name, Signature, Tags, name_of, read, signature, unfit, written
+from schedverify.runner.messages import HEADER, Name, Tags, name_of, plain, read, signature, unfit, written
 from schedverify.runner.waiting import Sends, Waiting, begin, wait_for_all
 
 
@@ -124,7 +124,7 @@ class Transport:
                 raise RunError(f"{waiting}: {reason}")
             works.append(self._isend(written(own), waiting, tag))
             self._boundaries.learn(name, own)
-        parts = [tensor.contiguous() for tensor in tensors]
+        parts = [plain(tensor) for tensor in tensors]
         if seal is not None:
             parts.append(torch.tensor(seal, dtype=torch.int64, device=self.device))
         works += [self._isend(part, waiting, tag + number) for number, part in enumerate(parts, 1)]
@@ -134,16 +134,15 @@ class Transport:
             self._begun.append((works, waiting, ended))
 
     def post(self, op: Op, position: int) -> None:
-        """Post a receive."""
+        """Post a receive; that of a gradient whose activation has not left yet, and is not known, when it is read."""
         name = name_of(op)
         peer = self._homes[name.source]
         posted = Posted(Waiting(self._rank, peer, f"position {position} ({op})"), position)
-        known = self._boundaries.expected(name)
-        if known is None:
+        if self._boundaries.expected(name) is not None:
+            self._post_buffers(posted, name)
+        elif not name.backward:
             posted.header = torch.zeros(HEADER, dtype=torch.int64)
             posted.works = [self._irecv(posted.header, posted.waiting, self._tags.first(name))]
-        else:
-            self._post_buffers(posted, name, known)
         self._posted[name] = posted
 
     def take(self, name: Name) -> Posted | None:
@@ -154,13 +153,16 @@ class Transport:
         began = time.monotonic()
         if posted.header is not None:
             wait_for_all(posted.works, posted.waiting, self.timeout, began)
-            known = read(posted.header)
-            self._boundaries.learn(name, known)
-            self._post_buffers(posted, name, known)
+            self._boundaries.learn(name, read(posted.header))
+        if not posted.works:
+            self._post_buffers(posted, name)
         wait_for_all(posted.works, posted.waiting, self.timeout, began)
         return posted
 
-    def _post_buffers(self, posted: Posted, name: Name, known: Signature) -> None:
+    def _post_buffers(self, posted: Posted, name: Name) -> None:
+        known = self._boundaries.expected(name)
+        if known is None:
+            raise RunError(f"{posted.waiting}: nothing has left that it could be the gradient of")
         posted.buffers = [torch.empty(shape, dtype=dtype, device=self.device) for dtype, shape in known]
         parts = list(posted.buffers)
         if self._boundaries.sealed:

@@ -22,8 +22,8 @@ DEFAULT_TIMEOUT: Final = 60.0
 """Seconds that a rank waits for another before it gives up."""
 _SHORTEST: Final = 0.001
 """Seconds of a wait whose time is up; torch takes 0 for none."""
-_LATE: Final = "imed out waiting"
-"""What torch says when the time of a wait is up."""
+_LATE: Final = "imed out waiting", "Operation timed out"
+"""What torch says when the time of a wait is up: for a message, for a collective."""
 _NEVER: Final = (1 << 31) - 4
 """A tag that no message has."""
 
@@ -40,7 +40,7 @@ class Waiting(NamedTuple):
         return f"rank {self.rank}, {self.what}, peer rank {self.peer}"
 
 
-def begin(transfer: Callable[[], Any], waiting: Waiting) -> Any:
+def begin(transfer: Callable[[], Any], waiting: Waiting | str) -> Any:
     """Begin a transfer and return its handle.
 
     Raises
@@ -54,7 +54,7 @@ def begin(transfer: Callable[[], Any], waiting: Waiting) -> Any:
         raise TimedOutError(f"{waiting}: {_reason(str(error))}") from error
 
 
-def wait(work: Any, waiting: Waiting, timeout: float) -> None:
+def wait(work: Any, waiting: Waiting | str, timeout: float) -> None:
     """Wait for a transfer, once.
 
     Raises
@@ -65,7 +65,7 @@ def wait(work: Any, waiting: Waiting, timeout: float) -> None:
     wait_for_all([work], waiting, timeout)
 
 
-def wait_for_all(works: list[Any], waiting: Waiting, timeout: float, began: float | None = None) -> None:
+def wait_for_all(works: list[Any], waiting: Waiting | str, timeout: float, began: float | None = None) -> None:
     """Wait for the transfers of one message, and take each out of the list before its wait.
 
     Parameters
@@ -84,8 +84,9 @@ def wait_for_all(works: list[Any], waiting: Waiting, timeout: float, began: floa
         try:
             work.wait(timedelta(seconds=max(deadline - time.monotonic(), _SHORTEST)))
         except RuntimeError as error:
-            late = f"no end within {timeout:g} s"
-            raise TimedOutError(f"{waiting}: {late if _LATE in str(error) else _reason(str(error))}") from error
+            late = any(sign in str(error) for sign in _LATE)
+            reason = f"no end within {timeout:g} s" if late else _reason(str(error))
+            raise TimedOutError(f"{waiting}: {reason}") from error
 
 
 def hang_up(group: Any) -> None:
