@@ -291,3 +291,30 @@ def test_plans_of_large_decoders_come_to_what_the_page_says(monkeypatch: pytest.
             assert (line.bottleneck, line.makespan, line.layout) == (int(bottleneck), int(makespan), layout)
             assert f"{line.peak / 1e9:.1f}" == peak
         assert layouts[2] == plans.BY_HAND
+
+
+def test_decorators_become_calls_so_that_mutants_reach_what_they_decorate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    score = importlib.import_module("mutation_score")
+    source = (
+        '@rule("SV9", "a name")\ndef check(case):\n    """Say it."""\n    yield case\n\n\n'
+        "class Some:\n    @cached_property\n    def one(self):\n        return 1\n\n    @staticmethod\n    def two():\n"
+        "        return 2\n"
+    )
+    assert score.undecorated(source) == (
+        'def check(case):\n    """Say it."""\n    yield case\ncheck = rule("SV9", "a name")(check)\n\n\n'
+        "class Some:\n    def one(self):\n        return 1\n    one = cached_property(one)\n\n    @staticmethod\n"
+        "    def two():\n        return 2\n"
+    )
+    low, high = score.wilson(90, 100)
+    assert (round(low, 3), round(high, 3)) == (0.826, 0.945)
+    assert score.wilson(0, 0) == (0, 1)
+    found = {
+        "schedverify.properties.memory.x__mutmut_1": "survived",
+        "schedverify.properties.evidence.x__mutmut_2": "killed",
+    }
+    lines = {row[0]: row[1:6] for row in score.rows(found)}
+    assert lines["evidence of bounds"] == [1, 1, 0, 0, "100.0%"]
+    assert lines["other properties"] == [1, 0, 0, 1, "0.0%"]
+    assert lines["count relaxation"] == [0, 0, 0, 0, ""]
+    assert lines["all"] == [2, 1, 0, 1, "50.0%"]

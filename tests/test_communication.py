@@ -19,6 +19,7 @@ from schedverify.errors import InputError, UnknownNameError
 from schedverify.generators import generate
 from schedverify.lowering import add_communication
 from schedverify.problem import Problem
+from schedverify.properties import deadlocks
 from schedverify.result import Report, Scope, Verdict
 from schedverify.schedule import Schedule
 from schedverify.verifier import verify
@@ -278,6 +279,24 @@ def test_a_story_has_the_fewest_ranks() -> None:
         assert told == len(next(ranks for ranks in subsets if waits_in_a_circle(graph, ranks)))
         seen.add(told)
     assert seen >= {1, 2}
+
+
+def ranks_told(seed: int, discipline: Discipline) -> int:
+    """Return how many ranks the shortest story of a mutant's deadlocks has, 0 where it has none."""
+    problem, rows, _ = lowered_mutant(seed)
+    stories = verify(Schedule.of(rows), problem, select=["SV304"], discipline=discipline).violations
+    return min((len({wait.split()[1] for wait in story.counterexample}) for story in stories), default=0)
+
+
+def test_a_cycle_that_is_at_hand_is_told_where_looking_for_a_shorter_one_takes_too_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seeds = [(seed, DISCIPLINES[seed % len(DISCIPLINES)]) for seed in (0, 13, 65, 130)]
+    fewest = [ranks_told(*one) for one in seeds]
+    monkeypatch.setattr(deadlocks, "MOST_VISITS", 1)
+    at_hand = [ranks_told(*one) for one in seeds]
+    assert (fewest[2:], at_hand[2:]) == ([1, 2], [2, 3])
+    assert fewest[:2] == at_hand[:2]
 
 
 # Asking

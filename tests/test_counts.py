@@ -68,6 +68,17 @@ def test_it_comes_to_what_is_known_of_equal_stages(problem: Problem, optimum: in
     assert proved_bound(problem, "makespan", json.loads(json.dumps(bound.evidence))) == counts
 
 
+def test_it_counts_both_ways_back_where_the_whole_backward_is_cheaper() -> None:
+    problem = Problem.chain(
+        ranks=2, microbatches=4, form="split", latency=2, capacity=8, activation=2, weight_stash=1,
+        forward=[7, 3], backward=[11, 8], backward_input=[7, 5], backward_weight=[6, 3],
+    )  # fmt: skip
+    bound = last_bound(problem, "makespan", 84)
+    assert bound is not None
+    assert bound.value >= 67, "without the rule that B and I are as many as micro-batches together it is 65 at most"
+    assert proved_bound(problem, "makespan", bound.evidence) == bound.value
+
+
 @settings(max_examples=120, deadline=None, derandomize=True, database=None)
 @given(problem=tiny_problems(a_rank=6, in_all=14))
 def test_no_bound_is_above_brute_force(problem: Problem) -> None:

@@ -13,7 +13,7 @@ import pytest
 from random_schedules import base
 
 from schedverify.optimizer.bounds.costs import Costs
-from schedverify.optimizer.bounds.formulas import Bound, idle_bounds, load_bounds, pair_bounds
+from schedverify.optimizer.bounds.formulas import Bound, best_bound, idle_bounds, load_bounds, pair_bounds
 from schedverify.optimizer.bounds.peak import admission_bounds, best_peak_bound, sequence_bounds
 from schedverify.optimizer.counts.program import Weights
 from schedverify.optimizer.counts.proof import Weighed, _least, _whole
@@ -61,6 +61,7 @@ def test_formulas_for_times_agree_at_every_place() -> None:
             costs = Costs(problem)
             load, pair = list(load_bounds(costs, objective)), list(pair_bounds(costs, objective))
             idle = list(idle_bounds(costs, objective))
+            assert best_bound(problem, objective) == max([*load, *pair, *idle], key=lambda bound: bound.value)
             for bound in [*load, *pair, *idle]:
                 assert proved_bound(problem, objective, bound.evidence) == bound.value, (problem.to_dict(), bound)
                 assert bound.evidence["objective"] == objective
@@ -81,6 +82,7 @@ def test_formulas_for_the_peak_agree_at_every_place() -> None:
         sequence = list(sequence_bounds(costs))
         assert places(sequence) == list(range(problem.ranks))
         for bound in sequence:
+            assert bound.evidence["bound"] == bound.value
             assert proved_peak(problem, "peak-memory", bound.evidence) == bound.value, (problem.to_dict(), bound)
         alone = [s for s in range(problem.total_stages) if problem.stages_of[problem.homes[s]] == (s,)]
         if problem.form == "inference":
@@ -93,6 +95,7 @@ def test_formulas_for_the_peak_agree_at_every_place() -> None:
                 assert places(found) == wanted
                 limited = dataclasses.replace(problem, makespan_limit=most)
                 for bound in found:
+                    assert bound.evidence["bound"] == bound.value
                     story = (problem.to_dict(), objective, most, bound)
                     assert proved_peak(problem, "peak-memory", bound.evidence, (objective, most)) == bound.value, story
                     under = proved_peak(limited, "peak-memory", bound.evidence)

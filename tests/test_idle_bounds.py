@@ -54,6 +54,19 @@ def test_the_first_half_does_not_count_where_every_forward_may_come_first() -> N
     assert best(problem) == 8 + (13 - 2) < 8 + (13 - 2) + (13 - 1 - 3)
 
 
+def test_what_follows_the_last_forward_is_that_of_a_stage_that_leads_to_no_other_of_the_rank() -> None:
+    """Stages 0 and 2 on rank 0, stage 1 feeds 2 from rank 1; three in flight, of at most 2 + 2 + 1 ticks of backward.
+
+    The last F of rank 0 is of stage 2. Behind it come its B, 2 ticks, and that of stage 1, 5; work is 4 + 6.
+    """
+    problem = Problem.of({
+        "ranks": 2, "microbatches": 2, "stages": 3, "placement": [0, 1, 0], "edges": [[0, 2], [1, 2]],
+        "costs": {"forward": 1, "backward": [1, 5, 2]}, "limits": {"in_flight": [3, 9]},
+    })  # fmt: skip
+    assert proved_bound(problem, "makespan", {"rule": "idle", "rank": 0}) == 10 + 7 - 5
+    assert next(idle_bounds(Costs(problem), "makespan")).value == 10 + 7 - 5
+
+
 def tight(seed: int) -> Problem:
     """Return uneven stages, one to three on a rank, with limits that a few micro-batches reach."""
     rng = random.Random(seed)

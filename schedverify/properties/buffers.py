@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise
 
 import numpy as np
 
@@ -86,15 +85,15 @@ def _ancestors(graph: EventGraph, sends: list[int], receives: list[int]) -> dict
 
 
 def _complete(before: dict[int, int]) -> Iterator[tuple[int, int]]:
-    """Yield each set of receives that some send needs, and how many sends need no receive beyond it."""
-    known = sorted(set(before.values()), key=int.bit_count)
-    nested = all(a & b == a for a, b in pairwise(known))
+    """Yield each set of receives that some send needs, and how many sends need no receive beyond it.
+
+    Of two such sets one lies in the other. Receives of one channel follow one another in its queue, but for those of a
+    group and those under `tagged`; what these have behind them beyond the group's, they have through the first step
+    that reads them, and the steps of the rank that receives stand in one order.
+    """
     counts = np.sort([bits.bit_count() for bits in before.values()])
-    for bits in known:
-        if nested:
-            yield bits, int(np.searchsorted(counts, bits.bit_count(), side="right"))
-        else:
-            yield bits, sum(other & bits == other for other in before.values())
+    for bits in set(before.values()):
+        yield bits, int(np.searchsorted(counts, bits.bit_count(), side="right"))
 
 
 def _overflow(case: Case, entry: int, most: int, buffer: int) -> Violation:
