@@ -46,9 +46,9 @@ def uneven(placement: str) -> Problem:
     )  # fmt: skip
 
 
-def last_bound(problem: Problem, objective: str, upper: int) -> Bound | None:
+def last_bound(problem: Problem, objective: str, upper: int, seconds: float = 60) -> Bound | None:
     """Return the highest bound by counts up to a value, whatever other bounds come to."""
-    found = count_bounds(problem, objective, lower=0, upper=upper, seconds=60)
+    found = count_bounds(problem, objective, lower=0, upper=upper, seconds=seconds)
     return max(found, key=lambda bound: bound.value, default=None)
 
 
@@ -73,7 +73,7 @@ def test_it_counts_both_ways_back_where_the_whole_backward_is_cheaper() -> None:
         ranks=2, microbatches=4, form="split", latency=2, capacity=8, activation=2, weight_stash=1,
         forward=[7, 3], backward=[11, 8], backward_input=[7, 5], backward_weight=[6, 3],
     )  # fmt: skip
-    bound = last_bound(problem, "makespan", 84)
+    bound = last_bound(problem, "makespan", 84, seconds=10)
     assert bound is not None
     assert bound.value >= 67, "without the rule that B and I are as many as micro-batches together it is 65 at most"
     assert proved_bound(problem, "makespan", bound.evidence) == bound.value
