@@ -16,7 +16,7 @@ from schedverify.optimizer.bounds.costs import Costs
 from schedverify.optimizer.bounds.formulas import Bound, best_bound, idle_bounds, load_bounds, pair_bounds
 from schedverify.optimizer.bounds.peak import admission_bounds, best_peak_bound, sequence_bounds
 from schedverify.optimizer.counts.program import Weights
-from schedverify.optimizer.counts.proof import Weighed, _least, _whole
+from schedverify.optimizer.counts.proof import Weighed, _least, _whole, prove
 from schedverify.optimizer.counts.relaxation import Counts, Row
 from schedverify.problem import Problem
 from schedverify.properties.evidence import Derivation, EvidenceError, proved_bound
@@ -253,6 +253,16 @@ def test_found_weights_become_whole_ones() -> None:
         50, 50, 45, 30, 20, 10, 10, 10, 5, 0, 0,
     ]  # fmt: skip
     assert _whole(found, 0.4, 2) is None
+
+
+def test_weights_whose_sums_pass_64_bits_prove_nothing() -> None:
+    """One rank works 6 ticks, so weight 1 over 5 ticks is a proof; over 2 ** 50 ticks only an overflow looks like one."""
+    counts = Counts(Problem.chain(ranks=1, microbatches=2, forward=1, backward=2), "makespan")
+    row = next(row for row in counts.rows if row.name == "rank")
+    found = [Weights(row, np.array([0]), np.array([1.0]))]
+    assert prove(counts, 5, 5, found) == [{"row": "rank", "at": [0], "times": [0, 5], "weights": [30]}]
+    assert prove(counts, 6, 1 << 50, found) is None
+    assert prove(counts, 6, 1 << 58, found) is None
 
 
 @pytest.mark.parametrize(
