@@ -256,7 +256,7 @@ def test_found_weights_become_whole_ones() -> None:
 
 
 def test_weights_whose_sums_pass_64_bits_prove_nothing() -> None:
-    """One rank works 6 ticks, so weight 1 over 5 ticks is a proof; over 2 ** 50 ticks only an overflow looks like one."""
+    """One rank works 6 ticks, so weight 1 over 5 ticks is a proof; over 2 ** 50 only an overflow is."""
     counts = Counts(Problem.chain(ranks=1, microbatches=2, forward=1, backward=2), "makespan")
     row = next(row for row in counts.rows if row.name == "rank")
     found = [Weights(row, np.array([0]), np.array([1.0]))]
