@@ -70,7 +70,7 @@ CASES = (
 
 def main() -> None:
     """Search each case and print a line for it."""
-    parser = arguments(__doc__ or "", seconds=30)
+    parser = arguments(__doc__ or "", seconds=60)
     parser.add_argument("--count", type=int, default=len(CASES), help="how many cases")
     options = parser.parse_args()
     with progress() as bar:

@@ -96,7 +96,7 @@ def bound_of(problem: Problem) -> int:
 
 
 @given(st.sampled_from(SHAPES), st.data())
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 def test_all_partitions_come_in_the_order_of_their_bounds(drawn: tuple[int, int, str], data: st.DataObject) -> None:
     """What is known of a beginning is never above the bound of any partition that begins so: else one would be late."""
     ranks, virtual, placement = drawn
@@ -169,7 +169,7 @@ def bound_of_twin(problem: Problem, other: Problem) -> bool:
 
 
 @given(st.sampled_from([*SHAPES[1:3], *SHAPES[4:]]), st.data())
-@settings(deadline=None, max_examples=12)
+@settings(deadline=None, max_examples=8)
 def test_the_optimum_is_that_of_all_orders_of_all_partitions(drawn: tuple[int, int, str], data: st.DataObject) -> None:
     _agrees_with_brute_force(data, drawn, 5)
 

@@ -62,7 +62,7 @@ def lines(joint: Joint) -> Iterator[str]:
         saved = f"{float(joint.gain):.2%} more" if joint.gain else "no more"
         yield f"partition first, schedule second: {joint.first.value} {tick}, {saved}"
     else:
-        yield "partition first, schedule second: no partition fits what the family has in flight"
+        yield "partition first, schedule second: no partition was found that fits what the family has in flight"
     among = "" if joint.partitions is None else f" of {joint.partitions}"
     yield f"partitions looked at: {len(joint.tried)}{among}; the others have a bound of {_others(joint)} or more"
     yield f"peak memory by rank: {' '.join(map(str, plan.measures.peak_memory))} bytes"

@@ -11,7 +11,7 @@ from cyclopts import Parameter, validators
 from schedverify.cli import advising, jointly
 from schedverify.cli.codes import OK, UNDECIDED
 from schedverify.cli.options import TextOrJson
-from schedverify.errors import Fault, InputError
+from schedverify.errors import Fault, InputError, ScheduleError
 
 if TYPE_CHECKING:
     from schedverify.hybrid import Advice, Priced
@@ -139,6 +139,8 @@ def _together(given: Model, asked: dict[str, Any], plan: str | None, bar: bool) 
 
     found = jointly.search(given, asked, bar=bar)
     if plan is not None:
+        if found.plan.lowered is None:
+            raise ScheduleError(f"no plan is written: {found.plan.reason}")
         formats.save(found.plan, plan)
     return _Told(found, jointly.data(found), [*_table(found), *jointly.lines(found)], jointly.code(found))
 

@@ -54,7 +54,8 @@ class Joint:
     bound
         Ticks that no schedule of any of the partitions can go below.
     first
-        The plan of partition first and schedule second, or None where that has none.
+        The plan of partition first and schedule second, or None where no partition was found that fits what the family
+        has in flight.
     tried
         The partitions that their bounds did not rule out. Every other one has a bound of at least ``plan.value``, or of
         at least :attr:`bound` where the search was ended.

@@ -106,7 +106,8 @@ class LeastTimes:
             if load is None:
                 return None
             least = max(least, self.count * load)
-        return Begun((0,), least, 0, 0, *((0,) * self.ranks,) * 2, (None,) * self.ranks, 0)
+        root = Begun((0,), least, 0, 0, *((0,) * self.ranks,) * 2, (None,) * self.ranks, 0)
+        return root._replace(bound=max(least, self._average(root))) if self.several else root
 
     def longer(self, begun: Begun) -> list[Begun]:
         """Return a partition's beginnings with one stage more, without those that cannot be brought to an end."""
