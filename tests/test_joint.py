@@ -150,6 +150,7 @@ def _agrees_with_brute_force(data: st.DataObject, drawn: tuple[int, int, str], m
     best = min(truths.values())
     assert (found.status, found.plan.value, found.bound, found.gap) == (sv.Status.OPTIMAL, best, best, 0)
     assert truths[found.plan.problem.homes, found.layers] == best
+    assert (found.plan.problem.homes, found.layers) in [(one.placement, one.layers) for one in found.tried]
     assert found.first is None or found.first.value >= best
     tried = {(one.placement, one.layers): one.bound for one in found.tried}
     assert all(bound <= truths[key] for key, bound in tried.items())

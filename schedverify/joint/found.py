@@ -16,7 +16,7 @@ Ints = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Tried:
-    """A partition that its bound did not rule out, and what the optimizer said of it.
+    """A partition that its bound did not rule out, or the best, and what the optimizer said of it.
 
     Attributes
     ----------
@@ -57,8 +57,8 @@ class Joint:
         The plan of partition first and schedule second, or None where no partition was found that fits what the family
         has in flight.
     tried
-        The partitions that their bounds did not rule out. Every other one has a bound of at least ``plan.value``, or of
-        at least :attr:`bound` where the search was ended.
+        The best partition, and those that their bounds did not rule out. Every other one has a bound of at least
+        ``plan.value``, or of at least :attr:`bound` where the search was ended.
     partitions
         How many there are in all, by number of layers and stages alone; None for graphs.
     linearized

@@ -109,9 +109,9 @@ class Search:
             self.look(min(still, key=lambda one: (one.times > 0, one.bound)))
 
     def tried(self) -> Iterator[Looked]:
-        """Yield the partitions that the bounds without search do not rule out."""
+        """Yield the best partition, and those that the bounds without search do not rule out."""
         for looked in self.looked:
-            if looked.times or self.value is None or looked.without_search < self.value:
+            if looked is self.best or looked.times or self.value is None or looked.without_search < self.value:
                 yield looked
 
     def begin(self, looked: Looked, share: float) -> None:
