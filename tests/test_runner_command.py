@@ -203,6 +203,18 @@ class TestSource:
         assert words.dtype == torch.int64
         assert 0 <= int(words.min()) <= int(words.max()) <= 10
 
+    def test_code_of_the_user_that_fails_is_told_with_its_line(self, desk: Path) -> None:
+        (desk / "no_model.py").write_text("def build():\n    return 1 / 0\n")
+        (desk / "no_module.py").write_text("\nraise ValueError('no')\n")
+        (desk / "no_python.py").write_text("def build(:\n")
+        for name, told in [
+            ("no_model", r"no_model:build fails: ZeroDivisionError: division by zero \(no_model.py, line 2\)"),
+            ("no_module", r"import no_module fails: ValueError: no \(no_module.py, line 2\)"),
+            ("no_python", r"import no_python fails: SyntaxError: .* \(no_python.py, line 1\)"),
+        ]:
+            with pytest.raises(InputError, match=told):
+                load_source(f"{name}:build", 2)
+
     def test_a_module_whose_children_run_in_order_is_cut(self, desk: Path) -> None:
         assert [name for name, _ in load_source("my_model:chain", 2).blocks] == ["first", "second"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -39,11 +40,14 @@ def load_source(reference: str, microbatches: int, seed: int = 0) -> Source:
     Raises
     ------
     InputError
-        If there is no such module or function, or it returns something else.
+        If there is no such module or function, it fails, or it returns something else.
     """
     function = _function(reference)
     torch.manual_seed(seed)
-    given = function()
+    try:
+        given = function()
+    except Exception as error:
+        raise _failed(reference, error) from error
     model, batch, loss = given if isinstance(given, tuple) and len(given) == 3 else (given, None, None)
     blocks = _blocks(model, reference)
     if batch is None:
@@ -65,11 +69,21 @@ def _function(reference: str) -> Callable[[], Any]:
     except ModuleNotFoundError as error:
         hint = f"the current folder, {here}, is on the path"
         raise InputError(Fault("model", f"there is no module {error.name!r}", hint)) from None
+    except Exception as error:
+        raise _failed(f"import {module_name}", error) from error
     function = getattr(module, name, None)
     if not callable(function):
         raise InputError(Fault("model", f"module {module_name} has no function {name!r}", "check the name behind ':'"))
     made: Callable[[], Any] = function
     return made
+
+
+def _failed(what: str, error: Exception) -> InputError:
+    """Return that the user's own code failed, with the last of its lines that was reached."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if Path(frame.filename).is_relative_to(Path.cwd())] or frames
+    place = "" if isinstance(error, SyntaxError) else f"{Path(own[-1].filename).name}, line {own[-1].lineno}"
+    return InputError(Fault("model", f"{what} fails: {type(error).__name__}: {error}", place))
 
 
 def _blocks(model: Any, reference: str) -> tuple[tuple[str, Any], ...]:
