@@ -275,7 +275,7 @@ class TestCommand:
         assert main(["partition", "llama-2-7b", "--cluster", there, "--microbatches", "8"]) == 2
         assert "--microbatches: does not go with --cluster" in capsys.readouterr().err
         assert main(["partition", "llama-2-7b"]) == 2
-        assert "--ranks: is missing" in capsys.readouterr().err
+        assert "--ranks: missing" in capsys.readouterr().err
 
     def test_where_nothing_fits_it_says_so(self, there: str, capsys: Capture) -> None:
         assert main(["partition", "llama-3-405b", "--cluster", there, "--sequence", "2048"]) == 3

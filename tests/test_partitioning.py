@@ -224,7 +224,7 @@ class TestFiles:
             (('"head"]]', '"tail"]]'), "tied[0][1]: no layer is called 'tail'"),
             (('name = "t"', 'name = "head"\n[[layer]]\nname = "head"'), "layer 8 is called 'head', and so is layer 1"),
             (("repeat = 6", "repeat = 100000"), "layer[1].repeat: 100000 makes too many layers (a model has at most"),
-            (("backward_weight = 180", ""), "layer[2].backward_weight: is missing beside backward_input (give both"),
+            (("backward_weight = 180", ""), "layer[2].backward_weight: missing beside backward_input (give both"),
             (("forward = 10\n", "forward = 10\nweight_stash = 7\n"), "layer[0].weight_stash: 7 is more than the act"),
             (('[[layer]]\nname = "t"', '[devices]\nmemori = 3\n[[layer]]\nname = "t"'), "devices.memori: unknown key"),
         ],
@@ -280,6 +280,21 @@ class TestCommand:
         (tmp_path / "m.toml").write_text(MODEL)
         assert main(["partition", str(tmp_path / "m.toml"), "--ranks", "9"]) == 2
         assert "8 layers cannot fill 9 stages" in capsys.readouterr().err
+
+    @pytest.mark.parametrize("form", [None, "megatron-layout", "megatron-flags", "torch", "torchtitan", "deepspeed"])
+    def test_what_it_prints_as_json_fits_the_schema(self, form: str | None, tmp_path: Path, capsys: Capture) -> None:
+        (tmp_path / "m.toml").write_text(MODEL)
+        to = () if form is None else ("--to", form)
+        assert main(["partition", str(tmp_path / "m.toml"), "--ranks", "2", "--format", "json", *to]) == 0
+        printed = json.loads(capsys.readouterr().out)
+        Draft202012Validator(json.loads(schemas()["partition.json"])).validate(printed)
+        assert (printed["tick"], printed["placement"]) == ("us", [0, 1])
+        assert form is None or printed[form]
+
+    def test_keys_that_stand_twice_are_refused(self, tmp_path: Path, capsys: Capture) -> None:
+        (tmp_path / "m.json").write_text('{"name": "a", "name": "b", "layer": [{"forward": 1}]}')
+        assert main(["partition", str(tmp_path / "m.json"), "--ranks", "1"]) == 2
+        assert "name: the key stands twice" in capsys.readouterr().err
 
     def test_no_partition_is_a_verdict(self, tmp_path: Path, capsys: Capture) -> None:
         (tmp_path / "m.toml").write_text(MODEL + "[devices]\nmemory = 1024\n")

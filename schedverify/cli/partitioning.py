@@ -101,7 +101,7 @@ def partition(  # noqa: PLR0913 - each is an option of the command line
         form = to or ("megatron-layout" if megatron_layout else None)
         return _advised(advising.advice(model, cluster, options, top), output, output_format, form)
     if ranks is None:
-        raise InputError(Fault("--ranks", "is missing", "how many devices the pipeline has, or --cluster FILE"))
+        raise InputError(Fault("--ranks", "missing", "how many devices the pipeline has, or --cluster FILE"))
     given = load_model(model, _changes(device, training))
     if plan is not None and not joint:
         raise InputError(Fault("--plan", "stands without --joint", "optimize the problem file that -o writes"))
@@ -187,15 +187,18 @@ def _text(written: Any) -> str:
 
 
 def _data(found: Cut) -> dict[str, Any]:
-    partition = found.partition
+    partition, own = found.partition, found.timeline()
     return {
         "layers": found.names,
+        "placement": found.problem.homes,
+        "tick": found.problem.tick,
         "bottleneck": partition.bottleneck,
         "bytes": partition.crossing,
         "proved": partition.proved,
         "linearized": partition.linearized,
         "family": found.family,
-        "makespan": found.timeline().makespan,
+        "makespan": own.makespan,
+        "peak_memory": own.peak_memory,
     }
 
 

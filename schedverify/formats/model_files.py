@@ -120,7 +120,7 @@ class _Reader(Values):
         known = values.keys() & {"backward_input", "backward_weight"}
         if len(known) == 1 and "backward" not in values:
             (missing,) = {"backward_input", "backward_weight"} - known
-            self.fault(f"{place}.{missing}", f"is missing beside {known.pop()}", "give both, or backward")
+            self.fault(f"{place}.{missing}", f"missing beside {known.pop()}", "give both, or backward")
 
     def _edges(self) -> tuple[tuple[int, int], ...] | None:
         if "edges" not in self.data:

@@ -48,8 +48,9 @@ def _by_name(name: str) -> dict[str, Any] | None:
 
 
 def _changed(data: Any, changes: Changes) -> Any:
-    if not isinstance(data, Mapping):
-        return data
-    tables = {table: data.get(table, {}) for table in changes}
-    merged = {name: {**own, **changes[name]} for name, own in tables.items() if isinstance(own, Mapping)}
-    return {**data, **merged}
+    """Change the tables in place, so that what the parser noted of them (keys that stand twice) stays."""
+    for table, values in changes.items() if isinstance(data, dict) else ():
+        inside = data.setdefault(table, {})
+        if isinstance(inside, dict):
+            inside.update(values)
+    return data

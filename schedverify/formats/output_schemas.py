@@ -121,6 +121,23 @@ def timeline_schema() -> Schema:
     return titled("schedverify simulate", closed({"measures": _measures(), "timeline": listed(listed(step))}))
 
 
+def partition_schema() -> Schema:
+    """Return the schema of ``partition --format json``; durations are ticks, memory is bytes.
+
+    ``--joint`` prints that of ``optimize`` with keys of its own, ``--cluster`` an advice.
+    """
+    schema = closed({
+        "layers": listed(listed(TEXT)), "placement": listed(whole()), "tick": TEXT, "bottleneck": whole(),
+        "bytes": whole(), "proved": {"type": "boolean"}, "linearized": {"type": "boolean"}, "family": TEXT,
+        "makespan": whole(), "peak_memory": listed(whole()),
+    })  # fmt: skip
+    schema["properties"] |= {
+        "megatron-layout": TEXT, "megatron-flags": TEXT, "torch": listed(TEXT), "torchtitan": listed(listed(TEXT)),
+        "deepspeed": listed(whole()),
+    }  # fmt: skip
+    return titled("schedverify partition", schema)
+
+
 def advice_schema() -> Schema:
     """Return the schema of ``partition --cluster FILE --format json``; times are microseconds, memory is bytes."""
     degrees = dict.fromkeys(("tensor_parallel", "pipeline_parallel", "data_parallel", "virtual", "microbatch_size",

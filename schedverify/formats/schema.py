@@ -16,6 +16,7 @@ from schedverify.formats.model_keys import MODEL_KEYS, MODEL_TABLES
 from schedverify.formats.output_schemas import (
     advice_schema,
     conformance_schema,
+    partition_schema,
     report_schema,
     run_schema,
     search_schema,
@@ -56,6 +57,7 @@ def schemas() -> dict[str, str]:
         "model.json": titled("schedverify model", model_schema()),
         "cluster.json": titled("schedverify cluster", cluster_schema()),
         "advice.json": advice_schema(),
+        "partition.json": partition_schema(),
     }
     return {name: json.dumps(schema, indent=2) + "\n" for name, schema in made.items()}
 
