@@ -172,8 +172,10 @@ def test_steps_of_the_runner_are_timed_and_told() -> None:
     # 4 micro-batches: 3 ms each on the last rank, and before and behind them F, I and (but for a split backward) W
     for name, predicted in {"1f1b": 15, "zb-h1": 13, "optimized": 13}.items():
         assert re.search(rf"^\| {name} \| 2 \| {predicted} \| [0-9]+ \| [0-9.]+ \|$", done.stdout, re.MULTILINE)
-    for line in ("1f1b | 1 | 16", "zb-h1 | 1 | 24", "1f1b | 2 | 32", "zb-h1 | 2 | 40"):
-        assert re.search(rf"^\| {re.escape(line)} \| [0-9]+ \| [0-9]+ \| [0-9.]+ \|$", done.stdout, re.MULTILINE)
+    actions = {"1f1b | 1 | 1": 16, "zb-h1 | 1 | 1": 24, "split | 1 | 4": 96, "1f1b | 2 | 2": 32, "zb-h1 | 2 | 2": 40}
+    for line, count in actions.items():
+        row = rf"^\| {re.escape(line)} \| {count} \| [0-9]+ \| [0-9]+ \| [0-9.]+ \|$"
+        assert re.search(row, done.stdout, re.MULTILINE)
 
 
 @pytest.mark.slow
