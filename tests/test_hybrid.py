@@ -278,5 +278,5 @@ class TestCommand:
         assert "--ranks: missing" in capsys.readouterr().err
 
     def test_where_nothing_fits_it_says_so(self, there: str, capsys: Capture) -> None:
-        assert main(["partition", "llama-3-405b", "--cluster", there, "--sequence", "2048"]) == 3
+        assert main(["partition", "llama-3-405b", "--cluster", there, "--sequence", "2048"]) == 1
         assert "GB too much" in capsys.readouterr().out

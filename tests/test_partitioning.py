@@ -281,6 +281,15 @@ class TestCommand:
         assert main(["partition", str(tmp_path / "m.toml"), "--ranks", "9"]) == 2
         assert "8 layers cannot fill 9 stages" in capsys.readouterr().err
 
+    def test_it_says_where_an_even_split_is_shorter(self, tmp_path: Path, capsys: Capture) -> None:
+        work = [(6, 5), (6, 3), (2, 4), (1, 3), (4, 3), (6, 4)]
+        layers = "".join(f"[[layer]]\nforward = {forward}\nbackward = {backward}\n" for forward, backward in work)
+        (tmp_path / "m.toml").write_text(layers)
+        assert main(["partition", str(tmp_path / "m.toml"), "--ranks", "3", "--microbatches", "3"]) == 0
+        told = capsys.readouterr().out
+        assert "1f1b, 3 micro-batches: makespan 83 tick\n" in told
+        assert "with as many layers on each stage: 81 tick, which is less, though" in told
+
     @pytest.mark.parametrize("form", [None, "megatron-layout", "megatron-flags", "torch", "torchtitan", "deepspeed"])
     def test_what_it_prints_as_json_fits_the_schema(self, form: str | None, tmp_path: Path, capsys: Capture) -> None:
         (tmp_path / "m.toml").write_text(MODEL)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 from cyclopts import Parameter, validators
 
 from schedverify.cli import advising, jointly
-from schedverify.cli.codes import OK, UNDECIDED
+from schedverify.cli.codes import OK, VIOLATED
 from schedverify.cli.options import TextOrJson
 from schedverify.errors import Fault, InputError, ScheduleError
 
@@ -165,7 +165,7 @@ def _advised(advice: Advice, output: str | None, output_format: str, form: str |
         print("\n".join(map(_text, written.values())), end="\n" if written else "")
     else:
         advising.show(advice)
-    return OK if best is not None else UNDECIDED
+    return OK if best is not None else VIOLATED
 
 
 def _changes(device: str | None, training: Mapping[str, object]) -> dict[str, dict[str, object]]:
@@ -235,4 +235,6 @@ def _even(found: Cut, own: Timeline) -> str:
     for rank, (peak, room) in enumerate(zip(even.peak_memory, found.problem.capacity or (), strict=False)):
         if peak > room:
             against.append(f"with {peak} bytes on rank {rank}, which has {room}")
+    if even.makespan < own.makespan and not against:
+        against.append("which is less, though its busiest rank or link has more to do (--joint looks for the least)")
     return ", ".join([f"{even.makespan} {found.problem.tick}", *against[:2]])
