@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 
 import runner_jobs as jobs  # noqa: E402 - it needs torch
 
-from schedverify import Problem, generate  # noqa: E402
+from schedverify import Problem, Schedule, generate  # noqa: E402
 from schedverify.formats import save_boundaries  # noqa: E402
 from schedverify.planner import plan_of  # noqa: E402
 from schedverify.ran import BoundaryLog, Crossed  # noqa: E402
@@ -279,6 +279,34 @@ def test_checksums_find_what_is_changed_while_it_lies_ready() -> None:
     tensor[1, 2] = 1
     with pytest.raises(RunError, match=r"rank 0, position 3 .*boundary 0 to 1, micro-batch 0: what arrived is not"):
         boundaries.reach(NAME, (tensor,), None, PLACE)
+
+
+def test_checksums_find_what_is_changed_before_it_is_sent(pool: GlooPool) -> None:
+    problem = Problem.chain(ranks=2, microbatches=2, form="inference")
+    plan = plan_of(Schedule.parse("0F0 0F1 0SEND_F0 0SEND_F1\n1RECV_F0 1F0 1RECV_F1 1F1"), problem)
+    for outcome in pool.run(buffered, plan):
+        assert "rank 0, position 2 (0SEND_F0): boundary 0 to 1, micro-batch 0: it was changed after" in outcome.value
+
+
+class Buffered(jobs.Block):
+    """Writes all of its outputs to the same place."""
+
+    def forward(self, *inputs: Any) -> Any:
+        output = super().forward(*inputs)
+        self.place = self.__dict__.get("place", output.clone())
+        return self.place.copy_(output)
+
+
+def buffered(rank: int, plan: Plan) -> str:
+    import torch.distributed as dist
+
+    group = dist.new_group([0, 1])
+    runner = Runner(plan, [Buffered(rank).double()], group=group, checksums=True, timeout=60)
+    try:
+        runner.step(jobs.data_of(plan.problem, 4, {})[0])
+    except RunError as error:
+        return str(error)
+    return ""
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "complex64", "int64", "bool"])

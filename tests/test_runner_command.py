@@ -25,6 +25,8 @@ from schedverify.runner.source import load_source  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 MODEL = """
+import os
+import signal
 import time
 import torch
 from torch import nn
@@ -70,6 +72,13 @@ class Sleeps(nn.Module):
     def forward(self, x):
         time.sleep(60)
         return x
+
+class Dies(nn.Module):
+    def forward(self, x):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+def dies():
+    return [nn.Linear(6, 6), Dies()]
 
 def fails():
     return [nn.Linear(6, 6), Fails()]
@@ -138,6 +147,25 @@ def test_a_stage_that_fails_ends_all_and_is_named(desk: Path) -> None:
     done = run("plan.json", "--model", "my_model:fails")
     assert done.returncode == 1
     assert "rank 1, position 1 (1F0): ValueError: on purpose" in done.stderr
+    assert not left_over(desk)
+
+
+@pytest.mark.slow
+def test_a_rank_that_is_killed_ends_all_and_is_named(desk: Path) -> None:
+    done = run("plan.json", "--model", "my_model:dies")
+    assert done.returncode == 1
+    assert "rank 1: the process was ended by SIGKILL" in done.stderr
+    assert "rank 0, position " in done.stderr
+    assert "peer rank 1: the peer is gone" in done.stderr
+    assert not left_over(desk)
+
+
+@pytest.mark.slow
+def test_a_rank_that_sleeps_is_waited_for_no_longer_than_the_timeout(desk: Path) -> None:
+    done = run("plan.json", "--model", "my_model:sleeps", "--timeout", "8")
+    assert done.returncode == 1
+    assert "peer rank 1: no end within 8 s" in done.stderr
+    assert "rank 1: the process was ended by SIGTERM" in done.stderr
     assert not left_over(desk)
 
 

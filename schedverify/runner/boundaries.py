@@ -69,7 +69,7 @@ class Boundaries:
         self._learned: dict[tuple[int, int, int], Signature] = {}
         self._due = Counter(_due(problem, rank))
         self._seals: dict[Name, Seal] = {}
-        """Of what lies ready on this rank."""
+        """Of what lies ready on this rank, to be read or to be sent."""
         self.log: list[Crossed] = []
 
     def begin(self) -> None:
@@ -90,6 +90,11 @@ class Boundaries:
         """Note what crosses under a name, which both ends know from now on."""
         self._learned[name.forward] = members
 
+    def keep(self, name: Name, tensors: Tensors) -> None:
+        """Have tensors lie ready until they leave for another rank: with checksums, they must not change until then."""
+        if self.sealed:
+            self._seals[name] = _seal(tensors)
+
     def leave(self, name: Name, tensors: Tensors, place: str) -> Seal | None:
         """Let tensors leave a stage, and return their seal, if seals are made.
 
@@ -98,6 +103,10 @@ class Boundaries:
         RunError
             If they may not; names the place and the boundary.
         """
+        kept = self._seals.pop(name, None)
+        if kept is not None and kept != (now := _seal(tensors)):
+            crossing = self._crossing(name, tensors, outgoing=True)
+            raise RunError(f"{place}: {crossing}: it was changed after it was made, by its checksums {now} and {kept}")
         crossing = self._passed(name, tensors, place, outgoing=True)
         if crossing.local and not name.backward:
             self.learn(name, signature(tensors))

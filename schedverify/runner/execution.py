@@ -126,6 +126,8 @@ class Execution:
         """Have tensors lie ready for who reads or sends them."""
         if self._problem.homes[name.source] == self._problem.homes[name.target]:
             self._boundaries.leave(name, tensors, self._place(position))
+        else:
+            self._boundaries.keep(name, tensors)
         self._ready[name] = tensors
 
     # Computing
