@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 from printing import publish, table, where
 
-from schedverify.formats.megatron import megatron_layout, read_layout
-from schedverify.formats.model_files import load_model
+from schedverify.formats.cuts.megatron import megatron_layout, read_layout
+from schedverify.formats.models.model_files import load_model
 from schedverify.joint import Joint, partition_jointly
 from schedverify.layers import Model
 from schedverify.partitioning import Cut, cut, even_split, stage_problem

@@ -28,7 +28,7 @@ from schedverify.planner import plan_of
 from schedverify.profiling import Profile, Settings, profile
 from schedverify.result import Plan
 from schedverify.runner import Runner
-from schedverify.runner.source import Source
+from schedverify.runner.launching.source import Source
 
 RANKS, VOCABULARY, CONTEXT, HEADS, ROWS = 2, 4096, 64, 4, 4
 CLOSE = 1e-4

@@ -17,8 +17,8 @@ from schedverify.decoder.device import Link
 from schedverify.decoder.flops import head_flops, layer_flops, model_flops
 from schedverify.errors import InputError
 from schedverify.formats.data import parse_toml
-from schedverify.formats.decoder_files import known
-from schedverify.formats.model_files import load_model, model_from
+from schedverify.formats.models.decoder_files import known
+from schedverify.formats.models.model_files import load_model, model_from
 from schedverify.formats.schema import schemas
 from schedverify.layers import Model
 

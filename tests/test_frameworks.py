@@ -10,8 +10,8 @@ import pytest
 
 from schedverify.cli import main
 from schedverify.errors import InputError, UnknownNameError
-from schedverify.formats.frameworks import FRAMEWORKS, for_framework
-from schedverify.formats.megatron_flags import Flags, decoder_layers, megatron_flags
+from schedverify.formats.cuts.frameworks import FRAMEWORKS, for_framework
+from schedverify.formats.cuts.megatron_flags import Flags, decoder_layers, megatron_flags
 from schedverify.layers import Layer, Model, even_parts
 
 Capture = pytest.CaptureFixture[str]

@@ -20,9 +20,9 @@ from schedverify.cli import advising, main
 from schedverify.decoder import Decoder, Device, Training
 from schedverify.decoder.device import Link
 from schedverify.errors import InputError
-from schedverify.formats.cluster_files import cluster_from, load_decoder
+from schedverify.formats.cuts.megatron import read_layout
 from schedverify.formats.data import parse_toml
-from schedverify.formats.megatron import read_layout
+from schedverify.formats.models.cluster_files import cluster_from, load_decoder
 from schedverify.formats.schema import schemas
 from schedverify.hybrid import Choices, Cluster, Priced, Rejected, SetUp, advise
 from schedverify.hybrid.pricing import Pricing

@@ -26,8 +26,8 @@ from schedverify.cli import main  # noqa: E402
 from schedverify.errors import InputError  # noqa: E402
 from schedverify.formats import load  # noqa: E402
 from schedverify.formats.data import parse_toml  # noqa: E402
-from schedverify.formats.model_files import load_model, model_from  # noqa: E402
-from schedverify.formats.model_writing import model_data, save_model  # noqa: E402
+from schedverify.formats.models.model_files import load_model, model_from  # noqa: E402
+from schedverify.formats.models.model_writing import model_data, save_model  # noqa: E402
 from schedverify.formats.schema import schemas  # noqa: E402
 from schedverify.generators import generate  # noqa: E402
 from schedverify.layers import Devices, Layer, Model, Wishes  # noqa: E402
@@ -37,8 +37,8 @@ from schedverify.profiling import BlockProfile, Figure, Link, Profile  # noqa: E
 from schedverify.profiling.blocks import Chain  # noqa: E402
 from schedverify.profiling.figures import Bytes, pooled  # noqa: E402
 from schedverify.profiling.links import neighbours  # noqa: E402
-from schedverify.runner.cutting import stages_of  # noqa: E402
-from schedverify.runner.source import Source  # noqa: E402
+from schedverify.runner.launching.cutting import stages_of  # noqa: E402
+from schedverify.runner.launching.source import Source  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 ROWS, WORDS, WIDTH, HEADS = 2, 3, 8, 2

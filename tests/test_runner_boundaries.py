@@ -21,10 +21,10 @@ from schedverify.planner import plan_of  # noqa: E402
 from schedverify.ran import BoundaryLog, Crossed  # noqa: E402
 from schedverify.result import Plan  # noqa: E402
 from schedverify.runner import RefusedError, RunError, Runner  # noqa: E402
-from schedverify.runner.boundaries import Boundaries  # noqa: E402
-from schedverify.runner.boundary_log import _joined, gather_log  # noqa: E402
-from schedverify.runner.declared import nameless  # noqa: E402
-from schedverify.runner.messages import Crossing, Name  # noqa: E402
+from schedverify.runner.crossing.boundaries import Boundaries  # noqa: E402
+from schedverify.runner.crossing.declared import nameless  # noqa: E402
+from schedverify.runner.crossing.messages import Crossing, Name  # noqa: E402
+from schedverify.runner.telling.boundary_log import _joined, gather_log  # noqa: E402
 
 pytestmark = pytest.mark.xdist_group("runner")
 ROWS = 2

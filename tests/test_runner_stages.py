@@ -17,8 +17,8 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from schedverify import Problem
 from schedverify.errors import InputError
-from schedverify.runner.feeding import feed_of
-from schedverify.runner.stages import Stage
+from schedverify.runner.computing.feeding import feed_of
+from schedverify.runner.computing.stages import Stage
 
 SIZE = 4
 

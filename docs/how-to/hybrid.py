@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from schedverify.formats.cluster_files import cluster_from, load_decoder
+from schedverify.formats.models.cluster_files import cluster_from, load_decoder
 from schedverify.hybrid import Priced, advise
 
 PAGE = Path(__file__).with_suffix(".md")

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from schedverify.cli.app import app
 from schedverify.explanation import all_pages
-from schedverify.formats.cluster_keys import CLUSTER_KEYS, CLUSTER_TABLES
-from schedverify.formats.model_keys import MODEL_KEYS, MODEL_TABLES
+from schedverify.formats.models.cluster_keys import CLUSTER_KEYS, CLUSTER_TABLES
+from schedverify.formats.models.model_keys import MODEL_KEYS, MODEL_TABLES
 from schedverify.generators import families
 from schedverify.problem.keys import KEYS, TABLES, Key
 
@@ -28,8 +28,8 @@ def pages() -> dict[Path, str]:
         ROOT / "specs" / "properties.md": all_pages(),
         HERE / "commands.md": NOTE.format("the commands' signatures") + commands(),
         HERE / "problem-keys.md": NOTE.format("schedverify/problem/keys.py") + problem_keys(),
-        HERE / "model-keys.md": NOTE.format("schedverify/formats/model_keys.py") + model_keys(),
-        HERE / "cluster-keys.md": NOTE.format("schedverify/formats/cluster_keys.py") + cluster_keys(),
+        HERE / "model-keys.md": NOTE.format("schedverify/formats/models/model_keys.py") + model_keys(),
+        HERE / "cluster-keys.md": NOTE.format("schedverify/formats/models/cluster_keys.py") + cluster_keys(),
         HERE / "families.md": NOTE.format("schedverify/generators/registry.py") + family_pages(),
     }
 

@@ -30,7 +30,7 @@ from schedverify.planner import plan_of
 from schedverify.ran import RunTrace
 from schedverify.result import Plan
 from schedverify.runner import Runner
-from schedverify.runner.clocks import ask, gather
+from schedverify.runner.telling.clocks import ask, gather
 
 RANKS, MICROBATCHES, TIMEOUT = 4, 8, 60.0
 CLOSE = 1e-4

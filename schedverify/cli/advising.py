@@ -24,7 +24,7 @@ def advice(model: str, cluster: str, options: Mapping[str, Any], top: int) -> Ad
     options
         ``device``, ``sequence``, and the degrees that are fixed; None for what is left open.
     """
-    from schedverify.formats.cluster_files import load_cluster, load_decoder
+    from schedverify.formats.models.cluster_files import load_cluster, load_decoder
     from schedverify.hybrid import advise
 
     given = {name: value for name, value in options.items() if value is not None}

@@ -91,7 +91,7 @@ def partition(  # noqa: PLR0913 - each is an option of the command line
 ) -> int:
     """Cut a model into stages: the least load of the busiest rank or link, within every rank's memory."""
     from schedverify import formats
-    from schedverify.formats.model_files import load_model
+    from schedverify.formats.models.model_files import load_model
 
     training = {"sequence": sequence, "microbatch_size": microbatch_size, "tensor_parallel": tensor_parallel,
                 "recompute": recompute}  # fmt: skip
@@ -176,7 +176,7 @@ def _changes(device: str | None, training: Mapping[str, object]) -> dict[str, di
 
 def _written(given: Model, found: Cut | Joint | Priced, form: str | None) -> dict[str, Any]:
     """Return the cut in the form that a framework takes, by its name; nothing where none is asked for."""
-    from schedverify.formats.frameworks import for_framework
+    from schedverify.formats.cuts.frameworks import for_framework
 
     return {} if form is None else {form: for_framework(form, given, found.layers, found.problem.homes)}
 

@@ -58,7 +58,7 @@ def profile(  # noqa: PLR0913 - each is an option of the command line
 
     with needs_torch():
         from schedverify.profiling import Settings, join_torchrun
-        from schedverify.runner import launch
+        from schedverify.runner.launching import launch
     settings = Settings(model, microbatches, rounds, warmup, fused, timeout)
     job = partial(measure, settings, (tick, optimizer_copies), output, output_format)
     if in_torchrun():
@@ -81,7 +81,7 @@ def measure(settings: Settings, units: tuple[Tick, int], output: str | None, out
         The tick, and copies of the weights that the optimizer holds.
     """
     from schedverify import formats
-    from schedverify.formats.model_writing import save_model
+    from schedverify.formats.models.model_writing import save_model
     from schedverify.profiling import profile
 
     with _progress() as progress:

@@ -49,7 +49,7 @@ def run(  # noqa: PLR0913 - each is an option
     from schedverify.result import Plan
 
     with needs_torch():
-        from schedverify.runner import launch, session
+        from schedverify.runner.launching import launch, session
     settings = session.Settings(
         plan, model, steps, learning_rate, timeout, unverified, trace, boundaries, forbid_nan, checksums
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from schedverify.decoder import RECOMPUTE
 from schedverify.disciplines import Discipline
 from schedverify.formats.plan_files import BY_RANK, RATIOS, TICKS
-from schedverify.formats.run_traces import FORMAT, MAX_RANKS, MAX_STEPS, RANK_NAME, UNIT, VERSION, rank_name
+from schedverify.formats.runs.run_traces import FORMAT, MAX_RANKS, MAX_STEPS, RANK_NAME, UNIT, VERSION, rank_name
 from schedverify.formats.schema_parts import (
     CODE,
     DIGEST_TEXT,

@@ -10,9 +10,8 @@ from typing import Final
 
 from schedverify.decoder import DTYPES, RECOMPUTE
 from schedverify.disciplines import Discipline
-from schedverify.formats.boundary_logs import boundaries_schema
-from schedverify.formats.cluster_keys import CLUSTER_KEYS, CLUSTER_TABLES
-from schedverify.formats.model_keys import MODEL_KEYS, MODEL_TABLES
+from schedverify.formats.models.cluster_keys import CLUSTER_KEYS, CLUSTER_TABLES
+from schedverify.formats.models.model_keys import MODEL_KEYS, MODEL_TABLES
 from schedverify.formats.output_schemas import (
     advice_schema,
     conformance_schema,
@@ -24,6 +23,7 @@ from schedverify.formats.output_schemas import (
     timeline_schema,
 )
 from schedverify.formats.plan_files import BY_RANK, RATIOS, TICKS, VERSION
+from schedverify.formats.runs.boundary_logs import boundaries_schema
 from schedverify.formats.schema_parts import (
     CODE,
     DIGEST_TEXT,

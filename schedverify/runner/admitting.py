@@ -13,8 +13,8 @@ from schedverify.formats.loading import load_judged
 from schedverify.formats.plan_files import digest, plan_data
 from schedverify.result import Plan, Report, Verdict
 from schedverify.runner.backends import Backend
-from schedverify.runner.exchange import exchange
 from schedverify.runner.failures import RefusedError, in_words
+from schedverify.runner.telling.exchange import exchange
 from schedverify.verifier import verify
 
 log = logging.getLogger("schedverify")

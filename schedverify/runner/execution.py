@@ -9,15 +9,15 @@ from typing import Any
 
 from schedverify.op import Kind, Op
 from schedverify.ran import Ran
-from schedverify.runner.batches import Tensors
-from schedverify.runner.boundaries import Boundaries
+from schedverify.runner.computing.batches import Tensors
+from schedverify.runner.computing.feeding import Feed
+from schedverify.runner.computing.stages import Stage
+from schedverify.runner.crossing.boundaries import Boundaries
+from schedverify.runner.crossing.messages import Name, is_differentiable, name_of
+from schedverify.runner.crossing.transport import Transport
 from schedverify.runner.failures import RunError
-from schedverify.runner.feeding import Feed
-from schedverify.runner.messages import Name, is_differentiable, name_of
 from schedverify.runner.program import Action, Program
 from schedverify.runner.spans import Spans
-from schedverify.runner.stages import Stage
-from schedverify.runner.transport import Transport
 
 
 class Execution:

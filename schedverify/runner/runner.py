@@ -15,20 +15,20 @@ from schedverify.ran import Crossed, Ran
 from schedverify.result import Plan
 from schedverify.runner.admitting import admit, made_everywhere
 from schedverify.runner.backends import Backend, backend_of
-from schedverify.runner.batches import Tensors
-from schedverify.runner.boundaries import Boundaries, Hook
-from schedverify.runner.declared import nameless
-from schedverify.runner.exchange import exchange
+from schedverify.runner.computing.batches import Tensors
+from schedverify.runner.computing.feeding import feed_of
+from schedverify.runner.computing.gradients import average, sum_shared, weights_shared
+from schedverify.runner.computing.stages import Stage
+from schedverify.runner.crossing.boundaries import Boundaries, Hook
+from schedverify.runner.crossing.declared import nameless
+from schedverify.runner.crossing.transport import Transport
+from schedverify.runner.crossing.waiting import DEFAULT_TIMEOUT
 from schedverify.runner.execution import Execution
 from schedverify.runner.failures import RunError
-from schedverify.runner.feeding import feed_of
-from schedverify.runner.gradients import average, sum_shared, weights_shared
-from schedverify.runner.last_words import last_words_of
 from schedverify.runner.modules import Stages, device_of, modules_of
 from schedverify.runner.program import program_of
-from schedverify.runner.stages import Stage
-from schedverify.runner.transport import Transport
-from schedverify.runner.waiting import DEFAULT_TIMEOUT
+from schedverify.runner.telling.exchange import exchange
+from schedverify.runner.telling.last_words import last_words_of
 
 Told = TypeVar("Told")
 
@@ -83,7 +83,7 @@ class Runner:
     timeout
         Seconds that a rank waits for another.
     hooks
-        Called with each :class:`~schedverify.runner.messages.Crossing` of a boundary; they raise to stop the run.
+        Called with each :class:`~schedverify.runner.Crossing` of a boundary; they raise to stop the run.
     forbid_nan
         Whether a NaN in what crosses a boundary stops the run.
     checksums

@@ -60,7 +60,7 @@ class LoadedPlan:
             If a wait does not end in time, or its peer is gone; names rank, position, operation and peer. With NCCL
             only where a rank does not come to the first step.
         """
-        from schedverify.runner.exchange import exchange
+        from schedverify.runner.telling.exchange import exchange
         from schedverify.torch_bridge.watching import Watch
 
         rank, control, timeout, limited = self._meeting

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch.autograd.graph import get_gradient_edge
 
-from schedverify.runner.batches import Tensors, as_tensors
-from schedverify.runner.messages import is_differentiable
-from schedverify.runner.saved import Saved
-from schedverify.runner.split_backward import WeightPart, input_part
+from schedverify.runner.computing.batches import Tensors, as_tensors
+from schedverify.runner.computing.saved import Saved
+from schedverify.runner.computing.split_backward import WeightPart, input_part
+from schedverify.runner.crossing.messages import is_differentiable
 
 Loss = Callable[[Tensors], Any]
 """From a last stage's outputs for one micro-batch to its part of the batch's loss, a scalar."""

@@ -9,8 +9,8 @@ import torch
 
 from schedverify.errors import Fault, InputError
 from schedverify.problem import Problem
-from schedverify.runner.batches import Tensors, by_stage, microbatches_of, rows_of
-from schedverify.runner.stages import Loss
+from schedverify.runner.computing.batches import Tensors, by_stage, microbatches_of, rows_of
+from schedverify.runner.computing.stages import Loss
 
 
 class Feed(NamedTuple):

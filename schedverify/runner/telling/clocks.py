@@ -12,7 +12,7 @@ import torch.distributed as dist
 
 from schedverify.clocks import SAME, Answer, Clock, Reading, aligned, reading
 from schedverify.ran import Ran, RunTrace
-from schedverify.runner.collecting import collect, move
+from schedverify.runner.telling.collecting import collect, move
 
 QUESTIONS: Final = 12
 """How often each rank asks; the soonest answer counts."""

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from schedverify.errors import Fault, InputError
-from schedverify.formats.megatron import letters_of
+from schedverify.formats.cuts.megatron import letters_of
 from schedverify.layers import Model
 
 

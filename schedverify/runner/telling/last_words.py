@@ -15,8 +15,8 @@ from weakref import WeakKeyDictionary
 import torch
 import torch.distributed as dist
 
+from schedverify.runner.crossing.waiting import hang_up
 from schedverify.runner.failures import TimedOutError, in_words
-from schedverify.runner.waiting import hang_up
 
 SIZE: Final = 2048
 """Bytes of the words; longer ones are cut."""

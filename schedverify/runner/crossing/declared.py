@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from schedverify.problem import Boundary, Problem
-from schedverify.runner.messages import DTYPES, MOST_TAGS, MOST_TENSORS, Signature, shown, tags_of
+from schedverify.runner.crossing.messages import DTYPES, MOST_TAGS, MOST_TENSORS, Signature, shown, tags_of
 
 
 def declared(problem: Problem) -> dict[tuple[int, int], Signature]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import PurePath
 from typing import Any
 
-from schedverify.formats.model_keys import MODEL_KEYS, MODEL_TABLES
+from schedverify.formats.models.model_keys import MODEL_KEYS, MODEL_TABLES
 from schedverify.formats.problem_files import toml_value
 from schedverify.formats.reading import PathLike
 from schedverify.formats.writing import write_text

@@ -13,7 +13,7 @@ from schedverify.decoder import DTYPES, RECOMPUTE, Decoder, Device, Training, de
 from schedverify.decoder.device import Link
 from schedverify.errors import InputError, nearest
 from schedverify.formats.data import parse_toml
-from schedverify.formats.model_keys import MODEL_KEYS
+from schedverify.formats.models.model_keys import MODEL_KEYS
 from schedverify.layers import Model
 from schedverify.problem.faults import Faults
 from schedverify.problem.keys import Key

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from schedverify.formats.model_keys import MODEL_KEYS
+from schedverify.formats.models.model_keys import MODEL_KEYS
 from schedverify.problem.keys import Key
 
 CLUSTER_KEYS: Final = (

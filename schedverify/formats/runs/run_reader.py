@@ -10,7 +10,7 @@ from schedverify.errors import Fault, InputError
 from schedverify.formats.data import parse_json, unfit
 from schedverify.formats.plan_files import DIGEST
 from schedverify.formats.reading import PathLike, read_text, source_name
-from schedverify.formats.run_traces import (
+from schedverify.formats.runs.run_traces import (
     ABOUT,
     ARGS,
     FORMAT,

@@ -16,11 +16,11 @@ import torch.distributed as dist
 
 from schedverify.op import Op
 from schedverify.problem import Problem
-from schedverify.runner.batches import Tensors
-from schedverify.runner.boundaries import Boundaries, Seal
+from schedverify.runner.computing.batches import Tensors
+from schedverify.runner.crossing.boundaries import Boundaries, Seal
+from schedverify.runner.crossing.messages import HEADER, Name, Tags, name_of, plain, read, signature, unfit, written
+from schedverify.runner.crossing.waiting import Sends, Waiting, begin, wait_for_all
 from schedverify.runner.failures import RunError
-from schedverify.runner.messages import HEADER, Name, Tags, name_of, plain, read, signature, unfit, written
-from schedverify.runner.waiting import Sends, Waiting, begin, wait_for_all
 
 
 class Posted:

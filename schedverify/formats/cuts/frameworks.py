@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from schedverify.errors import Fault, InputError, UnknownNameError
-from schedverify.formats.megatron import megatron_layout
-from schedverify.formats.megatron_flags import megatron_flags
-from schedverify.formats.stage_lists import Layers, deepspeed_parts, torch_split_points, torchtitan_modules
+from schedverify.formats.cuts.megatron import megatron_layout
+from schedverify.formats.cuts.megatron_flags import megatron_flags
+from schedverify.formats.cuts.stage_lists import Layers, deepspeed_parts, torch_split_points, torchtitan_modules
 from schedverify.layers import Model
 
 FRAMEWORKS: Final[dict[str, Callable[[Model, Layers, int], Any]]] = {

@@ -9,8 +9,8 @@ from typing import Any, Final
 import torch
 import torch.distributed as dist
 
+from schedverify.runner.crossing.waiting import Waiting, begin, wait
 from schedverify.runner.failures import TimedOutError
-from schedverify.runner.waiting import Waiting, begin, wait
 
 SIZE: Final = 4096
 """Bytes of a message; longer texts are cut."""

@@ -10,10 +10,10 @@ from typing import Any, Final
 
 from schedverify.errors import Fault, InputError, nearest
 from schedverify.formats.data import unfit
-from schedverify.formats.decoder_files import model_of
-from schedverify.formats.model_keys import DECODER_TABLES, MODEL_KEYS, MODEL_TABLES, model_names
-from schedverify.formats.model_sources import Changes, model_data
-from schedverify.formats.pipedream import parse_profile
+from schedverify.formats.models.decoder_files import model_of
+from schedverify.formats.models.model_keys import DECODER_TABLES, MODEL_KEYS, MODEL_TABLES, model_names
+from schedverify.formats.models.model_sources import Changes, model_data
+from schedverify.formats.models.pipedream import parse_profile
 from schedverify.formats.reading import PathLike, source_name
 from schedverify.layers import Devices, Layer, Model, Wishes
 from schedverify.problem.faults import check_version

@@ -12,11 +12,11 @@ import torch.distributed as dist
 from schedverify.formats import save_boundaries, save_run
 from schedverify.formats.plan_files import digest, plan_data
 from schedverify.result import Plan
-from schedverify.runner.boundary_log import gather_log
-from schedverify.runner.clocks import ask, gather
-from schedverify.runner.cutting import stages_of
+from schedverify.runner.launching.cutting import stages_of
+from schedverify.runner.launching.source import Source, load_source
 from schedverify.runner.runner import Runner
-from schedverify.runner.source import Source, load_source
+from schedverify.runner.telling.boundary_log import gather_log
+from schedverify.runner.telling.clocks import ask, gather
 
 
 class Settings(NamedTuple):

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from schedverify.runner.saved import Saved
+from schedverify.runner.computing.saved import Saved
 
 
 class Cut(NamedTuple):

@@ -7,7 +7,7 @@ from typing import Any, Final
 import torch
 import torch.distributed as dist
 
-from schedverify.runner.waiting import Waiting, begin, wait
+from schedverify.runner.crossing.waiting import Waiting, begin, wait
 
 _TAG: Final = (1 << 31) - 3
 """Above every tag of a tensor that crosses a boundary; these messages go in order on each pair of ranks."""

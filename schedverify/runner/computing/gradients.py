@@ -10,8 +10,8 @@ import torch
 import torch.distributed as dist
 
 from schedverify.problem import Problem
+from schedverify.runner.crossing.waiting import Waiting, begin, wait
 from schedverify.runner.failures import RunError
-from schedverify.runner.waiting import Waiting, begin, wait
 
 _TAG: Final = (1 << 31) - 2
 """Above every tag of a tensor that crosses a boundary; sums go in one order on each pair of ranks."""

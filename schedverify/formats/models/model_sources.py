@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from schedverify.errors import Fault, InputError, nearest
 from schedverify.formats.data import parse_json, parse_toml
-from schedverify.formats.decoder_files import known
-from schedverify.formats.pipedream import looks_like_profile
+from schedverify.formats.models.decoder_files import known
+from schedverify.formats.models.pipedream import looks_like_profile
 from schedverify.formats.reading import PathLike, read_text
 
 Changes = Mapping[str, Mapping[str, Any]]

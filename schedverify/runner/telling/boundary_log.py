@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from schedverify.ran import BoundaryLog, Crossed
-from schedverify.runner.collecting import collect
 from schedverify.runner.failures import RunError
+from schedverify.runner.telling.collecting import collect
 
 _PART = "the boundary log"
 

@@ -8,7 +8,7 @@ import torch
 
 from schedverify.op import Kind, Op
 from schedverify.problem import Problem
-from schedverify.runner.batches import Tensors
+from schedverify.runner.computing.batches import Tensors
 
 MOST_TENSORS: Final = 14
 """The most tensors that may cross together."""

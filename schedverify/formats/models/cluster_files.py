@@ -9,11 +9,11 @@ from typing import Any, Final, NamedTuple
 
 from schedverify.decoder import Decoder, Training
 from schedverify.errors import Fault, InputError
-from schedverify.formats.cluster_keys import CLUSTER_KEYS, CLUSTER_TABLES, cluster_names
 from schedverify.formats.data import parse_json, parse_toml, unfit
-from schedverify.formats.decoder_files import described_of, device_of, value_of
-from schedverify.formats.model_keys import DECODER_TABLES, model_names
-from schedverify.formats.model_sources import Changes, model_data
+from schedverify.formats.models.cluster_keys import CLUSTER_KEYS, CLUSTER_TABLES, cluster_names
+from schedverify.formats.models.decoder_files import described_of, device_of, value_of
+from schedverify.formats.models.model_keys import DECODER_TABLES, model_names
+from schedverify.formats.models.model_sources import Changes, model_data
 from schedverify.formats.reading import PathLike, read_text, source_name
 from schedverify.hybrid import Choices, Cluster
 from schedverify.problem.faults import Faults, check_version

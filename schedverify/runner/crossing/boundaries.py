@@ -15,10 +15,9 @@ import torch
 
 from schedverify.problem import Problem
 from schedverify.ran import Crossed
-from schedverify.runner.batches import Tensors
-from schedverify.runner.declared import declared, refuted
-from schedverify.runner.failures import RunError
-from schedverify.runner.messages import (
+from schedverify.runner.computing.batches import Tensors
+from schedverify.runner.crossing.declared import declared, refuted
+from schedverify.runner.crossing.messages import (
     Crossing,
     Name,
     Signature,
@@ -28,6 +27,7 @@ from schedverify.runner.messages import (
     shown,
     signature,
 )
+from schedverify.runner.failures import RunError
 
 Hook = Callable[[Crossing], None]
 """Is shown what crosses a boundary, when it leaves and when it has come; raises to stop the run."""

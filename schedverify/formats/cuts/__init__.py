@@ -1,0 +1,1 @@
+"""How other frameworks are told where a model is cut."""

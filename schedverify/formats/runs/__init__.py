@@ -1,0 +1,1 @@
+"""Files of what ran: traces and boundary logs."""

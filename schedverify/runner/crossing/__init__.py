@@ -1,0 +1,1 @@
+"""What crosses between stages: messages and their names, transfers, waits, and the contracts of boundaries."""
