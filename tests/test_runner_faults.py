@@ -19,7 +19,8 @@ import schedverify as sv  # noqa: E402
 from schedverify.lowering import add_reduction  # noqa: E402
 from schedverify.planner import plan_of  # noqa: E402
 from schedverify.result import Plan  # noqa: E402
-from schedverify.runner import RefusedError, RunError, Runner, StepResult  # noqa: E402
+from schedverify.runner import RefusedError, RunError, Runner, StepResult, TimedOutError  # noqa: E402
+from schedverify.runner.crossing.waiting import Sends, Waiting  # noqa: E402
 
 TIMEOUT = 3
 LATE = 5
@@ -189,6 +190,22 @@ def test_a_rank_that_is_late_is_not_the_cause_of_more_than_its_lateness(four: Gl
         assert found[rank][0].startswith(f"rank {rank}, position ")
         signs = "no end within 3 s", "ended by rank 2", "after an earlier timeout"
         assert any(sign in found[rank][0] for sign in signs)
+
+
+def test_a_late_send_is_told_where_it_closed_the_connection_of_another_wait() -> None:
+    class Late:
+        def wait(self, _: Any) -> None:
+            raise RuntimeError("Timed out waiting 3000ms for send operation to complete")
+
+    sends = Sends(3)
+    sends.add([Late()], Waiting(2, 3, "position 5 (2SEND_F1)"), lambda _: None)
+    sends.abandon()
+    place = "rank 2, position 7 (2RECV_B0), peer rank 3"
+    closed = TimedOutError(f"{place}: the connection was closed after an earlier timeout")
+    assert str(sends.cause(closed)) == "rank 2, position 5 (2SEND_F1), peer rank 3: no end within 3 s"
+    gone = TimedOutError(f"{place}: the peer is gone (it closed the connection)")
+    assert sends.cause(gone) is gone
+    assert Sends(3).cause(closed) is closed
 
 
 # Beside the steps of a plan: each case has groups of its own, so that the processes go on

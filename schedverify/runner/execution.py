@@ -15,7 +15,7 @@ from schedverify.runner.computing.stages import Stage
 from schedverify.runner.crossing.boundaries import Boundaries
 from schedverify.runner.crossing.messages import Name, is_differentiable, name_of
 from schedverify.runner.crossing.transport import Transport
-from schedverify.runner.failures import RunError
+from schedverify.runner.failures import RunError, TimedOutError
 from schedverify.runner.program import Action, Program
 from schedverify.runner.spans import Spans
 
@@ -74,9 +74,12 @@ class Execution:
                 self._act(action)
             self._transport.sends.finish()
             self._boundaries.close()
-        except BaseException:
+        except BaseException as error:
             self._transport.sends.abandon()
-            raise
+            cause = self._transport.sends.cause(error) if isinstance(error, TimedOutError) else error
+            if cause is error:
+                raise
+            raise cause from error
         return self._spans.ran(self._program.actions)
 
     def _act(self, action: Action) -> None:

@@ -24,6 +24,9 @@ _SHORTEST: Final = 0.001
 """Seconds of a wait whose time is up; torch takes 0 for none."""
 _LATE: Final = "imed out waiting", "Operation timed out"
 """What torch says when the time of a wait is up: for a message, for a collective."""
+_CLOSED: Final = "the connection was closed after an earlier timeout"
+_SOON: Final = 0.5
+"""Seconds that a wait takes at most to end once its connection is closed."""
 _NEVER: Final = (1 << 31) - 4
 """A tag that no message has."""
 
@@ -104,7 +107,7 @@ def _reason(words: str) -> str:
     known = {
         "onnection closed by peer": "the peer is gone (it closed the connection)",
         "onnection reset by peer": "the peer is gone (the connection was reset)",
-        "Application timeout caused pair closure": "the connection was closed after an earlier timeout",
+        "Application timeout caused pair closure": _CLOSED,
     }
     told = [text for sign, text in known.items() if sign in words]
     return told[0] if told else f"the peer is late or gone ({words.strip().splitlines()[0]})"
@@ -150,6 +153,13 @@ class Sends:
     def abandon(self) -> None:
         """Let the thread end by itself, after a failure."""
         self._queue.put(None)
+
+    def cause(self, error: TimedOutError) -> TimedOutError:
+        """Return the error of the send that was late, where another wait failed because that closed the connections."""
+        if self._thread is None or not str(error).endswith(_CLOSED):
+            return error
+        self._thread.join(_SOON)
+        return self.error or error
 
     def _serve(self) -> None:
         while (item := self._queue.get()) is not None:
