@@ -496,10 +496,10 @@ def test_beside_wants_a_picture() -> None:
 def test_ten_thousand_steps_are_drawn_quickly_and_one_by_one() -> None:
     problem = problem_of(16, 312)
     timeline = simulate(generate("1f1b", problem), problem)
-    began = time.perf_counter()
+    began = time.process_time()
     drawing = draw(timeline)
     svg, text = drawing.svg(), drawing.text(100)
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5
     assert len(steps_of(svg)) == 9984
     assert len(svg) < 2_000_000
     assert "there are more steps than cells" in text

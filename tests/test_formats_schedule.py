@@ -111,10 +111,10 @@ def test_text_with_commas_says_how_csv_is_read() -> None:
     ],
 )
 def test_endless_text_ends_soon_with_few_faults(text: str, place: str) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(InputError) as caught:
         parse_text(text)
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5
     assert len(caught.value.faults) in (1, 21)
     assert caught.value.faults[0].key == place
     assert len(str(caught.value)) < 5000
@@ -134,10 +134,10 @@ def test_endless_text_ends_soon_with_few_faults(text: str, place: str) -> None:
     ],
 )
 def test_endless_csv_ends_soon_with_few_faults(text: str, place: str) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(InputError) as caught:
         parse_csv(text)
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5
     assert len(caught.value.faults) in (1, 21)
     assert caught.value.faults[0].key == place
 

@@ -87,9 +87,9 @@ def test_a_thousand_layers_on_64_stages_take_a_moment() -> None:
     """No test by timing: the time is far below the limit, and a slow machine has room for forty times as much."""
     layers = tuple(Layer(f"l{i}", 1 + i * 7919 % 20_000, 1 + i * 104_729 % 20_000, output=5) for i in range(1000))
     model, states = Model("m", layers), tuple(((1,),) for _ in range(64))
-    began = time.perf_counter()
+    began = time.process_time()
     found = least_bottleneck(model, tuple(range(64)), states)
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2
     assert sum(map(len, found.layers)) == 1000
 
 

@@ -327,10 +327,10 @@ def test_a_flood_of_faults_is_cut_short() -> None:
         Problem.of(BASE | {f"x{i}": 0 for i in range(120)})
     assert len(caught.value.faults) == 51
     assert str(caught.value.faults[-1]) == "and 70 more"
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(InputError, match="at least 10000 more"):
         Problem.of(BASE | {f"x{i}": 0 for i in range(500_000)})
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5
 
 
 def test_keywords_of_chain_are_checked_as_keys_are() -> None:
@@ -446,16 +446,16 @@ def test_forests_and_graphs_need_what_their_ancestors_keep(ranks: int, stages: i
 
 @pytest.mark.parametrize("keys", [{"ranks": 65_535}, {"ranks": 1, "virtual": 65_535}])
 def test_the_largest_problems_are_expanded_and_compared_in_seconds(keys: dict[str, int]) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     problem = Problem.chain(microbatches=10, latency=3, capacity=1 << 40, **keys)
     assert Problem.of(problem.to_dict()) == problem
     assert hash(problem) is not None
-    assert time.perf_counter() - began < 20
+    assert time.process_time() - began < 20
 
 
 def test_a_large_graph_that_is_no_forest_is_bounded() -> None:
     edges = [[i, i + 1] for i in range(19_999)] + [[i, i + 2] for i in range(19_998)]
-    began = time.perf_counter()
+    began = time.process_time()
     problem = Problem.chain(ranks=1, virtual=20_000, microbatches=2, edges=edges, capacity=1 << 40)
     assert len(problem.edges) == 39_997
-    assert time.perf_counter() - began < 10
+    assert time.process_time() - began < 10
