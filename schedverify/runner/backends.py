@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any, NamedTuple
 
 import torch.distributed as dist
@@ -47,3 +48,9 @@ def backend_of(group: Any) -> Backend:
         if name == known.name:
             return known
     raise UnsupportedError(Fault("group", f"nothing is known of the backend {name!r}", "gloo or nccl"))
+
+
+def gloo_beside(group: Any, timeout: float) -> Any:
+    """Return a new gloo group of a process group's ranks; every one of them calls it at the same time."""
+    ranks = dist.get_process_group_ranks(group)
+    return dist.new_group(ranks, timedelta(seconds=timeout), "gloo", use_local_synchronization=True)

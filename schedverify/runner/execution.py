@@ -41,6 +41,7 @@ class Execution:
         boundaries: Boundaries,
     ) -> None:
         self._problem, self._program, self._rank = program.problem, program, program.rank
+        self._places = [f"rank {program.rank}, position {a.position} ({a.text})" for a in program.actions]
         self._stages, self._transport, self._reduce = stages, transport, reduce
         self._boundaries = boundaries
         self._begin(Feed({}, {}, {}, {}))
@@ -93,10 +94,7 @@ class Execution:
         except RunError:
             raise
         except Exception as error:
-            raise RunError(f"{self._place(action.position)}: {type(error).__name__}: {error}") from error
-
-    def _place(self, position: int) -> str:
-        return f"rank {self._rank}, position {position} ({self._program.actions[position].text})"
+            raise RunError(f"{self._places[action.position]}: {type(error).__name__}: {error}") from error
 
     # Transfers
 
@@ -107,9 +105,9 @@ class Execution:
             return
         name = name_of(op)
         if name not in self._ready:
-            raise RunError(f"{self._place(position)}: what it sends is not made yet")
+            raise RunError(f"{self._places[position]}: what it sends is not made yet")
         tensors = self._ready.pop(name)
-        seal = self._boundaries.leave(name, tensors, self._place(position))
+        seal = self._boundaries.leave(name, tensors, self._places[position])
         self._transport.send(op, position, tensors, seal, lambda end: self._spans.add(position, began, end))
 
     def _read(self, name: Name, position: int) -> Tensors:
@@ -119,16 +117,16 @@ class Execution:
             taken = self._transport.take(name)
             if taken is None:
                 made = f"{name.source}{'B or I' if name.backward else 'F'} of micro-batch {name.microbatch}"
-                raise RunError(f"{self._place(position)}: nothing received or made of {made}")
+                raise RunError(f"{self._places[position]}: nothing received or made of {made}")
             tensors, seal = tuple(taken.buffers), taken.seal
             self._spans.add(taken.position, taken.began, time.perf_counter_ns())
-        self._boundaries.reach(name, tensors, seal, self._place(position))
+        self._boundaries.reach(name, tensors, seal, self._places[position])
         return tensors
 
     def _hand_over(self, name: Name, tensors: Tensors, position: int) -> None:
         """Have tensors lie ready for who reads or sends them."""
         if self._problem.homes[name.source] == self._problem.homes[name.target]:
-            self._boundaries.leave(name, tensors, self._place(position))
+            self._boundaries.leave(name, tensors, self._places[position])
         else:
             self._boundaries.keep(name, tensors)
         self._ready[name] = tensors

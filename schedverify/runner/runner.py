@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,7 +13,7 @@ from schedverify.problem import Problem
 from schedverify.ran import Crossed, Ran
 from schedverify.result import Plan
 from schedverify.runner.admitting import admit, made_everywhere
-from schedverify.runner.backends import Backend, backend_of
+from schedverify.runner.backends import Backend, backend_of, gloo_beside
 from schedverify.runner.computing.batches import Tensors
 from schedverify.runner.computing.feeding import feed_of
 from schedverify.runner.computing.gradients import average, sum_shared, weights_shared
@@ -250,10 +249,7 @@ class Runner:
 
 def _admitted(plan: Plan | str | Path, group: Any, unverified: bool, timeout: float) -> tuple[Plan, Backend, Any]:
     backend = backend_of(group)
-    control = group
-    if backend.name != "gloo":
-        ranks = dist.get_process_group_ranks(group)
-        control = dist.new_group(ranks, timedelta(seconds=timeout), "gloo", use_local_synchronization=True)
+    control = group if backend.name == "gloo" else gloo_beside(group, timeout)
     admitted = admit(
         plan,
         backend,

@@ -16,7 +16,7 @@ import torch
 from schedverify.problem import Problem
 from schedverify.ran import Crossed
 from schedverify.runner.computing.batches import Tensors
-from schedverify.runner.crossing.declared import declared, refuted
+from schedverify.runner.crossing.declared import declared, refuted, rows_of
 from schedverify.runner.crossing.messages import (
     Crossing,
     Name,
@@ -64,7 +64,7 @@ class Boundaries:
         self._rank, self._hooks = rank, tuple(hooks)
         self._forbid_nan, self.sealed = forbid_nan, sealed
         self._copy, self._homes = problem.stages, problem.homes
-        self._rows = problem.boundaries
+        self._rows = rows_of(problem)
         self._declared = declared(problem) if known else {}
         self._learned: dict[tuple[int, int, int], Signature] = {}
         self._due = Counter(_due(problem, rank))
@@ -107,13 +107,13 @@ class Boundaries:
         if kept is not None and kept != (now := _seal(tensors)):
             crossing = self._crossing(name, tensors, outgoing=True)
             raise RunError(f"{place}: {crossing}: it was changed after it was made, by its checksums {now} and {kept}")
-        crossing = self._passed(name, tensors, place, outgoing=True)
+        crossing, form = self._passed(name, tensors, place, outgoing=True)
         if crossing.local and not name.backward:
-            self.learn(name, signature(tensors))
+            self.learn(name, form)
         seal = _seal(tensors) if self.sealed else None
         if crossing.local and seal is not None:
             self._seals[name] = seal
-        self._note(crossing, seal)
+        self._note(crossing, form, seal)
         return seal
 
     def reach(self, name: Name, tensors: Tensors, seal: Seal | None, place: str) -> None:
@@ -129,12 +129,13 @@ class Boundaries:
         if own != seal:
             crossing = self._crossing(name, tensors, outgoing=False)
             raise RunError(f"{place}: {crossing}: what arrived is not what left, by its checksums {own} and {seal}")
-        self._note(self._passed(name, tensors, place, outgoing=False), own)
+        self._note(*self._passed(name, tensors, place, outgoing=False), own)
 
     def _crossing(self, name: Name, tensors: Tensors, *, outgoing: bool) -> Crossing:
         return Crossing(*name, outgoing, self._homes[name.source] == self._homes[name.target], tensors)
 
-    def _passed(self, name: Name, tensors: Tensors, place: str, *, outgoing: bool) -> Crossing:
+    def _passed(self, name: Name, tensors: Tensors, place: str, *, outgoing: bool) -> tuple[Crossing, Signature]:
+        """Return what crosses with its form, once it is known that it may."""
         crossing, form = self._crossing(name, tensors, outgoing=outgoing), signature(tensors)
         if reason := self._objection(name, form) or (self._forbid_nan and _nan(tensors)):
             raise RunError(f"{place}: {crossing}: {reason}")
@@ -143,12 +144,12 @@ class Boundaries:
                 hook(crossing)
             except Exception as error:
                 raise RunError(f"{place}: {crossing}: a hook forbids it: {type(error).__name__}: {error}") from error
-        if signature(tensors) != form:
+        if self._hooks and signature(tensors) != form:
             raise RunError(f"{place}: {crossing}: a hook made {shown(signature(tensors))} of {shown(form)}")
-        return crossing
+        return crossing, form
 
-    def _note(self, crossing: Crossing, seal: Seal | None) -> None:
-        members = tuple((str(dtype)[6:], shape) for dtype, shape in signature(crossing.tensors))
+    def _note(self, crossing: Crossing, form: Signature, seal: Seal | None) -> None:
+        members = tuple((str(dtype)[6:], shape) for dtype, shape in form)
         size = sum(tensor.nbytes for tensor in crossing.tensors)
         self.log.append(Crossed(*crossing[:6], members, size, seal or ()))
 
@@ -172,7 +173,7 @@ class Boundaries:
         """Return why what is there may not cross; empty where it may."""
         source, target, _ = name.forward
         edge = source % self._copy, target % self._copy
-        rows = [row for row in self._rows if (row.source, row.target) == edge]
+        rows = self._rows.get(edge)
         if rows and not name.backward and (wanted := refuted(rows, own)):
             return f"{shown(own)}, where {wanted} is declared"
         expected = self.expected(name)

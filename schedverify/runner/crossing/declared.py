@@ -15,7 +15,7 @@ from schedverify.runner.crossing.messages import DTYPES, MOST_TAGS, MOST_TENSORS
 def declared(problem: Problem) -> dict[tuple[int, int], Signature]:
     """Return by edge of all copies what crosses it, where every row of ``[[boundary]]`` of it has dtype and shape."""
     found: dict[tuple[int, int], Signature] = {}
-    for (source, target), rows in _rows(problem).items():
+    for (source, target), rows in rows_of(problem).items():
         if all(row.dtype and row.shape for row in rows):
             crosses = tuple((dtype_of(row), row.shape) for row in rows)
             firsts = range(0, problem.total_stages, problem.stages)
@@ -44,7 +44,7 @@ def nameless(problem: Problem, *, tagged: bool) -> str:
     for row in problem.boundaries:
         if row.dtype and dtype_of(row) is None:
             return f"boundary {row.source} to {row.target} declares the dtype {row.dtype!r}, which torch does not send"
-    for edge, rows in _rows(problem).items():
+    for edge, rows in rows_of(problem).items():
         if len(rows) > MOST_TENSORS:
             return f"boundary {edge[0]} to {edge[1]} declares {len(rows)} tensors, at most {MOST_TENSORS} may cross"
     if tagged:
@@ -56,7 +56,8 @@ def nameless(problem: Problem, *, tagged: bool) -> str:
     return text + ", ".join(unknown) if unknown else ""
 
 
-def _rows(problem: Problem) -> dict[tuple[int, int], list[Boundary]]:
+def rows_of(problem: Problem) -> dict[tuple[int, int], list[Boundary]]:
+    """Return by edge of one copy what is declared of it, of the edges that have rows."""
     rows: dict[tuple[int, int], list[Boundary]] = {}
     for row in problem.boundaries:
         rows.setdefault((row.source, row.target), []).append(row)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from schedverify.ran import BoundaryLog, Crossed
+from schedverify.runner.crossing.messages import Crossing
 from schedverify.runner.failures import RunError
 from schedverify.runner.telling.collecting import collect
 
@@ -54,6 +55,6 @@ def _joined(ends: Iterable[Crossed]) -> tuple[Crossed, ...]:
         ends_of = [side[place]._replace(outgoing=True) if place in side else None for side in (left, reached)]
         if ends_of[0] != ends_of[1]:
             source, target, m, backward = place
-            what = f"boundary {source} to {target}, {'gradient of ' if backward else ''}micro-batch {m}"
+            what = Crossing(source, target, m, backward, outgoing=True, local=False, tensors=())
             raise RunError(f"{what}: what left is {ends_of[0]}, what arrived {ends_of[1]}")
     return tuple(left[place] for place in sorted(left))

@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 import torch
 import torch.distributed as dist
 
+from schedverify.runner.backends import gloo_beside
 from schedverify.runner.crossing.waiting import hang_up
 from schedverify.runner.failures import TimedOutError, in_words
 
@@ -40,9 +41,8 @@ class LastWords:
 
     def __init__(self, group: Any, timeout: float) -> None:
         self._rank = dist.get_rank(group)
-        ranks = dist.get_process_group_ranks(group)
-        self._group = dist.new_group(ranks, timedelta(seconds=timeout), "gloo", use_local_synchronization=True)
-        others = [other for other in range(len(ranks)) if other != self._rank]
+        self._group = gloo_beside(group, timeout)
+        others = [other for other in range(dist.get_world_size(group)) if other != self._rank]
         self._heard = {other: torch.zeros(SIZE, dtype=torch.uint8) for other in others}
         self._standing = [
             dist.irecv(buffer, group=self._group, group_src=other, tag=_TAG) for other, buffer in self._heard.items()
