@@ -72,23 +72,26 @@ def session(settings: Settings, tell: Callable[[str], None]) -> None:
         checksums=settings.checksums,
     )
     weights = list({id(w): w for module in runner.modules.values() for w in module.parameters()}.values())
-    before, results = ask(runner.control, settings.timeout) if settings.trace else None, []
+    before = ask(runner.control, settings.timeout) if settings.trace else None
+    ran, crossed = [], []
     for step in range(settings.steps):
         inputs, targets = sources[0].batch(step)
         result = runner.step(inputs, targets)
-        results.append(result)
+        if settings.trace:
+            ran.append(result.ran)
+        if settings.boundaries:
+            crossed.append(result.crossed)
         loss = runner.whole_loss(result)
         _descend(weights, settings.learning_rate)
         if runner.rank == 0 and runner.problem.form != "inference":
             tell(f"step {step} loss {loss:.8f}")
-    name = digest(plan_data(runner.plan))
     if settings.trace:
         readings = before, ask(runner.control, settings.timeout)
-        trace = gather(name, [result.ran for result in results], readings, runner.control, settings.timeout)
+        trace = gather(digest(plan_data(runner.plan)), ran, readings, runner.control, settings.timeout)
         if trace is not None:
             save_run(trace, settings.trace)
     if settings.boundaries:
-        log = gather_log(name, [result.crossed for result in results], runner.control, settings.timeout)
+        log = gather_log(digest(plan_data(runner.plan)), crossed, runner.control, settings.timeout)
         if log is not None:
             save_boundaries(log, settings.boundaries)
 
