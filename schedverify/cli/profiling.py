@@ -57,12 +57,12 @@ def profile(  # noqa: PLR0913 - each is an option of the command line
     from schedverify.cli.console import remark
 
     with needs_torch():
-        from schedverify.profiling import Settings, join_torchrun
+        from schedverify.profiling import Settings
         from schedverify.runner.launching import launch
     settings = Settings(model, microbatches, rounds, warmup, fused, timeout)
     job = partial(measure, settings, (tick, optimizer_copies), output, output_format)
     if in_torchrun():
-        join_torchrun(backend, job, timeout)
+        launch.join_torchrun(backend, job, timeout)
         return OK
     remark(f"processes: {ranks or 1}; {Path.cwd()} is on the path of modules")
     if ranks is None:

@@ -53,14 +53,15 @@ def run(  # noqa: PLR0913 - each is an option
     settings = session.Settings(
         plan, model, steps, learning_rate, timeout, unverified, trace, boundaries, forbid_nan, checksums
     )
+    job = partial(session.session, settings, _tell)
     if in_torchrun():
-        session.join_torchrun(backend, settings, _tell)
+        launch.join_torchrun(backend, job)
         return OK
     given = formats.load_judged(plan)
     if not isinstance(given, Plan):
         raise InputError(Fault("", "a schedule, where a plan is expected", "schedverify convert makes one of it"), plan)
     remark(f"{given.problem.ranks} processes over gloo; {Path.cwd()} is on the path of modules")
-    launch.launch(partial(session.session, settings, _tell), given.problem.ranks)
+    launch.launch(job, given.problem.ranks)
     return OK
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Any, NamedTuple
 
 import torch
@@ -85,17 +83,6 @@ def profile(settings: Settings, progress: Progress | None = None, *, source: Sou
         settings.model, blocks, tuple(chain.tied()), _links(found), chain.rows, settings.rounds, settings.warmup,
         len(found), torch.get_num_threads(),
     )  # fmt: skip
-
-
-def join_torchrun(backend: str, job: Callable[[], Any], timeout: float) -> None:
-    """Be the process that torchrun's environment says, and do a job in its process group."""
-    if backend == "nccl":
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
-    try:
-        job()
-    finally:
-        dist.destroy_process_group()
 
 
 def _sampled(chain: Chain, settings: Settings, progress: Progress | None) -> list[Samples]:

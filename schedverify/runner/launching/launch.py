@@ -1,4 +1,4 @@
-"""Runs processes of this machine, one a rank, over gloo; ends them all when one fails or on a signal."""
+"""Runs processes of this machine, one a rank, over gloo, and ends them all on a failure or signal; or joins others."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -62,6 +63,26 @@ def launch(job: Callable[[], Any], ranks: int) -> None:
         wrong = all(process.exitcode in (0, WRONG_INPUT) for process in processes)
         kind = InputError if wrong else RunError
         raise kind("\n".join(_merged(_once(failures))))
+
+
+def join_torchrun(backend: str, job: Callable[[], Any], timeout: float | None = None) -> None:
+    """Be the process that torchrun's environment says, and do a job in its process group.
+
+    Parameters
+    ----------
+    timeout
+        Seconds of the group's own waits; those of torch by default.
+    """
+    import torch
+    import torch.distributed as dist
+
+    if backend == "nccl":
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    dist.init_process_group(backend, timeout=None if timeout is None else timedelta(seconds=timeout))
+    try:
+        job()
+    finally:
+        dist.destroy_process_group()
 
 
 def _watch(processes: Sequence[Any]) -> None:

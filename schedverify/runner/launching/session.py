@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -94,17 +93,6 @@ def session(settings: Settings, tell: Callable[[str], None]) -> None:
         log = gather_log(digest(plan_data(runner.plan)), crossed, runner.control, settings.timeout)
         if log is not None:
             save_boundaries(log, settings.boundaries)
-
-
-def join_torchrun(backend: str, settings: Settings, tell: Callable[[str], None]) -> None:
-    """Be the process that torchrun's environment says, and run; see :func:`session`."""
-    if backend == "nccl":
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    dist.init_process_group(backend)
-    try:
-        session(settings, tell)
-    finally:
-        dist.destroy_process_group()
 
 
 def _descend(weights: Iterable[Any], learning_rate: float) -> None:
