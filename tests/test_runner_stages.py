@@ -290,7 +290,7 @@ def test_a_loss_is_a_scalar() -> None:
         made = feed_of(problem, 0, batch, batch, loss).loss(0, 0)
         assert made is not None
         with pytest.raises(InputError, match=f"loss: of stage 0 it is {found}"):
-            made((batch,))
+            made.of((batch,))
 
 
 def test_text_is_no_output() -> None:

@@ -145,7 +145,7 @@ class Chain:
         with torch.enable_grad(), _named(f"the forward of block {self.names[number]!r}"):
             inputs = tuple(_clone(each.detach().requires_grad_(is_differentiable(each.dtype))) for each in given)
             outputs = as_tensors(self.modules[number](*inputs), f"block {self.names[number]}")
-            loss = self._loss(outputs) if number == len(self._stages) - 1 else None
+            loss = self._loss.of(outputs) if number == len(self._stages) - 1 else None
         into, out = storages_of(inputs), storages_of(outputs)
         held = {storage.cdata for storage, kept in zip(into, before, strict=True) if kept}
         graph = [get_gradient_edge(each) for each in (*outputs, loss) if each is not None and each.requires_grad]
@@ -167,10 +167,7 @@ class Chain:
 
 
 def _loss(source: Source, target: Tensors, microbatches: int) -> Loss:
-    def part(outputs: Tensors) -> Any:
-        return source.loss(_alone(outputs), _alone(target)) / microbatches
-
-    return part
+    return Loss(lambda outputs: source.loss(_alone(outputs), _alone(target)), 1 / microbatches)
 
 
 def _alone(tensors: Tensors) -> Any:

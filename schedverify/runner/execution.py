@@ -135,10 +135,11 @@ class Execution:
 
     def _compute(self, action: Action) -> None:
         inputs = [self._inputs(op, action.position) for op in action.ops]
-        for op in action.ops:
-            if op.kind is Kind.F:
-                self._stages[op.stage].hold(op.microbatch or 0)
-        self.peak_in_flight = max(self.peak_in_flight, sum(stage.held for stage in self._stages.values()))
+        forwards = [op for op in action.ops if op.kind is Kind.F]
+        for op in forwards:
+            self._stages[op.stage].hold(op.microbatch or 0)
+        if forwards:
+            self.peak_in_flight = max(self.peak_in_flight, sum(stage.held for stage in self._stages.values()))
         began = time.perf_counter_ns()
         for op, read in zip(action.ops, inputs, strict=True):
             self._do(op, read, action.position)
@@ -187,7 +188,9 @@ class Execution:
         for target in self._problem.successors[number]:
             self._hand_over(Name(number, target, m, False), outputs, position)
         if loss is not None:
-            self.loss = outputs[-1] if self.loss is None else self.loss + outputs[-1]
+            self.loss = (
+                outputs[-1] * loss.weight if self.loss is None else self.loss.add(outputs[-1], alpha=loss.weight)
+            )
         elif not self._problem.successors[number]:
             self.outputs[number, m] = outputs
 

@@ -25,12 +25,12 @@ class Feed(NamedTuple):
     losses: dict[int, Callable[..., Any]]
 
     def loss(self, stage: int, microbatch: int) -> Loss | None:
-        """Return a last stage's part of the batch's loss that a micro-batch makes; None of other stages."""
+        """Return a last stage's loss of a micro-batch; None of other stages."""
         if stage not in self.losses:
             return None
         function, target = self.losses[stage], self.targets[stage][microbatch]
         weight = self.weights[stage][microbatch]
-        return lambda outputs: _scalar(function(_alone(outputs), _alone(target)), stage) * weight
+        return Loss(lambda outputs: _scalar(function(_alone(outputs), _alone(target)), stage), weight)
 
 
 def feed_of(problem: Problem, rank: int, batch: Any, target: Any, loss: Any) -> Feed:

@@ -7,18 +7,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.autograd.graph import get_gradient_edge
 
 from schedverify.runner.computing.batches import Tensors, as_tensors
+from schedverify.runner.computing.engine import add_gradients
 from schedverify.runner.computing.saved import Saved
 from schedverify.runner.computing.split_backward import WeightPart, input_part
 from schedverify.runner.crossing.messages import is_differentiable
 
-Loss = Callable[[Tensors], Any]
-"""From a last stage's outputs for one micro-batch to its part of the batch's loss, a scalar."""
+
+class Loss(NamedTuple):
+    """A last stage's loss of one micro-batch."""
+
+    of: Callable[[Tensors], Any]
+    """From the stage's outputs to a scalar, the mean over the rows."""
+    weight: float
+    """The micro-batch's share in the batch; the backward begins with it."""
 
 
 class _Kept:
@@ -101,9 +108,10 @@ class Stage:
         if split:
             self._weight_parts[microbatch] = input_part(roots, arrived, inputs, kept.saved)
         elif roots:
-            torch.autograd.backward(roots, arrived)
+            add_gradients(roots, arrived)
         found = tuple(each.grad if each.grad is not None else torch.zeros_like(each) for each in inputs)
-        _let_go(inputs)
+        if split:
+            _let_go(inputs)
         del self._kept[microbatch]
         return found
 
@@ -114,17 +122,15 @@ class Stage:
     def _run(self, kept: _Kept, split: bool) -> Tensors:
         with torch.enable_grad(), kept.saved.hooks() if split else nullcontext():
             outputs = self._outputs(kept)
-        leading = outputs
+        leading = [each for each in outputs if is_differentiable(each.dtype)]
         if kept.loss is not None:
-            leading, kept.seed = outputs[-1:], torch.ones_like(outputs[-1])
-        kept.roots = [
-            get_gradient_edge(each) if each.requires_grad else None for each in leading if is_differentiable(each.dtype)
-        ]
+            leading, kept.seed = [outputs[-1]], torch.full_like(outputs[-1], kept.loss.weight)
+        kept.roots = [get_gradient_edge(each) if each.requires_grad else None for each in leading]
         return tuple(each.detach() for each in outputs)
 
     def _outputs(self, kept: _Kept) -> Tensors:
         outputs = as_tensors(self.module(*kept.inputs), f"stage {self.number}")
-        return outputs if kept.loss is None else (*outputs, kept.loss(outputs))
+        return outputs if kept.loss is None else (*outputs, kept.loss.of(outputs))
 
     def _leaf(self, tensor: Any) -> Any:
         leaf = tensor.detach()
