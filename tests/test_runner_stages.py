@@ -11,6 +11,8 @@ import pytest
 pytest.importorskip("torch", reason="torch is not installed")
 
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.utils.parametrizations import weight_norm
@@ -18,6 +20,7 @@ from torch.nn.utils.parametrizations import weight_norm
 from schedverify import Problem
 from schedverify.errors import InputError
 from schedverify.runner.computing.feeding import feed_of
+from schedverify.runner.computing.saved import Saved
 from schedverify.runner.computing.stages import Stage
 
 SIZE = 4
@@ -168,6 +171,60 @@ def test_gradients_are_those_of_autograd(name: str, split: bool, recompute: bool
             torch.testing.assert_close(weight.grad, other.grad, rtol=1e-10, atol=1e-12)
 
 
+class Woven(nn.Module):
+    """Weaves its input and three weights into tensors, each made of those before it, as another is told each time."""
+
+    def __init__(self, moves: list[list[tuple[str, int, int]]]) -> None:
+        super().__init__()
+        self.weights = nn.ParameterList(torch.linspace(-1, i, SIZE * SIZE).view(SIZE, SIZE) for i in range(3))
+        self.moves = moves
+
+    def forward(self, x: Any) -> Any:
+        made = [x, *self.weights]
+        for move, i, j in self.moves.pop(0):
+            a, b = made[i % len(made)], made[j % len(made)]
+            made.append({"product": a @ b / SIZE, "sum": a + b, "tanh": a.tanh(), "halves": a.chunk(2)[j % 2]}[move])
+            if move == "halves":
+                made[-1] = torch.cat([made[-1]] * 2)
+        return made[-1], made[-2]
+
+
+MOVES = st.tuples(st.sampled_from(["product", "sum", "tanh", "halves"]), st.integers(0, 20), st.integers(0, 20))
+
+
+@given(st.lists(st.lists(MOVES, min_size=2, max_size=9), min_size=1, max_size=3), st.booleans())
+def test_a_graph_of_any_form_is_cut_well_and_forms_may_come_again(moves: list[Any], is_first: bool) -> None:
+    moves = [*moves, *moves]
+    whole, cut = (Woven(list(moves)).double() for _ in range(2))
+    stage = Stage(0, cut, recompute=False, training=True, is_first=is_first)
+    inputs = [torch.linspace(-1, 1 + m, SIZE * SIZE, dtype=torch.float64).view(SIZE, SIZE) for m in range(len(moves))]
+    found, expected = [], []
+    for m, each in enumerate(inputs):
+        leaf = each.clone().requires_grad_(not is_first)
+        outputs = [output for output in whole(leaf) if output.requires_grad]
+        if outputs:
+            torch.autograd.backward(outputs, [torch.ones_like(output) for output in outputs])
+        expected.append(torch.zeros_like(each) if leaf.grad is None else leaf.grad)
+        stage.forward(m, (each,), None, split=True)
+    for m, each in enumerate(inputs):
+        found += stage.backward(m, [torch.ones_like(each)] * 2, split=True)
+    for m in range(len(inputs)):
+        stage.weights(m)
+    for each, other in zip(found, [] if is_first else expected, strict=True):
+        torch.testing.assert_close(each, other)
+    for each, other in zip(cut.parameters(), whole.parameters(), strict=True):
+        zeros = torch.zeros_like(each)
+        torch.testing.assert_close(*(zeros if weight.grad is None else weight.grad for weight in (each, other)))
+
+
+def test_a_gradient_of_another_shape_is_told() -> None:
+    for split in (False, True):
+        stage = Stage(0, nn.Linear(SIZE, SIZE), recompute=False, training=True, is_first=False)
+        stage.forward(0, (torch.ones(3, SIZE),), None, split=split)
+        with pytest.raises(RuntimeError, match="shape"):
+            stage.backward(0, [torch.ones(2, SIZE)], split=split)
+
+
 class Watched(nn.Module):
     """Notes its input and what each of its parts makes, so that a test can see which of it is held."""
 
@@ -224,6 +281,20 @@ def test_an_input_that_only_i_reads_is_let_go() -> None:
     assert module.held() == [0, 1]
     stage.backward(0, [torch.ones(3, SIZE)], split=True)
     assert module.held() == [1]
+
+
+def test_what_a_function_in_cpp_saved_is_kept_for_it_does_not_show_it() -> None:
+    """Nodes of functions written in C++ are all of the type ``CppFunction``, which has no attribute for it."""
+    saved = Saved()
+    with saved.hooks():
+        y = (torch.ones(3, requires_grad=True) * 2).exp()
+    saved.keep_only([y.grad_fn, type("CppFunction", (), {})()])
+    torch.autograd.backward(y.sum())
+    with saved.hooks():
+        y = (torch.ones(3, requires_grad=True) * 2).exp()
+    saved.keep_only([y.grad_fn.next_functions[0][0]])
+    with pytest.raises(AttributeError):
+        torch.autograd.backward(y.sum())
 
 
 @pytest.mark.parametrize("split", [False, True])

@@ -86,7 +86,7 @@ class Transport:
         self._boundaries = boundaries
         self._posted: dict[Name, Posted] = {}
         self._batch: list[Late] | None = None
-        self._begun: list[tuple[list[Any], Waiting, Callable[[int], None]]] = []
+        self._begun: list[tuple[list[Any], Waiting, int, Callable[[int], None]]] = []
 
     def begin(self) -> None:
         """Begin a step: nothing is under way."""
@@ -112,7 +112,7 @@ class Transport:
             self.sends.add(*begun)
 
     def send(self, op: Op, position: int, tensors: Tensors, seal: Seal | None, ended: Callable[[int], None]) -> None:
-        """Begin to send; ``ended`` is called with the time in nanoseconds when the message has left."""
+        """Begin to send; ``ended`` is called as :meth:`Sends.add` says."""
         self.sends.check()
         name = name_of(op)
         peer, tag = self._homes[name.target], self._tags.first(name)
@@ -128,10 +128,11 @@ class Transport:
         if seal is not None:
             parts.append(torch.tensor(seal, dtype=torch.int64, device=self.device))
         works += [self._isend(part, waiting, tag + number) for number, part in enumerate(parts, 1)]
+        size = sum(part.nbytes for part in parts)
         if self._batch is None:
-            self.sends.add(works, waiting, ended)
+            self.sends.add(works, waiting, size, ended)
         else:
-            self._begun.append((works, waiting, ended))
+            self._begun.append((works, waiting, size, ended))
 
     def post(self, op: Op, position: int) -> None:
         """Post a receive; that of a gradient whose activation has not left yet, and is not known, when it is read."""

@@ -1,7 +1,7 @@
 """The one place where a rank waits for another: every wait has a timeout and a name; each handle is waited for once.
 
 gloo tells whether a transfer is complete only to who waits for it, and a wait that times out closes the connection to
-the peer. So sends are waited for by a thread, in the order in which they were begun, and their buffers freed there.
+the peer. So nobody can look whether a send is complete: it is waited for at the end of the step, or by a thread.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ _LATE: Final = "imed out waiting", "Operation timed out"
 _CLOSED: Final = "the connection was closed after an earlier timeout"
 _SOON: Final = 0.5
 """Seconds that a wait takes at most to end once its connection is closed."""
+FEW: Final = 1 << 18
+"""Bytes of a step's sends that stay until its end."""
 _NEVER: Final = (1 << 31) - 4
 """A tag that no message has."""
 
@@ -114,22 +116,44 @@ def _reason(words: str) -> str:
 
 
 class Sends:
-    """The sends that are under way in one step, waited for by a thread that ends with the step."""
+    """The sends that are under way in one step.
+
+    The rank waits for them itself at the end of the step while they are few: a thread that wakes for each small message
+    costs more than the message. Once they amount to much, a thread waits, and frees their buffers as they leave.
+    """
 
     def __init__(self, timeout: float) -> None:
         self.error: TimedOutError | None = None
         self._timeout = timeout
+        self._few: list[tuple[list[Any], Waiting]] = []
+        self._bytes = 0
         self._queue: SimpleQueue[tuple[list[Any], Waiting, Callable[[int], None]] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
 
-    def add(self, works: list[Any], waiting: Waiting, ended: Callable[[int], None]) -> None:
-        """Have the works waited for; ``ended`` is called, by the thread, with the time in nanoseconds.
+    def add(self, works: list[Any], waiting: Waiting, size: int, ended: Callable[[int], None]) -> None:
+        """Have the works waited for.
 
         Nothing else may hold ``works`` then: with the last of them the buffers are freed.
+
+        Parameters
+        ----------
+        size
+            The bytes of the buffers.
+        ended
+            Is called with the time in nanoseconds: at once for what the rank waits for itself, else, by the thread,
+            when the message has left.
         """
+        self._bytes += size
+        if self._bytes <= FEW:
+            self._few.append((works, waiting))
+            ended(time.perf_counter_ns())
+            return
         if self._thread is None:
             self._thread = threading.Thread(target=self._serve, name="schedverify sends", daemon=True)
             self._thread.start()
+            for few in self._few:
+                self._queue.put((*few, lambda _: None))
+            self._few.clear()
         self._queue.put((works, waiting, ended))
 
     def finish(self) -> None:
@@ -140,6 +164,8 @@ class Sends:
         TimedOutError
             If one of them is not in time.
         """
+        for works, waiting in self._few:
+            wait_for_all(works, waiting, self._timeout)
         if self._thread is not None:
             self._queue.put(None)
             self._thread.join()
