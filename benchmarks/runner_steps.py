@@ -4,11 +4,16 @@
 of this machine over gloo: with 1F1B, with a split backward as in zero-bubble, and with an optimized plan without a
 limit of memory. Then it runs one plan, of stages that compute next to nothing, in our runner and in PyTorch's, by turns
 in the same processes, on one rank and on two.
+
+For the latter each rank has a core of its own, and gloo's threads do not preempt a rank's (``SCHED_BATCH``), for both
+runtimes alike: such a thread spins while the rank's holds the lock of their connection, and on one core the rank's
+cannot go on until the scheduler's next tick. ``--unbound`` leaves the scheduling as it is.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -23,6 +28,13 @@ from schedverify.planner import plan_of
 from schedverify.result import Plan
 
 ROWS, WIDTH = 2, 8
+SMALL = {
+    (1, 1): ("1f1b", "zb-h1"),
+    (1, 4): ("split",),
+    (2, 2): ("1f1b", "zb-h1"),
+    (2, 4): ("interleaved-1f1b", "zb-v"),
+}
+"""By ranks and stages, the plans of stages that compute next to nothing."""
 Span = tuple[int, int]
 
 
@@ -32,14 +44,18 @@ def main() -> None:
     parser.add_argument("--ranks", type=int, nargs="*", default=(4, 8), help="ranks of the stages that sleep")
     parser.add_argument("--ms", type=int, default=20, help="how long F, I and W sleep each")
     parser.add_argument("--steps", type=int, default=5, help="steps of each plan, behind one that does not count")
-    parser.add_argument("--turns", type=int, default=60, help="steps in each of the two runtimes")
+    parser.add_argument("--turns", type=int, default=100, help="steps in each of the two runtimes")
     parser.add_argument("--seconds", type=float, default=10, help="time limit of each search")
+    parser.add_argument(
+        "--unbound", action="store_true", help="leave cores and scheduling as they are; binding needs Linux"
+    )
     parser.add_argument("--update", action="store_true", help="put what is printed into docs/benchmarks.md")
     chosen = parser.parse_args()
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
     with progress() as bar:
         slept = list(bar.track(steps(chosen), 3 * len(chosen.ranks), description="stages that sleep"))
-        ran = list(bar.track(overheads(chosen.turns), 5, description="overhead"))
+        ran = list(bar.track(overheads(chosen.turns, bound=not chosen.unbound), 7, description="overhead"))
+    bound = "scheduled as it comes" if chosen.unbound else "each rank on a core of its own"
     text = f"""{where("torch", "ortools")}; seed 0 of the search.
 
 Stages that sleep {chosen.ms} ms in each of F, I and W, two micro-batches a rank; medians of {chosen.steps} steps, from
@@ -47,8 +63,8 @@ the first rank's begin to the last one's end:
 
 {table(("plan", "ranks", "predicted, ms", "measured, ms", "measured over predicted"), slept)}
 
-Stages that compute next to nothing, medians of {chosen.turns} steps in each runtime, by turns; microseconds for each
-action of a rank, sends and receives counted:
+Stages that compute next to nothing, medians of {chosen.turns} steps in each runtime, by turns, {bound};
+microseconds for each action of a rank, sends and receives counted:
 
 {table(("plan", "ranks", "stages", "actions", "ours, us", "PyTorch, us", "ratio"), ran)}"""
     publish("runner-steps", text, update=chosen.update)
@@ -76,13 +92,15 @@ def plans(ranks: int, ms: int, seconds: float) -> Iterator[tuple[str, Plan]]:
     yield "optimized", optimize(problem, time_limit=seconds, workers=1)
 
 
-def overheads(turns: int) -> Iterator[tuple[object, ...]]:
+def overheads(turns: int, *, bound: bool) -> Iterator[tuple[object, ...]]:
     """Yield a line for each plan of stages that compute next to nothing."""
     from gloo_pool import GlooPool
 
-    for ranks, stages in ((1, 1), (1, 4), (2, 2)):
+    for (ranks, stages), names in SMALL.items():
         with GlooPool(ranks) as pool:
-            for name in ("1f1b", "zb-h1") if ranks == stages else ("split",):
+            if bound:
+                values(pool, bind)
+            for name in names:
                 plan = small_plan(name, ranks, stages)
                 actions = max(map(len, plan.lowered.schedule.strings()))
                 spans = values(pool, by_turns, plan, turns)
@@ -95,7 +113,8 @@ def overheads(turns: int) -> Iterator[tuple[object, ...]]:
 
 def small_plan(name: str, ranks: int, stages: int) -> Plan:
     """Return the plan of a family; ``split``: each micro-batch forward through all stages, then I and W of each."""
-    problem = Problem.chain(ranks=ranks, stages=stages, microbatches=8, form="split")
+    placement = "v" if name == "zb-v" else "loop"
+    problem = Problem.chain(ranks=ranks, stages=stages, microbatches=8, form="split", placement=placement)
     if name != "split":
         return plan_of(generate(name, problem), problem)
     order = []
@@ -132,6 +151,17 @@ def asleep(rank: int, plan: Plan, seconds: float, count: int) -> list[Span]:
     return [_timed(lambda: runner.step(batch, batch)) for _ in range(count + 1)][1:]
 
 
+def bind(rank: int) -> int:
+    """Give a rank a core of its own, and have gloo's threads not preempt it when they wake; return the core."""
+    cores = sorted(os.sched_getaffinity(0))
+    core = cores[rank % len(cores)]
+    for thread in Path("/proc/self/task").iterdir():
+        os.sched_setaffinity(int(thread.name), {core})
+        if (thread / "comm").read_text().startswith("gloo"):
+            os.sched_setscheduler(int(thread.name), os.SCHED_BATCH, os.sched_param(0))
+    return core
+
+
 def by_turns(rank: int, plan: Plan, turns: int) -> tuple[list[Span], list[Span]]:
     """Run a plan in our runner and in PyTorch's by turns, and return when steps began and ended in each."""
     import torch
@@ -140,14 +170,13 @@ def by_turns(rank: int, plan: Plan, turns: int) -> tuple[list[Span], list[Span]]
     from schedverify.runner import Runner
     from schedverify.torch_bridge import load_verified
 
-    last = plan.problem.ranks - 1
     numbers, count = plan.problem.stages_of[rank], plan.problem.stages
     ours = Runner(plan, [_small() for _ in numbers], _loss)
     stages = [PipelineStage(_small(), number, count, torch.device("cpu")) for number in numbers]
     theirs = load_verified(plan, stages, _loss)
     batch = torch.ones(ROWS * plan.problem.microbatches, WIDTH)
-    given = [batch] if rank == 0 else []
-    target = batch if rank == last else None
+    given = [batch] if 0 in numbers else []
+    target = batch if count - 1 in numbers else None
     spans: tuple[list[Span], list[Span]] = ([], [])
     for _ in range(turns + 3):
         spans[0].append(_timed(lambda: ours.step(batch, batch)))

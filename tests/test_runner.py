@@ -18,6 +18,7 @@ from schedverify import Discipline, Problem, Schedule, families, generate, lower
 from schedverify.lowering import add_reduction, defer_receives
 from schedverify.planner import plan_of
 from schedverify.result import Plan
+from schedverify.runner.crossing.waiting import FEW
 
 pytestmark = pytest.mark.xdist_group("runner")
 CLOSE = 1e-10
@@ -71,6 +72,13 @@ def test_a_mix_of_whole_and_split_backwards(pool: GlooPool) -> None:
     rows = ["0F0 0F1 0B0 0I1 0F2 0W1 0B2", "1F0 1I0 1F1 1B1 1W0 1F2 1I2 1W2"]
     problem = Problem.chain(ranks=4, microbatches=3, placement=[0, 1], form="split")
     trained(pool, plan_of(Schedule.parse("\n".join([*rows, "-", "-"])), problem))
+
+
+@pytest.mark.parametrize("family", ["1f1b", "zb-h1"])
+def test_sends_that_amount_to_much(pool: GlooPool, family: str) -> None:
+    problem = Problem.chain(ranks=4, microbatches=3, form="split")
+    rows = FEW // (8 * jobs.WIDTH) + 1
+    trained(pool, plan_of(generate(family, problem), problem), arguments=(3 * rows, None, 2))
 
 
 KINDS: list[dict[int, Any]] = [
