@@ -315,6 +315,46 @@ def beside(rank: int, plan: Plan) -> list[str]:
     return attempts(lambda: runner.step(batch, target))
 
 
+def of_two_sizes(rank: int, plan: Plan) -> list[str]:
+    """Two pipelines side by side, of which one has a wider stage."""
+    import torch.distributed as dist
+
+    pipelines, replicas = ([dist.new_group(list(ranks)) for ranks in pairs] for pairs in (PIPELINES, REPLICAS))
+    number, place = divmod(rank, 2)
+    own = [torch.nn.Linear(jobs.WIDTH, jobs.WIDTH + (rank == 2))]
+    options = {"group": pipelines[number], "data_parallel": replicas[place], "timeout": 20}
+    return attempts(lambda: Runner(plan, own, jobs.mean_square, **options))
+
+
+def test_replicas_of_two_sizes_are_refused_before_they_are_averaged(four: GlooPool) -> None:
+    problem = sv.Problem.chain(ranks=2, microbatches=2)
+    outcomes = four.run(of_two_sizes, plan_of(sv.generate("1f1b", problem), problem))
+    told = [outcome.value[0] for outcome in outcomes]
+    sizes = "rank 0 stage 0: 42 float32; rank 1 stage 0: 49 float32"
+    reason = f"RunError: ranks of the data-parallel group have not as many numbers: {sizes}"
+    assert [told[0], told[2]] == [reason, reason]
+    assert told[1] == told[3] == f"RefusedError: the plan is not run:\nrank 0: {reason}"
+
+
+def alone(rank: int) -> list[str]:
+    """One rank does not come to make the group."""
+    import torch.distributed as dist
+
+    from schedverify.runner.backends import gloo_beside
+
+    return attempts(lambda: gloo_beside(dist.group.WORLD, TIMEOUT)) if rank else [""]
+
+
+def test_a_rank_that_does_not_come_to_make_a_group_is_told(four: GlooPool) -> None:
+    began = time.monotonic()
+    outcomes = four.run(alone)
+    assert time.monotonic() - began < TIMEOUT + LATE
+    for rank, outcome in enumerate(outcomes[1:], 1):
+        start = f"TimedOutError: rank {rank}, making a gloo group of 4 ranks: not all came within {TIMEOUT} s: "
+        assert outcome.value[0].startswith(start)
+    four.end()
+
+
 PIPELINES = (0, 1), (2, 3)
 REPLICAS = (0, 2), (1, 3)
 

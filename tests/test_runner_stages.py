@@ -72,6 +72,18 @@ class Squared(nn.Module):
         return x @ (self.weight @ self.weight.T)
 
 
+class Sum(nn.Module):
+    """The sum of two matrices, used twice: both have the same gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = (nn.Parameter(torch.eye(SIZE, dtype=torch.float64) * i) for i in (1, 2))
+
+    def forward(self, x: Any) -> Any:
+        weight = self.first + self.second
+        return x @ weight, x + weight[:3]
+
+
 class Attention(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -118,6 +130,7 @@ MODULES: dict[str, Any] = {
     "shared weights": Shared,
     "one module twice": twice,
     "a matrix times itself": Squared,
+    "a sum of two matrices": Sum,
     "attention": Attention,
     "two outputs": Two,
     "frozen weights": frozen,

@@ -10,6 +10,7 @@ import torch.distributed as dist
 from schedverify.disciplines import Discipline
 from schedverify.errors import Fault, UnsupportedError
 from schedverify.op import JOIN_SHIFT, Join
+from schedverify.runner.failures import TimedOutError
 from schedverify.schedule import Schedule
 
 
@@ -51,6 +52,16 @@ def backend_of(group: Any) -> Backend:
 
 
 def gloo_beside(group: Any, timeout: float) -> Any:
-    """Return a new gloo group of a process group's ranks; every one of them calls it at the same time."""
+    """Return a new gloo group of a process group's ranks; every one of them calls it at the same time.
+
+    Raises
+    ------
+    TimedOutError
+        If one of them does not come.
+    """
     ranks = dist.get_process_group_ranks(group)
-    return dist.new_group(ranks, timedelta(seconds=timeout), "gloo", use_local_synchronization=True)
+    try:
+        return dist.new_group(ranks, timedelta(seconds=timeout), "gloo", use_local_synchronization=True)
+    except RuntimeError as error:
+        place = f"rank {dist.get_rank(group)}, making a gloo group of {len(ranks)} ranks"
+        raise TimedOutError(f"{place}: not all came within {timeout:g} s: {str(error).splitlines()[0]}") from error

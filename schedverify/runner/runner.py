@@ -16,7 +16,7 @@ from schedverify.runner.admitting import admit, made_everywhere
 from schedverify.runner.backends import Backend, backend_of, gloo_beside
 from schedverify.runner.computing.batches import Tensors
 from schedverify.runner.computing.feeding import feed_of
-from schedverify.runner.computing.gradients import average, sum_shared, weights_shared
+from schedverify.runner.computing.gradients import average, compare_replicas, sum_shared, weights_shared
 from schedverify.runner.computing.stages import Stage
 from schedverify.runner.crossing.boundaries import Boundaries, Hook
 from schedverify.runner.crossing.declared import nameless
@@ -129,7 +129,7 @@ class Runner:
         self.program = program_of(self.plan, self.rank)
         asked = "checksums" if checksums else ""
         self.modules = made_everywhere(
-            lambda: modules_of(stages, self.plan, self.program),
+            lambda: self._made(stages),
             asked,
             lambda made: weights_shared(self.problem, made),
             self._control,
@@ -155,6 +155,12 @@ class Runner:
         )
         made = {number: _stage(self.problem, number, module) for number, module in self.modules.items()}
         self._execution = Execution(self.program, made, transport, reduce=self._reduce, boundaries=self._boundaries)
+
+    def _made(self, stages: Stages | Callable[[Plan], Stages]) -> dict[int, Any]:
+        modules = modules_of(stages, self.plan, self.program)
+        if self._data_parallel is not None:
+            compare_replicas(modules, self._data_parallel, self._timeout)
+        return modules
 
     @property
     def control(self) -> Any:

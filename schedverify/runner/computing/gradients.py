@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from schedverify.problem import Problem
+from schedverify.runner.backends import backend_of, gloo_beside
 from schedverify.runner.crossing.waiting import Waiting, begin, wait
 from schedverify.runner.failures import RunError
-
-_TAG: Final = (1 << 31) - 2
-"""Above every tag of a tensor that crosses a boundary; sums go in one order on each pair of ranks."""
+from schedverify.runner.tags import SUMS
+from schedverify.runner.telling.exchange import exchange
 
 
 def shared_weights(problem: Problem) -> list[tuple[int, ...]]:
@@ -100,7 +100,7 @@ def _set(weights: list[Any], flat: Any) -> None:
 
 def _exchanged(mine: Any, rank: int, others: list[int], group: Any, timeout: float, tagged: bool) -> dict[int, Any]:
     """Return by rank what the others have; on each pair of ranks the lower one sends first."""
-    tag = _TAG if tagged else 0
+    tag = SUMS if tagged else 0
     received = {other: torch.empty_like(mine) for other in others}
     works = []
     for other, buffer in received.items():
@@ -128,6 +128,26 @@ def weights_shared(problem: Problem, modules: Mapping[int, Any]) -> dict[str, st
             raise RunError(f"stages with the same weights have not as many numbers: {sizes}")
         found |= {"+".join(map(str, stages)): size for size in sizes.values()}
     return found
+
+
+def compare_replicas(modules: Mapping[int, Any], group: Any, timeout: float) -> None:
+    """See that every rank of a data-parallel group has as many weights as this one; all call it at the same time.
+
+    Raises
+    ------
+    RunError
+        On every one of them, where they differ: a backend may end the process for it.
+    TimedOutError
+        If one of them does not come.
+    """
+    own = ", ".join(
+        f"stage {number}: {_size(modules[number].parameters()).replace('/', ' ')}" for number in sorted(modules)
+    )
+    gloo = group if backend_of(group).name == "gloo" else gloo_beside(group, timeout)
+    found = exchange(own, gloo, timeout, part="comparing weights over the data-parallel group")
+    if len(set(found)) > 1:
+        told = "; ".join(f"rank {rank} {text}" for rank, text in enumerate(found))
+        raise RunError(f"ranks of the data-parallel group have not as many numbers: {told}")
 
 
 def _size(weights: Iterable[Any]) -> str:

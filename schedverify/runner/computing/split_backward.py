@@ -58,11 +58,13 @@ def input_part(roots: Sequence[Any], gradients: Sequence[Any], inputs: Sequence[
     graph = Graph(roots, inputs)
     where = cuts_of(graph.form)
     edges = [GradientEdge(graph.nodes[cut.node], output) for cut in where.cuts for output in cut.outputs]
-    leaves = [*inputs, *(graph.leaves[number] for number in where.several)]
-    found = gradients_at(roots, gradients, [*leaves, *edges])
-    for leaf, gradient in zip(leaves, found, strict=False):
-        _add(leaf, gradient)
-    arrived = zip(edges, found[len(leaves) :], strict=True)
+    several = [graph.leaves[number] for number in where.several]
+    found = iter(gradients_at(roots, gradients, [*inputs, *several, *edges]))
+    for leaf in inputs:
+        leaf.grad = next(found)
+    for leaf in several:
+        _add(leaf, next(found))
+    arrived = zip(edges, found, strict=True)
     parts = [
         Below(tuple(islice(arrived, len(cut.outputs))), tuple(graph.leaves[number] for number in cut.weights))
         for cut in where.cuts
@@ -71,6 +73,7 @@ def input_part(roots: Sequence[Any], gradients: Sequence[Any], inputs: Sequence[
     return WeightPart(tuple(parts), saved)
 
 
-def _add(leaf: Any, gradient: Any) -> None:
+def _add(weight: Any, gradient: Any) -> None:
+    """Add to a weight's gradient; the one that is given may be another weight's too, or on its way to another stage."""
     if gradient is not None:
-        leaf.grad = gradient if leaf.grad is None else leaf.grad.add_(gradient)
+        weight.grad = gradient.clone() if weight.grad is None else weight.grad.add_(gradient)

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from schedverify.problem import Boundary, Problem
-from schedverify.runner.crossing.messages import DTYPES, MOST_TAGS, MOST_TENSORS, Signature, shown, tags_of
+from schedverify.runner.crossing.messages import DTYPES, MOST_TENSORS, Signature, shown, tags_of
+from schedverify.runner.tags import BOUNDARIES
 
 
 def declared(problem: Problem) -> dict[tuple[int, int], Signature]:
@@ -49,7 +50,7 @@ def nameless(problem: Problem, *, tagged: bool) -> str:
             return f"boundary {edge[0]} to {edge[1]} declares {len(rows)} tensors, at most {MOST_TENSORS} may cross"
     if tagged:
         needed = tags_of(problem)
-        return f"its messages need {needed} tags, there are {MOST_TAGS}" if needed > MOST_TAGS else ""
+        return f"its messages need {needed} tags, there are {BOUNDARIES}" if needed > BOUNDARIES else ""
     known = declared(problem)
     unknown = [f"{source} to {target}" for source, target in problem.edges if (source, target) not in known]
     text = "without tags every boundary must be declared with dtype and shape; undeclared: "

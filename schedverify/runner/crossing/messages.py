@@ -12,7 +12,6 @@ from schedverify.runner.computing.batches import Tensors
 
 MOST_TENSORS: Final = 14
 """The most tensors that may cross together."""
-MOST_TAGS: Final = (1 << 31) - 1
 _PARTS: Final = MOST_TENSORS + 2
 
 Signature = tuple[tuple[Any, tuple[int, ...]], ...]

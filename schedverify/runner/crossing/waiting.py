@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 
 from schedverify.runner.failures import TimedOutError
+from schedverify.runner.tags import NEVER
 
 DEFAULT_TIMEOUT: Final = 60.0
 """Seconds that a rank waits for another before it gives up."""
@@ -29,8 +30,6 @@ _SOON: Final = 0.5
 """Seconds that a wait takes at most to end once its connection is closed."""
 FEW: Final = 1 << 18
 """Bytes of a step's sends that stay until its end."""
-_NEVER: Final = (1 << 31) - 4
-"""A tag that no message has."""
 
 
 class Waiting(NamedTuple):
@@ -99,7 +98,7 @@ def hang_up(group: Any) -> None:
     for peer in range(dist.get_world_size(group)):
         if peer != dist.get_rank(group):
             try:
-                dist.irecv(torch.empty(1), group=group, group_src=peer, tag=_NEVER).wait(timedelta(milliseconds=1))
+                dist.irecv(torch.empty(1), group=group, group_src=peer, tag=NEVER).wait(timedelta(milliseconds=1))
             except RuntimeError:  # when a wait is late gloo closes every connection; one that is closed is not late
                 continue
 

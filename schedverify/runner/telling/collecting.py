@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from schedverify.runner.crossing.waiting import Waiting, begin, wait
-
-_TAG: Final = (1 << 31) - 3
-"""Above every tag of a tensor that crosses a boundary; these messages go in order on each pair of ranks."""
+from schedverify.runner.tags import COLLECTED
 
 
 def collect(text: str, group: Any, timeout: float, part: str) -> list[str] | None:
@@ -44,9 +42,9 @@ def move(tensor: Any, other: int, group: Any, timeout: float, part: str, *, send
     """
     waiting = Waiting(dist.get_rank(group), other, part)
     if sends:
-        work = begin(lambda: dist.isend(tensor, group=group, group_dst=other, tag=_TAG), waiting)
+        work = begin(lambda: dist.isend(tensor, group=group, group_dst=other, tag=COLLECTED), waiting)
     else:
-        work = begin(lambda: dist.irecv(tensor, group=group, group_src=other, tag=_TAG), waiting)
+        work = begin(lambda: dist.irecv(tensor, group=group, group_src=other, tag=COLLECTED), waiting)
     wait(work, waiting, timeout)
 
 

@@ -11,11 +11,10 @@ import torch.distributed as dist
 
 from schedverify.runner.crossing.waiting import Waiting, begin, wait
 from schedverify.runner.failures import TimedOutError
+from schedverify.runner.tags import EXCHANGED
 
 SIZE: Final = 4096
 """Bytes of a message; longer texts are cut."""
-_TAG: Final = (1 << 31) - 1
-"""Above every tag of a tensor that crosses a boundary."""
 
 
 def exchange(text: str, group: Any, timeout: float, *, part: str = "admission") -> list[str]:
@@ -36,9 +35,9 @@ def exchange(text: str, group: Any, timeout: float, *, part: str = "admission") 
     mine = _packed(text)
     received = {other: torch.zeros(SIZE, dtype=torch.uint8) for other in others}
     places = {other: Waiting(rank, other, part) for other in others}
-    sends = [partial(dist.isend, mine, group=group, group_dst=other, tag=_TAG) for other in others]
+    sends = [partial(dist.isend, mine, group=group, group_dst=other, tag=EXCHANGED) for other in others]
     receives = [
-        partial(dist.irecv, buffer, group=group, group_src=other, tag=_TAG) for other, buffer in received.items()
+        partial(dist.irecv, buffer, group=group, group_src=other, tag=EXCHANGED) for other, buffer in received.items()
     ]
     works = [(other, begin(each, places[other])) for each, other in zip([*receives, *sends], others * 2, strict=True)]
     deadline, absent = time.monotonic() + timeout, dict[int, str]()

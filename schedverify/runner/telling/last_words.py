@@ -18,6 +18,7 @@ import torch.distributed as dist
 from schedverify.runner.backends import gloo_beside
 from schedverify.runner.crossing.waiting import hang_up
 from schedverify.runner.failures import TimedOutError, in_words
+from schedverify.runner.tags import LAST_WORDS
 
 SIZE: Final = 2048
 """Bytes of the words; longer ones are cut."""
@@ -25,7 +26,6 @@ LISTENING: Final = 0.25
 """Seconds that a rank listens where a message failed it; words go ahead of a connection's end, so they are there."""
 SAYING: Final = 1.0
 """Seconds that it takes for its own words to all others together."""
-_TAG: Final = 1
 _CAUSE, _CONSEQUENCE = 1, 2
 """The last byte of the words: whether the speaker failed by itself, or waited for another in vain."""
 
@@ -45,7 +45,8 @@ class LastWords:
         others = [other for other in range(dist.get_world_size(group)) if other != self._rank]
         self._heard = {other: torch.zeros(SIZE, dtype=torch.uint8) for other in others}
         self._standing = [
-            dist.irecv(buffer, group=self._group, group_src=other, tag=_TAG) for other, buffer in self._heard.items()
+            dist.irecv(buffer, group=self._group, group_src=other, tag=LAST_WORDS)
+            for other, buffer in self._heard.items()
         ]
 
     def ended(self, error: Exception, data: Iterable[Any]) -> Exception:
@@ -82,7 +83,7 @@ class LastWords:
         deadline = time.monotonic() + SAYING
         for other in self._heard:
             try:
-                works.append(dist.isend(data, group=self._group, group_dst=other, tag=_TAG))
+                works.append(dist.isend(data, group=self._group, group_dst=other, tag=LAST_WORDS))
             except RuntimeError:  # it is gone
                 continue
         for work in works:
