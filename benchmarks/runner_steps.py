@@ -5,9 +5,9 @@ of this machine over gloo: with 1F1B, with a split backward as in zero-bubble, a
 limit of memory. Then it runs one plan, of stages that compute next to nothing, in our runner and in PyTorch's, by turns
 in the same processes, on one rank and on two.
 
-For the latter each rank has a core of its own, and gloo's threads do not preempt a rank's (``SCHED_BATCH``), for both
-runtimes alike: such a thread spins while the rank's holds the lock of their connection, and on one core the rank's
-cannot go on until the scheduler's next tick. ``--unbound`` leaves the scheduling as it is.
+For the latter each rank has a core of its own, and gloo's thread of the connections does not preempt it
+(``SCHED_BATCH``), for both runtimes alike: that thread spins while the rank holds the lock of a connection, and on one
+core the rank cannot go on until the scheduler's next tick. ``--unbound`` leaves the scheduling as it is.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ def asleep(rank: int, plan: Plan, seconds: float, count: int) -> list[Span]:
 
 
 def bind(rank: int) -> int:
-    """Give a rank a core of its own, and have gloo's threads not preempt it when they wake; return the core."""
+    """Give a rank a core of its own, and have gloo's thread not preempt it when that wakes; return the core."""
     cores = sorted(os.sched_getaffinity(0))
     core = cores[rank % len(cores)]
     for thread in Path("/proc/self/task").iterdir():

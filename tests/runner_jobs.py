@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import logging
+import time
 from typing import Any
 
 import torch
 from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from schedverify.problem import Problem
 from schedverify.runner import RefusedError, Runner, TimedOutError
@@ -167,6 +169,38 @@ def train(
         "peak": result.peak_in_flight,
         "ran": [(each.position, each.step, each.start <= each.end) for each in result.ran],
     }
+
+
+class Slice(nn.Module):
+    """Gives a slice of a large tensor, and notes which of those are held when it is asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+        self.made: list[StorageWeakRef] = []
+
+    def forward(self, x: Any) -> Any:
+        made = (x * self.weight)[:1].repeat(4000, 8)
+        self.made.append(StorageWeakRef(made.untyped_storage()))
+        return made[:1]
+
+
+def slices_held(rank: int, plan: Any) -> int:
+    """Return how many of the large tensors are held when the first stage runs its last backward; 0 on other ranks."""
+    module = Slice() if rank == 0 else nn.Linear(8 * WIDTH, 8 * WIDTH)
+    held = []
+    batch, target = torch.ones(plan.problem.microbatches, WIDTH), torch.ones(plan.problem.microbatches, 8 * WIDTH)
+
+    def look(*_: Any) -> None:
+        time.sleep(0.2)
+        held.append(sum(not made.expired() for made in module.made))
+
+    def last(crossing: Any) -> None:
+        if rank == 0 and crossing.backward and crossing.microbatch == plan.problem.microbatches - 1:
+            look()
+
+    Runner(plan, [module], mean_square, timeout=30, hooks=[last]).step(batch, target)
+    return held[-1] if held else 0
 
 
 def train_without_tags(rank: int, plan: Any) -> dict[str, Any]:

@@ -81,6 +81,13 @@ def test_sends_that_amount_to_much(pool: GlooPool, family: str) -> None:
     trained(pool, plan_of(generate(family, problem), problem), arguments=(3 * rows, None, 2))
 
 
+def test_a_slice_that_is_sent_counts_as_all_that_it_holds(pool: GlooPool) -> None:
+    problem = Problem.chain(ranks=4, microbatches=8)
+    outcomes = pool.run(jobs.slices_held, plan_of(generate("1f1b", problem), problem))
+    assert [outcome.error for outcome in outcomes if outcome.error] == []
+    assert outcomes[0].value <= 1, "of eight micro-batches, before the last backward"
+
+
 KINDS: list[dict[int, Any]] = [
     {0: jobs.Embedded}, {0: jobs.Twice, 2: jobs.Twice, 3: jobs.Twice}, {1: jobs.Still, 3: jobs.Still}, {0: jobs.Still},
     dict.fromkeys(range(4), jobs.Pair),

@@ -84,6 +84,37 @@ class Sum(nn.Module):
         return x @ weight, x + weight[:3]
 
 
+class Shift(nn.Module):
+    """Adds a view of a weight: the gradient of the weight may be a view of the input's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(3 * SIZE))
+
+    def forward(self, x: Any) -> Any:
+        return x + self.weight.view(3, SIZE)
+
+
+class Views(Shift):
+    """Adds views of a weight and the input: both gradients may be views of one tensor."""
+
+    def forward(self, x: Any) -> Any:
+        return (x.view(1, 3, SIZE) + self.weight.view(1, 3, SIZE)).tanh().view(3, SIZE)
+
+
+class Assembled(nn.Module):
+    """A matrix that is written into in place: its rows are views."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.row = nn.Parameter(torch.eye(SIZE) * 2), nn.Parameter(torch.linspace(1, 2, SIZE))
+
+    def forward(self, x: Any) -> Any:
+        weight = self.weight.clone()
+        weight[0].mul_(self.row)
+        return x @ weight
+
+
 class Attention(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -131,6 +162,9 @@ MODULES: dict[str, Any] = {
     "one module twice": twice,
     "a matrix times itself": Squared,
     "a sum of two matrices": Sum,
+    "a view of a weight": Shift,
+    "views of a weight and the input": Views,
+    "a matrix assembled in place": Assembled,
     "attention": Attention,
     "two outputs": Two,
     "frozen weights": frozen,
@@ -162,22 +196,19 @@ def test_gradients_are_those_of_autograd(name: str, split: bool, recompute: bool
         outputs = outputs_of(twin(leaf))
         gradients = [torch.ones_like(output) * (i + 2) for i, output in enumerate(outputs)]
         if any(output.requires_grad for output in outputs):
-            pairs = [(o, g) for o, g in zip(outputs, gradients, strict=True) if o.requires_grad]
+            pairs = [(o, g.clone()) for o, g in zip(outputs, gradients, strict=True) if o.requires_grad]
             torch.autograd.backward(*zip(*pairs, strict=True))
-        expected.append((outputs, gradients, leaf.grad))
+        expected.append((outputs, gradients, torch.zeros_like(leaf) if leaf.grad is None else leaf.grad.clone()))
     for m, each in enumerate(inputs):
-        for found, output in zip(stage.forward(m, (each,), None, split=split), expected[m][0], strict=True):
-            torch.testing.assert_close(found, output.detach())
-    for m in (1, 0, 2):
-        found = stage.backward(m, expected[m][1], split=split)
-        if is_first:
-            assert found == ()
-        else:
-            torch.testing.assert_close(
-                found[0], torch.zeros_like(inputs[m]) if expected[m][2] is None else expected[m][2]
-            )
+        for made, output in zip(stage.forward(m, (each,), None, split=split), expected[m][0], strict=True):
+            torch.testing.assert_close(made, output.detach())
+    found = {m: stage.backward(m, expected[m][1], split=split) for m in (1, 0, 2)}
     for m in (0, 2, 1) if split else ():
         stage.weights(m)
+    for m, gradients in found.items():
+        assert len(gradients) == (0 if is_first else 1)
+        for gradient in gradients:
+            torch.testing.assert_close(gradient, expected[m][2])
     for (key, weight), other in zip(module.named_parameters(), twin.parameters(), strict=True):
         assert (weight.grad is None) == (other.grad is None), key
         if other.grad is not None:
@@ -301,13 +332,30 @@ def test_what_a_function_in_cpp_saved_is_kept_for_it_does_not_show_it() -> None:
     saved = Saved()
     with saved.hooks():
         y = (torch.ones(3, requires_grad=True) * 2).exp()
-    saved.keep_only([y.grad_fn, type("CppFunction", (), {})()])
-    torch.autograd.backward(y.sum())
-    with saved.hooks():
-        y = (torch.ones(3, requires_grad=True) * 2).exp()
-    saved.keep_only([y.grad_fn.next_functions[0][0]])
-    with pytest.raises(AttributeError):
+    product = y.grad_fn.next_functions[0][0]
+    saved.keep_only([product, type("CppFunction", (), {})()])
+    torch.autograd.backward(y.sum(), retain_graph=True)
+    saved.keep_only([product])
+    with pytest.raises(RuntimeError, match="was let go behind I"):
         torch.autograd.backward(y.sum())
+
+
+def test_a_checkpoint_within_a_stage_is_not_recomputed_to_see_what_it_saved() -> None:
+    runs = []
+
+    class Checkpointed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.parts = nn.Sequential(*(nn.Linear(SIZE, SIZE) for _ in range(4)))
+            self.parts.register_forward_pre_hook(lambda *_: runs.append(1))
+
+        def forward(self, x: Any) -> Any:
+            return torch.utils.checkpoint.checkpoint(self.parts, x, use_reentrant=False)
+
+    stage = Stage(0, Checkpointed(), recompute=False, training=True, is_first=False)
+    stage.forward(0, (torch.ones(3, SIZE),), None, split=True)
+    stage.backward(0, [torch.ones(3, SIZE)], split=True)
+    assert len(runs) == 2, "in F and in I"
 
 
 @pytest.mark.parametrize("split", [False, True])

@@ -70,7 +70,13 @@ def admit(
 
 
 def made_everywhere(
-    make: Callable[[], Any], asked: str, shared: Callable[[Any], Mapping[str, str]], group: Any, timeout: float
+    make: Callable[[], Any],
+    asked: str,
+    shared: Callable[[Any], Mapping[str, str]],
+    group: Any,
+    timeout: float,
+    *,
+    among: str = "",
 ) -> Any:
     """Return what is made here, once every rank has made its own and was asked for the same.
 
@@ -79,7 +85,9 @@ def made_everywhere(
     asked
         What both ends of a message must do alike.
     shared
-        From what is made here, what must be alike on all ranks that have it: by name, without spaces.
+        From what is made here, what must be alike on all ranks that have it: by stages, without spaces.
+    among
+        Whose ranks these are, where they are not the pipeline's.
 
     Raises
     ------
@@ -97,7 +105,8 @@ def made_everywhere(
         error = caught
     told = "" if error is None else f"{type(error).__name__}: {error}"
     alike = " ".join(f"{name}={value}" for name, value in mine.items())
-    answers = exchange(f"{asked}\n{alike}\n{told}", group, timeout, part="making the stages")
+    part = f"making the stages{among and f' in {among}'}"
+    answers = exchange(f"{asked}\n{alike}\n{told}", group, timeout, part=part)
     if error is not None:
         raise error
     wishes, held, reasons = zip(*(answer.split("\n", 2) for answer in answers), strict=True)
@@ -108,7 +117,7 @@ def made_everywhere(
         ]
     refusals += _unlike(held)
     if refusals:
-        raise RefusedError("the plan is not run:\n" + "\n".join(_merged(refusals)))
+        raise RefusedError(f"the plan is not run{among and f', in {among}'}:\n" + "\n".join(_merged(refusals)))
     return made
 
 

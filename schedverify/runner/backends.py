@@ -64,4 +64,4 @@ def gloo_beside(group: Any, timeout: float) -> Any:
         return dist.new_group(ranks, timedelta(seconds=timeout), "gloo", use_local_synchronization=True)
     except RuntimeError as error:
         place = f"rank {dist.get_rank(group)}, making a gloo group of {len(ranks)} ranks"
-        raise TimedOutError(f"{place}: not all came within {timeout:g} s: {str(error).splitlines()[0]}") from error
+        raise TimedOutError(f"{place}: {str(error).strip() or type(error).__name__}") from error

@@ -16,7 +16,7 @@ from schedverify.runner.admitting import admit, made_everywhere
 from schedverify.runner.backends import Backend, backend_of, gloo_beside
 from schedverify.runner.computing.batches import Tensors
 from schedverify.runner.computing.feeding import feed_of
-from schedverify.runner.computing.gradients import average, compare_replicas, sum_shared, weights_shared
+from schedverify.runner.computing.gradients import average, sum_shared, weights_of, weights_shared
 from schedverify.runner.computing.stages import Stage
 from schedverify.runner.crossing.boundaries import Boundaries, Hook
 from schedverify.runner.crossing.declared import nameless
@@ -157,10 +157,19 @@ class Runner:
         self._execution = Execution(self.program, made, transport, reduce=self._reduce, boundaries=self._boundaries)
 
     def _made(self, stages: Stages | Callable[[Plan], Stages]) -> dict[int, Any]:
-        modules = modules_of(stages, self.plan, self.program)
-        if self._data_parallel is not None:
-            compare_replicas(modules, self._data_parallel, self._timeout)
-        return modules
+        """Return the modules, once the other ranks of the data-parallel group have their own, with as many weights."""
+        if self._data_parallel is None:
+            return modules_of(stages, self.plan, self.program)
+        is_gloo = backend_of(self._data_parallel).name == "gloo"
+        made: dict[int, Any] = made_everywhere(
+            lambda: modules_of(stages, self.plan, self.program),
+            "",
+            weights_of,
+            self._data_parallel if is_gloo else gloo_beside(self._data_parallel, self._timeout),
+            self._timeout,
+            among="the data-parallel group",
+        )
+        return made
 
     @property
     def control(self) -> Any:

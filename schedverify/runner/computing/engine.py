@@ -1,14 +1,15 @@
 """Calls of autograd's engine, without what ``torch.autograd.backward`` and ``grad`` do before it.
 
-For a small stage that takes as long as the engine. It serves to make gradients that are not given and to hold the given
-ones against their outputs; here all are given, and boundaries as well as the engine look at their form.
+What these do first takes, for a small stage, as long as the engine itself: they make the gradients that are not given,
+and hold the others against their outputs. Here all are given; boundaries look at their form, and the engine does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+import torch
 from torch.autograd.graph import _engine_run_backward
 
 
@@ -31,3 +32,23 @@ def gradients_at(roots: Sequence[Any], gradients: Sequence[Any], places: Sequenc
         tuple(roots), tuple(gradients), True, False, tuple(places), allow_unreachable=True, accumulate_grad=False
     )
     return found
+
+
+def own(weights: Iterable[Any], others: Iterable[Any]) -> None:
+    """Have weights that got their first gradient hold it apart from other tensors, and from each other.
+
+    autograd takes over as a weight's ``grad`` what it computed, and adds to it in place later. Where that is a view, of
+    the gradient that goes to another stage, say, that would change too.
+    """
+    taken = set(map(_storage, others))
+    for weight in weights:
+        place = _storage(weight.grad)
+        if place and place in taken:
+            weight.grad = weight.grad.clone()
+        taken.add(place)
+
+
+def _storage(tensor: Any) -> int:
+    """Return where a tensor's numbers lie; 0 where there are none."""
+    dense = tensor is not None and tensor.layout is torch.strided
+    return int(tensor.untyped_storage().data_ptr()) if dense else 0

@@ -10,11 +10,9 @@ import torch
 import torch.distributed as dist
 
 from schedverify.problem import Problem
-from schedverify.runner.backends import backend_of, gloo_beside
 from schedverify.runner.crossing.waiting import Waiting, begin, wait
 from schedverify.runner.failures import RunError
 from schedverify.runner.tags import SUMS
-from schedverify.runner.telling.exchange import exchange
 
 
 def shared_weights(problem: Problem) -> list[tuple[int, ...]]:
@@ -130,24 +128,9 @@ def weights_shared(problem: Problem, modules: Mapping[int, Any]) -> dict[str, st
     return found
 
 
-def compare_replicas(modules: Mapping[int, Any], group: Any, timeout: float) -> None:
-    """See that every rank of a data-parallel group has as many weights as this one; all call it at the same time.
-
-    Raises
-    ------
-    RunError
-        On every one of them, where they differ: a backend may end the process for it.
-    TimedOutError
-        If one of them does not come.
-    """
-    own = ", ".join(
-        f"stage {number}: {_size(modules[number].parameters()).replace('/', ' ')}" for number in sorted(modules)
-    )
-    gloo = group if backend_of(group).name == "gloo" else gloo_beside(group, timeout)
-    found = exchange(own, gloo, timeout, part="comparing weights over the data-parallel group")
-    if len(set(found)) > 1:
-        told = "; ".join(f"rank {rank} {text}" for rank, text in enumerate(found))
-        raise RunError(f"ranks of the data-parallel group have not as many numbers: {told}")
+def weights_of(modules: Mapping[int, Any]) -> dict[str, str]:
+    """Return by stage how many numbers of which dtype its weights have."""
+    return {str(number): _size(module.parameters()) for number, module in modules.items()}
 
 
 def _size(weights: Iterable[Any]) -> str:

@@ -2,59 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 import torch
+
+_SILENT: Final = "CppFunction", "CopySlices"
+"""Types of nodes that do not show what they saved: all functions written in C++, and what is written into a view."""
 
 
 @lru_cache(maxsize=1024)
 def _shows(node_type: Any) -> tuple[str, ...] | None:
-    """Return the attributes by which nodes of a type show the tensors they saved; None where they do not show them.
-
-    Those that autograd knows have ``_saved_...``, and ``_raw_saved_...`` beside it where that is a tensor; functions
-    written in Python have ``saved_tensors``. Functions written in C++ are all of one type and show nothing.
-    """
-    if node_type.__name__ == "CppFunction":
+    """Return the attributes by which nodes of a type show what they saved; None where they do not show it."""
+    if node_type.__name__ in _SILENT:
         return None
-    names = set(dir(node_type))
-    return tuple(name for name in names if name == "saved_tensors" or f"_raw{name}" in names)
+    return tuple(name for name in dir(node_type) if name.startswith("_raw_saved_"))
+
+
+class _Held:
+    """One tensor that autograd saved, with its version at that time."""
+
+    __slots__ = ("tensor", "version")
+
+    def __init__(self, tensor: Any) -> None:
+        self.tensor = tensor.detach()
+        self.version = tensor._version
 
 
 class Saved:
     """What autograd saved during one forward."""
 
     def __init__(self) -> None:
-        self._held: list[Any] = []
-        self._versions: list[int] = []
-        self._read: set[int] | None = None
+        self._held: list[_Held] = []
 
     def hooks(self) -> Any:
         """Return a context in which everything that autograd saves is held here."""
-        return torch.autograd.graph.saved_tensors_hooks(self._hold, self._give)
+        return torch.autograd.graph.saved_tensors_hooks(self._hold, _give)
 
-    def keep_only(self, nodes: Sequence[Any]) -> None:
+    def keep_only(self, nodes: Iterable[Any]) -> None:
         """Let go of all that is not saved for one of the nodes; of nothing where one does not show what it saved."""
-        shown = [_shows(node.__class__) for node in nodes]
-        if None in shown:
-            return
-        self._read = set()
-        for node, attributes in zip(nodes, shown, strict=True):
-            for attribute in attributes or ():
-                getattr(node, attribute)
-        self._held = [tensor if number in self._read else None for number, tensor in enumerate(self._held)]
-        self._read = None
+        kept: set[int] = set()
+        for node in nodes:
+            shown = _shows(node.__class__)
+            if shown is None:
+                return
+            for attribute in shown:
+                found = getattr(node, attribute)
+                kept.update(id(each.data) for each in (found if isinstance(found, tuple) else (found,)))
+        for held in self._held:
+            if id(held) not in kept:
+                held.tensor = None
+        self._held.clear()
 
-    def _hold(self, tensor: Any) -> int:
-        self._held.append(tensor.detach())
-        self._versions.append(tensor._version)
-        return len(self._versions) - 1
+    def _hold(self, tensor: Any) -> _Held:
+        held = _Held(tensor)
+        self._held.append(held)
+        return held
 
-    def _give(self, number: int) -> Any:
-        if self._read is not None:
-            self._read.add(number)
-        tensor = self._held[number]
-        if tensor._version != self._versions[number]:
-            raise RuntimeError("a tensor that the backward needs was changed in place")
-        return tensor
+
+def _give(held: _Held) -> Any:
+    if held.tensor is None:
+        raise RuntimeError("a tensor that W reads was let go behind I: the function that saved it does not show it")
+    if held.tensor._version != held.version:
+        raise RuntimeError("a tensor that the backward needs was changed in place")
+    return held.tensor

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from torch.autograd.graph import GradientEdge
 
-from schedverify.runner.computing.engine import add_gradients, gradients_at
+from schedverify.runner.computing.engine import add_gradients, gradients_at, own
 from schedverify.runner.computing.graph import Graph, cuts_of
 from schedverify.runner.computing.saved import Saved
 
@@ -38,7 +38,9 @@ class WeightPart(NamedTuple):
             arrived = [pair for pair in pairs if pair[1] is not None]
             if arrived:
                 edges, gradients = zip(*arrived, strict=True)
+                fresh = [weight for weight in weights if weight.grad is None]
                 add_gradients(edges, gradients, weights)
+                own(fresh, gradients)
 
 
 def input_part(roots: Sequence[Any], gradients: Sequence[Any], inputs: Sequence[Any], saved: Saved) -> WeightPart:

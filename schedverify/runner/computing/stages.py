@@ -13,7 +13,7 @@ import torch
 from torch.autograd.graph import get_gradient_edge
 
 from schedverify.runner.computing.batches import Tensors, as_tensors
-from schedverify.runner.computing.engine import add_gradients
+from schedverify.runner.computing.engine import add_gradients, own
 from schedverify.runner.computing.saved import Saved
 from schedverify.runner.computing.split_backward import WeightPart, input_part
 from schedverify.runner.crossing.messages import is_differentiable
@@ -60,9 +60,11 @@ class Stage:
         self._recompute, self._training, self._is_first = recompute, training, is_first
         self._kept: dict[int, _Kept] = {}
         self._weight_parts: dict[int, WeightPart] = {}
+        self.begin()
 
     def begin(self) -> None:
         """Begin a step: nothing is held."""
+        self._weights = list(self.module.parameters())
         self._kept.clear()
         self._weight_parts.clear()
 
@@ -108,12 +110,17 @@ class Stage:
         if split:
             self._weight_parts[microbatch] = input_part(roots, arrived, inputs, kept.saved)
         elif roots:
-            add_gradients(roots, arrived)
+            self._whole(roots, arrived, inputs)
         found = tuple(each.grad if each.grad is not None else torch.zeros_like(each) for each in inputs)
         if split:
             _let_go(inputs)
         del self._kept[microbatch]
         return found
+
+    def _whole(self, roots: Sequence[Any], arrived: Sequence[Any], inputs: Sequence[Any]) -> None:
+        fresh = [weight for weight in self._weights if weight.grad is None]
+        add_gradients(roots, arrived)
+        own(fresh, [*arrived, *(each.grad for each in inputs)])
 
     def weights(self, microbatch: int) -> None:
         """Run W: add the gradients of the weights to their ``grad``."""

@@ -128,7 +128,7 @@ class Transport:
         if seal is not None:
             parts.append(torch.tensor(seal, dtype=torch.int64, device=self.device))
         works += [self._isend(part, waiting, tag + number) for number, part in enumerate(parts, 1)]
-        size = sum(part.nbytes for part in parts)
+        size = sum(part.untyped_storage().nbytes() for part in parts)
         if self._batch is None:
             self.sends.add(works, waiting, size, ended)
         else:

@@ -29,7 +29,7 @@ _CLOSED: Final = "the connection was closed after an earlier timeout"
 _SOON: Final = 0.5
 """Seconds that a wait takes at most to end once its connection is closed."""
 FEW: Final = 1 << 18
-"""Bytes of a step's sends that stay until its end."""
+"""The most bytes of a step's sends that may stay until its end."""
 
 
 class Waiting(NamedTuple):
@@ -137,7 +137,7 @@ class Sends:
         Parameters
         ----------
         size
-            The bytes of the buffers.
+            The bytes that are held until the message has left.
         ended
             Is called with the time in nanoseconds: at once for what the rank waits for itself, else, by the thread,
             when the message has left.
@@ -156,15 +156,16 @@ class Sends:
         self._queue.put((works, waiting, ended))
 
     def finish(self) -> None:
-        """Wait until every send is complete.
+        """Wait until every send is complete; for those that the rank waits for itself the time counts from now.
 
         Raises
         ------
         TimedOutError
             If one of them is not in time.
         """
+        began = time.monotonic()
         for works, waiting in self._few:
-            wait_for_all(works, waiting, self._timeout)
+            wait_for_all(works, waiting, self._timeout, began)
         if self._thread is not None:
             self._queue.put(None)
             self._thread.join()
