@@ -1,7 +1,7 @@
 """When each action of a step began and ended, as seen by its rank.
 
-A compute step begins when its inputs are there. A send ends when its message has left, or, while a step's sends are few,
-when it was begun. A receive (which begins when it is posted) ends when what it brings is read, or has come, whichever is
+A compute step begins when its inputs are there. A send ends when its message has left, or, while sends are few,
+when it was begun. A receive begins when it is posted and ends when what it brings is read, or has come, whichever is
 later. A group spans its members.
 """
 
