@@ -34,13 +34,13 @@ def gradients_at(roots: Sequence[Any], gradients: Sequence[Any], places: Sequenc
     return found
 
 
-def own(weights: Iterable[Any], others: Iterable[Any]) -> None:
+def own(weights: Sequence[Any], others: Iterable[Any]) -> None:
     """Have weights that got their first gradient hold it apart from other tensors, and from each other.
 
     autograd takes over as a weight's ``grad`` what it computed, and adds to it in place later. Where that is a view, of
     the gradient that goes to another stage, say, that would change too.
     """
-    taken = set(map(_storage, others))
+    taken = set(map(_storage, others)) if weights else set()
     for weight in weights:
         place = _storage(weight.grad)
         if place and place in taken:
