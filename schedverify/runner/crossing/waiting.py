@@ -28,7 +28,7 @@ _LATE: Final = "imed out waiting", "Operation timed out"
 _CLOSED: Final = "the connection was closed after an earlier timeout"
 _SOON: Final = 0.5
 """Seconds that a wait takes at most to end once its connection is closed."""
-FEW: Final = 1 << 18
+FEW: Final = 1 << 14
 """The most bytes of a step's sends that may stay until its end."""
 
 
