@@ -15,10 +15,10 @@ from typing import NamedTuple
 
 from printing import publish, table, where
 
+from schedverify.core.model import Model
 from schedverify.formats.cuts.megatron import megatron_layout, read_layout
 from schedverify.formats.models.model_files import load_model
 from schedverify.joint import Joint, partition_jointly
-from schedverify.layers import Model
 from schedverify.partitioning import Cut, cut, even_split, stage_problem
 
 BY_HAND = "Et*2|(t*2|)*34,t*3|(t*2|)*3,tL"

@@ -27,8 +27,8 @@ from typing import Any, NamedTuple
 from printing import progress, publish, table, where
 
 import schedverify as sv
-from schedverify.disciplines import Discipline
-from schedverify.errors import InputError
+from schedverify.core.discipline import Discipline
+from schedverify.core.errors import InputError
 from schedverify.testing.faults import faults_at, places
 from schedverify.torch_bridge.stand_ins import StandInStage
 

@@ -15,9 +15,9 @@ import numpy as np
 from printing import publish, table, where
 
 from schedverify import Problem, Schedule, generate, lower, simulate, verify
-from schedverify.disciplines import Discipline
+from schedverify.core.discipline import Discipline
 from schedverify.graph import dependency_graph
-from schedverify.lowered import delays
+from schedverify.lowered.delays import delays
 from schedverify.lowering import add_communication
 from schedverify.lowering.ordering import Order
 

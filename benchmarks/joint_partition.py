@@ -18,9 +18,9 @@ from typing import NamedTuple
 from printing import arguments, progress, publish, table, where
 
 from schedverify import generate, partition_jointly, simulate
-from schedverify.layers import Devices, Layer, Model
+from schedverify.core.model import Devices, Layer, Model
+from schedverify.core.problem import Problem
 from schedverify.partitioning import even_split, stage_problem
-from schedverify.problem import Problem
 
 GIB = 1 << 30
 _TOKENS = 4096

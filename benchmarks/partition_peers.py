@@ -20,7 +20,7 @@ from typing import Final, NamedTuple
 
 from printing import arguments, progress, publish, table, where
 
-from schedverify.layers import Layer, Model
+from schedverify.core.model import Layer, Model
 from schedverify.partition import least_bottleneck
 
 KINDS: Final = ("uniform", "few sizes", "heavy ends", "long tail")

@@ -6,8 +6,8 @@ import time
 from typing import Any, NamedTuple
 
 from schedverify import Problem, Schedule, simulate, verify
-from schedverify.durations import op_duration
-from schedverify.op import Kind
+from schedverify.core.durations import op_duration
+from schedverify.core.op import Kind
 
 
 class Answer(NamedTuple):

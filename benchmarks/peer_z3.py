@@ -9,8 +9,8 @@ from typing import Any
 from peer_pyjobshop import Answer, judged
 
 from schedverify import Problem
-from schedverify.durations import op_duration
-from schedverify.op import Kind
+from schedverify.core.durations import op_duration
+from schedverify.core.op import Kind
 
 Op = tuple[str, int, int]
 

@@ -23,10 +23,10 @@ from torch import nn
 from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 
 from schedverify import generate, optimize
+from schedverify.core.result import Plan
 from schedverify.partitioning import Cut, cut, even_split, evenly
 from schedverify.planner import plan_of
 from schedverify.profiling import Profile, Settings, profile
-from schedverify.result import Plan
 from schedverify.runner import Runner
 from schedverify.runner.launching.source import Source
 

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 from printing import arguments, progress, publish, table, where
 
 from schedverify import Problem, optimize
+from schedverify.core.result import Plan, Status
 from schedverify.planner import candidates
-from schedverify.result import Plan, Status
 
 
 class Case(NamedTuple):

@@ -24,8 +24,8 @@ from typing import Any
 from printing import progress, publish, table, where
 
 from schedverify import Problem, Schedule, generate, optimize
+from schedverify.core.result import Plan
 from schedverify.planner import plan_of
-from schedverify.result import Plan
 
 ROWS, WIDTH = 2, 8
 SMALL = {

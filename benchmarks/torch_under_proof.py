@@ -21,8 +21,8 @@ from typing import NamedTuple
 from printing import progress, publish, table, where
 
 from schedverify import Problem, Report, Schedule, lower, verify
-from schedverify.disciplines import Discipline
-from schedverify.errors import InputError
+from schedverify.core.discipline import Discipline
+from schedverify.core.errors import InputError
 from schedverify.torch_bridge import torch_loop, torch_problem, torch_schedule
 
 SEVERAL = ("Interleaved1F1B", "InterleavedZeroBubble", "LoopedBFS", "ZBVZeroBubble", "DualPipeV")

@@ -9,24 +9,24 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from schedverify.disciplines import Communication, Discipline
+    from schedverify.core.discipline import Communication, Discipline
+    from schedverify.core.errors import InputError, ScheduleError, SchedverifyError, UnknownNameError, UnsupportedError
+    from schedverify.core.explanation import Explanation
+    from schedverify.core.op import Join, Kind, Op, Step
+    from schedverify.core.problem import Boundary, Problem
+    from schedverify.core.result import Plan, PropertyResult, Report, Scope, Status, Verdict, Violation
+    from schedverify.core.schedule import Schedule
+    from schedverify.core.timeline import Measures, Timeline
     from schedverify.drawing import draw
-    from schedverify.errors import InputError, ScheduleError, SchedverifyError, UnknownNameError, UnsupportedError
     from schedverify.formats import load, save
     from schedverify.generators import families, generate
     from schedverify.graph import critical_path, dependency_graph
     from schedverify.joint import Joint, partition_jointly
-    from schedverify.op import Join, Kind, Op, Step
     from schedverify.planner import optimize
-    from schedverify.problem import Boundary, Problem
     from schedverify.proving import lower
     from schedverify.reasoning import explain
-    from schedverify.reasons import Explanation
-    from schedverify.result import Plan, PropertyResult, Report, Scope, Status, Verdict, Violation
-    from schedverify.schedule import Schedule
     from schedverify.sweeping import sweep
     from schedverify.timeline import simulate
-    from schedverify.times import Measures, Timeline
     from schedverify.verifier import verify
 
 __version__: Final = "0.1.0"
@@ -40,22 +40,22 @@ __all__ = [
 ]  # fmt: skip
 
 _MODULES: Final = {
-    "disciplines": "Communication Discipline",
+    "core.discipline": "Communication Discipline",
     "drawing": "draw",
-    "errors": "InputError ScheduleError SchedverifyError UnknownNameError UnsupportedError",
+    "core.errors": "InputError ScheduleError SchedverifyError UnknownNameError UnsupportedError",
     "formats": "load save",
     "generators": "families generate",
     "graph": "critical_path dependency_graph",
     "joint": "Joint partition_jointly",
-    "op": "Join Kind Op Step",
+    "core.op": "Join Kind Op Step",
     "planner": "optimize",
-    "problem": "Boundary Problem",
+    "core.problem": "Boundary Problem",
     "proving": "lower",
     "reasoning": "explain",
-    "reasons": "Explanation",
-    "result": "Plan PropertyResult Report Scope Status Verdict Violation",
-    "times": "Measures Timeline",
-    "schedule": "Schedule",
+    "core.explanation": "Explanation",
+    "core.result": "Plan PropertyResult Report Scope Status Verdict Violation",
+    "core.timeline": "Measures Timeline",
+    "core.schedule": "Schedule",
     "sweeping": "sweep",
     "timeline": "simulate",
     "verifier": "verify",

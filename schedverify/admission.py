@@ -8,9 +8,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from schedverify.op import INDEX_MASK, KIND_MASK, MICROBATCH_MASK, STAGE_SHIFT, Kind
-from schedverify.problem import Problem
-from schedverify.schedule import Words, kinds
+from schedverify.core.op import INDEX_MASK, KIND_MASK, MICROBATCH_MASK, STAGE_SHIFT, Kind
+from schedverify.core.problem import Problem
+from schedverify.core.schedule import Words, kinds
 
 _TRAINING = (Kind.SEND_B, Kind.RECV_B, Kind.REDUCE_GRAD)
 

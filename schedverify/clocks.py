@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from schedverify.ran import Ran
+from schedverify.core.trace import Ran
 
 
 class Answer(NamedTuple):

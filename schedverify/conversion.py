@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Final
 
 from schedverify import formats
+from schedverify.core.errors import Fault, InputError
+from schedverify.core.problem import Problem
+from schedverify.core.result import Plan
+from schedverify.core.schedule import Schedule, check_ranks
 from schedverify.deduction import REMARK, deduce_problem
-from schedverify.errors import Fault, InputError
 from schedverify.exporting import for_torch
 from schedverify.planner import plan_of
-from schedverify.problem import Problem
-from schedverify.result import Plan
-from schedverify.schedule import Schedule, check_ranks
 from schedverify.timeline import simulate
 
 CSV_FORMS: Final = ("csv", "torch-csv", "torch-comms-csv")

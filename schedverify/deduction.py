@@ -7,9 +7,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from schedverify.op import INDEX_MASK, JOIN_SHIFT, MICROBATCH_MASK, STAGE_SHIFT, Kind
-from schedverify.problem import Problem
-from schedverify.schedule import Schedule, Words, kinds
+from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, MICROBATCH_MASK, STAGE_SHIFT, Kind
+from schedverify.core.problem import Problem
+from schedverify.core.schedule import Schedule, Words, kinds
 
 REMARK: Final = (
     "no problem is given: ranks, placement and micro-batches are read off the schedule, "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from schedverify.errors import UnknownNameError
+from schedverify.core.errors import UnknownNameError
 from schedverify.properties import HEADINGS, REGISTRY, Property
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from schedverify.errors import ScheduleError
+from schedverify.core.errors import ScheduleError
+from schedverify.core.op import Kind
+from schedverify.core.problem import Problem
+from schedverify.core.schedule import Schedule, kinds
 from schedverify.lowering import add_reduction
-from schedverify.op import Kind
-from schedverify.problem import Problem
-from schedverify.schedule import Schedule, kinds
 from schedverify.verifier import verify
 
 _NEEDED: Final = ("SV1", "SV2", "SV3")

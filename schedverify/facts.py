@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from schedverify.durations import op_duration
-from schedverify.op import INDEX_MASK, Kind
-from schedverify.problem import Problem
+from schedverify.core.durations import op_duration
+from schedverify.core.op import INDEX_MASK, Kind
+from schedverify.core.problem import Problem
 
 if TYPE_CHECKING:
     from schedverify import kernel

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from schedverify.durations import op_duration, step_duration
+from schedverify.core.durations import op_duration, step_duration
+from schedverify.core.op import Kind, Op
+from schedverify.core.problem import Problem
+from schedverify.core.schedule import Schedule
 from schedverify.instances import Instances
-from schedverify.op import Kind, Op
-from schedverify.problem import Problem
-from schedverify.schedule import Schedule
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -57,7 +57,7 @@ def needs(problem: Problem, op: Op) -> Iterator[Need]:
 def dependency_graph(problem: Problem, schedule: Schedule | None = None) -> nx.DiGraph:
     """Return the graph of a problem's operations, or of a schedule's, with its rank orders.
 
-    Nodes are :class:`~schedverify.op.Op` values (and :class:`Stray` ones for what nobody waits for), with the
+    Nodes are :class:`~schedverify.core.op.Op` values (and :class:`Stray` ones for what nobody waits for), with the
     attributes ``duration`` (of the step) and ``places`` (rank and position). Edges carry ``why`` (``data`` on one
     rank, ``transfer`` between two, ``own forward``, ``own input part``, ``earlier part``, ``later part``, ``rank
     order``) and ``lag`` in ticks. Without a schedule a split problem's backward is I and W.

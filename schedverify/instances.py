@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from functools import cached_property
 
-from schedverify.op import Kind, Op
-from schedverify.problem import Problem
-from schedverify.schedule import Schedule
+from schedverify.core.op import Kind, Op
+from schedverify.core.problem import Problem
+from schedverify.core.schedule import Schedule
 
 Place = tuple[int, int]
 """A rank and a position in its order."""

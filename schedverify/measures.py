@@ -7,11 +7,11 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from schedverify.messages import named, neighbours
-from schedverify.op import INDEX_MASK, JOIN_SHIFT, PEER_SHIFT, STAGE_SHIFT, Kind
-from schedverify.problem import Problem
-from schedverify.schedule import Schedule, Words, kinds, positions
-from schedverify.times import Measures
+from schedverify.core.messages import named, neighbours
+from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, PEER_SHIFT, STAGE_SHIFT, Kind
+from schedverify.core.problem import Problem
+from schedverify.core.schedule import Schedule, Words, kinds, positions
+from schedverify.core.timeline import Measures
 
 Ticks = NDArray[np.int64]
 _PAIR = (1 << 40) - 1

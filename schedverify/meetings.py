@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from schedverify.op import INDEX_MASK, JOIN_SHIFT, STAGE_SHIFT, Op, unpack
-from schedverify.problem import Problem
-from schedverify.schedule import Schedule, Words
+from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, STAGE_SHIFT, Op, unpack
+from schedverify.core.problem import Problem
+from schedverify.core.schedule import Schedule, Words
 
 _JOINLESS = (1 << JOIN_SHIFT) - 1
 

@@ -7,15 +7,15 @@ from dataclasses import replace
 from itertools import chain, pairwise
 from typing import Any, NamedTuple
 
-from schedverify.errors import InputError
+from schedverify.core.errors import InputError
+from schedverify.core.model import Model, Wishes, even_parts
+from schedverify.core.op import Kind
+from schedverify.core.problem import Problem
+from schedverify.core.schedule import Schedule
+from schedverify.core.timeline import Timeline
 from schedverify.generators import family as family_of
-from schedverify.layers import Model, Wishes, even_parts
-from schedverify.op import Kind
 from schedverify.partition import Partition, least_bottleneck
-from schedverify.problem import Problem
-from schedverify.schedule import Schedule
 from schedverify.timeline import simulate
-from schedverify.times import Timeline
 
 Ints = tuple[int, ...]
 

@@ -7,16 +7,16 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from schedverify.disciplines import DEFAULT_DISCIPLINE
-from schedverify.errors import Fault, InputError, ScheduleError, SchedverifyError
+from schedverify.core.discipline import DEFAULT_DISCIPLINE
+from schedverify.core.errors import Fault, InputError, ScheduleError, SchedverifyError
+from schedverify.core.problem import Problem
+from schedverify.core.result import Lowered, Plan, Report, Second, Status
+from schedverify.core.schedule import Schedule
+from schedverify.core.timeline import Timeline
 from schedverify.generators import families
 from schedverify.optimizer import Effort, Hint, InTurn, Progress, Solution, hint_of, minimize
-from schedverify.problem import Problem
 from schedverify.proving import proved_lowering
-from schedverify.result import Lowered, Plan, Report, Second, Status
-from schedverify.schedule import Schedule
 from schedverify.timeline import simulate
-from schedverify.times import Timeline
 from schedverify.verifier import claims_of, verify
 
 _NEEDED = ("SV1", "SV2", "SV4")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from schedverify.disciplines import Discipline
-from schedverify.errors import UnknownNameError
+from schedverify.core.discipline import Discipline
+from schedverify.core.errors import UnknownNameError
 
 
 class Profile(NamedTuple):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from schedverify.disciplines import Discipline, check_eager_bytes
-from schedverify.errors import SchedverifyError
+from schedverify.core.discipline import Discipline, check_eager_bytes
+from schedverify.core.errors import SchedverifyError
+from schedverify.core.problem import Problem
+from schedverify.core.result import Violation
+from schedverify.core.schedule import Schedule
+from schedverify.core.timeline import Timeline
 from schedverify.lowering import add_communication, timed_lowerings
-from schedverify.problem import Problem
-from schedverify.result import Violation
-from schedverify.schedule import Schedule
-from schedverify.times import Timeline
 from schedverify.verifier import verify
 
 _NEEDED: Final = ("SV1", "SV2", "SV3")

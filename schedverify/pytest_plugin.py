@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from schedverify.result import Report
+    from schedverify.core.result import Report
     from schedverify.schedule_cases import ScheduleCase
 
 _PROJECT = "pyproject.toml"
@@ -60,7 +60,7 @@ class ProjectFile(pytest.File):
 
     def collect(self) -> Iterator[pytest.Item]:
         """Yield a test for each entry."""
-        from schedverify.errors import InputError
+        from schedverify.core.errors import InputError
         from schedverify.schedule_cases import configured_cases
 
         try:
@@ -88,7 +88,7 @@ class ScheduleItem(pytest.Item):
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """Return the violations with a picture, or the fault of the file; anything else as pytest shows it."""
-        from schedverify.errors import InputError
+        from schedverify.core.errors import InputError
 
         if isinstance(excinfo.value, BadScheduleError | InputError):
             return str(excinfo.value)
@@ -107,8 +107,8 @@ class BadScheduleError(Exception):
 
 
 def _told(case: ScheduleCase, report: Report) -> str:
+    from schedverify.core.result import Verdict
     from schedverify.drawing import draw
-    from schedverify.result import Verdict
 
     lines = []
     for violation in report.violations:

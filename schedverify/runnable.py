@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from schedverify.errors import ScheduleError
-from schedverify.op import INDEX_MASK, JOIN_SHIFT, MICROBATCH_MASK, STAGE_SHIFT, Join, Kind, unpack
-from schedverify.problem import Problem
-from schedverify.schedule import Schedule, Words, kinds
+from schedverify.core.errors import ScheduleError
+from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, MICROBATCH_MASK, STAGE_SHIFT, Join, Kind, unpack
+from schedverify.core.problem import Problem
+from schedverify.core.schedule import Schedule, Words, kinds
 
 
 def check_runnable(schedule: Schedule, problem: Problem, excerpt: bool) -> None:

@@ -11,16 +11,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from schedverify.errors import Fault, InputError, nearest
+from schedverify.core.errors import Fault, InputError, nearest
+from schedverify.core.problem import Problem
+from schedverify.core.problem.showing import clean, shown
+from schedverify.core.result import Plan, Report
+from schedverify.core.schedule import Schedule
 from schedverify.formats.data import parse_toml
 from schedverify.formats.github import annotations_at, lines_of
 from schedverify.formats.loading import load_judged, load_problem, load_schedule
 from schedverify.formats.problem_files import problem_from
 from schedverify.formats.reading import read_text
-from schedverify.problem import Problem
-from schedverify.problem.showing import clean, shown
-from schedverify.result import Plan, Report
-from schedverify.schedule import Schedule
 from schedverify.verifier import verify
 
 SUFFIX: Final = ".schedule.toml"

@@ -8,19 +8,19 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from schedverify.disciplines import DEFAULT_DISCIPLINE, Discipline, check_eager_bytes
-from schedverify.durations import step_duration
-from schedverify.errors import ScheduleError
+from schedverify.core.discipline import DEFAULT_DISCIPLINE, Discipline, check_eager_bytes
+from schedverify.core.durations import step_duration
+from schedverify.core.errors import ScheduleError
+from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, MICROBATCH_MASK, STAGE_SHIFT, Kind
+from schedverify.core.problem import Problem
+from schedverify.core.schedule import Schedule, Words, kinds
+from schedverify.core.timeline import Timeline
 from schedverify.facts import class_facts, table
-from schedverify.lowered import simulate_lowered
+from schedverify.lowered.times import simulate_lowered
 from schedverify.measures import measure
 from schedverify.meetings import Meeting, meetings_of
-from schedverify.op import INDEX_MASK, JOIN_SHIFT, MICROBATCH_MASK, STAGE_SHIFT, Kind
-from schedverify.problem import Problem
 from schedverify.runnable import check_runnable
 from schedverify.scale import is_large
-from schedverify.schedule import Schedule, Words, kinds
-from schedverify.times import Timeline
 
 Ticks = NDArray[np.int64]
 

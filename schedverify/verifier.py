@@ -6,14 +6,14 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from schedverify.core.discipline import DEFAULT_DISCIPLINE, Communication, Discipline, check_eager_bytes
+from schedverify.core.errors import Fault, InputError, UnknownNameError
+from schedverify.core.problem import Problem
+from schedverify.core.result import Lowered, Plan, PropertyResult, Report, Scope, Verdict, Violation
+from schedverify.core.schedule import Schedule, check_ranks
 from schedverify.deduction import REMARK, deduce_problem
-from schedverify.disciplines import DEFAULT_DISCIPLINE, Communication, Discipline, check_eager_bytes
-from schedverify.errors import Fault, InputError, UnknownNameError
-from schedverify.problem import Problem
 from schedverify.profiles import ON_REQUEST, profile_of
 from schedverify.properties import REGISTRY, Case, NotApplicable, Property, Undecided
-from schedverify.result import Lowered, Plan, PropertyResult, Report, Scope, Verdict, Violation
-from schedverify.schedule import Schedule, check_ranks
 
 
 def verify(  # noqa: PLR0913 - each is a keyword of its own

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from schedverify.core.op import Op
 from schedverify.graph import needs
 from schedverify.instances import Instances, Place
-from schedverify.op import Op
 
 if TYPE_CHECKING:
     import networkx as nx

@@ -39,7 +39,7 @@ from typing import NamedTuple
 from brute_force_moves import PEAK, WORST, Move, Moves
 from oracle_law import Op
 
-from schedverify.problem import Problem
+from schedverify.core.problem import Problem
 
 Numbers = tuple[int, ...]
 """Peak so far, worst of the ranks that ended, negated first start by rank, earliest start by step."""

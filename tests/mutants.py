@@ -13,7 +13,7 @@ from typing import NamedTuple
 from oracle_law import Law, Op
 from random_schedules import Rows, base, read, written
 
-from schedverify.problem import Problem
+from schedverify.core.problem import Problem
 
 MUTANTS_OF_A_BASE = 16
 

@@ -17,7 +17,7 @@ from oracle_messages import Wires
 from random_lowered import lowered_base
 from random_schedules import Rows
 
-from schedverify.problem import Problem
+from schedverify.core.problem import Problem
 
 MUTANTS_OF_A_LOWERED_BASE = 16
 

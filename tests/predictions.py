@@ -25,10 +25,10 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import NamedTuple
 
-from schedverify.op import Kind, Op
-from schedverify.problem import Problem
-from schedverify.result import Report, Verdict, Violation
-from schedverify.schedule import Schedule
+from schedverify.core.op import Kind, Op
+from schedverify.core.problem import Problem
+from schedverify.core.result import Report, Verdict, Violation
+from schedverify.core.schedule import Schedule
 from schedverify.verifier import verify
 
 Rows = list[list[str]]

@@ -15,8 +15,8 @@ from oracle_lowered import total_by_step
 from oracle_messages import Name, Program, Wires
 from random_schedules import Rows, random_data, random_rows
 
-from schedverify.errors import InputError
-from schedverify.problem import Problem
+from schedverify.core.errors import InputError
+from schedverify.core.problem import Problem
 
 
 class LoweredBase(NamedTuple):

@@ -11,8 +11,8 @@ import random
 from oracle_transfers import read_any
 from random_schedules import Base
 
+from schedverify.core.schedule import Schedule
 from schedverify.lowering import add_communication
-from schedverify.schedule import Schedule
 
 Rows = list[list[str]]
 

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 from oracle import peaks
 from oracle_law import Law, Op
 
-from schedverify.errors import InputError
-from schedverify.problem import Problem
+from schedverify.core.errors import InputError
+from schedverify.core.problem import Problem
 
 Rows = list[list[str]]
 

@@ -13,7 +13,7 @@ from oracle_messages import Name, Wires
 from random_lowered import end_of
 from random_schedules import Rows, random_edges
 
-from schedverify.problem import Problem
+from schedverify.core.problem import Problem
 
 
 class Traffic(NamedTuple):

@@ -16,7 +16,7 @@ from oracle_messages import Wires
 from random_lowered import lowered, with_marks
 from random_schedules import Rows, random_rows
 
-from schedverify.problem import Problem
+from schedverify.core.problem import Problem
 
 RIGHT = "none"
 COMPUTING = sorted(set(mutants.FAULTS) - {"cut the front", "shuffle a rank"})

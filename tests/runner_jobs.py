@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from schedverify.problem import Problem
+from schedverify.core.problem import Problem
 from schedverify.runner import RefusedError, Runner, TimedOutError
 
 WIDTH = 6

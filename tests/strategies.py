@@ -11,11 +11,11 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from schedverify.errors import InputError
-from schedverify.op import Join, Kind, Op, Step
-from schedverify.problem import Problem
-from schedverify.problem.keys import OBJECTIVES
-from schedverify.schedule import Schedule
+from schedverify.core.errors import InputError
+from schedverify.core.op import Join, Kind, Op, Step
+from schedverify.core.problem import Problem
+from schedverify.core.problem.keys import OBJECTIVES
+from schedverify.core.schedule import Schedule
 
 COSTS = st.integers(0, 1 << 40)
 TEXTS = st.text(st.characters(categories=("L", "N", "P", "S"), include_characters=" "), max_size=12)

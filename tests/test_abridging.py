@@ -8,8 +8,8 @@ from hypothesis.vendor.pretty import pretty
 from strategies import problems
 
 import schedverify as sv
+from schedverify.core.problem.abridging import shortest
 from schedverify.formats.problem_files import parse_problem, to_toml
-from schedverify.problem.abridging import shortest
 
 
 @given(problems())

@@ -11,11 +11,11 @@ from oracle_law import Law
 from random_schedules import Base, base, with_limits
 from test_oracle import CASES, EXCERPTS, rows_of
 
-from schedverify.errors import InputError
+from schedverify.core.errors import InputError
+from schedverify.core.problem import Problem
+from schedverify.core.result import Report, Verdict
+from schedverify.core.schedule import Schedule
 from schedverify.generators import families, generate
-from schedverify.problem import Problem
-from schedverify.result import Report, Verdict
-from schedverify.schedule import Schedule
 from schedverify.verifier import verify
 
 MUTANTS = 20_000

@@ -22,11 +22,11 @@ from random_lowered import lowered, lowered_base
 from random_traffic import traffic
 from test_oracle_communication import EXCERPTS, HAND, broken_inclusions, rows_of
 
-from schedverify.errors import InputError
+from schedverify.core.errors import InputError
+from schedverify.core.problem import Problem
+from schedverify.core.result import Report, Verdict
+from schedverify.core.schedule import Schedule
 from schedverify.generators import families, generate
-from schedverify.problem import Problem
-from schedverify.result import Report, Verdict
-from schedverify.schedule import Schedule
 from schedverify.verifier import verify
 
 MUTANTS = 20_000

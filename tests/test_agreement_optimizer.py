@@ -10,6 +10,8 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from tiny_problems import tiny_problems
 
+from schedverify.core.problem import Problem
+from schedverify.core.result import Plan, Status
 from schedverify.optimizer.bounds import formulas as bounds
 from schedverify.optimizer.bounds.costs import Costs
 from schedverify.optimizer.bounds.peak import best_peak_bound
@@ -20,8 +22,6 @@ from schedverify.optimizer.solvers.cp_sat import Settings, search
 from schedverify.optimizer.tasks import Tasks
 from schedverify.optimizer.values import OpKey
 from schedverify.planner import optimize
-from schedverify.problem import Problem
-from schedverify.result import Plan, Status
 from schedverify.verifier import verify
 
 OBJECTIVES = ("makespan", "span", "peak-memory")

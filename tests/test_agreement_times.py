@@ -9,10 +9,10 @@ from oracle import peaks
 from oracle_times import Times, earliest, is_possible, measures
 from random_schedules import Base, base
 
-from schedverify.problem import Problem
+from schedverify.core.problem import Problem
+from schedverify.core.result import Verdict
+from schedverify.core.schedule import Schedule
 from schedverify.properties.evidence import EvidenceError, proved_bound
-from schedverify.result import Verdict
-from schedverify.schedule import Schedule
 from schedverify.timeline import simulate
 from schedverify.verifier import verify
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from schedverify.core.problem import Problem
+from schedverify.core.schedule import Schedule
 from schedverify.formats import load_problem
 from schedverify.generators import family, generate
 from schedverify.generators.dispatch import Policy, dispatch
 from schedverify.generators.streams import Room
-from schedverify.problem import Problem
-from schedverify.schedule import Schedule
 from schedverify.timeline import simulate
 from schedverify.verifier import verify
 

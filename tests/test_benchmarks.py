@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from schedverify.disciplines import Discipline
+from schedverify.core.discipline import Discipline
+from schedverify.core.problem import Problem
 from schedverify.formats import load_problem
 from schedverify.generators import generate
-from schedverify.problem import Problem
 from schedverify.proving import lower
 
 ROOT = Path(__file__).parents[1]

@@ -14,9 +14,9 @@ from oracle_communication import Judge
 from oracle_lowered import shared_verdicts
 from oracle_profile import profile_verdicts
 
-from schedverify.problem import Problem
-from schedverify.result import Report, Verdict
-from schedverify.schedule import Schedule
+from schedverify.core.problem import Problem
+from schedverify.core.result import Report, Verdict
+from schedverify.core.schedule import Schedule
 from schedverify.verifier import verify
 
 FOLDER = Path(__file__).parent.parent / "specs" / "broken"

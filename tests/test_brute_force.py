@@ -9,8 +9,8 @@ from brute_force import brute_force
 from hypothesis import given, settings
 from tiny_problems import tiny_problems
 
-from schedverify.problem import Problem
-from schedverify.schedule import Schedule
+from schedverify.core.problem import Problem
+from schedverify.core.schedule import Schedule
 from schedverify.timeline import simulate
 from schedverify.verifier import verify
 

@@ -12,7 +12,7 @@ import pytest
 from test_testing import loses_the_last_microbatch, right
 
 import schedverify as sv
-from schedverify.errors import InputError
+from schedverify.core.errors import InputError
 from schedverify.formats.plan_files import canonical, digest
 from schedverify.testing import SchedulerFault, certify, load_statement
 from schedverify.testing.statements import load_part

@@ -13,15 +13,18 @@ import pytest
 from mutants_communication import lowered_mutant
 from random_schedules import base
 
-from schedverify.communication import EventGraph, Occurrences, Stalls, Transfers
-from schedverify.disciplines import Discipline
-from schedverify.errors import InputError, UnknownNameError
+from schedverify.communication.events import EventGraph
+from schedverify.communication.occurrences import Occurrences
+from schedverify.communication.stalls import Stalls
+from schedverify.communication.transfers import Transfers
+from schedverify.core.discipline import Discipline
+from schedverify.core.errors import InputError, UnknownNameError
+from schedverify.core.problem import Problem
+from schedverify.core.result import Report, Scope, Verdict
+from schedverify.core.schedule import Schedule
 from schedverify.generators import generate
 from schedverify.lowering import add_communication
-from schedverify.problem import Problem
 from schedverify.properties import deadlocks
-from schedverify.result import Report, Scope, Verdict
-from schedverify.schedule import Schedule
 from schedverify.verifier import verify
 
 DISCIPLINES = tuple(Discipline)

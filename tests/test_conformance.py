@@ -20,12 +20,12 @@ from schedverify.cli import main
 from schedverify.clocks import SAME, Answer, Clock, Reading, aligned, reading
 from schedverify.conformance import conform, data_of, measured_problem, timeline_of_run
 from schedverify.conformance.handing import too_early
-from schedverify.errors import InputError, ScheduleError
+from schedverify.core.errors import InputError, ScheduleError
+from schedverify.core.result import Plan
+from schedverify.core.trace import Ran, RunTrace
 from schedverify.formats.plan_files import digest, plan_data
 from schedverify.formats.schema import schemas
 from schedverify.planner import plan_of
-from schedverify.ran import Ran, RunTrace
-from schedverify.result import Plan
 
 US = 1000
 Capture = pytest.CaptureFixture[str]

@@ -17,13 +17,13 @@ from hypothesis import given, settings
 from random_schedules import base
 from tiny_problems import tiny_problems
 
+from schedverify.core.problem import Problem
+from schedverify.core.schedule import Schedule
 from schedverify.optimizer.bounds.formulas import Bound, best_bound
 from schedverify.optimizer.counts.bound import count_bounds
-from schedverify.problem import Problem
 from schedverify.properties.evidence import EvidenceError, proved_bound
 from schedverify.properties.evidence.rows import Rows, Term
 from schedverify.properties.evidence.windows import Windows
-from schedverify.schedule import Schedule
 from schedverify.timeline import simulate
 
 Starts = dict[tuple[str, int], list[int]]

@@ -11,15 +11,15 @@ from random_lowerings import lowered_rows, shuffled
 from random_schedules import base
 
 from schedverify.cli import main
-from schedverify.disciplines import Discipline
+from schedverify.core.discipline import Discipline
+from schedverify.core.errors import ScheduleError
+from schedverify.core.op import Kind
+from schedverify.core.problem import Problem
+from schedverify.core.schedule import Schedule
 from schedverify.drawing import draw
-from schedverify.errors import ScheduleError
 from schedverify.formats.trace_files import trace
 from schedverify.generators import generate
-from schedverify.lowered import delays
-from schedverify.op import Kind
-from schedverify.problem import Problem
-from schedverify.schedule import Schedule
+from schedverify.lowered.delays import delays
 from schedverify.timeline import simulate
 
 TRANSFER = {"bytes": 4, "bandwidth": 1}

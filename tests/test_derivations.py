@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from random_schedules import base
 
+from schedverify.core.problem import Problem
 from schedverify.optimizer.bounds.costs import Costs
 from schedverify.optimizer.bounds.formulas import Bound, best_bound, idle_bounds, load_bounds, pair_bounds
 from schedverify.optimizer.bounds.peak import admission_bounds, best_peak_bound, sequence_bounds
 from schedverify.optimizer.counts.program import Weights
 from schedverify.optimizer.counts.proof import Weighed, _least, _whole, prove
 from schedverify.optimizer.counts.relaxation import Counts, Row
-from schedverify.problem import Problem
 from schedverify.properties.evidence import Derivation, EvidenceError, proved_bound
 from schedverify.properties.evidence.rows import Rows
 from schedverify.properties.evidence.windows import Windows

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from schedverify.disciplines import DEFAULT_DISCIPLINE, Discipline, check_eager_bytes
-from schedverify.errors import InputError, UnknownNameError
+from schedverify.core.discipline import DEFAULT_DISCIPLINE, Discipline, check_eager_bytes
+from schedverify.core.errors import InputError, UnknownNameError
 
 
 def test_the_disciplines_stand_in_rising_strictness() -> None:

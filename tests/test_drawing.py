@@ -18,18 +18,18 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
+from schedverify.core.errors import InputError
+from schedverify.core.op import Kind, Op
+from schedverify.core.problem import Problem
+from schedverify.core.result import Plan, PropertyResult, Report, Scope, Status, Verdict, Violation
+from schedverify.core.schedule import Schedule
 from schedverify.drawing import Drawing, beside, draw
 from schedverify.drawing.axis import axis
 from schedverify.drawing.labels import clean, number, percent
 from schedverify.drawing.palette import colour
 from schedverify.drawing.panel import Row
 from schedverify.drawing.raster import runs, squeezed, stretched
-from schedverify.errors import InputError
 from schedverify.generators import families, family, generate
-from schedverify.op import Kind, Op
-from schedverify.problem import Problem
-from schedverify.result import Plan, PropertyResult, Report, Scope, Status, Verdict, Violation
-from schedverify.schedule import Schedule
 from schedverify.timeline import simulate
 from schedverify.verifier import verify
 

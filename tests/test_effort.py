@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from schedverify.cli import main
-from schedverify.errors import InputError
+from schedverify.core.errors import InputError
+from schedverify.core.problem import Problem
+from schedverify.core.result import Plan, Status
+from schedverify.core.schedule import Schedule
 from schedverify.formats.plan_files import to_json
 from schedverify.optimizer.effort import Effort, resident
 from schedverify.planner import optimize
-from schedverify.problem import Problem
-from schedverify.result import Plan, Status
-from schedverify.schedule import Schedule
 from schedverify.verifier import verify
 
 UNEVEN = Problem.chain(

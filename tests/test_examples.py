@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("torch", reason="torch is not installed")
 
 from schedverify import load, verify
-from schedverify.result import Plan
+from schedverify.core.result import Plan
 
 ROOT = Path(__file__).parents[1]
 PLANS = ("1f1b", "zb-h1", "optimized")

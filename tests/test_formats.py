@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator, ValidationError
 
 import schedverify.testing  # noqa: F401 - makes from_type know problems and schedules
-from schedverify.errors import InputError, ScheduleError
+from schedverify.core.errors import InputError, ScheduleError
+from schedverify.core.problem import Problem
+from schedverify.core.result import Plan, Status
+from schedverify.core.schedule import Schedule
 from schedverify.formats import load, load_schedule, save
 from schedverify.formats.schema import FOLDER, schemas
 from schedverify.generators import generate
 from schedverify.planner import plan_of
-from schedverify.problem import Problem
-from schedverify.result import Plan, Status
-from schedverify.schedule import Schedule
 from schedverify.verifier import verify
 
 ROOT = Path(__file__).parent.parent

@@ -12,16 +12,16 @@ from typing import Any
 
 import pytest
 
-from schedverify.errors import Fault, InputError
+from schedverify.core.errors import Fault, InputError
+from schedverify.core.problem import Problem
+from schedverify.core.result import Plan, Status
+from schedverify.core.schedule import Schedule
 from schedverify.formats import load, load_judged, load_problem, load_schedule, save
 from schedverify.formats.loading import MAX_BYTES
 from schedverify.formats.reading import read_text
 from schedverify.formats.writing import write_text
 from schedverify.generators import generate
 from schedverify.planner import plan_of
-from schedverify.problem import Problem
-from schedverify.result import Plan, Status
-from schedverify.schedule import Schedule
 from schedverify.timeline import simulate
 
 PROBLEM = Problem.chain(ranks=2, microbatches=2, name="two")

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator, ValidationError
 
+from schedverify.core.problem import Problem
+from schedverify.core.result import Plan, Status
+from schedverify.core.schedule import Schedule
 from schedverify.formats import dumps, report_data, search_data, timeline_data
 from schedverify.formats.schema import FOLDER, main, schemas
 from schedverify.generators import generate
 from schedverify.planner import optimize
-from schedverify.problem import Problem
-from schedverify.result import Plan, Status
-from schedverify.schedule import Schedule
 from schedverify.timeline import simulate
 from schedverify.verifier import verify
 

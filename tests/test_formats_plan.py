@@ -15,19 +15,19 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from strategies import problems, steps
 
-from schedverify.disciplines import Discipline
-from schedverify.errors import InputError, ScheduleError
+from schedverify.core.discipline import Discipline
+from schedverify.core.errors import InputError, ScheduleError
+from schedverify.core.problem import Problem
+from schedverify.core.problem.numbers import LARGEST
+from schedverify.core.result import Lowered, Plan, Second, Status, Verdict
+from schedverify.core.schedule import Schedule
+from schedverify.core.timeline import Measures
 from schedverify.formats.data import parse_json
 from schedverify.formats.plan_files import canonical, digest, plan_data, to_json
 from schedverify.formats.plan_reader import FIELDS, plan_from
 from schedverify.formats.schema import plan_schema
 from schedverify.generators import generate
 from schedverify.planner import plan_of
-from schedverify.problem import Problem
-from schedverify.problem.numbers import LARGEST
-from schedverify.result import Lowered, Plan, Second, Status, Verdict
-from schedverify.schedule import Schedule
-from schedverify.times import Measures
 from schedverify.verifier import verify
 
 SCHEMA = Draft202012Validator(plan_schema())

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from strategies import problem_data, problems, read_or_refused
 
-from schedverify.errors import InputError
+from schedverify.core.errors import InputError
+from schedverify.core.problem import Problem
+from schedverify.core.problem.keys import KEYS
 from schedverify.formats.data import MAX_BRACKETS, LongNumber, parse_json, parse_toml, place
 from schedverify.formats.problem_files import brief, parse_problem, to_json, to_toml
 from schedverify.formats.schema import problem_schema
 from schedverify.formats.template_file import template
-from schedverify.problem import Problem
-from schedverify.problem.keys import KEYS
 
 SCHEMA = Draft202012Validator(problem_schema())
 TWO = "ranks = 2\nmicrobatches = 2\n[costs]\nforward = 1\nbackward = 2\n"

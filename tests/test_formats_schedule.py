@@ -14,12 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import read_or_refused, schedules
 
-from schedverify.errors import InputError, ScheduleError
+from schedverify.core.errors import InputError, ScheduleError
+from schedverify.core.op import Kind, Op
+from schedverify.core.problem import Problem
+from schedverify.core.schedule import Schedule
 from schedverify.formats import load, save, trace
 from schedverify.formats.schedule_files import looks_like_csv, parse_csv, parse_text, to_csv
-from schedverify.op import Kind, Op
-from schedverify.problem import Problem
-from schedverify.schedule import Schedule
 from schedverify.timeline import simulate
 
 MILLION = 1_000_000

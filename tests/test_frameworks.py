@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from schedverify.cli import main
-from schedverify.errors import InputError, UnknownNameError
+from schedverify.core.errors import InputError, UnknownNameError
+from schedverify.core.model import Layer, Model, even_parts
 from schedverify.formats.cuts.frameworks import FRAMEWORKS, for_framework
 from schedverify.formats.cuts.megatron_flags import Flags, decoder_layers, megatron_flags
-from schedverify.layers import Layer, Model, even_parts
 
 Capture = pytest.CaptureFixture[str]
 

@@ -12,8 +12,8 @@ from types import ModuleType
 
 import pytest
 
+from schedverify.core.schedule import Schedule
 from schedverify.generators import families, generate
-from schedverify.schedule import Schedule
 from schedverify.timeline import simulate
 from schedverify.verifier import verify
 

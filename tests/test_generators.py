@@ -9,10 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from strategies import problems
 
-from schedverify.errors import InputError, UnknownNameError
+from schedverify.core.errors import InputError, UnknownNameError
+from schedverify.core.op import KIND_MASK, KIND_SHIFT, STAGE_SHIFT
+from schedverify.core.problem import Problem
 from schedverify.generators import families, family, generate
-from schedverify.op import KIND_MASK, KIND_SHIFT, STAGE_SHIFT
-from schedverify.problem import Problem
 from schedverify.timeline import simulate
 
 HAND_MADE = [

@@ -8,9 +8,9 @@ from types import ModuleType
 
 import pytest
 
-from schedverify.disciplines import Discipline
+from schedverify.core.discipline import Discipline
 from schedverify.generators import generate
-from schedverify.lowered import delays
+from schedverify.lowered.delays import delays
 from schedverify.timeline import simulate
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"

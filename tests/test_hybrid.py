@@ -17,9 +17,9 @@ from jsonschema import Draft202012Validator
 
 import schedverify as sv
 from schedverify.cli import advising, main
+from schedverify.core.errors import InputError
 from schedverify.decoder import Decoder, Device, Training
 from schedverify.decoder.device import Link
-from schedverify.errors import InputError
 from schedverify.formats.cuts.megatron import read_layout
 from schedverify.formats.data import parse_toml
 from schedverify.formats.models.cluster_files import cluster_from, load_decoder

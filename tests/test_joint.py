@@ -17,15 +17,15 @@ from hypothesis import strategies as st
 
 import schedverify as sv
 from schedverify.cli import main
-from schedverify.errors import InputError
-from schedverify.layers import Devices, Layer, Model, Wishes
+from schedverify.core.errors import InputError
+from schedverify.core.model import Devices, Layer, Model, Wishes
+from schedverify.core.problem import Problem
 from schedverify.optimizer import Progress
 from schedverify.optimizer.bounds.costs import Costs
 from schedverify.optimizer.bounds.formulas import best_bound, load_bounds, pair_bounds
 from schedverify.partition.by_bound import ByBound
 from schedverify.partition.least_times import LeastTimes
 from schedverify.partitioning import stage_problem
-from schedverify.problem import Problem
 from schedverify.verifier import claims_of
 
 Layers = tuple[tuple[int, ...], ...]

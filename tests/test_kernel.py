@@ -17,14 +17,14 @@ from random_schedules import Rows, base
 
 from schedverify import kernel, scale
 from schedverify.communication.precedence import Precedence
-from schedverify.disciplines import Discipline
-from schedverify.errors import ScheduleError
+from schedverify.core.discipline import Discipline
+from schedverify.core.errors import ScheduleError
+from schedverify.core.problem import Problem
+from schedverify.core.schedule import Schedule
 from schedverify.generators import generate
 from schedverify.lowered.paths import longest
 from schedverify.lowering import add_communication
-from schedverify.problem import Problem
 from schedverify.properties import Case
-from schedverify.schedule import Schedule
 from schedverify.timeline import simulate
 from schedverify.verifier import verify
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
+from schedverify.core.problem import Problem
+from schedverify.core.result import Status
 from schedverify.optimizer.heuristics.greedy import list_schedule, policies
 from schedverify.optimizer.heuristics.local_search import LocalSearch, takes
 from schedverify.optimizer.orders import Rows, earliest, measure, schedule_of
 from schedverify.optimizer.tasks import Tasks
 from schedverify.planner import optimize
-from schedverify.problem import Problem
-from schedverify.result import Status
 from schedverify.verifier import verify
 
 

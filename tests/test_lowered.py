@@ -9,18 +9,18 @@ from oracle_transfers import Run
 from random_lowerings import lowered_rows, shuffled
 from random_schedules import base
 
-from schedverify.disciplines import Discipline
-from schedverify.errors import InputError, ScheduleError
+from schedverify.core.discipline import Discipline
+from schedverify.core.errors import InputError, ScheduleError
+from schedverify.core.op import Kind
+from schedverify.core.problem import Problem
+from schedverify.core.schedule import Schedule
+from schedverify.core.timeline import Timeline
 from schedverify.generators import generate
 from schedverify.lowered.matching import match
 from schedverify.lowered.program import Program
 from schedverify.lowered.times import run
 from schedverify.lowering import add_communication
-from schedverify.op import Kind
-from schedverify.problem import Problem
-from schedverify.schedule import Schedule
 from schedverify.timeline import simulate
-from schedverify.times import Timeline
 from schedverify.verifier import verify
 
 Times = list[list[tuple[int, int]]]

@@ -9,14 +9,14 @@ import pytest
 from oracle_transfers import Run
 from random_schedules import base
 
-from schedverify.disciplines import Discipline
-from schedverify.errors import ScheduleError
+from schedverify.core.discipline import Discipline
+from schedverify.core.errors import ScheduleError
+from schedverify.core.op import Kind
+from schedverify.core.problem import Problem
+from schedverify.core.schedule import Schedule
 from schedverify.generators import families, generate
 from schedverify.lowering import add_communication
-from schedverify.op import Kind
-from schedverify.problem import Problem
 from schedverify.proving import lower
-from schedverify.schedule import Schedule
 from schedverify.verifier import verify
 
 DISCIPLINES = tuple(Discipline)

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from strategies import ops, schedules
 
-from schedverify.errors import InputError
-from schedverify.op import Join, Kind, Op, unpack
-from schedverify.schedule import Schedule, positions
+from schedverify.core.errors import InputError
+from schedverify.core.op import Join, Kind, Op, unpack
+from schedverify.core.schedule import Schedule, positions
 
 
 @given(ops(list(Kind), peers=True))

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from schedverify.errors import UnsupportedError
+from schedverify.core.errors import UnsupportedError
+from schedverify.core.problem import Problem
+from schedverify.core.result import Status
 from schedverify.formats import load_problem
 from schedverify.planner import optimize
-from schedverify.problem import Problem
-from schedverify.result import Status
 from schedverify.verifier import verify
 
 PROBLEMS = Path(__file__).parent.parent / "specs" / "problems"

@@ -14,7 +14,7 @@ from oracle_law import Case, Law, read_step
 from oracle_memory import bytes_by_step
 from threaded_rows import Threads
 
-from schedverify.problem import Problem
+from schedverify.core.problem import Problem
 
 TWO = {"ranks": 2, "microbatches": 2}
 SPLIT = {"ranks": 2, "microbatches": 1, "form": "split"}

@@ -17,7 +17,7 @@ from oracle_messages import Program, Wires, read_lowered
 from oracle_run import DISCIPLINES
 from random_traffic import traffic
 
-from schedverify.problem import Problem
+from schedverify.core.problem import Problem
 
 ALL = "tagged buffered edge pair rank block"
 FROM_EDGE = "edge pair rank block"

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schedverify.errors import InputError
-from schedverify.layers import Devices, Layer, Model, Wishes
+from schedverify.core.errors import InputError
+from schedverify.core.model import Devices, Layer, Model, Wishes
 from schedverify.partition import least_bottleneck
 from schedverify.partition.demands import States
 

@@ -16,13 +16,13 @@ from jsonschema import Draft202012Validator
 
 import schedverify as sv
 from schedverify.cli import main
-from schedverify.errors import InfeasibleError, InputError
+from schedverify.core.errors import InfeasibleError, InputError
+from schedverify.core.model import Devices, Layer, Model, Wishes
 from schedverify.formats.cuts.megatron import megatron_layout, read_layout, refusals
 from schedverify.formats.data import parse_toml
 from schedverify.formats.models.model_files import load_model, model_from
 from schedverify.formats.models.pipedream import parse_profile
 from schedverify.formats.schema import schemas
-from schedverify.layers import Devices, Layer, Model, Wishes
 from schedverify.partition import least_bottleneck
 from schedverify.partitioning import cut, even_split, evenly, stage_problem
 

@@ -8,8 +8,11 @@ from collections.abc import Callable
 import pytest
 from random_schedules import base
 
-from schedverify.disciplines import Discipline
-from schedverify.errors import InputError
+from schedverify.core.discipline import Discipline
+from schedverify.core.errors import InputError
+from schedverify.core.op import Kind
+from schedverify.core.problem import Problem
+from schedverify.core.schedule import Schedule
 from schedverify.generators import families, generate
 from schedverify.lowered.matching import match
 from schedverify.lowered.program import Program
@@ -22,9 +25,6 @@ from schedverify.lowering import (
     timed_lowerings,
 )
 from schedverify.lowering.candidates import safe_lowerings
-from schedverify.op import Kind
-from schedverify.problem import Problem
-from schedverify.schedule import Schedule
 from schedverify.timeline import simulate
 from schedverify.verifier import verify
 

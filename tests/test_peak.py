@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from test_brute_force import permuted
 from tiny_problems import tiny_problems
 
+from schedverify.core.problem import Problem
+from schedverify.core.result import Status
 from schedverify.optimizer import Effort, least_peak, solve
 from schedverify.optimizer.peak import Levels
 from schedverify.planner import optimize
-from schedverify.problem import Problem
-from schedverify.result import Status
 from schedverify.verifier import verify
 
 PAIR: dict[str, Any] = {"ranks": 2, "microbatches": 4, "forward": 1, "backward": 2}

@@ -9,16 +9,16 @@ import pytest
 
 from schedverify import planner
 from schedverify.cli import main
-from schedverify.disciplines import Discipline
-from schedverify.errors import ScheduleError
+from schedverify.core.discipline import Discipline
+from schedverify.core.errors import ScheduleError
+from schedverify.core.problem import Problem
+from schedverify.core.result import Plan, Verdict
+from schedverify.core.schedule import Schedule
 from schedverify.formats import load
 from schedverify.generators import generate
 from schedverify.lowering import add_reduction
 from schedverify.planner import RefusedPlanError, optimize, plan_of
-from schedverify.problem import Problem
 from schedverify.proving import lower
-from schedverify.result import Plan, Verdict
-from schedverify.schedule import Schedule
 from schedverify.timeline import simulate
 from schedverify.verifier import verify
 

@@ -15,11 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from strategies import problem_data, problems
 
-from schedverify.errors import Fault, InputError
-from schedverify.problem import Boundary, Problem
-from schedverify.problem.keys import KEYS, names
-from schedverify.problem.numbers import LARGEST, decimal_places, exact, finer_tick, size, whole
-from schedverify.problem.showing import clean, shown
+from schedverify.core.errors import Fault, InputError
+from schedverify.core.problem import Boundary, Problem
+from schedverify.core.problem.keys import KEYS, names
+from schedverify.core.problem.numbers import LARGEST, decimal_places, exact, finer_tick, size, whole
+from schedverify.core.problem.showing import clean, shown
 
 BASE: dict[str, Any] = {"ranks": 4, "microbatches": 8, "costs": {"forward": 1, "backward": 2}}
 

@@ -11,12 +11,12 @@ from oracle_profile import profile_verdicts
 
 import schedverify as sv
 from schedverify.cli import main
+from schedverify.core.op import Kind, Op
+from schedverify.core.result import Verdict
 from schedverify.exporting import for_torch
 from schedverify.lowering import add_reduction
-from schedverify.op import Kind, Op
 from schedverify.profiles import PROFILES
 from schedverify.properties import REGISTRY
-from schedverify.result import Verdict
 
 CODES = tuple(sorted(code for code in REGISTRY if code.startswith("SV7")))
 Capture = pytest.CaptureFixture[str]

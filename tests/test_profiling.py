@@ -23,14 +23,14 @@ from torch import nn  # noqa: E402
 from torch.nn.functional import scaled_dot_product_attention  # noqa: E402
 
 from schedverify.cli import main  # noqa: E402
-from schedverify.errors import InputError  # noqa: E402
+from schedverify.core.errors import InputError  # noqa: E402
+from schedverify.core.model import Devices, Layer, Model, Wishes  # noqa: E402
 from schedverify.formats import load  # noqa: E402
 from schedverify.formats.data import parse_toml  # noqa: E402
 from schedverify.formats.models.model_files import load_model, model_from  # noqa: E402
 from schedverify.formats.models.model_writing import model_data, save_model  # noqa: E402
 from schedverify.formats.schema import schemas  # noqa: E402
 from schedverify.generators import generate  # noqa: E402
-from schedverify.layers import Devices, Layer, Model, Wishes  # noqa: E402
 from schedverify.partitioning import cut  # noqa: E402
 from schedverify.planner import plan_of  # noqa: E402
 from schedverify.profiling import BlockProfile, Figure, Link, Profile  # noqa: E402

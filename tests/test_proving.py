@@ -9,14 +9,14 @@ from random_schedules import base
 
 from schedverify import lowering, proving
 from schedverify.cli import main
-from schedverify.disciplines import Discipline
-from schedverify.errors import InputError
+from schedverify.core.discipline import Discipline
+from schedverify.core.errors import InputError
+from schedverify.core.problem import Problem
+from schedverify.core.schedule import Schedule
 from schedverify.formats import load_schedule
 from schedverify.generators import generate
 from schedverify.lowering import add_communication
-from schedverify.problem import Problem
 from schedverify.proving import RefusedLoweringError, lower
-from schedverify.schedule import Schedule
 from schedverify.timeline import simulate
 from schedverify.verifier import verify
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from schedverify.errors import SchedverifyError
+from schedverify.core.errors import SchedverifyError
+from schedverify.core.problem import Problem
 from schedverify.optimizer.model.rules import add_constraints
 from schedverify.optimizer.model.variables import Model
 from schedverify.optimizer.orders import rows_of, schedule_of
@@ -23,7 +24,6 @@ from schedverify.optimizer.solvers.plain_model import NotPlainError, plain_model
 from schedverify.optimizer.tasks import Tasks
 from schedverify.optimizer.values import OpKey
 from schedverify.planner import plan_of
-from schedverify.problem import Problem
 from schedverify.timeline import simulate
 
 needs_pumpkin = pytest.mark.skipif(

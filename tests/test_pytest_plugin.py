@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from schedverify.cli import main
-from schedverify.errors import InputError
+from schedverify.core.errors import InputError
 from schedverify.schedule_cases import configured_cases, load_case
 
 yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")

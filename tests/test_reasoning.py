@@ -16,13 +16,13 @@ from tiny_problems import tiny_problems
 
 import schedverify as sv
 from schedverify.cli import main
-from schedverify.problem.capacity import needs
-from schedverify.problem.checks import topological
+from schedverify.core.explanation import Gain, Relief
+from schedverify.core.problem.capacity import needs
+from schedverify.core.problem.checks import topological
+from schedverify.core.result import Plan, Status
 from schedverify.reasoning.binding import bound_told
 from schedverify.reasoning.limits import FIELDS, with_limit
 from schedverify.reasoning.relaxing import changes_of
-from schedverify.reasons import Gain, Relief
-from schedverify.result import Plan, Status
 
 PAIR: dict[str, Any] = {"ranks": 2, "microbatches": 4, "forward": 1, "backward": 2}
 WHY = sv.Problem.chain(

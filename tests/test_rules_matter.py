@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
+from schedverify.core.problem import Problem
+from schedverify.core.result import Report
 from schedverify.optimizer.model.rules import RULES, add_constraints
 from schedverify.optimizer.model.variables import Model
 from schedverify.optimizer.orders import rows_of, schedule_of
 from schedverify.optimizer.solvers.cp_sat import Settings, search
 from schedverify.optimizer.tasks import Node, Tasks
 from schedverify.optimizer.values import OpKey
-from schedverify.problem import Problem
-from schedverify.result import Report
 from schedverify.verifier import verify
 
 SPLIT: dict[str, Any] = {"ranks": 2, "microbatches": 3, "form": "split", "backward_weight": 2}

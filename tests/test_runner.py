@@ -15,9 +15,9 @@ import runner_jobs as jobs
 from gloo_pool import GlooPool
 
 from schedverify import Discipline, Problem, Schedule, families, generate, lower
+from schedverify.core.result import Plan
 from schedverify.lowering import add_reduction, defer_receives
 from schedverify.planner import plan_of
-from schedverify.result import Plan
 from schedverify.runner.crossing.waiting import FEW
 
 pytestmark = pytest.mark.xdist_group("runner")

@@ -16,10 +16,10 @@ import runner_jobs as jobs
 from gloo_pool import GlooPool
 
 from schedverify import Problem, Schedule, generate, lower, save, simulate
-from schedverify.disciplines import Discipline
+from schedverify.core.discipline import Discipline
+from schedverify.core.result import Plan
 from schedverify.formats.plan_files import canonical, digest
 from schedverify.planner import plan_of
-from schedverify.result import Plan
 from schedverify.runner.admitting import unproved
 from schedverify.runner.backends import GLOO, NCCL
 
@@ -180,7 +180,7 @@ def test_what_is_no_plan_on_one_rank_is_refused_on_all(pool: GlooPool) -> None:
 
 def makes_nothing(rank: int, plan: Plan, given: Any = ()) -> str:
     from schedverify import ScheduleError
-    from schedverify.errors import InputError
+    from schedverify.core.errors import InputError
     from schedverify.runner import Runner
 
     try:

@@ -16,10 +16,10 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 import runner_jobs as jobs  # noqa: E402 - it needs torch
 
 from schedverify import Problem, Schedule, generate  # noqa: E402
+from schedverify.core.result import Plan  # noqa: E402
+from schedverify.core.trace import BoundaryLog, Crossed  # noqa: E402
 from schedverify.formats import save_boundaries  # noqa: E402
 from schedverify.planner import plan_of  # noqa: E402
-from schedverify.ran import BoundaryLog, Crossed  # noqa: E402
-from schedverify.result import Plan  # noqa: E402
 from schedverify.runner import RefusedError, RunError, Runner  # noqa: E402
 from schedverify.runner.crossing.boundaries import Boundaries  # noqa: E402
 from schedverify.runner.crossing.declared import nameless  # noqa: E402

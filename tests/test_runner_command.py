@@ -15,11 +15,11 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
 from schedverify.cli.processes import needs_torch  # noqa: E402
-from schedverify.errors import InputError  # noqa: E402 - after torch is known to be there
+from schedverify.core.errors import InputError  # noqa: E402 - after torch is known to be there
+from schedverify.core.problem import Problem  # noqa: E402
 from schedverify.formats import save  # noqa: E402
 from schedverify.generators import generate  # noqa: E402
 from schedverify.planner import plan_of  # noqa: E402
-from schedverify.problem import Problem  # noqa: E402
 from schedverify.runner.launching.cutting import stages_of  # noqa: E402
 from schedverify.runner.launching.source import load_source  # noqa: E402
 

@@ -14,8 +14,8 @@ import runner_jobs as jobs
 from gloo_pool import GlooPool
 
 from schedverify import Problem, Schedule, families, optimize
+from schedverify.core.result import Plan
 from schedverify.planner import plan_of
-from schedverify.result import Plan
 
 CLOSE = 1e-10
 NUMBERS = range(50)

@@ -18,7 +18,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.utils.parametrizations import weight_norm
 
 from schedverify import Problem
-from schedverify.errors import InputError
+from schedverify.core.errors import InputError
 from schedverify.runner.computing.feeding import feed_of
 from schedverify.runner.computing.saved import Saved
 from schedverify.runner.computing.stages import Stage

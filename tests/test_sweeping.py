@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import schedverify as sv
-from schedverify.errors import InputError
-from schedverify.problem import Problem
+from schedverify.core.errors import InputError
+from schedverify.core.problem import Problem
 from schedverify.sweeping import Outcome
 
 

@@ -16,7 +16,7 @@ from random_lowered import lowered_base
 from random_schedules import base
 
 import schedverify as sv
-from schedverify.disciplines import Discipline
+from schedverify.core.discipline import Discipline
 from schedverify.lowering import add_reduction, add_sharding
 from schedverify.properties import REGISTRY
 from schedverify.testing import Mutation, mutations, problems, schedules

@@ -9,7 +9,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 import schedverify as sv
-from schedverify.op import Op
+from schedverify.core.op import Op
 from schedverify.testing import (
     Mutation,
     SchedulerFault,

@@ -13,12 +13,12 @@ import pytest
 from oracle import peaks
 from random_schedules import base
 
-from schedverify.errors import ScheduleError
+from schedverify.core.errors import ScheduleError
+from schedverify.core.op import Op
+from schedverify.core.problem import Problem
+from schedverify.core.schedule import Schedule
 from schedverify.generators import generate
 from schedverify.graph import critical_path, dependency_graph, step_graph
-from schedverify.op import Op
-from schedverify.problem import Problem
-from schedverify.schedule import Schedule
 from schedverify.timeline import simulate
 
 

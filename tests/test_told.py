@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from test_broken import NAMES, example, report_of
 
-from schedverify.problem import Problem
+from schedverify.core.problem import Problem
+from schedverify.core.result import Report, Verdict
+from schedverify.core.schedule import Schedule
 from schedverify.properties import buffers
-from schedverify.result import Report, Verdict
-from schedverify.schedule import Schedule
 from schedverify.verifier import verify
 
 FOLDER = Path(__file__).parent

@@ -6,7 +6,7 @@ import importlib.util
 
 import pytest
 
-from schedverify.errors import UnsupportedError
+from schedverify.core.errors import UnsupportedError
 from schedverify.torch_bridge import require_torch
 
 torch = pytest.importorskip("torch", reason="torch is not installed")

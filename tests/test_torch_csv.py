@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schedverify.cli import main
-from schedverify.errors import InputError, UnknownNameError
+from schedverify.core.errors import InputError, UnknownNameError
+from schedverify.core.problem import Problem
+from schedverify.core.schedule import Schedule
 from schedverify.formats import Layout, load, load_with_layout, save
 from schedverify.formats.csv_layout import layout_of
 from schedverify.formats.old_csv import modernized
 from schedverify.formats.schedule_files import parse_csv, to_csv
-from schedverify.problem import Problem
-from schedverify.schedule import Schedule
 from schedverify.verifier import verify
 
 PROBLEM = Problem.chain(ranks=2, microbatches=2)

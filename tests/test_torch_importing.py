@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from schedverify.core.errors import InputError, UnknownNameError
+from schedverify.core.schedule import Schedule
 from schedverify.deduction import deduce_problem
-from schedverify.errors import InputError, UnknownNameError
 from schedverify.generators import generate
 from schedverify.proving import lower
-from schedverify.schedule import Schedule
 from schedverify.torch_bridge import (
     from_torch,
     live_schedule,

@@ -20,11 +20,11 @@ from oracle_messages import Wires  # noqa: E402 - after torch is known to be the
 from torch_runs import Gradients, batch, error_of, in_one_process, stage_module  # noqa: E402
 
 import schedverify as sv  # noqa: E402
-from schedverify.errors import UnsupportedError  # noqa: E402
+from schedverify.core.errors import UnsupportedError  # noqa: E402
+from schedverify.core.result import Plan  # noqa: E402
 from schedverify.formats.plan_files import digest, plan_data, to_json  # noqa: E402
 from schedverify.generators import families  # noqa: E402
 from schedverify.planner import plan_of  # noqa: E402
-from schedverify.result import Plan  # noqa: E402
 from schedverify.runner import RefusedError, TimedOutError  # noqa: E402
 from schedverify.torch_bridge import LoadedPlan, load_verified, torch_problem, torch_schedule  # noqa: E402
 

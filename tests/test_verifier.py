@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from schedverify.errors import InputError, ScheduleError, UnknownNameError
+from schedverify.core.errors import InputError, ScheduleError, UnknownNameError
+from schedverify.core.problem import Problem
+from schedverify.core.result import Plan, Report, Scope, Status, Verdict
+from schedverify.core.schedule import Schedule
 from schedverify.explanation import property_page
 from schedverify.generators import generate
 from schedverify.planner import optimize
-from schedverify.problem import Problem
 from schedverify.properties import HEADINGS, REGISTRY
-from schedverify.result import Plan, Report, Scope, Status, Verdict
-from schedverify.schedule import Schedule
 from schedverify.verifier import claims_of, verify
 
 PAIR = Problem.chain(ranks=2, microbatches=2)

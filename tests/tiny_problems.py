@@ -12,9 +12,9 @@ from hypothesis import assume
 from hypothesis import strategies as st
 from strategies import by, some
 
-from schedverify.problem import Problem
-from schedverify.problem.capacity import needs
-from schedverify.problem.checks import topological
+from schedverify.core.problem import Problem
+from schedverify.core.problem.capacity import needs
+from schedverify.core.problem.checks import topological
 
 LOADS = {"fused": 2, "split": 3, "mixed": 3, "inference": 2}
 """Operations of a stage and micro-batch; F alone counts twice, since many micro-batches alike have too many orders."""

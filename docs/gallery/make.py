@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from schedverify.core.problem import Problem
+from schedverify.core.result import Status
+from schedverify.core.schedule import Schedule
 from schedverify.drawing import Drawing, beside, draw
 from schedverify.generators import families, generate
 from schedverify.generators.registry import Family
-from schedverify.problem import Problem
-from schedverify.result import Status
-from schedverify.schedule import Schedule
 from schedverify.timeline import simulate
 from schedverify.verifier import verify
 

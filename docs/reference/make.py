@@ -10,11 +10,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from schedverify.cli.app import app
+from schedverify.core.problem.keys import KEYS, TABLES, Key
 from schedverify.explanation import all_pages
 from schedverify.formats.models.cluster_keys import CLUSTER_KEYS, CLUSTER_TABLES
 from schedverify.formats.models.model_keys import MODEL_KEYS, MODEL_TABLES
 from schedverify.generators import families
-from schedverify.problem.keys import KEYS, TABLES, Key
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -27,7 +27,7 @@ def pages() -> dict[Path, str]:
     return {
         ROOT / "specs" / "properties.md": all_pages(),
         HERE / "commands.md": NOTE.format("the commands' signatures") + commands(),
-        HERE / "problem-keys.md": NOTE.format("schedverify/problem/keys.py") + problem_keys(),
+        HERE / "problem-keys.md": NOTE.format("schedverify/core/problem/keys.py") + problem_keys(),
         HERE / "model-keys.md": NOTE.format("schedverify/formats/models/model_keys.py") + model_keys(),
         HERE / "cluster-keys.md": NOTE.format("schedverify/formats/models/cluster_keys.py") + cluster_keys(),
         HERE / "families.md": NOTE.format("schedverify/generators/registry.py") + family_pages(),

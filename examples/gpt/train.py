@@ -24,11 +24,11 @@ import torch.multiprocessing
 
 import schedverify as sv
 from schedverify.conformance import Conformance, conform, measured_problem, timeline_of_run
+from schedverify.core.result import Plan
+from schedverify.core.trace import RunTrace
 from schedverify.drawing import beside
 from schedverify.formats.plan_files import digest, plan_data
 from schedverify.planner import plan_of
-from schedverify.ran import RunTrace
-from schedverify.result import Plan
 from schedverify.runner import Runner
 from schedverify.runner.telling.clocks import ask, gather
 

@@ -11,7 +11,7 @@ from cyclopts import App, CycloptsError
 from schedverify import __version__
 from schedverify.cli import conforming, drawing, judging, making, partitioning, profiling, running, searching
 from schedverify.cli.codes import OK, UNDECIDED, VIOLATED, WRONG_INPUT
-from schedverify.errors import InfeasibleError, ScheduleError, SchedverifyError, UndecidedError
+from schedverify.core.errors import InfeasibleError, ScheduleError, SchedverifyError, UndecidedError
 
 app = App(
     name="schedverify",

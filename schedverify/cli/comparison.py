@@ -5,8 +5,8 @@ from __future__ import annotations
 from rich.table import Table
 
 from schedverify.cli.report_text import by_rank
-from schedverify.result import Plan
-from schedverify.times import Measures
+from schedverify.core.result import Plan
+from schedverify.core.timeline import Measures
 
 
 def table(plan: Plan) -> Table:

@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from schedverify.cli.codes import OK, VIOLATED
 from schedverify.cli.options import TextOrJson
-from schedverify.errors import Fault, InputError
+from schedverify.core.errors import Fault, InputError
 
 if TYPE_CHECKING:
     from schedverify.conformance import Conformance
@@ -32,9 +32,9 @@ def conform(
     """Hold a run against its plan: order, hand-overs, in flight; measured times beside predicted ones."""
     from schedverify import conformance, formats
     from schedverify.cli.console import out
+    from schedverify.core.result import Plan
     from schedverify.drawing import beside
     from schedverify.drawing import draw as drawn
-    from schedverify.result import Plan
     from schedverify.timeline import simulate
 
     given = formats.load_judged(plan)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 from schedverify.cli.options import DisciplineOption, EagerBytes, Output, ProblemOption, ScheduleFile, TextOrJson
 
 if TYPE_CHECKING:
-    from schedverify.problem import Problem
-    from schedverify.times import Timeline
+    from schedverify.core.problem import Problem
+    from schedverify.core.timeline import Timeline
 
 _MOST_DELAYS: Final = 5
 
@@ -77,7 +77,7 @@ def draw(
 
 def _held_up(result: Timeline) -> Iterator[str]:
     """Say what the steps waited for that transfers held up longest."""
-    from schedverify.lowered import delays
+    from schedverify.lowered.delays import delays
 
     found = [delay for delay in delays(result) if delay.held_up]
     if found:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from schedverify.cli.codes import OK, UNDECIDED
 
 if TYPE_CHECKING:
+    from schedverify.core.model import Model
     from schedverify.joint import Joint
-    from schedverify.layers import Model
 
 
 def search(model: Model, asked: dict[str, Any], *, bar: bool) -> Joint:

@@ -35,7 +35,7 @@ def verify(  # noqa: PLR0913 - each is an option of the command line
     """Prove that a schedule is right, or show what is wrong with it."""
     from schedverify import formats, verifier
     from schedverify.cli import report_text
-    from schedverify.result import Verdict
+    from schedverify.core.result import Verdict
 
     given = formats.load_problem(problem) if problem is not None else None
     subject = formats.load_judged(schedule, given)
@@ -56,7 +56,7 @@ def lint(
     output_format: Annotated[Literal["text", "github"], Parameter(name="--format", help="What is printed.")] = "text",
 ) -> int:
     """Judge schedules that stand in files with what they are for; the worst verdict is the exit code."""
-    from schedverify.result import Verdict
+    from schedverify.core.result import Verdict
     from schedverify.schedule_cases import load_case
 
     worst = OK

@@ -15,10 +15,10 @@ from schedverify.cli.options import (
     TargetFile,
     TextOrJson,
 )
-from schedverify.errors import Fault, InputError
+from schedverify.core.errors import Fault, InputError
 
 if TYPE_CHECKING:
-    from schedverify.problem import Problem
+    from schedverify.core.problem import Problem
 
 
 def generate(  # noqa: PLR0913 - each is an option of the command line

@@ -11,14 +11,14 @@ from cyclopts import Parameter, validators
 from schedverify.cli import advising, jointly
 from schedverify.cli.codes import OK, VIOLATED
 from schedverify.cli.options import TextOrJson
-from schedverify.errors import Fault, InputError, ScheduleError
+from schedverify.core.errors import Fault, InputError, ScheduleError
 
 if TYPE_CHECKING:
+    from schedverify.core.model import Model
+    from schedverify.core.timeline import Timeline
     from schedverify.hybrid import Advice, Priced
     from schedverify.joint import Joint
-    from schedverify.layers import Model
     from schedverify.partitioning import Cut
-    from schedverify.times import Timeline
 
 Count = validators.Number(gte=1)
 Recompute = Literal["none", "selective", "full"]

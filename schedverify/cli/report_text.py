@@ -6,8 +6,8 @@ from rich.table import Table
 from rich.text import Text
 
 from schedverify.cli.console import out, remark
-from schedverify.result import Report, Verdict
-from schedverify.times import Measures
+from schedverify.core.result import Report, Verdict
+from schedverify.core.timeline import Measures
 
 _STYLE = {Verdict.HOLDS: "green", Verdict.VIOLATED: "bold red", Verdict.UNDECIDED: "yellow"}
 

@@ -10,7 +10,7 @@ from cyclopts import Parameter, validators
 
 from schedverify.cli.codes import OK
 from schedverify.cli.processes import in_torchrun, needs_torch
-from schedverify.errors import Fault, InputError
+from schedverify.core.errors import Fault, InputError
 
 
 def run(  # noqa: PLR0913 - each is an option
@@ -46,7 +46,7 @@ def run(  # noqa: PLR0913 - each is an option
     """Run a verified plan on torch.distributed, one process for each rank; a line a step."""
     from schedverify import formats
     from schedverify.cli.console import remark
-    from schedverify.result import Plan
+    from schedverify.core.result import Plan
 
     with needs_torch():
         from schedverify.runner.launching import launch, session

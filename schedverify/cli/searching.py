@@ -10,11 +10,11 @@ from cyclopts import Parameter
 from schedverify.cli.codes import OK, UNDECIDED, VIOLATED
 from schedverify.cli.options import Output, ProblemFile, TextOrJson
 from schedverify.cli.waiting import interruptible, progress_on_terminal
-from schedverify.errors import ScheduleError
+from schedverify.core.errors import ScheduleError
 
 if TYPE_CHECKING:
-    from schedverify.reasons import Explanation
-    from schedverify.result import Plan, Second
+    from schedverify.core.explanation import Explanation
+    from schedverify.core.result import Plan, Second
 
 
 def optimize(  # noqa: PLR0913 - each is an option of the command line
@@ -88,8 +88,8 @@ def _explained(plan: Plan, stop: threading.Event, means: tuple[float, int | None
 
 def _bytes(text: str | None) -> int | None:
     """Return the bytes that a text such as ``4 GiB`` means."""
-    from schedverify.errors import Fault, InputError
-    from schedverify.problem.numbers import size
+    from schedverify.core.errors import Fault, InputError
+    from schedverify.core.problem.numbers import size
 
     found = None if text is None else size(text)
     if text is not None and found is None:

@@ -33,7 +33,7 @@ from schedverify.communication.inputs import received_inputs, sent_outputs, step
 from schedverify.communication.occurrences import Occurrences
 from schedverify.communication.precedence import Precedence
 from schedverify.communication.transfers import Transfers
-from schedverify.disciplines import Discipline
+from schedverify.core.discipline import Discipline
 
 Ints = NDArray[np.int64]
 Edges = tuple[Ints, Ints, Ints]

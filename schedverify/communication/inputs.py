@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from schedverify.communication.occurrences import Occurrences, packed
 from schedverify.communication.transfers import Flaw, Transfers, packed_name
-from schedverify.messages import expanded, neighbours
-from schedverify.op import INDEX_MASK, MICROBATCH_MASK, STAGE_SHIFT, Kind
-from schedverify.problem import Problem
-from schedverify.schedule import kinds
+from schedverify.core.messages import expanded, neighbours
+from schedverify.core.op import INDEX_MASK, MICROBATCH_MASK, STAGE_SHIFT, Kind
+from schedverify.core.problem import Problem
+from schedverify.core.schedule import kinds
 
 Ints = NDArray[np.int64]
 Edges = tuple[Ints, Ints, Ints]

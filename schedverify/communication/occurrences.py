@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schedverify.admission import admitted
-from schedverify.op import INDEX_MASK, JOIN_SHIFT, KIND_SHIFT, STAGE_SHIFT, Kind
-from schedverify.problem import Problem
-from schedverify.schedule import Schedule, kinds, positions
+from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, KIND_SHIFT, STAGE_SHIFT, Kind
+from schedverify.core.problem import Problem
+from schedverify.core.schedule import Schedule, kinds, positions
 
 Ints = NDArray[np.int64]
 _JOINLESS = (1 << JOIN_SHIFT) - 1

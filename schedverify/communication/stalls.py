@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from schedverify.communication.events import EventGraph
-from schedverify.disciplines import Discipline
-from schedverify.schedule import Schedule
+from schedverify.core.discipline import Discipline
+from schedverify.core.schedule import Schedule
 from schedverify.waits import Wait, shortest_cycles
 
 Half = tuple[int, int]

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schedverify.admission import admitted
-from schedverify.op import INDEX_MASK, MICROBATCH_MASK, PEER_SHIFT, STAGE_SHIFT, Kind, Op, unpack
-from schedverify.problem import Problem
-from schedverify.schedule import Schedule, kinds, positions
+from schedverify.core.op import INDEX_MASK, MICROBATCH_MASK, PEER_SHIFT, STAGE_SHIFT, Kind, Op, unpack
+from schedverify.core.problem import Problem
+from schedverify.core.schedule import Schedule, kinds, positions
 
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]

@@ -11,14 +11,14 @@ import numpy as np
 from schedverify.conformance.following import Departure, departures, peaks
 from schedverify.conformance.handing import ops_of
 from schedverify.conformance.measuring import Cost, bubble, costs, latency, makespans, measured_problem, tick_of
-from schedverify.errors import Fault, InputError
+from schedverify.core.errors import Fault, InputError
+from schedverify.core.problem import Problem
+from schedverify.core.result import Lowered, Plan
+from schedverify.core.timeline import Timeline
+from schedverify.core.trace import RunTrace
 from schedverify.formats.plan_files import digest, plan_data
 from schedverify.measures import measure
-from schedverify.problem import Problem
-from schedverify.ran import RunTrace
-from schedverify.result import Lowered, Plan
 from schedverify.timeline import simulate
-from schedverify.times import Timeline
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from itertools import accumulate, pairwise
 from typing import Final, NamedTuple
 
 from schedverify.conformance.handing import ops_of, too_early
-from schedverify.op import Kind
-from schedverify.problem import Problem
-from schedverify.ran import Ran, RunTrace
-from schedverify.schedule import Schedule
+from schedverify.core.op import Kind
+from schedverify.core.problem import Problem
+from schedverify.core.schedule import Schedule
+from schedverify.core.trace import Ran, RunTrace
 
 _MOST_TOLD: Final = 50
 

@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from schedverify.messages import named
-from schedverify.op import Kind, Op, pack_step, unpack
-from schedverify.problem import Problem
-from schedverify.ran import Ran
+from schedverify.core.messages import named
+from schedverify.core.op import Kind, Op, pack_step, unpack
+from schedverify.core.problem import Problem
+from schedverify.core.trace import Ran
 
 
 class Message(NamedTuple):

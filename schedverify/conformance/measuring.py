@@ -10,10 +10,10 @@ from statistics import median
 from typing import Final, NamedTuple
 
 from schedverify.conformance.handing import Message, messages, ops_of
-from schedverify.durations import op_duration
-from schedverify.op import Kind
-from schedverify.problem import Problem
-from schedverify.ran import Ran, RunTrace
+from schedverify.core.durations import op_duration
+from schedverify.core.op import Kind
+from schedverify.core.problem import Problem
+from schedverify.core.trace import Ran, RunTrace
 
 _UNITS: Final = {"ns": 1, "us": 1000, "µs": 1000, "ms": 1_000_000, "s": 1_000_000_000}
 _TICK: Final = re.compile(r"\s*([0-9]{1,9}(?:\.[0-9]{1,9})?)?\s*([a-zµ]{1,2})\s*")

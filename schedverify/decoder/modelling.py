@@ -7,13 +7,13 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import NamedTuple
 
+from schedverify.core.errors import Fault, InputError
+from schedverify.core.model import Devices, Layer, Model
 from schedverify.decoder import activations
 from schedverify.decoder.device import Device
 from schedverify.decoder.flops import Flops, head_flops, layer_flops
 from schedverify.decoder.shape import Decoder
 from schedverify.decoder.training import Training
-from schedverify.errors import Fault, InputError
-from schedverify.layers import Devices, Layer, Model
 
 
 class _Load(NamedTuple):

@@ -8,16 +8,16 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from schedverify.core.discipline import DEFAULT_DISCIPLINE
+from schedverify.core.errors import InputError, ScheduleError
+from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, STAGE_SHIFT, Kind, pack_step
+from schedverify.core.problem import Problem
+from schedverify.core.result import Report, Violation
+from schedverify.core.schedule import Schedule, Words, kinds, positions
+from schedverify.core.timeline import Timeline
 from schedverify.deduction import REMARK, deduce_problem
-from schedverify.disciplines import DEFAULT_DISCIPLINE
 from schedverify.drawing.panel import PAIR, Panel, Row
-from schedverify.errors import InputError, ScheduleError
-from schedverify.op import INDEX_MASK, JOIN_SHIFT, STAGE_SHIFT, Kind, pack_step
-from schedverify.problem import Problem
-from schedverify.result import Report, Violation
-from schedverify.schedule import Schedule, Words, kinds, positions
 from schedverify.timeline import simulate
-from schedverify.times import Timeline
 
 MAX_ROWS: Final = 256
 """The most ranks in one picture."""

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from schedverify.core.op import MICROBATCH_MASK, Join, Op, Step
 from schedverify.drawing.labels import candidates, clean
 from schedverify.drawing.markup import element, escaped, px
 from schedverify.drawing.palette import FAULT, colour
 from schedverify.drawing.panel import Panel, Row
-from schedverify.op import MICROBATCH_MASK, Join, Op, Step
 
 CODE_ROOM: Final = 13.0
 """The room above a row that has marks, for their codes."""

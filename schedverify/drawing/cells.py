@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from schedverify.core.op import Join, Step
 from schedverify.drawing.labels import candidates
 from schedverify.drawing.panel import Panel, Row
 from schedverify.drawing.raster import EMPTY, Run, Scale, squeezed, stretched
-from schedverify.op import Join, Step
 
 
 def fitting(family: Sequence[Panel], room: int) -> Scale:

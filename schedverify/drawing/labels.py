@@ -6,7 +6,7 @@ import unicodedata
 from fractions import Fraction
 from typing import Final
 
-from schedverify.op import Join, Kind, Op, Step
+from schedverify.core.op import Join, Kind, Op, Step
 
 MEANINGS: Final = {
     Kind.F: "forward",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from schedverify.core.op import Kind
 from schedverify.drawing.labels import GROUP_LETTER, IDLE, MEANINGS, PAIR_LETTER, letter, number, percent, plural
 from schedverify.drawing.panel import GROUP, PAIR, Panel
-from schedverify.op import Kind
 
 
 class Entry(NamedTuple):

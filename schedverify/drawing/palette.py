@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from schedverify.op import Kind
+from schedverify.core.op import Kind
 
 INK: Final = "#111111"
 """The letters on every bar."""

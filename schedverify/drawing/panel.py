@@ -10,10 +10,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from schedverify.op import INDEX_MASK, JOIN_SHIFT, STAGE_SHIFT, Join, Step, unpack
-from schedverify.result import Violation
-from schedverify.schedule import Words, kinds
-from schedverify.times import Measures
+from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, STAGE_SHIFT, Join, Step, unpack
+from schedverify.core.result import Violation
+from schedverify.core.schedule import Words, kinds
+from schedverify.core.timeline import Measures
 
 PAIR: Final = 30
 """The kind of a row's overlapped step, beside the numbers of :class:`Kind`."""

@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from schedverify.disciplines import DEFAULT_DISCIPLINE
+from schedverify.core.discipline import DEFAULT_DISCIPLINE
+from schedverify.core.errors import Fault, InputError
+from schedverify.core.problem import Problem
+from schedverify.core.result import Plan, Report, Status
+from schedverify.core.schedule import Schedule
+from schedverify.core.timeline import Timeline
 from schedverify.drawing.arrange import Order, arrange, order_of
 from schedverify.drawing.grid import Line, Paint, grid
 from schedverify.drawing.page import page
 from schedverify.drawing.panel import Panel
 from schedverify.drawing.sheet import sheet
-from schedverify.errors import Fault, InputError
-from schedverify.problem import Problem
-from schedverify.result import Plan, Report, Status
-from schedverify.schedule import Schedule
-from schedverify.times import Timeline
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions

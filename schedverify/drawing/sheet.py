@@ -9,6 +9,7 @@ from typing import Final
 
 import numpy as np
 
+from schedverify.core.op import Kind
 from schedverify.drawing.axis import axis
 from schedverify.drawing.bars import CODE_ROOM, Ruler, bars, critical, marks, named
 from schedverify.drawing.labels import PAIR_LETTER, clean, percent
@@ -17,7 +18,6 @@ from schedverify.drawing.markup import box_at, element, escaped, px
 from schedverify.drawing.palette import INK, colour
 from schedverify.drawing.panel import Panel
 from schedverify.drawing.strata import strata
-from schedverify.op import Kind
 
 MOST_BARS: Final = 20_000
 """The most steps that are drawn one by one."""

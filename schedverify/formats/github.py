@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from schedverify.result import Report
+from schedverify.core.result import Report
 
 
 def annotations(report: Report, path: str) -> str:

@@ -8,7 +8,11 @@ from collections.abc import Callable
 from pathlib import PurePath
 from typing import Any, Final
 
-from schedverify.errors import Fault, InputError, UnknownNameError
+from schedverify.core.errors import Fault, InputError, UnknownNameError
+from schedverify.core.problem import Problem
+from schedverify.core.result import Plan
+from schedverify.core.schedule import Schedule, check_ranks
+from schedverify.core.timeline import Timeline
 from schedverify.formats import plan_files, plan_reader, problem_files, schedule_files
 from schedverify.formats.csv_layout import PLAIN, Layout, layout_of
 from schedverify.formats.data import parse_json
@@ -17,10 +21,6 @@ from schedverify.formats.old_csv import modernized
 from schedverify.formats.reading import PathLike, check_size, read_text, source_name
 from schedverify.formats.trace_files import trace
 from schedverify.formats.writing import write_text
-from schedverify.problem import Problem
-from schedverify.result import Plan
-from schedverify.schedule import Schedule, check_ranks
-from schedverify.times import Timeline
 
 Value = Problem | Plan | Schedule
 MAX_BYTES: Final = {"text": 1 << 27, "csv": 1 << 27, "json": 1 << 26, "toml": 1 << 21}

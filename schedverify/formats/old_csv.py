@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from schedverify.errors import Fault, InputError
+from schedverify.core.errors import Fault, InputError
 from schedverify.formats.csv_layout import LINE
 
 NAME: Final = "torch-2.5-csv"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from schedverify.core.discipline import Discipline
+from schedverify.core.problem.keys import OBJECTIVES
+from schedverify.core.result import Scope, Status, Verdict
 from schedverify.decoder import RECOMPUTE
-from schedverify.disciplines import Discipline
 from schedverify.formats.plan_files import BY_RANK, RATIOS, TICKS
 from schedverify.formats.runs.run_traces import FORMAT, MAX_RANKS, MAX_STEPS, RANK_NAME, UNIT, VERSION, rank_name
 from schedverify.formats.schema_parts import (
@@ -19,8 +21,6 @@ from schedverify.formats.schema_parts import (
     whole,
 )
 from schedverify.hybrid.setups import INNER
-from schedverify.problem.keys import OBJECTIVES
-from schedverify.result import Scope, Status, Verdict
 
 
 def report_schema() -> Schema:

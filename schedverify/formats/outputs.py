@@ -7,10 +7,10 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+from schedverify.core.explanation import Explanation
+from schedverify.core.result import Plan, PropertyResult, Report
+from schedverify.core.timeline import Timeline
 from schedverify.formats.plan_files import measures_data, second_data
-from schedverify.reasons import Explanation
-from schedverify.result import Plan, PropertyResult, Report
-from schedverify.times import Timeline
 
 
 def dumps(data: Any) -> str:

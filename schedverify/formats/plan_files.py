@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any, Final
 
-from schedverify.errors import Fault, InputError, ScheduleError
+from schedverify.core.errors import Fault, InputError, ScheduleError
+from schedverify.core.problem.numbers import whole
+from schedverify.core.result import Lowered, Plan, Second
+from schedverify.core.timeline import Measures
 from schedverify.formats.data import unfit
-from schedverify.problem.numbers import whole
-from schedverify.result import Lowered, Plan, Second
-from schedverify.times import Measures
 
 VERSION: Final = 1
 DIGEST: Final = re.compile(r"[0-9a-f]{64}")

@@ -11,19 +11,19 @@ from typing import Any, Final
 
 import numpy as np
 
-from schedverify.disciplines import Discipline
-from schedverify.errors import Fault, InputError
+from schedverify.core.discipline import Discipline
+from schedverify.core.errors import Fault, InputError
+from schedverify.core.op import JOIN_SHIFT, pack_step
+from schedverify.core.problem import Problem, expand
+from schedverify.core.problem.faults import Faults, check_version
+from schedverify.core.problem.keys import OBJECTIVES
+from schedverify.core.problem.numbers import LARGEST
+from schedverify.core.problem.showing import clean, shown
+from schedverify.core.result import Lowered, Plan, Second, Status, Verdict
+from schedverify.core.schedule import Schedule, Words
+from schedverify.core.timeline import Measures
 from schedverify.formats.data import unfit
 from schedverify.formats.plan_files import BY_RANK, RATIOS, TICKS, VERSION, digest
-from schedverify.op import JOIN_SHIFT, pack_step
-from schedverify.problem import Problem, expand
-from schedverify.problem.faults import Faults, check_version
-from schedverify.problem.keys import OBJECTIVES
-from schedverify.problem.numbers import LARGEST
-from schedverify.problem.showing import clean, shown
-from schedverify.result import Lowered, Plan, Second, Status, Verdict
-from schedverify.schedule import Schedule, Words
-from schedverify.times import Measures
 
 FIELDS: Final = (
     "version", "problem", "schedule", "lowered", "timeline", "measures", "verdicts", "status", "objective", "value",

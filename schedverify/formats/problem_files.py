@@ -6,12 +6,12 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from schedverify.errors import Fault, InputError
+from schedverify.core.errors import Fault, InputError
+from schedverify.core.problem import Problem, expand
+from schedverify.core.problem.abridging import brief, shortest
+from schedverify.core.problem.keys import TABLES
+from schedverify.core.problem.showing import shown
 from schedverify.formats.data import parse_json, parse_toml, unfit
-from schedverify.problem import Problem, expand
-from schedverify.problem.abridging import brief, shortest
-from schedverify.problem.keys import TABLES
-from schedverify.problem.showing import shown
 
 
 def parse_problem(text: str, form: str) -> Problem:

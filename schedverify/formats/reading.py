@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from schedverify.errors import Fault, InputError
+from schedverify.core.errors import Fault, InputError
 
 _FIRST: Final = 1 << 16
 

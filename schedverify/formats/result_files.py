@@ -6,12 +6,12 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from schedverify.errors import Fault, InputError
+from schedverify.core.errors import Fault, InputError
+from schedverify.core.problem import Problem
 from schedverify.formats.data import parse_json, unfit
 from schedverify.formats.plan_files import canonical
 from schedverify.formats.reading import read_text
 from schedverify.formats.writing import write_text
-from schedverify.problem import Problem
 
 MAX_BYTES: Final = 1 << 28
 _FIELDS: Final = {"configuration", "value"}

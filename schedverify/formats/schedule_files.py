@@ -10,11 +10,11 @@ from typing import Final
 
 import numpy as np
 
-from schedverify.errors import Fault, InputError, ScheduleError
+from schedverify.core.errors import Fault, InputError, ScheduleError
+from schedverify.core.op import Join, Step, pack_step
+from schedverify.core.schedule import MAX_FAULTS, MAX_RANKS, Schedule, Words, up_to_most
 from schedverify.formats.csv_layout import EMPTY, PLAIN, Layout, lines_of
 from schedverify.formats.old_csv import refuse_old
-from schedverify.op import Join, Step, pack_step
-from schedverify.schedule import MAX_FAULTS, MAX_RANKS, Schedule, Words, up_to_most
 
 _CELL: Final = re.compile(r"[^,]+")
 _COMMAS: Final = re.compile(r"^[^#\n]*,", re.MULTILINE)

@@ -8,8 +8,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+from schedverify.core.discipline import Discipline
+from schedverify.core.problem.keys import FORMS, KEYS, OBJECTIVES, TABLES, Key
+from schedverify.core.result import Status, Verdict
 from schedverify.decoder import DTYPES, RECOMPUTE
-from schedverify.disciplines import Discipline
 from schedverify.formats.models.cluster_keys import CLUSTER_KEYS, CLUSTER_TABLES
 from schedverify.formats.models.model_keys import MODEL_KEYS, MODEL_TABLES
 from schedverify.formats.output_schemas import (
@@ -37,8 +39,6 @@ from schedverify.formats.schema_parts import (
     titled,
     whole,
 )
-from schedverify.problem.keys import FORMS, KEYS, OBJECTIVES, TABLES, Key
-from schedverify.result import Status, Verdict
 
 FOLDER: Final = Path("specs") / "schema"
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
+from schedverify.core.problem.numbers import LARGEST
 from schedverify.formats.plan_files import DIGEST
-from schedverify.problem.numbers import LARGEST
 
 Schema = dict[str, Any]
 DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from schedverify.problem.keys import KEYS, TABLES, Key
+from schedverify.core.problem.keys import KEYS, TABLES, Key
 
 _SET: Final = {
     "version": "1",

@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from schedverify.op import Kind, Step
-from schedverify.times import Timeline
+from schedverify.core.op import Kind, Step
+from schedverify.core.timeline import Timeline
 
 
 def trace(timeline: Timeline) -> str:

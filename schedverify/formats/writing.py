@@ -9,7 +9,7 @@ import stat
 import sys
 from pathlib import Path
 
-from schedverify.errors import Fault, InputError
+from schedverify.core.errors import Fault, InputError
 from schedverify.formats.reading import PathLike, source_name
 
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import Final
 
+from schedverify.core.problem import Problem
+from schedverify.core.schedule import Schedule
 from schedverify.generators.dispatch import Policy, dispatch
 from schedverify.generators.streams import Room
 from schedverify.generators.zero_bubble import zb_h1, zb_h2
-from schedverify.problem import Problem
-from schedverify.schedule import Schedule
 from schedverify.timeline import simulate
 
 EFFORT: Final = 120_000

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from schedverify.core.op import Kind
+from schedverify.core.problem import Problem
+from schedverify.core.problem.checks import topological
+from schedverify.core.schedule import Schedule, Words
 from schedverify.generators.words import Indices, joined, one_forward_one_backward, packed
-from schedverify.op import Kind
-from schedverify.problem import Problem
-from schedverify.problem.checks import topological
-from schedverify.schedule import Schedule, Words
 
 
 def naive(problem: Problem) -> Schedule:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import heapq
 from typing import NamedTuple
 
+from schedverify.core.op import KIND_SHIFT, STAGE_SHIFT, Kind
+from schedverify.core.problem import Problem
+from schedverify.core.schedule import Schedule
 from schedverify.generators.streams import Room, Stream, streams
-from schedverify.op import KIND_SHIFT, STAGE_SHIFT, Kind
-from schedverify.problem import Problem
-from schedverify.schedule import Schedule
 
 
 class Policy(NamedTuple):

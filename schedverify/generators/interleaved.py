@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from schedverify.core.op import Kind
+from schedverify.core.problem import Problem
+from schedverify.core.schedule import Schedule
 from schedverify.generators.classic import fill_and_drain
 from schedverify.generators.words import Indices, one_forward_one_backward, packed
-from schedverify.op import Kind
-from schedverify.problem import Problem
-from schedverify.schedule import Schedule
 
 
 def interleaved_1f1b(problem: Problem) -> Schedule:

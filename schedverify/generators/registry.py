@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from schedverify.errors import Fault, InputError, UnknownNameError
+from schedverify.core.errors import Fault, InputError, UnknownNameError
+from schedverify.core.problem import Problem
+from schedverify.core.schedule import Schedule
 from schedverify.generators import automatic, classic, interleaved, shapes, zero_bubble
 from schedverify.generators.shapes import Need
-from schedverify.problem import Problem
-from schedverify.schedule import Schedule
 
 
 @dataclass(frozen=True)

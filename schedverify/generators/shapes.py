@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from schedverify.errors import Fault
-from schedverify.problem import Problem
+from schedverify.core.errors import Fault
+from schedverify.core.problem import Problem
 
 Need = Callable[[Problem], Fault | None]
 

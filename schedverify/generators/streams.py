@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from schedverify.durations import op_duration
-from schedverify.op import Kind
-from schedverify.problem import Problem
+from schedverify.core.durations import op_duration
+from schedverify.core.op import Kind
+from schedverify.core.problem import Problem
 
 
 class Room(NamedTuple):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from schedverify.op import KIND_SHIFT, STAGE_SHIFT, Kind
-from schedverify.schedule import Words
+from schedverify.core.op import KIND_SHIFT, STAGE_SHIFT, Kind
+from schedverify.core.schedule import Words
 
 Indices = NDArray[np.int64]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from schedverify.core.op import Kind
+from schedverify.core.problem import Problem
+from schedverify.core.schedule import Schedule, Words
 from schedverify.generators.words import in_turn, joined, packed
-from schedverify.op import Kind
-from schedverify.problem import Problem
-from schedverify.schedule import Schedule, Words
 
 
 def zb_h1(problem: Problem) -> Schedule:

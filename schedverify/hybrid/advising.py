@@ -5,8 +5,8 @@ from __future__ import annotations
 from bisect import insort
 from typing import NamedTuple
 
+from schedverify.core.errors import InputError
 from schedverify.decoder import Decoder, Training
-from schedverify.errors import InputError
 from schedverify.hybrid.cluster import Cluster
 from schedverify.hybrid.pricing import Priced, Pricing
 from schedverify.hybrid.setups import Rejected, SetUp, setups_of

@@ -7,20 +7,20 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Final, NamedTuple
 
+from schedverify.core.errors import InputError
+from schedverify.core.model import Model
+from schedverify.core.problem import Problem
+from schedverify.core.schedule import Schedule
+from schedverify.core.timeline import Timeline
 from schedverify.decoder import Decoder, Training, decoder_model
 from schedverify.decoder.device import Link
 from schedverify.decoder.flops import model_flops
-from schedverify.errors import InputError
 from schedverify.generators import family
 from schedverify.hybrid.cluster import Cluster
 from schedverify.hybrid.setups import Rejected, SetUp
-from schedverify.layers import Model
 from schedverify.partition import least_bottleneck
 from schedverify.partitioning import even_split, stage_problem
-from schedverify.problem import Problem
-from schedverify.schedule import Schedule
 from schedverify.timeline import simulate
-from schedverify.times import Timeline
 
 TICK: Final = Fraction(1, 1_000_000)
 """Seconds of a tick: everything is in microseconds."""

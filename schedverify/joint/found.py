@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
-from schedverify.layers import Model
-from schedverify.problem import Problem
-from schedverify.result import Plan, Status
+from schedverify.core.model import Model
+from schedverify.core.problem import Problem
+from schedverify.core.result import Plan, Status
 
 Ints = tuple[int, ...]
 

@@ -7,16 +7,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from schedverify.errors import InputError
+from schedverify.core.errors import InputError
+from schedverify.core.model import Model
+from schedverify.core.problem import Problem
+from schedverify.core.result import Status
 from schedverify.generators import families
-from schedverify.layers import Model
 from schedverify.optimizer import Effort, Hint, Progress, Solution, hint_of, solve
 from schedverify.optimizer.bounds.formulas import best_bound
 from schedverify.partition.by_bound import ByBound
 from schedverify.partition.least_times import LeastTimes
 from schedverify.partitioning import stage_problem
-from schedverify.problem import Problem
-from schedverify.result import Status
 from schedverify.timeline import simulate
 
 Ints = tuple[int, ...]

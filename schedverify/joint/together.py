@@ -6,15 +6,15 @@ import math
 import threading
 from collections.abc import Callable, Sequence
 
-from schedverify.errors import Fault, InfeasibleError, InputError, UndecidedError
+from schedverify.core.errors import Fault, InfeasibleError, InputError, UndecidedError
+from schedverify.core.model import Model, Wishes
+from schedverify.core.problem import Problem
+from schedverify.core.result import Plan
 from schedverify.joint.found import Joint, Tried
 from schedverify.joint.search import Looked, Search, solution_of
-from schedverify.layers import Model, Wishes
 from schedverify.optimizer import Effort, Progress
 from schedverify.partitioning import Cut, cut
 from schedverify.planner import verified
-from schedverify.problem import Problem
-from schedverify.result import Plan
 
 Ints = tuple[int, ...]
 

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from schedverify.core.op import unpack
+from schedverify.core.timeline import Timeline
 from schedverify.lowered.events import Why
 from schedverify.lowered.times import Run, run
-from schedverify.op import unpack
-from schedverify.times import Timeline
 
 _PREFERENCE = (Why.INPUT, Why.SENT, Why.RECEIVED, Why.ORDER, Why.QUEUE)
 """Of several reasons for one tick, the first here is told: what has to be made before what stands in the way."""

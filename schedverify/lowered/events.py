@@ -14,11 +14,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from schedverify.disciplines import Discipline
+from schedverify.core.discipline import Discipline
+from schedverify.core.messages import expanded
 from schedverify.lowered.inputs import local_inputs, readers
 from schedverify.lowered.matching import Transfers
 from schedverify.lowered.program import Program
-from schedverify.messages import expanded
 
 Ints = NDArray[np.int64]
 

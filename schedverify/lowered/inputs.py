@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from schedverify.core.messages import expanded, neighbours
+from schedverify.core.op import INDEX_MASK, MICROBATCH_MASK, STAGE_SHIFT, Kind
+from schedverify.core.schedule import kinds
 from schedverify.lowered.matching import Transfers
 from schedverify.lowered.program import Program
-from schedverify.messages import expanded, neighbours
-from schedverify.op import INDEX_MASK, MICROBATCH_MASK, STAGE_SHIFT, Kind
-from schedverify.schedule import kinds
 
 Ints = NDArray[np.int64]
 

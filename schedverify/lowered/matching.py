@@ -7,12 +7,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from schedverify.disciplines import Discipline
-from schedverify.errors import ScheduleError
+from schedverify.core.discipline import Discipline
+from schedverify.core.errors import ScheduleError
+from schedverify.core.messages import named, needed_messages
+from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, MICROBATCH_MASK, PEER_SHIFT, STAGE_SHIFT, Kind, unpack
+from schedverify.core.schedule import Words, kinds
 from schedverify.lowered.program import Program
-from schedverify.messages import named, needed_messages
-from schedverify.op import INDEX_MASK, JOIN_SHIFT, MICROBATCH_MASK, PEER_SHIFT, STAGE_SHIFT, Kind, unpack
-from schedverify.schedule import Words, kinds
 
 Ints = NDArray[np.int64]
 _JOINLESS = (1 << JOIN_SHIFT) - 1

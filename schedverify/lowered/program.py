@@ -7,13 +7,13 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from schedverify.durations import op_duration, step_duration
-from schedverify.errors import ScheduleError
+from schedverify.core.durations import op_duration, step_duration
+from schedverify.core.errors import ScheduleError
+from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, MICROBATCH_MASK, STAGE_SHIFT, Join, Kind, unpack
+from schedverify.core.problem import Problem
+from schedverify.core.schedule import Schedule, Words, kinds
 from schedverify.meetings import meetings_of
-from schedverify.op import INDEX_MASK, JOIN_SHIFT, MICROBATCH_MASK, STAGE_SHIFT, Join, Kind, unpack
-from schedverify.problem import Problem
 from schedverify.runnable import check_runnable
-from schedverify.schedule import Schedule, Words, kinds
 
 Ints = NDArray[np.int64]
 _W, _RECV_B = int(Kind.W), int(Kind.RECV_B)

@@ -7,16 +7,16 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from schedverify.disciplines import Discipline, check_eager_bytes
-from schedverify.errors import ScheduleError
+from schedverify.core.discipline import Discipline, check_eager_bytes
+from schedverify.core.errors import ScheduleError
+from schedverify.core.problem import Problem
+from schedverify.core.schedule import Schedule
+from schedverify.core.timeline import Timeline
 from schedverify.lowered.events import Events
 from schedverify.lowered.matching import match
 from schedverify.lowered.paths import longest
 from schedverify.lowered.program import Program
 from schedverify.measures import measure
-from schedverify.problem import Problem
-from schedverify.schedule import Schedule
-from schedverify.times import Timeline
 
 Ints = NDArray[np.int64]
 

@@ -6,15 +6,15 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Final
 
+from schedverify.core.op import JOIN_SHIFT, Kind
+from schedverify.core.problem import Problem
+from schedverify.core.schedule import Schedule, kinds
+from schedverify.core.timeline import Timeline
 from schedverify.lowering.deferral import defer_receives
 from schedverify.lowering.grouping import group_opposite
 from schedverify.lowering.insertion import add_communication
 from schedverify.lowering.ordering import by_end, by_start
-from schedverify.op import JOIN_SHIFT, Kind
-from schedverify.problem import Problem
-from schedverify.schedule import Schedule, kinds
 from schedverify.timeline import simulate
-from schedverify.times import Timeline
 
 MOST_ROUNDS: Final = 4
 """How often the orders are made anew of the times of the best one, while that helps."""

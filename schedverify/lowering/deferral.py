@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from schedverify.disciplines import DEFAULT_DISCIPLINE, Discipline
-from schedverify.messages import named
-from schedverify.op import INDEX_MASK, JOIN_SHIFT, MICROBATCH_MASK, PEER_SHIFT, STAGE_SHIFT, Kind
-from schedverify.problem import Problem
-from schedverify.schedule import Schedule, Words, kinds
+from schedverify.core.discipline import DEFAULT_DISCIPLINE, Discipline
+from schedverify.core.messages import named
+from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, MICROBATCH_MASK, PEER_SHIFT, STAGE_SHIFT, Kind
+from schedverify.core.problem import Problem
+from schedverify.core.schedule import Schedule, Words, kinds
 
 _W, _RECV_B = int(Kind.W), int(Kind.RECV_B)
 

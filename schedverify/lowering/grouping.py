@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from schedverify.disciplines import Discipline
+from schedverify.core.discipline import Discipline
+from schedverify.core.op import JOIN_SHIFT, Join
+from schedverify.core.problem import Problem
+from schedverify.core.schedule import Schedule
 from schedverify.lowered.matching import match
 from schedverify.lowered.program import Program
-from schedverify.op import JOIN_SHIFT, Join
-from schedverify.problem import Problem
-from schedverify.schedule import Schedule
 
 
 def group_opposite(schedule: Schedule, problem: Problem) -> Schedule:

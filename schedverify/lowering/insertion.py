@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from schedverify.errors import ScheduleError
+from schedverify.core.errors import ScheduleError
+from schedverify.core.messages import needed_messages, short
+from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, STAGE_SHIFT, Kind
+from schedverify.core.problem import Problem
+from schedverify.core.schedule import Schedule, kinds
 from schedverify.lowering.ordering import Order, by_end
-from schedverify.messages import needed_messages, short
-from schedverify.op import INDEX_MASK, JOIN_SHIFT, STAGE_SHIFT, Kind
-from schedverify.problem import Problem
-from schedverify.schedule import Schedule, kinds
 from schedverify.timeline import simulate
 
 

@@ -12,12 +12,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, STAGE_SHIFT, Kind
+from schedverify.core.problem import Problem
+from schedverify.core.schedule import Schedule, kinds, positions
+from schedverify.core.timeline import Timeline
 from schedverify.meetings import meetings_of
-from schedverify.op import INDEX_MASK, JOIN_SHIFT, STAGE_SHIFT, Kind
-from schedverify.problem import Problem
-from schedverify.schedule import Schedule, kinds, positions
 from schedverify.timeline import simulate
-from schedverify.times import Timeline
 
 Ints = NDArray[np.int64]
 

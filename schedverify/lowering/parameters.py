@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from schedverify.errors import Fault, InputError
-from schedverify.op import INDEX_MASK, JOIN_SHIFT, KIND_SHIFT, STAGE_SHIFT, Kind
-from schedverify.problem import Problem
-from schedverify.schedule import Schedule, Words, kinds, positions
+from schedverify.core.errors import Fault, InputError
+from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, KIND_SHIFT, STAGE_SHIFT, Kind
+from schedverify.core.problem import Problem
+from schedverify.core.schedule import Schedule, Words, kinds, positions
 
 _W = int(Kind.W)
 _NEVER = 1 << 62

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from schedverify.errors import Fault, InputError
+from schedverify.core.errors import Fault, InputError
 
 MOST_WORKERS: Final = 4096
 LARGEST_SEED: Final = (1 << 31) - 1

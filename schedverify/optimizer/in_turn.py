@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from schedverify.errors import Fault, UnsupportedError
+from schedverify.core.errors import Fault, UnsupportedError
+from schedverify.core.problem import Problem
+from schedverify.core.result import Part, Status
+from schedverify.core.schedule import Schedule
 from schedverify.optimizer.effort import Effort
 from schedverify.optimizer.peak import capped, least_peak
 from schedverify.optimizer.solving import solve
 from schedverify.optimizer.values import Hint, Progress, Solution, hint_of
-from schedverify.problem import Problem
-from schedverify.result import Part, Status
-from schedverify.schedule import Schedule
 
 
 class InTurn(NamedTuple):

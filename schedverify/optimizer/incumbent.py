@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from schedverify.errors import ScheduleError
+from schedverify.core.errors import ScheduleError
 from schedverify.optimizer.orders import Rows, earliest, keeps_limits, measure, relabelled, rows_of
 from schedverify.optimizer.tasks import Tasks
 from schedverify.optimizer.values import OpKey, Progress

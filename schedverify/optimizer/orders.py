@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from schedverify.errors import ScheduleError
-from schedverify.op import Kind, Op
+from schedverify.core.errors import ScheduleError
+from schedverify.core.op import Kind, Op
+from schedverify.core.problem import Problem
+from schedverify.core.schedule import Schedule
 from schedverify.optimizer.heuristics.ledger import Ledger
 from schedverify.optimizer.tasks import Node, Tasks, node_of
 from schedverify.optimizer.values import OpKey
-from schedverify.problem import Problem
-from schedverify.schedule import Schedule
 
 Rows = list[list[OpKey]]
 

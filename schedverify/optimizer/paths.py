@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from schedverify.core.problem.checks import topological
 from schedverify.optimizer.tasks import Tasks, ancestors
-from schedverify.problem.checks import topological
 
 
 def heads(tasks: Tasks) -> list[int]:

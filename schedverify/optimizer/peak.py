@@ -6,7 +6,11 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from schedverify.errors import ScheduleError
+from schedverify.core.errors import ScheduleError
+from schedverify.core.problem import Problem
+from schedverify.core.result import Status
+from schedverify.core.schedule import Schedule
+from schedverify.core.timeline import Timeline
 from schedverify.optimizer.bounds.peak import Ceiling, best_peak_bound
 from schedverify.optimizer.effort import Effort
 from schedverify.optimizer.heuristics.greedy import list_schedule, policies
@@ -15,11 +19,7 @@ from schedverify.optimizer.solving import solve
 from schedverify.optimizer.support import check_supported, impossible
 from schedverify.optimizer.tasks import Tasks
 from schedverify.optimizer.values import Hint, Progress, Solution
-from schedverify.problem import Problem
-from schedverify.result import Status
-from schedverify.schedule import Schedule
 from schedverify.timeline import simulate
-from schedverify.times import Timeline
 
 _NONE = 1 << 62
 """More bytes than any peak."""

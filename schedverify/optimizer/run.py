@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from schedverify.core.problem import Problem
+from schedverify.core.result import Part, Status
 from schedverify.optimizer.effort import MIB, Effort
 from schedverify.optimizer.incumbent import Incumbent
 from schedverify.optimizer.orders import earliest, schedule_of
@@ -14,8 +16,6 @@ from schedverify.optimizer.solvers.cp_sat import Outcome
 from schedverify.optimizer.support import limits_of
 from schedverify.optimizer.tasks import Tasks
 from schedverify.optimizer.values import Progress, Solution
-from schedverify.problem import Problem
-from schedverify.result import Part, Status
 
 MOST_STEPS: Final = 60_000
 """The largest problem that is given to the solver; beyond, the model alone takes minutes and gigabytes."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from schedverify.core.problem import Problem
+from schedverify.core.result import Status
 from schedverify.optimizer.effort import Effort
 from schedverify.optimizer.portfolio import run_parts
 from schedverify.optimizer.run import Run
 from schedverify.optimizer.support import TIMES, check_supported, impossible
 from schedverify.optimizer.values import Hint, Progress, Solution
-from schedverify.problem import Problem
-from schedverify.result import Status
 
 
 def solve(

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Final
 
-from schedverify.errors import Fault, UnknownNameError, UnsupportedError
+from schedverify.core.errors import Fault, UnknownNameError, UnsupportedError
+from schedverify.core.problem import Problem
+from schedverify.core.problem.keys import OBJECTIVES
 from schedverify.optimizer.bounds.formulas import best_bound
 from schedverify.optimizer.tasks import Tasks, ancestors
-from schedverify.problem import Problem
-from schedverify.problem.keys import OBJECTIVES
 
 TIMES: Final = ("makespan", "span")
 """The objectives of one search over the model."""

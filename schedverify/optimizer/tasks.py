@@ -6,11 +6,11 @@ import math
 from collections.abc import Iterator
 from functools import cached_property
 
-from schedverify.durations import op_duration
-from schedverify.op import Kind
+from schedverify.core.durations import op_duration
+from schedverify.core.op import Kind
+from schedverify.core.problem import Problem
+from schedverify.core.problem.checks import topological
 from schedverify.optimizer.values import OpKey
-from schedverify.problem import Problem
-from schedverify.problem.checks import topological
 
 Node = tuple[str, int, int]
 """A step of one stage and micro-batch: ``F``, ``G`` (its B or I, whichever makes the gradient) or ``W``."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
-from schedverify.result import Part, Status
-from schedverify.schedule import Schedule
+from schedverify.core.result import Part, Status
+from schedverify.core.schedule import Schedule
 
 OpKey = tuple[str, int, int]
 """An operation as plain values: kind letter, stage, micro-batch."""

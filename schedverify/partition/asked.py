@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from schedverify.errors import Fault, InputError
-from schedverify.layers import Model
+from schedverify.core.errors import Fault, InputError
+from schedverify.core.model import Model
 from schedverify.partition.cuts import Cuts
 from schedverify.partition.demands import Demands, States
 

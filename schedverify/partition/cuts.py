@@ -17,7 +17,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from schedverify.layers import Model
+from schedverify.core.model import Model
 
 MOST_SETS: Final = 50_000
 Numbers = NDArray[np.int64]

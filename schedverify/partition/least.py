@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import NamedTuple
 
-from schedverify.layers import Model
+from schedverify.core.model import Model
 from schedverify.partition.asked import demands_of
 from schedverify.partition.by_rank import MOST_PAIRED, ByRank
 from schedverify.partition.cuts import MOST_SETS, Cuts, cuts_of

@@ -29,8 +29,8 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from schedverify.errors import Fault, UnsupportedError
-from schedverify.layers import Layer, Model
+from schedverify.core.errors import Fault, UnsupportedError
+from schedverify.core.model import Layer, Model
 from schedverify.partition.asked import demands_of
 from schedverify.partition.by_rank import MOST_PAIRED, ByRank, stage_pairs
 from schedverify.partition.chain import NEVER

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 
-from schedverify.errors import Fault, InfeasibleError, InputError, UndecidedError
-from schedverify.layers import Model, Wishes
+from schedverify.core.errors import Fault, InfeasibleError, InputError, UndecidedError
+from schedverify.core.model import Model, Wishes
 from schedverify.partition.asked import demands_of
 from schedverify.partition.by_rank import ByRank
 from schedverify.partition.cuts import Cuts

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch.autograd.graph import get_gradient_edge
 
-from schedverify.errors import Fault, InputError
+from schedverify.core.errors import Fault, InputError
 from schedverify.profiling.figures import Bytes
 from schedverify.profiling.live import LiveStorages, storages_of
 from schedverify.runner.computing.batches import Tensors, as_tensors, microbatches_of, rows_of

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from statistics import quantiles
 from typing import Any, Final, NamedTuple
 
-from schedverify.layers import Devices, Layer, Model
+from schedverify.core.model import Devices, Layer, Model
 
 TICKS: Final = {"ns": 1, "us": 1000, "ms": 1_000_000, "s": 1_000_000_000}
 """Nanoseconds of each unit that a profile can be written in."""

@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 from schedverify.communication.events import EventGraph, meetings
 from schedverify.communication.occurrences import Occurrences
 from schedverify.communication.transfers import Transfers
-from schedverify.disciplines import DEFAULT_DISCIPLINE, Discipline
-from schedverify.errors import ScheduleError
+from schedverify.core.discipline import DEFAULT_DISCIPLINE, Discipline
+from schedverify.core.errors import ScheduleError
+from schedverify.core.op import JOIN_SHIFT
+from schedverify.core.problem import Problem
+from schedverify.core.result import Scope, Violation
+from schedverify.core.schedule import Schedule
+from schedverify.core.timeline import Measures
 from schedverify.instances import Instances
-from schedverify.op import JOIN_SHIFT
-from schedverify.problem import Problem
-from schedverify.result import Scope, Violation
-from schedverify.schedule import Schedule
 from schedverify.timeline import simulate
-from schedverify.times import Measures
 
 
 class NotApplicable(Exception):  # noqa: N818 - a verdict, not an error

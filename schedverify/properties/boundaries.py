@@ -8,9 +8,9 @@ from functools import partial
 import numpy as np
 
 from schedverify.communication.transfers import unpacked_name
-from schedverify.problem import Problem
+from schedverify.core.problem import Problem
+from schedverify.core.result import Violation
 from schedverify.properties.base import Case, NotApplicable, rule
-from schedverify.result import Violation
 
 Edge = tuple[int, int]
 Tensors = tuple[tuple[tuple[int, ...], str, int | None], ...]

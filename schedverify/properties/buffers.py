@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from schedverify.communication import EventGraph
+from schedverify.communication.events import EventGraph
+from schedverify.core.result import Violation
 from schedverify.properties.base import Case, NotApplicable, Undecided, rule
-from schedverify.result import Violation
 
 MOST_VISITS = 500_000_000
 """How many edges are followed, over all channels, before the question is left open."""

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from schedverify.communication.inputs import makers, readers
 from schedverify.communication.transfers import Flaw, Transfers, packed_name, unpacked_name
-from schedverify.op import Kind, Op, unpack
+from schedverify.core.op import Kind, Op, unpack
+from schedverify.core.result import Violation
 from schedverify.properties.base import Case, NotApplicable, rule
-from schedverify.result import Violation
 
 Ints = NDArray[np.int64]
 _NO_COMMUNICATION = "no send and no receive stands in the schedule"

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from schedverify.communication.events import EventGraph
 from schedverify.communication.stalls import Stalls
+from schedverify.core.result import Violation
 from schedverify.properties.base import Case, NotApplicable, rule
-from schedverify.result import Violation
 from schedverify.waits import Wait
 
 MOST_VISITS = 100_000_000

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from schedverify.durations import step_duration
+from schedverify.core.durations import step_duration
+from schedverify.core.op import Op
+from schedverify.core.result import Scope, Violation
 from schedverify.graph import needs
-from schedverify.op import Op
 from schedverify.properties.base import Case, NotApplicable, rule
 from schedverify.properties.screening import cyclic, doubled, misplaced
-from schedverify.result import Scope, Violation
 from schedverify.waits import Run
 
 

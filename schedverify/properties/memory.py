@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from schedverify.communication import Flaw
+from schedverify.communication.transfers import Flaw
+from schedverify.core.op import Kind, Op
+from schedverify.core.problem import Problem
+from schedverify.core.result import Violation
+from schedverify.core.timeline import Measures
 from schedverify.measures import peak_in_flight
-from schedverify.op import Kind, Op
-from schedverify.problem import Problem
 from schedverify.properties.base import Case, NotApplicable, rule
-from schedverify.result import Violation
-from schedverify.times import Measures
 
 Pair = tuple[int, int]
 """A stage and a micro-batch."""

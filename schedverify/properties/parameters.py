@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from schedverify.admission import admitted
-from schedverify.op import Kind, Op, unpack
+from schedverify.core.op import Kind, Op, unpack
+from schedverify.core.result import Violation
+from schedverify.core.schedule import kinds, positions
 from schedverify.properties.base import Case, NotApplicable, rule
-from schedverify.result import Violation
-from schedverify.schedule import kinds, positions
 
 Placed = tuple[int, Op]
 """A position in a rank's order and an operation there."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from schedverify.problem import Problem
+from schedverify.core.problem import Problem
 from schedverify.properties.evidence import Derivation, EvidenceError, chosen_rule
 
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any, Final, NamedTuple
 
+from schedverify.core.result import Scope, Violation
 from schedverify.properties.base import Case, NotApplicable, Undecided, rule
 from schedverify.properties.evidence import EvidenceError, proved_bound
 from schedverify.properties.peak_evidence import proved_peak
-from schedverify.result import Scope, Violation
 
 MEASURED: Final = ("makespan", "span", "peak-memory")
 CLAIMABLE: Final = (

@@ -11,9 +11,9 @@ from schedverify.admission import admitted
 from schedverify.communication.inputs import reads
 from schedverify.communication.occurrences import Occurrences
 from schedverify.communication.precedence import Precedence
-from schedverify.op import INDEX_MASK, JOIN_SHIFT, MICROBATCH_MASK, STAGE_SHIFT, Kind
-from schedverify.problem import Problem
-from schedverify.schedule import Words, kinds
+from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, MICROBATCH_MASK, STAGE_SHIFT, Kind
+from schedverify.core.problem import Problem
+from schedverify.core.schedule import Words, kinds
 
 
 def malformed(row: Words, problem: Problem) -> bool:

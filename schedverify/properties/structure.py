@@ -7,12 +7,12 @@ from collections.abc import Iterator
 import numpy as np
 
 from schedverify.admission import admits, admitted
-from schedverify.op import INDEX_MASK, STAGE_SHIFT, Join, Kind, Op, Step, unpack
-from schedverify.problem import Problem
+from schedverify.core.op import INDEX_MASK, STAGE_SHIFT, Join, Kind, Op, Step, unpack
+from schedverify.core.problem import Problem
+from schedverify.core.result import Violation
+from schedverify.core.schedule import kinds, positions
 from schedverify.properties.base import Case, rule
 from schedverify.properties.screening import doubled, incomplete, malformed, misplaced
-from schedverify.result import Violation
-from schedverify.schedule import kinds, positions
 
 
 @rule("SV101", "well-formed steps")

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from schedverify.op import Join, Kind, Step
-from schedverify.problem import Problem
+from schedverify.core.op import Join, Kind, Step
+from schedverify.core.problem import Problem
+from schedverify.core.result import Violation
+from schedverify.core.schedule import kinds
 from schedverify.properties.base import Case, NotApplicable, rule
-from schedverify.result import Violation
-from schedverify.schedule import kinds
 
 
 @rule("SV701", "a pipeline that PyTorch's runtime can hold")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from schedverify.problem import Problem
+from schedverify.core.problem import Problem
+from schedverify.core.result import Violation
 from schedverify.properties.base import Case, rule
-from schedverify.result import Violation
 
 
 @rule("SV711", "a placement that torchtitan knows")

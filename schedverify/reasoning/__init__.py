@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 from typing import overload
 
+from schedverify.core.explanation import Explanation
+from schedverify.core.result import Plan, Status
 from schedverify.explanation import property_page
 from schedverify.optimizer import Effort
 from schedverify.reasoning.binding import bindings, bound_told, path_of
 from schedverify.reasoning.conflicts import conflict
 from schedverify.reasoning.relaxing import gains_of
-from schedverify.reasons import Explanation
-from schedverify.result import Plan, Status
 from schedverify.verifier import verify
 
 __all__ = ["explain"]

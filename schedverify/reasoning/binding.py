@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 from typing import Any, Final
 
+from schedverify.core.explanation import Link
+from schedverify.core.problem import Problem
+from schedverify.core.result import Plan
 from schedverify.graph import critical_path, dependency_graph, step_graph
-from schedverify.problem import Problem
 from schedverify.reasoning.limits import full_limits
-from schedverify.reasons import Link
-from schedverify.result import Plan
 
 _PRICED: Final = {
     "rank": "the time of rank",

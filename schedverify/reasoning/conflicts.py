@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
+from schedverify.core.explanation import Explanation, Relief
+from schedverify.core.problem import Problem
+from schedverify.core.result import Plan, Status
 from schedverify.optimizer import Effort, Solution, least_peak, solve
-from schedverify.problem import Problem
 from schedverify.reasoning.limits import FIELDS, by_stage, with_limit
-from schedverify.reasons import Explanation, Relief
-from schedverify.result import Plan, Status
 from schedverify.timeline import simulate
 
 ANY: Final = 1 << 62

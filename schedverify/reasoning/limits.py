@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
-from schedverify.op import Kind
-from schedverify.problem import Problem
-from schedverify.schedule import Schedule
-from schedverify.times import Measures
+from schedverify.core.op import Kind
+from schedverify.core.problem import Problem
+from schedverify.core.schedule import Schedule
+from schedverify.core.timeline import Measures
 
 FIELDS: Final = {
     "memory.capacity": "capacity",

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from schedverify.core.explanation import Gain
+from schedverify.core.problem import Problem
+from schedverify.core.result import Plan
 from schedverify.optimizer import Effort
 from schedverify.planner import optimize
-from schedverify.problem import Problem
 from schedverify.reasoning.limits import FIELDS, Full, full_limits, with_limit
-from schedverify.reasons import Gain
-from schedverify.result import Plan
 
 
 class Change(NamedTuple):

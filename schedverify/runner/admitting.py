@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from schedverify.disciplines import Discipline
+from schedverify.core.discipline import Discipline
+from schedverify.core.result import Plan, Report, Verdict
 from schedverify.formats.loading import load_judged
 from schedverify.formats.plan_files import digest, plan_data
-from schedverify.result import Plan, Report, Verdict
 from schedverify.runner.backends import Backend
 from schedverify.runner.failures import RefusedError, in_words
 from schedverify.runner.telling.exchange import exchange

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 import torch.distributed as dist
 
-from schedverify.disciplines import Discipline
-from schedverify.errors import Fault, UnsupportedError
-from schedverify.op import JOIN_SHIFT, Join
+from schedverify.core.discipline import Discipline
+from schedverify.core.errors import Fault, UnsupportedError
+from schedverify.core.op import JOIN_SHIFT, Join
+from schedverify.core.schedule import Schedule
 from schedverify.runner.failures import TimedOutError
-from schedverify.schedule import Schedule
 
 
 class Backend(NamedTuple):

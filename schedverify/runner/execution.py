@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any
 
-from schedverify.op import Kind, Op
-from schedverify.ran import Ran
+from schedverify.core.op import Kind, Op
+from schedverify.core.trace import Ran
 from schedverify.runner.computing.batches import Tensors
 from schedverify.runner.computing.feeding import Feed
 from schedverify.runner.computing.stages import Stage

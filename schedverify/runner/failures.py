@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from schedverify.errors import ScheduleError, SchedverifyError
+from schedverify.core.errors import ScheduleError, SchedverifyError
 
 
 class RefusedError(ScheduleError):

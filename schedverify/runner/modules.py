@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from schedverify.errors import Fault, InputError
-from schedverify.op import Kind
-from schedverify.result import Plan
+from schedverify.core.errors import Fault, InputError
+from schedverify.core.op import Kind
+from schedverify.core.result import Plan
 from schedverify.runner.program import Program
 
 Stages = Mapping[int, Any] | Sequence[Any]

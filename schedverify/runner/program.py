@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from schedverify.errors import ScheduleError
-from schedverify.messages import named
-from schedverify.op import Kind, Op
-from schedverify.problem import Problem
-from schedverify.result import Plan
-from schedverify.schedule import Schedule, kinds
+from schedverify.core.errors import ScheduleError
+from schedverify.core.messages import named
+from schedverify.core.op import Kind, Op
+from schedverify.core.problem import Problem
+from schedverify.core.result import Plan
+from schedverify.core.schedule import Schedule, kinds
 
 
 class Action(NamedTuple):

@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 
 import torch.distributed as dist
 
-from schedverify.problem import Problem
-from schedverify.ran import Crossed, Ran
-from schedverify.result import Plan
+from schedverify.core.problem import Problem
+from schedverify.core.result import Plan
+from schedverify.core.trace import Crossed, Ran
 from schedverify.runner.admitting import admit, made_everywhere
 from schedverify.runner.backends import Backend, backend_of, gloo_beside
 from schedverify.runner.computing.batches import Tensors

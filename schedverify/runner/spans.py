@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from schedverify.ran import Ran
+from schedverify.core.trace import Ran
 from schedverify.runner.program import Action
 
 

@@ -7,8 +7,8 @@ deadline with an import.
 
 from hypothesis import strategies as _st
 
-from schedverify.problem import Problem as _Problem
-from schedverify.schedule import Schedule as _Schedule
+from schedverify.core.problem import Problem as _Problem
+from schedverify.core.schedule import Schedule as _Schedule
 from schedverify.testing.certifying import certify
 from schedverify.testing.checking import SchedulerFault, check_scheduler
 from schedverify.testing.faults import mutations

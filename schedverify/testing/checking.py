@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from fractions import Fraction
 
+from schedverify.core.errors import SchedverifyError
+from schedverify.core.problem import Problem
+from schedverify.core.result import Report
+from schedverify.core.schedule import Schedule
 from schedverify.drawing import draw
-from schedverify.errors import SchedverifyError
 from schedverify.formats.problem_files import to_toml
 from schedverify.generators import generate
 from schedverify.planner import optimize
-from schedverify.problem import Problem
-from schedverify.result import Report
-from schedverify.schedule import Schedule
 from schedverify.timeline import simulate
 from schedverify.verifier import verify
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 from hypothesis import strategies as st
 
-from schedverify.errors import Fault, InputError
-from schedverify.op import Kind
-from schedverify.problem import Problem
-from schedverify.schedule import Schedule
+from schedverify.core.errors import Fault, InputError
+from schedverify.core.op import Kind
+from schedverify.core.problem import Problem
+from schedverify.core.schedule import Schedule
 from schedverify.testing.limit_faults import faults_of_limits
 from schedverify.testing.message_faults import faults_of_messages
 from schedverify.testing.order_faults import faults_of_orders, faults_of_parameters

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from schedverify.op import Kind, Op
-from schedverify.problem import Problem
+from schedverify.core.op import Kind, Op
+from schedverify.core.problem import Problem
 from schedverify.testing.planting import Row
 
 _BACKWARD: Final = (Kind.B, Kind.I)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from schedverify.op import Kind
-from schedverify.problem import Problem
+from schedverify.core.op import Kind
+from schedverify.core.problem import Problem
 from schedverify.testing.holding import exceeds_capacity, exceeds_in_flight
 from schedverify.testing.planting import Planted, Row, Rows
 

@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 from hypothesis import strategies as st
 
-from schedverify.disciplines import DEFAULT_DISCIPLINE
+from schedverify.core.discipline import DEFAULT_DISCIPLINE
+from schedverify.core.op import Step
+from schedverify.core.problem import Problem
+from schedverify.core.schedule import Schedule
 from schedverify.lowering import add_reduction, add_sharding, defer_receives, group_opposite
-from schedverify.op import Step
-from schedverify.problem import Problem
 from schedverify.proving import lower
-from schedverify.schedule import Schedule
 from schedverify.testing.checking import failure, told
 from schedverify.testing.orders import schedules
 from schedverify.verifier import verify

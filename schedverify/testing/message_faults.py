@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from schedverify.op import Kind, Op, Step
-from schedverify.problem import Problem
+from schedverify.core.op import Kind, Op, Step
+from schedverify.core.problem import Problem
 from schedverify.testing.planting import Planted, Row, Rows, alone, dropped, inserted, moved, swapped
 
 

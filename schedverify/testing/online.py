@@ -9,10 +9,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from schedverify.errors import InputError
-from schedverify.op import Kind, Op, Step
-from schedverify.problem import Problem
-from schedverify.schedule import Schedule
+from schedverify.core.errors import InputError
+from schedverify.core.op import Kind, Op, Step
+from schedverify.core.problem import Problem
+from schedverify.core.schedule import Schedule
 from schedverify.testing.checking import SchedulerFault, failure, told
 from schedverify.testing.orders import reads
 from schedverify.testing.shapes import problems

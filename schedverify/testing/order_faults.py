@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from schedverify.op import Join, Kind, Op, Step
-from schedverify.problem import Problem
+from schedverify.core.op import Join, Kind, Op, Step
+from schedverify.core.problem import Problem
 from schedverify.testing.planting import Planted, Rows, alone, dropped, inserted, moved, place_of, swapped
 
 _LACKED: Final = {"fused": Kind.W, "inference": Kind.B}

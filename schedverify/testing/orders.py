@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from schedverify.op import Kind, Op, Step
-from schedverify.problem import Problem
-from schedverify.schedule import Schedule
+from schedverify.core.op import Kind, Op, Step
+from schedverify.core.problem import Problem
+from schedverify.core.schedule import Schedule
 from schedverify.testing.faults import mutations
 from schedverify.testing.holding import exceeds_capacity, exceeds_in_flight
 from schedverify.testing.planting import Rows

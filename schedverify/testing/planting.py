@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from schedverify.op import Kind, Op, Step
-from schedverify.schedule import Schedule
+from schedverify.core.op import Kind, Op, Step
+from schedverify.core.schedule import Schedule
 
 Row = list[Step]
 Rows = list[Row]

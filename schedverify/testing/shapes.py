@@ -7,8 +7,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from schedverify.errors import Fault, InputError
-from schedverify.problem import Problem
+from schedverify.core.errors import Fault, InputError
+from schedverify.core.problem import Problem
 
 
 @st.composite

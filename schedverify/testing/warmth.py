@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from schedverify.core.problem import Problem
+from schedverify.core.schedule import Schedule
 from schedverify.drawing import draw
 from schedverify.generators import generate
-from schedverify.problem import Problem
-from schedverify.schedule import Schedule
 from schedverify.verifier import verify
 
 

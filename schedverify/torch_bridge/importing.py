@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from schedverify.core.errors import Fault, InputError
+from schedverify.core.op import pack_step
+from schedverify.core.problem import Problem
+from schedverify.core.schedule import Schedule
 from schedverify.deduction import deduce_problem
-from schedverify.errors import Fault, InputError
-from schedverify.op import pack_step
-from schedverify.problem import Problem
-from schedverify.schedule import Schedule
 from schedverify.torch_bridge.stand_ins import live_schedule, lowered_by_torch
 
 

@@ -9,15 +9,15 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from schedverify.disciplines import Discipline
-from schedverify.errors import ScheduleError, UnsupportedError
+from schedverify.core.discipline import Discipline
+from schedverify.core.errors import ScheduleError, UnsupportedError
+from schedverify.core.op import Kind
+from schedverify.core.result import Plan
+from schedverify.core.schedule import Schedule
+from schedverify.core.trace import Ran
 from schedverify.exporting import for_torch
 from schedverify.formats import load, save
-from schedverify.op import Kind
 from schedverify.profiles import PROFILES
-from schedverify.ran import Ran
-from schedverify.result import Plan
-from schedverify.schedule import Schedule
 from schedverify.torch_bridge.versions import require_torch
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import types
 from typing import Any
 
-from schedverify.errors import Fault, InputError
-from schedverify.schedule import Schedule
+from schedverify.core.errors import Fault, InputError
+from schedverify.core.schedule import Schedule
 from schedverify.torch_bridge.stand_ins import StandInStage, live_schedule
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from schedverify.errors import Fault, InputError, UnknownNameError
-from schedverify.schedule import MAX_RANKS
+from schedverify.core.errors import Fault, InputError, UnknownNameError
+from schedverify.core.schedule import MAX_RANKS
 from schedverify.torch_bridge.versions import require_torch
 
 _REFUSALS: Final = (ValueError, AssertionError, RuntimeError, IndexError, KeyError)

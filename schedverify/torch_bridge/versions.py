@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 from typing import Any, Final
 
-from schedverify.errors import Fault, UnsupportedError
+from schedverify.core.errors import Fault, UnsupportedError
 
 TESTED: Final = ("2.13",)
 """Releases (major and minor) that the tests run with."""

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from schedverify.ran import Ran
+from schedverify.core.trace import Ran
 
 _PREFIX: Final = "PP:"
 

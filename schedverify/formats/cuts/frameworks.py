@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from schedverify.errors import Fault, InputError, UnknownNameError
+from schedverify.core.errors import Fault, InputError, UnknownNameError
+from schedverify.core.model import Model
 from schedverify.formats.cuts.megatron import megatron_layout
 from schedverify.formats.cuts.megatron_flags import megatron_flags
 from schedverify.formats.cuts.stage_lists import Layers, deepspeed_parts, torch_split_points, torchtitan_modules
-from schedverify.layers import Model
 
 FRAMEWORKS: Final[dict[str, Callable[[Model, Layers, int], Any]]] = {
     "megatron-layout": megatron_layout,

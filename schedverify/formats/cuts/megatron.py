@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Final
 
-from schedverify.errors import Fault, InputError
-from schedverify.layers import Model
+from schedverify.core.errors import Fault, InputError
+from schedverify.core.model import Model
 
 LETTERS: Final = {"embedding": "E", "decoder": "t", "mtp": "m", "loss": "L"}
 _REPEATED: Final = (re.compile(r"\(([^()]+)\)\*([0-9]{1,4})"), re.compile(r"(.)\*([0-9]{1,4})"))

@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from schedverify.errors import Fault, InputError
+from schedverify.core.errors import Fault, InputError
+from schedverify.core.model import Model
 from schedverify.formats.cuts.megatron import letters_of
-from schedverify.layers import Model
 
 
 class Flags(NamedTuple):

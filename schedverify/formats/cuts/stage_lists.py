@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from itertools import chain, count
 from typing import Final
 
-from schedverify.errors import Fault, InputError
-from schedverify.layers import Layer, Model
+from schedverify.core.errors import Fault, InputError
+from schedverify.core.model import Layer, Model
 
 _TITAN: Final = ("embedding", "decoder", "loss")
 Layers = Sequence[Sequence[int]]

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any, Final, NamedTuple
 
+from schedverify.core.errors import Fault, InputError
+from schedverify.core.problem.faults import Faults, check_version
+from schedverify.core.problem.showing import clean, shown
 from schedverify.decoder import Decoder, Training
-from schedverify.errors import Fault, InputError
 from schedverify.formats.data import parse_json, parse_toml, unfit
 from schedverify.formats.models.cluster_keys import CLUSTER_KEYS, CLUSTER_TABLES, cluster_names
 from schedverify.formats.models.decoder_files import described_of, device_of, value_of
@@ -16,8 +18,6 @@ from schedverify.formats.models.model_keys import DECODER_TABLES, model_names
 from schedverify.formats.models.model_sources import Changes, model_data
 from schedverify.formats.reading import PathLike, read_text, source_name
 from schedverify.hybrid import Choices, Cluster
-from schedverify.problem.faults import Faults, check_version
-from schedverify.problem.showing import clean, shown
 
 _NEEDED: Final = ("nodes", "devices", "batch")
 _MAX_BYTES: Final = 1 << 16

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from schedverify.core.problem.keys import Key
 from schedverify.formats.models.model_keys import MODEL_KEYS
-from schedverify.problem.keys import Key
 
 CLUSTER_KEYS: Final = (
     Key("", "version", "version", "1", "the version of this file form"),

@@ -9,16 +9,16 @@ from functools import cache
 from importlib import resources
 from typing import Any, Final
 
+from schedverify.core.errors import InputError, nearest
+from schedverify.core.model import Model
+from schedverify.core.problem.faults import Faults
+from schedverify.core.problem.keys import Key
+from schedverify.core.problem.numbers import LARGEST, exact, size, whole
+from schedverify.core.problem.showing import clean, shown
 from schedverify.decoder import DTYPES, RECOMPUTE, Decoder, Device, Training, decoder_model
 from schedverify.decoder.device import Link
-from schedverify.errors import InputError, nearest
 from schedverify.formats.data import parse_toml
 from schedverify.formats.models.model_keys import MODEL_KEYS
-from schedverify.layers import Model
-from schedverify.problem.faults import Faults
-from schedverify.problem.keys import Key
-from schedverify.problem.numbers import LARGEST, exact, size, whole
-from schedverify.problem.showing import clean, shown
 
 Table = Mapping[str, Any]
 KNOWN: Final = {"decoder": "models", "device": "devices"}

@@ -8,17 +8,17 @@ from dataclasses import replace
 from pathlib import PurePath
 from typing import Any, Final
 
-from schedverify.errors import Fault, InputError, nearest
+from schedverify.core.errors import Fault, InputError, nearest
+from schedverify.core.model import Devices, Layer, Model, Wishes
+from schedverify.core.problem.faults import check_version
+from schedverify.core.problem.showing import shown
+from schedverify.core.problem.values import Values
 from schedverify.formats.data import unfit
 from schedverify.formats.models.decoder_files import model_of
 from schedverify.formats.models.model_keys import DECODER_TABLES, MODEL_KEYS, MODEL_TABLES, model_names
 from schedverify.formats.models.model_sources import Changes, model_data
 from schedverify.formats.models.pipedream import parse_profile
 from schedverify.formats.reading import PathLike, source_name
-from schedverify.layers import Devices, Layer, Model, Wishes
-from schedverify.problem.faults import check_version
-from schedverify.problem.showing import shown
-from schedverify.problem.values import Values
 
 MOST_LAYERS: Final = 100_000
 KINDS: Final = ("", "embedding", "decoder", "mtp", "loss")

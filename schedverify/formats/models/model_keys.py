@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from schedverify.problem.keys import Key
+from schedverify.core.problem.keys import Key
 
 MODEL_KEYS: Final = (
     Key("", "version", "version", "1", "the version of this file form"),

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import Any, Final
 
-from schedverify.errors import Fault, InputError, nearest
+from schedverify.core.errors import Fault, InputError, nearest
 from schedverify.formats.data import parse_json, parse_toml
 from schedverify.formats.models.decoder_files import known
 from schedverify.formats.models.pipedream import looks_like_profile

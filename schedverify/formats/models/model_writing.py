@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import PurePath
 from typing import Any
 
+from schedverify.core.model import Devices, Layer, Model, Wishes
 from schedverify.formats.models.model_keys import MODEL_KEYS, MODEL_TABLES
 from schedverify.formats.problem_files import toml_value
 from schedverify.formats.reading import PathLike
 from schedverify.formats.writing import write_text
-from schedverify.layers import Devices, Layer, Model, Wishes
 
 
 def save_model(model: Model, path: PathLike, *, source: str = "", spread: Mapping[str, Any] | None = None) -> None:

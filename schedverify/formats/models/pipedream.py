@@ -10,9 +10,9 @@ import re
 from decimal import Decimal
 from typing import Final
 
-from schedverify.errors import Fault, InputError
-from schedverify.layers import Layer, Model
-from schedverify.problem.showing import clean
+from schedverify.core.errors import Fault, InputError
+from schedverify.core.model import Layer, Model
+from schedverify.core.problem.showing import clean
 
 _NUMBER: Final = r"[0-9]{1,15}(?:\.[0-9]{1,9})?"
 _NODE: Final = re.compile(

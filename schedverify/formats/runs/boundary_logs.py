@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
+from schedverify.core.trace import BoundaryLog, Crossed
 from schedverify.formats.reading import PathLike
 from schedverify.formats.schema_parts import TEXT, Schema, closed, listed, titled, whole
 from schedverify.formats.writing import write_text
-from schedverify.ran import BoundaryLog, Crossed
 
 VERSION: Final = 1
 FORMAT: Final = "schedverify boundaries"

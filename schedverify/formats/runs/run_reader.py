@@ -6,7 +6,11 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, Final
 
-from schedverify.errors import Fault, InputError
+from schedverify.core.errors import Fault, InputError
+from schedverify.core.problem.faults import Faults, check_version
+from schedverify.core.problem.numbers import LARGEST
+from schedverify.core.problem.showing import shown
+from schedverify.core.trace import Ran, RunTrace
 from schedverify.formats.data import parse_json, unfit
 from schedverify.formats.plan_files import DIGEST
 from schedverify.formats.reading import PathLike, read_text, source_name
@@ -27,10 +31,6 @@ from schedverify.formats.runs.run_traces import (
     rank_name,
     thread,
 )
-from schedverify.problem.faults import Faults, check_version
-from schedverify.problem.numbers import LARGEST
-from schedverify.problem.showing import shown
-from schedverify.ran import Ran, RunTrace
 
 MAX_BYTES: Final = 1 << 28
 _WRITER: Final = "schedverify run --trace writes it"

@@ -11,11 +11,11 @@ import json
 from collections.abc import Iterator
 from typing import Any, Final
 
+from schedverify.core.op import pack_step, unpack
+from schedverify.core.trace import RunTrace
 from schedverify.formats.reading import PathLike
 from schedverify.formats.trace_files import thread_of
 from schedverify.formats.writing import write_text
-from schedverify.op import pack_step, unpack
-from schedverify.ran import RunTrace
 
 VERSION: Final = 1
 FORMAT: Final = "schedverify run"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from functools import cached_property
 
-from schedverify.durations import op_duration
-from schedverify.op import Kind
-from schedverify.problem import Problem
-from schedverify.problem.checks import topological
+from schedverify.core.durations import op_duration
+from schedverify.core.op import Kind
+from schedverify.core.problem import Problem
+from schedverify.core.problem.checks import topological
 
 
 class Costs:

@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from schedverify.core.problem import Problem
 from schedverify.optimizer.bounds.costs import Costs
 from schedverify.optimizer.bounds.idle import ticks_with_idle_time
-from schedverify.problem import Problem
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from schedverify.core.problem import Problem
+from schedverify.core.problem.capacity import needs
 from schedverify.optimizer.bounds.costs import Costs
 from schedverify.optimizer.bounds.formulas import Bound
-from schedverify.problem import Problem
-from schedverify.problem.capacity import needs
 
 Ceiling = tuple[str, int]
 """``makespan`` or ``span``, and the ticks that it must not pass."""

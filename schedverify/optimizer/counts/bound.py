@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from schedverify.core.problem import Problem
 from schedverify.optimizer.bounds.formulas import Bound
 from schedverify.optimizer.counts.program import Program
 from schedverify.optimizer.counts.proof import prove
 from schedverify.optimizer.counts.relaxation import Counts
-from schedverify.problem import Problem
 
 MOST_COLUMNS: Final = 60_000
 """The largest program that is solved, about; a larger one has a coarser grid."""

@@ -20,10 +20,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from schedverify.durations import op_duration
-from schedverify.op import Kind
-from schedverify.problem import Problem
-from schedverify.problem.checks import topological
+from schedverify.core.durations import op_duration
+from schedverify.core.op import Kind
+from schedverify.core.problem import Problem
+from schedverify.core.problem.checks import topological
 
 Class = tuple[str, int]
 """The letter of a kind, and a stage."""

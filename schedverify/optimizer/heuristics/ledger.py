@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from schedverify.core.problem import Problem
 from schedverify.optimizer.values import OpKey
-from schedverify.problem import Problem
 
 
 class Ledger:

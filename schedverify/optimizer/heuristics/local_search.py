@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
+from schedverify.core.problem import Problem
 from schedverify.optimizer.orders import Rows
 from schedverify.optimizer.tasks import Node, Tasks, node_of
 from schedverify.optimizer.values import OpKey
-from schedverify.problem import Problem
 
 if TYPE_CHECKING:
     from schedverify.optimizer.heuristics.annealing import Ints, Jobs

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from schedverify.errors import SchedverifyError
+from schedverify.core.errors import SchedverifyError
 from schedverify.optimizer.model.variables import Model
 from schedverify.optimizer.values import OpKey
 

@@ -26,7 +26,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Final, NamedTuple
 
-from schedverify.errors import SchedverifyError
+from schedverify.core.errors import SchedverifyError
 from schedverify.optimizer.model.rules import add_constraints
 from schedverify.optimizer.model.variables import Model
 from schedverify.optimizer.orders import measure, rows_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from schedverify.problem import Problem
+from schedverify.core.problem import Problem
 from schedverify.properties.evidence.counts import counted_bound
 from schedverify.properties.evidence.derivation import Derivation
 from schedverify.properties.evidence.error import EvidenceError

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
-from schedverify.problem import Problem
+from schedverify.core.problem import Problem
 from schedverify.properties.evidence.error import EvidenceError
 
 

@@ -25,9 +25,9 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from schedverify.durations import op_duration
-from schedverify.op import Kind
-from schedverify.problem import Problem
+from schedverify.core.durations import op_duration
+from schedverify.core.op import Kind
+from schedverify.core.problem import Problem
 from schedverify.properties.evidence.error import EvidenceError
 
 Class = tuple[str, int]

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from schedverify.errors import Fault, InputError
+from schedverify.core.errors import Fault, InputError
 
 Tensors = tuple[Any, ...]
 """Tensors that go together: what a stage reads or makes for one micro-batch."""

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from schedverify.errors import Fault, InputError
-from schedverify.problem import Problem
+from schedverify.core.errors import Fault, InputError
+from schedverify.core.problem import Problem
 from schedverify.runner.computing.batches import Tensors, by_stage, microbatches_of, rows_of
 from schedverify.runner.computing.stages import Loss
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from schedverify.problem import Problem
+from schedverify.core.problem import Problem
 from schedverify.runner.crossing.waiting import Waiting, begin, wait
 from schedverify.runner.failures import RunError
 from schedverify.runner.tags import SUMS

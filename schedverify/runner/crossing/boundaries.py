@@ -13,8 +13,8 @@ from zlib import crc32
 
 import torch
 
-from schedverify.problem import Problem
-from schedverify.ran import Crossed
+from schedverify.core.problem import Problem
+from schedverify.core.trace import Crossed
 from schedverify.runner.computing.batches import Tensors
 from schedverify.runner.crossing.declared import declared, refuted, rows_of
 from schedverify.runner.crossing.messages import (

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from schedverify.problem import Boundary, Problem
+from schedverify.core.problem import Boundary, Problem
 from schedverify.runner.crossing.messages import DTYPES, MOST_TENSORS, Signature, shown, tags_of
 from schedverify.runner.tags import BOUNDARIES
 

@@ -6,8 +6,8 @@ from typing import Any, Final, NamedTuple
 
 import torch
 
-from schedverify.op import Kind, Op
-from schedverify.problem import Problem
+from schedverify.core.op import Kind, Op
+from schedverify.core.problem import Problem
 from schedverify.runner.computing.batches import Tensors
 
 MOST_TENSORS: Final = 14

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from schedverify.op import Op
-from schedverify.problem import Problem
+from schedverify.core.op import Op
+from schedverify.core.problem import Problem
 from schedverify.runner.computing.batches import Tensors
 from schedverify.runner.crossing.boundaries import Boundaries, Seal
 from schedverify.runner.crossing.messages import HEADER, Name, Tags, name_of, plain, read, signature, unfit, written

@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import nn
 
-from schedverify.errors import Fault, InputError
-from schedverify.layers import even_parts
-from schedverify.problem import Problem
-from schedverify.result import Plan
+from schedverify.core.errors import Fault, InputError
+from schedverify.core.model import even_parts
+from schedverify.core.problem import Problem
+from schedverify.core.result import Plan
 
 Named = tuple[tuple[str, Any], ...]
 

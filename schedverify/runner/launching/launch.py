@@ -16,7 +16,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from schedverify.errors import InputError, ScheduleError
+from schedverify.core.errors import InputError, ScheduleError
 from schedverify.runner.failures import RunError
 
 FAILED: Final = 1

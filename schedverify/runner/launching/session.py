@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 
+from schedverify.core.result import Plan
 from schedverify.formats import save_boundaries, save_run
 from schedverify.formats.plan_files import digest, plan_data
-from schedverify.result import Plan
 from schedverify.runner.launching.cutting import stages_of
 from schedverify.runner.launching.source import Source, load_source
 from schedverify.runner.runner import Runner

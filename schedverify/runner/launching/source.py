@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 import torch
 from torch import nn
 
-from schedverify.errors import Fault, InputError
+from schedverify.core.errors import Fault, InputError
 
 ROWS: Final = 4
 """Rows of a micro-batch, where the model brings no batches."""

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from schedverify.ran import BoundaryLog, Crossed
+from schedverify.core.trace import BoundaryLog, Crossed
 from schedverify.runner.crossing.messages import Crossing
 from schedverify.runner.failures import RunError
 from schedverify.runner.telling.collecting import collect

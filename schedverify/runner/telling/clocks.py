@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 
 from schedverify.clocks import SAME, Answer, Clock, Reading, aligned, reading
-from schedverify.ran import Ran, RunTrace
+from schedverify.core.trace import Ran, RunTrace
 from schedverify.runner.telling.collecting import collect, move
 
 QUESTIONS: Final = 12

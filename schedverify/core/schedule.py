@@ -10,11 +10,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from schedverify.errors import Fault, InputError
-from schedverify.op import JOIN_SHIFT, KIND_MASK, KIND_SHIFT, Join, Kind, Op, Step, pack_step, unpack
+from schedverify.core.errors import Fault, InputError
+from schedverify.core.op import JOIN_SHIFT, KIND_MASK, KIND_SHIFT, Join, Kind, Op, Step, pack_step, unpack
 
 Words = NDArray[np.int64]
-"""The packed operations of one rank, in order; see :mod:`schedverify.op`."""
+"""The packed operations of one rank, in order; see :mod:`schedverify.core.op`."""
 
 MAX_RANKS: Final = 65_535
 MAX_FAULTS: Final = 20

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from schedverify.op import INDEX_MASK, KIND_SHIFT, MICROBATCH_MASK, PEER_SHIFT, STAGE_SHIFT, Kind
-from schedverify.problem import Problem
-from schedverify.schedule import Schedule, Words, kinds
+from schedverify.core.op import INDEX_MASK, KIND_SHIFT, MICROBATCH_MASK, PEER_SHIFT, STAGE_SHIFT, Kind
+from schedverify.core.problem import Problem
+from schedverify.core.schedule import Schedule, Words, kinds
 
 Ints = NDArray[np.int64]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from schedverify.errors import Fault, InputError, UnknownNameError
+from schedverify.core.errors import Fault, InputError, UnknownNameError
 
 
 class Discipline(StrEnum):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from schedverify.errors import InputError
-from schedverify.problem.keys import KEYS, TABLES
-from schedverify.problem.value import Problem
+from schedverify.core.errors import InputError
+from schedverify.core.problem.keys import KEYS, TABLES
+from schedverify.core.problem.value import Problem
 
 
 def brief(problem: Problem) -> dict[str, Any]:

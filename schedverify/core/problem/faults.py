@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NoReturn
 
-from schedverify.errors import Fault, InputError, nearest
-from schedverify.problem.showing import clean, shown
+from schedverify.core.errors import Fault, InputError, nearest
+from schedverify.core.problem.showing import clean, shown
 
 MAX_FAULTS: Final = 50
 _MAX_COUNTED: Final = 10_000

@@ -8,11 +8,11 @@ from enum import StrEnum
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-from schedverify.disciplines import Communication, Discipline
-from schedverify.errors import ScheduleError
-from schedverify.problem import Problem
-from schedverify.schedule import Schedule
-from schedverify.times import Measures
+from schedverify.core.discipline import Communication, Discipline
+from schedverify.core.errors import ScheduleError
+from schedverify.core.problem import Problem
+from schedverify.core.schedule import Schedule
+from schedverify.core.timeline import Measures
 
 
 class Verdict(StrEnum):

@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from schedverify.problem.faults import Faults
-from schedverify.problem.keys import Key
-from schedverify.problem.numbers import LARGEST, decimal_places, exact, finer_tick, size, whole
-from schedverify.problem.showing import clean, shown
+from schedverify.core.problem.faults import Faults
+from schedverify.core.problem.keys import Key
+from schedverify.core.problem.numbers import LARGEST, decimal_places, exact, finer_tick, size, whole
+from schedverify.core.problem.showing import clean, shown
 
 _LONGEST_TEXT: Final = 1000
 _INDEX: Final = re.compile(r"\[[0-9]+\]")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from schedverify.problem.capacity import needs
-from schedverify.problem.numbers import LARGEST
-from schedverify.problem.reader import Reader
-from schedverify.problem.value import Problem
+from schedverify.core.problem.capacity import needs
+from schedverify.core.problem.numbers import LARGEST
+from schedverify.core.problem.reader import Reader
+from schedverify.core.problem.value import Problem
 
 
 def check(problem: Problem, reader: Reader) -> None:

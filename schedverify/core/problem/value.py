@@ -103,7 +103,7 @@ class Problem:
         InputError
             With every fault of the arguments, each with its key.
         """
-        from schedverify.problem.arguments import tables
+        from schedverify.core.problem.arguments import tables
 
         shape = {"ranks": ranks, "microbatches": microbatches, "virtual": virtual, "placement": placement}
         return cls.of(tables(shape | keys))
@@ -117,7 +117,7 @@ class Problem:
         InputError
             With every fault of the data, each with its key.
         """
-        from schedverify.problem.expansion import expand
+        from schedverify.core.problem.expansion import expand
 
         return expand(data)
 
@@ -128,7 +128,7 @@ class Problem:
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:  # noqa: ARG002 - so it is called
         """Print what makes this problem again, where hypothesis or IPython ask for it; of a large one, its shape."""
-        from schedverify.problem.abridging import shortest
+        from schedverify.core.problem.abridging import shortest
 
         small = self.total_stages * self.microbatches <= _MOST_PRINTED
         printer.text(f"Problem.of({shortest(self)})" if small else repr(self))
@@ -196,7 +196,7 @@ class Problem:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the data of a problem file that gives this problem, fully expanded."""
-        from schedverify.problem.arguments import flatten
+        from schedverify.core.problem.arguments import flatten
 
         return flatten(self)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from schedverify.op import Kind, Op
-from schedverify.problem import Problem
+from schedverify.core.op import Kind, Op
+from schedverify.core.problem import Problem
 
 _F, _B, _W = int(Kind.F), int(Kind.B), int(Kind.W)
 

@@ -8,9 +8,9 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from schedverify.disciplines import Discipline
-from schedverify.problem import Problem
-from schedverify.schedule import Schedule
+from schedverify.core.discipline import Discipline
+from schedverify.core.problem import Problem
+from schedverify.core.schedule import Schedule
 
 
 @dataclass(frozen=True)

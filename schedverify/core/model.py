@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 
-from schedverify.errors import Fault, InputError
+from schedverify.core.errors import Fault, InputError
 
 Edge = tuple[int, int]
 Ints = tuple[int, ...]

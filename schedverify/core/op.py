@@ -10,7 +10,7 @@ import re
 from enum import IntEnum
 from typing import Final, NamedTuple
 
-from schedverify.errors import Fault, InputError
+from schedverify.core.errors import Fault, InputError
 
 STAGE_SHIFT: Final = 24
 PEER_SHIFT: Final = 40

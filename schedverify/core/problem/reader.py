@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
-from schedverify.errors import nearest
-from schedverify.problem.keys import BY_PATH, KEYS, TABLES, Key, home, names
-from schedverify.problem.numbers import LARGEST, whole
-from schedverify.problem.showing import clean, shown
-from schedverify.problem.values import Values
+from schedverify.core.errors import nearest
+from schedverify.core.problem.keys import BY_PATH, KEYS, TABLES, Key, home, names
+from schedverify.core.problem.numbers import LARGEST, whole
+from schedverify.core.problem.showing import clean, shown
+from schedverify.core.problem.values import Values
 
 _PAIR: Final = Key("costs.overlapped", "cost", "duration", "", "ticks of the overlapped pair")
 Ints = tuple[int, ...]

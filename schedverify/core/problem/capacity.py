@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from schedverify.problem.value import Problem
+from schedverify.core.problem.value import Problem
 
 _MOST_WORK = 10_000_000
 """The most (stage, stage of the same rank) pairs that are looked at on a graph that is no forest."""

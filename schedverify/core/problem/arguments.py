@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from schedverify.errors import Fault, InputError, nearest
-from schedverify.problem.keys import KEYS, REMARKS
-from schedverify.problem.value import Boundary, Matrix, Problem
+from schedverify.core.errors import Fault, InputError, nearest
+from schedverify.core.problem.keys import KEYS, REMARKS
+from schedverify.core.problem.value import Boundary, Matrix, Problem
 
 _TABLE: Final = {key.name: key.table for key in KEYS if key.table != "boundary" and key.name not in REMARKS}
 

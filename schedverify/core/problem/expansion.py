@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from schedverify.errors import InputError
-from schedverify.problem.checks import check
-from schedverify.problem.faults import check_version
-from schedverify.problem.keys import names
-from schedverify.problem.reader import Ints, Reader, uniform
-from schedverify.problem.shape import Sizes, read_shape
-from schedverify.problem.showing import shown
-from schedverify.problem.value import Boundary, Problem
+from schedverify.core.errors import InputError
+from schedverify.core.problem.checks import check
+from schedverify.core.problem.faults import check_version
+from schedverify.core.problem.keys import names
+from schedverify.core.problem.reader import Ints, Reader, uniform
+from schedverify.core.problem.shape import Sizes, read_shape
+from schedverify.core.problem.showing import shown
+from schedverify.core.problem.value import Boundary, Problem
 
 
 def expand(data: Mapping[str, Any]) -> Problem:

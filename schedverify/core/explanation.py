@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from schedverify.result import Status
+from schedverify.core.result import Status
 
 _WIDTH: Final = 110
 _LONGEST_PATH: Final = 60

@@ -1,0 +1,1 @@
+"""The values: immutable, without logic beyond their own meaning."""
