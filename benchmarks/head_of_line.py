@@ -17,9 +17,9 @@ from printing import publish, table, where
 from schedverify import Problem, Schedule, generate, lower, simulate, verify
 from schedverify.core.discipline import Discipline
 from schedverify.graph import dependency_graph
-from schedverify.lowered.delays import delays
 from schedverify.lowering import add_communication
 from schedverify.lowering.ordering import Order
+from schedverify.simulator.delay_reasons import delays
 
 SHOWN = (Discipline.PAIR, Discipline.RANK, Discipline.BLOCK)
 MOST_DELAYS = 5

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from schedverify.planner import optimize
     from schedverify.proving import lower
     from schedverify.reasoning import explain
+    from schedverify.simulator.engine import simulate
     from schedverify.sweeping import sweep
-    from schedverify.timeline import simulate
     from schedverify.verifier import verify
 
 __version__: Final = "0.1.0"
@@ -57,7 +57,7 @@ _MODULES: Final = {
     "core.timeline": "Measures Timeline",
     "core.schedule": "Schedule",
     "sweeping": "sweep",
-    "timeline": "simulate",
+    "simulator.engine": "simulate",
     "verifier": "verify",
 }
 _HOMES: Final = {name: module for module, names in _MODULES.items() for name in names.split()}

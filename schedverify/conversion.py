@@ -12,7 +12,7 @@ from schedverify.core.schedule import Schedule, check_ranks
 from schedverify.deduction import REMARK, deduce_problem
 from schedverify.exporting import for_torch
 from schedverify.planner import plan_of
-from schedverify.timeline import simulate
+from schedverify.simulator.engine import simulate
 
 CSV_FORMS: Final = ("csv", "torch-csv", "torch-comms-csv")
 

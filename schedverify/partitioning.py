@@ -15,7 +15,7 @@ from schedverify.core.schedule import Schedule
 from schedverify.core.timeline import Timeline
 from schedverify.generators import family as family_of
 from schedverify.partition import Partition, least_bottleneck
-from schedverify.timeline import simulate
+from schedverify.simulator.engine import simulate
 
 Ints = tuple[int, ...]
 

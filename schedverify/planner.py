@@ -16,7 +16,7 @@ from schedverify.core.timeline import Timeline
 from schedverify.generators import families
 from schedverify.optimizer import Effort, Hint, InTurn, Progress, Solution, hint_of, minimize
 from schedverify.proving import proved_lowering
-from schedverify.timeline import simulate
+from schedverify.simulator.engine import simulate
 from schedverify.verifier import claims_of, verify
 
 _NEEDED = ("SV1", "SV2", "SV4")

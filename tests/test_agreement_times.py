@@ -13,7 +13,7 @@ from schedverify.core.problem import Problem
 from schedverify.core.result import Verdict
 from schedverify.core.schedule import Schedule
 from schedverify.properties.evidence import EvidenceError, proved_bound
-from schedverify.timeline import simulate
+from schedverify.simulator.engine import simulate
 from schedverify.verifier import verify
 
 BASES = 300

@@ -14,7 +14,7 @@ from schedverify.formats import load_problem
 from schedverify.generators import family, generate
 from schedverify.generators.dispatch import Policy, dispatch
 from schedverify.generators.streams import Room
-from schedverify.timeline import simulate
+from schedverify.simulator.engine import simulate
 from schedverify.verifier import verify
 
 PROBLEMS = Path(__file__).parents[1] / "specs" / "problems"

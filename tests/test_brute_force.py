@@ -11,7 +11,7 @@ from tiny_problems import tiny_problems
 
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
-from schedverify.timeline import simulate
+from schedverify.simulator.engine import simulate
 from schedverify.verifier import verify
 
 

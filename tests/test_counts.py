@@ -24,7 +24,7 @@ from schedverify.optimizer.counts.bound import count_bounds
 from schedverify.properties.evidence import EvidenceError, proved_bound
 from schedverify.properties.evidence.rows import Rows, Term
 from schedverify.properties.evidence.windows import Windows
-from schedverify.timeline import simulate
+from schedverify.simulator.engine import simulate
 
 Starts = dict[tuple[str, int], list[int]]
 

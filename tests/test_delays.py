@@ -19,8 +19,8 @@ from schedverify.core.schedule import Schedule
 from schedverify.drawing import draw
 from schedverify.formats.trace_files import trace
 from schedverify.generators import generate
-from schedverify.lowered.delays import delays
-from schedverify.timeline import simulate
+from schedverify.simulator.delay_reasons import delays
+from schedverify.simulator.engine import simulate
 
 TRANSFER = {"bytes": 4, "bandwidth": 1}
 BEHIND = """

@@ -30,7 +30,7 @@ from schedverify.drawing.palette import colour
 from schedverify.drawing.panel import Row
 from schedverify.drawing.raster import runs, squeezed, stretched
 from schedverify.generators import families, family, generate
-from schedverify.timeline import simulate
+from schedverify.simulator.engine import simulate
 from schedverify.verifier import verify
 
 SVG = "{http://www.w3.org/2000/svg}"

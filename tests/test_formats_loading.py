@@ -22,7 +22,7 @@ from schedverify.formats.reading import read_text
 from schedverify.formats.writing import write_text
 from schedverify.generators import generate
 from schedverify.planner import plan_of
-from schedverify.timeline import simulate
+from schedverify.simulator.engine import simulate
 
 PROBLEM = Problem.chain(ranks=2, microbatches=2, name="two")
 SCHEDULE = generate("1f1b", PROBLEM)

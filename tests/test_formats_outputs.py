@@ -16,7 +16,7 @@ from schedverify.formats import dumps, report_data, search_data, timeline_data
 from schedverify.formats.schema import FOLDER, main, schemas
 from schedverify.generators import generate
 from schedverify.planner import optimize
-from schedverify.timeline import simulate
+from schedverify.simulator.engine import simulate
 from schedverify.verifier import verify
 
 PROBLEM = Problem.chain(ranks=2, microbatches=2, name="two")

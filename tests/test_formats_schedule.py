@@ -20,7 +20,7 @@ from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
 from schedverify.formats import load, save, trace
 from schedverify.formats.schedule_files import looks_like_csv, parse_csv, parse_text, to_csv
-from schedverify.timeline import simulate
+from schedverify.simulator.engine import simulate
 
 MILLION = 1_000_000
 

@@ -13,7 +13,7 @@ from schedverify.core.errors import InputError, UnknownNameError
 from schedverify.core.op import KIND_MASK, KIND_SHIFT, STAGE_SHIFT
 from schedverify.core.problem import Problem
 from schedverify.generators import families, family, generate
-from schedverify.timeline import simulate
+from schedverify.simulator.engine import simulate
 
 HAND_MADE = [
     "naive",

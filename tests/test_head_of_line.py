@@ -10,8 +10,8 @@ import pytest
 
 from schedverify.core.discipline import Discipline
 from schedverify.generators import generate
-from schedverify.lowered.delays import delays
-from schedverify.timeline import simulate
+from schedverify.simulator.delay_reasons import delays
+from schedverify.simulator.engine import simulate
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 

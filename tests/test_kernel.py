@@ -15,17 +15,17 @@ from mutants_communication import MUTANTS_OF_A_LOWERED_BASE, lowered_mutant
 from random_lowered import lowered_base
 from random_schedules import Rows, base
 
-from schedverify import kernel, scale
-from schedverify.communication.precedence import Precedence
 from schedverify.core.discipline import Discipline
 from schedverify.core.errors import ScheduleError
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
 from schedverify.generators import generate
-from schedverify.lowered.paths import longest
 from schedverify.lowering import add_communication
 from schedverify.properties import Case
-from schedverify.timeline import simulate
+from schedverify.simulator import kernels, scale
+from schedverify.simulator.csr_graph import longest
+from schedverify.simulator.engine import simulate
+from schedverify.simulator.precedence import Precedence
 from schedverify.verifier import verify
 
 NEVER = 1 << 62
@@ -44,7 +44,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
         return call
 
     for name in counts:
-        monkeypatch.setattr(kernel, name, counted(name, getattr(kernel, name)))
+        monkeypatch.setattr(kernels, name, counted(name, getattr(kernels, name)))
     return counts
 
 

@@ -16,11 +16,11 @@ from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
 from schedverify.core.timeline import Timeline
 from schedverify.generators import generate
-from schedverify.lowered.matching import match
-from schedverify.lowered.program import Program
-from schedverify.lowered.times import run
 from schedverify.lowering import add_communication
-from schedverify.timeline import simulate
+from schedverify.simulator.engine import simulate
+from schedverify.simulator.p2p_engine import run
+from schedverify.simulator.p2p_matching import match
+from schedverify.simulator.p2p_program import Program
 from schedverify.verifier import verify
 
 Times = list[list[tuple[int, int]]]

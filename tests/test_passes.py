@@ -14,8 +14,6 @@ from schedverify.core.op import Kind
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
 from schedverify.generators import families, generate
-from schedverify.lowered.matching import match
-from schedverify.lowered.program import Program
 from schedverify.lowering import (
     add_communication,
     add_reduction,
@@ -25,7 +23,9 @@ from schedverify.lowering import (
     timed_lowerings,
 )
 from schedverify.lowering.candidates import safe_lowerings
-from schedverify.timeline import simulate
+from schedverify.simulator.engine import simulate
+from schedverify.simulator.p2p_matching import match
+from schedverify.simulator.p2p_program import Program
 from schedverify.verifier import verify
 
 Pass = Callable[[Schedule, Problem, Discipline], Schedule]

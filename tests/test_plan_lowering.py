@@ -19,7 +19,7 @@ from schedverify.generators import generate
 from schedverify.lowering import add_reduction
 from schedverify.planner import RefusedPlanError, optimize, plan_of
 from schedverify.proving import lower
-from schedverify.timeline import simulate
+from schedverify.simulator.engine import simulate
 from schedverify.verifier import verify
 
 TIGHT = """

@@ -17,7 +17,7 @@ from schedverify.formats import load_schedule
 from schedverify.generators import generate
 from schedverify.lowering import add_communication
 from schedverify.proving import RefusedLoweringError, lower
-from schedverify.timeline import simulate
+from schedverify.simulator.engine import simulate
 from schedverify.verifier import verify
 
 

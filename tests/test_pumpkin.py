@@ -24,7 +24,7 @@ from schedverify.optimizer.solvers.plain_model import NotPlainError, plain_model
 from schedverify.optimizer.tasks import Tasks
 from schedverify.optimizer.values import OpKey
 from schedverify.planner import plan_of
-from schedverify.timeline import simulate
+from schedverify.simulator.engine import simulate
 
 needs_pumpkin = pytest.mark.skipif(
     importlib.util.find_spec("pumpkin_solver") is None, reason="the extra pumpkin is not installed"

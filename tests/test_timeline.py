@@ -19,7 +19,7 @@ from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
 from schedverify.generators import generate
 from schedverify.graph import critical_path, dependency_graph, step_graph
-from schedverify.timeline import simulate
+from schedverify.simulator.engine import simulate
 
 
 def earliest(problem: Problem, schedule: Schedule) -> dict[Any, int]:

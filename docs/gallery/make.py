@@ -19,7 +19,7 @@ from schedverify.core.schedule import Schedule
 from schedverify.drawing import Drawing, beside, draw
 from schedverify.generators import families, generate
 from schedverify.generators.registry import Family
-from schedverify.timeline import simulate
+from schedverify.simulator.engine import simulate
 from schedverify.verifier import verify
 
 HERE = Path(__file__).parent

@@ -35,7 +35,7 @@ def conform(
     from schedverify.core.result import Plan
     from schedverify.drawing import beside
     from schedverify.drawing import draw as drawn
-    from schedverify.timeline import simulate
+    from schedverify.simulator.engine import simulate
 
     given = formats.load_judged(plan)
     if not isinstance(given, Plan):

@@ -27,14 +27,15 @@ def simulate(
 
     Of a lowered schedule it also says what the steps waited for that transfers held up most.
     """
-    from schedverify import conversion, formats, timeline
+    from schedverify import conversion, formats
     from schedverify.cli.console import out, remark
     from schedverify.cli.report_text import measures_table
     from schedverify.drawing import draw as drawn
+    from schedverify.simulator import engine
 
     known = _loaded(problem)
     order, given, note = conversion.subject(formats.load_judged(schedule, known), known)
-    result = timeline.simulate(order, given, discipline=discipline, eager_bytes=eager_bytes)
+    result = engine.simulate(order, given, discipline=discipline, eager_bytes=eager_bytes)
     if output_format == "json":
         print(formats.dumps(formats.timeline_data(result)))
         return 0
@@ -77,7 +78,7 @@ def draw(
 
 def _held_up(result: Timeline) -> Iterator[str]:
     """Say what the steps waited for that transfers held up longest."""
-    from schedverify.lowered.delays import delays
+    from schedverify.simulator.delay_reasons import delays
 
     found = [delay for delay in delays(result) if delay.held_up]
     if found:

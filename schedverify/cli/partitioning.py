@@ -228,7 +228,7 @@ def _lines(found: Cut) -> Iterator[str]:
 def _even(found: Cut, own: Timeline) -> str:
     """Return the makespan with as many layers on each stage, and what that would not keep to."""
     from schedverify.partitioning import even_split, evenly
-    from schedverify.timeline import simulate
+    from schedverify.simulator.engine import simulate
 
     even, wishes = simulate(own.schedule, evenly(found.model, found)), found.model.wishes
     against = [] if wishes.kept(even_split(found.model, found.problem.stages)) else ["against the wishes"]

@@ -31,9 +31,9 @@ from numpy.typing import NDArray
 
 from schedverify.communication.inputs import received_inputs, sent_outputs, step_inputs
 from schedverify.communication.occurrences import Occurrences
-from schedverify.communication.precedence import Precedence
 from schedverify.communication.transfers import Transfers
 from schedverify.core.discipline import Discipline
+from schedverify.simulator.precedence import Precedence
 
 Ints = NDArray[np.int64]
 Edges = tuple[Ints, Ints, Ints]

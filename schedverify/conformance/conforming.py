@@ -17,8 +17,8 @@ from schedverify.core.result import Lowered, Plan
 from schedverify.core.timeline import Timeline
 from schedverify.core.trace import RunTrace
 from schedverify.formats.plan_files import digest, plan_data
-from schedverify.measures import measure
-from schedverify.timeline import simulate
+from schedverify.simulator.engine import simulate
+from schedverify.simulator.metrics import measure
 
 
 @dataclass(frozen=True)

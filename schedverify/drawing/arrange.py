@@ -17,7 +17,7 @@ from schedverify.core.schedule import Schedule, Words, kinds, positions
 from schedverify.core.timeline import Timeline
 from schedverify.deduction import REMARK, deduce_problem
 from schedverify.drawing.panel import PAIR, Panel, Row
-from schedverify.timeline import simulate
+from schedverify.simulator.engine import simulate
 
 MAX_ROWS: Final = 256
 """The most ranks in one picture."""

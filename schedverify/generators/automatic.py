@@ -11,7 +11,7 @@ from schedverify.core.schedule import Schedule
 from schedverify.generators.dispatch import Policy, dispatch
 from schedverify.generators.streams import Room
 from schedverify.generators.zero_bubble import zb_h1, zb_h2
-from schedverify.timeline import simulate
+from schedverify.simulator.engine import simulate
 
 EFFORT: Final = 120_000
 """The steps that all passes of one family may schedule together; the first pass is made whatever it takes."""

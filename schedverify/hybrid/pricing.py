@@ -20,7 +20,7 @@ from schedverify.hybrid.cluster import Cluster
 from schedverify.hybrid.setups import Rejected, SetUp
 from schedverify.partition import least_bottleneck
 from schedverify.partitioning import even_split, stage_problem
-from schedverify.timeline import simulate
+from schedverify.simulator.engine import simulate
 
 TICK: Final = Fraction(1, 1_000_000)
 """Seconds of a tick: everything is in microseconds."""

@@ -17,7 +17,7 @@ from schedverify.optimizer.bounds.formulas import best_bound
 from schedverify.partition.by_bound import ByBound
 from schedverify.partition.least_times import LeastTimes
 from schedverify.partitioning import stage_problem
-from schedverify.timeline import simulate
+from schedverify.simulator.engine import simulate
 
 Ints = tuple[int, ...]
 _SHARE: Final = 1 / 40

@@ -14,7 +14,7 @@ from schedverify.lowering.deferral import defer_receives
 from schedverify.lowering.grouping import group_opposite
 from schedverify.lowering.insertion import add_communication
 from schedverify.lowering.ordering import by_end, by_start
-from schedverify.timeline import simulate
+from schedverify.simulator.engine import simulate
 
 MOST_ROUNDS: Final = 4
 """How often the orders are made anew of the times of the best one, while that helps."""

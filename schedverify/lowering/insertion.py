@@ -10,7 +10,7 @@ from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, STAGE_SHIFT, Kind
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule, kinds
 from schedverify.lowering.ordering import Order, by_end
-from schedverify.timeline import simulate
+from schedverify.simulator.engine import simulate
 
 
 def add_communication(schedule: Schedule, problem: Problem, order: Order | None = None) -> Schedule:

@@ -16,8 +16,8 @@ from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, STAGE_SHIFT, Kind
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule, kinds, positions
 from schedverify.core.timeline import Timeline
-from schedverify.meetings import meetings_of
-from schedverify.timeline import simulate
+from schedverify.simulator.engine import simulate
+from schedverify.simulator.joint_steps import meetings_of
 
 Ints = NDArray[np.int64]
 

@@ -19,7 +19,7 @@ from schedverify.optimizer.solving import solve
 from schedverify.optimizer.support import check_supported, impossible
 from schedverify.optimizer.tasks import Tasks
 from schedverify.optimizer.values import Hint, Progress, Solution
-from schedverify.timeline import simulate
+from schedverify.simulator.engine import simulate
 
 _NONE = 1 << 62
 """More bytes than any peak."""

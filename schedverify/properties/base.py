@@ -23,7 +23,7 @@ from schedverify.core.result import Scope, Violation
 from schedverify.core.schedule import Schedule
 from schedverify.core.timeline import Measures
 from schedverify.instances import Instances
-from schedverify.timeline import simulate
+from schedverify.simulator.engine import simulate
 
 
 class NotApplicable(Exception):  # noqa: N818 - a verdict, not an error

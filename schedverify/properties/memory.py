@@ -13,8 +13,8 @@ from schedverify.core.op import Kind, Op
 from schedverify.core.problem import Problem
 from schedverify.core.result import Violation
 from schedverify.core.timeline import Measures
-from schedverify.measures import peak_in_flight
 from schedverify.properties.base import Case, NotApplicable, rule
+from schedverify.simulator.metrics import peak_in_flight
 
 Pair = tuple[int, int]
 """A stage and a micro-batch."""

@@ -10,10 +10,10 @@ import numpy as np
 from schedverify.admission import admitted
 from schedverify.communication.inputs import reads
 from schedverify.communication.occurrences import Occurrences
-from schedverify.communication.precedence import Precedence
 from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, MICROBATCH_MASK, STAGE_SHIFT, Kind
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Words, kinds
+from schedverify.simulator.precedence import Precedence
 
 
 def malformed(row: Words, problem: Problem) -> bool:

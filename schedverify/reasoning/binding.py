@@ -104,7 +104,7 @@ def _before_the_end(plan: Plan, graph: Any) -> set[Any]:
 
 
 def _end(plan: Plan, rank: int) -> int:
-    from schedverify.timeline import simulate
+    from schedverify.simulator.engine import simulate
 
     return int(simulate(plan.schedule, plan.problem).ends[rank][-1]) if plan.schedule is not None else 0
 

@@ -9,7 +9,7 @@ from schedverify.core.problem import Problem
 from schedverify.core.result import Plan, Status
 from schedverify.optimizer import Effort, Solution, least_peak, solve
 from schedverify.reasoning.limits import FIELDS, by_stage, with_limit
-from schedverify.timeline import simulate
+from schedverify.simulator.engine import simulate
 
 ANY: Final = 1 << 62
 """More ticks than any makespan."""

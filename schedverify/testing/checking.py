@@ -13,7 +13,7 @@ from schedverify.drawing import draw
 from schedverify.formats.problem_files import to_toml
 from schedverify.generators import generate
 from schedverify.planner import optimize
-from schedverify.timeline import simulate
+from schedverify.simulator.engine import simulate
 from schedverify.verifier import verify
 
 __tracebackhide__ = True

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from schedverify.core.discipline import Discipline
 from schedverify.core.messages import expanded
-from schedverify.lowered.inputs import local_inputs, readers
-from schedverify.lowered.matching import Transfers
-from schedverify.lowered.program import Program
+from schedverify.simulator.p2p_inputs import local_inputs, readers
+from schedverify.simulator.p2p_matching import Transfers
+from schedverify.simulator.p2p_program import Program
 
 Ints = NDArray[np.int64]
 

@@ -12,11 +12,11 @@ from schedverify.core.errors import ScheduleError
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
 from schedverify.core.timeline import Timeline
-from schedverify.lowered.events import Events
-from schedverify.lowered.matching import match
-from schedverify.lowered.paths import longest
-from schedverify.lowered.program import Program
-from schedverify.measures import measure
+from schedverify.simulator.csr_graph import longest
+from schedverify.simulator.metrics import measure
+from schedverify.simulator.p2p_events import Events
+from schedverify.simulator.p2p_matching import match
+from schedverify.simulator.p2p_program import Program
 
 Ints = NDArray[np.int64]
 
@@ -30,7 +30,7 @@ class Run(NamedTuple):
 
 
 def simulate_lowered(schedule: Schedule, problem: Problem, discipline: Discipline, eager_bytes: int) -> Timeline:
-    """Return the timeline of a lowered schedule; see :func:`schedverify.timeline.simulate`."""
+    """Return the timeline of a lowered schedule; see :func:`schedverify.simulator.engine.simulate`."""
     ran = run(schedule, problem, discipline, eager_bytes)
     starts, ends = _by_step(ran)
     counts = np.bincount(ran.program.step_rank, minlength=schedule.ranks)

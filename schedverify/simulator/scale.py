@@ -7,5 +7,5 @@ LARGE = 100_000
 
 
 def is_large(size: int) -> bool:
-    """Whether so many operations are for the compiled loops of :mod:`schedverify.kernel`."""
+    """Whether so many operations are for the compiled loops of :mod:`schedverify.simulator.kernels`."""
     return size >= LARGE

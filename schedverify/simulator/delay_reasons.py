@@ -9,8 +9,8 @@ import numpy as np
 
 from schedverify.core.op import unpack
 from schedverify.core.timeline import Timeline
-from schedverify.lowered.events import Why
-from schedverify.lowered.times import Run, run
+from schedverify.simulator.p2p_engine import Run, run
+from schedverify.simulator.p2p_events import Why
 
 _PREFERENCE = (Why.INPUT, Why.SENT, Why.RECEIVED, Why.ORDER, Why.QUEUE)
 """Of several reasons for one tick, the first here is told: what has to be made before what stands in the way."""

@@ -12,8 +12,8 @@ from schedverify.core.errors import ScheduleError
 from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, MICROBATCH_MASK, STAGE_SHIFT, Join, Kind, unpack
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule, Words, kinds
-from schedverify.meetings import meetings_of
-from schedverify.runnable import check_runnable
+from schedverify.simulator.joint_steps import meetings_of
+from schedverify.simulator.preconditions import check_runnable
 
 Ints = NDArray[np.int64]
 _W, _RECV_B = int(Kind.W), int(Kind.RECV_B)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from schedverify.scale import is_large
+from schedverify.simulator.scale import is_large
 
 Ints = NDArray[np.int64]
 
@@ -23,9 +23,9 @@ def longest(tail: Ints, head: Ints, lag: Ints, count: int) -> tuple[Ints, NDArra
     waits = np.bincount(head, minlength=count)
     if not is_large(count):
         return _walk(edges, waits.tolist())
-    from schedverify import kernel
+    from schedverify.simulator import kernels
 
-    length = kernel.longest(*edges, waits)
+    length = kernels.longest(*edges, waits)
     return length, waits > 0
 
 

@@ -12,7 +12,7 @@ from schedverify.core.errors import ScheduleError
 from schedverify.core.messages import named, needed_messages
 from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, MICROBATCH_MASK, PEER_SHIFT, STAGE_SHIFT, Kind, unpack
 from schedverify.core.schedule import Words, kinds
-from schedverify.lowered.program import Program
+from schedverify.simulator.p2p_program import Program
 
 Ints = NDArray[np.int64]
 _JOINLESS = (1 << JOIN_SHIFT) - 1

@@ -15,7 +15,7 @@ from schedverify.core.op import INDEX_MASK, Kind
 from schedverify.core.problem import Problem
 
 if TYPE_CHECKING:
-    from schedverify import kernel
+    from schedverify.simulator import kernels
 
 _F, _W = int(Kind.F), int(Kind.W)
 
@@ -40,9 +40,9 @@ def class_facts(key: int, problem: Problem) -> tuple[tuple[tuple[int, int], ...]
     return ((forward, 0), *inputs), op_duration(problem, kind, stage), backward
 
 
-def table(problem: Problem) -> kernel.Facts:
+def table(problem: Problem) -> kernels.Facts:
     """Return the facts of every class of single operations, as the compiled loop wants them."""
-    from schedverify import kernel
+    from schedverify.simulator import kernels
 
     parts = (0, 1) if problem.slices > 1 else (0, 0)
     keys = [
@@ -52,7 +52,7 @@ def table(problem: Problem) -> kernel.Facts:
     there = {int(Kind[letter]) for letter in problem.kinds}
     facts = [class_facts(key, problem) if key >> 33 in there else ((), 0, 0) for key in keys]
     inputs = np.array([pair for reads, _, _ in facts for pair in reads], dtype=np.int64).reshape(-1, 2)
-    return kernel.Facts(
+    return kernels.Facts(
         np.array([cost for _, cost, _ in facts], dtype=np.int64),
         np.array([output for _, _, output in facts], dtype=np.int64),
         np.cumsum([0, *(len(reads) for reads, _, _ in facts)]),

@@ -15,12 +15,12 @@ from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, MICROBATCH_MASK, STAGE_S
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule, Words, kinds
 from schedverify.core.timeline import Timeline
-from schedverify.facts import class_facts, table
-from schedverify.lowered.times import simulate_lowered
-from schedverify.measures import measure
-from schedverify.meetings import Meeting, meetings_of
-from schedverify.runnable import check_runnable
-from schedverify.scale import is_large
+from schedverify.simulator.joint_steps import Meeting, meetings_of
+from schedverify.simulator.metrics import measure
+from schedverify.simulator.op_classes import class_facts, table
+from schedverify.simulator.p2p_engine import simulate_lowered
+from schedverify.simulator.preconditions import check_runnable
+from schedverify.simulator.scale import is_large
 
 Ticks = NDArray[np.int64]
 
@@ -232,12 +232,12 @@ def _is_simple(schedule: Schedule, problem: Problem) -> bool:
 
 def _compiled(schedule: Schedule, problem: Problem) -> tuple[tuple[Ticks, ...], tuple[Ticks, ...]]:
     """Return what a sweep of single operations returns, by the compiled loop."""
-    from schedverify import kernel
+    from schedverify.simulator import kernels
 
     counts = [len(row) for row in schedule.rows]
     bounds = np.cumsum([0, *counts])
     places = (2 * problem.total_stages + 1) * problem.microbatches
-    starts, ends, done = kernel.sweep(np.concatenate(schedule.rows), bounds, table(problem), places)
+    starts, ends, done = kernels.sweep(np.concatenate(schedule.rows), bounds, table(problem), places)
     _check_ended(done.tolist(), counts)
     begun, ended = (tuple(map(_frozen, np.split(ticks, bounds[1:-1]))) for ticks in (starts, ends))
     return begun, ended

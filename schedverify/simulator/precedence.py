@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from schedverify.scale import is_large
+from schedverify.simulator.scale import is_large
 
 Ints = NDArray[np.int64]
 
@@ -49,9 +49,9 @@ class Precedence:
         left = np.bincount(self.after, minlength=self.count)
         if not is_large(self.count):
             return _walk(begins.tolist(), targets.tolist(), left.tolist())
-        from schedverify import kernel
+        from schedverify.simulator import kernels
 
-        order = kernel.happening(begins, targets, left)
+        order = kernels.happening(begins, targets, left)
         return left > 0, order
 
 

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from schedverify.core.messages import expanded, neighbours
 from schedverify.core.op import INDEX_MASK, MICROBATCH_MASK, STAGE_SHIFT, Kind
 from schedverify.core.schedule import kinds
-from schedverify.lowered.matching import Transfers
-from schedverify.lowered.program import Program
+from schedverify.simulator.p2p_matching import Transfers
+from schedverify.simulator.p2p_program import Program
 
 Ints = NDArray[np.int64]
 
