@@ -16,10 +16,10 @@ from printing import publish, table, where
 
 from schedverify import Problem, Schedule, generate, lower, simulate, verify
 from schedverify.core.discipline import Discipline
-from schedverify.graph import dependency_graph
 from schedverify.lowering import add_communication
 from schedverify.lowering.ordering import Order
 from schedverify.simulator.delay_reasons import delays
+from schedverify.verifier.graph import dependency_graph
 
 SHOWN = (Discipline.PAIR, Discipline.RANK, Discipline.BLOCK)
 MOST_DELAYS = 5

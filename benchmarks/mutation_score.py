@@ -32,8 +32,8 @@ ROOT = Path(__file__).parents[1]
 WORK = ROOT / "build" / "mutation"
 COPIED = ("schedverify", "tests", "specs", "benchmarks", "README.md", "pyproject.toml")
 PARTS = {
-    "evidence of bounds": "schedverify.properties.evidence.",
-    "other properties": "schedverify.properties.",
+    "evidence of bounds": "schedverify.verifier.certificates.",
+    "other properties": "schedverify.verifier.rules.",
     "bounds by formula": "schedverify.optimizer.bounds.",
     "count relaxation": "schedverify.optimizer.counts.",
 }

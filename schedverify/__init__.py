@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from schedverify.drawing import draw
     from schedverify.formats import load, save
     from schedverify.generators import families, generate
-    from schedverify.graph import critical_path, dependency_graph
     from schedverify.joint import Joint, partition_jointly
     from schedverify.planner import optimize
     from schedverify.proving import lower
     from schedverify.reasoning import explain
     from schedverify.simulator.engine import simulate
     from schedverify.sweeping import sweep
-    from schedverify.verifier import verify
+    from schedverify.verifier.graph import critical_path, dependency_graph
+    from schedverify.verifier.verification import verify
 
 __version__: Final = "0.1.0"
 
@@ -45,7 +45,7 @@ _MODULES: Final = {
     "core.errors": "InputError ScheduleError SchedverifyError UnknownNameError UnsupportedError",
     "formats": "load save",
     "generators": "families generate",
-    "graph": "critical_path dependency_graph",
+    "verifier.graph": "critical_path dependency_graph",
     "joint": "Joint partition_jointly",
     "core.op": "Join Kind Op Step",
     "planner": "optimize",
@@ -58,7 +58,7 @@ _MODULES: Final = {
     "core.schedule": "Schedule",
     "sweeping": "sweep",
     "simulator.engine": "simulate",
-    "verifier": "verify",
+    "verifier.verification": "verify",
 }
 _HOMES: Final = {name: module for module, names in _MODULES.items() for name in names.split()}
 

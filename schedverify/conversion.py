@@ -9,10 +9,10 @@ from schedverify.core.errors import Fault, InputError
 from schedverify.core.problem import Problem
 from schedverify.core.result import Plan
 from schedverify.core.schedule import Schedule, check_ranks
-from schedverify.deduction import REMARK, deduce_problem
 from schedverify.exporting import for_torch
 from schedverify.planner import plan_of
 from schedverify.simulator.engine import simulate
+from schedverify.verifier.infer_problem import REMARK, deduce_problem
 
 CSV_FORMS: Final = ("csv", "torch-csv", "torch-comms-csv")
 

@@ -9,7 +9,7 @@ from schedverify.core.op import Kind
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule, kinds
 from schedverify.lowering import add_reduction
-from schedverify.verifier import verify
+from schedverify.verifier.verification import verify
 
 _NEEDED: Final = ("SV1", "SV2", "SV3")
 _MOST_TOLD: Final = 10

@@ -17,7 +17,7 @@ from schedverify.generators import families
 from schedverify.optimizer import Effort, Hint, InTurn, Progress, Solution, hint_of, minimize
 from schedverify.proving import proved_lowering
 from schedverify.simulator.engine import simulate
-from schedverify.verifier import claims_of, verify
+from schedverify.verifier.verification import claims_of, verify
 
 _NEEDED = ("SV1", "SV2", "SV4")
 _LIMITS = ("SV306", "SV4")

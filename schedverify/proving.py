@@ -11,7 +11,7 @@ from schedverify.core.result import Violation
 from schedverify.core.schedule import Schedule
 from schedverify.core.timeline import Timeline
 from schedverify.lowering import add_communication, timed_lowerings
-from schedverify.verifier import verify
+from schedverify.verifier.verification import verify
 
 _NEEDED: Final = ("SV1", "SV2", "SV3")
 

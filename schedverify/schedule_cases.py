@@ -21,7 +21,7 @@ from schedverify.formats.github import annotations_at, lines_of
 from schedverify.formats.loading import load_judged, load_problem, load_schedule
 from schedverify.formats.problem_files import problem_from
 from schedverify.formats.reading import read_text
-from schedverify.verifier import verify
+from schedverify.verifier.verification import verify
 
 SUFFIX: Final = ".schedule.toml"
 _OPTIONS: Final = ("select", "ignore", "discipline", "eager_bytes", "excerpt", "profile")

@@ -29,7 +29,7 @@ from schedverify.core.op import Kind, Op
 from schedverify.core.problem import Problem
 from schedverify.core.result import Report, Verdict, Violation
 from schedverify.core.schedule import Schedule
-from schedverify.verifier import verify
+from schedverify.verifier.verification import verify
 
 Rows = list[list[str]]
 

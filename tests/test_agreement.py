@@ -16,7 +16,7 @@ from schedverify.core.problem import Problem
 from schedverify.core.result import Report, Verdict
 from schedverify.core.schedule import Schedule
 from schedverify.generators import families, generate
-from schedverify.verifier import verify
+from schedverify.verifier.verification import verify
 
 MUTANTS = 20_000
 BASES = MUTANTS // MUTANTS_OF_A_BASE

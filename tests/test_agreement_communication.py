@@ -27,7 +27,7 @@ from schedverify.core.problem import Problem
 from schedverify.core.result import Report, Verdict
 from schedverify.core.schedule import Schedule
 from schedverify.generators import families, generate
-from schedverify.verifier import verify
+from schedverify.verifier.verification import verify
 
 MUTANTS = 20_000
 CHUNKS = 20

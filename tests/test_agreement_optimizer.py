@@ -22,7 +22,7 @@ from schedverify.optimizer.solvers.cp_sat import Settings, search
 from schedverify.optimizer.tasks import Tasks
 from schedverify.optimizer.values import OpKey
 from schedverify.planner import optimize
-from schedverify.verifier import verify
+from schedverify.verifier.verification import verify
 
 OBJECTIVES = ("makespan", "span", "peak-memory")
 GENERATORS = [value for name, value in vars(bounds).items() if name.endswith("_bounds")]

@@ -12,9 +12,9 @@ from random_schedules import Base, base
 from schedverify.core.problem import Problem
 from schedverify.core.result import Verdict
 from schedverify.core.schedule import Schedule
-from schedverify.properties.evidence import EvidenceError, proved_bound
 from schedverify.simulator.engine import simulate
-from schedverify.verifier import verify
+from schedverify.verifier.certificates import EvidenceError, proved_bound
+from schedverify.verifier.verification import verify
 
 BASES = 300
 

@@ -15,7 +15,7 @@ from schedverify.generators import family, generate
 from schedverify.generators.dispatch import Policy, dispatch
 from schedverify.generators.streams import Room
 from schedverify.simulator.engine import simulate
-from schedverify.verifier import verify
+from schedverify.verifier.verification import verify
 
 PROBLEMS = Path(__file__).parents[1] / "specs" / "problems"
 FAMILIES = ("zb-1p", "zb-2p", "zb-v")

@@ -312,8 +312,8 @@ def test_decorators_become_calls_so_that_mutants_reach_what_they_decorate(monkey
     assert (round(low, 3), round(high, 3)) == (0.826, 0.945)
     assert score.wilson(0, 0) == (0, 1)
     found = {
-        "schedverify.properties.memory.x__mutmut_1": "survived",
-        "schedverify.properties.evidence.x__mutmut_2": "killed",
+        "schedverify.verifier.rules.memory.x__mutmut_1": "survived",
+        "schedverify.verifier.certificates.x__mutmut_2": "killed",
     }
     lines = {row[0]: row[1:6] for row in score.rows(found)}
     assert lines["evidence of bounds"] == [1, 1, 0, 0, "100.0%"]

@@ -17,7 +17,7 @@ from oracle_profile import profile_verdicts
 from schedverify.core.problem import Problem
 from schedverify.core.result import Report, Verdict
 from schedverify.core.schedule import Schedule
-from schedverify.verifier import verify
+from schedverify.verifier.verification import verify
 
 FOLDER = Path(__file__).parent.parent / "specs" / "broken"
 CODES = (

@@ -12,7 +12,7 @@ from tiny_problems import tiny_problems
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
 from schedverify.simulator.engine import simulate
-from schedverify.verifier import verify
+from schedverify.verifier.verification import verify
 
 
 def choices(problem: Problem) -> Iterator[list[list[str]]]:

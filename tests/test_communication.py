@@ -13,10 +13,6 @@ import pytest
 from mutants_communication import lowered_mutant
 from random_schedules import base
 
-from schedverify.communication.events import EventGraph
-from schedverify.communication.occurrences import Occurrences
-from schedverify.communication.stalls import Stalls
-from schedverify.communication.transfers import Transfers
 from schedverify.core.discipline import Discipline
 from schedverify.core.errors import InputError, UnknownNameError
 from schedverify.core.problem import Problem
@@ -24,8 +20,12 @@ from schedverify.core.result import Report, Scope, Verdict
 from schedverify.core.schedule import Schedule
 from schedverify.generators import generate
 from schedverify.lowering import add_communication
-from schedverify.properties import deadlocks
-from schedverify.verifier import verify
+from schedverify.verifier.happens_before import EventGraph
+from schedverify.verifier.matching import Transfers
+from schedverify.verifier.occurrences import Occurrences
+from schedverify.verifier.rules import deadlocks
+from schedverify.verifier.stalls import Stalls
+from schedverify.verifier.verification import verify
 
 DISCIPLINES = tuple(Discipline)
 REPORTED = tomllib.loads((Path(__file__).parents[1] / "specs" / "deadlocks.toml").read_text(encoding="utf-8"))["case"]

@@ -21,10 +21,10 @@ from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
 from schedverify.optimizer.bounds.formulas import Bound, best_bound
 from schedverify.optimizer.counts.bound import count_bounds
-from schedverify.properties.evidence import EvidenceError, proved_bound
-from schedverify.properties.evidence.rows import Rows, Term
-from schedverify.properties.evidence.windows import Windows
 from schedverify.simulator.engine import simulate
+from schedverify.verifier.certificates import EvidenceError, proved_bound
+from schedverify.verifier.certificates.rows import Rows, Term
+from schedverify.verifier.certificates.windows import Windows
 
 Starts = dict[tuple[str, int], list[int]]
 

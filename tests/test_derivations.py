@@ -19,10 +19,10 @@ from schedverify.optimizer.bounds.peak import admission_bounds, best_peak_bound,
 from schedverify.optimizer.counts.program import Weights
 from schedverify.optimizer.counts.proof import Weighed, _least, _whole, prove
 from schedverify.optimizer.counts.relaxation import Counts, Row
-from schedverify.properties.evidence import Derivation, EvidenceError, proved_bound
-from schedverify.properties.evidence.rows import Rows
-from schedverify.properties.evidence.windows import Windows
-from schedverify.properties.peak_evidence import proved_peak
+from schedverify.verifier.certificates import Derivation, EvidenceError, proved_bound
+from schedverify.verifier.certificates.peak import proved_peak
+from schedverify.verifier.certificates.rows import Rows
+from schedverify.verifier.certificates.windows import Windows
 
 OBJECTIVES = ("makespan", "span")
 NO_SPAN = "no rank has all the stages that nothing feeds, so counts bound no span here"

@@ -22,8 +22,8 @@ from sybil import Document, Example, Region, Sybil
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipParser
 
 import schedverify
-from schedverify.explanation import all_pages
-from schedverify.properties import REGISTRY
+from schedverify.verifier.rule_pages import all_pages
+from schedverify.verifier.rules import REGISTRY
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

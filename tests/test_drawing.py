@@ -31,7 +31,7 @@ from schedverify.drawing.panel import Row
 from schedverify.drawing.raster import runs, squeezed, stretched
 from schedverify.generators import families, family, generate
 from schedverify.simulator.engine import simulate
-from schedverify.verifier import verify
+from schedverify.verifier.verification import verify
 
 SVG = "{http://www.w3.org/2000/svg}"
 LEFT, PLOT = 84.0, 960.0

@@ -16,7 +16,7 @@ from schedverify.core.schedule import Schedule
 from schedverify.formats.plan_files import to_json
 from schedverify.optimizer.effort import Effort, resident
 from schedverify.planner import optimize
-from schedverify.verifier import verify
+from schedverify.verifier.verification import verify
 
 UNEVEN = Problem.chain(
     ranks=3, microbatches=4, forward=[3, 2, 4], backward_input=[3, 2, 4], backward_weight=[2, 1, 2], latency=1,

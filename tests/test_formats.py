@@ -23,7 +23,7 @@ from schedverify.formats import load, load_schedule, save
 from schedverify.formats.schema import FOLDER, schemas
 from schedverify.generators import generate
 from schedverify.planner import plan_of
-from schedverify.verifier import verify
+from schedverify.verifier.verification import verify
 
 ROOT = Path(__file__).parent.parent
 PROBLEMS = sorted((ROOT / "specs" / "problems").glob("*.toml"))

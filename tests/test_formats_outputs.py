@@ -17,7 +17,7 @@ from schedverify.formats.schema import FOLDER, main, schemas
 from schedverify.generators import generate
 from schedverify.planner import optimize
 from schedverify.simulator.engine import simulate
-from schedverify.verifier import verify
+from schedverify.verifier.verification import verify
 
 PROBLEM = Problem.chain(ranks=2, microbatches=2, name="two")
 SCHEDULES = ["0F0 0F1 0B0 0B1\n1F0 1B0 1F1 1B1", "0F0 0B0 0F1 0B1\n1F0 1F1 1B0 1B1", "0F0 0F0\n-", "5W9\n0I0"]

@@ -28,7 +28,7 @@ from schedverify.formats.plan_reader import FIELDS, plan_from
 from schedverify.formats.schema import plan_schema
 from schedverify.generators import generate
 from schedverify.planner import plan_of
-from schedverify.verifier import verify
+from schedverify.verifier.verification import verify
 
 SCHEMA = Draft202012Validator(plan_schema())
 PROBLEM = Problem.chain(ranks=2, microbatches=2, name="two")

@@ -15,7 +15,7 @@ import pytest
 from schedverify.core.schedule import Schedule
 from schedverify.generators import families, generate
 from schedverify.simulator.engine import simulate
-from schedverify.verifier import verify
+from schedverify.verifier.verification import verify
 
 FOLDER = Path(__file__).parents[1] / "docs" / "gallery"
 

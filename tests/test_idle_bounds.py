@@ -10,7 +10,7 @@ import pytest
 from schedverify.core.problem import Problem
 from schedverify.optimizer.bounds.costs import Costs
 from schedverify.optimizer.bounds.formulas import idle_bounds
-from schedverify.properties.evidence import proved_bound
+from schedverify.verifier.certificates import proved_bound
 
 UNIT, ZERO_BUBBLE = (1, 1, 1), (18, 18, 10)
 

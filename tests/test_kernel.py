@@ -21,12 +21,12 @@ from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
 from schedverify.generators import generate
 from schedverify.lowering import add_communication
-from schedverify.properties import Case
 from schedverify.simulator import kernels, scale
 from schedverify.simulator.csr_graph import longest
 from schedverify.simulator.engine import simulate
 from schedverify.simulator.precedence import Precedence
-from schedverify.verifier import verify
+from schedverify.verifier.rules import Case
+from schedverify.verifier.verification import verify
 
 NEVER = 1 << 62
 

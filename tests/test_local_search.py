@@ -14,7 +14,7 @@ from schedverify.optimizer.heuristics.local_search import LocalSearch, takes
 from schedverify.optimizer.orders import Rows, earliest, measure, schedule_of
 from schedverify.optimizer.tasks import Tasks
 from schedverify.planner import optimize
-from schedverify.verifier import verify
+from schedverify.verifier.verification import verify
 
 
 def never() -> bool:

@@ -21,7 +21,7 @@ from schedverify.simulator.engine import simulate
 from schedverify.simulator.p2p_engine import run
 from schedverify.simulator.p2p_matching import match
 from schedverify.simulator.p2p_program import Program
-from schedverify.verifier import verify
+from schedverify.verifier.verification import verify
 
 Times = list[list[tuple[int, int]]]
 

@@ -17,7 +17,7 @@ from schedverify.core.schedule import Schedule
 from schedverify.generators import families, generate
 from schedverify.lowering import add_communication
 from schedverify.proving import lower
-from schedverify.verifier import verify
+from schedverify.verifier.verification import verify
 
 DISCIPLINES = tuple(Discipline)
 

@@ -14,7 +14,7 @@ from schedverify.core.problem import Problem
 from schedverify.core.result import Status
 from schedverify.formats import load_problem
 from schedverify.planner import optimize
-from schedverify.verifier import verify
+from schedverify.verifier.verification import verify
 
 PROBLEMS = Path(__file__).parent.parent / "specs" / "problems"
 QUICK = ("uni-p4", "uneven-p4", "uni-p8-m16", "uni-p8-m32-fused")

@@ -26,7 +26,7 @@ from schedverify.lowering.candidates import safe_lowerings
 from schedverify.simulator.engine import simulate
 from schedverify.simulator.p2p_matching import match
 from schedverify.simulator.p2p_program import Program
-from schedverify.verifier import verify
+from schedverify.verifier.verification import verify
 
 Pass = Callable[[Schedule, Problem, Discipline], Schedule]
 

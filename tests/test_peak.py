@@ -17,7 +17,7 @@ from schedverify.core.result import Status
 from schedverify.optimizer import Effort, least_peak, solve
 from schedverify.optimizer.peak import Levels
 from schedverify.planner import optimize
-from schedverify.verifier import verify
+from schedverify.verifier.verification import verify
 
 PAIR: dict[str, Any] = {"ranks": 2, "microbatches": 4, "forward": 1, "backward": 2}
 EARLY = Problem.chain(**PAIR)

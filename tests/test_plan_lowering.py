@@ -20,7 +20,7 @@ from schedverify.lowering import add_reduction
 from schedverify.planner import RefusedPlanError, optimize, plan_of
 from schedverify.proving import lower
 from schedverify.simulator.engine import simulate
-from schedverify.verifier import verify
+from schedverify.verifier.verification import verify
 
 TIGHT = """
 ranks = 2

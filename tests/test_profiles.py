@@ -15,8 +15,8 @@ from schedverify.core.op import Kind, Op
 from schedverify.core.result import Verdict
 from schedverify.exporting import for_torch
 from schedverify.lowering import add_reduction
-from schedverify.profiles import PROFILES
-from schedverify.properties import REGISTRY
+from schedverify.verifier.rules import REGISTRY
+from schedverify.verifier.runtimes import PROFILES
 
 CODES = tuple(sorted(code for code in REGISTRY if code.startswith("SV7")))
 Capture = pytest.CaptureFixture[str]

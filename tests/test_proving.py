@@ -18,7 +18,7 @@ from schedverify.generators import generate
 from schedverify.lowering import add_communication
 from schedverify.proving import RefusedLoweringError, lower
 from schedverify.simulator.engine import simulate
-from schedverify.verifier import verify
+from schedverify.verifier.verification import verify
 
 
 @pytest.mark.parametrize("discipline", Discipline)

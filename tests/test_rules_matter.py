@@ -15,7 +15,7 @@ from schedverify.optimizer.orders import rows_of, schedule_of
 from schedverify.optimizer.solvers.cp_sat import Settings, search
 from schedverify.optimizer.tasks import Node, Tasks
 from schedverify.optimizer.values import OpKey
-from schedverify.verifier import verify
+from schedverify.verifier.verification import verify
 
 SPLIT: dict[str, Any] = {"ranks": 2, "microbatches": 3, "form": "split", "backward_weight": 2}
 DROPPED: dict[str, tuple[dict[str, Any], str]] = {

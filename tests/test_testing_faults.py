@@ -18,9 +18,9 @@ from random_schedules import base
 import schedverify as sv
 from schedverify.core.discipline import Discipline
 from schedverify.lowering import add_reduction, add_sharding
-from schedverify.properties import REGISTRY
 from schedverify.testing import Mutation, mutations, problems, schedules
 from schedverify.testing.faults import faults_at, places
+from schedverify.verifier.rules import REGISTRY
 
 UNPLANTED = {
     "SV202", "SV501", "SV502",  # of times and claims, which stand beside a schedule

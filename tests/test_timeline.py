@@ -18,8 +18,8 @@ from schedverify.core.op import Op
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
 from schedverify.generators import generate
-from schedverify.graph import critical_path, dependency_graph, step_graph
 from schedverify.simulator.engine import simulate
+from schedverify.verifier.graph import critical_path, dependency_graph, step_graph
 
 
 def earliest(problem: Problem, schedule: Schedule) -> dict[Any, int]:

@@ -17,8 +17,8 @@ from test_broken import NAMES, example, report_of
 from schedverify.core.problem import Problem
 from schedverify.core.result import Report, Verdict
 from schedverify.core.schedule import Schedule
-from schedverify.properties import buffers
-from schedverify.verifier import verify
+from schedverify.verifier.rules import buffers
+from schedverify.verifier.verification import verify
 
 FOLDER = Path(__file__).parent
 FILE = FOLDER / "told.json"

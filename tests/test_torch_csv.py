@@ -19,7 +19,7 @@ from schedverify.formats import Layout, load, load_with_layout, save
 from schedverify.formats.csv_layout import layout_of
 from schedverify.formats.old_csv import modernized
 from schedverify.formats.schedule_files import parse_csv, to_csv
-from schedverify.verifier import verify
+from schedverify.verifier.verification import verify
 
 PROBLEM = Problem.chain(ranks=2, microbatches=2)
 HINT = "schedverify convert --from torch-2.5-csv OLD.csv NEW.csv"

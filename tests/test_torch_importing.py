@@ -10,7 +10,6 @@ import pytest
 
 from schedverify.core.errors import InputError, UnknownNameError
 from schedverify.core.schedule import Schedule
-from schedverify.deduction import deduce_problem
 from schedverify.generators import generate
 from schedverify.proving import lower
 from schedverify.torch_bridge import (
@@ -22,7 +21,8 @@ from schedverify.torch_bridge import (
     torch_problem,
     torch_schedule,
 )
-from schedverify.verifier import verify
+from schedverify.verifier.infer_problem import deduce_problem
+from schedverify.verifier.verification import verify
 
 schedules = pytest.importorskip("torch.distributed.pipelining.schedules", reason="torch is not installed")
 

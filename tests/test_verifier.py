@@ -12,11 +12,11 @@ from schedverify.core.errors import InputError, ScheduleError, UnknownNameError
 from schedverify.core.problem import Problem
 from schedverify.core.result import Plan, Report, Scope, Status, Verdict
 from schedverify.core.schedule import Schedule
-from schedverify.explanation import property_page
 from schedverify.generators import generate
 from schedverify.planner import optimize
-from schedverify.properties import HEADINGS, REGISTRY
-from schedverify.verifier import claims_of, verify
+from schedverify.verifier.rule_pages import property_page
+from schedverify.verifier.rules import HEADINGS, REGISTRY
+from schedverify.verifier.verification import claims_of, verify
 
 PAIR = Problem.chain(ranks=2, microbatches=2)
 RIGHT = "0F0 0F1 0B0 0B1\n1F0 1B0 1F1 1B1"

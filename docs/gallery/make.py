@@ -20,7 +20,7 @@ from schedverify.drawing import Drawing, beside, draw
 from schedverify.generators import families, generate
 from schedverify.generators.registry import Family
 from schedverify.simulator.engine import simulate
-from schedverify.verifier import verify
+from schedverify.verifier.verification import verify
 
 HERE = Path(__file__).parent
 BROKEN = HERE.parents[1] / "specs" / "broken"

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from schedverify.cli.app import app
 from schedverify.core.problem.keys import KEYS, TABLES, Key
-from schedverify.explanation import all_pages
 from schedverify.formats.models.cluster_keys import CLUSTER_KEYS, CLUSTER_TABLES
 from schedverify.formats.models.model_keys import MODEL_KEYS, MODEL_TABLES
 from schedverify.generators import families
+from schedverify.verifier.rule_pages import all_pages
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

@@ -57,15 +57,16 @@ def draw(
     output: Output = None,
 ) -> int:
     """Draw a schedule: as a grid in the terminal, or as .svg, .html or .txt; violations are marked."""
-    from schedverify import conversion, formats, verifier
+    from schedverify import conversion, formats
     from schedverify.cli.console import out, remark
     from schedverify.drawing import draw as drawn
+    from schedverify.verifier import verification
 
     known = _loaded(problem)
     order, given, note = conversion.subject(formats.load_judged(schedule, known), known)
     if note:
         remark(f"note: {note}")
-    report = verifier.verify(order, given, discipline=discipline, eager_bytes=eager_bytes)
+    report = verification.verify(order, given, discipline=discipline, eager_bytes=eager_bytes)
     picture = drawn(order, given, report=report, discipline=discipline, eager_bytes=eager_bytes)
     if output not in (None, "-"):
         picture.save(str(output))

@@ -33,14 +33,17 @@ def verify(  # noqa: PLR0913 - each is an option of the command line
     ] = "text",
 ) -> int:
     """Prove that a schedule is right, or show what is wrong with it."""
-    from schedverify import formats, verifier
+    from schedverify import formats
     from schedverify.cli import report_text
     from schedverify.core.result import Verdict
+    from schedverify.verifier import verification
 
     given = formats.load_problem(problem) if problem is not None else None
     subject = formats.load_judged(schedule, given)
     codes: dict[str, Any] = {"select": _codes(select), "ignore": _codes(ignore) or (), "profile": profile}
-    report = verifier.verify(subject, given, discipline=discipline, eager_bytes=eager_bytes, excerpt=excerpt, **codes)
+    report = verification.verify(
+        subject, given, discipline=discipline, eager_bytes=eager_bytes, excerpt=excerpt, **codes
+    )
     if output_format == "json":
         print(formats.dumps(formats.report_data(report)))
     elif output_format == "github":
@@ -76,10 +79,10 @@ def lint(
 
 def explain(code: Annotated[str, Parameter(help="The code of a property, such as SV201.")]) -> int:
     """Say what a property checks, why it matters, an example, and its formal definition."""
-    from schedverify import explanation
     from schedverify.cli.console import print_markdown
+    from schedverify.verifier import rule_pages
 
-    print_markdown(explanation.property_page(code.upper()))
+    print_markdown(rule_pages.property_page(code.upper()))
     return 0
 
 

@@ -15,9 +15,9 @@ from schedverify.core.problem import Problem
 from schedverify.core.result import Report, Violation
 from schedverify.core.schedule import Schedule, Words, kinds, positions
 from schedverify.core.timeline import Timeline
-from schedverify.deduction import REMARK, deduce_problem
 from schedverify.drawing.panel import PAIR, Panel, Row
 from schedverify.simulator.engine import simulate
+from schedverify.verifier.infer_problem import REMARK, deduce_problem
 
 MAX_ROWS: Final = 256
 """The most ranks in one picture."""
@@ -109,7 +109,7 @@ def _computing(row: Row) -> Row:
 
 def _critical(timeline: Timeline) -> dict[int, list[int]]:
     """Return by rank the positions of the steps on the critical path."""
-    from schedverify.graph import critical_path, dependency_graph
+    from schedverify.verifier.graph import critical_path, dependency_graph
 
     graph = dependency_graph(timeline.problem, timeline.schedule)
     found: dict[int, list[int]] = defaultdict(list)

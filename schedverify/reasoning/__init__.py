@@ -7,12 +7,12 @@ from typing import overload
 
 from schedverify.core.explanation import Explanation
 from schedverify.core.result import Plan, Status
-from schedverify.explanation import property_page
 from schedverify.optimizer import Effort
 from schedverify.reasoning.binding import bindings, bound_told, path_of
 from schedverify.reasoning.conflicts import conflict
 from schedverify.reasoning.relaxing import gains_of
-from schedverify.verifier import verify
+from schedverify.verifier.rule_pages import property_page
+from schedverify.verifier.verification import verify
 
 __all__ = ["explain"]
 

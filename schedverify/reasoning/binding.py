@@ -9,8 +9,8 @@ from typing import Any, Final
 from schedverify.core.explanation import Link
 from schedverify.core.problem import Problem
 from schedverify.core.result import Plan
-from schedverify.graph import critical_path, dependency_graph, step_graph
 from schedverify.reasoning.limits import full_limits
+from schedverify.verifier.graph import critical_path, dependency_graph, step_graph
 
 _PRICED: Final = {
     "rank": "the time of rank",

@@ -15,7 +15,7 @@ from schedverify.formats.plan_files import digest, plan_data
 from schedverify.runner.backends import Backend
 from schedverify.runner.failures import RefusedError, in_words
 from schedverify.runner.telling.exchange import exchange
-from schedverify.verifier import verify
+from schedverify.verifier.verification import verify
 
 log = logging.getLogger("schedverify")
 _MOST_TOLD: Final = 3

@@ -14,7 +14,7 @@ from schedverify.formats.problem_files import to_toml
 from schedverify.generators import generate
 from schedverify.planner import optimize
 from schedverify.simulator.engine import simulate
-from schedverify.verifier import verify
+from schedverify.verifier.verification import verify
 
 __tracebackhide__ = True
 """pytest shows the line of the test, not what stands here."""

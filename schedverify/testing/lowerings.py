@@ -14,7 +14,7 @@ from schedverify.lowering import add_reduction, add_sharding, defer_receives, gr
 from schedverify.proving import lower
 from schedverify.testing.checking import failure, told
 from schedverify.testing.orders import schedules
-from schedverify.verifier import verify
+from schedverify.verifier.verification import verify
 
 __tracebackhide__ = True
 """pytest shows the line of the test, not what stands here."""

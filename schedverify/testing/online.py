@@ -16,7 +16,7 @@ from schedverify.core.schedule import Schedule
 from schedverify.testing.checking import SchedulerFault, failure, told
 from schedverify.testing.orders import reads
 from schedverify.testing.shapes import problems
-from schedverify.verifier import verify
+from schedverify.verifier.verification import verify
 
 __tracebackhide__ = True
 """pytest shows the line of the scheduler, not what stands here."""

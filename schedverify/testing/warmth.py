@@ -6,7 +6,7 @@ from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
 from schedverify.drawing import draw
 from schedverify.generators import generate
-from schedverify.verifier import verify
+from schedverify.verifier.verification import verify
 
 
 def warm_up() -> None:

@@ -8,8 +8,8 @@ from schedverify.core.errors import Fault, InputError
 from schedverify.core.op import pack_step
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
-from schedverify.deduction import deduce_problem
 from schedverify.torch_bridge.stand_ins import live_schedule, lowered_by_torch
+from schedverify.verifier.infer_problem import deduce_problem
 
 
 def from_torch(live: Any, *, lowered: bool = False) -> Schedule:

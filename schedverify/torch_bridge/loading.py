@@ -17,8 +17,8 @@ from schedverify.core.schedule import Schedule
 from schedverify.core.trace import Ran
 from schedverify.exporting import for_torch
 from schedverify.formats import load, save
-from schedverify.profiles import PROFILES
 from schedverify.torch_bridge.versions import require_torch
+from schedverify.verifier.runtimes import PROFILES
 
 
 class Meeting(NamedTuple):

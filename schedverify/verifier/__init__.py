@@ -1,0 +1,1 @@
+"""Judges schedules: properties, what they need to know of an order, and the evidence of claimed bounds."""

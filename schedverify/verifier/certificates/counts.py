@@ -1,0 +1,130 @@
+"""Checks the evidence of the count rule: prices that no schedule within the ticks in question could pay.
+
+The evidence gives rows (see :mod:`~schedverify.verifier.certificates.rows`) weights at each tick, zero or more. Summed
+over rows and ticks, the weighted left sides are at most the **budget**, the weighted limits. Regrouped by operation,
+the left side is what each start adds to it, its **price**, which depends on its class and its tick alone. If even the
+cheapest ticks within the windows of the classes (:mod:`~schedverify.verifier.certificates.windows`) cost more in all
+than the budget, no schedule ends within the ticks in question. All of it is whole numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any, Final
+
+from schedverify.verifier.certificates.derivation import Derivation
+from schedverify.verifier.certificates.error import EvidenceError
+from schedverify.verifier.certificates.rows import Class, Rows, is_count
+from schedverify.verifier.certificates.windows import Windows
+
+MOST_CHANGES: Final = 2_000_000
+"""The most changes of slope over all prices: a few seconds of checking."""
+
+
+def counted_bound(known: Derivation, certificate: Mapping[str, Any]) -> int:
+    """Return the bound that the certificate states, if its weights show that everything below is impossible.
+
+    All times of a schedule are multiples of the greatest common divisor of its durations and lags, so the ticks in
+    question are the largest such multiple below the bound.
+
+    Raises
+    ------
+    EvidenceError
+        If a row is none of this problem, times or weights are no such, or the weights show nothing.
+    """
+    bound, weighed = certificate.get("bound"), certificate.get("rows")
+    if not is_count(bound) or not isinstance(weighed, list | tuple):
+        raise EvidenceError("the rule counts states a bound and gives rows")
+    rows = Rows(known.problem, known.ceiling)
+    prices = _Prices(rows)
+    budget = sum(prices.weigh(row) for row in weighed)
+    unit = _unit(rows)
+    ticks = (int(bound or 0) - 1) // unit * unit
+    least = prices.least(Windows(rows, makespan=known.makespan), ticks)
+    if least <= budget:
+        raise EvidenceError(f"its weights rule out no schedule of {ticks} ticks: {least} is due, {budget} is there")
+    return int(bound or 0)
+
+
+def _unit(rows: Rows) -> int:
+    problem = rows.problem
+    edges = [(a, b) for b in rows.used for a in problem.predecessors[b]]
+    lags = [problem.forward_lag(a, b) for a, b in edges] + [problem.backward_lag(b, a) for a, b in edges]
+    return math.gcd(*rows.cost.values(), *lags) or 1
+
+
+class _Prices:
+    """By class, the price of a start at every tick: its value long before all weights, and the changes of its slope."""
+
+    def __init__(self, rows: Rows) -> None:
+        self.rows = rows
+        self.value: dict[Class, int] = defaultdict(int)
+        self.slope: dict[Class, dict[int, int]] = defaultdict(lambda: defaultdict(int))
+        self.changes = 0
+
+    def weigh(self, row: object) -> int:
+        """Add one row with its weights, and return its share of the budget.
+
+        A start at u is counted at t from ``u + delay`` on, so it pays the factor times all weights from there on.
+        """
+        if not isinstance(row, Mapping):
+            raise EvidenceError("a row names itself, its place, times and weights")
+        terms, limit = self.rows.row(row.get("row"), row.get("at"))
+        times, weights = _runs(row.get("times"), row.get("weights"))
+        self.changes += 2 * len(weights) * len(terms)
+        if self.changes > MOST_CHANGES:
+            raise EvidenceError(f"its prices change more than {MOST_CHANGES} times, which is too long to check")
+        total = sum(weight * (end - begin) for (begin, end), weight in zip(pairwise(times), weights, strict=True))
+        for one, factor, delay in terms:
+            self.value[one] += factor * total
+            slope = self.slope[one]
+            for (begin, end), weight in zip(pairwise(times), weights, strict=True):
+                slope[begin - delay] -= factor * weight
+                slope[end - delay] += factor * weight
+        return limit * total
+
+    def least(self, windows: Windows, ticks: int) -> int:
+        """Return the least that all starts together must pay if everything ends within these ticks.
+
+        Each micro-batch on a stage has one F, and either one B, or one I and one W.
+        """
+        due, problem = 0, self.rows.problem
+        for stage in self.rows.used:
+            ways = []
+            for kind in self.rows.gradients(stage):
+                both = [(kind, stage), ("W", stage)] if kind == "I" else [(kind, stage)]
+                ways.append(sum(self._cheapest(one, windows, ticks) for one in both))
+            forward = self._cheapest(("F", stage), windows, ticks)
+            due += problem.replica_of.count(problem.copy_of(stage)) * (forward + min(ways, default=0))
+        return due
+
+    def _cheapest(self, one: Class, windows: Windows, ticks: int) -> int:
+        """Return the least price of a start within the window; one that may wait for ever can start for nothing."""
+        first, rest = windows.first[one], windows.rest[one]
+        last = None if rest is None else max(first, ticks - rest)
+        at, price, slope = first, self.value[one], 0
+        changes = sorted(self.slope[one].items())
+        for tick, change in changes:
+            if tick < first:
+                slope += change
+                price += change * (first - tick)
+        least = price
+        for tick, change in changes:
+            if tick >= first and (last is None or tick <= last):
+                price += slope * (tick - at)
+                at, slope, least = tick, slope + change, min(least, price)
+        return min(least, 0) if last is None else min(least, price + slope * (last - at))
+
+
+def _runs(times: object, weights: object) -> tuple[Sequence[int], Sequence[int]]:
+    """Take the times at which weights begin, and at last the time at which the last of them ends."""
+    if not isinstance(times, list | tuple) or not isinstance(weights, list | tuple):
+        raise EvidenceError("a row has times and weights")
+    if len(times) != len(weights) + 1 or not all(map(is_count, [*times, *weights])):
+        raise EvidenceError("a row has whole weights from 0 on, and one more times than weights")
+    if any(begin >= end for begin, end in pairwise(times)):
+        raise EvidenceError("the times of a row rise")
+    return times, weights

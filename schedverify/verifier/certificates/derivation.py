@@ -1,0 +1,168 @@
+"""The rules with a closed formula: load, pair and memory.
+
+The gradient op of a stage is its B or I, its backward is B, or I and W: the cheaper of the two ways bounds both. A
+recomputing stage pays its forward in either. ``lag`` is the transfer time between the first ranks of two stages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+from schedverify.core.problem import Problem
+from schedverify.verifier.certificates.error import EvidenceError
+
+
+class Derivation:
+    """The parts that the rules share: cheapest costs and longest paths."""
+
+    def __init__(self, problem: Problem, objective: str, ceiling: tuple[str, int] | None) -> None:
+        self.problem = problem
+        self.ceiling = ceiling
+        self.makespan = objective == "makespan"
+        self.training = problem.form != "inference"
+        for forward, backward, cost in problem.overlapped:
+            if cost < problem.forward[forward] + self.backward(backward):
+                raise EvidenceError("overlapped pairs cost less than the sum here, which no rule accounts for")
+
+    def load(self, certificate: Mapping[str, Any]) -> int:
+        """Head, work and tail of a rank: its first step waits for a forward path, its last is followed by a path.
+
+        After W nothing must follow; after B the gradients flow on to the first stage; after F (inference) the
+        activations flow on to the last.
+        """
+        rank = self.index(certificate.get("rank"), self.problem.ranks, "rank")
+        stages = [s for s in self.problem.stages_of[rank] if self.passing(s)]
+        if not stages:
+            return 0
+        work = sum(self.passing(s) * (self.problem.forward[s] + self.backward(s)) for s in stages)
+        if not self.makespan:
+            return work
+        tail = 0
+        if self.problem.form == "fused":
+            tail = min(self.after_gradient[s] for s in stages)
+        elif not self.training:
+            tail = min(self.after_forward[s] for s in stages)
+        return min(self.head[s] for s in stages) + work + tail
+
+    def pair(self, certificate: Mapping[str, Any]) -> int:
+        """From the first F of s to its last step: the way to t, all F and gradient ops of t, and the way back.
+
+        Zero Bubble (arXiv 2401.10241) uses it for s = 0; it holds for every s from which t is reached.
+        """
+        stages = certificate.get("stages")
+        if not isinstance(stages, list | tuple) or len(stages) != 2:
+            raise EvidenceError("the rule pair names two stages")
+        s, t = (self.index(stage, self.problem.total_stages, "stage") for stage in stages)
+        if not self.passing(t):
+            return 0
+        head = self.head[s] if self.makespan else 0
+        forward = self.problem.forward
+        if s == t:
+            return head + self.passing(s) * (forward[s] + self.backward(s))
+        there = self.way(s, t)
+        if there is None or not self.training:
+            raise EvidenceError(f"stage {t} is not reached from stage {s} by a way that leads back")
+        return head + there[0] + self.passing(t) * (forward[t] + self.gradient(t)) + there[1]
+
+    def passing(self, stage: int) -> int:
+        """How many micro-batches go through a stage."""
+        return self.problem.replica_of.count(self.problem.copy_of(stage))
+
+    def gradient(self, stage: int) -> int:
+        """The least ticks of an operation that makes a stage's input gradient."""
+        problem = self.problem
+        least = problem.backward[stage]
+        if problem.form == "split":
+            least = min(least, problem.backward_input[stage])
+        return least + self.again(stage)
+
+    def backward(self, stage: int) -> int:
+        """The least ticks of a stage's whole backward; none in inference."""
+        problem = self.problem
+        if not self.training:
+            return 0
+        least = problem.backward[stage]
+        if problem.form == "split":
+            least = min(least, problem.backward_input[stage] + problem.backward_weight[stage])
+        return least + self.again(stage)
+
+    @cached_property
+    def head(self) -> dict[int, int]:
+        """By stage, the longest path of forwards before its F."""
+        head: dict[int, int] = {}
+        for stage in self.order:
+            before = self.problem.predecessors[stage]
+            head[stage] = max((head[b] + self._forward_hop(b, stage) for b in before), default=0)
+        return head
+
+    @cached_property
+    def after_forward(self) -> dict[int, int]:
+        """By stage, the longest path of forwards after its F (its own not counted)."""
+        after: dict[int, int] = {}
+        for stage in reversed(self.order):
+            hops = [
+                (t, self.problem.forward_lag(stage, t) + self.problem.forward[t])
+                for t in self.problem.successors[stage]
+            ]
+            after[stage] = max((after[t] + hop for t, hop in hops), default=0)
+        return after
+
+    @cached_property
+    def after_gradient(self) -> dict[int, int]:
+        """By stage, the longest path of backwards after its gradient op (its own not counted)."""
+        after: dict[int, int] = {}
+        for stage in self.order:
+            before = self.problem.predecessors[stage]
+            after[stage] = max(
+                (after[b] + self.problem.backward_lag(stage, b) + self.gradient(b) for b in before), default=0
+            )
+        return after
+
+    @cached_property
+    def order(self) -> list[int]:
+        """The stages, each after those that feed it."""
+        missing = [len(before) for before in self.problem.predecessors]
+        order = [stage for stage, count in enumerate(missing) if not count]
+        for stage in order:
+            for after in self.problem.successors[stage]:
+                missing[after] -= 1
+                order += [after] if not missing[after] else []
+        return order
+
+    def way(self, s: int, t: int) -> tuple[int, int] | None:
+        """Return the longest ways from the start of F on s to F on t, and from the gradient on t to the end on s."""
+        there: dict[int, int] = {s: 0}
+        back: dict[int, int] = {s: 0}
+        for stage in self.order:
+            for b in self.problem.predecessors[stage]:
+                if b in there:
+                    last = self.backward(s) if b == s else self.gradient(b)
+                    there[stage] = max(there.get(stage, 0), there[b] + self._forward_hop(b, stage))
+                    back[stage] = max(back.get(stage, 0), back[b] + last + self.problem.backward_lag(stage, b))
+        return (there[t], back[t]) if t in there else None
+
+    def until_gradient(self, s: int) -> int:
+        """Return the ticks from the start of a micro-batch's F on s until its gradient op can start there."""
+        turn: dict[int, int] = {}
+        for stage in reversed(self.order):
+            ways = [
+                self.problem.forward_lag(stage, t) + turn[t] + self.gradient(t) + self.problem.backward_lag(t, stage)
+                for t in self.problem.successors[stage]
+            ]
+            turn[stage] = self.problem.forward[stage] + max(ways, default=0)
+        return turn[s]
+
+    def _forward_hop(self, source: int, target: int) -> int:
+        return self.problem.forward[source] + self.problem.forward_lag(source, target)
+
+    def again(self, stage: int) -> int:
+        """The forward that a recomputing stage runs once more in its B or I."""
+        return self.problem.forward[stage] if self.problem.recompute[stage] else 0
+
+    def index(self, value: object, bound: int, what: str) -> int:
+        """Return a number that names a rank or a stage of the problem."""
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < bound:
+            raise EvidenceError(f"it names no {what} of this problem")
+        return value

@@ -1,0 +1,161 @@
+"""The dependency graph: which operation waits for which, why, and for how long after it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from schedverify.core.durations import op_duration, step_duration
+from schedverify.core.op import Kind, Op
+from schedverify.core.problem import Problem
+from schedverify.core.schedule import Schedule
+from schedverify.verifier.instances import Instances
+
+if TYPE_CHECKING:
+    import networkx as nx
+
+
+class Need(NamedTuple):
+    """One thing that an operation waits for: the operation, why, and the ticks after its end."""
+
+    op: Op
+    why: str
+    lag: int
+
+
+class Stray(NamedTuple):
+    """An instance of an operation that nobody waits for: a second one on a rank, or one on a foreign rank."""
+
+    op: Op
+    rank: int
+    position: int
+
+    def __str__(self) -> str:
+        return f"{self.op} (rank {self.rank}, position {self.position})"
+
+
+def needs(problem: Problem, op: Op) -> Iterator[Need]:
+    """Yield what an operation waits for (semantics, section 1): B and I of a later stage both, if either may stand."""
+    stage, m = op.stage, op.microbatch or 0
+    if op.kind == Kind.W:
+        yield Need(Op(Kind.I, stage, m), "own input part", 0)
+    elif op.kind == Kind.F:
+        for before in problem.predecessors[stage]:
+            lag = problem.forward_lag(before, stage)
+            yield Need(Op(Kind.F, before, m), _crossing(problem, before, stage), lag)
+        if m % problem.slices:
+            yield Need(Op(Kind.F, stage, m - 1), "earlier part", 0)
+    else:
+        yield Need(Op(Kind.F, stage, m), "own forward", 0)
+        for after in problem.successors[stage]:
+            lag, why = problem.backward_lag(after, stage), _crossing(problem, after, stage)
+            yield from (Need(Op(kind, after, m), why, lag) for kind in (Kind.B, Kind.I))
+        if (m + 1) % problem.slices:
+            yield from (Need(Op(kind, stage, m + 1), "later part", 0) for kind in (Kind.B, Kind.I))
+
+
+def dependency_graph(problem: Problem, schedule: Schedule | None = None) -> nx.DiGraph:
+    """Return the graph of a problem's operations, or of a schedule's, with its rank orders.
+
+    Nodes are :class:`~schedverify.core.op.Op` values (and :class:`Stray` ones for what nobody waits for), with the
+    attributes ``duration`` (of the step) and ``places`` (rank and position). Edges carry ``why`` (``data`` on one
+    rank, ``transfer`` between two, ``own forward``, ``own input part``, ``earlier part``, ``later part``, ``rank
+    order``) and ``lag`` in ticks. Without a schedule a split problem's backward is I and W.
+    """
+    import networkx as nx
+
+    graph = nx.DiGraph()
+    if schedule is None:
+        for op in _needed(problem):
+            graph.add_node(op, duration=op_duration(problem, int(op.kind), op.stage), places=())
+    else:
+        _add_steps(graph, problem, Instances(schedule, problem))
+    for node in list(graph):
+        for need in needs(problem, node.op if isinstance(node, Stray) else node):
+            if need.op in graph:
+                graph.add_edge(need.op, node, why=need.why, lag=need.lag)
+    return graph
+
+
+def step_graph(graph: nx.DiGraph) -> nx.DiGraph:
+    """Contract a graph of :func:`dependency_graph` to steps: what starts as one is one node.
+
+    Nodes are tuples of operations in rising order, with ``duration``; edges carry the ``why`` and ``lag`` of the one
+    with the longest lag. A step of which one part waits for the other has an edge to itself.
+    """
+    import networkx as nx
+
+    union = nx.utils.UnionFind(graph)
+    for nodes in _by_place(graph).values():
+        union.union(*nodes)
+    step = {node: tuple(sorted(members, key=str)) for members in union.to_sets() for node in members}
+    contracted = nx.DiGraph()
+    for node, data in graph.nodes(data=True):
+        longest = max(data["duration"], contracted.nodes.get(step[node], {}).get("duration", 0))
+        contracted.add_node(step[node], duration=longest)
+    for source, target, data in graph.edges(data=True):
+        known = contracted.get_edge_data(step[source], step[target])
+        if known is None or known["lag"] < data["lag"]:
+            contracted.add_edge(step[source], step[target], **data)
+    return contracted
+
+
+def critical_path(graph: nx.DiGraph) -> list[tuple[Any, ...]]:
+    """Return the steps of a longest path through a graph of :func:`dependency_graph`, each a tuple of its parts.
+
+    Each step waits for the one before it, so that only a change on this path can shorten the makespan.
+
+    Raises
+    ------
+    networkx.NetworkXUnfeasible
+        If the graph has a cycle.
+    """
+    import networkx as nx
+
+    steps = step_graph(graph)
+    latest: dict[Any, tuple[int, Any]] = {}
+    for node in nx.topological_sort(steps):
+        reached = [(latest[before][0] + steps.edges[before, node]["lag"], before) for before in steps.pred[node]]
+        start, cause = max(reached, key=lambda pair: pair[0], default=(0, None))
+        latest[node] = (start + steps.nodes[node]["duration"], cause)
+    path: list[Any] = []
+    node = max(latest, key=lambda n: latest[n][0], default=None)
+    while node is not None:
+        path.append(node)
+        node = latest[node][1]
+    return path[::-1]
+
+
+def _by_place(graph: nx.DiGraph) -> dict[Any, list[Any]]:
+    """Return the nodes that stand at each place (rank and position)."""
+    found: dict[Any, list[Any]] = {}
+    for node, places in graph.nodes(data="places"):
+        for place in places:
+            found.setdefault(place, []).append(node)
+    return found
+
+
+def _crossing(problem: Problem, source: int, target: int) -> str:
+    return "data" if problem.homes[source] == problem.homes[target] else "transfer"
+
+
+def _needed(problem: Problem) -> Iterator[Op]:
+    letters = {"fused": (Kind.F, Kind.B), "split": (Kind.F, Kind.I, Kind.W), "inference": (Kind.F,)}[problem.form]
+    for stage in range(problem.total_stages):
+        for m in range(problem.microbatches):
+            if problem.passes(stage, m):
+                yield from (Op(kind, stage, m) for kind in letters)
+
+
+def _add_steps(graph: nx.DiGraph, problem: Problem, instances: Instances) -> None:
+    """Add the steps of a schedule and the order in which each rank runs them."""
+    for rank, steps in enumerate(instances.steps):
+        before: list[Any] = []
+        for position, ops in enumerate(steps):
+            nodes = [op if instances.is_main(op, rank, position) else Stray(op, rank, position) for op in ops]
+            for node in nodes:
+                places = (*graph.nodes[node]["places"], (rank, position)) if node in graph else ((rank, position),)
+                graph.add_node(node, duration=step_duration(problem, ops), places=places)
+                for earlier in before:
+                    graph.add_edge(earlier, node, why="rank order", lag=0)
+            before = nodes or before

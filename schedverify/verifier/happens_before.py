@@ -1,0 +1,178 @@
+"""The event graph of a lowered schedule under a discipline: what must happen before what (semantics, section 4).
+
+Nodes are the compute steps (those that run as one are one node) and the transfers. A send and the receive that it
+meets are one node, a *fused* event, because a transfer needs both ends; under ``buffered``, and where the message is
+eager, the send is a node of its own with an edge to its receive. Each edge is on account of a rank: the one that
+waits. A cycle is a deadlock; a topological order is a run, and the certificate that there is none.
+
+Who meets whom. On each channel (directed pair of ranks) the n-th send meets the n-th receive, within a group in the
+order written; under ``tagged`` the n-th send of a tensor meets the n-th receive of that tensor. What finds no partner
+this way counts as met: SV301 reports it, as SV103 reports an operation that SV201 counts as done.
+
+What waits for what.
+
+- A compute step waits for the compute step before it on its rank, for the outputs on its own rank that it reads, and
+  for the first receive of each tensor that it reads from another. What is absent there counts as done: ranks act on
+  each other by transfers, and by the steps of stages that stand on several ranks, and in no other way.
+- A send or receive is posted where it stands: it waits for the last compute step before it. A send waits for the step
+  that makes its tensor as well.
+- It also waits for its rank's own queue: for all that stands before it in the same queue, the members of its own group
+  left out. ``buffered`` and ``edge`` have a queue for each channel, ``pair`` one for each other rank, ``rank`` one for
+  all, ``tagged`` none.
+- Under ``block`` the queue is the program: each step, compute or not, waits for all of the step before it.
+"""
+
+from __future__ import annotations
+
+from copy import copy
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schedverify.core.discipline import Discipline
+from schedverify.simulator.precedence import Precedence
+from schedverify.verifier.matching import Transfers
+from schedverify.verifier.occurrences import Occurrences
+from schedverify.verifier.step_inputs import received_inputs, sent_outputs, step_inputs
+
+Ints = NDArray[np.int64]
+Edges = tuple[Ints, Ints, Ints]
+"""What must happen, what waits for it, and on account of which rank (-1 where a receive waits for its send)."""
+
+
+class EventGraph(Precedence):
+    """The events of a lowered schedule and what each waits for, under one discipline.
+
+    Attributes
+    ----------
+    present
+        The transfers that have a channel, as numbers of entries of ``transfers``.
+    send, receive
+        Those that meet, likewise, and ``apart`` whether the send of each waits for no receive.
+    alone
+        By transfer, whether it waits for no receive if it sends.
+    node
+        The node of each transfer; compute steps have the numbers that ``occurrences`` gives them.
+    account
+        By edge, the rank that waits, or -1 where a receive waits for its send.
+    count
+        How many nodes there are. Those beyond the transfers stand for whole groups in a queue.
+    """
+
+    def __init__(
+        self, occurrences: Occurrences, transfers: Transfers, discipline: Discipline, eager_bytes: int
+    ) -> None:
+        self.occurrences, self.transfers, self.discipline = occurrences, transfers, discipline
+        self.present = np.flatnonzero(transfers.partner >= 0)
+        self.send, self.receive = meetings(transfers, self.present, by_name=discipline is Discipline.TAGGED)
+        self.node = len(occurrences.step_rank) + np.arange(len(transfers.rank))
+        self.alone = (transfers.size <= (eager_bytes or -1)) | (discipline is Discipline.BUFFERED)
+        self.apart = self.alone[self.send]
+        self.node[self.receive[~self.apart]] = self.node[self.send[~self.apart]]
+        self.count = len(occurrences.step_rank) + len(transfers.rank)
+        before, after, self.account = self._edges()
+        super().__init__(self.count, before, after)
+
+    def among(self, ranks: tuple[int, ...]) -> EventGraph:
+        """Return the graph in which only these ranks wait, and all the others do at once what is asked of them."""
+        part = copy(self)
+        for name in ("_run", "successors"):
+            part.__dict__.pop(name, None)
+        chosen = np.isin(self.account, (*ranks, -1)) & self.stuck[self.before] & self.stuck[self.after]
+        part.before, part.after, part.account = self.before[chosen], self.after[chosen], self.account[chosen]
+        return part
+
+    def _edges(self) -> Edges:
+        occurrences, transfers, present = self.occurrences, self.transfers, self.present
+        split = self.apart
+        whole = [
+            step_inputs(occurrences),
+            self._of_transfers(received_inputs(occurrences, transfers, present), tail=True),
+            self._of_transfers(sent_outputs(occurrences, transfers, present), tail=False),
+            (self.node[self.send[split]], self.node[self.receive[split]], np.full(int(split.sum()), -1)),
+        ]
+        steps = (occurrences.step_rank, occurrences.step_position, occurrences.node, occurrences.step_rank)
+        events = (transfers.position[present], self.node[present], transfers.rank[present])
+        if self.discipline is Discipline.BLOCK:
+            parts = zip(steps, (transfers.rank[present], *events), strict=True)
+            whole.append(self._queued(*(np.concatenate(pair) for pair in parts)))
+        else:
+            whole += [self._queued(*steps), self._posted()]
+        queue = self._queue()
+        if queue is not None:
+            whole.append(self._queued(queue, *events))
+        first, second, account = (np.concatenate(parts) for parts in zip(*whole, strict=True))
+        return first, second, account
+
+    def _of_transfers(self, edges: Edges, *, tail: bool) -> Edges:
+        """Put nodes for the numbers of transfers at one end of edges."""
+        before, after, account = edges
+        return (self.node[before], after, account) if tail else (before, self.node[after], account)
+
+    def _queue(self) -> Ints | None:
+        """Return the queue of each present transfer on its own rank, or None where the program alone orders them."""
+        rank, partner = self.transfers.rank[self.present], self.transfers.partner[self.present]
+        if self.discipline in (Discipline.TAGGED, Discipline.BLOCK):
+            return None
+        if self.discipline is Discipline.RANK:
+            return rank
+        pair = rank << 16 | partner
+        return pair if self.discipline is Discipline.PAIR else pair << 1 | self.transfers.is_send[self.present]
+
+    def _posted(self) -> Edges:
+        """Let each present transfer wait for the last compute step before it on its rank."""
+        occurrences = self.occurrences
+        rank, position = self.transfers.rank[self.present], self.transfers.position[self.present]
+        keys = occurrences.step_rank << 32 | occurrences.step_position
+        last = np.searchsorted(keys, rank << 32 | position) - 1
+        behind = last >= 0
+        behind[behind] = occurrences.step_rank[last[behind]] == rank[behind]
+        return occurrences.node[last[behind]], self.node[self.present][behind], rank[behind]
+
+    def _queued(self, queue: Ints, position: Ints, node: Ints, rank: Ints) -> Edges:
+        """Let each wait for all of the entry before it in its queue; what has one position there is one entry.
+
+        An entry of several is stood for by a node of its own, so that no more edges arise than there are members.
+        """
+        order = np.lexsort((position, queue))
+        queue, position, node, rank = queue[order], position[order], node[order], rank[order]
+        begins = np.ones(len(node), dtype=bool)
+        begins[1:] = (np.diff(queue) != 0) | (np.diff(position) != 0)
+        entry = np.cumsum(begins) - 1
+        first = np.flatnonzero(begins)
+        several = np.bincount(entry, minlength=len(first)) > 1
+        whole = node[first].copy()
+        whole[several] = self.count + np.arange(int(several.sum()))
+        self.count += int(several.sum())
+        member = several[entry]
+        follows = np.zeros(len(first), dtype=bool)
+        follows[1:] = np.diff(queue[first]) == 0
+        waits = follows[entry]
+        before = np.concatenate((node[member], whole[entry[waits] - 1]))
+        after = np.concatenate((whole[entry[member]], node[waits]))
+        return before, after, np.concatenate((rank[member], rank[waits]))
+
+
+def meetings(transfers: Transfers, present: Ints, *, by_name: bool) -> tuple[Ints, Ints]:
+    """Return the sends and receives that meet: the n-th on each channel, or the n-th of each tensor.
+
+    Parameters
+    ----------
+    present
+        The numbers of the transfers that have a channel.
+    """
+    channel = transfers.name[present] if by_name else transfers.channel[present]
+    _, channel = np.unique(channel, return_inverse=True)
+    is_send = transfers.is_send[present]
+    keys = [_numbered(channel[side], len(present)) for side in (is_send, ~is_send)]
+    _, sends, receives = np.intersect1d(keys[0], keys[1], assume_unique=True, return_indices=True)
+    return present[is_send][sends], present[~is_send][receives]
+
+
+def _numbered(channel: Ints, most: int) -> Ints:
+    """Return for each entry its channel and its number in that channel, as one number."""
+    order = np.argsort(channel, kind="stable")
+    first = np.searchsorted(channel[order], channel[order])
+    number = np.empty(len(channel), dtype=np.int64)
+    number[order] = np.arange(len(channel)) - first
+    return channel * (most + 1) + number

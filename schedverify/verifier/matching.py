@@ -1,0 +1,150 @@
+"""The sends and receives of a lowered schedule as arrays: which tensor each moves, between which ranks."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schedverify.core.op import INDEX_MASK, MICROBATCH_MASK, PEER_SHIFT, STAGE_SHIFT, Kind, Op, unpack
+from schedverify.core.problem import Problem
+from schedverify.core.schedule import Schedule, kinds, positions
+from schedverify.verifier.admission import admitted
+
+Ints = NDArray[np.int64]
+Flags = NDArray[np.bool_]
+_SOURCE_SHIFT, _TARGET_SHIFT, _BACKWARD_SHIFT = 40, 24, 56
+
+
+class Flaw(IntEnum):
+    """Why a send or receive moves no tensor of the problem, or that it does."""
+
+    NONE = 0
+    NO_STAGE = 1
+    """The stage has no neighbour in that direction."""
+    ONE_RANK = 2
+    """Both stages are on one rank."""
+    UNNAMED = 3
+    """Several stages may be meant, and none is named."""
+    STRANGER = 4
+    """The stage that is named is no neighbour."""
+
+
+class Transfers:
+    """Every send and receive that the problem admits, on the first rank of its stage; one entry for each.
+
+    They stand rank by rank, in the order written. An operation that is not admitted, or on another rank, is left out:
+    SV101 and SV102 report it.
+
+    Attributes
+    ----------
+    word, rank, position
+        The packed operation and where it stands.
+    backward, is_send
+        Whether it moves a gradient, and whether it sends.
+    stage, peer, microbatch
+        Its own stage, the one at the other end (-1 where that is unknown), the micro-batch.
+    partner
+        The rank at the other end, or -1 where there is no channel: the peer is unknown, absent or on the same rank.
+    flaw
+        See :class:`Flaw`.
+    """
+
+    def __init__(self, schedule: Schedule, problem: Problem) -> None:
+        self.problem = problem
+        words = np.concatenate(schedule.rows)
+        rank = np.repeat(np.arange(schedule.ranks), [len(row) for row in schedule.rows])
+        position = np.concatenate([positions(row) for row in schedule.rows])
+        kind = kinds(words)
+        chosen = (kind >= int(Kind.SEND_F)) & (kind <= int(Kind.RECV_B))
+        self.any = bool(chosen.any())
+        chosen &= admitted(words, problem)
+        chosen[chosen] = self._homes[words[chosen] >> STAGE_SHIFT & INDEX_MASK] == rank[chosen]
+        self.word, self.rank, self.position = words[chosen], rank[chosen], position[chosen]
+        self.backward = kinds(self.word) >= int(Kind.SEND_B)
+        self.is_send = kinds(self.word) % 2 == int(Kind.SEND_F) % 2
+        self.stage, self.microbatch = self.word >> STAGE_SHIFT & INDEX_MASK, self.word & MICROBATCH_MASK
+        self._resolve()
+
+    @cached_property
+    def name(self) -> Ints:
+        """The tensor that each moves, packed: direction, stage that makes it, stage that reads it, micro-batch."""
+        source = np.where(self.is_send, self.stage, self.peer)
+        target = np.where(self.is_send, self.peer, self.stage)
+        return packed_name(self.backward, source, target, self.microbatch)
+
+    @cached_property
+    def channel(self) -> Ints:
+        """The directed pair of ranks that each goes through, as one number; meaningless without a partner."""
+        first, second = np.where(self.is_send, (self.rank, self.partner), (self.partner, self.rank))
+        return np.asarray(first * self.problem.ranks + second)
+
+    @cached_property
+    def size(self) -> Ints:
+        """The bytes of each message; those of a gradient are the bytes of what it is the gradient of."""
+        maker = np.where(self.is_send ^ self.backward, self.stage, self.peer)
+        sizes = np.array(self.problem.boundary_bytes, dtype=np.int64)
+        return np.asarray(sizes[np.clip(maker, 0, self.problem.total_stages - 1)])
+
+    def op(self, index: int) -> Op:
+        """Return the operation of an entry."""
+        return unpack(int(self.word[index]))
+
+    @cached_property
+    def _homes(self) -> Ints:
+        return np.array(self.problem.homes, dtype=np.int64)
+
+    def _resolve(self) -> None:
+        """Find the peer of each entry, the rank at the other end, and what is wrong with it."""
+        named = (self.word >> PEER_SHIFT & INDEX_MASK) - 1
+        onward = self.is_send ^ self.backward
+        table = _table(self.problem)
+        side = onward.astype(np.int64)
+        sole, flaw = table[0][side, self.stage], table[1][side, self.stage]
+        neighbours = self._neighbours(onward)
+        known = (named >= 0) & (named < self.problem.total_stages)
+        there = self._homes[np.where(known, named, 0)]
+        own = np.select([~neighbours, there == self.rank], [int(Flaw.STRANGER), int(Flaw.ONE_RANK)], int(Flaw.NONE))
+        self.flaw = np.where(named >= 0, own, flaw)
+        self.peer = np.where(named >= 0, named, sole)
+        there = np.where(named >= 0, np.where(known, there, -1), self._homes[np.maximum(sole, 0)])
+        self.partner = np.where((self.peer < 0) | (there == self.rank), -1, there)
+
+    def _neighbours(self, onward: Flags) -> Flags:
+        """Mark the entries whose named peer is a neighbour of their stage in the direction of the tensor."""
+        named = (self.word >> PEER_SHIFT & INDEX_MASK) - 1
+        first, second = np.where(onward, (self.stage, named), (named, self.stage))
+        pairs = [(s, t) for s, targets in enumerate(self.problem.successors) for t in targets]
+        edges = np.array([s << 16 | t for s, t in pairs], dtype=np.int64)
+        return np.asarray(np.isin(first << 16 | second, edges) & (named >= 0))
+
+
+def packed_name(backward: Flags | bool, source: Ints, target: Ints, microbatch: Ints) -> Ints:
+    """Pack what identifies a tensor that crosses between stages."""
+    direction = np.asarray(backward, dtype=np.int64) << _BACKWARD_SHIFT
+    return np.asarray(direction | source << _SOURCE_SHIFT | target << _TARGET_SHIFT | microbatch)
+
+
+def unpacked_name(name: int) -> tuple[bool, int, int, int]:
+    """Return of a packed name whether it is a gradient, the stages that make and read it, and the micro-batch."""
+    source, target = name >> _SOURCE_SHIFT & INDEX_MASK, name >> _TARGET_SHIFT & INDEX_MASK
+    return bool(name >> _BACKWARD_SHIFT), source, target, name & MICROBATCH_MASK
+
+
+def _table(problem: Problem) -> tuple[Ints, Ints]:
+    """Return the peer that each stage means where it names none (or -1), and why it means none.
+
+    By side: 0 the stages that feed it, 1 those that it feeds; then by stage.
+    """
+    sole = np.full((2, problem.total_stages), -1, dtype=np.int64)
+    flaw = np.full((2, problem.total_stages), int(Flaw.NONE), dtype=np.int64)
+    for side, neighbours in enumerate((problem.predecessors, problem.successors)):
+        for stage, peers in enumerate(neighbours):
+            away = [peer for peer in peers if problem.homes[peer] != problem.homes[stage]]
+            if len(away) == 1:
+                sole[side, stage] = away[0]
+            else:
+                flaw[side, stage] = Flaw.UNNAMED if away else Flaw.ONE_RANK if peers else Flaw.NO_STAGE
+    return sole, flaw

@@ -1,0 +1,152 @@
+"""What a property is: a code, a name, a scope, a text in a fixed form, and a check that yields every violation."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schedverify.core.discipline import DEFAULT_DISCIPLINE, Discipline
+from schedverify.core.errors import ScheduleError
+from schedverify.core.op import JOIN_SHIFT
+from schedverify.core.problem import Problem
+from schedverify.core.result import Scope, Violation
+from schedverify.core.schedule import Schedule
+from schedverify.core.timeline import Measures
+from schedverify.simulator.engine import simulate
+from schedverify.verifier.happens_before import EventGraph, meetings
+from schedverify.verifier.instances import Instances
+from schedverify.verifier.matching import Transfers
+from schedverify.verifier.occurrences import Occurrences
+
+
+class NotApplicable(Exception):  # noqa: N818 - a verdict, not an error
+    """Raised by a check that has nothing to judge; says why."""
+
+
+class Undecided(Exception):  # noqa: N818 - a verdict, not an error
+    """Raised by a check that cannot tell; says why."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is judged: a schedule, the problem it is for, and what is claimed of it.
+
+    ``claims`` may hold ``timeline`` (starts of every step by rank), the measures by name, ``objective``, ``value``,
+    ``bound``, ``certificate``, and ``then`` with the last four for a second objective.
+    """
+
+    schedule: Schedule
+    problem: Problem
+    excerpt: bool = False
+    claims: Mapping[str, Any] = field(default_factory=dict)
+    discipline: Discipline = DEFAULT_DISCIPLINE
+    eager_bytes: int = 0
+
+    @cached_property
+    def instances(self) -> Instances:
+        """Where each operation stands."""
+        return Instances(self.schedule, self.problem)
+
+    @cached_property
+    def measures(self) -> Measures | None:
+        """The measures that follow, or None where the schedule cannot run to its end as a whole."""
+        try:
+            return simulate(
+                self.schedule,
+                self.problem,
+                excerpt=self.excerpt,
+                discipline=self.discipline,
+                eager_bytes=self.eager_bytes,
+            ).measures
+        except ScheduleError:
+            return None
+
+    @cached_property
+    def sound(self) -> bool:
+        """Whether a sweep has run the order to its end, each operation of the problem once and where it belongs.
+
+        This is told only of whole compute orders in which every step is one operation on one rank.
+        """
+        joint = any(len(ranks) > 1 for ranks in self.problem.placement)
+        single = all(int(row.max(initial=0)) >> JOIN_SHIFT == 0 for row in self.schedule.rows)
+        return single and not joint and not self.schedule.lowered and self.ran is not None
+
+    @cached_property
+    def ran(self) -> Measures | None:
+        """The measures, with exact peaks, of a whole schedule that has run to its end; of an excerpt None."""
+        return None if self.excerpt else self.measures
+
+    @cached_property
+    def transfers(self) -> Transfers:
+        """The sends and receives."""
+        return Transfers(self.schedule, self.problem)
+
+    @cached_property
+    def occurrences(self) -> Occurrences:
+        """The compute operations as arrays."""
+        return Occurrences(self.schedule, self.problem)
+
+    @cached_property
+    def events(self) -> EventGraph:
+        """What must happen before what, under the named discipline."""
+        return self._events(self.discipline)
+
+    @cached_property
+    def met(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The sends and receives that meet as the n-th on their channel, as numbers of transfers."""
+        return meetings(self.transfers, np.flatnonzero(self.transfers.partner >= 0), by_name=False)
+
+    @cached_property
+    def strictest(self) -> Discipline | None:
+        """The strictest discipline under which the schedule is free of deadlock, or None where there is none."""
+        return next((d for d in reversed(Discipline) if not self._events(d).stuck.any()), None)
+
+    def _events(self, discipline: Discipline) -> EventGraph:
+        if discipline is self.discipline and "events" in self.__dict__:
+            return self.events
+        return EventGraph(self.occurrences, self.transfers, discipline, self.eager_bytes)
+
+
+Check = Callable[[Case], Iterable[Violation]]
+
+
+@dataclass(frozen=True)
+class Property:
+    """One property. Its text stands in the docstring of its check, under the four headings of :data:`HEADINGS`."""
+
+    code: str
+    name: str
+    scope: Scope
+    check: Check
+
+    @property
+    def text(self) -> str:
+        """The docstring of the check, without its indentation."""
+        return inspect.cleandoc(self.check.__doc__ or "")
+
+    def section(self, heading: str) -> str:
+        """Return what stands under one of :data:`HEADINGS`, as one paragraph or block."""
+        following = "|".join(map(re.escape, HEADINGS))
+        match = re.search(rf"^{heading}\n\n(.*?)(?=\n\n(?:{following})\n|\Z)", self.text, re.DOTALL | re.MULTILINE)
+        return match[1].strip() if match else ""
+
+
+HEADINGS: Final = ("What it checks", "Why it matters", "Example", "Formally")
+REGISTRY: Final[dict[str, Property]] = {}
+
+
+def rule(code: str, name: str, scope: Scope = Scope.EVERY_DURATION) -> Callable[[Check], Check]:
+    """Register a check as the property ``code``."""
+
+    def register(check: Check) -> Check:
+        REGISTRY[code] = Property(code, name, scope, check)
+        return check
+
+    return register

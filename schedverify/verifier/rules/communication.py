@@ -1,0 +1,229 @@
+"""SV3: what is sent is received, once, in one order on both ends, after it is made and before it is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schedverify.core.op import Kind, Op, unpack
+from schedverify.core.result import Violation
+from schedverify.verifier.matching import Flaw, Transfers, packed_name, unpacked_name
+from schedverify.verifier.rules.base import Case, NotApplicable, rule
+from schedverify.verifier.step_inputs import makers, readers
+
+Ints = NDArray[np.int64]
+_NO_COMMUNICATION = "no send and no receive stands in the schedule"
+
+
+@rule("SV301", "every send has its receive")
+def sends_meet_receives(case: Case) -> Iterator[Violation]:
+    """Every send has exactly one receive at the right peer, and every receive a send.
+
+    What it checks
+
+    Where a stage feeds one whose first rank is another, its output is sent once by the first rank of the one and
+    received once by the first rank of the other, for every micro-batch; in training the gradient goes back in the same
+    way. None of them is missing, none stands twice, and none stands between stages of one rank or between stages of
+    which neither feeds the other. In an excerpt, what is read by an absent step or made by an absent one need not
+    cross.
+
+    Why it matters
+
+    A receive without a send waits until the process group times out, half an hour later, and names nothing. A send
+    without a receive is met by the next receive on its channel, which wants another tensor.
+
+    Example
+
+    Rank 0 runs `0F0 0SEND_F0` and rank 1 `1F0`, without `1RECV_F0`: rank 0 sends 0SEND_F0 at position 1, and nothing
+    on rank 1 receives it.
+
+    Formally
+
+    Let the tensors be (F, s, t, m) and, in training, (B, t, s, m), for every edge (s, t) of the stage graph with
+    first(s) != first(t) and every m that goes through s. For every tensor (k, a, b, m), exactly one `aSEND_km` for b
+    stands on first(a), and exactly one `bRECV_km` from a on first(b). No other send or receive stands there.
+    """
+    transfers = _transfers(case)
+    fine = np.flatnonzero(transfers.flaw == Flaw.NONE)
+    for entry in np.flatnonzero(transfers.flaw != Flaw.NONE).tolist():
+        yield _told(transfers, entry, _flawed(transfers, entry))
+    key = transfers.name[fine] << 1 | transfers.is_send[fine]
+    known, first, inverse = np.unique(key, return_index=True, return_inverse=True)
+    again = first[inverse] != np.arange(len(fine))
+    names = known >> 1
+    begins = np.append(True, np.diff(names) != 0)[: len(names)]
+    ends = np.append(begins[1:], True)[: len(names)]
+    lone = (begins & ends)[inverse] & ~again
+    for place in np.flatnonzero(again | lone).tolist():
+        entry = int(fine[place])
+        if again[place]:
+            earlier = int(transfers.position[fine[first[inverse[place]]]])
+            yield _told(transfers, entry, f"it stands at position {earlier} already")
+        else:
+            verb, other = ("receives", 1) if transfers.is_send[entry] else ("sends", 0)
+            text = f"nothing on rank {transfers.partner[entry]} {verb} it"
+            yield _told(transfers, entry, f"{text}, {_ends(case, int(transfers.name[entry]))[other]} is missing")
+    yield from _uncrossed(case, np.sort(np.setdiff1d(_tensors(case), names[begins], assume_unique=True)))
+
+
+@rule("SV302", "one order on both ends")
+def one_order(case: Case) -> Iterator[Violation]:
+    """The n-th send on a channel belongs to the n-th receive.
+
+    What it checks
+
+    Messages carry no names, so on each channel, a directed pair of ranks, the n-th send meets the n-th receive; the two
+    must name one tensor. Forward and backward traffic share the channel; within a group the order written counts. Under
+    `tagged`, where messages carry names, this is not asked.
+
+    Why it matters
+
+    Nothing hangs and nothing fails. With tensors of one shape each rank goes on with the data of another micro-batch,
+    and the loss curve is only a little worse. PyTorch 2.13's `defer_pp_recv` does this on some V-shaped schedules.
+
+    Example
+
+    Rank 0 runs `0SEND_F0 0SEND_F1` and rank 1 `1RECV_F1 1RECV_F0`: the first message is 0SEND_F0, the first receive
+    1RECV_F1.
+
+    Formally
+
+    For every channel and every n up to the lesser of the counts: the n-th send in the order of the sender and the n-th
+    receive in the order of the receiver are of the same tensor.
+    """
+    transfers = _transfers(case)
+    if case.discipline == "tagged":
+        raise NotApplicable("under tagged, messages are matched by name")
+    sends, receives = case.met
+    wrong = transfers.name[sends] != transfers.name[receives]
+    for send, receive in zip(sends[wrong].tolist(), receives[wrong].tolist(), strict=True):
+        here, there = transfers.op(receive), transfers.op(send)
+        rank, position = int(transfers.rank[receive]), int(transfers.position[receive])
+        source = f"rank {transfers.rank[send]}, position {transfers.position[send]}"
+        message = f"rank {rank}, position {position} ({here}): what arrives is {there} ({source})"
+        yield Violation("SV302", message, rank, position, (str(here), str(there)))
+
+
+@rule("SV303", "made before sent, received before read")
+def made_and_received(case: Case) -> Iterator[Violation]:
+    """A send comes after the operation that makes its tensor, a receive before the step that reads it.
+
+    What it checks
+
+    On its rank, each send stands behind the F that makes its output, or the B or I that makes its gradient; each
+    receive stands before the F, B or I that reads it. An absent operation is SV103's matter.
+
+    Why it matters
+
+    A send before its operation sends what a buffer held before; a step before its receive reads such. Engines that
+    look up the tensor fail, those with fixed buffers do not.
+
+    Example
+
+    In `0SEND_F0 0F0` the send stands at position 0, before 0F0 at position 1.
+
+    Formally
+
+    For every send of a tensor (k, a, b, m) at (r, i): the first k(a, m) of rank r, where there is one, stands before
+    i; for every receive at (r, i), the first k(b, m) of rank r stands behind i. For gradients k is each of B and I
+    that stands.
+    """
+    transfers = _transfers(case)
+    fine = np.flatnonzero(transfers.flaw == Flaw.NONE)
+    for entries, ops in makers(transfers, fine):
+        yield from _misplaced(case, entries, ops, is_send=True)
+    for entries, ops in readers(transfers, fine):
+        yield from _misplaced(case, entries, ops, is_send=False)
+
+
+def _transfers(case: Case) -> Transfers:
+    if not case.transfers.any:
+        raise NotApplicable(_NO_COMMUNICATION)
+    return case.transfers
+
+
+def _told(transfers: Transfers, entry: int, text: str) -> Violation:
+    rank, position, op = int(transfers.rank[entry]), int(transfers.position[entry]), str(transfers.op(entry))
+    return Violation("SV301", f"rank {rank}, position {position} ({op}): {text}", rank, position, (op,))
+
+
+def _flawed(transfers: Transfers, entry: int) -> str:
+    """Say why a send or receive moves no tensor of the problem."""
+    problem, stage, peer = transfers.problem, int(transfers.stage[entry]), transfers.op(entry).peer
+    onward = bool(transfers.is_send[entry] ^ transfers.backward[entry])
+    flaw = Flaw(int(transfers.flaw[entry]))
+    if flaw is Flaw.STRANGER:
+        if peer is not None and peer >= problem.total_stages:
+            return f"stage {peer} is absent; stages are 0 to {problem.total_stages - 1}"
+        return f"stage {stage} does not feed stage {peer}" if onward else f"stage {peer} does not feed stage {stage}"
+    if flaw is Flaw.NO_STAGE:
+        return f"stage {stage} feeds no other" if onward else f"no other stage feeds stage {stage}"
+    peers = (problem.successors if onward else problem.predecessors)[stage] if peer is None else (peer,)
+    names = ", ".join(map(str, peers))
+    if flaw is Flaw.ONE_RANK:
+        return f"stage {names}, at the other end, is on rank {problem.homes[stage]} as well; nothing is sent there"
+    mark = ">" if transfers.is_send[entry] else "<"
+    return f"it does not say which of the stages {names} is at the other end; {mark} names it"
+
+
+def _tensors(case: Case) -> Ints:
+    """Return what must cross between ranks, packed."""
+    problem = case.problem
+    copies = np.array(problem.replica_of, dtype=np.int64)
+    parts = [np.empty(0, dtype=np.int64)]
+    for source, targets in enumerate(problem.successors):
+        passing = np.flatnonzero(copies == problem.copy_of(source))
+        for target in targets:
+            if problem.homes[source] != problem.homes[target]:
+                parts.append(packed_name(False, np.array(source), np.array(target), passing))
+                if problem.form != "inference":
+                    parts.append(packed_name(True, np.array(target), np.array(source), passing))
+    return np.concatenate(parts)
+
+
+def _uncrossed(case: Case, names: Ints) -> Iterator[Violation]:
+    """Tell what must cross and is neither sent nor received; in an excerpt only what is made and read in it."""
+    main = case.instances.main if len(names) else {}
+    for name in names.tolist():
+        backward, source, target, m = unpacked_name(name)
+        kinds = (Kind.B, Kind.I) if backward else (Kind.F,)
+        made, read = ([op for kind in kinds if (op := Op(kind, stage, m)) in main] for stage in (source, target))
+        if case.excerpt and not (made and read):
+            continue
+        send, receive = _ends(case, name)
+        reader = read[0] if read else Op(kinds[0], target, m)
+        rank, position = main[reader][0] if read else (case.problem.homes[target], None)
+        place = f"rank {rank}" if position is None else f"rank {rank}, position {position}"
+        message = f"{place} ({reader}): what it reads of stage {source} is not sent, {send} and {receive} are missing"
+        yield Violation("SV301", message, rank, position, (str(reader), send, receive))
+
+
+def _ends(case: Case, name: int) -> tuple[str, str]:
+    """Return the send and the receive of a tensor as text; the peer is named where the stage alone does not tell it."""
+    backward, source, target, m = unpacked_name(name)
+    send, receive = (Kind.SEND_B, Kind.RECV_B) if backward else (Kind.SEND_F, Kind.RECV_F)
+    onward, back = case.problem.successors, case.problem.predecessors
+    several = [len((onward if side ^ backward else back)[s]) > 1 for side, s in ((True, source), (False, target))]
+    ends = Op(send, source, m, target if several[0] else None), Op(receive, target, m, source if several[1] else None)
+    return str(ends[0]), str(ends[1])
+
+
+def _misplaced(case: Case, entries: Ints, ops: Ints, *, is_send: bool) -> Iterator[Violation]:
+    transfers = case.transfers
+    position = transfers.position[entries]
+    found = case.occurrences.first_on(ops, transfers.rank[entries])
+    other = np.where(found >= 0, np.append(case.occurrences.step_position, 0)[found], -1)
+    wrong = (other >= position) if is_send else (other >= 0) & (other <= position)
+    verb = "makes what it sends" if is_send else "reads what it receives"
+    for entry, word, place in zip(entries[wrong].tolist(), ops[wrong].tolist(), other[wrong].tolist(), strict=True):
+        rank, at, op, step = (
+            int(transfers.rank[entry]),
+            int(transfers.position[entry]),
+            transfers.op(entry),
+            unpack(word),
+        )
+        where = "in the same step" if place == at else f"{'behind' if is_send else 'before'} it at position {place}"
+        message = f"rank {rank}, position {at} ({op}): {step}, which {verb}, stands {where}"
+        yield Violation("SV303", message, rank, at, (str(op), str(step)))

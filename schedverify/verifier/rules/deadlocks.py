@@ -1,0 +1,82 @@
+"""SV304: a lowered schedule is free of deadlock under a discipline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from schedverify.core.result import Violation
+from schedverify.verifier.happens_before import EventGraph
+from schedverify.verifier.rules.base import Case, NotApplicable, rule
+from schedverify.verifier.stalls import Stalls
+from schedverify.verifier.wait_cycles import Wait
+
+MOST_VISITS = 100_000_000
+"""How many events are looked at for a cycle of fewer ranks than those that stand still."""
+
+
+@rule("SV304", "no deadlock under the discipline")
+def free_of_deadlock(case: Case) -> Iterator[Violation]:
+    """The schedule is free of deadlock under the named discipline.
+
+    What it checks
+
+    One run of what lies below the schedule, as the discipline models it, comes to its end: every step, every send and
+    every receive can happen. Which disciplines block what, and which of them a schedule survives, is told on the page
+    about communication. A send or receive that finds no partner counts as met here, as an absent operation counts as
+    done in SV201; SV301 reports it.
+
+    Why it matters
+
+    A compute order can be right and hang all the same, once sends and receives stand in it: two ranks that both send
+    first on the one queue that they share wait for ever, and the process group names nothing when it times out.
+
+    Example
+
+    Under `pair`, rank 0 runs `0SEND_F1 2RECV_F0` and rank 1 `1SEND_F0 1RECV_F1`: rank 0 waits at position 0 (0SEND_F1)
+    for 1RECV_F1; rank 1 waits at position 0 (1SEND_F0) for 2RECV_F0.
+
+    Formally
+
+    Let the nodes be the compute steps, merged as in SV201, and the transfers: a send and the receive that it meets are
+    one node, and two with an edge from the send to the receive where the send is complete without it (`buffered`, and
+    messages of at most `eager_bytes`). Edges go to each compute step from the one before it on its rank, from what it
+    reads on its rank and from the first receive of each tensor that it reads; to each send and receive from the last
+    compute step before it, from the step that makes what it sends, and from all that stands before it in its queue
+    (`buffered`, `edge`: of its channel; `pair`: of its pair of ranks; `rank`: of its rank), its own group left out;
+    under `block` to all of each step from all of the step before it. This graph has no cycle.
+    """
+    if not case.transfers.any:
+        raise NotApplicable("no send and no receive stands in the schedule")
+    graph = case.events
+    if not graph.stuck.any():
+        return
+    stalls = Stalls(graph, case.schedule)
+    stuck = set(stalls.ranks())
+    for cycle in _fewest(case, graph, stalls.cycles()):
+        story = tuple(map(str, cycle))
+        behind = sorted(stuck - {wait.rank for wait in cycle})
+        tail = f"; rank {', '.join(map(str, behind))} cannot end either" if behind else ""
+        first = cycle[0]
+        yield Violation("SV304", "; ".join(story) + tail, first.rank, first.position,
+                        tuple(wait.step for wait in cycle), story)  # fmt: skip
+
+
+def _fewest(case: Case, graph: EventGraph, cycles: list[list[Wait]]) -> list[list[Wait]]:
+    """Put cycles of one rank or of two, further on in the programs, before longer ones; those of other ranks stay."""
+    transfers = graph.transfers
+    pairs = {tuple(sorted(pair)) for pair in zip(transfers.rank.tolist(), transfers.partner.tolist(), strict=True)}
+    single = [(rank,) for rank in range(case.schedule.ranks)]
+    fewest = min((len(_ranks(cycle)) for cycle in cycles), default=0)
+    for size, ranks in ((1, single), (2, sorted(pair for pair in pairs if pair[0] >= 0))):
+        if fewest <= size or len(ranks) * graph.count > MOST_VISITS:
+            break
+        parts = [part for group in ranks if (part := graph.among(group)).stuck.any()]
+        found = [cycle for part in parts for cycle in Stalls(part, case.schedule).cycles()]
+        if found:
+            told = {rank for cycle in found for rank in _ranks(cycle)}
+            return [*found, *(cycle for cycle in cycles if not told & _ranks(cycle))]
+    return cycles
+
+
+def _ranks(cycle: list[Wait]) -> set[int]:
+    return {wait.rank for wait in cycle}

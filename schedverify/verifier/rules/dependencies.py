@@ -1,0 +1,126 @@
+"""SV2: a schedule can run to its end, and a timeline that is handed in respects what it must."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from schedverify.core.durations import step_duration
+from schedverify.core.op import Op
+from schedverify.core.result import Scope, Violation
+from schedverify.verifier.graph import needs
+from schedverify.verifier.rules.base import Case, NotApplicable, rule
+from schedverify.verifier.rules.screening import cyclic, doubled, misplaced
+from schedverify.verifier.wait_cycles import Run
+
+
+@rule("SV201", "no cycle of dependencies and rank orders")
+def acyclic(case: Case) -> Iterator[Violation]:
+    """The schedule can run to its end.
+
+    What it checks
+
+    Dependencies and rank orders together have no cycle: then, and only then, every step can run. An overlapped pair
+    is one node, so is an operation on several ranks, and a pair of which one part waits for the other is a cycle. An
+    absent operation counts as done here.
+
+    Why it matters
+
+    A cycle is a run that hangs at every speed: each of its ranks waits for another one, for ever. PyTorch's own check
+    of a schedule counts operations and does not see it.
+
+    Example
+
+    Rank 0 runs `0F0 0B0 0F1 0B1` and rank 1 `1F0 1F1 1B0 1B1`: rank 0 waits at position 1 (0B0) for 1B0; rank 1 waits
+    at position 1 (1F1) for 0F1.
+
+    Formally
+
+    Let the nodes be the steps, merged where they hold the same operation on several ranks of its stage; let there be
+    an edge from each step to the next one of its rank, and from the step of each input (semantics, section 1) to the
+    step that reads it. This graph has no cycle.
+    """
+    if case.sound:
+        return
+    occurrences = case.occurrences
+    if not doubled(occurrences) and not misplaced(occurrences) and not cyclic(occurrences):
+        return
+    run = Run(case.instances)
+    stuck = set(run.stuck())
+    for cycle in run.cycles():
+        story = tuple(map(str, cycle))
+        behind = sorted(stuck - {wait.rank for wait in cycle})
+        tail = f"; rank {', '.join(map(str, behind))} cannot end either" if behind else ""
+        first = cycle[0]
+        yield Violation("SV201", "; ".join(story) + tail, first.rank, first.position,
+                        tuple(wait.step for wait in cycle), story)  # fmt: skip
+
+
+@rule("SV202", "a timeline that respects every dependency", Scope.THESE_COSTS)
+def timeline_respected(case: Case) -> Iterator[Violation]:
+    """A timeline that is handed in is possible.
+
+    What it checks
+
+    A timeline made by a solver or read from a trace starts no step before its rank is free and its inputs have
+    arrived, transfer time included, and starts the parts of one step together. It may start steps later than needed.
+
+    Why it matters
+
+    An order can be right and the times beside it wrong: then every measure and every claim of optimality that is read
+    off the times is wrong as well.
+
+    Example
+
+    With a forward of 1 tick and a latency of 2, `1F0` cannot start at 1: 0F0 ends at 1 and its output arrives at 3.
+
+    Formally
+
+    For steps a before b on one rank, start(b) >= start(a) + cost(a); for every input x of an operation y,
+    start(y) >= start(x) + cost(x) + lag(x, y); every start is at least 0, and equal on all ranks of an operation.
+    """
+    rows = case.claims.get("timeline")
+    if rows is None:
+        raise NotApplicable("no timeline is handed in")
+    steps = case.instances.steps
+    counts = [len(row) for row in steps]
+    if [len(row) for row in rows] != counts:
+        found = [len(row) for row in rows]
+        yield Violation("SV202", f"the timeline has {found} starts by rank, the schedule {counts} steps")
+        return
+    for rank, (row, starts) in enumerate(zip(steps, rows, strict=True)):
+        yield from _exclusive(case, rank, row, starts)
+        for position, (ops, start) in enumerate(zip(row, starts, strict=True)):
+            for op in ops:
+                yield from _inputs_there(case, rows, (rank, position), op, start)
+
+
+def _exclusive(case: Case, rank: int, row: Sequence[tuple[Op, ...]], starts: Sequence[int]) -> Iterator[Violation]:
+    free = 0
+    for position, (ops, start) in enumerate(zip(row, starts, strict=True)):
+        if start < free:
+            text = ";".join(map(str, ops))
+            message = f"rank {rank}, position {position} ({text}) starts at {start}, before the rank is free at {free}"
+            yield Violation("SV202", message, rank, position, tuple(map(str, ops)))
+        free = max(free, start + step_duration(case.problem, ops))
+
+
+def _inputs_there(
+    case: Case, rows: Sequence[Sequence[int]], place: tuple[int, int], op: Op, start: int
+) -> Iterator[Violation]:
+    rank, position = place
+    main = case.instances.main
+    for need in needs(case.problem, op):
+        for r, p in main.get(need.op, ())[:1]:
+            there = rows[r][p] + step_duration(case.problem, case.instances.steps[r][p]) + need.lag
+            if start < there:
+                message = (
+                    f"rank {rank}, position {position} ({op}) starts at {start}, before {need.op} is there at {there}"
+                )
+                yield Violation("SV202", message, rank, position, (str(op), str(need.op)), (need.why,))
+    for r, p in main[op]:
+        if place in main[op] and rows[r][p] != start and (r, p) > place:
+            message = (
+                f"rank {rank}, position {position} ({op}) starts at {start}, but at {rows[r][p]} on rank {r}; "
+                "it is one operation"
+            )
+            yield Violation("SV202", message, rank, position, (str(op),))

@@ -1,0 +1,238 @@
+"""SV4: what a rank holds stays within its limits, whatever the durations."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from schedverify.core.op import Kind, Op
+from schedverify.core.problem import Problem
+from schedverify.core.result import Violation
+from schedverify.core.timeline import Measures
+from schedverify.simulator.metrics import peak_in_flight
+from schedverify.verifier.matching import Flaw
+from schedverify.verifier.rules.base import Case, NotApplicable, rule
+
+Pair = tuple[int, int]
+"""A stage and a micro-batch."""
+
+
+@rule("SV401", "in flight within the limits")
+def in_flight(case: Case) -> Iterator[Violation]:
+    """The micro-batches in flight stay within the limits.
+
+    What it checks
+
+    On each rank, the pairs (stage, micro-batch) from the step that holds their F to the end of the step that holds
+    their B or I (inference: of the F) stay within `in_flight` for the rank, all its stages together, and within
+    `in_flight_stage` for each stage. With a split backward this does not bound memory while W waits.
+
+    Why it matters
+
+    Every pair in flight holds the activations of a whole stage. One more than planned is the usual way to run out of
+    memory hours into a run, on one rank only.
+
+    Example
+
+    With `in_flight = 1`, `0F0 0F1 0B0 0B1` holds two pairs at position 1.
+
+    Formally
+
+    For every rank r and position i: the number of (s, m) whose F stands in the order of r at or before i, and whose
+    B or I does not stand before i, is at most in_flight(r); for each s alone, at most in_flight_stage(s).
+    """
+    problem = case.problem
+    if problem.in_flight is None and problem.in_flight_stage is None:
+        raise NotApplicable("the problem limits no micro-batches in flight")
+    for rank in () if case.ran and _few(case, case.ran) else range(case.schedule.ranks):
+        seen: set[str] = set()
+        for position, pairs in enumerate(_flights(case, rank)):
+            for what, count, limit in _counts(problem, rank, pairs):
+                if count > limit and what not in seen:
+                    seen.add(what)
+                    message = f"rank {rank} has {count} micro-batches in flight {what} at position {position}; "
+                    yield Violation("SV401", f"{message}the limit is {limit}", rank, position,
+                                    _step(case, rank, position), _named(pairs, what))  # fmt: skip
+
+
+@rule("SV402", "bytes within the capacity")
+def bytes_held(case: Case) -> Iterator[Violation]:
+    """The bytes on each rank stay within its capacity.
+
+    What it checks
+
+    `static`, plus `activation` of each stage and micro-batch from the start of F; of it, `weight_stash` from the end
+    of I to the end of W; the rest is free at the end of B or I (inference: all of it at the end of F). A stage that
+    recomputes keeps `boundary` instead, and its B or I holds `activation` in place of it while it runs. In a lowered
+    schedule what is received counts from the receive to the end of the next step that reads it.
+
+    Why it matters
+
+    A split backward frees the input part early and lets W wait; each waiting W still holds its stash. A schedule that
+    is within its in-flight limit can run out of memory all the same.
+
+    Example
+
+    With `activation = 2`, `weight_stash = 1` and `capacity = 3`, `0F0 0I0 0F1 0F2` holds 1 + 2 + 2 = 5 at position 3.
+
+    Formally
+
+    For every rank r and position i: static(r) plus the sum over all (s, m) of what the operations of (s, m) in the
+    order of r up to i leave held, plus activation(s) - boundary(s) for each B or I of a recomputing stage in the step
+    at i, plus the bytes of every receive at or before i behind which no step that reads it ends before i, is at most
+    capacity(r).
+    """
+    problem = case.problem
+    if problem.capacity is None:
+        raise NotApplicable("the problem limits no memory")
+    peaks = case.ran.peak_memory if case.ran else None
+    for rank, capacity in enumerate(problem.capacity):
+        if peaks and peaks[rank] <= capacity:
+            continue
+        levels = _Bytes(case, rank).levels()
+        over = next(((i, held) for i, held in enumerate(levels) if held > capacity), None)
+        if over is not None:
+            position, held = over
+            message = f"rank {rank} holds {held} bytes at position {position}; its capacity is {capacity}"
+            yield Violation("SV402", message, rank, position, _step(case, rank, position))
+
+
+def _few(case: Case, ran: Measures) -> bool:
+    """Whether the limits are kept, by the peaks of a schedule that has run."""
+    problem, rows = case.problem, case.schedule.rows
+    if problem.in_flight is not None and any(map(operator.gt, ran.peak_in_flight, problem.in_flight)):
+        return False
+    limits = enumerate(problem.in_flight_stage or ())
+    places = ((stage, rank, limit) for stage, limit in limits for rank in problem.placement[stage])
+    return all(peak_in_flight(rows[rank], problem, stage) <= limit for stage, rank, limit in places)
+
+
+def _flights(case: Case, rank: int) -> Iterator[dict[Pair, None]]:
+    """Yield the pairs in flight while each step of a rank runs."""
+    ends = (Kind.F,) if case.problem.form == "inference" else (Kind.B, Kind.I)
+    held: dict[Pair, None] = dict.fromkeys(pair for pair, kind in _before(case, rank).items() if kind != Kind.W)
+    for ops in case.instances.steps[rank]:
+        held.update(dict.fromkeys((op.stage, op.microbatch or 0) for op in ops if op.kind == Kind.F))
+        yield held
+        for op in ops:
+            if op.kind in ends:
+                held.pop((op.stage, op.microbatch or 0), None)
+
+
+def _counts(problem: Problem, rank: int, pairs: dict[Pair, None]) -> Iterator[tuple[str, int, int]]:
+    """Yield each limit of a rank: in what, how many pairs are there, how many may be."""
+    if problem.in_flight is not None:
+        yield "over its stages", len(pairs), problem.in_flight[rank]
+    if problem.in_flight_stage is not None:
+        by_stage: dict[int, int] = {}
+        for stage, _ in pairs:
+            by_stage[stage] = by_stage.get(stage, 0) + 1
+        for stage, count in by_stage.items():
+            yield f"on stage {stage}", count, problem.in_flight_stage[stage]
+
+
+def _named(pairs: dict[Pair, None], what: str) -> tuple[str, ...]:
+    """Return the operations that hold the pairs a limit counts."""
+    return tuple(str(Op(Kind.F, *pair)) for pair in pairs if what in ("over its stages", f"on stage {pair[0]}"))
+
+
+def _step(case: Case, rank: int, position: int) -> tuple[str, ...]:
+    ops = case.instances.steps[rank][position] or case.schedule.step(rank, position).ops
+    return tuple(map(str, ops))
+
+
+def _before(case: Case, rank: int) -> dict[Pair, Kind]:
+    """Return the pairs that an excerpt holds before it begins, with the kind that shows it: B, I, or W alone."""
+    if not case.excerpt:
+        return {}
+    places = case.instances.places
+    found: dict[Pair, Kind] = {}
+    for ops in case.instances.steps[rank]:
+        for op in ops:
+            pair = (op.stage, op.microbatch or 0)
+            if op.kind != Kind.F and Op(Kind.F, *pair) not in places:
+                found[pair] = min(op.kind, found.get(pair, op.kind))
+    made = (Kind.B, Kind.I)
+    return {p: k for p, k in found.items() if k in made or not any(Op(kind, *p) in places for kind in made)}
+
+
+def _arriving(case: Case, rank: int) -> dict[int, list[tuple[tuple[bool, int, int], int]]]:
+    """Return by position what a rank receives: for whom (gradient or not, stage, micro-batch), and how many bytes."""
+    transfers = case.transfers
+    entries = np.arange(*np.searchsorted(transfers.rank, (rank, rank + 1)))
+    entries = entries[~transfers.is_send[entries] & (transfers.flaw[entries] == Flaw.NONE)]
+    columns = (transfers.position, transfers.backward, transfers.stage, transfers.microbatch, transfers.size)
+    found: dict[int, list[tuple[tuple[bool, int, int], int]]] = {}
+    for position, backward, stage, m, size in zip(*(column[entries].tolist() for column in columns), strict=True):
+        found.setdefault(position, []).append(((backward, stage, m), size))
+    return found
+
+
+@dataclass
+class _Bytes:
+    """What the pairs of one rank hold: in full, or after I what waits for W; and what is received and not yet read."""
+
+    case: Case
+    rank: int
+    full: set[Pair] = field(default_factory=set)
+    reduced: set[Pair] = field(default_factory=set)
+    unread: dict[tuple[bool, int, int], int] = field(default_factory=dict)
+    level: int = 0
+
+    def levels(self) -> Iterator[int]:
+        """Yield the bytes held while each step runs."""
+        self.level = self.case.problem.static[self.rank]
+        for (stage, m), kind in _before(self.case, self.rank).items():
+            self._hold(stage, m) if kind != Kind.W else self._reduce(stage, m)
+        arriving = _arriving(self.case, self.rank)
+        for position, ops in enumerate(self.case.instances.steps[self.rank]):
+            for tensor, size in arriving.get(position, ()):
+                self.unread[tensor] = self.unread.get(tensor, 0) + size
+                self.level += size
+            for op in ops:
+                if op.kind == Kind.F:
+                    self._hold(op.stage, op.microbatch or 0)
+            made_again = {(op.stage, op.microbatch or 0) for op in ops if op.kind in (Kind.B, Kind.I)}
+            yield self.level + sum(self._extra(stage) for stage, _ in made_again & self.full)
+            for op in ops:
+                self._end(op)
+
+    def _kept(self, stage: int) -> int:
+        problem = self.case.problem
+        return problem.boundary[stage] if problem.recompute[stage] else problem.activation[stage]
+
+    def _hold(self, stage: int, m: int) -> None:
+        self._free(stage, m)
+        self.full.add((stage, m))
+        self.level += self._kept(stage)
+
+    def _reduce(self, stage: int, m: int) -> None:
+        self._free(stage, m)
+        self.reduced.add((stage, m))
+        self.level += self.case.problem.weight_stash[stage]
+
+    def _free(self, stage: int, m: int) -> None:
+        if (stage, m) in self.full:
+            self.full.remove((stage, m))
+            self.level -= self._kept(stage)
+        elif (stage, m) in self.reduced:
+            self.reduced.remove((stage, m))
+            self.level -= self.case.problem.weight_stash[stage]
+
+    def _extra(self, stage: int) -> int:
+        """Return what a backward holds of a stage, while it runs, beyond what was kept of it."""
+        return self.case.problem.activation[stage] - self._kept(stage)
+
+    def _end(self, op: Op) -> None:
+        pair = (op.stage, op.microbatch or 0)
+        if op.kind != Kind.W:
+            self.level -= self.unread.pop((op.kind != Kind.F, *pair), 0)
+        if op.kind == Kind.B or (op.kind == Kind.F and self.case.problem.form == "inference"):
+            self._free(*pair)
+        elif op.kind == Kind.I and pair in self.full:
+            self._reduce(*pair)
+        elif op.kind == Kind.W and pair in self.reduced:
+            self._free(*pair)

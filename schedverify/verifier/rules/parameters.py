@@ -1,0 +1,109 @@
+"""SV305: parameters are gathered while they are used, and gradients reduced once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from schedverify.core.op import Kind, Op, unpack
+from schedverify.core.result import Violation
+from schedverify.core.schedule import kinds, positions
+from schedverify.verifier.admission import admitted
+from schedverify.verifier.rules.base import Case, NotApplicable, rule
+
+Placed = tuple[int, Op]
+"""A position in a rank's order and an operation there."""
+
+
+@rule("SV305", "parameters gathered, gradients reduced")
+def gathered_and_reduced(case: Case) -> Iterator[Violation]:
+    """Each use of a stage lies between its UNSHARD and the next RESHARD, and each gradient is reduced once.
+
+    What it checks
+
+    Where a stage's `UNSHARD` or `RESHARD` stands on a rank, they alternate there, `UNSHARD` first, and each F, B, I and
+    W of the stage stands behind an `UNSHARD` and before the next `RESHARD`. If any `REDUCE_GRAD` stands in the
+    schedule, each stage has exactly one on each of its ranks, behind its last B or W there.
+
+    Why it matters
+
+    A step on sharded parameters fails, or runs on what the buffer held before. A missing or doubled reduction scales
+    gradients by the number of micro-batches or of ranks, and nothing says so.
+
+    Example
+
+    In `0UNSHARD 0F0 0RESHARD 0B0 0REDUCE_GRAD` rank 0 runs 0B0 at position 3 while stage 0 is not gathered.
+
+    Formally
+
+    For every rank r and stage s of which an UNSHARD or RESHARD stands in the order of r, that order, left of all but
+    the UNSHARD and RESHARD of s and the operations of s, has the form (UNSHARD use* RESHARD)* or that followed by one
+    UNSHARD. If a REDUCE_GRAD stands anywhere: for every s and every r in placement(s), exactly one of s stands in the
+    order of r, and no B or W of s behind it.
+    """
+    there = any((kinds(row) >= int(Kind.UNSHARD)).any() for row in case.schedule.rows)
+    rows = [_marked(case, rank) for rank in range(case.schedule.ranks if there else 0)]
+    if not any(op.kind >= Kind.UNSHARD for row in rows for _, op in row):
+        raise NotApplicable("no UNSHARD, RESHARD or REDUCE_GRAD stands in the schedule")
+    for rank, row in enumerate(rows):
+        yield from _alternate(rank, row)
+    if any(op.kind == Kind.REDUCE_GRAD for row in rows for _, op in row):
+        for stage, ranks in enumerate(case.problem.placement):
+            for rank in sorted(ranks):
+                yield from _reduced_once(rank, stage, rows[rank])
+
+
+def _marked(case: Case, rank: int) -> list[Placed]:
+    """Return what computes on a rank and what is done to parameters there.
+
+    A step that holds both is none (SV101); in it, what is done to parameters comes first.
+    """
+    row = case.schedule.rows[rank]
+    kind = kinds(row)
+    chosen = np.flatnonzero(admitted(row, case.problem) & ((kind <= int(Kind.W)) | (kind >= int(Kind.UNSHARD))))
+    places = positions(row)
+    chosen = chosen[np.lexsort((kind[chosen] <= int(Kind.W), places[chosen]))]
+    return list(zip(places[chosen].tolist(), map(unpack, row[chosen].tolist()), strict=True))
+
+
+def _alternate(rank: int, row: list[Placed]) -> Iterator[Violation]:
+    """Tell what is out of turn among the UNSHARD, RESHARD and uses of each stage on a rank."""
+    gathered: dict[int, int | None] = {op.stage: None for _, op in row if op.kind in (Kind.UNSHARD, Kind.RESHARD)}
+    used: dict[int, Placed] = {}
+    for position, op in row:
+        since = gathered.get(op.stage)
+        if op.stage not in gathered or op.kind == Kind.REDUCE_GRAD:
+            continue
+        if op.kind == Kind.UNSHARD:
+            if since is not None:
+                yield _told(rank, position, op, f"stage {op.stage} is gathered since position {since}")
+            gathered[op.stage] = position
+        elif since is None:
+            yield _told(rank, position, op, f"stage {op.stage} is not gathered")
+        elif op.kind == Kind.RESHARD:
+            gathered[op.stage] = None
+            used.pop(op.stage, None)
+        else:
+            used[op.stage] = position, op
+    for stage, (position, op) in used.items():
+        yield _told(rank, position, op, f"no RESHARD of stage {stage} follows")
+
+
+def _reduced_once(rank: int, stage: int, row: list[Placed]) -> Iterator[Violation]:
+    own = [(position, op) for position, op in row if op.stage == stage]
+    reduced = [position for position, op in own if op.kind == Kind.REDUCE_GRAD]
+    last, step = max(((p, op) for p, op in own if op.kind in (Kind.B, Kind.W)), default=(None, None))
+    op = Op(Kind.REDUCE_GRAD, stage)
+    for position in reduced[1:]:
+        yield _told(rank, position, op, f"it stands at position {reduced[0]} already")
+    if not reduced:
+        where = f"rank {rank}" if last is None else f"rank {rank}, position {last} ({step})"
+        message = f"{where}: {op} stands nowhere on the rank, but others are reduced"
+        yield Violation("SV305", message, rank, last, (str(op),))
+    elif last is not None and reduced[0] < last:
+        yield _told(rank, reduced[0], op, f"{step} at position {last} comes behind it")
+
+
+def _told(rank: int, position: int, op: Op, text: str) -> Violation:
+    return Violation("SV305", f"rank {rank}, position {position} ({op}): {text}", rank, position, (str(op),))

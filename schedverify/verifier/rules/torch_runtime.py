@@ -1,0 +1,217 @@
+"""SV70: what PyTorch's pipeline runtime needs of a schedule, beyond what every runtime does.
+
+The runtime is ``_PipelineScheduleRuntime``, as it is in torch 2.13.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from schedverify.core.op import Join, Kind, Step
+from schedverify.core.problem import Problem
+from schedverify.core.result import Violation
+from schedverify.core.schedule import kinds
+from schedverify.verifier.rules.base import Case, NotApplicable, rule
+
+
+@rule("SV701", "a pipeline that PyTorch's runtime can hold")
+def held_by_the_runtime(case: Case) -> Iterator[Violation]:
+    """The model is one chain of stages, each on one rank, at least one on each rank, to be trained.
+
+    What it checks
+
+    The problem is for training. It has one copy of the model, whose stages form a chain and share no weights; sequences
+    are in one part. Each stage stands on one rank, and each rank has a stage.
+
+    Why it matters
+
+    PyTorch's runtime refuses a stage that feeds another than the next one (`_validate_adjacent_stage_communication`),
+    a schedule without backwards and a stage on two ranks (`_validate_schedule`), and takes what it knows of the
+    pipeline from a rank's first stage (`PipelineScheduleMulti.__init__`). It knows nothing of copies, of parts of a
+    sequence, or of weights that two stages share: their gradients would not be added up, and the two drift apart.
+
+    Example
+
+    A problem of two ranks with `edges = [[0, 1], [0, 2], [1, 2]]` has a stage 0 that feeds stage 2 past stage 1.
+
+    Formally
+
+    form is not inference; replicas = slices = 1; edges = {(s, s + 1)}; tied is empty; |placement(s)| = 1 for every
+    stage s; and every rank is in some placement(s).
+    """
+    for text in _unheld(case.problem):
+        yield Violation("SV701", text)
+
+
+@rule("SV702", "losses in the order of the micro-batches")
+def losses_in_order(case: Case) -> Iterator[Violation]:
+    """The last stage runs its F in the order of the micro-batches.
+
+    What it checks
+
+    In the order of the rank of the last stage, the F of that stage stand in rising order of their micro-batches.
+
+    Why it matters
+
+    PyTorch's runtime appends the loss of each F of the last stage to a list and takes micro-batch m's loss from place m
+    (`_maybe_compute_loss`, `_maybe_get_loss`). In another order a backward begins from another micro-batch's loss: with
+    B the gradients are wrong or the run fails, with I and W they can be zero, and nothing says so.
+
+    Example
+
+    In `1F1 1F0 1B0 1B1` on the rank of the last stage, the loss at place 0 is that of micro-batch 1.
+
+    Formally
+
+    For the last stage S - 1 and every rank r: the micro-batches of its F in the order of r rise strictly.
+    """
+    last = case.problem.stages - 1
+    for rank in range(case.schedule.ranks):
+        before = -1
+        for position, step in enumerate(case.schedule.steps(rank)):
+            for op in step.ops:
+                if op.kind is Kind.F and op.stage == last and op.microbatch is not None:
+                    if op.microbatch <= before:
+                        text = f"rank {rank}, position {position} ({op}): it stands behind {last}F{before}"
+                        yield Violation("SV702", text, rank, position, (str(op),))
+                    before = max(before, op.microbatch)
+
+
+@rule("SV703", "gradients scaled once")
+def scaled_once(case: Case) -> Iterator[Violation]:
+    """Each stage has one REDUCE_GRAD, behind its last B or W.
+
+    What it checks
+
+    Where communication stands in the schedule, each stage of each rank has exactly one `REDUCE_GRAD` there, behind its
+    last B or W. A schedule of compute operations alone gets them from PyTorch when it is loaded.
+
+    Why it matters
+
+    At `REDUCE_GRAD` PyTorch's runtime divides the gradients by the number of micro-batches (`perform_reduce_grad`). One
+    that is missing leaves them too large by that factor, a second one divides again, one before the last backward
+    leaves that backward out; nothing says so. SV305 asks for them only where one stands.
+
+    Example
+
+    `0F0 0SEND_F0 0RECV_B0 0B0` has no `0REDUCE_GRAD`.
+
+    Formally
+
+    If any operation but F, B, I and W stands in the schedule: for every stage s and every rank r in placement(s),
+    exactly one REDUCE_GRAD of s stands in the order of r, and no B or W of s behind it.
+    """
+    if not case.schedule.lowered:
+        raise NotApplicable("no communication stands in the schedule; PyTorch adds REDUCE_GRAD when it is loaded")
+    for rank, stages in enumerate(case.problem.stages_of):
+        places: dict[int, list[int]] = {stage: [] for stage in stages}
+        last: dict[int, tuple[int, str]] = {}
+        for position, step in enumerate(case.schedule.steps(rank)):
+            for op in step.ops:
+                if op.kind is Kind.REDUCE_GRAD and op.stage in places:
+                    places[op.stage].append(position)
+                elif op.kind in (Kind.B, Kind.W):
+                    last[op.stage] = position, str(op)
+        for stage in stages:
+            yield from _scaled(rank, stage, places[stage], last.get(stage))
+
+
+@rule("SV704", "steps that PyTorch's CSV can hold")
+def written_as_csv(case: Case) -> Iterator[Violation]:
+    """No step is a group of communications, and no send or receive names its peer.
+
+    What it checks
+
+    Communications stand one by one, without a peer.
+
+    Why it matters
+
+    A cell of PyTorch's CSV is one action; its peer is the stage before or behind (`_Action.from_str`,
+    `get_fwd_recv_ops` and its like). There is no form for a group.
+
+    Example
+
+    The group `[0SEND_F1;0RECV_B0]` has no cell; `0SEND_F1` and `0RECV_B0` have one each.
+
+    Formally
+
+    No step holds more than one operation but an overlapped one, and no operation names a peer.
+    """
+    for rank in range(case.schedule.ranks):
+        for position, step in enumerate(case.schedule.steps(rank)):
+            if text := _no_cell(step):
+                told = tuple(map(str, step.ops))
+                yield Violation("SV704", f"rank {rank}, position {position} ({step}): {text}", rank, position, told)
+
+
+@rule("SV705", "all communication, or none")
+def all_or_none(case: Case) -> Iterator[Violation]:
+    """Where anything but compute operations stands in the schedule, so does its communication.
+
+    What it checks
+
+    A schedule that holds `REDUCE_GRAD`, `UNSHARD` or `RESHARD`, and whose stages stand on several ranks, holds sends
+    and receives too.
+
+    Why it matters
+
+    PyTorch adds what a schedule of compute operations needs, or nothing (`_load_csv` with `compute_only` and
+    `compute_comms`). With a part of it the run fails at the first F that waits for an input.
+
+    Example
+
+    `0F0 0B0 0REDUCE_GRAD` and `1F0 1B0 1REDUCE_GRAD` reduce gradients and send nothing.
+
+    Formally
+
+    If any operation but F, B, I and W stands in the schedule and some stage s feeds a stage t of another rank, a send
+    or receive stands in the schedule.
+    """
+    if not case.schedule.lowered:
+        raise NotApplicable("no communication stands in the schedule; PyTorch adds it when it is loaded")
+    crosses = any(case.problem.homes[a] != case.problem.homes[b] for a, b in case.problem.edges)
+    sends = any(
+        bool(((kinds(row) >= int(Kind.SEND_F)) & (kinds(row) <= int(Kind.RECV_B))).any()) for row in case.schedule.rows
+    )
+    if crosses and not sends:
+        yield Violation("SV705", "no send and no receive stands in the schedule, but operations of the runtime do")
+
+
+def _unheld(problem: Problem) -> Iterator[str]:
+    if problem.form == "inference":
+        yield "the schedule has no backward, and the runtime asks for one of each micro-batch"
+    if problem.replicas > 1:
+        yield f"there are {problem.replicas} copies of the model, the runtime holds one"
+    if problem.slices > 1:
+        yield f"sequences are in {problem.slices} parts, the runtime takes them whole"
+    chain = {(stage, stage + 1) for stage in range(problem.stages - 1)}
+    for source, target in sorted(chain ^ set(problem.edges)):
+        told = "feeds no stage" if (source, target) in chain else f"feeds stage {target}"
+        yield f"stage {source} {told}, the runtime has it feed stage {source + 1}"
+    for group in problem.tied:
+        yield f"the stages {', '.join(map(str, group))} share weights, the runtime does not add up their gradients"
+    for stage, ranks in enumerate(problem.placement):
+        if len(ranks) > 1:
+            yield f"stage {stage} stands on the ranks {', '.join(map(str, ranks))}, the runtime holds it on one"
+    for rank, stages in enumerate(problem.stages_of):
+        if not stages:
+            yield f"rank {rank} has no stage, the runtime takes what it knows from the first of a rank"
+
+
+def _scaled(rank: int, stage: int, places: list[int], last: tuple[int, str] | None) -> Iterator[Violation]:
+    name = f"{stage}REDUCE_GRAD"
+    if not places:
+        where = f"rank {rank}" if last is None else f"rank {rank}, position {last[0]} ({last[1]})"
+        yield Violation("SV703", f"{where}: no {name} follows", rank, last and last[0], (name,))
+    for position in places[1:]:
+        text = f"rank {rank}, position {position} ({name}): it stands at position {places[0]} already"
+        yield Violation("SV703", text, rank, position, (name,))
+    if places and last is not None and places[0] < last[0]:
+        text = f"rank {rank}, position {places[0]} ({name}): {last[1]} at position {last[0]} comes behind it"
+        yield Violation("SV703", text, rank, places[0], (name,))
+
+
+def _no_cell(step: Step) -> str:
+    if step.join is Join.GROUP:
+        return "a group of communications"
+    return "a peer is named" if any(op.peer is not None for op in step.ops) else ""
