@@ -18,8 +18,8 @@ from printing import publish, table, where
 from schedverify.core.model import Model
 from schedverify.formats.cuts.megatron import megatron_layout, read_layout
 from schedverify.formats.models.model_files import load_model
-from schedverify.joint import Joint, partition_jointly
-from schedverify.partitioning import Cut, cut, even_split, stage_problem
+from schedverify.partitioner.stage_problem import Cut, cut, even_split, stage_problem
+from schedverify.planner.joint import Joint, partition_jointly
 
 BY_HAND = "Et*2|(t*2|)*34,t*3|(t*2|)*3,tL"
 RANKS, VIRTUAL, MICROBATCHES = 8, 5, 32

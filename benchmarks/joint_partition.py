@@ -20,7 +20,7 @@ from printing import arguments, progress, publish, table, where
 from schedverify import generate, partition_jointly, simulate
 from schedverify.core.model import Devices, Layer, Model
 from schedverify.core.problem import Problem
-from schedverify.partitioning import even_split, stage_problem
+from schedverify.partitioner.stage_problem import even_split, stage_problem
 
 GIB = 1 << 30
 _TOKENS = 4096

@@ -21,7 +21,7 @@ from typing import Final, NamedTuple
 from printing import arguments, progress, publish, table, where
 
 from schedverify.core.model import Layer, Model
-from schedverify.partition import least_bottleneck
+from schedverify.partitioner import least_bottleneck
 
 KINDS: Final = ("uniform", "few sizes", "heavy ends", "long tail")
 PEERS: Final = ("DeepSpeed, balanced", "DeepSpeed, uniform", "torchgpipe")

@@ -24,8 +24,8 @@ from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 
 from schedverify import generate, optimize
 from schedverify.core.result import Plan
-from schedverify.partitioning import Cut, cut, even_split, evenly
-from schedverify.planner import plan_of
+from schedverify.partitioner.stage_problem import Cut, cut, even_split, evenly
+from schedverify.planner.plans import plan_of
 from schedverify.profiling import Profile, Settings, profile
 from schedverify.runner import Runner
 from schedverify.runner.launching.source import Source

@@ -25,7 +25,7 @@ from printing import progress, publish, table, where
 
 from schedverify import Problem, Schedule, generate, optimize
 from schedverify.core.result import Plan
-from schedverify.planner import plan_of
+from schedverify.planner.plans import plan_of
 
 ROWS, WIDTH = 2, 8
 SMALL = {

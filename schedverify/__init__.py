@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from schedverify.drawing import draw
     from schedverify.formats import load, save
     from schedverify.generators import families, generate
-    from schedverify.joint import Joint, partition_jointly
-    from schedverify.planner import optimize
-    from schedverify.proving import lower
-    from schedverify.reasoning import explain
+    from schedverify.planner.explanation import explain
+    from schedverify.planner.joint import Joint, partition_jointly
+    from schedverify.planner.plans import optimize
+    from schedverify.planner.proved_lowering import lower
     from schedverify.simulator.engine import simulate
     from schedverify.sweeping import sweep
     from schedverify.verifier.graph import critical_path, dependency_graph
@@ -46,12 +46,12 @@ _MODULES: Final = {
     "formats": "load save",
     "generators": "families generate",
     "verifier.graph": "critical_path dependency_graph",
-    "joint": "Joint partition_jointly",
+    "planner.joint": "Joint partition_jointly",
     "core.op": "Join Kind Op Step",
-    "planner": "optimize",
+    "planner.plans": "optimize",
     "core.problem": "Boundary Problem",
-    "proving": "lower",
-    "reasoning": "explain",
+    "planner.proved_lowering": "lower",
+    "planner.explanation": "explain",
     "core.explanation": "Explanation",
     "core.result": "Plan PropertyResult Report Scope Status Verdict Violation",
     "core.timeline": "Measures Timeline",

@@ -9,8 +9,8 @@ from schedverify.core.errors import Fault, InputError
 from schedverify.core.problem import Problem
 from schedverify.core.result import Plan
 from schedverify.core.schedule import Schedule, check_ranks
-from schedverify.exporting import for_torch
-from schedverify.planner import plan_of
+from schedverify.planner.export import for_torch
+from schedverify.planner.plans import plan_of
 from schedverify.simulator.engine import simulate
 from schedverify.verifier.infer_problem import REMARK, deduce_problem
 
@@ -52,7 +52,8 @@ def convert(
     layout
         Line ends and idle cells of the CSV that the schedule was read from, for the one that is written.
     profile
-        The runtime that PyTorch's CSV is for; see :func:`schedverify.exporting.for_torch`. None writes what stands.
+        The runtime that PyTorch's CSV is for; see :func:`schedverify.planner.export.for_torch`. None writes what
+        stands.
 
     Raises
     ------

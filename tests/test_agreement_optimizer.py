@@ -21,7 +21,7 @@ from schedverify.optimizer.orders import measure, rows_of
 from schedverify.optimizer.solvers.cp_sat import Settings, search
 from schedverify.optimizer.tasks import Tasks
 from schedverify.optimizer.values import OpKey
-from schedverify.planner import optimize
+from schedverify.planner.plans import optimize
 from schedverify.verifier.verification import verify
 
 OBJECTIVES = ("makespan", "span", "peak-memory")

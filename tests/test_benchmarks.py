@@ -18,7 +18,7 @@ from schedverify.core.discipline import Discipline
 from schedverify.core.problem import Problem
 from schedverify.formats import load_problem
 from schedverify.generators import generate
-from schedverify.proving import lower
+from schedverify.planner.proved_lowering import lower
 
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = ROOT / "benchmarks"

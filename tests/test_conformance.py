@@ -25,7 +25,7 @@ from schedverify.core.result import Plan
 from schedverify.core.trace import Ran, RunTrace
 from schedverify.formats.plan_files import digest, plan_data
 from schedverify.formats.schema import schemas
-from schedverify.planner import plan_of
+from schedverify.planner.plans import plan_of
 
 US = 1000
 Capture = pytest.CaptureFixture[str]

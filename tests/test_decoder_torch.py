@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from schedverify.decoder import Decoder, Training, activations
+from schedverify.costmodel.decoder import Decoder, Training, activations
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 functional = torch.nn.functional

@@ -15,7 +15,7 @@ from schedverify.core.result import Plan, Status
 from schedverify.core.schedule import Schedule
 from schedverify.formats.plan_files import to_json
 from schedverify.optimizer.effort import Effort, resident
-from schedverify.planner import optimize
+from schedverify.planner.plans import optimize
 from schedverify.verifier.verification import verify
 
 UNEVEN = Problem.chain(

@@ -22,7 +22,7 @@ from schedverify.core.schedule import Schedule
 from schedverify.formats import load, load_schedule, save
 from schedverify.formats.schema import FOLDER, schemas
 from schedverify.generators import generate
-from schedverify.planner import plan_of
+from schedverify.planner.plans import plan_of
 from schedverify.verifier.verification import verify
 
 ROOT = Path(__file__).parent.parent

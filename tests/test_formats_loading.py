@@ -21,7 +21,7 @@ from schedverify.formats.loading import MAX_BYTES
 from schedverify.formats.reading import read_text
 from schedverify.formats.writing import write_text
 from schedverify.generators import generate
-from schedverify.planner import plan_of
+from schedverify.planner.plans import plan_of
 from schedverify.simulator.engine import simulate
 
 PROBLEM = Problem.chain(ranks=2, microbatches=2, name="two")

@@ -15,7 +15,7 @@ from schedverify.core.schedule import Schedule
 from schedverify.formats import dumps, report_data, search_data, timeline_data
 from schedverify.formats.schema import FOLDER, main, schemas
 from schedverify.generators import generate
-from schedverify.planner import optimize
+from schedverify.planner.plans import optimize
 from schedverify.simulator.engine import simulate
 from schedverify.verifier.verification import verify
 

@@ -27,7 +27,7 @@ from schedverify.formats.plan_files import canonical, digest, plan_data, to_json
 from schedverify.formats.plan_reader import FIELDS, plan_from
 from schedverify.formats.schema import plan_schema
 from schedverify.generators import generate
-from schedverify.planner import plan_of
+from schedverify.planner.plans import plan_of
 from schedverify.verifier.verification import verify
 
 SCHEMA = Draft202012Validator(plan_schema())

@@ -18,15 +18,15 @@ from jsonschema import Draft202012Validator
 import schedverify as sv
 from schedverify.cli import advising, main
 from schedverify.core.errors import InputError
-from schedverify.decoder import Decoder, Device, Training
-from schedverify.decoder.device import Link
+from schedverify.costmodel.decoder import Decoder, Device, Training
+from schedverify.costmodel.decoder.device import Link
+from schedverify.costmodel.parallelism import Choices, Cluster, Priced, Rejected, SetUp, advise
+from schedverify.costmodel.parallelism.pricing import Pricing
+from schedverify.costmodel.parallelism.setups import setups_of
 from schedverify.formats.cuts.megatron import read_layout
 from schedverify.formats.data import parse_toml
 from schedverify.formats.models.cluster_files import cluster_from, load_decoder
 from schedverify.formats.schema import schemas
-from schedverify.hybrid import Choices, Cluster, Priced, Rejected, SetUp, advise
-from schedverify.hybrid.pricing import Pricing
-from schedverify.hybrid.setups import setups_of
 
 ROOT = Path(__file__).parents[1]
 Capture = pytest.CaptureFixture[str]

@@ -23,9 +23,9 @@ from schedverify.core.problem import Problem
 from schedverify.optimizer import Progress
 from schedverify.optimizer.bounds.costs import Costs
 from schedverify.optimizer.bounds.formulas import best_bound, load_bounds, pair_bounds
-from schedverify.partition.by_bound import ByBound
-from schedverify.partition.least_times import LeastTimes
-from schedverify.partitioning import stage_problem
+from schedverify.partitioner.best_first import ByBound
+from schedverify.partitioner.lower_bounds import LeastTimes
+from schedverify.partitioner.stage_problem import stage_problem
 from schedverify.verifier.verification import claims_of
 
 Layers = tuple[tuple[int, ...], ...]

@@ -13,7 +13,7 @@ from schedverify.optimizer.heuristics.greedy import list_schedule, policies
 from schedverify.optimizer.heuristics.local_search import LocalSearch, takes
 from schedverify.optimizer.orders import Rows, earliest, measure, schedule_of
 from schedverify.optimizer.tasks import Tasks
-from schedverify.planner import optimize
+from schedverify.planner.plans import optimize
 from schedverify.verifier.verification import verify
 
 

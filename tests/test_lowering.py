@@ -16,7 +16,7 @@ from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
 from schedverify.generators import families, generate
 from schedverify.lowering import add_communication
-from schedverify.proving import lower
+from schedverify.planner.proved_lowering import lower
 from schedverify.verifier.verification import verify
 
 DISCIPLINES = tuple(Discipline)

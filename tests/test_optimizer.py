@@ -13,7 +13,7 @@ from schedverify.core.errors import UnsupportedError
 from schedverify.core.problem import Problem
 from schedverify.core.result import Status
 from schedverify.formats import load_problem
-from schedverify.planner import optimize
+from schedverify.planner.plans import optimize
 from schedverify.verifier.verification import verify
 
 PROBLEMS = Path(__file__).parent.parent / "specs" / "problems"

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from schedverify.core.errors import InputError
 from schedverify.core.model import Devices, Layer, Model, Wishes
-from schedverify.partition import least_bottleneck
-from schedverify.partition.demands import States
+from schedverify.partitioner import least_bottleneck
+from schedverify.partitioner.demands import States
 
 
 @st.composite

@@ -23,8 +23,8 @@ from schedverify.formats.data import parse_toml
 from schedverify.formats.models.model_files import load_model, model_from
 from schedverify.formats.models.pipedream import parse_profile
 from schedverify.formats.schema import schemas
-from schedverify.partition import least_bottleneck
-from schedverify.partitioning import cut, even_split, evenly, stage_problem
+from schedverify.partitioner import least_bottleneck
+from schedverify.partitioner.stage_problem import cut, even_split, evenly, stage_problem
 
 PROFILES = Path(__file__).parents[1] / "specs" / "profiles"
 KNOWN = {"vgg16": (4, 216_450, 672_535), "resnet50": (8, 56_684, 443_419), "gnmt": (8, 19_032, 89_416)}

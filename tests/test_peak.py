@@ -16,7 +16,7 @@ from schedverify.core.problem import Problem
 from schedverify.core.result import Status
 from schedverify.optimizer import Effort, least_peak, solve
 from schedverify.optimizer.peak import Levels
-from schedverify.planner import optimize
+from schedverify.planner.plans import optimize
 from schedverify.verifier.verification import verify
 
 PAIR: dict[str, Any] = {"ranks": 2, "microbatches": 4, "forward": 1, "backward": 2}

@@ -13,8 +13,8 @@ import schedverify as sv
 from schedverify.cli import main
 from schedverify.core.op import Kind, Op
 from schedverify.core.result import Verdict
-from schedverify.exporting import for_torch
 from schedverify.lowering import add_reduction
+from schedverify.planner.export import for_torch
 from schedverify.verifier.rules import REGISTRY
 from schedverify.verifier.runtimes import PROFILES
 

@@ -31,8 +31,8 @@ from schedverify.formats.models.model_files import load_model, model_from  # noq
 from schedverify.formats.models.model_writing import model_data, save_model  # noqa: E402
 from schedverify.formats.schema import schemas  # noqa: E402
 from schedverify.generators import generate  # noqa: E402
-from schedverify.partitioning import cut  # noqa: E402
-from schedverify.planner import plan_of  # noqa: E402
+from schedverify.partitioner.stage_problem import cut  # noqa: E402
+from schedverify.planner.plans import plan_of  # noqa: E402
 from schedverify.profiling import BlockProfile, Figure, Link, Profile  # noqa: E402
 from schedverify.profiling.blocks import Chain  # noqa: E402
 from schedverify.profiling.figures import Bytes, pooled  # noqa: E402

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from random_schedules import base
 
-from schedverify import lowering, proving
+from schedverify import lowering
 from schedverify.cli import main
 from schedverify.core.discipline import Discipline
 from schedverify.core.errors import InputError
@@ -16,7 +16,8 @@ from schedverify.core.schedule import Schedule
 from schedverify.formats import load_schedule
 from schedverify.generators import generate
 from schedverify.lowering import add_communication
-from schedverify.proving import RefusedLoweringError, lower
+from schedverify.planner import proved_lowering
+from schedverify.planner.proved_lowering import RefusedLoweringError, lower
 from schedverify.simulator.engine import simulate
 from schedverify.verifier.verification import verify
 
@@ -41,10 +42,10 @@ def test_what_the_verifier_refuses_is_not_handed_out(monkeypatch: pytest.MonkeyP
     hanging = Schedule.parse("0F0 0RECV_B0 0SEND_F0 0B0\n1RECV_F0 1F0 1B0 1SEND_B0")
     wrong = simulate(hanging, problem, discipline="tagged")
     monkeypatch.setattr(
-        proving, "timed_lowerings", lambda *_: [wrong, *lowering.timed_lowerings(order, problem, "pair")]
+        proved_lowering, "timed_lowerings", lambda *_: [wrong, *lowering.timed_lowerings(order, problem, "pair")]
     )
     assert lower(order, problem, discipline="pair") == lower(order, problem)
-    monkeypatch.setattr(proving, "timed_lowerings", lambda *_: [wrong])
+    monkeypatch.setattr(proved_lowering, "timed_lowerings", lambda *_: [wrong])
     with pytest.raises(RefusedLoweringError, match="please report this:\nSV304"):
         lower(order, problem, discipline="pair")
 

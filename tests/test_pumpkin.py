@@ -23,7 +23,7 @@ from schedverify.optimizer.solvers.cp_sat import Outcome, Settings, search
 from schedverify.optimizer.solvers.plain_model import NotPlainError, plain_model
 from schedverify.optimizer.tasks import Tasks
 from schedverify.optimizer.values import OpKey
-from schedverify.planner import plan_of
+from schedverify.planner.plans import plan_of
 from schedverify.simulator.engine import simulate
 
 needs_pumpkin = pytest.mark.skipif(

@@ -17,7 +17,7 @@ from real_plans import FAULTS, RIGHT, RealPlan, real_plan  # noqa: E402
 from torch_runs import error_of, in_one_process, of_a_class, of_a_csv  # noqa: E402
 
 import schedverify as sv  # noqa: E402
-from schedverify.exporting import for_torch  # noqa: E402
+from schedverify.planner.export import for_torch  # noqa: E402
 from schedverify.torch_bridge import torch_problem, torch_schedule  # noqa: E402
 
 TOGETHER = 80

@@ -20,9 +20,9 @@ from schedverify.core.explanation import Gain, Relief
 from schedverify.core.problem.capacity import needs
 from schedverify.core.problem.checks import topological
 from schedverify.core.result import Plan, Status
-from schedverify.reasoning.binding import bound_told
-from schedverify.reasoning.limits import FIELDS, with_limit
-from schedverify.reasoning.relaxing import changes_of
+from schedverify.planner.explanation.binding import bound_told
+from schedverify.planner.explanation.limits import FIELDS, with_limit
+from schedverify.planner.explanation.relaxing import changes_of
 
 PAIR: dict[str, Any] = {"ranks": 2, "microbatches": 4, "forward": 1, "backward": 2}
 WHY = sv.Problem.chain(

@@ -17,7 +17,7 @@ from gloo_pool import GlooPool
 from schedverify import Discipline, Problem, Schedule, families, generate, lower
 from schedverify.core.result import Plan
 from schedverify.lowering import add_reduction, defer_receives
-from schedverify.planner import plan_of
+from schedverify.planner.plans import plan_of
 from schedverify.runner.crossing.waiting import FEW
 
 pytestmark = pytest.mark.xdist_group("runner")

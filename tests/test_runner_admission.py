@@ -19,7 +19,7 @@ from schedverify import Problem, Schedule, generate, lower, save, simulate
 from schedverify.core.discipline import Discipline
 from schedverify.core.result import Plan
 from schedverify.formats.plan_files import canonical, digest
-from schedverify.planner import plan_of
+from schedverify.planner.plans import plan_of
 from schedverify.runner.admitting import unproved
 from schedverify.runner.backends import GLOO, NCCL
 

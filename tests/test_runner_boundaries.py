@@ -19,7 +19,7 @@ from schedverify import Problem, Schedule, generate  # noqa: E402
 from schedverify.core.result import Plan  # noqa: E402
 from schedverify.core.trace import BoundaryLog, Crossed  # noqa: E402
 from schedverify.formats import save_boundaries  # noqa: E402
-from schedverify.planner import plan_of  # noqa: E402
+from schedverify.planner.plans import plan_of  # noqa: E402
 from schedverify.runner import RefusedError, RunError, Runner  # noqa: E402
 from schedverify.runner.crossing.boundaries import Boundaries  # noqa: E402
 from schedverify.runner.crossing.declared import nameless  # noqa: E402

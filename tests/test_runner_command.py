@@ -19,7 +19,7 @@ from schedverify.core.errors import InputError  # noqa: E402 - after torch is kn
 from schedverify.core.problem import Problem  # noqa: E402
 from schedverify.formats import save  # noqa: E402
 from schedverify.generators import generate  # noqa: E402
-from schedverify.planner import plan_of  # noqa: E402
+from schedverify.planner.plans import plan_of  # noqa: E402
 from schedverify.runner.launching.cutting import stages_of  # noqa: E402
 from schedverify.runner.launching.source import load_source  # noqa: E402
 

@@ -19,7 +19,7 @@ import runner_jobs as jobs  # noqa: E402 - it needs torch
 import schedverify as sv  # noqa: E402
 from schedverify.core.result import Plan  # noqa: E402
 from schedverify.lowering import add_reduction  # noqa: E402
-from schedverify.planner import plan_of  # noqa: E402
+from schedverify.planner.plans import plan_of  # noqa: E402
 from schedverify.runner import RefusedError, RunError, Runner, StepResult, TimedOutError  # noqa: E402
 from schedverify.runner.crossing.waiting import FEW, Sends, Waiting  # noqa: E402
 

@@ -15,7 +15,7 @@ from gloo_pool import GlooPool
 
 from schedverify import Problem, Schedule, families, optimize
 from schedverify.core.result import Plan
-from schedverify.planner import plan_of
+from schedverify.planner.plans import plan_of
 
 CLOSE = 1e-10
 NUMBERS = range(50)

@@ -11,7 +11,7 @@ import pytest
 from schedverify.core.errors import InputError, UnknownNameError
 from schedverify.core.schedule import Schedule
 from schedverify.generators import generate
-from schedverify.proving import lower
+from schedverify.planner.proved_lowering import lower
 from schedverify.torch_bridge import (
     from_torch,
     live_schedule,

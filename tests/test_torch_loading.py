@@ -24,7 +24,7 @@ from schedverify.core.errors import UnsupportedError  # noqa: E402
 from schedverify.core.result import Plan  # noqa: E402
 from schedverify.formats.plan_files import digest, plan_data, to_json  # noqa: E402
 from schedverify.generators import families  # noqa: E402
-from schedverify.planner import plan_of  # noqa: E402
+from schedverify.planner.plans import plan_of  # noqa: E402
 from schedverify.runner import RefusedError, TimedOutError  # noqa: E402
 from schedverify.torch_bridge import LoadedPlan, load_verified, torch_problem, torch_schedule  # noqa: E402
 

@@ -12,7 +12,7 @@ from random_schedules import random_rows
 from torch_runs import error_of, in_one_process, of_a_csv
 
 import schedverify as sv
-from schedverify.exporting import for_torch
+from schedverify.planner.export import for_torch
 
 pytest.importorskip("torch", reason="torch is not installed")
 pytestmark = pytest.mark.slow

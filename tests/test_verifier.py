@@ -13,7 +13,7 @@ from schedverify.core.problem import Problem
 from schedverify.core.result import Plan, Report, Scope, Status, Verdict
 from schedverify.core.schedule import Schedule
 from schedverify.generators import generate
-from schedverify.planner import optimize
+from schedverify.planner.plans import optimize
 from schedverify.verifier.rule_pages import property_page
 from schedverify.verifier.rules import HEADINGS, REGISTRY
 from schedverify.verifier.verification import claims_of, verify

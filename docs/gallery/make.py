@@ -169,7 +169,7 @@ def page(best: dict[str, Any]) -> str:
 
 def search() -> None:
     """Search for the best schedules anew, and keep those that are proved to be optimal."""
-    from schedverify.planner import optimize
+    from schedverify.planner.plans import optimize
 
     problems = {duel.name: duel.limited for duel in DUELS}
     for family in families():

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from schedverify.costmodel.parallelism import Priced, advise
 from schedverify.formats.models.cluster_files import cluster_from, load_decoder
-from schedverify.hybrid import Priced, advise
 
 PAGE = Path(__file__).with_suffix(".md")
 BANDWIDTHS = (3, 25, 100, 300)

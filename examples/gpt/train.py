@@ -28,7 +28,7 @@ from schedverify.core.result import Plan
 from schedverify.core.trace import RunTrace
 from schedverify.drawing import beside
 from schedverify.formats.plan_files import digest, plan_data
-from schedverify.planner import plan_of
+from schedverify.planner.plans import plan_of
 from schedverify.runner import Runner
 from schedverify.runner.telling.clocks import ask, gather
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from schedverify.hybrid import Advice, Priced, Rejected
+    from schedverify.costmodel.parallelism import Advice, Priced, Rejected
 
 DEGREES = ("tensor_parallel", "pipeline_parallel", "data_parallel")
 HEADINGS = ("tensor", "pipeline", "data", "virtual", "micro-batch", "recompute", "next to it", "step s", "of peak",
@@ -24,8 +24,8 @@ def advice(model: str, cluster: str, options: Mapping[str, Any], top: int) -> Ad
     options
         ``device``, ``sequence``, and the degrees that are fixed; None for what is left open.
     """
+    from schedverify.costmodel.parallelism import advise
     from schedverify.formats.models.cluster_files import load_cluster, load_decoder
-    from schedverify.hybrid import advise
 
     given = {name: value for name, value in options.items() if value is not None}
     device, sequence = given.pop("device", None), given.pop("sequence", None)

@@ -11,7 +11,7 @@ from schedverify.core.timeline import Measures
 
 def table(plan: Plan) -> Table:
     """Return the measures of a plan beside those of 1F1B and of the best family within the problem's limits."""
-    from schedverify.planner import candidates
+    from schedverify.planner.plans import candidates
 
     found = {candidate.family: candidate for candidate in candidates(plan.problem)}
     valid = [candidate for candidate in found.values() if candidate.report.ok]

@@ -10,13 +10,13 @@ from schedverify.cli.codes import OK, UNDECIDED
 
 if TYPE_CHECKING:
     from schedverify.core.model import Model
-    from schedverify.joint import Joint
+    from schedverify.planner.joint import Joint
 
 
 def search(model: Model, asked: dict[str, Any], *, bar: bool) -> Joint:
     """Search for partition and schedule together, with a bar on a terminal; Ctrl-C keeps the best."""
     from schedverify.cli.waiting import interruptible, progress_on_terminal
-    from schedverify.joint import partition_jointly
+    from schedverify.planner.joint import partition_jointly
 
     with interruptible() as stop, progress_on_terminal(bar) as tell:
         return partition_jointly(model, **asked, progress=tell, stop=stop)

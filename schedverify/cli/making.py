@@ -78,12 +78,13 @@ def lower(
     output: Output = None,
 ) -> int:
     """Put every send and receive into a compute order, so that nothing hangs."""
-    from schedverify import conversion, formats, lowering, proving
+    from schedverify import conversion, formats, lowering
     from schedverify.cli.console import remark
+    from schedverify.planner import proved_lowering
 
     given = formats.load_problem(problem) if problem is not None else None
     order, known, note = conversion.subject(formats.load_judged(schedule, given), given)
-    lowered = proving.lower(order, known, discipline=discipline, eager_bytes=eager_bytes)
+    lowered = proved_lowering.lower(order, known, discipline=discipline, eager_bytes=eager_bytes)
     lowered = lowering.add_sharding(lowered, known) if unshard else lowered
     lowered = lowering.add_reduction(lowered) if reduce_grad else lowered
     conversion.write(lowered, known, output or "-")

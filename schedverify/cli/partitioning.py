@@ -16,9 +16,9 @@ from schedverify.core.errors import Fault, InputError, ScheduleError
 if TYPE_CHECKING:
     from schedverify.core.model import Model
     from schedverify.core.timeline import Timeline
-    from schedverify.hybrid import Advice, Priced
-    from schedverify.joint import Joint
-    from schedverify.partitioning import Cut
+    from schedverify.costmodel.parallelism import Advice, Priced
+    from schedverify.partitioner.stage_problem import Cut
+    from schedverify.planner.joint import Joint
 
 Count = validators.Number(gte=1)
 Recompute = Literal["none", "selective", "full"]
@@ -128,7 +128,7 @@ class _Told(NamedTuple):
 
 
 def _apart(given: Model, asked: dict[str, Any]) -> _Told:
-    from schedverify.partitioning import cut
+    from schedverify.partitioner.stage_problem import cut
 
     found = cut(given, **{**asked, "workers": asked["workers"] or 2})
     return _Told(found, _data(found), [*_table(found), *_lines(found)])
@@ -227,7 +227,7 @@ def _lines(found: Cut) -> Iterator[str]:
 
 def _even(found: Cut, own: Timeline) -> str:
     """Return the makespan with as many layers on each stage, and what that would not keep to."""
-    from schedverify.partitioning import even_split, evenly
+    from schedverify.partitioner.stage_problem import even_split, evenly
     from schedverify.simulator.engine import simulate
 
     even, wishes = simulate(own.schedule, evenly(found.model, found)), found.model.wishes

@@ -45,12 +45,13 @@ def optimize(  # noqa: PLR0913 - each is an option of the command line
     output_format: TextOrJson = "text",
 ) -> int:
     """Find the best schedule of a problem, prove how good it is, and write a verified plan."""
-    from schedverify import formats, planner
+    from schedverify import formats
+    from schedverify.planner import plans
 
     given, size = formats.load_problem(problem), _bytes(solver_memory)
     start = formats.load_schedule(hint, given) if hint is not None else None
     with interruptible() as stop, progress_on_terminal(output_format == "text") as progress:
-        plan = planner.optimize(
+        plan = plans.optimize(
             given,
             objective=objective,
             then=then,
@@ -80,7 +81,7 @@ def optimize(  # noqa: PLR0913 - each is an option of the command line
 
 def _explained(plan: Plan, stop: threading.Event, means: tuple[float, int | None, int | None]) -> Explanation:
     """Explain a plan in what is left of the time limit; ``means`` are that limit, the workers and the memory."""
-    from schedverify.reasoning import explain
+    from schedverify.planner.explanation import explain
 
     left = max(0.0, means[0] - plan.seconds)
     return explain(plan, time_limit=left, workers=means[1], solver_memory=means[2], stop=stop)

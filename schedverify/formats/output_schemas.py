@@ -5,7 +5,8 @@ from __future__ import annotations
 from schedverify.core.discipline import Discipline
 from schedverify.core.problem.keys import OBJECTIVES
 from schedverify.core.result import Scope, Status, Verdict
-from schedverify.decoder import RECOMPUTE
+from schedverify.costmodel.decoder import RECOMPUTE
+from schedverify.costmodel.parallelism.setups import INNER
 from schedverify.formats.plan_files import BY_RANK, RATIOS, TICKS
 from schedverify.formats.runs.run_traces import FORMAT, MAX_RANKS, MAX_STEPS, RANK_NAME, UNIT, VERSION, rank_name
 from schedverify.formats.schema_parts import (
@@ -20,7 +21,6 @@ from schedverify.formats.schema_parts import (
     titled,
     whole,
 )
-from schedverify.hybrid.setups import INNER
 
 
 def report_schema() -> Schema:

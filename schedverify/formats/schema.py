@@ -11,7 +11,7 @@ from typing import Final
 from schedverify.core.discipline import Discipline
 from schedverify.core.problem.keys import FORMS, KEYS, OBJECTIVES, TABLES, Key
 from schedverify.core.result import Status, Verdict
-from schedverify.decoder import DTYPES, RECOMPUTE
+from schedverify.costmodel.decoder import DTYPES, RECOMPUTE
 from schedverify.formats.models.cluster_keys import CLUSTER_KEYS, CLUSTER_TABLES
 from schedverify.formats.models.model_keys import MODEL_KEYS, MODEL_TABLES
 from schedverify.formats.output_schemas import (

@@ -12,7 +12,7 @@ from schedverify.core.schedule import Schedule
 from schedverify.drawing import draw
 from schedverify.formats.problem_files import to_toml
 from schedverify.generators import generate
-from schedverify.planner import optimize
+from schedverify.planner.plans import optimize
 from schedverify.simulator.engine import simulate
 from schedverify.verifier.verification import verify
 

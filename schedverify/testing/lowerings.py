@@ -11,7 +11,7 @@ from schedverify.core.op import Step
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
 from schedverify.lowering import add_reduction, add_sharding, defer_receives, group_opposite
-from schedverify.proving import lower
+from schedverify.planner.proved_lowering import lower
 from schedverify.testing.checking import failure, told
 from schedverify.testing.orders import schedules
 from schedverify.verifier.verification import verify

@@ -15,8 +15,8 @@ from schedverify.core.op import Kind
 from schedverify.core.result import Plan
 from schedverify.core.schedule import Schedule
 from schedverify.core.trace import Ran
-from schedverify.exporting import for_torch
 from schedverify.formats import load, save
+from schedverify.planner.export import for_torch
 from schedverify.torch_bridge.versions import require_torch
 from schedverify.verifier.runtimes import PROFILES
 

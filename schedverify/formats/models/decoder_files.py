@@ -15,8 +15,8 @@ from schedverify.core.problem.faults import Faults
 from schedverify.core.problem.keys import Key
 from schedverify.core.problem.numbers import LARGEST, exact, size, whole
 from schedverify.core.problem.showing import clean, shown
-from schedverify.decoder import DTYPES, RECOMPUTE, Decoder, Device, Training, decoder_model
-from schedverify.decoder.device import Link
+from schedverify.costmodel.decoder import DTYPES, RECOMPUTE, Decoder, Device, Training, decoder_model
+from schedverify.costmodel.decoder.device import Link
 from schedverify.formats.data import parse_toml
 from schedverify.formats.models.model_keys import MODEL_KEYS
 
@@ -38,7 +38,7 @@ _NUMBERS: Final = 1 << 31
 @cache
 def known(table: str) -> dict[str, dict[str, Any]]:
     """Return what comes with schedverify for ``decoder`` or ``device``, by name: the keys of the table."""
-    text = resources.files("schedverify.decoder").joinpath("known", f"{KNOWN[table]}.toml").read_text("utf-8")
+    text = resources.files("schedverify.costmodel.decoder").joinpath("known", f"{KNOWN[table]}.toml").read_text("utf-8")
     data: dict[str, dict[str, Any]] = parse_toml(text)
     return data
 

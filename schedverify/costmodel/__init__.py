@@ -1,0 +1,1 @@
+"""What layers cost: decoders by their shape, and degrees of parallelism on a cluster."""

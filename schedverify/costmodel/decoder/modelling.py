@@ -1,0 +1,182 @@
+"""From a decoder's shape, its training and a device to layers with ticks and bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from fractions import Fraction
+from typing import NamedTuple
+
+from schedverify.core.errors import Fault, InputError
+from schedverify.core.model import Devices, Layer, Model
+from schedverify.costmodel.decoder import activations
+from schedverify.costmodel.decoder.device import Device
+from schedverify.costmodel.decoder.flops import Flops, head_flops, layer_flops
+from schedverify.costmodel.decoder.shape import Decoder
+from schedverify.costmodel.decoder.training import Training
+
+
+class _Load(NamedTuple):
+    """What a layer asks of a device, per micro-batch."""
+
+    flops: Flops
+    parameters: int
+    activation: int
+    stash: int
+    output: int
+    sent: Flops
+    """Bytes of the tensors that the tensor-parallel devices reduce, by pass."""
+    weights_read: bool = True
+
+
+def decoder_model(shape: Decoder, training: Training, device: Device, *, name: str = "", tick: Fraction) -> Model:
+    """Return the layers of a decoder: the embedding, the transformer layers, final norm and output layer as one.
+
+    A pass takes as long as its FLOPs at the device's efficiency, or as its bytes through memory where that is longer,
+    and then the all-reduces between the devices that share the layer, inside a node. The pipeline's links are those
+    between nodes. With full recomputation the backward has no two parts, as the weight part would need what was given
+    up; what one layer needs while it is computed again is taken off the devices' memory.
+
+    Parameters
+    ----------
+    tick
+        Its length in seconds; durations are rounded up.
+
+    Returns
+    -------
+    Model
+        Durations and bytes are those of each of the ``tensor_parallel`` devices of a rank.
+
+    Raises
+    ------
+    InputError
+        If the shape and the numbers of its training do not go together.
+
+    Source: Narayanan et al. 2021, arXiv 2104.04473, section 3.2 (two all-reduces of a layer in the forward and two in
+    the backward); Korthikanti et al. 2022, arXiv 2205.05198, section 4.2.2 (the same bytes with sequence parallelism).
+    """
+    if faults := list(faults_of(shape, training)):
+        raise InputError(faults)
+    layer = _layer("decoder", "decoder", _layer_load(shape, training), training, device, tick)
+    layers = (
+        _layer("embedding", "embedding", _embedding_load(shape, training), training, device, tick),
+        *(replace(layer, name=f"decoder{i}") for i in range(shape.layers)),
+        _layer("head", "loss", _head_load(shape, training), training, device, tick),
+    )
+    tied = ((0, shape.layers + 1),) if shape.tied else ()
+    return Model(name, layers, _name_of(tick), tied=tied, devices=_devices(shape, training, device, tick))
+
+
+def faults_of(shape: Decoder, training: Training) -> Iterator[Fault]:
+    """Yield what does not go together: widths, heads and experts, and the devices that share them."""
+    if shape.hidden % shape.heads and not shape.head_size:
+        hint = "give head_size, or other numbers"
+        yield Fault("decoder.heads", f"{shape.heads} heads do not divide a width of {shape.hidden}", hint)
+    if shape.kv_heads and shape.heads % shape.kv_heads:
+        message = f"{shape.kv_heads} heads of keys do not divide {shape.heads} heads"
+        yield Fault("decoder.kv_heads", message, "each of them serves equally many")
+    if shape.top_k > shape.experts:
+        yield Fault("decoder.top_k", f"{shape.top_k} of {shape.experts} experts", "a token goes to some of them")
+    split = training.tensor_parallel
+    counts = (("heads", shape.heads), ("heads of keys", shape.kv_heads or shape.heads), ("columns of ffn", shape.inner))
+    for what, count in counts:
+        if count % split:
+            hint = "each device has equally many"
+            yield Fault("training.tensor_parallel", f"{split} devices do not divide {count} {what}", hint)
+    if training.bytes_per_parameter and training.bytes_per_parameter < training.least_bytes:
+        message = f"weight and optimizer alone take {training.least_bytes} bytes, not {training.bytes_per_parameter}"
+        yield Fault("training.bytes_per_parameter", message, f"0 stands for {training.least_bytes + 4}")
+
+
+def _layer_load(shape: Decoder, training: Training) -> _Load:
+    reduced = 2 * training.number * training.tokens * shape.hidden
+    return _Load(
+        layer_flops(shape, training),
+        shape.layer_parameters(training.tensor_parallel),
+        activations.layer_activation(shape, training),
+        activations.layer_stash(shape, training),
+        activations.boundary(shape, training),
+        Flops(reduced, reduced * (2 if training.recompute == "full" else 1), 0),
+    )
+
+
+def _embedding_load(shape: Decoder, training: Training) -> _Load:
+    parameters = shape.table_parameters(training.tensor_parallel) + shape.positions * shape.hidden
+    kept = activations.embedding_activation(shape, training)
+    reduced = training.number * training.tokens * shape.hidden
+    output = activations.boundary(shape, training)
+    return _Load(Flops(0, 0, 0), parameters, kept, 0, output, Flops(reduced, 0, 0), weights_read=False)
+
+
+def _head_load(shape: Decoder, training: Training) -> _Load:
+    reduced = training.number * training.tokens * shape.hidden
+    return _Load(
+        head_flops(shape, training),
+        shape.table_parameters(training.tensor_parallel) + shape.norm,
+        activations.head_activation(shape, training),
+        activations.head_stash(shape, training),
+        0,
+        Flops(0, reduced, 0),
+    )
+
+
+def _layer(name: str, kind: str, load: _Load, training: Training, device: Device, tick: Fraction) -> Layer:
+    stash = min(load.stash, load.activation)
+    seconds = [
+        device.seconds(Fraction(flops, training.tensor_parallel), moved)
+        + device.inside.ring(sent, training.tensor_parallel) * (sent > 0)
+        for flops, moved, sent in zip(load.flops, _moved(load, training), load.sent, strict=True)
+    ]
+    forward, backward_input, backward_weight = (-(-value // tick) for value in seconds)
+    parts = training.recompute != "full"
+    return Layer(
+        name,
+        forward,
+        backward_input + backward_weight,
+        backward_input if parts else None,
+        backward_weight if parts else None,
+        load.activation,
+        stash if parts else 0,
+        load.parameters * training.number,
+        training.state_bytes(load.parameters),
+        load.output,
+        kind,
+    )
+
+
+def _moved(load: _Load, training: Training) -> tuple[int, int, int]:
+    """Return the bytes that each pass moves through memory: weights, what is kept, the output, gradients of weights."""
+    if not load.weights_read:  # a table: each token reads its row, and later adds to that row's gradient
+        rows = load.output * training.tensor_parallel
+        return 2 * rows, 0, rows + 2 * rows // training.number * training.gradient_bytes
+    weights = load.parameters * training.number
+    gradients = load.parameters * training.gradient_bytes
+    passing = weights + load.activation + load.output
+    return passing, passing, load.stash + 2 * gradients
+
+
+def _devices(shape: Decoder, training: Training, device: Device, tick: Fraction) -> Devices:
+    bandwidth = device.between.bandwidth
+    return Devices(
+        memory=(_room(shape, training, device),) if device.memory else (),
+        latency=-(-device.between.latency // tick),
+        bandwidth=None if bandwidth is None else max(int(bandwidth * tick), 1),
+    )
+
+
+def _room(shape: Decoder, training: Training, device: Device) -> int:
+    again = activations.kept_activation(shape, training) if training.recompute == "full" else 0
+    room = device.memory - device.reserved - again
+    if room <= 0:
+        message = f"{device.memory} bytes, of which {device.reserved + again} hold no layer"
+        raise InputError(Fault("device.memory", message, "reserved, and what a layer needs while it is recomputed"))
+    return room
+
+
+def _name_of(tick: Fraction) -> str:
+    """Return a tick as files write it: ``us``, ``0.1 us``."""
+    microseconds = tick * 1_000_000
+    for unit, length in (("s", 10**6), ("ms", 10**3), ("us", 1)):
+        if microseconds == length:
+            return unit
+    return f"{float(microseconds):g} us" if microseconds != Fraction(1, 1000) else "ns"

@@ -1,0 +1,111 @@
+"""Every way to deal out the devices of a cluster, and why some are none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import product
+from typing import Final, NamedTuple
+
+from schedverify.costmodel.decoder import Decoder, Training, faults_of
+from schedverify.costmodel.parallelism.cluster import Cluster
+
+INNER: Final = ("data", "pipeline")
+"""What stands next to the devices of a layer in a row: the copies of a stage, or the stages of a pipeline."""
+
+
+class SetUp(NamedTuple):
+    """One way to deal out the devices."""
+
+    tensor_parallel: int
+    pipeline_parallel: int
+    data_parallel: int
+    virtual: int
+    microbatch_size: int
+    recompute: str
+    inner: str
+    microbatches: int
+
+    def training(self, like: Training) -> Training:
+        """Return the training with these degrees."""
+        return replace(
+            like,
+            tensor_parallel=self.tensor_parallel,
+            data_parallel=self.data_parallel,
+            microbatch_size=self.microbatch_size,
+            recompute=self.recompute,
+        )
+
+
+class Rejected(NamedTuple):
+    """A set-up, or what several of them have in common, and why it is not for this model and cluster."""
+
+    setup: dict[str, int | str]
+    reason: str
+    missing: int = 0
+    """Bytes that the fullest device lacks; 0 where it is not for want of memory."""
+
+
+def setups_of(shape: Decoder, training: Training, cluster: Cluster) -> tuple[list[SetUp], list[Rejected]]:
+    """Return every set-up of a cluster that the numbers allow, and what they do not allow."""
+    found: list[SetUp] = []
+    rejected = list(_wrong_degrees(cluster))
+    for tensor, pipeline, data in _degrees(cluster):
+        if fault := next(faults_of(shape, replace(training, tensor_parallel=tensor)), None):
+            _add(rejected, Rejected({"tensor_parallel": tensor}, fault.message))
+            continue
+        for virtual in cluster.choices.virtual:
+            common: dict[str, int | str] = {"pipeline_parallel": pipeline, "virtual": virtual}
+            if virtual > 1 and pipeline == 1:
+                continue
+            if pipeline * virtual > shape.layers + 2:
+                message = f"{pipeline * virtual} stages for {shape.layers} layers with embedding and head"
+                _add(rejected, Rejected(common, message))
+                continue
+            for setup in _with_microbatches(cluster, tensor, pipeline, data, virtual):
+                if isinstance(setup, SetUp):
+                    found.append(setup)
+                else:
+                    _add(rejected, setup)
+    return found, rejected
+
+
+def _degrees(cluster: Cluster) -> Iterator[tuple[int, int, int]]:
+    """Yield tensor, pipeline and data degrees whose product is the number of devices."""
+    size, choices = cluster.size, cluster.choices
+    for tensor in _divisors(size, choices.tensor_parallel):
+        for pipeline in _divisors(size // tensor, choices.pipeline_parallel):
+            data = size // tensor // pipeline
+            if not choices.data_parallel or data in choices.data_parallel:
+                yield tensor, pipeline, data
+
+
+def _divisors(number: int, wanted: Sequence[int]) -> list[int]:
+    return [d for d in range(1, number + 1) if number % d == 0 and (not wanted or d in wanted)]
+
+
+def _wrong_degrees(cluster: Cluster) -> Iterator[Rejected]:
+    for name in ("tensor_parallel", "pipeline_parallel", "data_parallel"):
+        for degree in getattr(cluster.choices, name):
+            if cluster.size % degree:
+                yield Rejected({name: degree}, f"{degree} does not divide {cluster.size} devices")
+
+
+def _with_microbatches(
+    cluster: Cluster, tensor: int, pipeline: int, data: int, virtual: int
+) -> Iterator[SetUp | Rejected]:
+    """Yield the set-ups of some degrees, or why the batch cannot be dealt out."""
+    for size, recompute in product(cluster.choices.microbatch_size, cluster.choices.recompute):
+        microbatches, left = divmod(cluster.batch, data * size)
+        if left or not microbatches:
+            message = f"{data} copies with {size} sequences at a time do not divide a batch of {cluster.batch}"
+            yield Rejected({"data_parallel": data, "microbatch_size": size}, message)
+            continue
+        near = (data, pipeline) if data > 1 < pipeline and cluster.nodes > 1 else ()
+        for inner in INNER if any(cluster.inside(tensor * degree) for degree in near) else INNER[:1]:
+            yield SetUp(tensor, pipeline, data, virtual, size, recompute, inner, microbatches)
+
+
+def _add(rejected: list[Rejected], one: Rejected) -> None:
+    if one not in rejected:
+        rejected.append(one)

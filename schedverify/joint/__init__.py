@@ -1,6 +1,0 @@
-"""Partition, placement and schedule searched for together, by partitions in the order of their bounds."""
-
-from schedverify.joint.found import Joint, Tried
-from schedverify.joint.together import partition_jointly
-
-__all__ = ["Joint", "Tried", "partition_jointly"]

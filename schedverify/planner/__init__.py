@@ -1,0 +1,1 @@
+"""What the command line and Python need of several rooms together: plans, proved lowerings, joint searches, reasons."""
