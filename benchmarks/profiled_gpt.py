@@ -28,7 +28,7 @@ from schedverify.partitioner.stage_problem import Cut, cut, even_split, evenly
 from schedverify.planner.plans import plan_of
 from schedverify.profiling import Profile, Settings, profile
 from schedverify.runner import Runner
-from schedverify.runner.launching.source import Source
+from schedverify.runner.launch.source import Source
 
 RANKS, VOCABULARY, CONTEXT, HEADS, ROWS = 2, 4096, 64, 4, 4
 CLOSE = 1e-4

@@ -14,7 +14,7 @@ import pytest
 
 if TYPE_CHECKING:
     from schedverify.core.result import Report
-    from schedverify.schedule_cases import ScheduleCase
+    from schedverify.linting import ScheduleCase
 
 _PROJECT = "pyproject.toml"
 
@@ -25,7 +25,7 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
         return ProjectFile.from_parent(parent, path=file_path) if _names_schedules(file_path) else None
     if not file_path.name.endswith((".schedule.toml", ".csv")):
         return None
-    from schedverify.schedule_cases import is_case
+    from schedverify.linting import is_case
 
     return ScheduleFile.from_parent(parent, path=file_path) if is_case(file_path) else None
 
@@ -42,7 +42,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def _names_schedules(path: Path) -> bool:
     if "tool.schedverify" not in path.read_text(encoding="utf-8", errors="replace"):
         return False
-    from schedverify.schedule_cases import is_configured
+    from schedverify.linting import is_configured
 
     return is_configured(path)
 
@@ -61,7 +61,7 @@ class ProjectFile(pytest.File):
     def collect(self) -> Iterator[pytest.Item]:
         """Yield a test for each entry."""
         from schedverify.core.errors import InputError
-        from schedverify.schedule_cases import configured_cases
+        from schedverify.linting import configured_cases
 
         try:
             for name, case in configured_cases(self.path):
@@ -79,7 +79,7 @@ class ScheduleItem(pytest.Item):
 
     def runtest(self) -> None:
         """Judge the schedule."""
-        from schedverify.schedule_cases import load_case
+        from schedverify.linting import load_case
 
         case = self._case or load_case(self.path)
         report = case.report()

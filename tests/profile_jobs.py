@@ -16,8 +16,8 @@ from schedverify.profiling.blocks import Chain
 from schedverify.profiling.figures import Bytes
 from schedverify.profiling.live import LiveStorages
 from schedverify.runner import Runner
-from schedverify.runner.computing.stages import Stage
-from schedverify.runner.launching.source import Source
+from schedverify.runner.compute.stages import Stage
+from schedverify.runner.launch.source import Source
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "gpt" / "model.py"
 DEPTH = 7

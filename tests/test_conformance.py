@@ -17,15 +17,15 @@ from random_schedules import base
 import schedverify as sv
 from schedverify import formats
 from schedverify.cli import main
-from schedverify.clocks import SAME, Answer, Clock, Reading, aligned, reading
 from schedverify.conformance import conform, data_of, measured_problem, timeline_of_run
-from schedverify.conformance.handing import too_early
+from schedverify.conformance.dependency_check import too_early
 from schedverify.core.errors import InputError, ScheduleError
 from schedverify.core.result import Plan
 from schedverify.core.trace import Ran, RunTrace
 from schedverify.formats.plan_files import digest, plan_data
 from schedverify.formats.schema import schemas
 from schedverify.planner.plans import plan_of
+from schedverify.runner.control.clocks import SAME, Answer, Clock, Reading, aligned, reading
 
 US = 1000
 Capture = pytest.CaptureFixture[str]

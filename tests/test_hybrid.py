@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 import schedverify as sv
-from schedverify.cli import advising, main
+from schedverify.cli import main, partition_cluster
 from schedverify.core.errors import InputError
 from schedverify.costmodel.decoder import Decoder, Device, Training
 from schedverify.costmodel.decoder.device import Link
@@ -148,7 +148,7 @@ def test_recomputation_that_needs_more_than_there_is_is_told() -> None:
     there = cluster(1, 2, device=Device(Fraction(10**12), memory=10**6), recompute=("full",))
     found = advise(SHAPE, TRAINING, there)
     assert not found.ranked
-    told = [line for line in advising.remarks(found) if "hold no layer" in line]
+    told = [line for line in partition_cluster.remarks(found) if "hold no layer" in line]
     assert len(told) == len({one.reason for one in found.rejected if "hold no layer" in one.reason}) > 0
 
 

@@ -37,9 +37,9 @@ from schedverify.profiling import BlockProfile, Figure, Link, Profile  # noqa: E
 from schedverify.profiling.blocks import Chain  # noqa: E402
 from schedverify.profiling.figures import Bytes, pooled  # noqa: E402
 from schedverify.profiling.links import neighbours  # noqa: E402
-from schedverify.runner.crossing.waiting import FEW  # noqa: E402
-from schedverify.runner.launching.cutting import stages_of  # noqa: E402
-from schedverify.runner.launching.source import Source  # noqa: E402
+from schedverify.runner.launch.cutting import stages_of  # noqa: E402
+from schedverify.runner.launch.source import Source  # noqa: E402
+from schedverify.runner.p2p.waiting import FEW  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 ROWS, WORDS, WIDTH, HEADS = 2, 3, 8, 2

@@ -10,7 +10,7 @@ import pytest
 
 from schedverify.cli import main
 from schedverify.core.errors import InputError
-from schedverify.schedule_cases import configured_cases, load_case
+from schedverify.linting import configured_cases, load_case
 
 yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
 

@@ -18,7 +18,7 @@ from schedverify import Discipline, Problem, Schedule, families, generate, lower
 from schedverify.core.result import Plan
 from schedverify.lowering import add_reduction, defer_receives
 from schedverify.planner.plans import plan_of
-from schedverify.runner.crossing.waiting import FEW
+from schedverify.runner.p2p.waiting import FEW
 
 pytestmark = pytest.mark.xdist_group("runner")
 CLOSE = 1e-10

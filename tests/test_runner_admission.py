@@ -20,7 +20,7 @@ from schedverify.core.discipline import Discipline
 from schedverify.core.result import Plan
 from schedverify.formats.plan_files import canonical, digest
 from schedverify.planner.plans import plan_of
-from schedverify.runner.admitting import unproved
+from schedverify.runner.agreement import unproved
 from schedverify.runner.backends import GLOO, NCCL
 
 pytestmark = pytest.mark.xdist_group("runner")

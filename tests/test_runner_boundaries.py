@@ -21,10 +21,10 @@ from schedverify.core.trace import BoundaryLog, Crossed  # noqa: E402
 from schedverify.formats import save_boundaries  # noqa: E402
 from schedverify.planner.plans import plan_of  # noqa: E402
 from schedverify.runner import RefusedError, RunError, Runner  # noqa: E402
-from schedverify.runner.crossing.boundaries import Boundaries  # noqa: E402
-from schedverify.runner.crossing.declared import nameless  # noqa: E402
-from schedverify.runner.crossing.messages import Crossing, Name  # noqa: E402
-from schedverify.runner.telling.boundary_log import _joined, gather_log  # noqa: E402
+from schedverify.runner.control.boundary_log import _joined, gather_log  # noqa: E402
+from schedverify.runner.p2p.boundaries import Boundaries  # noqa: E402
+from schedverify.runner.p2p.declared import nameless  # noqa: E402
+from schedverify.runner.p2p.messages import Crossing, Name  # noqa: E402
 
 pytestmark = pytest.mark.xdist_group("runner")
 ROWS = 2

@@ -20,8 +20,8 @@ from schedverify.core.problem import Problem  # noqa: E402
 from schedverify.formats import save  # noqa: E402
 from schedverify.generators import generate  # noqa: E402
 from schedverify.planner.plans import plan_of  # noqa: E402
-from schedverify.runner.launching.cutting import stages_of  # noqa: E402
-from schedverify.runner.launching.source import load_source  # noqa: E402
+from schedverify.runner.launch.cutting import stages_of  # noqa: E402
+from schedverify.runner.launch.source import load_source  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 MODEL = """
@@ -263,7 +263,7 @@ class TestSource:
 
 
 def test_what_ranks_repeat_of_each_other_is_told_once_and_the_cause_first() -> None:
-    from schedverify.runner.launching.launch import _merged, _once
+    from schedverify.runner.launch.processes import _merged, _once
 
     cause, waits = "rank 2, position 1 (2F0): ValueError: no", "rank 1, position 3 (1RECV_B0<2), peer rank 2: gone"
     last = "rank 0, position 4 (0RECV_B0<1), peer rank 1: gone"

@@ -21,7 +21,7 @@ from schedverify.core.result import Plan  # noqa: E402
 from schedverify.lowering import add_reduction  # noqa: E402
 from schedverify.planner.plans import plan_of  # noqa: E402
 from schedverify.runner import RefusedError, RunError, Runner, StepResult, TimedOutError  # noqa: E402
-from schedverify.runner.crossing.waiting import FEW, Sends, Waiting  # noqa: E402
+from schedverify.runner.p2p.waiting import FEW, Sends, Waiting  # noqa: E402
 
 TIMEOUT = 3
 LATE = 5

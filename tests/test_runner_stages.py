@@ -19,9 +19,9 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from schedverify import Problem
 from schedverify.core.errors import InputError
-from schedverify.runner.computing.feeding import feed_of
-from schedverify.runner.computing.saved import Saved
-from schedverify.runner.computing.stages import Stage
+from schedverify.runner.compute.feeding import feed_of
+from schedverify.runner.compute.saved import Saved
+from schedverify.runner.compute.stages import Stage
 
 SIZE = 4
 

@@ -30,7 +30,7 @@ from schedverify.drawing import beside
 from schedverify.formats.plan_files import digest, plan_data
 from schedverify.planner.plans import plan_of
 from schedverify.runner import Runner
-from schedverify.runner.telling.clocks import ask, gather
+from schedverify.runner.control.clock_sync import ask, gather
 
 RANKS, MICROBATCHES, TIMEOUT = 4, 8, 60.0
 CLOSE = 1e-4

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError
 
 from schedverify import __version__
-from schedverify.cli import conforming, drawing, judging, making, partitioning, profiling, running, searching
-from schedverify.cli.codes import OK, UNDECIDED, VIOLATED, WRONG_INPUT
+from schedverify.cli import conform, draw, generate, optimize, partition, profile, run, verify
+from schedverify.cli.exit_codes import OK, UNDECIDED, VIOLATED, WRONG_INPUT
 from schedverify.core.errors import InfeasibleError, ScheduleError, SchedverifyError, UndecidedError
 
 app = App(
@@ -20,21 +20,21 @@ app = App(
     version=__version__,
 )
 for command in (
-    judging.verify,
-    judging.lint,
-    searching.optimize,
-    making.generate,
-    making.families,
-    making.lower,
-    drawing.simulate,
-    drawing.draw,
-    making.convert,
-    partitioning.partition,
-    profiling.profile,
-    running.run,
-    conforming.conform,
-    judging.explain,
-    making.new,
+    verify.verify,
+    verify.lint,
+    optimize.optimize,
+    generate.generate,
+    generate.families,
+    generate.lower,
+    draw.simulate,
+    draw.draw,
+    generate.convert,
+    partition.partition,
+    profile.profile,
+    run.run,
+    conform.conform,
+    verify.explain,
+    generate.new,
 ):
     app.command(command)
 

@@ -16,10 +16,10 @@ from schedverify.core.result import Plan, Report, Status
 from schedverify.core.schedule import Schedule
 from schedverify.core.timeline import Timeline
 from schedverify.drawing.arrange import Order, arrange, order_of
-from schedverify.drawing.grid import Line, Paint, grid
 from schedverify.drawing.page import page
 from schedverify.drawing.panel import Panel
-from schedverify.drawing.sheet import sheet
+from schedverify.drawing.svg import sheet
+from schedverify.drawing.terminal import Line, Paint, grid
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions

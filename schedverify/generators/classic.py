@@ -8,7 +8,7 @@ from schedverify.core.op import Kind
 from schedverify.core.problem import Problem
 from schedverify.core.problem.checks import topological
 from schedverify.core.schedule import Schedule, Words
-from schedverify.generators.words import Indices, joined, one_forward_one_backward, packed
+from schedverify.generators.packing import Indices, joined, one_forward_one_backward, packed
 
 
 def naive(problem: Problem) -> Schedule:

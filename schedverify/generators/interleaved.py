@@ -8,7 +8,7 @@ from schedverify.core.op import Kind
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
 from schedverify.generators.classic import fill_and_drain
-from schedverify.generators.words import Indices, one_forward_one_backward, packed
+from schedverify.generators.packing import Indices, one_forward_one_backward, packed
 
 
 def interleaved_1f1b(problem: Problem) -> Schedule:

@@ -7,7 +7,7 @@ import numpy as np
 from schedverify.core.op import Kind
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule, Words
-from schedverify.generators.words import in_turn, joined, packed
+from schedverify.generators.packing import in_turn, joined, packed
 
 
 def zb_h1(problem: Problem) -> Schedule:

@@ -18,10 +18,10 @@ from torch.autograd.graph import get_gradient_edge
 from schedverify.core.errors import Fault, InputError
 from schedverify.profiling.figures import Bytes
 from schedverify.profiling.live import LiveStorages, storages_of
-from schedverify.runner.computing.batches import Tensors, as_tensors, microbatches_of, rows_of
-from schedverify.runner.computing.stages import Loss, Stage
-from schedverify.runner.crossing.messages import is_differentiable
-from schedverify.runner.launching.source import Source
+from schedverify.runner.compute.batches import Tensors, as_tensors, microbatches_of, rows_of
+from schedverify.runner.compute.stages import Loss, Stage
+from schedverify.runner.launch.source import Source
+from schedverify.runner.p2p.messages import is_differentiable
 
 Samples = dict[str, list[int]]
 """Nanoseconds of each round, by kind."""

@@ -8,7 +8,7 @@ from typing import Any, Final
 import torch
 import torch.distributed as dist
 
-from schedverify.runner.crossing.waiting import Waiting, wait
+from schedverify.runner.p2p.waiting import Waiting, wait
 
 SHORT: Final = 8
 """Bytes of a message that shows the latency."""

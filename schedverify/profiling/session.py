@@ -11,7 +11,7 @@ import torch.distributed as dist
 from schedverify.profiling.blocks import Chain, Samples
 from schedverify.profiling.figures import BlockProfile, Figure, Link, Profile, pooled
 from schedverify.profiling.links import SHORT, Pair, long_size, round_trips
-from schedverify.runner.launching.source import Source, load_source
+from schedverify.runner.launch.source import Source, load_source
 
 Progress = Callable[[int, int], None]
 """Is told, on rank 0, how many rounds are done, of how many."""

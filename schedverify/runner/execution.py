@@ -9,13 +9,13 @@ from typing import Any
 
 from schedverify.core.op import Kind, Op
 from schedverify.core.trace import Ran
-from schedverify.runner.computing.batches import Tensors
-from schedverify.runner.computing.feeding import Feed
-from schedverify.runner.computing.stages import Stage
-from schedverify.runner.crossing.boundaries import Boundaries
-from schedverify.runner.crossing.messages import Name, is_differentiable, name_of
-from schedverify.runner.crossing.transport import Transport
+from schedverify.runner.compute.batches import Tensors
+from schedverify.runner.compute.feeding import Feed
+from schedverify.runner.compute.stages import Stage
 from schedverify.runner.failures import RunError, TimedOutError
+from schedverify.runner.p2p.boundaries import Boundaries
+from schedverify.runner.p2p.messages import Name, is_differentiable, name_of
+from schedverify.runner.p2p.transport import Transport
 from schedverify.runner.program import Action, Program
 from schedverify.runner.spans import Spans
 

@@ -12,22 +12,22 @@ import torch.distributed as dist
 from schedverify.core.problem import Problem
 from schedverify.core.result import Plan
 from schedverify.core.trace import Crossed, Ran
-from schedverify.runner.admitting import admit, made_everywhere
+from schedverify.runner.agreement import admit, made_everywhere
 from schedverify.runner.backends import Backend, backend_of, gloo_beside
-from schedverify.runner.computing.batches import Tensors
-from schedverify.runner.computing.feeding import feed_of
-from schedverify.runner.computing.gradients import average, sum_shared, weights_of, weights_shared
-from schedverify.runner.computing.stages import Stage
-from schedverify.runner.crossing.boundaries import Boundaries, Hook
-from schedverify.runner.crossing.declared import nameless
-from schedverify.runner.crossing.transport import Transport
-from schedverify.runner.crossing.waiting import DEFAULT_TIMEOUT
+from schedverify.runner.compute.batches import Tensors
+from schedverify.runner.compute.feeding import feed_of
+from schedverify.runner.compute.gradients import average, sum_shared, weights_of, weights_shared
+from schedverify.runner.compute.stages import Stage
+from schedverify.runner.control.exchange import exchange
+from schedverify.runner.control.last_words import last_words_of
 from schedverify.runner.execution import Execution
 from schedverify.runner.failures import RunError
 from schedverify.runner.modules import Stages, device_of, modules_of
+from schedverify.runner.p2p.boundaries import Boundaries, Hook
+from schedverify.runner.p2p.declared import nameless
+from schedverify.runner.p2p.transport import Transport
+from schedverify.runner.p2p.waiting import DEFAULT_TIMEOUT
 from schedverify.runner.program import program_of
-from schedverify.runner.telling.exchange import exchange
-from schedverify.runner.telling.last_words import last_words_of
 
 Told = TypeVar("Told")
 

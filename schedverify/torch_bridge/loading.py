@@ -60,7 +60,7 @@ class LoadedPlan:
             If a wait does not end in time, or its peer is gone; names rank, position, operation and peer. With NCCL
             only where a rank does not come to the first step.
         """
-        from schedverify.runner.telling.exchange import exchange
+        from schedverify.runner.control.exchange import exchange
         from schedverify.torch_bridge.watching import Watch
 
         rank, control, timeout, limited = self._meeting
@@ -116,7 +116,7 @@ def load_verified(
         If torch, or the backend, is another than what this is tested with.
     """
     torch = require_torch()
-    from schedverify.runner.admitting import admit
+    from schedverify.runner.agreement import admit
     from schedverify.runner.backends import Backend
 
     distributed = torch.distributed

@@ -58,7 +58,7 @@ class Watch:
         TimedOutError
             If one does not end in time, or its peer is gone.
         """
-        from schedverify.runner.crossing.waiting import Waiting, wait
+        from schedverify.runner.p2p.waiting import Waiting, wait
 
         what, peers = self._begun.pop(id(works))
         if self.timeout is None:

@@ -9,8 +9,8 @@ from typing import Any, Final
 import torch
 import torch.distributed as dist
 
-from schedverify.runner.crossing.waiting import Waiting, begin, wait
 from schedverify.runner.failures import TimedOutError
+from schedverify.runner.p2p.waiting import Waiting, begin, wait
 from schedverify.runner.tags import EXCHANGED
 
 SIZE: Final = 4096

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import torch
 from torch.autograd.graph import get_gradient_edge
 
-from schedverify.runner.computing.batches import Tensors, as_tensors
-from schedverify.runner.computing.engine import add_gradients, own
-from schedverify.runner.computing.saved import Saved
-from schedverify.runner.computing.split_backward import WeightPart, input_part
-from schedverify.runner.crossing.messages import is_differentiable
+from schedverify.runner.compute.batches import Tensors, as_tensors
+from schedverify.runner.compute.engine import add_gradients, own
+from schedverify.runner.compute.saved import Saved
+from schedverify.runner.compute.split_backward import WeightPart, input_part
+from schedverify.runner.p2p.messages import is_differentiable
 
 
 class Loss(NamedTuple):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter, validators
 
-from schedverify.cli.codes import OK
+from schedverify.cli.exit_codes import OK
 from schedverify.cli.options import TextOrJson
 from schedverify.cli.processes import in_torchrun, needs_torch
 
@@ -58,17 +58,17 @@ def profile(  # noqa: PLR0913 - each is an option of the command line
 
     with needs_torch():
         from schedverify.profiling import Settings
-        from schedverify.runner.launching import launch
+        from schedverify.runner.launch import processes
     settings = Settings(model, microbatches, rounds, warmup, fused, timeout)
     job = partial(measure, settings, (tick, optimizer_copies), output, output_format)
     if in_torchrun():
-        launch.join_torchrun(backend, job, timeout)
+        processes.join_torchrun(backend, job, timeout)
         return OK
     remark(f"processes: {ranks or 1}; {Path.cwd()} is on the path of modules")
     if ranks is None:
         job()
     else:
-        launch.launch(job, ranks)
+        processes.launch(job, ranks)
     return OK
 
 

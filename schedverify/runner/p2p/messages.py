@@ -8,7 +8,7 @@ import torch
 
 from schedverify.core.op import Kind, Op
 from schedverify.core.problem import Problem
-from schedverify.runner.computing.batches import Tensors
+from schedverify.runner.compute.batches import Tensors
 
 MOST_TENSORS: Final = 14
 """The most tensors that may cross together."""

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from schedverify.cli.codes import OK, UNDECIDED
+from schedverify.cli.exit_codes import OK, UNDECIDED
 
 if TYPE_CHECKING:
     from schedverify.core.model import Model

@@ -10,8 +10,8 @@ import torch
 import torch.distributed as dist
 
 from schedverify.core.problem import Problem
-from schedverify.runner.crossing.waiting import Waiting, begin, wait
 from schedverify.runner.failures import RunError
+from schedverify.runner.p2p.waiting import Waiting, begin, wait
 from schedverify.runner.tags import SUMS
 
 

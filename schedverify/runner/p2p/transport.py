@@ -16,11 +16,11 @@ import torch.distributed as dist
 
 from schedverify.core.op import Op
 from schedverify.core.problem import Problem
-from schedverify.runner.computing.batches import Tensors
-from schedverify.runner.crossing.boundaries import Boundaries, Seal
-from schedverify.runner.crossing.messages import HEADER, Name, Tags, name_of, plain, read, signature, unfit, written
-from schedverify.runner.crossing.waiting import Sends, Waiting, begin, wait_for_all
+from schedverify.runner.compute.batches import Tensors
 from schedverify.runner.failures import RunError
+from schedverify.runner.p2p.boundaries import Boundaries, Seal
+from schedverify.runner.p2p.messages import HEADER, Name, Tags, name_of, plain, read, signature, unfit, written
+from schedverify.runner.p2p.waiting import Sends, Waiting, begin, wait_for_all
 
 
 class Posted:

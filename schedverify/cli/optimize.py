@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from schedverify.cli.codes import OK, UNDECIDED, VIOLATED
+from schedverify.cli.exit_codes import OK, UNDECIDED, VIOLATED
 from schedverify.cli.options import Output, ProblemFile, TextOrJson
 from schedverify.cli.waiting import interruptible, progress_on_terminal
 from schedverify.core.errors import ScheduleError

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from schedverify.core.problem import Boundary, Problem
-from schedverify.runner.crossing.messages import DTYPES, MOST_TENSORS, Signature, shown, tags_of
+from schedverify.runner.p2p.messages import DTYPES, MOST_TENSORS, Signature, shown, tags_of
 from schedverify.runner.tags import BOUNDARIES
 
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from schedverify.core.trace import BoundaryLog, Crossed
-from schedverify.runner.crossing.messages import Crossing
+from schedverify.runner.control.collecting import collect
 from schedverify.runner.failures import RunError
-from schedverify.runner.telling.collecting import collect
+from schedverify.runner.p2p.messages import Crossing
 
 _PART = "the boundary log"
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from schedverify.runner.crossing.waiting import Waiting, begin, wait
+from schedverify.runner.p2p.waiting import Waiting, begin, wait
 from schedverify.runner.tags import COLLECTED
 
 

@@ -11,11 +11,11 @@ import torch.distributed as dist
 from schedverify.core.result import Plan
 from schedverify.formats import save_boundaries, save_run
 from schedverify.formats.plan_files import digest, plan_data
-from schedverify.runner.launching.cutting import stages_of
-from schedverify.runner.launching.source import Source, load_source
+from schedverify.runner.control.boundary_log import gather_log
+from schedverify.runner.control.clock_sync import ask, gather
+from schedverify.runner.launch.cutting import stages_of
+from schedverify.runner.launch.source import Source, load_source
 from schedverify.runner.runner import Runner
-from schedverify.runner.telling.boundary_log import gather_log
-from schedverify.runner.telling.clocks import ask, gather
 
 
 class Settings(NamedTuple):

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from cyclopts import Parameter, validators
 
-from schedverify.cli import advising, jointly
-from schedverify.cli.codes import OK, VIOLATED
+from schedverify.cli import partition_cluster, partition_jointly
+from schedverify.cli.exit_codes import OK, VIOLATED
 from schedverify.cli.options import TextOrJson
 from schedverify.core.errors import Fault, InputError, ScheduleError
 
@@ -99,7 +99,7 @@ def partition(  # noqa: PLR0913 - each is an option of the command line
         _refuse(microbatches=microbatches, family=family, joint=joint or None, plan=plan)
         options = {**training, "device": device, "pipeline_parallel": ranks, "virtual": virtual}
         form = to or ("megatron-layout" if megatron_layout else None)
-        return _advised(advising.advice(model, cluster, options, top), output, output_format, form)
+        return _advised(partition_cluster.advice(model, cluster, options, top), output, output_format, form)
     if ranks is None:
         raise InputError(Fault("--ranks", "missing", "how many devices the pipeline has, or --cluster FILE"))
     given = load_model(model, _changes(device, training))
@@ -137,12 +137,17 @@ def _apart(given: Model, asked: dict[str, Any]) -> _Told:
 def _together(given: Model, asked: dict[str, Any], plan: str | None, bar: bool) -> _Told:
     from schedverify import formats
 
-    found = jointly.search(given, asked, bar=bar)
+    found = partition_jointly.search(given, asked, bar=bar)
     if plan is not None:
         if found.plan.lowered is None:
             raise ScheduleError(f"no plan is written: {found.plan.reason}")
         formats.save(found.plan, plan)
-    return _Told(found, jointly.data(found), [*_table(found), *jointly.lines(found)], jointly.code(found))
+    return _Told(
+        found,
+        partition_jointly.data(found),
+        [*_table(found), *partition_jointly.lines(found)],
+        partition_jointly.code(found),
+    )
 
 
 def _refuse(**options: object) -> None:
@@ -160,11 +165,11 @@ def _advised(advice: Advice, output: str | None, output_format: str, form: str |
     if best is not None and output is not None:
         formats.save(best.problem, output)
     if output_format == "json":
-        print(formats.dumps(advising.data(advice) | written))
+        print(formats.dumps(partition_cluster.data(advice) | written))
     elif written or (best is not None and output == "-"):
         print("\n".join(map(_text, written.values())), end="\n" if written else "")
     else:
-        advising.show(advice)
+        partition_cluster.show(advice)
     return OK if best is not None else VIOLATED
 
 

@@ -9,8 +9,8 @@ import torch
 
 from schedverify.core.errors import Fault, InputError
 from schedverify.core.problem import Problem
-from schedverify.runner.computing.batches import Tensors, by_stage, microbatches_of, rows_of
-from schedverify.runner.computing.stages import Loss
+from schedverify.runner.compute.batches import Tensors, by_stage, microbatches_of, rows_of
+from schedverify.runner.compute.stages import Loss
 
 
 class Feed(NamedTuple):

@@ -9,7 +9,7 @@ from typing import Final
 
 from schedverify.drawing.axis import Axis, axis
 from schedverify.drawing.cells import Words, fitting
-from schedverify.drawing.halves import halves
+from schedverify.drawing.half_blocks import halves
 from schedverify.drawing.labels import IDLE, clean
 from schedverify.drawing.legend import figures, legend, sentence
 from schedverify.drawing.palette import FAULT, INK, colour

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 from torch.autograd.graph import GradientEdge
 
-from schedverify.runner.computing.engine import add_gradients, gradients_at, own
-from schedverify.runner.computing.graph import Graph, cuts_of
-from schedverify.runner.computing.saved import Saved
+from schedverify.runner.compute.engine import add_gradients, gradients_at, own
+from schedverify.runner.compute.graph import Graph, cuts_of
+from schedverify.runner.compute.saved import Saved
 
 
 class Below(NamedTuple):

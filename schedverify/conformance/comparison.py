@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from schedverify.conformance.following import Departure, departures, peaks
-from schedverify.conformance.handing import ops_of
-from schedverify.conformance.measuring import Cost, bubble, costs, latency, makespans, measured_problem, tick_of
+from schedverify.conformance.dependency_check import ops_of
+from schedverify.conformance.measured_costs import Cost, bubble, costs, latency, makespans, measured_problem, tick_of
+from schedverify.conformance.order_check import Departure, departures, peaks
 from schedverify.core.errors import Fault, InputError
 from schedverify.core.problem import Problem
 from schedverify.core.result import Lowered, Plan

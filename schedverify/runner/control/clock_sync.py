@@ -10,9 +10,9 @@ from typing import Any, Final
 import torch
 import torch.distributed as dist
 
-from schedverify.clocks import SAME, Answer, Clock, Reading, aligned, reading
 from schedverify.core.trace import Ran, RunTrace
-from schedverify.runner.telling.collecting import collect, move
+from schedverify.runner.control.clocks import SAME, Answer, Clock, Reading, aligned, reading
+from schedverify.runner.control.collecting import collect, move
 
 QUESTIONS: Final = 12
 """How often each rank asks; the soonest answer counts."""

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter, validators
 
-from schedverify.cli.codes import OK
+from schedverify.cli.exit_codes import OK
 from schedverify.cli.processes import in_torchrun, needs_torch
 from schedverify.core.errors import Fault, InputError
 
@@ -49,19 +49,19 @@ def run(  # noqa: PLR0913 - each is an option
     from schedverify.core.result import Plan
 
     with needs_torch():
-        from schedverify.runner.launching import launch, session
+        from schedverify.runner.launch import processes, session
     settings = session.Settings(
         plan, model, steps, learning_rate, timeout, unverified, trace, boundaries, forbid_nan, checksums
     )
     job = partial(session.session, settings, _tell)
     if in_torchrun():
-        launch.join_torchrun(backend, job)
+        processes.join_torchrun(backend, job)
         return OK
     given = formats.load_judged(plan)
     if not isinstance(given, Plan):
         raise InputError(Fault("", "a schedule, where a plan is expected", "schedverify convert makes one of it"), plan)
     remark(f"{given.problem.ranks} processes over gloo; {Path.cwd()} is on the path of modules")
-    launch.launch(job, given.problem.ranks)
+    processes.launch(job, given.problem.ranks)
     return OK
 
 

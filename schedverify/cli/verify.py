@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from schedverify.cli.codes import OK, UNDECIDED, VIOLATED
+from schedverify.cli.exit_codes import OK, UNDECIDED, VIOLATED
 from schedverify.cli.options import DisciplineOption, EagerBytes, ProblemOption, ScheduleFile
 
 Codes = Annotated[str | None, Parameter(help="Codes or beginnings of codes, parted by commas: SV1,SV401.")]
@@ -60,7 +60,7 @@ def lint(
 ) -> int:
     """Judge schedules that stand in files with what they are for; the worst verdict is the exit code."""
     from schedverify.core.result import Verdict
-    from schedverify.schedule_cases import load_case
+    from schedverify.linting import load_case
 
     worst = OK
     for path in files:

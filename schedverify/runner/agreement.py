@@ -13,8 +13,8 @@ from schedverify.core.result import Plan, Report, Verdict
 from schedverify.formats.loading import load_judged
 from schedverify.formats.plan_files import digest, plan_data
 from schedverify.runner.backends import Backend
+from schedverify.runner.control.exchange import exchange
 from schedverify.runner.failures import RefusedError, in_words
-from schedverify.runner.telling.exchange import exchange
 from schedverify.verifier.verification import verify
 
 log = logging.getLogger("schedverify")

@@ -9,7 +9,7 @@ from fractions import Fraction
 from statistics import median
 from typing import Final, NamedTuple
 
-from schedverify.conformance.handing import Message, messages, ops_of
+from schedverify.conformance.dependency_check import Message, messages, ops_of
 from schedverify.core.durations import op_duration
 from schedverify.core.op import Kind
 from schedverify.core.problem import Problem

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate, pairwise
 from typing import Final, NamedTuple
 
-from schedverify.conformance.handing import ops_of, too_early
+from schedverify.conformance.dependency_check import ops_of, too_early
 from schedverify.core.op import Kind
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule

@@ -15,9 +15,10 @@ import torch
 
 from schedverify.core.problem import Problem
 from schedverify.core.trace import Crossed
-from schedverify.runner.computing.batches import Tensors
-from schedverify.runner.crossing.declared import declared, refuted, rows_of
-from schedverify.runner.crossing.messages import (
+from schedverify.runner.compute.batches import Tensors
+from schedverify.runner.failures import RunError
+from schedverify.runner.p2p.declared import declared, refuted, rows_of
+from schedverify.runner.p2p.messages import (
     Crossing,
     Name,
     Signature,
@@ -27,7 +28,6 @@ from schedverify.runner.crossing.messages import (
     shown,
     signature,
 )
-from schedverify.runner.failures import RunError
 
 Hook = Callable[[Crossing], None]
 """Is shown what crosses a boundary, when it leaves and when it has come; raises to stop the run."""
