@@ -96,7 +96,7 @@ def searched(together: Joint) -> Line:
     problem = together.plan.problem
     loads = [sum(problem.forward[s] + problem.backward[s] for s in stages) for stages in problem.stages_of]
     peak = max(together.plan.measures.peak_memory)
-    layout = megatron_layout(together.model, together.layers, RANKS) if problem.homes == loop() else "placement v"
+    layout = megatron_layout(together.model, together.layers, RANKS) if problem.owner_rank == loop() else "placement v"
     return Line("together with the schedule", max(loads), together.plan.value, peak, layout)
 
 

@@ -239,8 +239,8 @@ def simulates(mutant: Mutant) -> bool:
             rank: [action for action in actions if action is None or not MARKS.fullmatch(str(action))]
             for rank, actions in runtime.pipeline_order_with_comms.items()
         }
-        homes = runtime.stage_index_to_group_rank
-        schedules._simulate_comms_compute(order, lambda stage: homes[stage], mutant.base.problem.stages)
+        owner_rank = runtime.stage_index_to_group_rank
+        schedules._simulate_comms_compute(order, lambda stage: owner_rank[stage], mutant.base.problem.stages)
 
     return is_taken(ask)
 
@@ -250,7 +250,7 @@ def loaded(mutant: Mutant) -> Any:
     from torch.distributed.pipelining import schedules
 
     problem = mutant.base.problem
-    own = [stage for stage, home in enumerate(problem.homes) if home == 0]
+    own = [stage for stage, home in enumerate(problem.owner_rank) if home == 0]
     stages: list[Any] = [StandInStage(stage, problem.stages, problem.ranks) for stage in own]
     runtime = schedules._PipelineScheduleRuntime(stages, problem.microbatches)
     with tempfile.NamedTemporaryFile("w", suffix=".csv") as file:

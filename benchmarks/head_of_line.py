@@ -17,7 +17,7 @@ from printing import publish, table, where
 from schedverify import Problem, Schedule, generate, lower, simulate, verify
 from schedverify.core.discipline import Discipline
 from schedverify.lowering import add_communication
-from schedverify.lowering.ordering import Order
+from schedverify.lowering.ordering import TotalOrder
 from schedverify.simulator.delay_reasons import delays
 from schedverify.verifier.graph import dependency_graph
 
@@ -87,7 +87,7 @@ def in_front(order: Schedule, problem: Problem) -> Schedule:
                 at[rank] += 1
                 count += 1
     same = np.zeros_like(turn)
-    return add_communication(order, problem, Order(turn, turn, same, same))
+    return add_communication(order, problem, TotalOrder(turn, turn, same, same))
 
 
 def lines(problem: Problem) -> Iterator[tuple[str, ...]]:

@@ -85,8 +85,8 @@ def beside_torch(ranks: int, microbatches: int, virtual: int) -> list[tuple[str,
     ]
     stages = problem.total_stages
     actions = as_actions(order)
-    first, added = timed(lambda: schedules._add_send_recv(actions, problem.homes.__getitem__, stages))
-    second, _ = timed(lambda: schedules._simulate_comms_compute(added, problem.homes.__getitem__, stages))
+    first, added = timed(lambda: schedules._add_send_recv(actions, problem.owner_rank.__getitem__, stages))
+    second, _ = timed(lambda: schedules._simulate_comms_compute(added, problem.owner_rank.__getitem__, stages))
     theirs = [first, second]
     names = ("lowering", "checking", "both")
     pairs = zip(names, [*ours, sum(ours)], [*theirs, sum(theirs)], strict=True)

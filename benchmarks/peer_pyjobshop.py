@@ -39,7 +39,7 @@ def judged(problem: Problem, starts: dict[tuple[str, int, int], int]) -> int:
     """Return the makespan of the order of these starts, once the verifier has passed it."""
     rows: list[list[str]] = [[] for _ in range(problem.ranks)]
     for kind, stage, m in sorted(starts, key=lambda key: starts[key]):
-        rows[problem.homes[stage]].append(f"{stage}{kind}{m}")
+        rows[problem.owner_rank[stage]].append(f"{stage}{kind}{m}")
     schedule = Schedule.of(rows)
     verify(schedule, problem).raise_for_violations()
     return simulate(schedule, problem).makespan
@@ -75,7 +75,7 @@ class Shop:
 
     def _microbatch(self, stage: int, m: int) -> None:
         """Add the steps of a micro-batch on a stage and what it holds."""
-        rank = self.problem.homes[stage]
+        rank = self.problem.owner_rank[stage]
         for kind in self.kinds:
             self.places[kind, stage, m] = len(self.model.tasks)
             task = self.tasks[kind, stage, m] = self.model.add_task()

@@ -62,7 +62,7 @@ def _flow(problem: Problem, start: dict[Op, Any], end: dict[Op, Any]) -> list[An
 
 def _exclusive(z3: Any, problem: Problem, start: dict[Op, Any], end: dict[Op, Any]) -> list[Any]:
     """Return that of each two operations of a rank one ends before the other begins."""
-    ranks = [[op for op in start if problem.homes[op[1]] == rank] for rank in range(problem.ranks)]
+    ranks = [[op for op in start if problem.owner_rank[op[1]] == rank] for rank in range(problem.ranks)]
     pairs = [pair for ops in ranks for pair in itertools.combinations(ops, 2)]
     return [z3.Or(end[one] <= start[other], end[other] <= start[one]) for one, other in pairs]
 
@@ -74,8 +74,8 @@ def _in_flight(z3: Any, problem: Problem, start: dict[Op, Any], end: dict[Op, An
     if limits is None:
         return rules
     for stage, m in _pairs(problem):
-        rank, now = problem.homes[stage], start["F", stage, m]
-        others = [pair for pair in _pairs(problem) if problem.homes[pair[0]] == rank and pair != (stage, m)]
+        rank, now = problem.owner_rank[stage], start["F", stage, m]
+        others = [pair for pair in _pairs(problem) if problem.owner_rank[pair[0]] == rank and pair != (stage, m)]
         held = [z3.If(z3.And(start["F", *pair] <= now, now < end["B", *pair]), 1, 0) for pair in others]
         rules.append(z3.Sum(held) < limits[rank])
     return rules

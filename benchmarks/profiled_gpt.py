@@ -26,7 +26,7 @@ from schedverify import generate, optimize
 from schedverify.core.result import Plan
 from schedverify.partitioner.stage_problem import Cut, cut, even_split, evenly
 from schedverify.planner.plans import plan_of
-from schedverify.profiling import Profile, Settings, profile
+from schedverify.profiling import ModelProfile, ProfileSettings, profile
 from schedverify.runner import Runner
 from schedverify.runner.launch.source import Source
 
@@ -89,7 +89,7 @@ steps of each plan, by turns; the losses are the same. Latency {link.latency} us
     publish("profiled-gpt", text, update=chosen.update)
 
 
-def blocks(found: Profile) -> list[tuple[object, ...]]:
+def blocks(found: ModelProfile) -> list[tuple[object, ...]]:
     """Return a line for the embedding, the block in the middle and the head: medians, and quartiles in brackets."""
     chosen = {"embedding": 0, "one of the equal ones": len(found.blocks) // 2, "head and loss": -1}
     rows: list[tuple[object, ...]] = []
@@ -139,7 +139,7 @@ def values(pool: Any, job: Any, *arguments: Any) -> list[Any]:
 
 def profiled(_: int, sizes: Sizes) -> Any:
     """Profile the model on this rank, while the other does; rank 0 has the figures of both."""
-    return profile(Settings("gpt", sizes.microbatches, sizes.rounds), source=gpt(sizes))
+    return profile(ProfileSettings("gpt", sizes.microbatches, sizes.rounds), source=gpt(sizes))
 
 
 def trained(rank: int, sizes: Sizes, plans: list[tuple[str, Plan, Parts]]) -> tuple[list[list[Span]], list[float]]:

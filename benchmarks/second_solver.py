@@ -17,8 +17,8 @@ from printing import arguments, progress, publish, ratio, table, where
 from schedverify import Problem
 from schedverify.formats import load_problem
 from schedverify.optimizer.model.rules import add_constraints
-from schedverify.optimizer.model.variables import Model
-from schedverify.optimizer.solvers.cp_sat import Settings, search
+from schedverify.optimizer.model.variables import OrderModel
+from schedverify.optimizer.solvers.cp_sat import SolverSettings, search
 from schedverify.optimizer.solvers.pumpkin import prove
 from schedverify.optimizer.tasks import Tasks
 
@@ -48,7 +48,7 @@ def main() -> None:
     with progress() as bar:
         for name, problem, best in bar.track([*map(_known, NAMES), *LONG], description="one unit less"):
             tasks = Tasks(problem)
-            settings = Settings(SEED, options.workers, lambda: False, lambda _starts: None, lambda _bound: None)
+            settings = SolverSettings(SEED, options.workers, lambda: False, lambda _starts: None, lambda _bound: None)
             answers = [ask(tasks, best // tasks.unit, options.seconds, settings) for ask in (_by_cp_sat, _by_pumpkin)]
             shown = [part for answer, seconds in answers for part in ("no" if answer else "open", f"{seconds:.2f}")]
             rows.append((name, best, *shown, ratio(answers[1], answers[0])))
@@ -67,17 +67,17 @@ def _known(name: str) -> tuple[str, Problem, int]:
     return name, load_problem(str(path)), expected["makespan"]
 
 
-def _by_cp_sat(tasks: Tasks, best: int, seconds: float, settings: Settings) -> tuple[bool, float]:
+def _by_cp_sat(tasks: Tasks, best: int, seconds: float, settings: SolverSettings) -> tuple[bool, float]:
     """Return whether CP-SAT proves that nothing is below ``best`` units, and its seconds."""
     began = time.perf_counter()
-    model = Model(tasks, horizon=best * tasks.fine - 1, objective="makespan")
+    model = OrderModel(tasks, horizon=best * tasks.fine - 1, objective="makespan")
     add_constraints(model)
     model.cp.add(model.value < best)
     outcome = search(model, seconds, settings)
     return outcome.closed and not outcome.found, time.perf_counter() - began
 
 
-def _by_pumpkin(tasks: Tasks, best: int, seconds: float, settings: Settings) -> tuple[bool, float]:
+def _by_pumpkin(tasks: Tasks, best: int, seconds: float, settings: SolverSettings) -> tuple[bool, float]:
     """Return whether Pumpkin proves it, and its seconds."""
     began = time.perf_counter()
     outcome = prove(tasks, "makespan", lambda: (best, best - 1), seconds, settings)

@@ -198,14 +198,19 @@ def real_runs(findings: list[Finding], chosen: argparse.Namespace) -> Iterator[t
         with GlooPool(ranks) as pool:
             for finding in sample(findings, ranks, chosen):
                 shape, deferred = finding.shape, finding.how == LOWERINGS[1]
-                homes = torch_problem(shape.name, **shape.keys).homes
+                owner_rank = torch_problem(shape.name, **shape.keys).owner_rank
                 expected = finding.fares[Discipline.EDGE]
                 outcomes = pool.run(
-                    of_a_class, shape.name, homes, shape.microbatches, deferred, timeout=5 if expected == HANGS else 60
+                    of_a_class,
+                    shape.name,
+                    owner_rank,
+                    shape.microbatches,
+                    deferred,
+                    timeout=5 if expected == HANGS else 60,
                 )
                 shown = "hangs"
                 if all(outcome.value is not None for outcome in outcomes):
-                    true = in_one_process(len(homes), shape.microbatches)
+                    true = in_one_process(len(owner_rank), shape.microbatches)
                     shown = f"error {error_of([outcome.value for outcome in outcomes], true):.0e}"
                 yield str(shape), "deferred" if deferred else "default", expected, shown
 

@@ -32,10 +32,10 @@ def _ranks(entry: Any) -> list[int]:
 def _held(problem: dict[str, Any]) -> bool:
     if problem["form"] == "inference" or problem["replicas"] != 1 or problem["slices"] != 1 or problem["tied"]:
         return False
-    homes = [_ranks(entry) for entry in problem["placement"]]
+    owner_rank = [_ranks(entry) for entry in problem["placement"]]
     chain = [[stage, stage + 1] for stage in range(problem["stages"] - 1)]
-    used = {rank for ranks in homes for rank in ranks}
-    single = all(len(ranks) == 1 for ranks in homes)
+    used = {rank for ranks in owner_rank for rank in ranks}
+    single = all(len(ranks) == 1 for ranks in owner_rank)
     return sorted(problem["edges"]) == chain and single and used == set(range(problem["ranks"]))
 
 
@@ -59,12 +59,12 @@ def _reduced(words: Rows, problem: dict[str, Any]) -> bool:
 
 
 def _crosses(problem: dict[str, Any]) -> bool:
-    homes = [_ranks(entry)[0] for entry in problem["placement"]]
-    return any(homes[a] != homes[b] for a, b in problem["edges"])
+    owner_rank = [_ranks(entry)[0] for entry in problem["placement"]]
+    return any(owner_rank[a] != owner_rank[b] for a, b in problem["edges"])
 
 
 def _placed(problem: dict[str, Any]) -> bool:
     ranks, stages = problem["ranks"], problem["stages"]
-    homes = [entry if isinstance(entry, int) else -1 for entry in problem["placement"]]
-    loop = homes == list(range(ranks)) * (stages // ranks)
-    return loop or homes == [*range(ranks), *reversed(range(ranks))]
+    owner_rank = [entry if isinstance(entry, int) else -1 for entry in problem["placement"]]
+    loop = owner_rank == list(range(ranks)) * (stages // ranks)
+    return loop or owner_rank == [*range(ranks), *reversed(range(ranks))]

@@ -149,7 +149,7 @@ class Prediction:
         return found
 
     def together(self, stage: int, other: int) -> bool:
-        return self.problem.homes[stage] == self.problem.homes[other]
+        return self.problem.owner_rank[stage] == self.problem.owner_rank[other]
 
     # Hangs
 
@@ -172,7 +172,7 @@ class Prediction:
                 sends = op.kind.is_send
                 stages = (op.stage, peer) if sends else (peer, op.stage)
                 name = (op.kind in (Kind.SEND_B, Kind.RECV_B), *stages, op.microbatch)
-                channel = tuple(self.problem.homes[stage] for stage in stages)
+                channel = tuple(self.problem.owner_rank[stage] for stage in stages)
                 meets = name if self.named else channel
                 left[meets] = left.get(meets, 0) + (1 if sends else -1)
         return any(left.values())

@@ -16,9 +16,9 @@ from schedverify.optimizer.bounds import formulas as bounds
 from schedverify.optimizer.bounds.costs import Costs
 from schedverify.optimizer.bounds.peak import best_peak_bound
 from schedverify.optimizer.model.rules import add_constraints
-from schedverify.optimizer.model.variables import Model
+from schedverify.optimizer.model.variables import OrderModel
 from schedverify.optimizer.orders import measure, rows_of
-from schedverify.optimizer.solvers.cp_sat import Settings, search
+from schedverify.optimizer.solvers.cp_sat import SolverSettings, search
 from schedverify.optimizer.tasks import Tasks
 from schedverify.optimizer.values import OpKey
 from schedverify.planner.plans import optimize
@@ -69,10 +69,10 @@ def larger_agree(problem: Problem) -> None:
 def bare(problem: Problem) -> int | None:
     """Return the least makespan that the rules alone give: no bounds, no warm start, no hint."""
     tasks = Tasks(problem)
-    model = Model(tasks, horizon=tasks.horizon, objective="makespan")
+    model = OrderModel(tasks, horizon=tasks.horizon, objective="makespan")
     add_constraints(model)
     found: list[dict[OpKey, int]] = []
-    outcome = search(model, 60, Settings(0, 1, lambda: False, found.append, lambda _bound: None))
+    outcome = search(model, 60, SolverSettings(0, 1, lambda: False, found.append, lambda _bound: None))
     assert outcome.closed
     return measure(tasks, rows_of(problem, found[-1]), "makespan") if outcome.found else None
 

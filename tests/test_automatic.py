@@ -12,7 +12,7 @@ from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
 from schedverify.formats import load_problem
 from schedverify.generators import family, generate
-from schedverify.generators.dispatch import Policy, dispatch
+from schedverify.generators.dispatch import DispatchPolicy, dispatch
 from schedverify.generators.streams import Room
 from schedverify.simulator.engine import simulate
 from schedverify.verifier.verification import verify
@@ -190,57 +190,57 @@ class TestPolicy:
     def room(stages: int, *, limit: int = 99, ahead: int = 99) -> Room:
         return Room([limit] * stages, [2] * stages, [1] * stages, [0] * stages, [ahead] * stages)
 
-    def text(self, problem: Problem, policy: Policy, **room: int) -> str:
+    def text(self, problem: Problem, policy: DispatchPolicy, **room: int) -> str:
         schedule = dispatch(problem, self.room(problem.stages, **room), policy)
         return str(schedule).splitlines()[0].replace(" 0", " ").removeprefix("0")
 
     def test_forward_and_gradient_in_turn(self) -> None:
-        assert self.text(self.ONE, Policy(None, 0, 0)) == "F0 I0 F1 I1 F2 I2 F3 I3 W0 W1 W2 W3"
+        assert self.text(self.ONE, DispatchPolicy(None, 0, 0)) == "F0 I0 F1 I1 F2 I2 F3 I3 W0 W1 W2 W3"
 
     def test_the_longest_way_first(self) -> None:
-        assert self.text(self.ONE, Policy(0, 0, 0)) == "F0 F1 F2 F3 I0 I1 I2 I3 W0 W1 W2 W3"
+        assert self.text(self.ONE, DispatchPolicy(0, 0, 0)) == "F0 F1 F2 F3 I0 I1 I2 I3 W0 W1 W2 W3"
 
     def test_the_oldest_first(self) -> None:
-        assert self.text(self.ONE, Policy(10, 0, 0)) == "F0 I0 F1 I1 F2 I2 F3 I3 W0 W1 W2 W3"
+        assert self.text(self.ONE, DispatchPolicy(10, 0, 0)) == "F0 I0 F1 I1 F2 I2 F3 I3 W0 W1 W2 W3"
 
     def test_weights_run_where_memory_is_full(self) -> None:
-        assert self.text(self.ONE, Policy(None, 0, 0), limit=2) == "F0 I0 W0 F1 I1 W1 F2 I2 W2 F3 I3 W3"
-        assert self.text(self.ONE, Policy(None, 0, 0), limit=3) == "F0 I0 F1 I1 W0 F2 I2 W1 F3 I3 W2 W3"
+        assert self.text(self.ONE, DispatchPolicy(None, 0, 0), limit=2) == "F0 I0 W0 F1 I1 W1 F2 I2 W2 F3 I3 W3"
+        assert self.text(self.ONE, DispatchPolicy(None, 0, 0), limit=3) == "F0 I0 F1 I1 W0 F2 I2 W1 F3 I3 W2 W3"
 
     def test_weights_before_gradients_where_memory_is_full(self) -> None:
-        assert self.text(self.ONE, Policy(0, 0, 0), limit=4) == "F0 F1 I0 I1 F2 I2 W0 F3 I3 W1 W2 W3"
+        assert self.text(self.ONE, DispatchPolicy(0, 0, 0), limit=4) == "F0 F1 I0 I1 F2 I2 W0 F3 I3 W1 W2 W3"
         # Once no F waits for memory any more, I goes first again.
-        first = Policy(0, 0, 0, weights_first=True)
+        first = DispatchPolicy(0, 0, 0, weights_first=True)
         assert self.text(self.ONE, first, limit=4) == "F0 F1 I0 W0 F2 I1 W1 F3 I2 I3 W2 W3"
 
     def test_no_more_ahead_than_allowed(self) -> None:
-        assert self.text(self.ONE, Policy(0, 0, 0), ahead=2) == "F0 F1 I0 F2 I1 F3 I2 I3 W0 W1 W2 W3"
+        assert self.text(self.ONE, DispatchPolicy(0, 0, 0), ahead=2) == "F0 F1 I0 F2 I1 F3 I2 I3 W0 W1 W2 W3"
 
     def test_a_forward_waits_for_a_gradient_that_is_coming(self) -> None:
         # Rank 0 is free at 10, 1I0 ends at 11, 0F2 would end at 15: four of its five ticks would stand in the way.
         costs = {"forward": [5, 4], "backward_input": 2, "backward_weight": 1}
         problem = Problem.chain(ranks=2, microbatches=3, **costs)
-        assert self.text(problem, Policy(None, 3, 0)).startswith("F0 F1 I0 F2")
-        assert self.text(problem, Policy(None, 4, 0)).startswith("F0 F1 F2 I0")
+        assert self.text(problem, DispatchPolicy(None, 3, 0)).startswith("F0 F1 I0 F2")
+        assert self.text(problem, DispatchPolicy(None, 4, 0)).startswith("F0 F1 F2 I0")
 
     def test_how_much_of_a_weight_part_may_stand_in_the_way(self) -> None:
         # Rank 0 is free at 14 and 1I1 ends at 17: three of the ten ticks of 0W0 fit in between.
         costs = {"forward": [1, 4], "backward_input": [5, 4], "backward_weight": [10, 1]}
         problem = Problem.chain(ranks=2, microbatches=2, **costs)
-        assert self.text(problem, Policy(None, 0, 2)) == "F0 F1 I0 I1 W0 W1"
-        assert self.text(problem, Policy(None, 0, 3)) == "F0 F1 I0 W0 I1 W1"
-        assert self.text(problem, Policy(None, 0, None)) == "F0 F1 I0 W0 I1 W1"
+        assert self.text(problem, DispatchPolicy(None, 0, 2)) == "F0 F1 I0 I1 W0 W1"
+        assert self.text(problem, DispatchPolicy(None, 0, 3)) == "F0 F1 I0 W0 I1 W1"
+        assert self.text(problem, DispatchPolicy(None, 0, None)) == "F0 F1 I0 W0 I1 W1"
 
     def test_a_rank_that_has_waited_less_than_another_waits(self) -> None:
         # As above, with a rank in front that has been idle for longer: from 2 to 15, and rank 1 from 3 to 10.
         costs = {"forward": [1, 1, 4], "backward_input": [1, 5, 4], "backward_weight": [1, 10, 1]}
         problem = Problem.chain(ranks=3, microbatches=2, **costs)
         for filling, row in ((None, "1F0 1F1 1I0 1I1 1W0 1W1"), (3, "1F0 1F1 1I0 1W0 1I1 1W1")):
-            assert str(dispatch(problem, self.room(3), Policy(None, 0, filling))).splitlines()[1] == row
+            assert str(dispatch(problem, self.room(3), DispatchPolicy(None, 0, filling))).splitlines()[1] == row
 
     def test_the_oldest_weight_part_first(self) -> None:
         problem = Problem.chain(ranks=1, microbatches=2, virtual=2, form="split")
-        row = str(dispatch(problem, self.room(2), Policy(0, 0, 0))).split()
+        row = str(dispatch(problem, self.room(2), DispatchPolicy(0, 0, 0))).split()
         weights = [step for step in row if "W" in step]
         assert weights == ["0W0", "1W0", "0W1", "1W1"]
 
@@ -252,7 +252,9 @@ class TestPolicy:
             limits = [sum(kept[stage] for stage in stages) for stages in problem.stages_of]
             room = Room(limits, kept, stash, [0] * problem.stages, [problem.microbatches] * problem.stages)
             age = rng.choice([None, 0, 3, 20])
-            policy = Policy(age, rng.randint(0, 4), rng.choice([None, 0, 2, 4]), weights_first=rng.random() < 0.5)
+            policy = DispatchPolicy(
+                age, rng.randint(0, 4), rng.choice([None, 0, 2, 4]), weights_first=rng.random() < 0.5
+            )
             limited = dataclasses.replace(problem, capacity=tuple(limits))
             assert verify(dispatch(problem, room, policy), limited, select=("SV1", "SV2", "SV402")).ok
 

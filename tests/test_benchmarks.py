@@ -95,7 +95,7 @@ def test_pytorch_is_asked_the_like(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = Problem.chain(ranks=4, microbatches=8, virtual=2)
     schedules = importlib.import_module("torch.distributed.pipelining.schedules")
     order = generate("interleaved-1f1b", problem)
-    theirs = schedules._add_send_recv(large.as_actions(order), problem.homes.__getitem__, 8)
+    theirs = schedules._add_send_recv(large.as_actions(order), problem.owner_rank.__getitem__, 8)
     ours = lower(order, problem).strings()
     assert [sorted(map(str, row)) for row in theirs.values()] == [sorted(row) for row in ours]
 

@@ -21,11 +21,11 @@ from schedverify.conformance import conform, data_of, measured_problem, timeline
 from schedverify.conformance.dependency_check import too_early
 from schedverify.core.errors import InputError, ScheduleError
 from schedverify.core.result import Plan
-from schedverify.core.trace import Ran, RunTrace
+from schedverify.core.trace import RunTrace, StepSpan
 from schedverify.formats.plan_files import digest, plan_data
 from schedverify.formats.schema import schemas
 from schedverify.planner.plans import plan_of
-from schedverify.runner.control.clocks import SAME, Answer, Clock, Reading, aligned, reading
+from schedverify.runner.control.clocks import SAME, Clock, ClockAnswer, Reading, aligned, reading
 
 US = 1000
 Capture = pytest.CaptureFixture[str]
@@ -49,7 +49,7 @@ def as_predicted(plan: Plan, steps: int = 1) -> RunTrace:
     trace = []
     for number in range(steps):
         rows = [
-            Ran(rank, position, str(step), number * length + start * US, number * length + end * US)
+            StepSpan(rank, position, str(step), number * length + start * US, number * length + end * US)
             for rank in range(plan.problem.ranks)
             for position, (step, start, end) in enumerate(
                 zip(
@@ -64,7 +64,7 @@ def as_predicted(plan: Plan, steps: int = 1) -> RunTrace:
     return RunTrace(digest(plan_data(plan)), plan.problem.ranks, tuple(trace), (0,) * plan.problem.ranks)
 
 
-def changed(trace: RunTrace, change: Callable[[list[Ran]], None]) -> RunTrace:
+def changed(trace: RunTrace, change: Callable[[list[StepSpan]], None]) -> RunTrace:
     step = list(trace.steps[0])
     change(step)
     return RunTrace(trace.plan, trace.ranks, (tuple(step), *trace.steps[1:]), trace.errors)
@@ -99,24 +99,24 @@ def test_a_run_of_inference_as_predicted_conforms() -> None:
     assert found.peaks == found.allowed == (1, 1, 1, 1)
 
 
-def swap(step: list[Ran]) -> None:
+def swap(step: list[StepSpan]) -> None:
     i = next(i for i, ran in enumerate(step) if ran.step == "1F1")
     step[i] = step[i]._replace(step="1F2")
 
 
-def lose(step: list[Ran]) -> None:
+def lose(step: list[StepSpan]) -> None:
     step.remove(next(ran for ran in step if ran.step == "2W3"))
 
 
-def double(step: list[Ran]) -> None:
+def double(step: list[StepSpan]) -> None:
     step.append(step[0])
 
 
-def append(step: list[Ran]) -> None:
-    step.append(Ran(0, 99, "0W3", 10**9, 10**9 + 1))
+def append(step: list[StepSpan]) -> None:
+    step.append(StepSpan(0, 99, "0W3", 10**9, 10**9 + 1))
 
 
-def begin_early(step: list[Ran]) -> None:
+def begin_early(step: list[StepSpan]) -> None:
     """Have rank 1 read its first micro-batch, received and all, before rank 0 has made it."""
     for text in ("1RECV_F0", "1F0"):
         i = at(step, text)
@@ -124,26 +124,26 @@ def begin_early(step: list[Ran]) -> None:
     step[at(step, "1RECV_F0")] = step[at(step, "1RECV_F0")]._replace(end=step[at(step, "1F0")].start)
 
 
-def at(step: list[Ran], text: str) -> int:
+def at(step: list[StepSpan], text: str) -> int:
     return next(i for i, ran in enumerate(step) if ran.step == text)
 
 
-def move(text: str, **by: int) -> Callable[[list[Ran]], None]:
+def move(text: str, **by: int) -> Callable[[list[StepSpan]], None]:
     """Return what moves the begin or end of a step by microseconds."""
 
-    def change(step: list[Ran]) -> None:
+    def change(step: list[StepSpan]) -> None:
         ran = step[at(step, text)]
         step[at(step, text)] = ran._replace(**{key: getattr(ran, key) + micro * US for key, micro in by.items()})
 
     return change
 
 
-def overlap(step: list[Ran]) -> None:
+def overlap(step: list[StepSpan]) -> None:
     i = next(i for i, ran in enumerate(step) if ran.step == "0F0")
     step[i] = step[i]._replace(end=step[i].end + 5 * US)
 
 
-def hold(step: list[Ran]) -> None:
+def hold(step: list[StepSpan]) -> None:
     """Delay the end of the first gradient past the start of further forwards."""
     i = next(i for i, ran in enumerate(step) if ran.step == "2I0")
     step[i] = step[i]._replace(end=step[i].end + 60 * US)
@@ -198,7 +198,7 @@ def test_a_forward_that_takes_no_time_is_in_flight_all_the_same() -> None:
 def test_what_is_read_from_a_group_need_not_wait_for_its_other_members() -> None:
     """A group ends with its last member; what another brings may be read before, but not before the group began."""
     plan, group = a_plan(), "[1RECV_F0;1RECV_F1]"
-    receive, reader = Ran(1, 0, group, 0, 50), Ran(1, 1, "1F0", 20, 40)
+    receive, reader = StepSpan(1, 0, group, 0, 50), StepSpan(1, 1, "1F0", 20, 40)
     assert not list(too_early(plan.problem, (receive, reader), (0, 0, 0)))
     found = list(too_early(plan.problem, (receive._replace(start=25), reader), (0, 0, 0)))
     assert [str(each.message) for each in found] == [
@@ -244,21 +244,21 @@ class TestRandomRuns:
         assert not conform(plan, spoilt).ok
 
 
-def absent(step: list[Ran], rng: random.Random) -> None:
+def absent(step: list[StepSpan], rng: random.Random) -> None:
     if len(step) > 1:
         step.pop(rng.randrange(len(step)))
 
 
-def renamed(step: list[Ran], rng: random.Random) -> None:
+def renamed(step: list[StepSpan], rng: random.Random) -> None:
     i = rng.randrange(len(step))
     step[i] = step[i]._replace(step=rng.choice(step).step)
 
 
-def twice(step: list[Ran], rng: random.Random) -> None:
+def twice(step: list[StepSpan], rng: random.Random) -> None:
     step.append(rng.choice(step))
 
 
-def before_all(step: list[Ran], rng: random.Random) -> None:
+def before_all(step: list[StepSpan], rng: random.Random) -> None:
     """Have the reader of a message, or the message's coming, be over before the run began."""
     rests = [i for i, ran in enumerate(step) if "RECV" in ran.step and not ran.step.startswith("[")]
     if rests:
@@ -296,10 +296,10 @@ class TestClocks:
         def own(true: int) -> int:
             return true + offset + true * drift // 10**6
 
-        def answers(begin: int, ways: list[tuple[int, int]]) -> list[Answer]:
+        def answers(begin: int, ways: list[tuple[int, int]]) -> list[ClockAnswer]:
             told = []
             for there, back in ways:
-                told.append(Answer(own(begin), begin + there, own(begin + there + back)))
+                told.append(ClockAnswer(own(begin), begin + there, own(begin + there + back)))
                 begin += there + back
             return told
 
@@ -310,12 +310,12 @@ class TestClocks:
         assert abs(clock.true(own(moment)) - moment) <= clock.error + slack
 
     def test_the_soonest_answer_counts(self) -> None:
-        assert reading([Answer(0, 500, 1000), Answer(2000, 2010, 2030), Answer(3000, 3500, 4000)]) == Reading(
-            2015, 2010, 15
-        )
+        assert reading(
+            [ClockAnswer(0, 500, 1000), ClockAnswer(2000, 2010, 2030), ClockAnswer(3000, 3500, 4000)]
+        ) == Reading(2015, 2010, 15)
 
     def test_the_clock_of_rank_0_is_its_own(self) -> None:
-        ran = (Ran(0, 0, "0F0", 5, 9),)
+        ran = (StepSpan(0, 0, "0F0", 5, 9),)
         assert aligned(ran, SAME) == ran
 
 
@@ -398,7 +398,7 @@ class TestFiles:
         TRACE.validate(data)
 
     def test_times_beyond_what_floats_hold_read_back(self, tmp_path: Path) -> None:
-        ran = (Ran(0, 0, "0F0", 0, 1), Ran(0, 1, "0F1", 10**17 + 1, 2 * 10**17 + 3))
+        ran = (StepSpan(0, 0, "0F0", 0, 1), StepSpan(0, 1, "0F1", 10**17 + 1, 2 * 10**17 + 3))
         trace = RunTrace("0" * 64, 1, (ran,), (0,))
         formats.save_run(trace, tmp_path / "run.json")
         assert formats.load_run(tmp_path / "run.json") == trace

@@ -18,7 +18,7 @@ from schedverify.optimizer.bounds.formulas import Bound, best_bound, idle_bounds
 from schedverify.optimizer.bounds.peak import admission_bounds, best_peak_bound, sequence_bounds
 from schedverify.optimizer.counts.program import Weights
 from schedverify.optimizer.counts.proof import Weighed, _least, _whole, prove
-from schedverify.optimizer.counts.relaxation import Counts, Row
+from schedverify.optimizer.counts.relaxation import CountRow, Counts
 from schedverify.verifier.certificates import Derivation, EvidenceError, proved_bound
 from schedverify.verifier.certificates.peak import proved_peak
 from schedverify.verifier.certificates.rows import Rows
@@ -84,7 +84,7 @@ def test_formulas_for_the_peak_agree_at_every_place() -> None:
         for bound in sequence:
             assert bound.evidence["bound"] == bound.value
             assert proved_peak(problem, "peak-memory", bound.evidence) == bound.value, (problem.to_dict(), bound)
-        alone = [s for s in range(problem.total_stages) if problem.stages_of[problem.homes[s]] == (s,)]
+        alone = [s for s in range(problem.total_stages) if problem.stages_of[problem.owner_rank[s]] == (s,)]
         if problem.form == "inference":
             assert not list(admission_bounds(costs, ("span", 0)))
             continue
@@ -190,7 +190,7 @@ def wanted_rows(problem: Problem, counts: Counts) -> Iterator[tuple[str, tuple[i
             yield "bytes", (rank,)
 
 
-def weighed(rng: random.Random, row: Row, ticks: int) -> Weighed:
+def weighed(rng: random.Random, row: CountRow, ticks: int) -> Weighed:
     times = sorted(rng.sample(range(ticks + 9), rng.randint(2, 5)))
     return Weighed(row, np.array(times), np.array([rng.choice([0, 1, 2, 7]) for _ in times[1:]]))
 
@@ -243,7 +243,7 @@ def test_what_weights_prove_of_one_rank_by_hand() -> None:
 
 
 def test_found_weights_become_whole_ones() -> None:
-    row = Row("rank", (0,), ((("F", 0), 1, 0), (("F", 0), -1, 4)), 1)
+    row = CountRow("rank", (0,), ((("F", 0), 1, 0), (("F", 0), -1, 4)), 1)
     found = Weights(row, np.array([0, 2, 4, 8, 10]), np.array([0.5, 0.52, 1.0, 0.001, 0.5]))
     whole = _whole(found, 10.0, 2)
     assert whole is not None

@@ -27,7 +27,7 @@ from schedverify.drawing import Drawing, beside, draw
 from schedverify.drawing.axis import axis
 from schedverify.drawing.labels import clean, number, percent
 from schedverify.drawing.palette import colour
-from schedverify.drawing.panel import Row
+from schedverify.drawing.panel import PanelRow
 from schedverify.drawing.raster import runs, squeezed, stretched
 from schedverify.generators import families, family, generate
 from schedverify.simulator.engine import simulate
@@ -164,7 +164,7 @@ def test_a_cell_shows_a_step_of_the_kind_that_fills_most_of_it(steps: list[tuple
         words.append(Op(Kind[kind], 0, microbatch).pack())
     arrays = [np.array(values, dtype=np.int64) for values in (words, starts, ends)]
     scale = squeezed(max(now, 1), cells) if now > cells else stretched(max(now, 1), 1, 1)
-    shown = [run.position for run in runs(Row(0, *arrays, {}), scale) for _ in range(run.last - run.first)]
+    shown = [run.position for run in runs(PanelRow(0, *arrays, {}), scale) for _ in range(run.last - run.first)]
     assert len(shown) == scale.cells
     for cell, position in enumerate(shown):
         low, high = scale.edges[cell], scale.edges[cell + 1]

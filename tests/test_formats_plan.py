@@ -19,7 +19,7 @@ from schedverify.core.discipline import Discipline
 from schedverify.core.errors import InputError, ScheduleError
 from schedverify.core.problem import Problem
 from schedverify.core.problem.numbers import LARGEST
-from schedverify.core.result import Lowered, Plan, Second, Status, Verdict
+from schedverify.core.result import Lowered, Plan, SecondaryObjective, Status, Verdict
 from schedverify.core.schedule import Schedule
 from schedverify.core.timeline import Measures
 from schedverify.formats.data import parse_json
@@ -77,7 +77,10 @@ def plans(draw: st.DrawFn) -> Plan:
         value=draw(st.none() | NUMBERS),
         bound=draw(st.none() | NUMBERS),
         certificate=draw(certificates),
-        then=draw(st.none() | st.builds(Second, objectives, st.none() | NUMBERS, st.none() | NUMBERS, certificates)),
+        then=draw(
+            st.none()
+            | st.builds(SecondaryObjective, objectives, st.none() | NUMBERS, st.none() | NUMBERS, certificates)
+        ),
         verdicts=tuple((code, draw(st.sampled_from(list(Verdict)))) for code in codes),
         seed=draw(NUMBERS),
         partition=problem.partition or draw(st.none() | layers),

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import schedverify as sv
 from schedverify.cli import main
 from schedverify.core.errors import InputError
-from schedverify.core.model import Devices, Layer, Model, Wishes
+from schedverify.core.model import Devices, Layer, Model, PartitionConstraints
 from schedverify.core.problem import Problem
 from schedverify.optimizer import Progress
 from schedverify.optimizer.bounds.costs import Costs
@@ -40,7 +40,7 @@ def models(draw: st.DrawFn, ranks: int, most: int = 7) -> Model:
     pairs = [(a, b) for b in range(count) for a in range(b)]
     edges = draw(st.none() | st.none() | st.lists(st.sampled_from(pairs), unique=True).map(tuple)) if pairs else None
     member = st.integers(0, count - 1)
-    wishes = Wishes(
+    wishes = PartitionConstraints(
         draw(st.lists(st.tuples(member, st.sampled_from([0, -1])), max_size=1).map(tuple)),
         draw(st.lists(st.lists(member, min_size=2, max_size=2, unique=True).map(tuple), max_size=1).map(tuple))
         if count > 1
@@ -54,7 +54,9 @@ def models(draw: st.DrawFn, ranks: int, most: int = 7) -> Model:
         draw(st.integers(0, 3)),
         draw(st.none() | small),
     )
-    return Model("drawn", layers, edges=edges, wishes=draw(st.just(Wishes()) | st.just(wishes)), devices=devices)
+    return Model(
+        "drawn", layers, edges=edges, wishes=draw(st.just(PartitionConstraints()) | st.just(wishes)), devices=devices
+    )
 
 
 def _layer(draw: st.DrawFn, name: str, split: bool) -> Layer:
@@ -110,7 +112,7 @@ def test_all_partitions_come_in_the_order_of_their_bounds(drawn: tuple[int, int,
     def judge(layers: Layers) -> tuple[int, None] | None:
         return (expected[layers], None) if layers in expected else None
 
-    times = LeastTimes(model, shape.homes, ranks, shape.microbatches)
+    times = LeastTimes(model, shape.owner_rank, ranks, shape.microbatches)
     limit = data.draw(st.none() | st.sampled_from(sorted(expected.values()))) if expected else None
     found = [(whole.layers, whole.bound) for whole in ByBound(times, judge).below(lambda: limit, lambda: False)]
     assert [bound for _, bound in found] == sorted(bound for _, bound in found)
@@ -138,7 +140,7 @@ def _agrees_with_brute_force(data: st.DataObject, drawn: tuple[int, int, str], m
     count = data.draw(st.integers(1, 2 if ranks * virtual > 2 or model.split else 3))
     names = ("loop",) if virtual == 1 else data.draw(st.sampled_from([("loop",), ("loop", "v")]))
     shapes = [Problem.chain(ranks=ranks, microbatches=count, virtual=virtual, placement=name) for name in names]
-    problems = {(shape.homes, layers): problem_of(model, layers, shape)
+    problems = {(shape.owner_rank, layers): problem_of(model, layers, shape)
                 for shape in shapes for layers in every(model, shape.stages)}  # fmt: skip
     truths = {key: first_in_first_out(problem) for key, problem in problems.items() if problem is not None}
     asked = {"ranks": ranks, "microbatches": count, "virtual": virtual, "placements": names}
@@ -149,8 +151,8 @@ def _agrees_with_brute_force(data: st.DataObject, drawn: tuple[int, int, str], m
     found = sv.partition_jointly(model, **asked, workers=1)
     best = min(truths.values())
     assert (found.status, found.plan.value, found.bound, found.gap) == (sv.Status.OPTIMAL, best, best, 0)
-    assert truths[found.plan.problem.homes, found.layers] == best
-    assert (found.plan.problem.homes, found.layers) in [(one.placement, one.layers) for one in found.tried]
+    assert truths[found.plan.problem.owner_rank, found.layers] == best
+    assert (found.plan.problem.owner_rank, found.layers) in [(one.placement, one.layers) for one in found.tried]
     assert found.first is None or found.first.value >= best
     tried = {(one.placement, one.layers): one.bound for one in found.tried}
     assert all(bound <= truths[key] for key, bound in tried.items())
@@ -166,7 +168,7 @@ def bound_of_twin(problem: Problem, other: Problem) -> bool:
         return (*p.forward, *p.backward, *p.backward_input, *p.backward_weight, *p.activation, *p.weight_stash,
                 *p.static, *p.boundary_bytes)  # fmt: skip
 
-    return problem.homes == other.homes and all(map(int.__ge__, figures(problem), figures(other)))
+    return problem.owner_rank == other.owner_rank and all(map(int.__ge__, figures(problem), figures(other)))
 
 
 @given(st.sampled_from([*SHAPES[1:3], *SHAPES[4:]]), st.data())
@@ -223,7 +225,7 @@ class TestTogether:
         assert found.status is sv.Status.OPTIMAL
 
     def test_wishes_are_kept(self) -> None:
-        model = dataclasses.replace(decoder(), wishes=Wishes(pinned=((6, 0),), alone=(13,)))
+        model = dataclasses.replace(decoder(), wishes=PartitionConstraints(pinned=((6, 0),), alone=(13,)))
         found = sv.partition_jointly(model, ranks=3, microbatches=4, workers=1)
         assert 6 in found.layers[0]
         assert found.layers[2] == (13,)

@@ -20,7 +20,7 @@ from schedverify.lowering import add_communication
 from schedverify.simulator.engine import simulate
 from schedverify.simulator.p2p_engine import run
 from schedverify.simulator.p2p_matching import match
-from schedverify.simulator.p2p_program import Program
+from schedverify.simulator.p2p_program import LoweredProgram
 from schedverify.verifier.verification import verify
 
 Times = list[list[tuple[int, int]]]
@@ -101,7 +101,7 @@ def makespan_or_none(schedule: Schedule, problem: Problem, discipline: str, eage
 
 def in_order(schedule: Schedule, problem: Problem) -> bool:
     """Whether the n-th send of each channel is for the n-th receive (SV302)."""
-    transfers = match(Program(schedule, problem), Discipline.BUFFERED)
+    transfers = match(LoweredProgram(schedule, problem), Discipline.BUFFERED)
     return bool((transfers.made == transfers.read).all())
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schedverify.core.errors import InputError
-from schedverify.core.model import Devices, Layer, Model, Wishes
+from schedverify.core.model import Devices, Layer, Model, PartitionConstraints
 from schedverify.partitioner import least_bottleneck
 from schedverify.partitioner.demands import States
 
@@ -26,7 +26,7 @@ def models(draw: st.DrawFn, most: int = 7) -> Model:
     pairs = [(a, b) for b in range(count) for a in range(b)]
     edges = draw(st.none() | st.lists(st.sampled_from(pairs), unique=True).map(tuple)) if pairs else None
     members = st.integers(0, count - 1)
-    wishes = Wishes(
+    wishes = PartitionConstraints(
         draw(st.lists(st.tuples(members, st.just(-1)), max_size=1).map(tuple)),
         draw(st.lists(st.lists(members, min_size=2, max_size=2, unique=True).map(tuple), max_size=1).map(tuple))
         if count > 1

@@ -17,7 +17,7 @@ from jsonschema import Draft202012Validator
 import schedverify as sv
 from schedverify.cli import main
 from schedverify.core.errors import InfeasibleError, InputError
-from schedverify.core.model import Devices, Layer, Model, Wishes
+from schedverify.core.model import Devices, Layer, Model, PartitionConstraints
 from schedverify.formats.cuts.megatron import megatron_layout, read_layout, refusals
 from schedverify.formats.data import parse_toml
 from schedverify.formats.models.model_files import load_model, model_from
@@ -110,7 +110,7 @@ def test_a_problem_has_the_sums_of_its_stages(small: Model) -> None:
 def test_several_stages_a_rank_share_load_and_memory(small: Model) -> None:
     found = cut(small, ranks=2, microbatches=4, virtual=2)
     loads = [0, 0]
-    for stage, home in enumerate(found.problem.homes):
+    for stage, home in enumerate(found.problem.owner_rank):
         loads[home] += found.problem.forward[stage] + found.problem.backward[stage]
     assert found.partition.proved
     assert max(loads) == found.partition.bottleneck == 1230
@@ -137,7 +137,7 @@ def test_a_partition_beside_the_best_that_fits_no_memory_is_passed_over() -> Non
 
 
 def test_wishes_are_kept(small: Model) -> None:
-    wishes = Wishes(pinned=((5, 0),), alone=(7,))
+    wishes = PartitionConstraints(pinned=((5, 0),), alone=(7,))
     found = cut(Model("m", small.layers, wishes=wishes), ranks=3, microbatches=4)
     assert 5 in found.partition.layers[0]
     assert found.partition.layers[2] == (7,)
@@ -380,9 +380,9 @@ class TestNoPartition:
     @pytest.mark.parametrize("edges", [None, ((0, 1), (0, 2), (1, 3), (2, 3))])
     def test_the_wish_in_the_way_is_named(self, edges: Edges) -> None:
         layers = tuple(Layer(f"l{i}", 1, 1) for i in range(4))
-        wishes = Wishes(pinned=((0, 0), (3, 1)), alone=(1,))
+        wishes = PartitionConstraints(pinned=((0, 0), (3, 1)), alone=(1,))
         with pytest.raises(InfeasibleError, match=r"^partition: no cut into 4 .* \(without pinned\[1\] there is one\)"):
             cut(Model("m", layers, edges=edges, wishes=wishes), ranks=4, microbatches=4)
-        wishes = Wishes(pinned=((3, 1), (3, 2)))
+        wishes = PartitionConstraints(pinned=((3, 1), (3, 2)))
         with pytest.raises(InfeasibleError, match="more than one of them would have to go"):
             cut(Model("m", layers, wishes=wishes), ranks=4, microbatches=4)

@@ -25,7 +25,7 @@ from schedverify.lowering import (
 from schedverify.lowering.candidates import safe_lowerings
 from schedverify.simulator.engine import simulate
 from schedverify.simulator.p2p_matching import match
-from schedverify.simulator.p2p_program import Program
+from schedverify.simulator.p2p_program import LoweredProgram
 from schedverify.verifier.verification import verify
 
 Pass = Callable[[Schedule, Problem, Discipline], Schedule]
@@ -46,7 +46,7 @@ def operations(schedule: Schedule, *, compute: bool) -> list[list[str]]:
 
 def in_order(schedule: Schedule, problem: Problem) -> bool:
     """Whether the n-th send of each channel is for the n-th receive (SV302)."""
-    transfers = match(Program(schedule, problem), Discipline.EDGE)
+    transfers = match(LoweredProgram(schedule, problem), Discipline.EDGE)
     return bool((transfers.made == transfers.read).all())
 
 

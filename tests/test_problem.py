@@ -90,7 +90,7 @@ def test_every_key_is_read() -> None:
     assert {key.path for key in KEYS if key.table != "boundary"} - tops == {"virtual"}
     problem = Problem.of(data)
     assert problem.placement == ((0,), (1, 0), (1,), (1,), (0,), (0,))
-    assert (problem.homes, problem.stages_of) == ((0, 1, 1, 1, 0, 0), ((0, 1, 4, 5), (1, 2, 3)))
+    assert (problem.owner_rank, problem.stages_of) == ((0, 1, 1, 1, 0, 0), ((0, 1, 4, 5), (1, 2, 3)))
     assert (problem.name, problem.tick, problem.form) == ("all", "us", "split")
     assert (problem.stages, problem.replicas, problem.slices, problem.replica_of) == (3, 2, 2, (0, 0, 1, 1))
     assert (problem.edges, problem.tied) == (((0, 2), (1, 2)), ((0, 2),))
@@ -121,10 +121,10 @@ def test_defaults() -> None:
 
 
 def test_named_placements() -> None:
-    assert made(virtual=2).homes == (0, 1, 2, 3, 0, 1, 2, 3)
-    assert made(virtual=2, placement="v").homes == (0, 1, 2, 3, 3, 2, 1, 0)
-    assert made(stages=6, placement="v").homes == (0, 1, 2, 3, 3, 2)
-    assert made(replicas=2).homes == (0, 1, 2, 3, 3, 2, 1, 0)
+    assert made(virtual=2).owner_rank == (0, 1, 2, 3, 0, 1, 2, 3)
+    assert made(virtual=2, placement="v").owner_rank == (0, 1, 2, 3, 3, 2, 1, 0)
+    assert made(stages=6, placement="v").owner_rank == (0, 1, 2, 3, 3, 2)
+    assert made(replicas=2).owner_rank == (0, 1, 2, 3, 3, 2, 1, 0)
     assert made(replicas=2).replica_of == (0, 0, 0, 0, 1, 1, 1, 1)
     assert made(replicas=3).replica_of == (0, 0, 0, 1, 1, 1, 2, 2)
     assert made(replicas=3, slices=4).replica_of == (0, 0, 0, 0, 1, 1, 1, 1)

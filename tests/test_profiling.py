@@ -24,7 +24,7 @@ from torch.nn.functional import scaled_dot_product_attention  # noqa: E402
 
 from schedverify.cli import main  # noqa: E402
 from schedverify.core.errors import InputError  # noqa: E402
-from schedverify.core.model import Devices, Layer, Model, Wishes  # noqa: E402
+from schedverify.core.model import Devices, Layer, Model, PartitionConstraints  # noqa: E402
 from schedverify.formats import load  # noqa: E402
 from schedverify.formats.data import parse_toml  # noqa: E402
 from schedverify.formats.models.model_files import load_model, model_from  # noqa: E402
@@ -33,7 +33,7 @@ from schedverify.formats.schema import schemas  # noqa: E402
 from schedverify.generators import generate  # noqa: E402
 from schedverify.partitioner.stage_problem import cut  # noqa: E402
 from schedverify.planner.plans import plan_of  # noqa: E402
-from schedverify.profiling import BlockProfile, Figure, Link, Profile  # noqa: E402
+from schedverify.profiling import BlockProfile, Figure, LinkProfile, ModelProfile  # noqa: E402
 from schedverify.profiling.blocks import Chain  # noqa: E402
 from schedverify.profiling.figures import Bytes, pooled  # noqa: E402
 from schedverify.profiling.links import neighbours  # noqa: E402
@@ -235,12 +235,12 @@ def test_figures_are_medians_and_quartiles_of_all_ranks() -> None:
 
 
 def test_the_slowest_link_is_that_of_the_file() -> None:
-    def link(ranks: tuple[int, int], short: int, long: int) -> Link:
-        return Link(ranks, Figure(short, 0, 0, short - 100), Figure(long, 0, 0, long - 100), 4_000_000)
+    def link(ranks: tuple[int, int], short: int, long: int) -> LinkProfile:
+        return LinkProfile(ranks, Figure(short, 0, 0, short - 100), Figure(long, 0, 0, long - 100), 4_000_000)
 
     links = link((0, 1), 20_000, 1_020_000), link((1, 2), 30_000, 2_030_000)
     block = BlockProfile("a", {"forward": Figure(1, 1, 1, 1)}, Bytes(0, 0, 0, 0, 0, 0, 0))
-    model = Profile("m:f", (block,), (), links, 1, 1, 0, 3, 1).as_model("us")
+    model = ModelProfile("m:f", (block,), (), links, 1, 1, 0, 3, 1).as_model("us")
     assert model.devices == Devices(latency=30, bandwidth=2000)
     assert link((0, 1), 5000, 4000).bandwidth(1000) is None
     assert [neighbours(ranks) for ranks in (1, 2, 3)] == [[], [(0, 1)], [(0, 1), (1, 2), (2, 0)]]
@@ -252,7 +252,7 @@ def test_a_model_file_reads_back(tmp_path: Path) -> None:
         Layer('b "b"', forward=1),
         Layer("c", kind="loss"),
     )
-    wishes, devices = Wishes(((2, -1),), ((0, 1),), (2,)), Devices((100, 200), (1, 2), 5, 6)
+    wishes, devices = PartitionConstraints(((2, -1),), ((0, 1),), (2,)), Devices((100, 200), (1, 2), 5, 6)
     model = Model("all", layers, "us", ((0, 1), (0, 2), (1, 2)), ((0, 2),), wishes, devices)
     for name in ("model.toml", "model.json"):
         save_model(model, tmp_path / name, source="by hand", spread={"a": {"forward": [2, 4]}})

@@ -16,10 +16,10 @@ import pytest
 from schedverify.core.errors import SchedverifyError
 from schedverify.core.problem import Problem
 from schedverify.optimizer.model.rules import add_constraints
-from schedverify.optimizer.model.variables import Model
+from schedverify.optimizer.model.variables import OrderModel
 from schedverify.optimizer.orders import rows_of, schedule_of
 from schedverify.optimizer.solvers import pumpkin
-from schedverify.optimizer.solvers.cp_sat import Outcome, Settings, search
+from schedverify.optimizer.solvers.cp_sat import SolverOutcome, SolverSettings, search
 from schedverify.optimizer.solvers.plain_model import NotPlainError, plain_model
 from schedverify.optimizer.tasks import Tasks
 from schedverify.optimizer.values import OpKey
@@ -58,15 +58,15 @@ class Told:
     def __init__(self, stopped: bool = False) -> None:
         self.starts: list[dict[OpKey, int]] = []
         self.bounds: list[int] = []
-        self.settings = Settings(0, 1, lambda: stopped, self.starts.append, self.bounds.append)
+        self.settings = SolverSettings(0, 1, lambda: stopped, self.starts.append, self.bounds.append)
 
 
-def ask(tasks: Tasks, best: int, bound: int = 0, seconds: float = 60, told: Told | None = None) -> Outcome | None:
+def ask(tasks: Tasks, best: int, bound: int = 0, seconds: float = 60, told: Told | None = None) -> SolverOutcome | None:
     return pumpkin.prove(tasks, "makespan", lambda: (best, bound), seconds, (told or Told()).settings)
 
 
 def by_cp_sat(tasks: Tasks, objective: str) -> int:
-    model = Model(tasks, horizon=tasks.horizon, objective=objective)
+    model = OrderModel(tasks, horizon=tasks.horizon, objective=objective)
     add_constraints(model)
     outcome = search(model, 60, Told().settings)
     assert outcome.closed
@@ -81,11 +81,11 @@ def test_it_proves_what_cp_sat_proves(seed: int) -> None:
     tasks, told = Tasks(problem), Told()
     truth, loose = by_cp_sat(tasks, "makespan"), tasks.horizon // tasks.fine + 1
     outcome = ask(tasks, loose, told=told)
-    assert outcome == Outcome(closed=True, found=True, bound=truth), problem
+    assert outcome == SolverOutcome(closed=True, found=True, bound=truth), problem
     schedule = schedule_of(rows_of(problem, told.starts[-1]))
     assert plan_of(schedule, problem).value == simulate(schedule, problem).makespan == truth * tasks.unit
     assert told.bounds == sorted(told.bounds)
-    assert ask(tasks, truth) == Outcome(True, False, truth)
+    assert ask(tasks, truth) == SolverOutcome(True, False, truth)
 
 
 @needs_pumpkin
@@ -110,13 +110,13 @@ def test_it_ends_with_its_time_and_with_the_wish_to_stop(monkeypatch: pytest.Mon
     monkeypatch.setattr(subprocess, "Popen", Watched)
     tasks = Tasks(Problem.chain(**HARD, **HARD_COSTS))
     began = time.monotonic()
-    assert ask(tasks, 3000, 2950, seconds=1) == Outcome(False, False, 2950)
+    assert ask(tasks, 3000, 2950, seconds=1) == SolverOutcome(False, False, 2950)
     assert time.monotonic() - began < 30
-    assert ask(tasks, 3000, 2950, told=Told(stopped=True)) == Outcome(False, False, 2950)
+    assert ask(tasks, 3000, 2950, told=Told(stopped=True)) == SolverOutcome(False, False, 2950)
     event, told = threading.Event(), Told()
     threading.Timer(1.5, event.set).start()
-    settings = Settings(0, 1, event.is_set, told.starts.append, told.bounds.append)
-    assert pumpkin.prove(tasks, "makespan", lambda: (3000, 2950), 600, settings) == Outcome(False, False, 2950)
+    settings = SolverSettings(0, 1, event.is_set, told.starts.append, told.bounds.append)
+    assert pumpkin.prove(tasks, "makespan", lambda: (3000, 2950), 600, settings) == SolverOutcome(False, False, 2950)
     assert processes
     assert all(process.poll() is not None for process in processes)
 
@@ -128,7 +128,7 @@ def test_a_question_that_others_settle_is_dropped(news: tuple[int, int], closed:
     asked = iter([(3000, 2950)] * 5)
     began = time.monotonic()
     outcome = pumpkin.prove(tasks, "makespan", lambda: next(asked, news), 600 if closed else 3, told.settings)
-    assert outcome == Outcome(closed, False, news[1])
+    assert outcome == SolverOutcome(closed, False, news[1])
     assert time.monotonic() - began < 60
     assert (told.starts, told.bounds) == ([], [])
 

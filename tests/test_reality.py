@@ -40,7 +40,7 @@ class Run(NamedTuple):
     def work(self) -> Work:
         problem = self.plan.problem
         hangs = self.predicted is Outcome.HANG
-        return Work(self.plan.rows, problem.homes, problem.microbatches, problem.form == "split", self.mode, hangs)
+        return Work(self.plan.rows, problem.owner_rank, problem.microbatches, problem.form == "split", self.mode, hangs)
 
     def __str__(self) -> str:
         rows = "\n".join(map(" ".join, self.plan.rows))
@@ -70,10 +70,10 @@ def shown(run: Run, found: Sequence[dict[int, Any] | None]) -> Outcome:
     """Return what the gradients of a run show; None stands for a rank that did not end."""
     if any(gradients is None for gradients in found):
         return Outcome.HANG
-    homes, microbatches = run.plan.problem.homes, run.plan.problem.microbatches
-    for stage, true in enumerate(true_gradients(len(homes), microbatches)):
+    owner_rank, microbatches = run.plan.problem.owner_rank, run.plan.problem.microbatches
+    for stage, true in enumerate(true_gradients(len(owner_rank), microbatches)):
         wanted = true / microbatches if run.reduces else true
-        got = torch.tensor((found[homes[stage]] or {})[stage], dtype=torch.float64)
+        got = torch.tensor((found[owner_rank[stage]] or {})[stage], dtype=torch.float64)
         if not (got - wanted).abs().max() <= CLOSE * wanted.abs().max():
             return Outcome.WRONG
     return Outcome.RIGHT
@@ -269,11 +269,11 @@ class TestDeferredReceives:
         assert disagreements(pools[2], runs) == []
 
     def test_torch_s_runtime_trains_on_them_without_an_error(self, pools: dict[int, GlooPool]) -> None:
-        homes = torch_problem("ZBVZeroBubble", **self.SHAPE).homes
-        true = in_one_process(len(homes), 3)
+        owner_rank = torch_problem("ZBVZeroBubble", **self.SHAPE).owner_rank
+        true = in_one_process(len(owner_rank), 3)
         errors = {}
         for deferred in (False, True):
-            outcomes = pools[2].run(of_a_class, "ZBVZeroBubble", homes, 3, deferred)
+            outcomes = pools[2].run(of_a_class, "ZBVZeroBubble", owner_rank, 3, deferred)
             assert [outcome.error for outcome in outcomes] == [None, None]
             errors[deferred] = error_of([outcome.value for outcome in outcomes], true)
         assert errors[False] < CLOSE
@@ -284,6 +284,6 @@ class TestDeferredReceives:
         order = torch_schedule("ZBVZeroBubble", **self.SHAPE)
         lowered = for_torch(sv.lower(order, problem), problem)
         text = "".join(",".join(row) + "\n" for row in lowered.strings())
-        outcomes = pools[2].run(of_a_csv, text, problem.homes, 3)
+        outcomes = pools[2].run(of_a_csv, text, problem.owner_rank, 3)
         assert [outcome.error for outcome in outcomes] == [None, None]
         assert error_of([outcome.value for outcome in outcomes], in_one_process(4, 3)) < CLOSE

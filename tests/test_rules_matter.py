@@ -10,9 +10,9 @@ import pytest
 from schedverify.core.problem import Problem
 from schedverify.core.result import Report
 from schedverify.optimizer.model.rules import RULES, add_constraints
-from schedverify.optimizer.model.variables import Model
+from schedverify.optimizer.model.variables import OrderModel
 from schedverify.optimizer.orders import rows_of, schedule_of
-from schedverify.optimizer.solvers.cp_sat import Settings, search
+from schedverify.optimizer.solvers.cp_sat import SolverSettings, search
 from schedverify.optimizer.tasks import Node, Tasks
 from schedverify.optimizer.values import OpKey
 from schedverify.verifier.verification import verify
@@ -41,10 +41,10 @@ def answer(keys: dict[str, Any], without: set[str], instead: dict[str, Any] | No
     """
     problem = Problem.chain(**keys)
     tasks = Tasks(Problem.chain(**(keys | (instead or {}))))
-    model = Model(tasks, horizon=tasks.horizon, objective="makespan", without=without)
+    model = OrderModel(tasks, horizon=tasks.horizon, objective="makespan", without=without)
     add_constraints(model)
     found: list[dict[OpKey, int]] = []
-    outcome = search(model, 30, Settings(0, 1, lambda: False, found.append, lambda _bound: None))
+    outcome = search(model, 30, SolverSettings(0, 1, lambda: False, found.append, lambda _bound: None))
     assert outcome.closed
     rows = rows_of(problem, found[-1])
     timeline = [[tasks.ticks(found[-1][op]) for op in row] for row in rows]
@@ -84,9 +84,9 @@ def test_without_a_part_of_the_problem_the_verifier_objects(name: str) -> None:
 
 def without_pairs(letters: str) -> Callable[..., None]:
     """Return ``Model.after`` without the precedences of memory that let F wait for a step of these letters."""
-    known = Model.after
+    known = OrderModel.after
 
-    def after(model: Model, later: Node, earlier: Node, lag: int = 0) -> None:
+    def after(model: OrderModel, later: Node, earlier: Node, lag: int = 0) -> None:
         if not (later[0] == "F" and earlier[0] in letters):
             known(model, later, earlier, lag)
 
@@ -167,10 +167,10 @@ def test_without_prompt_first_steps_a_span_is_claimed_that_no_timeline_has() -> 
     tasks = Tasks(problem)
     claimed = {}
     for without in (set(), {"prompt"}):
-        model = Model(tasks, horizon=tasks.horizon, objective="span", prompt=True, without=without | {"fifo"})
+        model = OrderModel(tasks, horizon=tasks.horizon, objective="span", prompt=True, without=without | {"fifo"})
         add_constraints(model)
         found: list[dict[OpKey, int]] = []
-        outcome = search(model, 30, Settings(0, 1, lambda: False, found.append, lambda _bound: None))
+        outcome = search(model, 30, SolverSettings(0, 1, lambda: False, found.append, lambda _bound: None))
         schedule = schedule_of(rows_of(problem, found[-1]))
         assert outcome.bound is not None
         report = verify(schedule, problem, claims={"span": outcome.bound})

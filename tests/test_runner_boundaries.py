@@ -17,7 +17,7 @@ import runner_jobs as jobs  # noqa: E402 - it needs torch
 
 from schedverify import Problem, Schedule, generate  # noqa: E402
 from schedverify.core.result import Plan  # noqa: E402
-from schedverify.core.trace import BoundaryLog, Crossed  # noqa: E402
+from schedverify.core.trace import BoundaryLog, BoundaryTransfer  # noqa: E402
 from schedverify.formats import save_boundaries  # noqa: E402
 from schedverify.planner.plans import plan_of  # noqa: E402
 from schedverify.runner import RefusedError, RunError, Runner  # noqa: E402
@@ -341,14 +341,14 @@ def test_copies_have_the_contract_of_the_first() -> None:
     problem = Problem.chain(ranks=2, microbatches=2, replicas=2, boundaries=[ROW])
     boundaries = Boundaries(problem, 1, known=False)
     (source, target) = (2, 3)
-    assert problem.homes[source] == 1
+    assert problem.owner_rank[source] == 1
     with pytest.raises(RunError, match="boundary 2 to 3, micro-batch 1: float64 3 x 6, where float64 2 x 6"):
         boundaries.leave(Name(source, target, 1, False), (torch.zeros(3, 6).double(),), PLACE)
 
 
 # The log
 
-LEFT = Crossed(0, 1, 0, False, True, False, (("float32", (2, 3)),), 24, (7,))
+LEFT = BoundaryTransfer(0, 1, 0, False, True, False, (("float32", (2, 3)),), 24, (7,))
 REACHED = LEFT._replace(outgoing=False)
 
 
@@ -370,7 +370,7 @@ def test_the_log_holds_each_crossing_once_where_both_ends_tell_the_same(tmp_path
 @pytest.mark.parametrize(
     "ends", [[LEFT], [REACHED], [LEFT, REACHED._replace(bytes=12)], [LEFT, REACHED._replace(checksums=(8,))]]
 )
-def test_ends_that_differ_are_no_log(ends: list[Crossed]) -> None:
+def test_ends_that_differ_are_no_log(ends: list[BoundaryTransfer]) -> None:
     with pytest.raises(RunError, match="boundary 0 to 1, micro-batch 0: what left is"):
         _joined(ends)
 

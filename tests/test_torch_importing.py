@@ -80,10 +80,17 @@ class TestClasses:
             verify(torch_schedule(name, **shape, lowered=True), problem).raise_for_violations()
 
     def test_the_placement_is_the_one_the_class_has(self) -> None:
-        assert torch_problem("ScheduleInterleaved1F1B", ranks=3, microbatches=3, virtual=2).homes == (0, 1, 2, 0, 1, 2)
+        assert torch_problem("ScheduleInterleaved1F1B", ranks=3, microbatches=3, virtual=2).owner_rank == (
+            0,
+            1,
+            2,
+            0,
+            1,
+            2,
+        )
         for name in IN_A_V:
-            assert torch_problem(name, ranks=3, microbatches=6, virtual=2).homes == (0, 1, 2, 2, 1, 0)
-        assert torch_problem("GPipe", ranks=3, microbatches=1).homes == (0, 1, 2)
+            assert torch_problem(name, ranks=3, microbatches=6, virtual=2).owner_rank == (0, 1, 2, 2, 1, 0)
+        assert torch_problem("GPipe", ranks=3, microbatches=1).owner_rank == (0, 1, 2)
 
     def test_the_form_is_the_one_the_class_has(self) -> None:
         forms = {name: torch_problem(name, ranks=2, microbatches=4, virtual=virtual_of(name)).form for name in KNOWN}

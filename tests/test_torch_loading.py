@@ -51,7 +51,7 @@ def trained(rank: int, text: str, folder: str) -> Trained:
     path = Path(folder) / f"plan-{rank}.json"
     path.write_text(text, encoding="utf-8")
     problem = sv.load(path).problem
-    stages = stages_of(rank, problem.homes)
+    stages = stages_of(rank, problem.owner_rank)
     return stepped(load_verified(path, stages, torch.nn.functional.mse_loss), stages, problem.microbatches)
 
 

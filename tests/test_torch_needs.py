@@ -80,5 +80,5 @@ def test_what_is_admitted_trains_rightly(pool: GlooPool) -> None:
         leaving = for_torch(sv.lower(order, problem) if comms else order, problem)
         rows = [",".join(row) for row in leaving.strings()]
         if not any("OVERLAP" in row for row in rows) or comms:
-            assert shown(pool, rows, problem.homes, problem.microbatches) < CLOSE, leaving
+            assert shown(pool, rows, problem.owner_rank, problem.microbatches) < CLOSE, leaving
             count += 1

@@ -14,7 +14,7 @@ from schedverify.core.errors import ScheduleError
 
 if TYPE_CHECKING:
     from schedverify.core.explanation import Explanation
-    from schedverify.core.result import Plan, Second
+    from schedverify.core.result import Plan, SecondaryObjective
 
 
 def optimize(  # noqa: PLR0913 - each is an option of the command line
@@ -107,7 +107,7 @@ def _tell_parts(plan: Plan) -> None:
         remark(f"{part.began + part.seconds:.1f} s  {part.name}: {plan.objective} {value}, bound {bound}")
 
 
-def _gap(goal: Plan | Second) -> str:
+def _gap(goal: Plan | SecondaryObjective) -> str:
     """Say how far from the optimum the value of an objective can still be."""
     if goal.gap:
         return f"at most {float(goal.gap):.2%} above the optimum"

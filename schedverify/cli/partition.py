@@ -183,7 +183,7 @@ def _written(given: Model, found: Cut | Joint | Priced, form: str | None) -> dic
     """Return the cut in the form that a framework takes, by its name; nothing where none is asked for."""
     from schedverify.formats.cuts.frameworks import for_framework
 
-    return {} if form is None else {form: for_framework(form, given, found.layers, found.problem.homes)}
+    return {} if form is None else {form: for_framework(form, given, found.layers, found.problem.owner_rank)}
 
 
 def _text(written: Any) -> str:
@@ -195,7 +195,7 @@ def _data(found: Cut) -> dict[str, Any]:
     partition, own = found.partition, found.timeline()
     return {
         "layers": found.names,
-        "placement": found.problem.homes,
+        "placement": found.problem.owner_rank,
         "tick": found.problem.tick,
         "bottleneck": partition.bottleneck,
         "bytes": partition.crossing,
@@ -214,7 +214,7 @@ def _table(found: Cut | Joint) -> Iterator[str]:
     for stage, names in enumerate(found.names):
         inside = names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
         figures = f"{len(names):>6}  {problem.forward[stage]:>7}  {problem.backward[stage]:>8}"
-        yield f"{stage:>5}  {problem.homes[stage]:>4}  {figures}  {inside}"
+        yield f"{stage:>5}  {problem.owner_rank[stage]:>4}  {figures}  {inside}"
 
 
 def _lines(found: Cut) -> Iterator[str]:

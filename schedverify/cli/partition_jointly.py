@@ -39,7 +39,7 @@ def data(joint: Joint) -> dict[str, Any]:
         "gap": None if joint.gap is None else float(joint.gap),
         "reason": joint.reason,
         "layers": joint.plan.partition,
-        "placement": joint.plan.problem.homes,
+        "placement": joint.plan.problem.owner_rank,
         "own_bound": joint.plan.bound,
         "partition_first": before,
         "gain": None if joint.gain is None else float(joint.gain),

@@ -16,7 +16,7 @@ from schedverify.cli.options import TextOrJson
 from schedverify.cli.processes import in_torchrun, needs_torch
 
 if TYPE_CHECKING:
-    from schedverify.profiling import Profile, Settings
+    from schedverify.profiling import ModelProfile, ProfileSettings
     from schedverify.profiling.figures import Figure
 
 Count = validators.Number(gte=1)
@@ -57,9 +57,9 @@ def profile(  # noqa: PLR0913 - each is an option of the command line
     from schedverify.cli.console import remark
 
     with needs_torch():
-        from schedverify.profiling import Settings
+        from schedverify.profiling import ProfileSettings
         from schedverify.runner.launch import processes
-    settings = Settings(model, microbatches, rounds, warmup, fused, timeout)
+    settings = ProfileSettings(model, microbatches, rounds, warmup, fused, timeout)
     job = partial(measure, settings, (tick, optimizer_copies), output, output_format)
     if in_torchrun():
         processes.join_torchrun(backend, job, timeout)
@@ -72,7 +72,7 @@ def profile(  # noqa: PLR0913 - each is an option of the command line
     return OK
 
 
-def measure(settings: Settings, units: tuple[Tick, int], output: str | None, output_format: str) -> None:
+def measure(settings: ProfileSettings, units: tuple[Tick, int], output: str | None, output_format: str) -> None:
     """Measure in this process; in that of rank 0, write and print what was found.
 
     Parameters
@@ -119,7 +119,7 @@ def _progress() -> Iterator[Any]:
         bar.stop()
 
 
-def _data(found: Profile, tick: Tick, copies: int) -> dict[str, object]:
+def _data(found: ModelProfile, tick: Tick, copies: int) -> dict[str, object]:
     from schedverify.profiling.figures import TICKS
 
     def told(figure: Figure) -> dict[str, int]:
@@ -152,7 +152,7 @@ def _data(found: Profile, tick: Tick, copies: int) -> dict[str, object]:
     }
 
 
-def _lines(found: Profile, tick: Tick) -> Iterator[str]:
+def _lines(found: ModelProfile, tick: Tick) -> Iterator[str]:
     from schedverify.profiling.figures import TICKS
 
     yield f"{found.model}: {found.rows} rows a micro-batch; medians of {found.rounds} rounds, quartiles in brackets"

@@ -50,7 +50,7 @@ def run(  # noqa: PLR0913 - each is an option
 
     with needs_torch():
         from schedverify.runner.launch import processes, session
-    settings = session.Settings(
+    settings = session.RunSettings(
         plan, model, steps, learning_rate, timeout, unverified, trace, boundaries, forbid_nan, checksums
     )
     job = partial(session.session, settings, _tell)

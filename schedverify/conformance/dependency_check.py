@@ -15,7 +15,7 @@ import numpy as np
 from schedverify.core.messages import named
 from schedverify.core.op import Kind, Op, pack_step, unpack
 from schedverify.core.problem import Problem
-from schedverify.core.trace import Ran
+from schedverify.core.trace import StepSpan
 
 
 class Message(NamedTuple):
@@ -31,13 +31,13 @@ class Did(NamedTuple):
     """An operation, and the step in which it ran."""
 
     op: Op
-    ran: Ran
+    ran: StepSpan
 
 
 class Early(NamedTuple):
     """A step that began, or ended, before it can have."""
 
-    ran: Ran
+    ran: StepSpan
     message: str
 
 
@@ -46,7 +46,7 @@ def ops_of(step: str) -> tuple[Op, ...]:
     return tuple(map(unpack, pack_step(step)))
 
 
-def messages(problem: Problem, step: Sequence[Ran], *, sends: bool) -> dict[Message, Did]:
+def messages(problem: Problem, step: Sequence[StepSpan], *, sends: bool) -> dict[Message, Did]:
     """Return by message the operation of a step of training that sends it, or receives it."""
     did = [Did(op, ran) for ran in step for op in ops_of(ran.step) if op.kind.is_transfer and op.kind.is_send is sends]
     words = named(np.array([each.op.pack() for each in did], dtype=np.int64), problem)
@@ -60,7 +60,7 @@ def messages(problem: Problem, step: Sequence[Ran], *, sends: bool) -> dict[Mess
     return found
 
 
-def too_early(problem: Problem, step: Sequence[Ran], errors: Sequence[int]) -> Iterator[Early]:
+def too_early(problem: Problem, step: Sequence[StepSpan], errors: Sequence[int]) -> Iterator[Early]:
     """Tell what ran before what it reads, by more than the clocks may differ.
 
     Parameters
@@ -68,7 +68,7 @@ def too_early(problem: Problem, step: Sequence[Ran], errors: Sequence[int]) -> I
     errors
         By rank, the nanoseconds by which its times may be wrong.
     """
-    made: dict[Op, list[Ran]] = {}
+    made: dict[Op, list[StepSpan]] = {}
     for ran in step:
         for op in ops_of(ran.step):
             if op.kind.is_compute:
@@ -90,7 +90,7 @@ def too_early(problem: Problem, step: Sequence[Ran], errors: Sequence[int]) -> I
                 yield _early(Did(reader, ran), "began", there - ran.start, told, got.ran)
 
 
-def _between_computing(problem: Problem, made: dict[Op, list[Ran]], errors: Sequence[int]) -> Iterator[Early]:
+def _between_computing(problem: Problem, made: dict[Op, list[StepSpan]], errors: Sequence[int]) -> Iterator[Early]:
     for op, readers in made.items():
         for needed in _needed(problem, op):
             for source in made.get(needed, ())[:1]:
@@ -107,7 +107,7 @@ def _received(got: Did, sent: Did | None, errors: Sequence[int]) -> Iterator[Ear
             yield _early(got, "ended", early, f"{sent.op} began", sent.ran)
 
 
-def _here(made: dict[Op, list[Ran]], rank: int, stage: int, message: Message) -> Iterator[Did]:
+def _here(made: dict[Op, list[StepSpan]], rank: int, stage: int, message: Message) -> Iterator[Did]:
     """Yield the compute step of a stage, on one rank, that makes or reads a message."""
     for kind in (Kind.B, Kind.I) if message.backward else (Kind.F,):
         op = Op(kind, stage, message.microbatch)
@@ -128,10 +128,10 @@ def _needed(problem: Problem, op: Op) -> Iterator[Op]:
             yield from (op._replace(stage=stage, kind=kind) for kind in (Kind.B, Kind.I))
 
 
-def _slack(one: Ran, other: Ran, errors: Sequence[int]) -> int:
+def _slack(one: StepSpan, other: StepSpan, errors: Sequence[int]) -> int:
     return 0 if one.rank == other.rank else errors[one.rank] + errors[other.rank]
 
 
-def _early(did: Did, what: str, early: int, before: str, source: Ran) -> Early:
+def _early(did: Did, what: str, early: int, before: str, source: StepSpan) -> Early:
     place = f"rank {did.ran.rank}, position {did.ran.position} ({did.op})"
     return Early(did.ran, f"{place}: {what} {early / 1000:.1f} us before {before} on rank {source.rank}")

@@ -13,7 +13,7 @@ from schedverify.conformance.dependency_check import Message, messages, ops_of
 from schedverify.core.durations import op_duration
 from schedverify.core.op import Kind
 from schedverify.core.problem import Problem
-from schedverify.core.trace import Ran, RunTrace
+from schedverify.core.trace import RunTrace, StepSpan
 
 _UNITS: Final = {"ns": 1, "us": 1000, "µs": 1000, "ms": 1_000_000, "s": 1_000_000_000}
 _TICK: Final = re.compile(r"\s*([0-9]{1,9}(?:\.[0-9]{1,9})?)?\s*([a-zµ]{1,2})\s*")
@@ -53,7 +53,7 @@ def makespans(trace: RunTrace) -> list[int]:
     return [max(r.end for r in step) - min(r.start for r in step) if step else 0 for step in computed]
 
 
-def bubble(step: Sequence[Ran], ranks: int) -> float:
+def bubble(step: Sequence[StepSpan], ranks: int) -> float:
     """Return the idle share of all ranks over the makespan of a step of training."""
     computed = [ran for ran in step if ops_of(ran.step)[0].kind.is_compute]
     if not computed:
@@ -132,7 +132,7 @@ def _latencies(problem: Problem, trace: RunTrace, tick: Fraction) -> list[list[i
     """Return rank by rank the microseconds of latency."""
     quickest: dict[tuple[int, int], Fraction] = {}
     for message, took in _travels(problem, trace):
-        link = problem.homes[message.source], problem.homes[message.target]
+        link = problem.owner_rank[message.source], problem.owner_rank[message.target]
         size = problem.boundary_bytes[message.target if message.backward else message.source]
         occupied = -(-size // problem.bandwidth[link[0]][link[1]]) * tick if problem.bandwidth else Fraction(0)
         quickest[link] = min(quickest.get(link, Fraction(took)), max(took - occupied, Fraction(0)))

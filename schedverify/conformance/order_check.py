@@ -10,7 +10,7 @@ from schedverify.conformance.dependency_check import ops_of, too_early
 from schedverify.core.op import Kind
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
-from schedverify.core.trace import Ran, RunTrace
+from schedverify.core.trace import RunTrace, StepSpan
 
 _MOST_TOLD: Final = 50
 
@@ -47,7 +47,7 @@ def departures(schedule: Schedule, problem: Problem, trace: RunTrace, most: Sequ
     return found
 
 
-def peaks(problem: Problem, step: Sequence[Ran]) -> list[int]:
+def peaks(problem: Problem, step: Sequence[StepSpan]) -> list[int]:
     """Return by rank the most pairs of stage and micro-batch in flight (semantics, SV401).
 
     A pair is in flight from the start of its F to the end of its B or I; in inference to the end of its F.
@@ -69,7 +69,7 @@ def _most(changes: list[tuple[int, int, int]]) -> int:
     return max(held, default=0)
 
 
-def _order(schedule: Schedule, step: Sequence[Ran], number: int) -> Iterator[Departure]:
+def _order(schedule: Schedule, step: Sequence[StepSpan], number: int) -> Iterator[Departure]:
     """Tell what ran elsewhere than planned, twice, never, or before the compute step in front of it had ended."""
     for rank, wanted in enumerate(schedule.strings()):
         ran = {each.position: each for each in step if each.rank == rank}
@@ -93,7 +93,7 @@ def _order(schedule: Schedule, step: Sequence[Ran], number: int) -> Iterator[Dep
                 yield Departure("order", number, rank, after.position, told)
 
 
-def _in_flight(problem: Problem, step: Sequence[Ran], number: int, most: Sequence[int]) -> Iterator[Departure]:
+def _in_flight(problem: Problem, step: Sequence[StepSpan], number: int, most: Sequence[int]) -> Iterator[Departure]:
     for rank, (found, allowed) in enumerate(zip(peaks(problem, step), most, strict=True)):
         if found > allowed:
             told = f"rank {rank}: {found} micro-batches were in flight, the plan has at most {allowed}"

@@ -19,7 +19,7 @@ _ALIKE: Final = {
 }
 
 
-class Link(NamedTuple):
+class PathLink(NamedTuple):
     """A step of a critical path, as text, and why it waits for the one before it (empty for the first)."""
 
     step: str
@@ -117,7 +117,7 @@ class Explanation:
     minimal: bool = False
     reliefs: tuple[Relief, ...] = ()
     bound: str = ""
-    critical_path: tuple[Link, ...] = ()
+    critical_path: tuple[PathLink, ...] = ()
     binding: tuple[str, ...] = ()
     gains: tuple[Gain, ...] = ()
     remarks: tuple[str, ...] = ()

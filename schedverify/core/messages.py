@@ -37,7 +37,7 @@ def needed_messages(schedule: Schedule, problem: Problem) -> Messages:
     offsets, peers = neighbours(problem, across=True)
     backward = (kind != int(Kind.F)).astype(np.int64)
     key = stage + backward * problem.total_stages
-    sends_here = (kind != int(Kind.W)) & (rank == np.array(problem.homes, dtype=np.int64)[stage])
+    sends_here = (kind != int(Kind.W)) & (rank == np.array(problem.owner_rank, dtype=np.int64)[stage])
     count = np.where(sends_here, np.diff(offsets)[key], 0)
     maker, peer = expanded(offsets[key], count)
     source, microbatch, target = stage[maker], words[maker] & MICROBATCH_MASK, peers[peer]
@@ -50,9 +50,9 @@ def neighbours(problem: Problem, *, across: bool) -> tuple[Ints, Ints]:
 
     First come by stage those that it feeds, then by stage those that feed it; a stage's rank is its first.
     """
-    homes = problem.homes
+    owner_rank = problem.owner_rank
     rows = [
-        [peer for peer in peers if (homes[peer] != homes[stage]) == across]
+        [peer for peer in peers if (owner_rank[peer] != owner_rank[stage]) == across]
         for direction in (problem.successors, problem.predecessors)
         for stage, peers in enumerate(direction)
     ]

@@ -52,7 +52,7 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Wishes:
+class PartitionConstraints:
     """What a partition must keep to besides the order of the layers; layers by position.
 
     Attributes
@@ -125,7 +125,7 @@ class Model:
     tick: str = "tick"
     edges: tuple[Edge, ...] | None = None
     tied: tuple[Ints, ...] = ()
-    wishes: Wishes = field(default_factory=Wishes)
+    wishes: PartitionConstraints = field(default_factory=PartitionConstraints)
     devices: Devices = field(default_factory=Devices)
 
     def __post_init__(self) -> None:

@@ -113,7 +113,7 @@ class Report:
 
 
 @dataclass(frozen=True)
-class Second:
+class SecondaryObjective:
     """What was minimized behind the first objective: among the schedules that have no more of the first.
 
     Attributes
@@ -198,7 +198,7 @@ class Plan:
     value: int | None = None
     bound: int | None = None
     certificate: Mapping[str, Any] | None = field(default=None, hash=False)
-    then: Second | None = None
+    then: SecondaryObjective | None = None
     verdicts: tuple[tuple[str, Verdict], ...] = ()
     seed: int = 0
     partition: tuple[tuple[str, ...], ...] | None = None

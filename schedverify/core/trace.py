@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 
-class Ran(NamedTuple):
+class StepSpan(NamedTuple):
     """One step that ran: where it stands in the order, what it was, and when it began and ended.
 
     Times are nanoseconds: on a rank those of its own monotonic clock (:func:`time.perf_counter_ns`), in a
@@ -22,7 +22,7 @@ class Ran(NamedTuple):
     end: int
 
 
-class Crossed(NamedTuple):
+class BoundaryTransfer(NamedTuple):
     """What left a stage for another, or reached it, at one end of a boundary."""
 
     source: int
@@ -60,7 +60,7 @@ class RunTrace:
 
     plan: str
     ranks: int
-    steps: tuple[tuple[Ran, ...], ...]
+    steps: tuple[tuple[StepSpan, ...], ...]
     errors: tuple[int, ...]
 
 
@@ -80,4 +80,4 @@ class BoundaryLog:
 
     plan: str
     ranks: int
-    steps: tuple[tuple[Crossed, ...], ...]
+    steps: tuple[tuple[BoundaryTransfer, ...], ...]

@@ -15,7 +15,7 @@ from schedverify.core.problem import Problem
 from schedverify.core.result import Report, Violation
 from schedverify.core.schedule import Schedule, Words, kinds, positions
 from schedverify.core.timeline import Timeline
-from schedverify.drawing.panel import PAIR, Panel, Row
+from schedverify.drawing.panel import PAIR, Panel, PanelRow
 from schedverify.simulator.engine import simulate
 from schedverify.verifier.infer_problem import REMARK, deduce_problem
 
@@ -25,7 +25,7 @@ _WAITS: Final = ("SV201", "SV304")
 """The codes whose operations are all the steps of a wait cycle, to be marked together."""
 
 
-class Order(NamedTuple):
+class DrawnOrder(NamedTuple):
     """What is to be drawn: a schedule, its problem, and its timeline, or else the obstacle to having one."""
 
     schedule: Schedule
@@ -37,7 +37,7 @@ class Order(NamedTuple):
 
 def order_of(
     schedule: Schedule, problem: Problem | None, discipline: str = DEFAULT_DISCIPLINE, eager_bytes: int = 0
-) -> Order:
+) -> DrawnOrder:
     """Return what can be drawn of a schedule: its timeline where it can run, else the order of its steps.
 
     Without a problem the one that the schedule seems to be for stands in, and a remark says so.
@@ -47,12 +47,12 @@ def order_of(
         if problem is None:
             problem, remarks = deduce_problem(schedule), (REMARK,)
         timeline = simulate(schedule, problem, discipline=discipline, eager_bytes=eager_bytes)
-        return Order(schedule, problem, timeline, remarks)
+        return DrawnOrder(schedule, problem, timeline, remarks)
     except (InputError, ScheduleError) as error:
-        return Order(schedule, problem, None, remarks, str(error))
+        return DrawnOrder(schedule, problem, None, remarks, str(error))
 
 
-def arrange(order: Order, report: Report | None, title: str, *, critical: bool = False) -> Panel:
+def arrange(order: DrawnOrder, report: Report | None, title: str, *, critical: bool = False) -> Panel:
     """Return the panel of a schedule, with the violations of a report and, if asked for, the critical path."""
     schedule, problem, timeline = order[:3]
     violations = report.violations if report else ()
@@ -74,7 +74,7 @@ def arrange(order: Order, report: Report | None, title: str, *, critical: bool =
     )
 
 
-def _remarks(order: Order, report: Report | None) -> tuple[str, ...]:
+def _remarks(order: DrawnOrder, report: Report | None) -> tuple[str, ...]:
     """Return what must be known to read the picture; what the violations tell already is not said again."""
     remarks = [*(report.remarks if report else ()), *order.remarks]
     if order.timeline is not None and order.timeline.discipline is not None:
@@ -85,17 +85,17 @@ def _remarks(order: Order, report: Report | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(remarks))
 
 
-def _row(order: Order, rank: int, marks: Mapping[int, tuple[int, ...]], critical: frozenset[int]) -> Row:
+def _row(order: DrawnOrder, rank: int, marks: Mapping[int, tuple[int, ...]], critical: frozenset[int]) -> PanelRow:
     words = order.schedule.rows[rank]
     chunks = _chunks(words, order.problem, rank)
     if order.timeline is not None:
         starts, ends = order.timeline.starts[rank], order.timeline.ends[rank]
-        return _computing(Row(rank, words, starts, ends, chunks, marks, critical))
+        return _computing(PanelRow(rank, words, starts, ends, chunks, marks, critical))
     places = np.arange(int((words >> JOIN_SHIFT == 0).sum()) + 1, dtype=np.int64)
-    return Row(rank, words, places[:-1], places[1:], chunks, marks)
+    return PanelRow(rank, words, places[:-1], places[1:], chunks, marks)
 
 
-def _computing(row: Row) -> Row:
+def _computing(row: PanelRow) -> PanelRow:
     """Leave out the steps that do not compute: transfers run beside others. Their marks go to the step behind them."""
     computes = np.flatnonzero((row.kinds <= int(Kind.W)) | (row.kinds == PAIR))
     if len(computes) == len(row.starts):
@@ -104,7 +104,7 @@ def _computing(row: Row) -> Row:
     marks: dict[int, tuple[int, ...]] = defaultdict(tuple)
     for position, numbers in row.marks.items():
         marks[min(int(np.searchsorted(computes, position)), max(len(computes) - 1, 0))] += numbers
-    return Row(row.rank, words, row.starts[computes], row.ends[computes], row.chunks, dict(marks))
+    return PanelRow(row.rank, words, row.starts[computes], row.ends[computes], row.chunks, dict(marks))
 
 
 def _critical(timeline: Timeline) -> dict[int, list[int]]:

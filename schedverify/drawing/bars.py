@@ -10,7 +10,7 @@ from schedverify.core.op import MICROBATCH_MASK, Join, Op, Step
 from schedverify.drawing.labels import candidates, clean
 from schedverify.drawing.markup import element, escaped, px
 from schedverify.drawing.palette import FAULT, colour
-from schedverify.drawing.panel import Panel, Row
+from schedverify.drawing.panel import Panel, PanelRow
 
 CODE_ROOM: Final = 13.0
 """The room above a row that has marks, for their codes."""
@@ -49,7 +49,7 @@ class Ruler:
         return length * self.pixels / self.horizon
 
 
-def bars(panel: Panel, row: Row, ruler: Ruler, top: float) -> Iterator[str]:
+def bars(panel: Panel, row: PanelRow, ruler: Ruler, top: float) -> Iterator[str]:
     """Yield the bars of a row, a rectangle with a tooltip for each step (two halves for an overlapped pair)."""
     shortest = int((row.ends - row.starts).min(initial=panel.horizon))
     stroke = "sv-b" if ruler.width(shortest) >= _THINNEST_STROKE else "sv-n"
@@ -66,7 +66,7 @@ def bars(panel: Panel, row: Row, ruler: Ruler, top: float) -> Iterator[str]:
         yield f'<g class="sv-c">{"".join(texts)}</g>'
 
 
-def critical(row: Row, ruler: Ruler, top: float) -> Iterator[str]:
+def critical(row: PanelRow, ruler: Ruler, top: float) -> Iterator[str]:
     """Yield the line at the foot of every step that is on the critical path."""
     path = ""
     for position in sorted(row.critical):
@@ -78,7 +78,7 @@ def critical(row: Row, ruler: Ruler, top: float) -> Iterator[str]:
         yield f'<path class="sv-k" d="{path}"/>'
 
 
-def marks(panel: Panel, row: Row, ruler: Ruler, top: float) -> Iterator[str]:
+def marks(panel: Panel, row: PanelRow, ruler: Ruler, top: float) -> Iterator[str]:
     """Yield the outlines of the steps at which something is violated, and above them the codes where there is room."""
     free = 0.0
     for position, numbers in sorted(row.marks.items())[:_MARKED_MOST]:
@@ -100,7 +100,7 @@ def named(panel: Panel, numbers: tuple[int, ...]) -> str:
     return ", ".join(texts) + (" ..." if len(numbers) > 3 else "")
 
 
-def _rects(panel: Panel, row: Row, step: Step, places: tuple[int, int], ruler: Ruler, top: float) -> Iterator[str]:
+def _rects(panel: Panel, row: PanelRow, step: Step, places: tuple[int, int], ruler: Ruler, top: float) -> Iterator[str]:
     start, end = places
     title = f"<title>{escaped(f'rank {row.rank}: {step}, {start} to {end}')}</title>"
     width = max(ruler.width(end - start), 0.5)
@@ -111,7 +111,7 @@ def _rects(panel: Panel, row: Row, step: Step, places: tuple[int, int], ruler: R
 
 
 def _texts(
-    panel: Panel, row: Row, step: Step, places: tuple[int, int], ruler: Ruler, layout: tuple[float, int]
+    panel: Panel, row: PanelRow, step: Step, places: tuple[int, int], ruler: Ruler, layout: tuple[float, int]
 ) -> Iterator[str]:
     """Yield what is written into a bar; numbers have one size in all bars of a length."""
     top, digits = layout
@@ -126,7 +126,7 @@ def _texts(
                 break
 
 
-def _choices(panel: Panel, row: Row, step: Step, op: Op) -> list[str]:
+def _choices(panel: Panel, row: PanelRow, step: Step, op: Op) -> list[str]:
     """Return what may be written into a part of a bar: the micro-batch, or in an order what the operation is."""
     if step.join is Join.GROUP:
         return candidates(step, stage=False)

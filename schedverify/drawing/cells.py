@@ -8,8 +8,8 @@ import numpy as np
 
 from schedverify.core.op import Join, Step
 from schedverify.drawing.labels import candidates
-from schedverify.drawing.panel import Panel, Row
-from schedverify.drawing.raster import EMPTY, Run, Scale, squeezed, stretched
+from schedverify.drawing.panel import Panel, PanelRow
+from schedverify.drawing.raster import EMPTY, CellRun, Scale, squeezed, stretched
 
 
 def fitting(family: Sequence[Panel], room: int) -> Scale:
@@ -28,7 +28,7 @@ def fitting(family: Sequence[Panel], room: int) -> Scale:
 class Words:
     """What the cells of a panel say: stages only where all have room for them and a blank, numbers by kind."""
 
-    def __init__(self, panel: Panel, blocks: Sequence[Sequence[Run]]) -> None:
+    def __init__(self, panel: Panel, blocks: Sequence[Sequence[CellRun]]) -> None:
         self.panel = panel
         self.staged = panel.chunks > 1
         self.unnumbered: set[int] = set()
@@ -38,7 +38,7 @@ class Words:
                 if run.position != EMPTY:
                     self._see(row, run)
 
-    def text(self, row: Row, run: Run, fill: str) -> str:
+    def text(self, row: PanelRow, run: CellRun, fill: str) -> str:
         """Return what the cells of a run say, as many letters as it has cells.
 
         Parameters
@@ -56,7 +56,7 @@ class Words:
             return text.ljust(cells, fill)
         return text.ljust(cells - 1, fill) + " "
 
-    def _see(self, row: Row, run: Run) -> None:
+    def _see(self, row: PanelRow, run: CellRun) -> None:
         step, cells = row.step(run.position), run.last - run.first
         if step.join is Join.GROUP:
             return
@@ -68,12 +68,12 @@ class Words:
         self.tight = self.tight or needed >= cells
 
 
-def _foreign(row: Row, step: Step) -> bool:
+def _foreign(row: PanelRow, step: Step) -> bool:
     """Whether a step's stage does not belong on the rank; then its name says it."""
     return step.ops[0].stage not in row.chunks
 
 
-def _need(panel: Panel, row: Row, coarse: int) -> int:
+def _need(panel: Panel, row: PanelRow, coarse: int) -> int:
     """Return how many cells a unit must have so that every step's text and a blank fit into its bar."""
     lengths = (row.ends - row.starts) // coarse
     need = 1

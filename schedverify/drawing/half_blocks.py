@@ -7,14 +7,14 @@ from typing import Final
 
 from schedverify.drawing.labels import IDLE
 from schedverify.drawing.palette import FAULT, colour
-from schedverify.drawing.panel import Panel, Row
+from schedverify.drawing.panel import Panel, PanelRow
 from schedverify.drawing.raster import EMPTY, Scale, runs, squeezed
 
 _LEFT: Final = "\N{LEFT HALF BLOCK}"
 _RIGHT: Final = "\N{RIGHT HALF BLOCK}"
 
 
-def halves(panel: Panel, row: Row, scale: Scale) -> list[tuple[str, str]]:
+def halves(panel: Panel, row: PanelRow, scale: Scale) -> list[tuple[str, str]]:
     """Return the cells of a row as pieces of text with styles in the words of rich.
 
     Parameters
@@ -32,7 +32,7 @@ def halves(panel: Panel, row: Row, scale: Scale) -> list[tuple[str, str]]:
     return [*pieces, (" " * (scale.cells - end), "")]
 
 
-def _colour(panel: Panel, row: Row, position: int) -> str:
+def _colour(panel: Panel, row: PanelRow, position: int) -> str:
     if position == EMPTY:
         return ""
     op = row.step(position).ops[0]

@@ -12,7 +12,7 @@ from schedverify.core.op import Kind
 from schedverify.drawing.bars import Ruler
 from schedverify.drawing.markup import element, px
 from schedverify.drawing.palette import colour
-from schedverify.drawing.panel import GROUP, PAIR, Panel, Row
+from schedverify.drawing.panel import GROUP, PAIR, Panel, PanelRow
 from schedverify.drawing.raster import filled, squeezed
 
 _MOST_CELLS: Final = 480
@@ -22,7 +22,7 @@ _MOST_POINTS: Final = 60_000
 _JOINED: Final = {PAIR: (Kind.F, "overlapped F and B"), GROUP: (Kind.SEND_F, "communications launched together")}
 
 
-def strata(panel: Panel, row: Row, ruler: Ruler, top: float) -> Iterator[str]:
+def strata(panel: Panel, row: PanelRow, ruler: Ruler, top: float) -> Iterator[str]:
     """Yield an area for each kind; in each cell its height is the share of the time that the kind fills."""
     cells = min(_MOST_CELLS, max(_MOST_POINTS // len(panel.rows), 100), panel.horizon)
     edges = squeezed(panel.horizon, cells).edges

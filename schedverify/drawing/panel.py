@@ -22,7 +22,7 @@ GROUP: Final = 31
 
 
 @dataclass(frozen=True, eq=False)
-class Row:
+class PanelRow:
     """One rank of a picture.
 
     Attributes
@@ -103,7 +103,7 @@ class Panel:
     timed: bool
     unit: str
     horizon: int
-    rows: tuple[Row, ...]
+    rows: tuple[PanelRow, ...]
     measures: Measures | None
     violations: tuple[Violation, ...]
     faults: Mapping[int, tuple[int, ...]]

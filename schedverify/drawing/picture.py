@@ -15,7 +15,7 @@ from schedverify.core.problem import Problem
 from schedverify.core.result import Plan, Report, Status
 from schedverify.core.schedule import Schedule
 from schedverify.core.timeline import Timeline
-from schedverify.drawing.arrange import Order, arrange, order_of
+from schedverify.drawing.arrange import DrawnOrder, arrange, order_of
 from schedverify.drawing.page import page
 from schedverify.drawing.panel import Panel
 from schedverify.drawing.svg import sheet
@@ -155,7 +155,7 @@ def draw(
     if isinstance(schedule, Schedule):
         order, note = order_of(schedule, problem, discipline, eager_bytes), ""
     elif isinstance(schedule, Timeline):
-        order, note = Order(schedule.schedule, schedule.problem, schedule), ""
+        order, note = DrawnOrder(schedule.schedule, schedule.problem, schedule), ""
     elif schedule.schedule is None:
         raise InputError(Fault("", f"a plan without a schedule ({schedule.status}) cannot be drawn", schedule.reason))
     else:
@@ -184,7 +184,7 @@ def beside(*drawings: Drawing, title: str = "") -> Drawing:
     return Drawing(panels, title)
 
 
-def _title(order: Order) -> str:
+def _title(order: DrawnOrder) -> str:
     ranks = f"{order.schedule.ranks} rank{'s' * (order.schedule.ranks > 1)}"
     if order.problem is None:
         return ranks

@@ -9,13 +9,13 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from schedverify.drawing.panel import Row
+from schedverify.drawing.panel import PanelRow
 
 Ticks = NDArray[np.int64]
 EMPTY: Final = -1
 
 
-class Run(NamedTuple):
+class CellRun(NamedTuple):
     """Cells ``first`` up to ``last`` (excluded) that show the step at ``position``; -1 for none."""
 
     first: int
@@ -65,34 +65,34 @@ def stretched(horizon: int, coarse: int, fine: int) -> Scale:
     return Scale(np.arange(horizon // coarse * fine + 1, dtype=np.int64), coarse, fine)
 
 
-def runs(row: Row, scale: Scale) -> list[Run]:
+def runs(row: PanelRow, scale: Scale) -> list[CellRun]:
     """Return the runs of equal cells of a row, all cells in order.
 
     A cell shows the kind that fills most of it (idle counts as one), and of that kind the step in its middle, or
     else the first.
     """
     if not len(row.starts):
-        return [Run(0, scale.cells, EMPTY)]
+        return [CellRun(0, scale.cells, EMPTY)]
     starts, ends = (ticks // scale.coarse * scale.fine for ticks in (row.starts, row.ends))
     cells = _positions(row, starts, ends, scale.edges)
     cuts = np.flatnonzero(np.diff(cells)) + 1
     borders = [0, *cuts.tolist(), len(cells)]
-    return [Run(first, last, int(cells[first])) for first, last in itertools.pairwise(borders)]
+    return [CellRun(first, last, int(cells[first])) for first, last in itertools.pairwise(borders)]
 
 
-def filled(row: Row, edges: Ticks) -> dict[int, Ticks]:
+def filled(row: PanelRow, edges: Ticks) -> dict[int, Ticks]:
     """Return by kind (a number of ``row.kinds``) how many ticks of each cell its steps fill; cells end at ``edges``."""
     groups = _groups(row)
     return {kind: np.diff(_covered(row.starts[at], row.ends[at], edges)) for kind, at in groups.items()}
 
 
-def _groups(row: Row) -> dict[int, Ticks]:
+def _groups(row: PanelRow) -> dict[int, Ticks]:
     """Return by kind the positions of its steps; those that take no time fill nothing and are left out."""
     lasting = row.ends > row.starts
     return {kind: np.flatnonzero(lasting & (row.kinds == kind)) for kind in np.unique(row.kinds[lasting]).tolist()}
 
 
-def _positions(row: Row, starts: Ticks, ends: Ticks, edges: Ticks) -> Ticks:
+def _positions(row: PanelRow, starts: Ticks, ends: Ticks, edges: Ticks) -> Ticks:
     """Return for each cell the position that it shows, or :data:`EMPTY`."""
     cells = np.full(len(edges) - 1, EMPTY, dtype=np.int64)
     groups = _groups(row).values()

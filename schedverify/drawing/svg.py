@@ -47,10 +47,10 @@ _STYLE: Final = (
 
 def sheet(panels: Sequence[Panel], title: str) -> str:
     """Return an SVG document; panels with one unit share their scale."""
-    return _Sheet(panels, title).document()
+    return _SvgSheet(panels, title).document()
 
 
-class _Sheet:
+class _SvgSheet:
     """A picture being made: what is on it so far, and how far down it reaches."""
 
     def __init__(self, panels: Sequence[Panel], title: str) -> None:

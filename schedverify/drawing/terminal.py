@@ -13,8 +13,8 @@ from schedverify.drawing.half_blocks import halves
 from schedverify.drawing.labels import IDLE, clean
 from schedverify.drawing.legend import figures, legend, sentence
 from schedverify.drawing.palette import FAULT, INK, colour
-from schedverify.drawing.panel import Panel, Row
-from schedverify.drawing.raster import EMPTY, Run, Scale, runs
+from schedverify.drawing.panel import Panel, PanelRow
+from schedverify.drawing.raster import EMPTY, CellRun, Scale, runs
 
 Line = list[tuple[str, str]]
 """Pieces of text, each with its style in the words of rich; an empty style is plain."""
@@ -47,13 +47,13 @@ def grid(panels: Sequence[Panel], title: str, width: int, paint: Paint) -> Itera
         yield []
     for panel in panels:
         family = [other for other in panels if (other.timed, other.unit) == (panel.timed, panel.unit)]
-        yield from _Sheet(panel, family, width, paint).lines()
+        yield from _TextSheet(panel, family, width, paint).lines()
         if panel is not panels[-1]:
             yield []
     yield from _legend(panels, width, paint is not Paint.NONE)
 
 
-class _Sheet:
+class _TextSheet:
     """One panel on its way to lines: where its columns stand, and what its cells say."""
 
     def __init__(self, panel: Panel, family: Sequence[Panel], width: int, paint: Paint) -> None:
@@ -105,7 +105,7 @@ class _Sheet:
                 text = text.ljust(column) + label
         return unit.ljust(self.margin) + text.ljust(cells)
 
-    def _row(self, row: Row, blocks: Sequence[Run], aside: str) -> Iterator[Line]:
+    def _row(self, row: PanelRow, blocks: Sequence[CellRun], aside: str) -> Iterator[Line]:
         name = f"rank {row.rank}"
         outside = self.panel.faults.get(row.rank, ())
         line: Line = [(name, _SEEN if outside else ""), (" " * (self.margin - len(name)), "")]
@@ -116,7 +116,7 @@ class _Sheet:
             lead = f"^{_numbers(outside)}" if outside else ""
             yield [(lead[: self.margin].ljust(self.margin) + notes, _SEEN)]
 
-    def _block(self, row: Row, run: Run) -> tuple[str, str]:
+    def _block(self, row: PanelRow, run: CellRun) -> tuple[str, str]:
         cells = run.last - run.first
         if run.position == EMPTY:
             end = self.scale.column(self.panel.horizon - 1) + 1
@@ -158,7 +158,7 @@ def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
     return ["".join(f"  {text:>{width}}" for text, width in zip(row, widths, strict=True)) for row in rows]
 
 
-def _notes(row: Row, blocks: Sequence[Run], scale: Scale) -> str:
+def _notes(row: PanelRow, blocks: Sequence[CellRun], scale: Scale) -> str:
     """Return the line under a row that points at its violations by number."""
     columns = {run.position: run.first for run in blocks}
     text = ""

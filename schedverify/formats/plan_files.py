@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from schedverify.core.errors import Fault, InputError, ScheduleError
 from schedverify.core.problem.numbers import whole
-from schedverify.core.result import Lowered, Plan, Second
+from schedverify.core.result import Lowered, Plan, SecondaryObjective
 from schedverify.core.timeline import Measures
 from schedverify.formats.data import unfit
 
@@ -72,7 +72,7 @@ def lowered_data(lowered: Lowered) -> dict[str, Any]:
     }
 
 
-def second_data(second: Second) -> dict[str, Any]:
+def second_data(second: SecondaryObjective) -> dict[str, Any]:
     """Return what stands under ``then``: the second objective of a plan; a plan with one objective has no such key."""
     certificate = None if second.certificate is None else _plain("then.certificate", second.certificate)
     return {

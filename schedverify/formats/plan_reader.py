@@ -19,7 +19,7 @@ from schedverify.core.problem.faults import Faults, check_version
 from schedverify.core.problem.keys import OBJECTIVES
 from schedverify.core.problem.numbers import LARGEST
 from schedverify.core.problem.showing import clean, shown
-from schedverify.core.result import Lowered, Plan, Second, Status, Verdict
+from schedverify.core.result import Lowered, Plan, SecondaryObjective, Status, Verdict
 from schedverify.core.schedule import Schedule, Words
 from schedverify.core.timeline import Measures
 from schedverify.formats.data import unfit
@@ -31,7 +31,7 @@ FIELDS: Final = (
 )  # fmt: skip
 LOWERED: Final = ("discipline", "eager_bytes", "rows", "measures")
 MEASURES: Final = (*TICKS, *RATIOS, *BY_RANK)
-SECOND: Final = tuple(field.name for field in fields(Second))
+SECOND: Final = tuple(field.name for field in fields(SecondaryObjective))
 _WRITER: Final = "schedverify optimize writes whole plans"
 _RATIO = re.compile(r"[0-9]{1,40}(/[1-9][0-9]{0,39})?")
 _CODE = re.compile(r"SV[0-9]{1,6}")
@@ -187,7 +187,7 @@ class _PlanReader(Faults):
                 self.fault(f"verdicts.{clean(code)}", message)
         return tuple((code, Verdict(table[code])) for code in sorted(table) if table[code] in known)
 
-    def _second(self) -> Second | None:
+    def _second(self) -> SecondaryObjective | None:
         if "then" not in self.data:
             return None
         table = self.data["then"]
@@ -195,7 +195,7 @@ class _PlanReader(Faults):
             self.fault("then", f"expected an object, found {shown(table)}", "leave it away where there is none")
             return None
         self.check_keys("then", table, SECOND, needed=SECOND, missing=_WRITER)
-        return Second(
+        return SecondaryObjective(
             self._one_of("then.objective", OBJECTIVES, table.get("objective")),
             self._number_or_null("then.value", table.get("value")),
             self._number_or_null("then.bound", table.get("bound")),

@@ -8,7 +8,7 @@ from typing import Final
 
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
-from schedverify.generators.dispatch import Policy, dispatch
+from schedverify.generators.dispatch import DispatchPolicy, dispatch
 from schedverify.generators.streams import Room
 from schedverify.generators.zero_bubble import zb_h1, zb_h2
 from schedverify.simulator.engine import simulate
@@ -17,23 +17,23 @@ EFFORT: Final = 120_000
 """The steps that all passes of one family may schedule together; the first pass is made whatever it takes."""
 
 _ONE_STAGE: Final = (
-    Policy(None, 2, None),
-    Policy(None, 3, 4),
-    Policy(None, 0, 2),
-    Policy(6, 2, 1, weights_first=True),
-    Policy(None, 3, None),
-    Policy(5, 1, 1),
-    Policy(None, 3, 1),
+    DispatchPolicy(None, 2, None),
+    DispatchPolicy(None, 3, 4),
+    DispatchPolicy(None, 0, 2),
+    DispatchPolicy(6, 2, 1, weights_first=True),
+    DispatchPolicy(None, 3, None),
+    DispatchPolicy(5, 1, 1),
+    DispatchPolicy(None, 3, 1),
 )
 _TWO_STAGES: Final = (
-    Policy(4, 0, None, weights_first=True),
-    Policy(3, 0, None, weights_first=True),
-    Policy(4, 2, None, weights_first=True),
-    Policy(3, 3, 2, weights_first=True),
-    Policy(4, 1, 1, weights_first=True),
-    Policy(4, 2, 4),
-    Policy(6, 3, 4),
-    Policy(4, 3, 2),
+    DispatchPolicy(4, 0, None, weights_first=True),
+    DispatchPolicy(3, 0, None, weights_first=True),
+    DispatchPolicy(4, 2, None, weights_first=True),
+    DispatchPolicy(3, 3, 2, weights_first=True),
+    DispatchPolicy(4, 1, 1, weights_first=True),
+    DispatchPolicy(4, 2, 4),
+    DispatchPolicy(6, 3, 4),
+    DispatchPolicy(4, 3, 2),
 )
 
 
@@ -42,8 +42,8 @@ def zb_1p(problem: Problem) -> Schedule:
 
     The paper gives a heuristic and its knobs: F as long as memory admits, then F and I in turn, W where a rank would
     wait or memory is full; several settings are tried and the best is kept. So it is here, over passes of list
-    scheduling (:class:`Policy` has the knobs) and ``zb-h1``, which needs no more. The best has the shortest span in
-    the problem's costs and latencies, of these the shortest makespan.
+    scheduling (:class:`DispatchPolicy` has the knobs) and ``zb-h1``, which needs no more. The best has the shortest
+    span in the problem's costs and latencies, of these the shortest makespan.
 
     A rank holds at most ``S`` times what its stage keeps from F to I (``S`` stages in the chain, as many as ranks
     where each has one). That is ``activation``, and where a stage recomputes the larger of ``boundary`` and
@@ -78,7 +78,7 @@ def zb_v(problem: Problem) -> Schedule:
     return _best(problem, _passes(problem, room._replace(ahead=ahead), _TWO_STAGES))
 
 
-def _passes(problem: Problem, room: Room, policies: tuple[Policy, ...]) -> Iterator[Schedule]:
+def _passes(problem: Problem, room: Room, policies: tuple[DispatchPolicy, ...]) -> Iterator[Schedule]:
     """Yield the schedule of each policy, the first ones where the problem is large."""
     steps = 3 * problem.stages * problem.microbatches
     for policy in policies[: max(1, EFFORT // steps)]:

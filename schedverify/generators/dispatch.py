@@ -11,7 +11,7 @@ from schedverify.core.schedule import Schedule
 from schedverify.generators.streams import Room, Stream, streams
 
 
-class Policy(NamedTuple):
+class DispatchPolicy(NamedTuple):
     """How a rank chooses. Shares are in tenths and quarters, since no float decides anything.
 
     Attributes
@@ -35,14 +35,14 @@ class Policy(NamedTuple):
     weights_first: bool = False
 
 
-def dispatch(problem: Problem, room: Room, policy: Policy) -> Schedule:
+def dispatch(problem: Problem, room: Room, policy: DispatchPolicy) -> Schedule:
     """Return the schedule in which each rank, whenever it is free, runs what the policy says, within its room.
 
     Each stage runs its micro-batches in order, and its ranks, where it has several, as the first of them does. It
     always ends: W never waits, and once it has freed what it holds, the oldest micro-batch can go on everywhere.
     """
     rows = _Pass(problem, room, policy).rows()
-    return Schedule(rows[problem.homes[stages[0]]] if stages else [] for stages in problem.stages_of)
+    return Schedule(rows[problem.owner_rank[stages[0]]] if stages else [] for stages in problem.stages_of)
 
 
 class _Option(NamedTuple):
@@ -58,7 +58,7 @@ class _Option(NamedTuple):
 class _Pass:
     """The state of a pass: by rank its streams, what it holds, when it is free, and how long it has been idle."""
 
-    def __init__(self, problem: Problem, room: Room, policy: Policy) -> None:
+    def __init__(self, problem: Problem, room: Room, policy: DispatchPolicy) -> None:
         ranks = range(problem.ranks)
         self.policy, self.limits = policy, room.limits
         self.flows: list[list[Stream]] = [[] for _ in ranks]

@@ -82,8 +82,8 @@ def streams(problem: Problem, room: Room) -> list[list[Stream]]:
     that has begun on a rank can then go on there, once W has freed what it holds.
     """
     made = []
-    for stage, rank in enumerate(problem.homes):
-        mine = [other for other in problem.stages_of[rank] if problem.homes[other] == rank]
+    for stage, rank in enumerate(problem.owner_rank):
+        mine = [other for other in problem.stages_of[rank] if problem.owner_rank[other] == rank]
         later = sum(room.kept[other] for other in mine if other >= stage)
         needs = (later + max(room.extra[other] for other in mine), room.extra[stage], 0)
         kept, stash = room.kept[stage], room.stash[stage]

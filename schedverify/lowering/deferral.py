@@ -42,12 +42,12 @@ class _Row:
         """By what they are for, the queues of the receives that are held back."""
         kind, stage = kinds(row), row >> STAGE_SHIFT & INDEX_MASK
         peer = (named(row, problem) >> PEER_SHIFT & INDEX_MASK) - 1
-        homes = np.append(np.array(problem.homes, dtype=np.int64), -1)
+        owner_rank = np.append(np.array(problem.owner_rank, dtype=np.int64), -1)
         transfer = (kind > _W) & (kind <= _RECV_B)
         forward = (kind == int(Kind.F)) | (kind == int(Kind.RECV_F))
         aim = (stage * 2 + forward) << STAGE_SHIFT | row & MICROBATCH_MASK
         shared = np.array([len(ranks) > 1 for ranks in problem.placement])[np.minimum(stage, problem.total_stages - 1)]
-        queue = np.where(transfer, 0 if one_queue else homes[peer], -1)
+        queue = np.where(transfer, 0 if one_queue else owner_rank[peer], -1)
         self.facts = list(zip(row.tolist(), kind.tolist(), queue.tolist(), aim.tolist(), strict=True))
         self.flushes = (shared & one_queue & ~transfer).tolist()
         self.firsts = [*np.flatnonzero(row >> JOIN_SHIFT == 0).tolist(), len(row)]

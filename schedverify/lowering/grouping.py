@@ -9,7 +9,7 @@ from schedverify.core.op import JOIN_SHIFT, Join
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
 from schedverify.simulator.p2p_matching import match
-from schedverify.simulator.p2p_program import Program
+from schedverify.simulator.p2p_program import LoweredProgram
 
 
 def group_opposite(schedule: Schedule, problem: Problem) -> Schedule:
@@ -24,7 +24,7 @@ def group_opposite(schedule: Schedule, problem: Problem) -> Schedule:
     ScheduleError
         If operations or messages are missing or too many.
     """
-    program = Program(schedule, problem)
+    program = LoweredProgram(schedule, problem)
     transfers = match(program, Discipline.PAIR)
     size = len(program.words)
     partner = np.full(size + 1, -1, dtype=np.int64)

@@ -9,11 +9,11 @@ from schedverify.core.messages import needed_messages, short
 from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, STAGE_SHIFT, Kind
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule, kinds
-from schedverify.lowering.ordering import Order, by_end
+from schedverify.lowering.ordering import TotalOrder, by_end
 from schedverify.simulator.engine import simulate
 
 
-def add_communication(schedule: Schedule, problem: Problem, order: Order | None = None) -> Schedule:
+def add_communication(schedule: Schedule, problem: Problem, order: TotalOrder | None = None) -> Schedule:
     """Return the schedule with all the sends and receives that it needs, and nothing else added.
 
     One order of all compute steps is walked, and after each step, right behind it, its sends are appended, and each
@@ -39,8 +39,8 @@ def add_communication(schedule: Schedule, problem: Problem, order: Order | None 
     made_by, count = step[messages.maker], len(messages.maker)
     rank = np.repeat(np.arange(schedule.ranks), [len(row) for row in schedule.rows])
     transfers = short(np.concatenate((messages.sends, messages.receives)), problem)
-    homes = np.array(problem.homes, dtype=np.int64)
-    ranks = np.concatenate((rank, homes[transfers >> STAGE_SHIFT & INDEX_MASK]))
+    owner_rank = np.array(problem.owner_rank, dtype=np.int64)
+    ranks = np.concatenate((rank, owner_rank[transfers >> STAGE_SHIFT & INDEX_MASK]))
     place = np.concatenate((order.steps[step], order.messages[made_by], order.messages[made_by]))
     level, turn = (np.concatenate((by[step], by[made_by], by[made_by])) for by in (order.levels, order.turns))
     behind = np.repeat([0, 1], [len(words), 2 * count])

@@ -17,12 +17,12 @@ from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule, kinds, positions
 from schedverify.core.timeline import Timeline
 from schedverify.simulator.engine import simulate
-from schedverify.simulator.joint_steps import meetings_of
+from schedverify.simulator.joint_steps import joint_steps_of
 
 Ints = NDArray[np.int64]
 
 
-class Order(NamedTuple):
+class TotalOrder(NamedTuple):
     """Where steps and messages stand in one order: arrays with an entry for each step, rank after rank.
 
     A step stands at ``(steps, levels, turns, 0)``, the messages that it makes at ``(messages, levels, turns, 1)``, and
@@ -36,7 +36,7 @@ class Order(NamedTuple):
     turns: Ints
 
 
-def by_end(timeline: Timeline, *, in_turn: bool = True) -> Order:
+def by_end(timeline: Timeline, *, in_turn: bool = True) -> TotalOrder:
     """Put each step, and its messages behind it, where it ends: a receive stands where its tensor is made.
 
     Parameters
@@ -47,13 +47,13 @@ def by_end(timeline: Timeline, *, in_turn: bool = True) -> Order:
     """
     ends = _as_one(np.concatenate(timeline.ends), timeline)
     turns = _as_one(_turns(timeline.schedule), timeline) if in_turn else np.zeros_like(ends)
-    return Order(ends, ends, levels(timeline.schedule, timeline.problem), turns)
+    return TotalOrder(ends, ends, levels(timeline.schedule, timeline.problem), turns)
 
 
-def by_start(timeline: Timeline) -> Order:
+def by_start(timeline: Timeline) -> TotalOrder:
     """Put each step where it starts, and its messages where it ends: a receive holds up no step that could start."""
     starts, ends = np.concatenate(timeline.starts), np.concatenate(timeline.ends)
-    return Order(starts, ends, levels(timeline.schedule, timeline.problem), np.zeros_like(starts))
+    return TotalOrder(starts, ends, levels(timeline.schedule, timeline.problem), np.zeros_like(starts))
 
 
 def levels(schedule: Schedule, problem: Problem) -> Ints:
@@ -86,7 +86,7 @@ def _turns(schedule: Schedule) -> Ints:
 
 def _as_one(values: Ints, timeline: Timeline) -> Ints:
     """Give the steps of several ranks that start as one the least of their values."""
-    meetings, placed = meetings_of(timeline.schedule, timeline.problem)
+    meetings, placed = joint_steps_of(timeline.schedule, timeline.problem)
     if all(len(meeting.steps) == 1 for meeting in meetings):
         return values
     members: list[list[int]] = [[] for _ in meetings]

@@ -15,7 +15,7 @@ from schedverify.optimizer.solving import solve
 from schedverify.optimizer.values import Hint, Progress, Solution, hint_of
 
 
-class InTurn(NamedTuple):
+class LexicographicResult(NamedTuple):
     """What each of the searches found; ``second`` is None where there was none."""
 
     first: Solution
@@ -56,7 +56,7 @@ def minimize(
     effort: Effort,
     hints: Sequence[Hint] = (),
     progress: Callable[[Progress], None] | None = None,
-) -> InTurn:
+) -> LexicographicResult:
     """Search for the least value of an objective, and among those schedules for the least of another.
 
     With two, the first search may take half of the time. The second keeps to the best value of the first, proved or
@@ -79,12 +79,14 @@ def minimize(
         raise UnsupportedError(Fault("objective.then", message, "one of the two is peak-memory, the other a time"))
     first = _least(problem, objective, effort if then is None else effort.part(0.5), hints, progress)
     if then is None or first.schedule is None or first.value is None:
-        return InTurn(first)
+        return LexicographicResult(first)
     known = [hint_of(first.schedule, first.starts), *hints]
     if then == "peak-memory":
         ceiling = objective, first.value
-        return InTurn(first, least_peak(problem, effort=effort, ceiling=ceiling, hints=known, progress=progress))
-    return InTurn(first, _least(capped(problem, first.value), then, effort, known, progress))
+        return LexicographicResult(
+            first, least_peak(problem, effort=effort, ceiling=ceiling, hints=known, progress=progress)
+        )
+    return LexicographicResult(first, _least(capped(problem, first.value), then, effort, known, progress))
 
 
 def _least(

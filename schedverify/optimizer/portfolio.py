@@ -13,12 +13,12 @@ from schedverify.optimizer.heuristics import local_search
 from schedverify.optimizer.heuristics.greedy import list_schedule, policies
 from schedverify.optimizer.model.promptness import reasons_in_all
 from schedverify.optimizer.model.rules import add_constraints
-from schedverify.optimizer.model.variables import Model
+from schedverify.optimizer.model.variables import OrderModel
 from schedverify.optimizer.orders import complete, rows_of
 from schedverify.optimizer.paths import anchors, heads
-from schedverify.optimizer.run import Run
+from schedverify.optimizer.run import SearchRun
 from schedverify.optimizer.solvers import pumpkin
-from schedverify.optimizer.solvers.cp_sat import Outcome, Settings, search
+from schedverify.optimizer.solvers.cp_sat import SolverOutcome, SolverSettings, search
 from schedverify.optimizer.tasks import Tasks
 from schedverify.optimizer.values import Hint
 
@@ -33,14 +33,14 @@ _SHORT: Final = 4
 """The longest duration, in units, with which the second solver pays, on one stage a rank."""
 
 
-def run_parts(run: Run, hints: Sequence[Hint]) -> None:
+def run_parts(run: SearchRun, hints: Sequence[Hint]) -> None:
     """Run one part after another until the question is settled or the means are used up.
 
     The local search may take a quarter of the time that is left, the count relaxation a third of what then remains,
     the second solver a quarter; CP-SAT has the rest. Where the second solver pays, list schedules are often the best
     already, and the local search makes one round.
     """
-    settings = Settings(run.effort.seed, run.effort.threads, run.done, run.best.offer_starts, lambda _bound: None)
+    settings = SolverSettings(run.effort.seed, run.effort.threads, run.done, run.best.offer_starts, lambda _bound: None)
     with run.part("bounds"):
         if bound := best_bound(run.problem, run.objective):
             run.best.evidence = bound.evidence
@@ -57,18 +57,18 @@ def run_parts(run: Run, hints: Sequence[Hint]) -> None:
     if run.over() or run.too_large:
         return
     if max(heads(run.tasks)) > run.horizon(run.tasks):
-        run.conclude(Outcome(closed=True, found=False, bound=None))
+        run.conclude(SolverOutcome(closed=True, found=False, bound=None))
         return
     _ask_pumpkin(run, settings)
     _ask_cp_sat(run, settings)
 
 
-def _ended(run: Run) -> bool:
+def _ended(run: SearchRun) -> bool:
     """Whether not even a first schedule should be looked for."""
     return run.over() and (run.best.rows is not None or run.effort.stopped)
 
 
-def _schedule_by_lists(run: Run) -> None:
+def _schedule_by_lists(run: SearchRun) -> None:
     for policy in policies(run.tasks):
         if _ended(run):
             return
@@ -76,7 +76,7 @@ def _schedule_by_lists(run: Run) -> None:
             run.best.offer(rows)
 
 
-def _improve(run: Run) -> None:
+def _improve(run: SearchRun) -> None:
     """Walk from the best order to better ones: in each round one walk a thread, each with a seed of its own."""
     if run.over() or run.best.rows is None or not local_search.takes(run.tasks, run.best.rows):
         return
@@ -100,7 +100,7 @@ def _improve(run: Run) -> None:
                     run.best.offer(walk.result())
 
 
-def _count(run: Run) -> None:
+def _count(run: SearchRun) -> None:
     """Raise the bound, and its evidence, by the count relaxation."""
     if run.over():
         return
@@ -115,14 +115,14 @@ def _count(run: Run) -> None:
             run.best.raise_bound(bound.value)
 
 
-def _suits_pumpkin(run: Run) -> bool:
+def _suits_pumpkin(run: SearchRun) -> bool:
     """Whether the second solver is there and pays: short durations and one stage a rank."""
     lone = all(len(stages) <= 1 for stages in run.problem.stages_of)
     short = max(run.tasks.duration.values()) <= _SHORT
     return run.objective == "makespan" and lone and short and pumpkin.installed()
 
 
-def _ask_pumpkin(run: Run, settings: Settings) -> None:
+def _ask_pumpkin(run: SearchRun, settings: SolverSettings) -> None:
     """Let the second solver try to prove that nothing is shorter, where it is there and durations are small."""
     if run.best.value is None or not _suits_pumpkin(run):
         return
@@ -135,7 +135,7 @@ def _ask_pumpkin(run: Run, settings: Settings) -> None:
         pumpkin.prove(run.tasks, run.objective, known, run.effort.left / 4, telling)
 
 
-def _ask_cp_sat(run: Run, settings: Settings) -> None:
+def _ask_cp_sat(run: SearchRun, settings: SolverSettings) -> None:
     """Search the model of all orders; for the span, first and last those whose first steps are prompt."""
     telling = replace(settings, on_bound=run.raise_bound)
     if not run.over() and run.objective == "span" and any(anchor is not None for anchor in anchors(run.tasks)):
@@ -149,12 +149,16 @@ def _ask_cp_sat(run: Run, settings: Settings) -> None:
             run.conclude(_search(run, telling, run.effort.left, prompt=True))
 
 
-def _search(run: Run, settings: Settings, seconds: float, *, anchored: bool = False, prompt: bool = False) -> Outcome:
+def _search(
+    run: SearchRun, settings: SolverSettings, seconds: float, *, anchored: bool = False, prompt: bool = False
+) -> SolverOutcome:
     """Search one model for something better than the best so far."""
     tasks = Tasks(run.problem, every_mix=True) if prompt else run.tasks
     without = ("fifo",) if prompt else ()
     horizon = run.horizon(tasks)
-    model = Model(tasks, horizon=horizon, objective=run.objective, anchored=anchored, prompt=prompt, without=without)
+    model = OrderModel(
+        tasks, horizon=horizon, objective=run.objective, anchored=anchored, prompt=prompt, without=without
+    )
     add_constraints(model)
     model.cp.add(model.value >= -(-run.best.bound // tasks.unit))
     if (most := run.most()) is not None:

@@ -12,7 +12,7 @@ from schedverify.core.result import Part, Status
 from schedverify.optimizer.effort import MIB, Effort
 from schedverify.optimizer.incumbent import Incumbent
 from schedverify.optimizer.orders import earliest, schedule_of
-from schedverify.optimizer.solvers.cp_sat import Outcome
+from schedverify.optimizer.solvers.cp_sat import SolverOutcome
 from schedverify.optimizer.support import limits_of
 from schedverify.optimizer.tasks import Tasks
 from schedverify.optimizer.values import Progress, Solution
@@ -21,7 +21,7 @@ MOST_STEPS: Final = 60_000
 """The largest problem that is given to the solver; beyond, the model alone takes minutes and gigabytes."""
 
 
-class Run:
+class SearchRun:
     """The state that the parts of a search share.
 
     Attributes
@@ -122,7 +122,7 @@ class Run:
         ends = [self.problem.makespan_limit, self.most() if self.objective == "makespan" else None]
         return min([tasks.horizon] + [tasks.scaled(end) + tasks.fine - 1 for end in ends if end is not None])
 
-    def conclude(self, outcome: Outcome) -> None:
+    def conclude(self, outcome: SolverOutcome) -> None:
         """Note what the last search proved: of the whole space where it is closed."""
         if outcome.bound is not None:
             self.raise_bound(outcome.bound)

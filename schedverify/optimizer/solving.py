@@ -8,7 +8,7 @@ from schedverify.core.problem import Problem
 from schedverify.core.result import Status
 from schedverify.optimizer.effort import Effort
 from schedverify.optimizer.portfolio import run_parts
-from schedverify.optimizer.run import Run
+from schedverify.optimizer.run import SearchRun
 from schedverify.optimizer.support import TIMES, check_supported, impossible
 from schedverify.optimizer.values import Hint, Progress, Solution
 
@@ -68,7 +68,7 @@ def solve(
     if reason := impossible(problem):
         return Solution(Status.INFEASIBLE, reason=reason)
     effort = effort or Effort()
-    run = Run(problem, objective, effort, within, progress)
+    run = SearchRun(problem, objective, effort, within, progress)
     try:
         run_parts(run, hints)
     except KeyboardInterrupt:

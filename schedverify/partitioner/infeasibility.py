@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 from schedverify.core.errors import Fault, InfeasibleError, InputError, UndecidedError
-from schedverify.core.model import Model, Wishes
+from schedverify.core.model import Model, PartitionConstraints
 from schedverify.partitioner.cp_sat import ByRank
 from schedverify.partitioner.cuts import Cuts
 from schedverify.partitioner.demands import Demands
@@ -37,7 +37,7 @@ def why_none(model: Model, cuts: Cuts, demands: Demands, ceiling: int, solver: t
     else:
         lacking, chosen = found
     rank, held, room = max(_held(cuts, demands, chosen), key=lambda one: one[1] - one[2])
-    kept = " that keeps the wishes" if model.wishes != Wishes() else ""
+    kept = " that keeps the wishes" if model.wishes != PartitionConstraints() else ""
     text = (
         f"no cut into {demands.stages} stages{kept} fits; it takes {lacking} bytes more on every rank: the cut that "
         f"lacks least holds {held} on rank {rank}, which has {room}"

@@ -8,7 +8,7 @@ from itertools import chain, pairwise
 from typing import Any, NamedTuple
 
 from schedverify.core.errors import InputError
-from schedverify.core.model import Model, Wishes, even_parts
+from schedverify.core.model import Model, PartitionConstraints, even_parts
 from schedverify.core.op import Kind
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
@@ -81,9 +81,9 @@ def cut(
     chosen = family_of(family or ("1f1b" if virtual == 1 else "interleaved-1f1b"))
     shape = chosen.problem(ranks, microbatches, virtual)
     states = tuple(tuple(_fullest(chosen.generate(shape), rank, shape.stages_of[rank])) for rank in range(ranks))
-    found = least_bottleneck(model, shape.homes, states, ranks=ranks, time_limit=time_limit, workers=workers)
+    found = least_bottleneck(model, shape.owner_rank, states, ranks=ranks, time_limit=time_limit, workers=workers)
     made = Cut(model, found, stage_problem(model, found.layers, shape), chosen.name)
-    return _smoothed(made) if model.chain and model.wishes == Wishes() else made
+    return _smoothed(made) if model.chain and model.wishes == PartitionConstraints() else made
 
 
 def _smoothed(found: Cut) -> Cut:
@@ -145,7 +145,7 @@ def stage_problem(model: Model, layers: tuple[Ints, ...], shape: Problem) -> Pro
         If the layers do not fit the devices' memory.
     """
     devices, on = model.devices, [[model.layers[i] for i in stage] for stage in layers]
-    slow = [devices.slowness[rank % len(devices.slowness)] for rank in shape.homes]
+    slow = [devices.slowness[rank % len(devices.slowness)] for rank in shape.owner_rank]
     costs = {"forward": [f * sum(x.forward for x in stage) for f, stage in zip(slow, on, strict=True)],
              "backward": [f * sum(x.backward for x in stage) for f, stage in zip(slow, on, strict=True)]}  # fmt: skip
     if model.split:
@@ -162,7 +162,7 @@ def stage_problem(model: Model, layers: tuple[Ints, ...], shape: Problem) -> Pro
     if devices.bandwidth is not None:
         links["bandwidth"] = devices.bandwidth
     data = {"name": model.name, "ranks": shape.ranks, "microbatches": shape.microbatches, "stages": shape.stages,
-            "placement": list(shape.homes), "form": "split" if model.split else "fused", "tick": model.tick,
+            "placement": list(shape.owner_rank), "form": "split" if model.split else "fused", "tick": model.tick,
             "tied": list(_tied(model, layers)), "partition": [[layer.name for layer in stage] for stage in on],
             "costs": costs, "links": links, "memory": memory}  # fmt: skip
     return Problem.of(data)

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 from schedverify.core.discipline import DEFAULT_DISCIPLINE
 from schedverify.core.errors import Fault, InputError, ScheduleError, SchedverifyError
 from schedverify.core.problem import Problem
-from schedverify.core.result import Lowered, Plan, Report, Second, Status
+from schedverify.core.result import Lowered, Plan, Report, SecondaryObjective, Status
 from schedverify.core.schedule import Schedule
 from schedverify.core.timeline import Timeline
 from schedverify.generators import families
-from schedverify.optimizer import Effort, Hint, InTurn, Progress, Solution, hint_of, minimize
+from schedverify.optimizer import Effort, Hint, LexicographicResult, Progress, Solution, hint_of, minimize
 from schedverify.planner.proved_lowering import proved_lowering
 from schedverify.simulator.engine import simulate
 from schedverify.verifier.verification import claims_of, verify
@@ -115,7 +115,7 @@ def plan_of(schedule: Schedule, problem: Problem) -> Plan:
     verify(schedule, problem, select=(*_NEEDED, "SV3")).raise_for_violations()
     objective = "makespan" if problem.minimize == "period" else problem.minimize
     given = simulate(schedule, problem) if schedule.lowered else None
-    found = InTurn(Solution(Status.FEASIBLE, schedule=schedule.compute_only()))
+    found = LexicographicResult(Solution(Status.FEASIBLE, schedule=schedule.compute_only()))
     plan = _passed(problem, found, (objective, None), 0, 0.0, given)
     if plan.lowered is None:
         raise ScheduleError(plan.reason)
@@ -130,7 +130,7 @@ def verified(problem: Problem, found: Solution, *, seed: int = 0, seconds: float
     RefusedPlanError
         If the verifier objects.
     """
-    return _passed(problem, InTurn(found), ("makespan", None), seed, seconds)
+    return _passed(problem, LexicographicResult(found), ("makespan", None), seed, seconds)
 
 
 def _hints(problem: Problem, given: Schedule | None) -> list[Hint]:
@@ -152,7 +152,7 @@ def _starts(timeline: Timeline) -> Hint:
 
 def _passed(
     problem: Problem,
-    found: InTurn,
+    found: LexicographicResult,
     objectives: tuple[str, str | None],
     seed: int,
     seconds: float,
@@ -178,7 +178,7 @@ def _passed(
     then = None
     if objectives[1] is not None and second is not None:
         value = timeline.measures.value(objectives[1])
-        then = Second(objectives[1], value, second.bound, second.evidence)
+        then = SecondaryObjective(objectives[1], value, second.bound, second.evidence)
     plan = Plan(
         **facts,
         schedule=found.schedule,

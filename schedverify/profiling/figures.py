@@ -103,7 +103,7 @@ class BlockProfile(NamedTuple):
         )
 
 
-class Link(NamedTuple):
+class LinkProfile(NamedTuple):
     """What was measured between two ranks: half the round trip of a short and of a long message."""
 
     ranks: tuple[int, int]
@@ -126,7 +126,7 @@ class Link(NamedTuple):
         return max(self.size * nanoseconds // longer, 1) if longer > 0 else None
 
 
-class Profile(NamedTuple):
+class ModelProfile(NamedTuple):
     """What a profile found.
 
     Attributes
@@ -148,7 +148,7 @@ class Profile(NamedTuple):
     model: str
     blocks: tuple[BlockProfile, ...]
     tied: tuple[tuple[str, ...], ...]
-    links: tuple[Link, ...]
+    links: tuple[LinkProfile, ...]
     rows: int
     rounds: int
     warmup: int
@@ -156,7 +156,7 @@ class Profile(NamedTuple):
     threads: int
 
     @property
-    def slowest(self) -> Link | None:
+    def slowest(self) -> LinkProfile | None:
         """The link over which the long message took longest: a model file knows one kind of link."""
         return max(self.links, key=lambda link: link.long.median, default=None)
 

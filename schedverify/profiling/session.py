@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 
 from schedverify.profiling.blocks import Chain, Samples
-from schedverify.profiling.figures import BlockProfile, Figure, Link, Profile, pooled
+from schedverify.profiling.figures import BlockProfile, Figure, LinkProfile, ModelProfile, pooled
 from schedverify.profiling.links import SHORT, Pair, long_size, round_trips
 from schedverify.runner.launch.source import Source, load_source
 
@@ -17,7 +17,7 @@ Progress = Callable[[int, int], None]
 """Is told, on rank 0, how many rounds are done, of how many."""
 
 
-class Settings(NamedTuple):
+class ProfileSettings(NamedTuple):
     """What is asked for.
 
     Attributes
@@ -50,7 +50,9 @@ class _Found(NamedTuple):
     size: int
 
 
-def profile(settings: Settings, progress: Progress | None = None, *, source: Source | None = None) -> Profile | None:
+def profile(
+    settings: ProfileSettings, progress: Progress | None = None, *, source: Source | None = None
+) -> ModelProfile | None:
     """Measure a model; in a process group every rank calls it, all measure at the same time, rank 0 has the result.
 
     Parameters
@@ -79,13 +81,13 @@ def profile(settings: Settings, progress: Progress | None = None, *, source: Sou
     blocks = tuple(
         BlockProfile(name, pooled([rank.samples[i] for rank in found]), held[i]) for i, name in enumerate(chain.names)
     )
-    return Profile(
+    return ModelProfile(
         settings.model, blocks, tuple(chain.tied()), _links(found), chain.rows, settings.rounds, settings.warmup,
         len(found), torch.get_num_threads(),
     )  # fmt: skip
 
 
-def _sampled(chain: Chain, settings: Settings, progress: Progress | None) -> list[Samples]:
+def _sampled(chain: Chain, settings: ProfileSettings, progress: Progress | None) -> list[Samples]:
     """Return the samples of each block; forwards are those of the backward that is asked for."""
     samples: list[Samples] = [{} for _ in chain.names]
     rounds = settings.warmup + settings.rounds
@@ -101,7 +103,7 @@ def _sampled(chain: Chain, settings: Settings, progress: Progress | None) -> lis
     return samples
 
 
-def _trips(settings: Settings, size: int) -> tuple[dict[Pair, list[int]], dict[Pair, list[int]]]:
+def _trips(settings: ProfileSettings, size: int) -> tuple[dict[Pair, list[int]], dict[Pair, list[int]]]:
     """Return the round trips of short and long messages; none in a process that is alone."""
     if not dist.is_initialized():
         return {}, {}
@@ -126,9 +128,9 @@ def _gathered(mine: _Found) -> list[_Found]:
     return everybody if rank == 0 else []
 
 
-def _links(found: list[_Found]) -> tuple[Link, ...]:
+def _links(found: list[_Found]) -> tuple[LinkProfile, ...]:
     return tuple(
-        Link(pair, Figure.of(trips), Figure.of(rank.trips[1][pair]), rank.size)
+        LinkProfile(pair, Figure.of(trips), Figure.of(rank.trips[1][pair]), rank.size)
         for rank in found
         for pair, trips in rank.trips[0].items()
     )

@@ -27,7 +27,7 @@ Objection = Callable[[Plan], str]
 """What else a rank has against a plan; empty where nothing."""
 
 
-def admit(
+def agree_on_plan(
     plan: Plan | str | Path,
     backend: Backend,
     group: Any,

@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from typing import Any
 
 from schedverify.core.op import Kind, Op
-from schedverify.core.trace import Ran
+from schedverify.core.trace import StepSpan
 from schedverify.runner.compute.batches import Tensors
 from schedverify.runner.compute.feeding import Feed
 from schedverify.runner.compute.stages import Stage
@@ -16,7 +16,7 @@ from schedverify.runner.failures import RunError, TimedOutError
 from schedverify.runner.p2p.boundaries import Boundaries
 from schedverify.runner.p2p.messages import Name, is_differentiable, name_of
 from schedverify.runner.p2p.transport import Transport
-from schedverify.runner.program import Action, Program
+from schedverify.runner.program import Action, RankProgram
 from schedverify.runner.spans import Spans
 
 
@@ -33,7 +33,7 @@ class Execution:
 
     def __init__(
         self,
-        program: Program,
+        program: RankProgram,
         stages: Mapping[int, Stage],
         transport: Transport,
         *,
@@ -61,7 +61,7 @@ class Execution:
         for stage in self._stages.values():
             stage.begin()
 
-    def run(self, feed: Feed) -> list[Ran]:
+    def run(self, feed: Feed) -> list[StepSpan]:
         """Run the program once and return what ran, in the order of the positions.
 
         Raises
@@ -125,7 +125,7 @@ class Execution:
 
     def _hand_over(self, name: Name, tensors: Tensors, position: int) -> None:
         """Have tensors lie ready for who reads or sends them."""
-        if self._problem.homes[name.source] == self._problem.homes[name.target]:
+        if self._problem.owner_rank[name.source] == self._problem.owner_rank[name.target]:
             self._boundaries.leave(name, tensors, self._places[position])
         else:
             self._boundaries.keep(name, tensors)

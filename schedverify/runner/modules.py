@@ -10,13 +10,13 @@ import torch
 from schedverify.core.errors import Fault, InputError
 from schedverify.core.op import Kind
 from schedverify.core.result import Plan
-from schedverify.runner.program import Program
+from schedverify.runner.program import RankProgram
 
 Stages = Mapping[int, Any] | Sequence[Any]
 """The modules of a rank's stages: by stage, or in their order."""
 
 
-def modules_of(stages: Stages | Callable[[Plan], Stages], plan: Plan, program: Program) -> dict[int, Any]:
+def modules_of(stages: Stages | Callable[[Plan], Stages], plan: Plan, program: RankProgram) -> dict[int, Any]:
     """Return the module of each stage of this rank.
 
     Raises

@@ -22,7 +22,7 @@ class Action(NamedTuple):
     """Each send and receive with its peer stage."""
 
 
-class Program(NamedTuple):
+class RankProgram(NamedTuple):
     """What a rank runs in each step of training."""
 
     problem: Problem
@@ -34,7 +34,7 @@ class Program(NamedTuple):
     """Whether ``REDUCE_GRAD`` stands in the rank's order."""
 
 
-def program_of(plan: Plan, rank: int) -> Program:
+def program_of(plan: Plan, rank: int) -> RankProgram:
     """Return what a rank runs of a plan that has a schedule with communication.
 
     Raises
@@ -53,7 +53,7 @@ def program_of(plan: Plan, rank: int) -> Program:
     _check_peers(actions, rank)
     ops = [op for action in actions for op in action.ops]
     split = frozenset((op.stage, op.microbatch) for op in ops if op.kind is Kind.I and op.microbatch is not None)
-    return Program(problem, rank, actions, split, any(op.kind is Kind.REDUCE_GRAD for op in ops))
+    return RankProgram(problem, rank, actions, split, any(op.kind is Kind.REDUCE_GRAD for op in ops))
 
 
 def _check_peers(actions: tuple[Action, ...], rank: int) -> None:

@@ -11,8 +11,8 @@ import torch.distributed as dist
 
 from schedverify.core.problem import Problem
 from schedverify.core.result import Plan
-from schedverify.core.trace import Crossed, Ran
-from schedverify.runner.agreement import admit, made_everywhere
+from schedverify.core.trace import BoundaryTransfer, StepSpan
+from schedverify.runner.agreement import agree_on_plan, made_everywhere
 from schedverify.runner.backends import Backend, backend_of, gloo_beside
 from schedverify.runner.compute.batches import Tensors
 from schedverify.runner.compute.feeding import feed_of
@@ -53,9 +53,9 @@ class StepResult:
 
     loss: Any = None
     outputs: Mapping[tuple[int, int], Tensors] = field(default_factory=dict)
-    ran: tuple[Ran, ...] = ()
+    ran: tuple[StepSpan, ...] = ()
     peak_in_flight: int = 0
-    crossed: tuple[Crossed, ...] = ()
+    crossed: tuple[BoundaryTransfer, ...] = ()
 
 
 class Runner:
@@ -265,7 +265,7 @@ class Runner:
 def _admitted(plan: Plan | str | Path, group: Any, unverified: bool, timeout: float) -> tuple[Plan, Backend, Any]:
     backend = backend_of(group)
     control = group if backend.name == "gloo" else gloo_beside(group, timeout)
-    admitted = admit(
+    admitted = agree_on_plan(
         plan,
         backend,
         control,

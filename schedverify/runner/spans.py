@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from schedverify.core.trace import Ran
+from schedverify.core.trace import StepSpan
 from schedverify.runner.program import Action
 
 
@@ -24,14 +24,14 @@ class Spans:
         """Note one operation of the action at a position."""
         self._added.append((position, began, ended))
 
-    def ran(self, actions: Iterable[Action]) -> list[Ran]:
+    def ran(self, actions: Iterable[Action]) -> list[StepSpan]:
         """Return what ran, in the order of the positions."""
         spans: dict[int, tuple[int, int]] = {}
         for position, began, ended in self._added:
             first, last = spans.get(position, (began, ended))
             spans[position] = min(first, began), max(last, ended)
         return [
-            Ran(self._rank, action.position, action.text, *spans[action.position])
+            StepSpan(self._rank, action.position, action.text, *spans[action.position])
             for action in actions
             if action.position in spans
         ]

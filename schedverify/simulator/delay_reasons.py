@@ -9,7 +9,7 @@ import numpy as np
 
 from schedverify.core.op import unpack
 from schedverify.core.timeline import Timeline
-from schedverify.simulator.p2p_engine import Run, run
+from schedverify.simulator.p2p_engine import LoweredRun, run
 from schedverify.simulator.p2p_events import Why
 
 _PREFERENCE = (Why.INPUT, Why.SENT, Why.RECEIVED, Why.ORDER, Why.QUEUE)
@@ -58,7 +58,7 @@ def delays(timeline: Timeline) -> Iterator[Delay]:
 class _Tale:
     """The events of a run with, for each, the edge that made it start no earlier."""
 
-    def __init__(self, ran: Run) -> None:
+    def __init__(self, ran: LoweredRun) -> None:
         self.program, self.events, start = ran
         self.edges = edges = self.events.edges
         preference = np.argsort(_PREFERENCE)[edges.why]

@@ -15,7 +15,7 @@ from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, MICROBATCH_MASK, STAGE_S
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule, Words, kinds
 from schedverify.core.timeline import Timeline
-from schedverify.simulator.joint_steps import Meeting, meetings_of
+from schedverify.simulator.joint_steps import JointStep, joint_steps_of
 from schedverify.simulator.metrics import measure
 from schedverify.simulator.op_classes import class_facts, table
 from schedverify.simulator.p2p_engine import simulate_lowered
@@ -167,7 +167,7 @@ class _Sweep:
         keys = [self._keys(row) for row in schedule.rows]
         known = np.unique(np.concatenate(keys))
         self.facts = [class_facts(key, self.problem) for key in known.tolist()]
-        self.meetings, placed = meetings_of(schedule, self.problem)
+        self.meetings, placed = joint_steps_of(schedule, self.problem)
         for rank, (key, row) in enumerate(zip(keys, schedule.rows, strict=True)):
             classes = np.searchsorted(known, key)
             for index, meeting in placed[rank].items():
@@ -185,7 +185,7 @@ class _Sweep:
         last = self.problem.slices - 1
         return key | np.where(kinds(row) == _F, part > 0, (kinds(row) < _W) & (part < last))
 
-    def _meet(self, meeting: Meeting, rank: int, now: int) -> int:
+    def _meet(self, meeting: JointStep, rank: int, now: int) -> int:
         """Take part in a meeting; return when it starts, or -1 where this rank must wait."""
         if meeting.start is None:
             meeting.arrived[rank] = now
@@ -197,7 +197,7 @@ class _Sweep:
             self._finish(meeting)
         return meeting.start
 
-    def _inputs_ready(self, meeting: Meeting, rank: int) -> int | None:
+    def _inputs_ready(self, meeting: JointStep, rank: int) -> int | None:
         """Return when all inputs of a meeting are there, or None, having queued the rank, where one is not made."""
         latest = 0
         for word in meeting.words:
@@ -210,7 +210,7 @@ class _Sweep:
             latest = max(latest, there)
         return latest
 
-    def _finish(self, meeting: Meeting) -> None:
+    def _finish(self, meeting: JointStep) -> None:
         """Make the outputs of a meeting: each at the end of the longest step that holds its operation."""
         ends: dict[int, int] = {}
         for ops in meeting.steps.values():

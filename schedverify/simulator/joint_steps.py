@@ -14,7 +14,7 @@ _JOINLESS = (1 << JOIN_SHIFT) - 1
 
 
 @dataclass
-class Meeting:
+class JointStep:
     """One step of each of several ranks (or one overlapped step of one rank) that start as one."""
 
     steps: dict[int, tuple[Op, ...]]
@@ -27,19 +27,19 @@ class Meeting:
         return {op.pack() for ops in self.steps.values() for op in ops}
 
 
-def meetings_of(schedule: Schedule, problem: Problem) -> tuple[list[Meeting], list[dict[int, int]]]:
+def joint_steps_of(schedule: Schedule, problem: Problem) -> tuple[list[JointStep], list[dict[int, int]]]:
     """Return the meetings of a schedule, and by rank which operation (by index) begins a step of which meeting."""
     shared = np.zeros(INDEX_MASK + 1, dtype=bool)
     shared[[stage for stage, ranks in enumerate(problem.placement) if len(ranks) > 1]] = True
     steps = [(rank, index, words) for rank, row in enumerate(schedule.rows) for index, words in _joint(row, shared)]
     groups = _connected([words for _, _, words in steps])
-    meetings: list[Meeting] = []
+    meetings: list[JointStep] = []
     placed: list[dict[int, int]] = [{} for _ in schedule.rows]
     numbers: dict[int, int] = {}
     for (rank, index, words), group in zip(steps, groups, strict=True):
         number = numbers.setdefault(group, len(meetings))
         if number == len(meetings):
-            meetings.append(Meeting({}))
+            meetings.append(JointStep({}))
         meetings[number].steps[rank] = tuple(map(unpack, words))
         placed[rank][index] = number
     return meetings, placed

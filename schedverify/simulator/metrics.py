@@ -99,7 +99,7 @@ def _received(row: Words, problem: Problem, rank: int) -> tuple[Words, Words]:
     fed = (sizes[offsets[1:]] - sizes[offsets[:-1]])[problem.total_stages :]
     feeds = np.diff(offsets)[: problem.total_stages] * size
     read = np.select([kind == _F, (kind == _B) | (kind == _I)], [fed[stage], feeds[stage]], 0)
-    return taken, np.where(np.array(problem.homes)[stage] == rank, read, 0)
+    return taken, np.where(np.array(problem.owner_rank)[stage] == rank, read, 0)
 
 
 def _held_bytes(problem: Problem, full: Words, left: Words) -> int:

@@ -16,15 +16,15 @@ from schedverify.simulator.csr_graph import longest
 from schedverify.simulator.metrics import measure
 from schedverify.simulator.p2p_events import Events
 from schedverify.simulator.p2p_matching import match
-from schedverify.simulator.p2p_program import Program
+from schedverify.simulator.p2p_program import LoweredProgram
 
 Ints = NDArray[np.int64]
 
 
-class Run(NamedTuple):
+class LoweredRun(NamedTuple):
     """The events of a lowered schedule, and by node the tick at which each starts."""
 
-    program: Program
+    program: LoweredProgram
     events: Events
     start: Ints
 
@@ -40,7 +40,7 @@ def simulate_lowered(schedule: Schedule, problem: Problem, discipline: Disciplin
     return Timeline(schedule, problem, begun, over, measures, discipline, eager_bytes)
 
 
-def run(schedule: Schedule, problem: Problem, discipline: Discipline, eager_bytes: int) -> Run:
+def run(schedule: Schedule, problem: Problem, discipline: Discipline, eager_bytes: int) -> LoweredRun:
     """Work out when every event of a lowered schedule starts.
 
     Raises
@@ -49,16 +49,16 @@ def run(schedule: Schedule, problem: Problem, discipline: Discipline, eager_byte
         If operations or messages are missing or too many, or it cannot run to its end under the discipline.
     """
     check_eager_bytes(eager_bytes)
-    program = Program(schedule, problem)
+    program = LoweredProgram(schedule, problem)
     transfers = match(program, discipline)
     events = Events(program, transfers, discipline, eager_bytes)
     start, stuck = longest(events.edges.tail, events.edges.head, events.edges.lag, events.count)
     if stuck.any():
         raise ScheduleError(_stuck(program, events, stuck))
-    return Run(program, events, start)
+    return LoweredRun(program, events, start)
 
 
-def _by_step(ran: Run) -> tuple[Ints, Ints]:
+def _by_step(ran: LoweredRun) -> tuple[Ints, Ints]:
     """Return start and end of every step: of transfers, from where they occupy their queue until they are complete."""
     program, events, start = ran
     starts = start[program.node]
@@ -80,7 +80,7 @@ def _by_step(ran: Run) -> tuple[Ints, Ints]:
     return starts, ends
 
 
-def _stuck(program: Program, events: Events, stuck: NDArray[np.bool_]) -> str:
+def _stuck(program: LoweredProgram, events: Events, stuck: NDArray[np.bool_]) -> str:
     waiting = np.concatenate((np.flatnonzero(program.computes & stuck[program.node]), events.step[stuck[events.nodes]]))
     step = int(waiting.min())
     return (

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from schedverify.core.discipline import Discipline
 from schedverify.core.messages import expanded
 from schedverify.simulator.p2p_inputs import local_inputs, readers
-from schedverify.simulator.p2p_matching import Transfers
-from schedverify.simulator.p2p_program import Program
+from schedverify.simulator.p2p_matching import MatchedTransfers
+from schedverify.simulator.p2p_program import LoweredProgram
 
 Ints = NDArray[np.int64]
 
@@ -69,7 +69,9 @@ class Events:
         How many nodes there are. Compute steps have the numbers of their steps.
     """
 
-    def __init__(self, program: Program, transfers: Transfers, discipline: Discipline, eager_bytes: int) -> None:
+    def __init__(
+        self, program: LoweredProgram, transfers: MatchedTransfers, discipline: Discipline, eager_bytes: int
+    ) -> None:
         self.program, self.transfers, self.discipline = program, transfers, discipline
         steps, size = len(program.step_rank), len(transfers.send)
         self.alone = transfers.size <= (eager_bytes or -1)

@@ -8,13 +8,13 @@ from numpy.typing import NDArray
 from schedverify.core.messages import expanded, neighbours
 from schedverify.core.op import INDEX_MASK, MICROBATCH_MASK, STAGE_SHIFT, Kind
 from schedverify.core.schedule import kinds
-from schedverify.simulator.p2p_matching import Transfers
-from schedverify.simulator.p2p_program import Program
+from schedverify.simulator.p2p_matching import MatchedTransfers
+from schedverify.simulator.p2p_program import LoweredProgram
 
 Ints = NDArray[np.int64]
 
 
-def local_inputs(program: Program) -> tuple[Ints, Ints]:
+def local_inputs(program: LoweredProgram) -> tuple[Ints, Ints]:
     """Return which operations (counted rank after rank) read which outputs that no message brings."""
     problem, words = program.problem, program.words
     kind, stage, m = kinds(words), words >> STAGE_SHIFT & INDEX_MASK, words & MICROBATCH_MASK
@@ -38,7 +38,7 @@ def local_inputs(program: Program) -> tuple[Ints, Ints]:
     return reader, np.concatenate([stages * problem.microbatches + parts for _, stages, parts in pairs])
 
 
-def readers(program: Program, transfers: Transfers) -> Ints:
+def readers(program: LoweredProgram, transfers: MatchedTransfers) -> Ints:
     """Return for each transfer the node of the step that reads what its receive takes."""
     count, backward = program.problem.microbatches, program.problem.total_stages
     side = np.where(transfers.read < backward * count, 0, backward)

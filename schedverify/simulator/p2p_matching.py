@@ -12,13 +12,13 @@ from schedverify.core.errors import ScheduleError
 from schedverify.core.messages import named, needed_messages
 from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, MICROBATCH_MASK, PEER_SHIFT, STAGE_SHIFT, Kind, unpack
 from schedverify.core.schedule import Words, kinds
-from schedverify.simulator.p2p_program import Program
+from schedverify.simulator.p2p_program import LoweredProgram
 
 Ints = NDArray[np.int64]
 _JOINLESS = (1 << JOIN_SHIFT) - 1
 
 
-class Transfers(NamedTuple):
+class MatchedTransfers(NamedTuple):
     """The transfers of a lowered schedule; arrays with one entry for each, in the order of the sends.
 
     Attributes
@@ -46,7 +46,7 @@ class Transfers(NamedTuple):
     size: Ints
 
 
-def match(program: Program, discipline: Discipline) -> Transfers:
+def match(program: LoweredProgram, discipline: Discipline) -> MatchedTransfers:
     """Let sends and receives meet: by name under ``tagged``, else the n-th with the n-th of a channel.
 
     Raises
@@ -61,8 +61,8 @@ def match(program: Program, discipline: Discipline) -> Transfers:
     is_send = (kind[at] == int(Kind.SEND_F)) | (kind[at] == int(Kind.SEND_B))
     needed = needed_messages(program.order, problem)
     _check(program, at, full, np.concatenate((needed.sends, needed.receives)))
-    homes = np.array(problem.homes, dtype=np.int64)
-    source, target = (homes[stage] for stage in _ends(full))
+    owner_rank = np.array(problem.owner_rank, dtype=np.int64)
+    source, target = (owner_rank[stage] for stage in _ends(full))
     channel = np.where(is_send, source * problem.ranks + target, target * problem.ranks + source)
     key = [channel] if discipline is not Discipline.TAGGED else [full & MICROBATCH_MASK, *_names(full, is_send)]
     sends, receives = (at[side][np.lexsort((at[side], *(k[side] for k in key)))] for side in (is_send, ~is_send))
@@ -70,15 +70,15 @@ def match(program: Program, discipline: Discipline) -> Transfers:
     return _transfers(program, sends[order], receives[order])
 
 
-def _transfers(program: Program, send: Ints, receive: Ints) -> Transfers:
+def _transfers(program: LoweredProgram, send: Ints, receive: Ints) -> MatchedTransfers:
     problem = program.problem
-    homes = np.array(problem.homes, dtype=np.int64)
+    owner_rank = np.array(problem.owner_rank, dtype=np.int64)
     sent, received = (named(program.words[ends] & _JOINLESS, problem) for ends in (send, receive))
     source, target = _ends(sent)
     reader, origin = _ends(received)
     onward = kinds(sent) == int(Kind.SEND_F)
     size = np.array(problem.boundary_bytes, dtype=np.int64)[np.where(onward, source, target)]
-    here, there = homes[source], homes[target]
+    here, there = owner_rank[source], owner_rank[target]
     occupied = np.zeros_like(size)
     if problem.bandwidth:
         occupied = -(-size // np.array(problem.bandwidth, dtype=np.int64)[here, there])
@@ -87,7 +87,7 @@ def _transfers(program: Program, send: Ints, receive: Ints) -> Transfers:
         (stage + np.where(forward, 0, problem.total_stages)) * problem.microbatches + (words & MICROBATCH_MASK)
         for stage, forward, words in ((source, onward, sent), (origin, kinds(received) == int(Kind.RECV_F), received))
     )
-    return Transfers(send, receive, made, read, reader, occupied, latency, size)
+    return MatchedTransfers(send, receive, made, read, reader, occupied, latency, size)
 
 
 def _ends(full: Words) -> tuple[Ints, Ints]:
@@ -101,15 +101,15 @@ def _names(full: Words, is_send: NDArray[np.bool_]) -> tuple[Ints, Ints, NDArray
     return np.where(is_send, own, peer), np.where(is_send, peer, own), kinds(full) >= int(Kind.SEND_B)
 
 
-def _check(program: Program, at: Ints, full: Words, needed: Words) -> None:
+def _check(program: LoweredProgram, at: Ints, full: Words, needed: Words) -> None:
     """Raise a ScheduleError that names the first of the messages that is not as needed."""
-    homes = np.array(program.problem.homes, dtype=np.int64)
-    if np.array_equal(np.sort(full), np.sort(needed)) and (homes[_ends(full)[0]] == program.rank[at]).all():
+    owner_rank = np.array(program.problem.owner_rank, dtype=np.int64)
+    if np.array_equal(np.sort(full), np.sort(needed)) and (owner_rank[_ends(full)[0]] == program.rank[at]).all():
         return
     order = np.argsort(full, kind="stable")
     strange = ~np.isin(full, needed)
     strange[order[1:]] |= full[order[1:]] == full[order[:-1]]
-    strange[~strange] = homes[full[~strange] >> STAGE_SHIFT & INDEX_MASK] != program.rank[at[~strange]]
+    strange[~strange] = owner_rank[full[~strange] >> STAGE_SHIFT & INDEX_MASK] != program.rank[at[~strange]]
     if strange.any():
         index = int(strange.argmax())
         place = program.place(int(program.step[at[index]]))

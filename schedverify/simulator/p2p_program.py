@@ -12,14 +12,14 @@ from schedverify.core.errors import ScheduleError
 from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, MICROBATCH_MASK, STAGE_SHIFT, Join, Kind, unpack
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule, Words, kinds
-from schedverify.simulator.joint_steps import meetings_of
+from schedverify.simulator.joint_steps import joint_steps_of
 from schedverify.simulator.preconditions import check_runnable
 
 Ints = NDArray[np.int64]
 _W, _RECV_B = int(Kind.W), int(Kind.RECV_B)
 
 
-class Program:
+class LoweredProgram:
     """All operations of a lowered schedule, rank after rank, and all its steps.
 
     Attributes
@@ -110,7 +110,7 @@ class Program:
         node = np.arange(len(self.step_rank))
         if all(len(ranks) == 1 for ranks in self.problem.placement):
             return node
-        meetings, placed = meetings_of(self.order, self.problem)
+        meetings, placed = joint_steps_of(self.order, self.problem)
         computing = np.flatnonzero(kinds(self.words) <= _W)
         offset, first = 0, [-1] * len(meetings)
         for row, meeting_at in zip(self.order.rows, placed, strict=True):

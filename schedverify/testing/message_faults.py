@@ -45,13 +45,13 @@ def _awaited_too_early(row: Row, rank: int, position: int) -> Iterator[Planted]:
 def _other_shapes(row: Row, rank: int, position: int, problem: Problem) -> Iterator[Planted]:
     """Exchange a message with the next one of its channel for which another boundary declares other tensors."""
     op = row[position].ops[0]
-    own, home = _declared(op, problem), problem.homes[_peer(op, problem)]
+    own, home = _declared(op, problem), problem.owner_rank[_peer(op, problem)]
     for other in range(position + 1, len(row)):
         found = row[other].ops[0]
         if len(row[other].ops) > 1 or not found.kind.is_transfer or found.kind.is_send != op.kind.is_send:
             continue
         tensors = _declared(found, problem)
-        if problem.homes[_peer(found, problem)] == home and own and tensors and own != tensors:
+        if problem.owner_rank[_peer(found, problem)] == home and own and tensors and own != tensors:
             yield Planted("messages of two shapes crossed", "SV306", {rank: swapped(row, position, other)})
             return
 

@@ -34,7 +34,7 @@ class OnlineScheduler(Protocol):
         """Return the step that a free rank starts now, or None if it shall wait until something else has ended."""
 
 
-class _Run:
+class _OnlineRun:
     """One run of a scheduler for a problem: what was given to each rank, and what has ended."""
 
     def __init__(self, problem: Problem, scheduler: OnlineScheduler) -> None:
@@ -116,7 +116,7 @@ class _Run:
         if not parts <= self.reads.keys():
             raise self.fault(f"the problem has no operation {op}")
         if rank not in self.problem.placement[op.stage]:
-            raise self.fault(f"{op} is not on rank {rank}; stage {op.stage} is on {self.problem.homes[op.stage]}")
+            raise self.fault(f"{op} is not on rank {rank}; stage {op.stage} is on {self.problem.owner_rank[op.stage]}")
         if parts & self.given:
             raise self.fault(f"{op} was given before")
         missing = sorted(set[Op]().union(*(self.reads[part] for part in parts)) - parts - self.ended)
@@ -177,7 +177,7 @@ def scheduler_machine(
     class SchedulerMachine(RuleBasedStateMachine):  # type: ignore[misc, unused-ignore]
         @initialize(problem=drawn)
         def begin(self, problem: Problem) -> None:
-            self.run = _Run(problem, online_scheduler(problem))
+            self.run = _OnlineRun(problem, online_scheduler(problem))
 
         @rule(data=st.data())
         def go_on(self, data: Any) -> None:
@@ -186,7 +186,7 @@ def scheduler_machine(
                 self.run.make(moves[data.draw(st.integers(0, len(moves) - 1))])
 
         def teardown(self) -> None:
-            run: _Run | None = getattr(self, "run", None)
+            run: _OnlineRun | None = getattr(self, "run", None)
             while run and not run.failed and len(run.history) >= _LONG and (moves := run.moves()):
                 run.make(moves[0])
 

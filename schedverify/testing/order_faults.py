@@ -53,9 +53,9 @@ def _two_ranks_waiting(rows: Rows, rank: int, position: int, problem: Problem) -
     row, op = rows[rank], rows[rank][position].ops[0]
     own = place_of(row, Op(Kind.F, op.stage, op.microbatch))
     for after in problem.successors[op.stage]:
-        peer = rows[problem.homes[after]]
+        peer = rows[problem.owner_rank[after]]
         until = place_of(peer, Op(Kind.B, after, op.microbatch), Op(Kind.I, after, op.microbatch))
-        if problem.homes[after] == rank or until is None or own is None:
+        if problem.owner_rank[after] == rank or until is None or own is None:
             continue
         first = {other.microbatch for step in peer[:until] for other in step.ops if other[:2] == (Kind.F, after)}
         waiting = [p for p in range(own + 1, position) if any(_forward(o, op.stage, first) for o in row[p].ops)]

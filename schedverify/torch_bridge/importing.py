@@ -59,11 +59,11 @@ def problem_from_torch(live: Any, **keys: Any) -> Problem:
     order = getattr(live, "pipeline_order", None) or getattr(live, "pipeline_order_with_comms", None)
     single = getattr(live, "_stage", None)
     stages = live._num_stages
-    homes = range(stages) if single is not None else map(live.stage_index_to_group_rank.get, range(stages))
+    owner_rank = range(stages) if single is not None else map(live.stage_index_to_group_rank.get, range(stages))
     shape = {
         "ranks": stages if single is not None else live.pp_group_size,
         "microbatches": live._n_microbatches,
-        "placement": list(homes),
+        "placement": list(owner_rank),
         "form": deduce_problem(_schedule(order)).form if order else "inference",
     }
     return Problem.chain(**shape | keys)
@@ -139,7 +139,7 @@ def torch_problem(name: str, *, ranks: int, microbatches: int, virtual: int = 1,
 
     Examples
     --------
-    >>> torch_problem("ZBVZeroBubble", ranks=2, microbatches=3, virtual=2).homes
+    >>> torch_problem("ZBVZeroBubble", ranks=2, microbatches=3, virtual=2).owner_rank
     (0, 1, 1, 0)
     """
     live = live_schedule(name, ranks=ranks, microbatches=microbatches, virtual=virtual)

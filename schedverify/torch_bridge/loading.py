@@ -14,14 +14,14 @@ from schedverify.core.errors import ScheduleError, UnsupportedError
 from schedverify.core.op import Kind
 from schedverify.core.result import Plan
 from schedverify.core.schedule import Schedule
-from schedverify.core.trace import Ran
+from schedverify.core.trace import StepSpan
 from schedverify.formats import load, save
 from schedverify.planner.export import for_torch
 from schedverify.torch_bridge.versions import require_torch
 from schedverify.verifier.runtimes import PROFILES
 
 
-class Meeting(NamedTuple):
+class _RankGroup(NamedTuple):
     """How a rank meets the others: over which group of gloo, for how long, and whether that limits a step's waits."""
 
     rank: int
@@ -43,9 +43,9 @@ class LoadedPlan:
         What this rank ran in the last step, and when.
     """
 
-    def __init__(self, runtime: Any, schedule: Schedule, meeting: Meeting) -> None:
+    def __init__(self, runtime: Any, schedule: Schedule, meeting: _RankGroup) -> None:
         self.runtime, self.schedule = runtime, schedule
-        self.trace: tuple[Ran, ...] = ()
+        self.trace: tuple[StepSpan, ...] = ()
         self._meeting = meeting
 
     def step(self, *args: Any, target: Any = None, losses: list[Any] | None = None, **kwargs: Any) -> Any:
@@ -116,7 +116,7 @@ def load_verified(
         If torch, or the backend, is another than what this is tested with.
     """
     torch = require_torch()
-    from schedverify.runner.agreement import admit
+    from schedverify.runner.agreement import agree_on_plan
     from schedverify.runner.backends import Backend
 
     distributed = torch.distributed
@@ -124,7 +124,7 @@ def load_verified(
     name, rank = str(distributed.get_backend(group)), distributed.get_rank(group)
     backend = Backend(f"PyTorch's runtime over {name}", _discipline(name), tagged=False)
     control = group if name == "gloo" else _beside(distributed, group, timeout)
-    admitted = admit(
+    admitted = agree_on_plan(
         plan,
         backend,
         control,
@@ -138,7 +138,7 @@ def load_verified(
         list(stages), admitted.problem.microbatches, loss_fn=loss, scale_grads=scale_grads, **runtime
     )
     _load(made, leaving)
-    return LoadedPlan(made, leaving, Meeting(rank, control, timeout, limited=name == "gloo"))
+    return LoadedPlan(made, leaving, _RankGroup(rank, control, timeout, limited=name == "gloo"))
 
 
 def _leaving(plan: Plan) -> Schedule:

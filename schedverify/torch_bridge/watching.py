@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from schedverify.core.trace import Ran
+from schedverify.core.trace import StepSpan
 
 _PREFIX: Final = "PP:"
 
@@ -28,7 +28,7 @@ class Watch:
 
     def __init__(self, rank: int, timeout: float | None) -> None:
         self.rank, self.timeout = rank, timeout
-        self.ran: list[Ran] = []
+        self.ran: list[StepSpan] = []
         self._current: str | None = None
         self._begun: dict[int, tuple[str, list[int]]] = {}
         self._schedules: Any = importlib.import_module("torch.distributed.pipelining.schedules")
@@ -41,7 +41,7 @@ class Watch:
         self._current, start = name.removeprefix(_PREFIX), time.perf_counter_ns()
         with self._record(name):
             yield
-        self.ran.append(Ran(self.rank, len(self.ran), self._current, start, time.perf_counter_ns()))
+        self.ran.append(StepSpan(self.rank, len(self.ran), self._current, start, time.perf_counter_ns()))
         self._current = None
 
     def begin(self, transfers: list[Any], desc: str | None = None) -> list[Any]:

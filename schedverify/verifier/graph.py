@@ -23,7 +23,7 @@ class Need(NamedTuple):
     lag: int
 
 
-class Stray(NamedTuple):
+class Unmatched(NamedTuple):
     """An instance of an operation that nobody waits for: a second one on a rank, or one on a foreign rank."""
 
     op: Op
@@ -57,7 +57,7 @@ def needs(problem: Problem, op: Op) -> Iterator[Need]:
 def dependency_graph(problem: Problem, schedule: Schedule | None = None) -> nx.DiGraph:
     """Return the graph of a problem's operations, or of a schedule's, with its rank orders.
 
-    Nodes are :class:`~schedverify.core.op.Op` values (and :class:`Stray` ones for what nobody waits for), with the
+    Nodes are :class:`~schedverify.core.op.Op` values (and :class:`Unmatched` ones for what nobody waits for), with the
     attributes ``duration`` (of the step) and ``places`` (rank and position). Edges carry ``why`` (``data`` on one
     rank, ``transfer`` between two, ``own forward``, ``own input part``, ``earlier part``, ``later part``, ``rank
     order``) and ``lag`` in ticks. Without a schedule a split problem's backward is I and W.
@@ -71,7 +71,7 @@ def dependency_graph(problem: Problem, schedule: Schedule | None = None) -> nx.D
     else:
         _add_steps(graph, problem, Instances(schedule, problem))
     for node in list(graph):
-        for need in needs(problem, node.op if isinstance(node, Stray) else node):
+        for need in needs(problem, node.op if isinstance(node, Unmatched) else node):
             if need.op in graph:
                 graph.add_edge(need.op, node, why=need.why, lag=need.lag)
     return graph
@@ -136,7 +136,7 @@ def _by_place(graph: nx.DiGraph) -> dict[Any, list[Any]]:
 
 
 def _crossing(problem: Problem, source: int, target: int) -> str:
-    return "data" if problem.homes[source] == problem.homes[target] else "transfer"
+    return "data" if problem.owner_rank[source] == problem.owner_rank[target] else "transfer"
 
 
 def _needed(problem: Problem) -> Iterator[Op]:
@@ -152,7 +152,7 @@ def _add_steps(graph: nx.DiGraph, problem: Problem, instances: Instances) -> Non
     for rank, steps in enumerate(instances.steps):
         before: list[Any] = []
         for position, ops in enumerate(steps):
-            nodes = [op if instances.is_main(op, rank, position) else Stray(op, rank, position) for op in ops]
+            nodes = [op if instances.is_main(op, rank, position) else Unmatched(op, rank, position) for op in ops]
             for node in nodes:
                 places = (*graph.nodes[node]["places"], (rank, position)) if node in graph else ((rank, position),)
                 graph.add_node(node, duration=step_duration(problem, ops), places=places)

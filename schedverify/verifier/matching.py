@@ -61,7 +61,7 @@ class Transfers:
         chosen = (kind >= int(Kind.SEND_F)) & (kind <= int(Kind.RECV_B))
         self.any = bool(chosen.any())
         chosen &= admitted(words, problem)
-        chosen[chosen] = self._homes[words[chosen] >> STAGE_SHIFT & INDEX_MASK] == rank[chosen]
+        chosen[chosen] = self._owner_rank[words[chosen] >> STAGE_SHIFT & INDEX_MASK] == rank[chosen]
         self.word, self.rank, self.position = words[chosen], rank[chosen], position[chosen]
         self.backward = kinds(self.word) >= int(Kind.SEND_B)
         self.is_send = kinds(self.word) % 2 == int(Kind.SEND_F) % 2
@@ -93,8 +93,8 @@ class Transfers:
         return unpack(int(self.word[index]))
 
     @cached_property
-    def _homes(self) -> Ints:
-        return np.array(self.problem.homes, dtype=np.int64)
+    def _owner_rank(self) -> Ints:
+        return np.array(self.problem.owner_rank, dtype=np.int64)
 
     def _resolve(self) -> None:
         """Find the peer of each entry, the rank at the other end, and what is wrong with it."""
@@ -105,11 +105,11 @@ class Transfers:
         sole, flaw = table[0][side, self.stage], table[1][side, self.stage]
         neighbours = self._neighbours(onward)
         known = (named >= 0) & (named < self.problem.total_stages)
-        there = self._homes[np.where(known, named, 0)]
+        there = self._owner_rank[np.where(known, named, 0)]
         own = np.select([~neighbours, there == self.rank], [int(Flaw.STRANGER), int(Flaw.ONE_RANK)], int(Flaw.NONE))
         self.flaw = np.where(named >= 0, own, flaw)
         self.peer = np.where(named >= 0, named, sole)
-        there = np.where(named >= 0, np.where(known, there, -1), self._homes[np.maximum(sole, 0)])
+        there = np.where(named >= 0, np.where(known, there, -1), self._owner_rank[np.maximum(sole, 0)])
         self.partner = np.where((self.peer < 0) | (there == self.rank), -1, there)
 
     def _neighbours(self, onward: Flags) -> Flags:
@@ -142,7 +142,7 @@ def _table(problem: Problem) -> tuple[Ints, Ints]:
     flaw = np.full((2, problem.total_stages), int(Flaw.NONE), dtype=np.int64)
     for side, neighbours in enumerate((problem.predecessors, problem.successors)):
         for stage, peers in enumerate(neighbours):
-            away = [peer for peer in peers if problem.homes[peer] != problem.homes[stage]]
+            away = [peer for peer in peers if problem.owner_rank[peer] != problem.owner_rank[stage]]
             if len(away) == 1:
                 sole[side, stage] = away[0]
             else:

@@ -8,7 +8,7 @@ from schedverify.core.discipline import Discipline
 from schedverify.core.errors import UnknownNameError
 
 
-class Profile(NamedTuple):
+class RuntimeProfile(NamedTuple):
     """A runtime.
 
     Attributes
@@ -29,13 +29,13 @@ _TORCH: Final = {"nccl": Discipline.PAIR, "gloo": Discipline.EDGE}
 NCCL on a communicator for each pair of ranks, with gloo in order on each directed pair, as all have tag 0."""
 PROFILES: Final = {
     profile.name: profile
-    for profile in (Profile("torch", ("SV70",), _TORCH), Profile("torchtitan", ("SV70", "SV71"), _TORCH))
+    for profile in (RuntimeProfile("torch", ("SV70",), _TORCH), RuntimeProfile("torchtitan", ("SV70", "SV71"), _TORCH))
 }
 ON_REQUEST: Final = ("SV7",)
 """Beginnings of codes that are judged only where a profile or a selection names them."""
 
 
-def profile_of(name: str) -> Profile:
+def profile_of(name: str) -> RuntimeProfile:
     """Return the profile of a name.
 
     Raises

@@ -114,7 +114,7 @@ def _judged(lowered: Lowered, problem: Problem, codes: list[str]) -> Report:
 def _has_messages(problem: Problem) -> bool:
     """Whether a micro-batch passes from a rank to another: through a copy of the model that any goes through."""
     return any(
-        problem.homes[source] != problem.homes[target]
+        problem.owner_rank[source] != problem.owner_rank[target]
         for source, targets in enumerate(problem.successors)
         if problem.copy_of(source) in problem.replica_of
         for target in targets

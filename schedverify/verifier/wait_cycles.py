@@ -26,7 +26,7 @@ class Wait(NamedTuple):
         return f"rank {self.rank} waits at position {self.position} ({self.step}) for {self.awaited}"
 
 
-class Run:
+class UntimedRun:
     """The steps of a schedule, merged where they run as one, and how far they come.
 
     ``heads`` has for every rank the position of the first step that cannot run, or None where all did.

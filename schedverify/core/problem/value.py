@@ -150,7 +150,7 @@ class Problem:
         return tuple(boundary if again else activation for again, boundary, activation in triples)
 
     @cached_property
-    def homes(self) -> Ints:
+    def owner_rank(self) -> Ints:
         """By stage, the rank that sends and receives for it."""
         return tuple(ranks[0] for ranks in self.placement)
 
@@ -188,11 +188,11 @@ class Problem:
 
     def forward_lag(self, source: int, target: int) -> int:
         """Ticks from the end of F on ``source`` until ``target``, which it feeds, can read the output."""
-        return self._lag(self.homes[source], self.homes[target], self.boundary_bytes[source])
+        return self._lag(self.owner_rank[source], self.owner_rank[target], self.boundary_bytes[source])
 
     def backward_lag(self, source: int, target: int) -> int:
         """Ticks from the end of B or I on ``source`` until ``target``, which feeds it, can read the gradient."""
-        return self._lag(self.homes[source], self.homes[target], self.boundary_bytes[target])
+        return self._lag(self.owner_rank[source], self.owner_rank[target], self.boundary_bytes[target])
 
     def to_dict(self) -> dict[str, Any]:
         """Return the data of a problem file that gives this problem, fully expanded."""

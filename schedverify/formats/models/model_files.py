@@ -9,7 +9,7 @@ from pathlib import PurePath
 from typing import Any, Final
 
 from schedverify.core.errors import Fault, InputError, nearest
-from schedverify.core.model import Devices, Layer, Model, Wishes
+from schedverify.core.model import Devices, Layer, Model, PartitionConstraints
 from schedverify.core.problem.faults import check_version
 from schedverify.core.problem.showing import shown
 from schedverify.core.problem.values import Values
@@ -35,7 +35,7 @@ def model_from(data: Any) -> Model:
     if not isinstance(data, Mapping):
         raise InputError(Fault("", f"expected a model, an object of keys, found {shown(data)}"))
     check_version("version", data.get("version", 1), 1, "write version = 1, or leave it out")
-    reader = _Reader(data)
+    reader = _ModelReader(data)
     for fault in unfit(data):
         reader.fault(*fault)
     model = reader.model()
@@ -45,7 +45,7 @@ def model_from(data: Any) -> Model:
     return model
 
 
-class _Reader(Values):
+class _ModelReader(Values):
     """The data of a model and the faults found in it so far."""
 
     def __init__(self, data: Mapping[str, Any]) -> None:
@@ -131,7 +131,7 @@ class _Reader(Values):
                 self.fault(f"edges[{i}]", f"expected two layers, found {len(group)}", "the one that feeds comes first")
         return tuple((group[0], group[1]) for group in groups if len(group) == 2)
 
-    def _wishes(self, table: Mapping[str, Any]) -> Wishes:
+    def _wishes(self, table: Mapping[str, Any]) -> PartitionConstraints:
         pinned = []
         for i, pair in enumerate(self.items("partition.pinned", table.get("pinned", ()))):
             if isinstance(pair, list) and len(pair) == 2 and type(pair[1]) is int:
@@ -141,7 +141,7 @@ class _Reader(Values):
         together = self._groups("partition.together", table.get("together", ()))
         alone = self.items("partition.alone", table.get("alone", ()))
         alone_at = tuple(self._layer(f"partition.alone[{i}]", name) for i, name in enumerate(alone))
-        return Wishes(tuple(pinned), together, alone_at)
+        return PartitionConstraints(tuple(pinned), together, alone_at)
 
     def _devices(self, table: Mapping[str, Any], own: Devices) -> Devices:
         values: dict[str, Any] = {}

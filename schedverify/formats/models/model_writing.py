@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import PurePath
 from typing import Any
 
-from schedverify.core.model import Devices, Layer, Model, Wishes
+from schedverify.core.model import Devices, Layer, Model, PartitionConstraints
 from schedverify.formats.models.model_keys import MODEL_KEYS, MODEL_TABLES
 from schedverify.formats.problem_files import toml_value
 from schedverify.formats.reading import PathLike
@@ -64,7 +64,7 @@ def _devices(devices: Devices) -> dict[str, Any]:
     }
 
 
-def _wishes(wishes: Wishes, names: list[str]) -> dict[str, Any]:
+def _wishes(wishes: PartitionConstraints, names: list[str]) -> dict[str, Any]:
     table: dict[str, Any] = {
         "pinned": [[names[layer], stage] for layer, stage in wishes.pinned],
         "together": [[names[layer] for layer in group] for group in wishes.together],

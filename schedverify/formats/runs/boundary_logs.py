@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
-from schedverify.core.trace import BoundaryLog, Crossed
+from schedverify.core.trace import BoundaryLog, BoundaryTransfer
 from schedverify.formats.reading import PathLike
 from schedverify.formats.schema_parts import TEXT, Schema, closed, listed, titled, whole
 from schedverify.formats.writing import write_text
@@ -27,7 +27,7 @@ def save_boundaries(log: BoundaryLog, path: PathLike) -> None:
     write_text(path, f'{{{about}, "steps": [\n' + ",\n".join(steps) + "\n]}\n")
 
 
-def _data(crossed: Crossed) -> dict[str, Any]:
+def _data(crossed: BoundaryTransfer) -> dict[str, Any]:
     data = crossed._asdict() | {"tensors": [{"dtype": dtype, "shape": list(shape)} for dtype, shape in crossed.tensors]}
     del data["outgoing"]
     return data

@@ -10,7 +10,7 @@ from schedverify.core.errors import Fault, InputError
 from schedverify.core.problem.faults import Faults, check_version
 from schedverify.core.problem.numbers import LARGEST
 from schedverify.core.problem.showing import shown
-from schedverify.core.trace import Ran, RunTrace
+from schedverify.core.trace import RunTrace, StepSpan
 from schedverify.formats.data import parse_json, unfit
 from schedverify.formats.plan_files import DIGEST
 from schedverify.formats.reading import PathLike, read_text, source_name
@@ -71,13 +71,13 @@ def run_from(data: Any) -> RunTrace:
         hint = "a trace that convert writes is what a plan predicts, not what ran"
         raise InputError(Fault("otherData.format", f"expected {FORMAT!r}, found {shown(about.get('format'))}", hint))
     check_version("otherData.version", about.get("version"), VERSION, _WRITER)
-    reader = _Reader(data, about)
+    reader = _RunReader(data, about)
     for fault in unfit(data):
         reader.fault(*fault)
     return reader.trace()
 
 
-class _Reader(Faults):
+class _RunReader(Faults):
     """The data of a trace and the faults found in it so far."""
 
     def __init__(self, data: Mapping[str, Any], about: Mapping[str, Any]) -> None:
@@ -115,8 +115,8 @@ class _Reader(Faults):
             return ()
         return tuple(self._whole(f"otherData.errors[{i}]", each, 0) for i, each in enumerate(errors))
 
-    def _steps(self) -> tuple[tuple[Ran, ...], ...]:
-        found: list[list[Ran]] = [[] for _ in range(self.counts["steps"] or 0)]
+    def _steps(self) -> tuple[tuple[StepSpan, ...], ...]:
+        found: list[list[StepSpan]] = [[] for _ in range(self.counts["steps"] or 0)]
         named: set[int] = set()
         for i, event in enumerate(self._events()):
             key = f"traceEvents[{i}]"
@@ -159,7 +159,7 @@ class _Reader(Faults):
         if absent is not None:
             self.fault("traceEvents", f"rank {absent} has no name", f'expected an event "{RANK_NAME}" of each rank')
 
-    def _running(self, key: str, event: Mapping[str, Any]) -> tuple[int, Ran]:
+    def _running(self, key: str, event: Mapping[str, Any]) -> tuple[int, StepSpan]:
         """Take the event of a step that ran; returns the step of training with it."""
         before = self.found
         self.check_keys(key, event, RUNNING, needed=RUNNING, missing=_WRITER)
@@ -171,7 +171,7 @@ class _Reader(Faults):
             self._expect(f"{key}.tid", event["tid"], on, "what computes is on 0, sends are on 1, receives on 2")
             self._near(f"{key}.ts", event["ts"], microseconds(start), "args.start in microseconds")
             self._near(f"{key}.dur", event["dur"], microseconds(end - start), "args.end - args.start in microseconds")
-        return number, Ran(rank, position, str(event.get("name")), start, end)
+        return number, StepSpan(rank, position, str(event.get("name")), start, end)
 
     def _place(self, key: str, args: Mapping[str, Any]) -> tuple[int, int, int, int]:
         """Take where and when a step ran: step of training, position, start and end."""

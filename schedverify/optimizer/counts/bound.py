@@ -8,7 +8,7 @@ from typing import Final
 
 from schedverify.core.problem import Problem
 from schedverify.optimizer.bounds.formulas import Bound
-from schedverify.optimizer.counts.program import Program
+from schedverify.optimizer.counts.program import CountsProgram
 from schedverify.optimizer.counts.proof import prove
 from schedverify.optimizer.counts.relaxation import Counts
 
@@ -167,7 +167,7 @@ class _Search:
 
     def _ask(self, limit: int, grid: int, exactness: tuple[float, ...]) -> tuple[float, Bound | None] | None:
         """Return the least speed within so many ticks, and the bound where these are too few; None if out of time."""
-        program = Program(self.counts, limit, grid)
+        program = CountsProgram(self.counts, limit, grid)
         speed = 0.0
         for exact in exactness:
             solved = program.solve(exact, self.deadline - time.monotonic(), self.stopped)

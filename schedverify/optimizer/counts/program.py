@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from schedverify.optimizer.counts.relaxation import Class, Counts, Row
+from schedverify.optimizer.counts.relaxation import Class, CountRow, Counts
 
 if TYPE_CHECKING:
     from ortools.math_opt.python import mathopt
@@ -28,12 +28,12 @@ _TINY: Final = 1e-9
 class Weights:
     """What a row weighs at each tick: ``weight[i]`` from ``times[i]`` on, until ``times[i + 1]``."""
 
-    row: Row
+    row: CountRow
     times: Ticks
     weight: Reals
 
 
-class Program:
+class CountsProgram:
     """The least ``speed`` with which the counts fit into ``limit`` ticks, in blocks of ``grid`` ticks.
 
     ``speed`` multiplies what ranks can run and hold at once. Above 1 there is no schedule within the limit, and the
@@ -53,7 +53,7 @@ class Program:
             self.column[one] = self.columns
             self.columns += len(points) - 1 + (one in self.loose)
         self.most = np.concatenate([self._most(one) for one in counts.classes])
-        self.parts: list[tuple[Row | None, Ticks]] = []
+        self.parts: list[tuple[CountRow | None, Ticks]] = []
         self._blocks: list[tuple[Ticks, Ticks, Reals, Reals, Reals]] = []
         for one in counts.classes:
             self._rises(one)
@@ -86,7 +86,7 @@ class Program:
             first += len(starts)
         return speed, weights
 
-    def phase(self, row: Row) -> int:
+    def phase(self, row: CountRow) -> int:
         """Return a block border of a row: dependencies have theirs where the later class can start first."""
         return 0 if row.limit else self.counts.release[row.terms[0][0]]
 
@@ -125,7 +125,7 @@ class Program:
         sides = np.array([self.counts.number[stage], 0.0])
         self._add(None, np.arange(2), rows, columns, np.array([1.0, 1, 1, -1]), sides, sides)
 
-    def _row(self, row: Row) -> None:
+    def _row(self, row: CountRow) -> None:
         """Add the mean of a row over each block in which it can be broken."""
         first = min(int(self.points[one][0]) + delay for one, _, delay in row.terms)
         last = min(self.limit, max(int(self.points[one][-1]) + delay for one, _, delay in row.terms))
@@ -145,7 +145,7 @@ class Program:
             factor = np.concatenate([factor, np.full(len(useful), -float(row.limit))])
         self._add(row, borders[useful], block, column, factor, np.full(len(useful), -math.inf), -fixed[useful])
 
-    def _means(self, row: Row, borders: Ticks) -> tuple[Ticks, Ticks, Reals, Reals]:
+    def _means(self, row: CountRow, borders: Ticks) -> tuple[Ticks, Ticks, Reals, Reals]:
         """Return block, column and factor of each entry of a row's means, and what does not vary in each of them."""
         fixed = np.zeros(len(borders) - 1)
         entries, factors = [], []
@@ -173,7 +173,7 @@ class Program:
         column = np.where(ended & (one not in self.loose), -1, column + self.column[one])
         return block, column, np.asarray(length / self.grid, dtype=np.float64)
 
-    def _add(self, row: Row | None, starts: Ticks, rows: Ticks, columns: Ticks, factors: Reals, least: Reals,
+    def _add(self, row: CountRow | None, starts: Ticks, rows: Ticks, columns: Ticks, factors: Reals, least: Reals,
              most: Reals) -> None:  # fmt: skip
         first = sum(len(known) for _, known in self.parts)
         self.parts.append((row, starts))

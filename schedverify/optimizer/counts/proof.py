@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from schedverify.optimizer.counts.program import Ticks, Weights
-from schedverify.optimizer.counts.relaxation import Class, Counts, Row
+from schedverify.optimizer.counts.relaxation import Class, CountRow, Counts
 
 SCALES: Final = (30, 300, 3_000, 30_000, 300_000, 3_000_000, 30_000_000)
 """The largest weight of a proof; the least that does is taken, since small numbers make short plans."""
@@ -21,7 +21,7 @@ class Weighed:
     ``rest[i]`` is the sum of the weights of all ticks from ``times[i]`` on.
     """
 
-    def __init__(self, row: Row, times: Ticks, weight: Ticks) -> None:
+    def __init__(self, row: CountRow, times: Ticks, weight: Ticks) -> None:
         self.row, self.times, self.weight = row, times, weight
         self.rest = np.concatenate([np.cumsum((weight * np.diff(times))[::-1])[::-1], [0]])
 

@@ -30,7 +30,7 @@ Class = tuple[str, int]
 
 
 @dataclass(frozen=True)
-class Row:
+class CountRow:
     """``sum of factor * N[class](t - delay) <= limit`` at every tick ``t``; terms are ``(class, factor, delay)``."""
 
     name: str
@@ -157,29 +157,29 @@ class Counts:
         known = [way for way in ways if way is not None]
         return min(known) if len(known) == len(ways) else None
 
-    def _dependencies(self) -> Iterator[Row]:
+    def _dependencies(self) -> Iterator[CountRow]:
         for stage in self.stages:
             for before in self.problem.predecessors[stage]:
                 term = ("F", before), -1, self.forward_hop(before, stage)
-                yield Row("forward", (before, stage), ((("F", stage), 1, 0), term))
+                yield CountRow("forward", (before, stage), ((("F", stage), 1, 0), term))
             kinds = self.gradients[stage]
             started = tuple(((kind, stage), 1, 0) for kind in kinds)
             if kinds and not self.problem.successors[stage]:
-                yield Row("turn", (stage,), (*started, (("F", stage), -1, self.cost["F", stage])))
+                yield CountRow("turn", (stage,), (*started, (("F", stage), -1, self.cost["F", stage])))
             for later in self.problem.successors[stage] if kinds else ():
                 ended = (((k, later), -1, self.gradient_hop(k, later, stage)) for k in self.gradients[later])
-                yield Row("gradient", (later, stage), (*started, *ended))
+                yield CountRow("gradient", (later, stage), (*started, *ended))
             if "I" in kinds:
-                yield Row("weight", (stage,), ((("W", stage), 1, 0), (("I", stage), -1, self.cost["I", stage])))
+                yield CountRow("weight", (stage,), ((("W", stage), 1, 0), (("I", stage), -1, self.cost["I", stage])))
 
-    def _ranks(self) -> Iterator[Row]:
+    def _ranks(self) -> Iterator[CountRow]:
         for rank, stages in enumerate(self.problem.stages_of):
             busy = [one for one in self.classes if one[1] in stages and self.cost[one]]
             terms = [term for one in busy for term in ((one, 1, 0), (one, -1, self.cost[one]))]
             if terms:
-                yield Row("rank", (rank,), tuple(terms), 1)
+                yield CountRow("rank", (rank,), tuple(terms), 1)
 
-    def _holdings(self) -> Iterator[Row]:
+    def _holdings(self) -> Iterator[CountRow]:
         problem = self.problem
         if problem.form == "inference":
             return
@@ -192,17 +192,17 @@ class Counts:
                 if sum(self.number[one[1]] * max(factor, 0) for one, factor, _ in held) > room:
                     part = math.gcd(*(factor for _, factor, _ in held))
                     shares = tuple((one, factor // part, delay) for one, factor, delay in held if factor)
-                    yield Row("bytes", (rank,), shares, room // part)
+                    yield CountRow("bytes", (rank,), shares, room // part)
         if problem.in_flight_stage is not None:
             for stage in self.stages:
                 yield from self._limited("in_flight_stage", stage, (stage,), problem.in_flight_stage[stage])
 
-    def _limited(self, name: str, place: int, stages: tuple[int, ...], most: int) -> Iterator[Row]:
+    def _limited(self, name: str, place: int, stages: tuple[int, ...], most: int) -> Iterator[CountRow]:
         known = [stage for stage in stages if stage in self.number]
         if sum(self.number[stage] for stage in known) > most:
             begun = tuple((("F", stage), 1, 0) for stage in known)
             over = ((((k, stage), -1, self.cost[k, stage])) for stage in known for k in self.gradients[stage])
-            yield Row(name, (place,), (*begun, *over), most)
+            yield CountRow(name, (place,), (*begun, *over), most)
 
     def _bytes(self, stage: int) -> Iterator[tuple[Class, int, int]]:
         """Yield what each step of a stage adds to the bytes that are held, and when."""

@@ -12,7 +12,7 @@ from schedverify.optimizer.tasks import Node, Tasks, node_of
 from schedverify.optimizer.values import OpKey
 
 
-class Policy(NamedTuple):
+class GreedyPolicy(NamedTuple):
     """What a rank does when it could do several things.
 
     Attributes
@@ -33,7 +33,7 @@ class Policy(NamedTuple):
     whole: bool = True
 
 
-def policies(tasks: Tasks) -> Iterator[Policy]:
+def policies(tasks: Tasks) -> Iterator[GreedyPolicy]:
     """Yield the policies that can differ on a problem, the most promising first."""
     patience = (0.5, 0.0, 1.0) if tasks.splits else (0.0,)
     deep = (True, False) if any(len(stages) > 1 for stages in tasks.problem.stages_of) else (True,)
@@ -41,17 +41,17 @@ def policies(tasks: Tasks) -> Iterator[Policy]:
     for backward_first, deep_first, share, whole in product(
         first, deep, patience, (True, False)[: 1 + bool(tasks.mixed)]
     ):
-        yield Policy(backward_first, deep_first, share, whole)
+        yield GreedyPolicy(backward_first, deep_first, share, whole)
 
 
-def list_schedule(tasks: Tasks, policy: Policy, stopped: Callable[[], bool] = lambda: False) -> Rows | None:
+def list_schedule(tasks: Tasks, policy: GreedyPolicy, stopped: Callable[[], bool] = lambda: False) -> Rows | None:
     """Return the orders that a policy gives, or None where it runs into its limits or is stopped.
 
     Every rank takes, whenever it is free, what it can start first; F only where room is left for all F that the first
     unfinished sequence still has to run on this rank. On a chain that always ends: the oldest sequence can always go
     on, and what it frees is enough for the next.
     """
-    return _Run(tasks, policy).rows(stopped)
+    return _GreedyRun(tasks, policy).rows(stopped)
 
 
 class _Choice(NamedTuple):
@@ -59,10 +59,10 @@ class _Choice(NamedTuple):
     op: OpKey
 
 
-class _Run:
+class _GreedyRun:
     """The state of one pass: what is done, what each rank holds, and what each stage has next of each kind."""
 
-    def __init__(self, tasks: Tasks, policy: Policy) -> None:
+    def __init__(self, tasks: Tasks, policy: GreedyPolicy) -> None:
         self.tasks = tasks
         self.policy = policy
         self.problem = tasks.problem
@@ -88,7 +88,7 @@ class _Run:
 
     def _choice(self, rank: int) -> _Choice | None:
         """Return what a rank starts next among the stages that have it as their first rank."""
-        stages = [stage for stage in self.problem.stages_of[rank] if self.problem.homes[stage] == rank]
+        stages = [stage for stage in self.problem.stages_of[rank] if self.problem.owner_rank[stage] == rank]
         ready = [choice for stage in stages for choice in self._flowing(stage)]
         best = min(ready, key=self._rank_of, default=None)
         weights = [self._at(("W", stage, self.weights[stage][0])) for stage in stages if self.weights[stage]]
@@ -142,9 +142,9 @@ class _Run:
             self.ledgers[rank].run(choice.op)
             if kind == "F":
                 self._progress(rank, stage, m)
-            touched |= {self.problem.homes[other] for other in self.problem.stages_of[rank]}
+            touched |= {self.problem.owner_rank[other] for other in self.problem.stages_of[rank]}
         around = self.problem.successors[stage] if kind == "F" else self.problem.predecessors[stage]
-        return touched | {self.problem.homes[other] for other in around}
+        return touched | {self.problem.owner_rank[other] for other in around}
 
     def _admits(self, op: OpKey) -> bool:
         """Whether an F may start on all its ranks, with room left for the sequence that must go on before it."""

@@ -99,7 +99,7 @@ class LocalSearch:
         return Jobs(
             first=_bounds(self.rows),
             duration=_ints(tasks.duration[op[0], op[1]] for op in self.ops),
-            rank=_ints(problem.homes[op[1]] for op in self.ops),
+            rank=_ints(problem.owner_rank[op[1]] for op in self.ops),
             line=_ints(lines[node_of(op)[:2]] for op in self.ops),
             before_of=_bounds(waits),
             before=_ints(v for inputs in waits for v, _ in inputs),

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from schedverify.optimizer.model.variables import Model, Times
+from schedverify.optimizer.model.variables import OrderModel, Times
 from schedverify.optimizer.tasks import Node, ancestors
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Amounts(NamedTuple):
     stash: Sequence[int]
 
 
-def takes(model: Model, stages: Sequence[int]) -> bool:
+def takes(model: OrderModel, stages: Sequence[int]) -> bool:
     """Whether the steps of these stages go first in, first out, an F alone adds to what is held, and all is small."""
     problem, tasks = model.problem, model.tasks
     plain = "fifo" not in model.without and problem.slices == 1 and tasks.trains
@@ -37,7 +37,7 @@ def takes(model: Model, stages: Sequence[int]) -> bool:
     return plain and lone and pairs <= MOST_BOOLEANS
 
 
-def hold_at_most(model: Model, stages: Sequence[int], amounts: Amounts, room: int) -> None:
+def hold_at_most(model: OrderModel, stages: Sequence[int], amounts: Amounts, room: int) -> None:
     """Keep what a rank with these stages holds at each F within ``room``.
 
     Only an F adds, and what it adds counts from its start, so nothing else need be looked at: at F number ``k`` (from
@@ -59,7 +59,7 @@ def hold_at_most(model: Model, stages: Sequence[int], amounts: Amounts, room: in
     earlier.keep_lines()
 
 
-def _changes(model: Model, stages: Sequence[int], of: int, amounts: Amounts) -> Iterator[tuple[int, Node]]:
+def _changes(model: OrderModel, stages: Sequence[int], of: int, amounts: Amounts) -> Iterator[tuple[int, Node]]:
     """Yield every step of a rank that changes what an F of the stage ``of`` finds held, and by how much."""
     for stage in stages:
         kept, stash = amounts.kept[stage], amounts.stash[stage] if model.tasks.splits else 0
@@ -75,7 +75,7 @@ def _changes(model: Model, stages: Sequence[int], of: int, amounts: Amounts) -> 
 class _Earlier:
     """Whether a step ends before an F of the same rank starts; what is not known is a boolean of the model."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: OrderModel) -> None:
         self.model = model
         self.above = ancestors(model.problem)
         self.booleans: dict[tuple[Node, Node], cp_model.IntVar] = {}

@@ -11,14 +11,14 @@ from collections.abc import Iterable, Sequence
 
 from schedverify.optimizer.model import held
 from schedverify.optimizer.model.held import Amounts
-from schedverify.optimizer.model.variables import Model
+from schedverify.optimizer.model.variables import OrderModel
 from schedverify.optimizer.tasks import Node, ancestors
 
 Holding = tuple[Node, str, Node, str, int]
 """Something held from the start or end of one step to the start or end of another, and how much."""
 
 
-def in_flight_on_ranks(model: Model) -> None:
+def in_flight_on_ranks(model: OrderModel) -> None:
     """A rank has no more micro-batches in flight, over all its stages, than its limit."""
     limits = model.problem.in_flight
     if limits is None or not model.tasks.trains:
@@ -34,7 +34,7 @@ def in_flight_on_ranks(model: Model) -> None:
             _resource(model, _in_flight(model, stages), limit)
 
 
-def in_flight_on_stages(model: Model) -> None:
+def in_flight_on_stages(model: OrderModel) -> None:
     """A stage has no more micro-batches in flight than its limit."""
     limits = model.problem.in_flight_stage
     if limits is None or not model.tasks.trains:
@@ -45,7 +45,7 @@ def in_flight_on_stages(model: Model) -> None:
             _resource(model, _in_flight(model, (stage,)), limit)
 
 
-def bytes_within_capacity(model: Model) -> None:
+def bytes_within_capacity(model: OrderModel) -> None:
     """A rank never holds more bytes than its capacity (semantics, SV402)."""
     problem = model.problem
     if problem.capacity is None or not model.tasks.trains:
@@ -65,12 +65,12 @@ def bytes_within_capacity(model: Model) -> None:
             _stash(model, stages[0], room)
 
 
-def _alone(model: Model, stages: Sequence[int]) -> bool:
+def _alone(model: OrderModel, stages: Sequence[int]) -> bool:
     """Whether the micro-batches of these stages make one line."""
     return len(stages) == 1 and model.problem.slices == 1 and "fifo" not in model.without
 
 
-def _at_most(model: Model, stages: Sequence[int], amounts: Sequence[int], room: int) -> None:
+def _at_most(model: OrderModel, stages: Sequence[int], amounts: Sequence[int], room: int) -> None:
     """Limit how many micro-batches of each stage are in flight by what each of them holds.
 
     A micro-batch in flight on a stage is in flight on every stage before it as well, since their gradient ops wait for
@@ -86,14 +86,14 @@ def _at_most(model: Model, stages: Sequence[int], amounts: Sequence[int], room: 
             _queue(model, stage, max(1, room // held))
 
 
-def _queue(model: Model, stage: int, most: int) -> None:
+def _queue(model: OrderModel, stage: int, most: int) -> None:
     """Let each F wait for the gradient op of the micro-batch ``most`` before it."""
     passing = model.tasks.passing[stage]
     for earlier, later in zip(passing, passing[most:], strict=False):
         model.after(("F", stage, later), ("G", stage, earlier))
 
 
-def _repeated_forward(model: Model, stage: int, room: int) -> None:
+def _repeated_forward(model: OrderModel, stage: int, room: int) -> None:
     """Leave room for the whole activation while a lone recomputing stage runs its B.
 
     With n in flight then, this one included, the rank holds ``(n - 1) * boundary + activation``.
@@ -103,7 +103,7 @@ def _repeated_forward(model: Model, stage: int, room: int) -> None:
         _queue(model, stage, 1 + (room - model.problem.activation[stage]) // boundary)
 
 
-def _stash(model: Model, stage: int, room: int) -> None:
+def _stash(model: OrderModel, stage: int, room: int) -> None:
     """Bound the bytes of a lone stage with a split backward at each F, the only step that adds any.
 
     F number k (from 0) starts with ``activation * (k + 1 - i) + weight_stash * (i - w)`` bytes held, where i I and w W
@@ -126,13 +126,13 @@ def _stash(model: Model, stage: int, room: int) -> None:
                 model.after_either(("F", stage, m), ("G", stage, passing[a]), ("W", stage, passing[count - 1]))
 
 
-def _in_flight(model: Model, stages: Iterable[int]) -> list[Holding]:
+def _in_flight(model: OrderModel, stages: Iterable[int]) -> list[Holding]:
     return [
         (("F", stage, m), "start", ("G", stage, m), "end", 1) for stage in stages for m in model.tasks.passing[stage]
     ]
 
 
-def _bytes(model: Model, stages: Iterable[int]) -> list[Holding]:
+def _bytes(model: OrderModel, stages: Iterable[int]) -> list[Holding]:
     """Return what the micro-batches of these stages hold, and from when to when."""
     problem, holdings = model.problem, []
     for stage in stages:
@@ -148,7 +148,7 @@ def _bytes(model: Model, stages: Iterable[int]) -> list[Holding]:
     return holdings
 
 
-def _resource(model: Model, holdings: list[Holding], room: int) -> None:
+def _resource(model: OrderModel, holdings: list[Holding], room: int) -> None:
     """Let what is held at any moment stay within ``room``."""
     if sum(amount for *_, amount in holdings) > room:
         counted = [holding for holding in holdings if holding[-1]]

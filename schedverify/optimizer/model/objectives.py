@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from schedverify.optimizer.model.variables import Model
+from schedverify.optimizer.model.variables import OrderModel
 from schedverify.optimizer.paths import anchors
 from schedverify.optimizer.tasks import Node
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ortools.sat.python import cp_model
 
 
-def objective(model: Model) -> None:
+def objective(model: OrderModel) -> None:
     """Let the value be no less than every rank's last end, or than its ticks from first start to last end.
 
     *Makespan.* The timeline of an order starts each step as early as it can, so it ends no later than any solution with
@@ -39,7 +39,7 @@ def objective(model: Model) -> None:
     cp.minimize(model.value)
 
 
-def _begun(model: Model, stages: tuple[int, ...], fixed: int | None) -> cp_model.LinearExpr | int:
+def _begun(model: OrderModel, stages: tuple[int, ...], fixed: int | None) -> cp_model.LinearExpr | int:
     """Return when a rank begins, in units: a known tick, or a variable no later than any of its F."""
     first = list(_first(model, stages))
     if fixed is not None:
@@ -52,14 +52,14 @@ def _begun(model: Model, stages: tuple[int, ...], fixed: int | None) -> cp_model
     return begun
 
 
-def _first(model: Model, stages: tuple[int, ...]) -> Iterator[Node]:
+def _first(model: OrderModel, stages: tuple[int, ...]) -> Iterator[Node]:
     """Yield the F among which the first step of a rank with these stages is."""
     for stage in stages:
         for line in model.tasks.lines[stage]:
             yield from (("F", stage, m) for m in (line if "fifo" in model.without else line[:1]))
 
 
-def _last(model: Model, stages: tuple[int, ...]) -> Iterator[Node]:
+def _last(model: OrderModel, stages: tuple[int, ...]) -> Iterator[Node]:
     """Yield the steps among which the last of a rank with these stages is."""
     tasks = model.tasks
     for stage in stages:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from schedverify.optimizer.model.variables import Model
+from schedverify.optimizer.model.variables import OrderModel
 from schedverify.optimizer.tasks import Node, Tasks
 
 if TYPE_CHECKING:
     from ortools.sat.python import cp_model
 
 
-def prompt_first_steps(model: Model) -> None:
+def prompt_first_steps(model: OrderModel) -> None:
     """The first step of each rank starts as early as the orders let it, where the model is ``prompt``.
 
     A step is *prompt* if it has no input and starts at 0, or if it starts right when a prompt step ends that it waits
@@ -58,7 +58,7 @@ def _awaited(tasks: Tasks, node: Node) -> Iterator[tuple[Node, int]]:
 
 
 def _right_behind(
-    model: Model, node: Node, before: Node, lag: int, prompt: dict[Node, cp_model.IntVar]
+    model: OrderModel, node: Node, before: Node, lag: int, prompt: dict[Node, cp_model.IntVar]
 ) -> cp_model.IntVar:
     """Return a literal that makes a step start when another, which is prompt, has ended and its lag is over."""
     chosen = model.cp.new_bool_var("")
@@ -68,14 +68,14 @@ def _right_behind(
     return chosen
 
 
-def _at_once(model: Model, node: Node) -> cp_model.IntVar:
+def _at_once(model: OrderModel, node: Node) -> cp_model.IntVar:
     chosen = model.cp.new_bool_var("")
     model.cp.add(model.start[node] == 0).only_enforce_if(chosen)
     model.derive(chosen, lambda times: int(times[node][0] == 0))
     return chosen
 
 
-def _one_is_first(model: Model, nodes: list[Node], prompt: dict[Node, cp_model.IntVar]) -> None:
+def _one_is_first(model: OrderModel, nodes: list[Node], prompt: dict[Node, cp_model.IntVar]) -> None:
     """Let the earliest of the F on a rank be prompt; the first step of a rank is an F."""
     cp = model.cp
     earliest = cp.new_int_var(0, model.horizon, "")

@@ -13,12 +13,12 @@ from typing import Final
 from schedverify.optimizer.model.memory import bytes_within_capacity, in_flight_on_ranks, in_flight_on_stages
 from schedverify.optimizer.model.objectives import objective
 from schedverify.optimizer.model.promptness import prompt_first_steps
-from schedverify.optimizer.model.variables import Model
+from schedverify.optimizer.model.variables import OrderModel
 
-Rule = Callable[[Model], None]
+Rule = Callable[[OrderModel], None]
 
 
-def exclusive_ranks(model: Model) -> None:
+def exclusive_ranks(model: OrderModel) -> None:
     """A rank runs one step at a time; a stage on several ranks takes all of them."""
     cp, tasks = model.cp, model.tasks
     intervals = {}
@@ -37,27 +37,27 @@ def exclusive_ranks(model: Model) -> None:
             cp.add_no_overlap(i for node, parts in intervals.items() if node[1] in stages for i in parts)
 
 
-def activations_flow(model: Model) -> None:
+def activations_flow(model: OrderModel) -> None:
     """F starts when the outputs of all stages that feed it have arrived."""
     for stage, m in model.tasks.pairs:
         for before in model.problem.predecessors[stage]:
             model.after(("F", stage, m), ("F", before, m), model.tasks.forward_lag(before, stage))
 
 
-def gradients_flow(model: Model) -> None:
+def gradients_flow(model: OrderModel) -> None:
     """B or I starts when the gradients of all stages that it feeds have arrived."""
     for stage, m in model.tasks.pairs if model.tasks.trains else ():
         for after in model.problem.successors[stage]:
             model.after(("G", stage, m), ("G", after, m), model.tasks.backward_lag(after, stage))
 
 
-def own_forward(model: Model) -> None:
+def own_forward(model: OrderModel) -> None:
     """B or I reads the activations of its own F."""
     for stage, m in model.tasks.pairs if model.tasks.trains else ():
         model.after(("G", stage, m), ("F", stage, m))
 
 
-def weights_last(model: Model) -> None:
+def weights_last(model: OrderModel) -> None:
     """W reads what its own I made."""
     for stage, m in model.tasks.pairs if model.tasks.splits else ():
         condition = model.cp.add(model.start["W", stage, m] >= model.end(("G", stage, m)))
@@ -65,7 +65,7 @@ def weights_last(model: Model) -> None:
             condition.only_enforce_if(~model.whole[stage, m])
 
 
-def slices_in_order(model: Model) -> None:
+def slices_in_order(model: OrderModel) -> None:
     """Of one sequence, F goes from the first part to the last, B or I from the last to the first."""
     slices = model.problem.slices
     for stage, m in model.tasks.pairs:
@@ -75,7 +75,7 @@ def slices_in_order(model: Model) -> None:
                 model.after(("G", stage, m - 1), ("G", stage, m))
 
 
-def first_in_first_out(model: Model) -> None:
+def first_in_first_out(model: OrderModel) -> None:
     """Micro-batches of one copy (with slices: the same part of each sequence) go through every step in order.
 
     Nothing is lost. In any timeline, rename on each stage the k-th start of F, of a gradient op (B or I) and of W to
@@ -114,7 +114,7 @@ RULES: Final[tuple[tuple[str, Rule], ...]] = (
 """The model's table of contents. ``recomputation`` names the part of ``bytes`` that recomputing stages add."""
 
 
-def add_constraints(model: Model) -> None:
+def add_constraints(model: OrderModel) -> None:
     """Add every rule that the model is not without."""
     for name, rule in RULES:
         if name not in model.without:

@@ -16,7 +16,7 @@ Times = Mapping[Node, tuple[int, int]]
 """Start and end of every step of a known order."""
 
 
-class Model:
+class OrderModel:
     """The variables of the model, all in the scaled ticks of :class:`~schedverify.optimizer.tasks.Tasks`.
 
     The rules that tie them stand in :mod:`schedverify.optimizer.model.rules`.

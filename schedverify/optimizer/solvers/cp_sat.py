@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from schedverify.core.errors import SchedverifyError
-from schedverify.optimizer.model.variables import Model
+from schedverify.optimizer.model.variables import OrderModel
 from schedverify.optimizer.values import OpKey
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _POLL = 0.1
 
 
 @dataclass(frozen=True)
-class Outcome:
+class SolverOutcome:
     """How a search over one model ended.
 
     Attributes
@@ -43,7 +43,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Settings:
+class SolverSettings:
     """How to search: seed, threads, the event that ends it, and whom to tell."""
 
     seed: int
@@ -53,7 +53,7 @@ class Settings:
     on_bound: Callable[[int], None]
 
 
-def search(model: Model, seconds: float, settings: Settings) -> Outcome:
+def search(model: OrderModel, seconds: float, settings: SolverSettings) -> SolverOutcome:
     """Search a model until it is closed, the time is over, or the search is stopped.
 
     ``on_starts`` and ``on_bound`` are called in the caller's thread. An exception there, such as KeyboardInterrupt,
@@ -73,7 +73,7 @@ def search(model: Model, seconds: float, settings: Settings) -> Outcome:
     return _outcome(status, solver)
 
 
-def _solver(seconds: float, settings: Settings) -> cp_model.CpSolver:
+def _solver(seconds: float, settings: SolverSettings) -> cp_model.CpSolver:
     """Return a solver with the parameters that were measured to pay on these models."""
     from ortools.sat.python import cp_model
 
@@ -88,7 +88,7 @@ def _solver(seconds: float, settings: Settings) -> cp_model.CpSolver:
     return solver
 
 
-def _solve(solver: cp_model.CpSolver, model: Model, news: News) -> None:
+def _solve(solver: cp_model.CpSolver, model: OrderModel, news: News) -> None:
     from ortools.sat.python import cp_model
 
     class Callback(cp_model.CpSolverSolutionCallback):
@@ -102,7 +102,7 @@ def _solve(solver: cp_model.CpSolver, model: Model, news: News) -> None:
         news.put(status)
 
 
-def _listen(news: News, solver: cp_model.CpSolver, settings: Settings) -> str:
+def _listen(news: News, solver: cp_model.CpSolver, settings: SolverSettings) -> str:
     """Pass on what the solver reports until it ends, and return the name of its status."""
     while True:
         if settings.stopped():
@@ -119,11 +119,11 @@ def _listen(news: News, solver: cp_model.CpSolver, settings: Settings) -> str:
             settings.on_starts(item)
 
 
-def _outcome(status: str, solver: cp_model.CpSolver) -> Outcome:
+def _outcome(status: str, solver: cp_model.CpSolver) -> SolverOutcome:
     if status not in ("OPTIMAL", "FEASIBLE", "INFEASIBLE", "UNKNOWN"):
         raise SchedverifyError(f"the solver did not take the model ({status}); please report this")
     bound = None if status == "INFEASIBLE" else _whole(solver.best_objective_bound)
-    return Outcome(status in ("OPTIMAL", "INFEASIBLE"), status in ("OPTIMAL", "FEASIBLE"), bound)
+    return SolverOutcome(status in ("OPTIMAL", "INFEASIBLE"), status in ("OPTIMAL", "FEASIBLE"), bound)
 
 
 def _whole(bound: float) -> int:

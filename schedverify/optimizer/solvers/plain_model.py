@@ -16,7 +16,7 @@ class NotPlainError(Exception):
     """A model has something that the plain form cannot say."""
 
 
-class Row(NamedTuple):
+class LinearRow(NamedTuple):
     """``sum of coefficient * variable <= most``, always or where a literal holds.
 
     Attributes
@@ -46,7 +46,7 @@ class PlainModel(NamedTuple):
     """
 
     domains: list[tuple[int, int]]
-    rows: list[Row]
+    rows: list[LinearRow]
     lines: list[list[tuple[int, int, int]]]
 
 
@@ -61,7 +61,7 @@ def plain_model(model: cp_model.CpModel) -> PlainModel:
     """
     proto = model.proto
     domains = [_ends(variable.domain) for variable in proto.variables]
-    rows: dict[Row, None] = {}
+    rows: dict[LinearRow, None] = {}
     lines = []
     for constraint in proto.constraints:
         if constraint.has_linear():
@@ -82,19 +82,19 @@ def plain_model(model: cp_model.CpModel) -> PlainModel:
     return PlainModel(domains, [row for row in rows if not _always(row, domains)], lines)
 
 
-def _rows(constraint: Any) -> Iterator[Row]:
+def _rows(constraint: Any) -> Iterator[LinearRow]:
     """Yield a linear constraint as one row for each of its sides that has a limit."""
     linear, premise = constraint.linear, _premise(constraint)
     terms = tuple(sorted(zip(linear.vars, linear.coeffs, strict=True)))
     least, most = _ends(linear.domain)
-    yield Row(terms, most, premise)
-    yield Row(tuple((variable, -coefficient) for variable, coefficient in terms), -least, premise)
+    yield LinearRow(terms, most, premise)
+    yield LinearRow(tuple((variable, -coefficient) for variable, coefficient in terms), -least, premise)
 
 
-def _one_of(literals: Iterable[int], premise: int | None) -> Row:
+def _one_of(literals: Iterable[int], premise: int | None) -> LinearRow:
     """Return the row that says that one of some literals holds."""
     signs = sorted((max(literal, -1 - literal), -1 if literal >= 0 else 1) for literal in literals)
-    return Row(tuple(signs), sum(sign == 1 for _, sign in signs) - 1, premise)
+    return LinearRow(tuple(signs), sum(sign == 1 for _, sign in signs) - 1, premise)
 
 
 def _premise(constraint: Any) -> int | None:
@@ -104,7 +104,7 @@ def _premise(constraint: Any) -> int | None:
     return literals[0] if literals else None
 
 
-def _always(row: Row, domains: list[tuple[int, int]]) -> bool:
+def _always(row: LinearRow, domains: list[tuple[int, int]]) -> bool:
     """Whether a row says nothing, as each side without a limit does."""
     greatest = sum(max(coefficient * bound for bound in domains[variable]) for variable, coefficient in row.terms)
     if greatest > row.most and abs(row.most) + sum(abs(coefficient) for _, coefficient in row.terms) > MOST:

@@ -28,9 +28,9 @@ from typing import IO, Final, NamedTuple
 
 from schedverify.core.errors import SchedverifyError
 from schedverify.optimizer.model.rules import add_constraints
-from schedverify.optimizer.model.variables import Model
+from schedverify.optimizer.model.variables import OrderModel
 from schedverify.optimizer.orders import measure, rows_of
-from schedverify.optimizer.solvers.cp_sat import Outcome, Settings
+from schedverify.optimizer.solvers.cp_sat import SolverOutcome, SolverSettings
 from schedverify.optimizer.solvers.plain_model import NotPlainError, PlainModel, plain_model
 from schedverify.optimizer.tasks import Tasks
 from schedverify.optimizer.values import OpKey
@@ -45,7 +45,7 @@ Known = Callable[[], tuple[int, int]]
 """Gives the value of the best known schedule and what is proved that none can go below, in units."""
 
 
-class Answer(NamedTuple):
+class PumpkinAnswer(NamedTuple):
     """What the solver says: ``Satisfiable`` with a value for each variable, ``Unsatisfiable`` or ``Unknown``."""
 
     verdict: str
@@ -57,7 +57,7 @@ def installed() -> bool:
     return bool(sys.executable) and importlib.util.find_spec("pumpkin_solver") is not None
 
 
-def prove(tasks: Tasks, objective: str, known: Known, seconds: float, settings: Settings) -> Outcome | None:
+def prove(tasks: Tasks, objective: str, known: Known, seconds: float, settings: SolverSettings) -> SolverOutcome | None:
     """Search for something better than the best known schedule, down to the known bound, or for a proof of none.
 
     The first question is whether one unit less can be had, since often the best known cannot be beaten. After a yes the
@@ -67,7 +67,7 @@ def prove(tasks: Tasks, objective: str, known: Known, seconds: float, settings: 
     Parameters
     ----------
     objective
-        ``makespan`` or ``span``, as in :class:`~schedverify.optimizer.model.variables.Model`, not anchored.
+        ``makespan`` or ``span``, as in :class:`~schedverify.optimizer.model.variables.OrderModel`, not anchored.
     known
         What is known now; asked again and again.
     seconds
@@ -98,7 +98,7 @@ def prove(tasks: Tasks, objective: str, known: Known, seconds: float, settings: 
 class _Prover:
     """What is known while one question follows another, in units."""
 
-    def __init__(self, tasks: Tasks, objective: str, known: Known, seconds: float, settings: Settings) -> None:
+    def __init__(self, tasks: Tasks, objective: str, known: Known, seconds: float, settings: SolverSettings) -> None:
         self.tasks = tasks
         self.objective = objective
         self.known = known
@@ -108,7 +108,7 @@ class _Prover:
         self.found = False
         self.halving = False
 
-    def run(self) -> Outcome:
+    def run(self) -> SolverOutcome:
         """Ask until the best and the bound meet, or there is no answer."""
         while self.bound < self.best:
             target = (self.bound + self.best) // 2 if self.halving else self.best - 1
@@ -116,12 +116,12 @@ class _Prover:
             answer = _ask(plain_model(model.cp), self.deadline, self.settings.seed, partial(self._moot, target))
             if not self._learn(answer, target, model):
                 break
-        return Outcome(closed=self.bound >= self.best, found=self.found, bound=self.bound)
+        return SolverOutcome(closed=self.bound >= self.best, found=self.found, bound=self.bound)
 
-    def _model(self, most: int) -> Model:
+    def _model(self, most: int) -> OrderModel:
         """Return the model in which the objective takes at most so many units."""
         horizon = (most + 1) * self.tasks.fine - 1 if self.objective == "makespan" else self.tasks.horizon
-        model = Model(self.tasks, horizon=horizon, objective=self.objective)
+        model = OrderModel(self.tasks, horizon=horizon, objective=self.objective)
         add_constraints(model)
         model.cp.add(model.value <= most)
         return model
@@ -134,7 +134,7 @@ class _Prover:
         best, bound = self.known()
         return best <= target or bound > target
 
-    def _learn(self, answer: Answer, target: int, model: Model) -> bool:
+    def _learn(self, answer: PumpkinAnswer, target: int, model: OrderModel) -> bool:
         """Note what was answered, and what others found meanwhile; return whether to go on."""
         best, bound = self.known()
         self.halving = self.halving and best >= self.best
@@ -158,7 +158,7 @@ class _Prover:
         return True
 
 
-def _ask(model: PlainModel, deadline: float, seed: int, moot: Callable[[], bool]) -> Answer:
+def _ask(model: PlainModel, deadline: float, seed: int, moot: Callable[[], bool]) -> PumpkinAnswer:
     """Return the solver's answer; unknown where the time is over, or the question becomes moot, before it has one.
 
     Raises
@@ -167,18 +167,18 @@ def _ask(model: PlainModel, deadline: float, seed: int, moot: Callable[[], bool]
         If the solver broke down.
     """
     if any(least > most for least, most in model.domains):
-        return Answer("Unsatisfiable", [])
+        return PumpkinAnswer("Unsatisfiable", [])
     question = {**model._asdict(), "seconds": max(0.01, deadline - time.monotonic()), "seed": seed % (1 << 31)}
     with tempfile.TemporaryFile("w+", encoding="utf-8") as asked:
         json.dump(question, asked)
         asked.seek(0)
         done = _run(asked, deadline, moot)
     if done is None:
-        return Answer("Unknown", [])
+        return PumpkinAnswer("Unknown", [])
     printed, complaint, code = done
     if code:
         raise SchedverifyError(f"Pumpkin broke down; please report this:\n{complaint.strip()}")
-    return Answer(**json.loads(printed))
+    return PumpkinAnswer(**json.loads(printed))
 
 
 def _run(asked: IO[str], deadline: float, moot: Callable[[], bool]) -> tuple[str, str, int] | None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 from typing import Any, Final
 
-from schedverify.core.explanation import Link
+from schedverify.core.explanation import PathLink
 from schedverify.core.problem import Problem
 from schedverify.core.result import Plan
 from schedverify.planner.explanation.limits import full_limits
@@ -62,7 +62,7 @@ def _prices_told(rows: Iterable[Mapping[str, Any]]) -> str:
     return "prices on " + ", and on ".join(f"{what} {', '.join(places)}" for what, places in priced.items())
 
 
-def path_of(plan: Plan) -> tuple[Link, ...]:
+def path_of(plan: Plan) -> tuple[PathLink, ...]:
     """Return a critical path of a plan's schedule: of a span, to the end of the rank that has it.
 
     Where the objective is the peak memory and the makespan has no limit, time does not count, and there is none.
@@ -76,7 +76,7 @@ def path_of(plan: Plan) -> tuple[Link, ...]:
         graph = graph.subgraph(_before_the_end(plan, graph))
     steps, path = step_graph(graph), critical_path(graph)
     whys = ["", *(steps.edges[pair]["why"] for pair in pairwise(path))]
-    return tuple(Link(_told(step), why) for step, why in zip(path, whys, strict=True))
+    return tuple(PathLink(_told(step), why) for step, why in zip(path, whys, strict=True))
 
 
 def bindings(plan: Plan) -> Iterator[str]:

@@ -59,7 +59,7 @@ class Looked:
         So it is under one placement where no duration, transfer or memory of this is greater: starts are longest paths,
         which rise with each duration, and what a rank holds at its steps follows from its order.
         """
-        return self.problem.homes == other.homes and all(map(int.__le__, self.figures, figures))
+        return self.problem.owner_rank == other.owner_rank and all(map(int.__le__, self.figures, figures))
 
 
 class Search:
@@ -79,7 +79,7 @@ class Search:
         self._asked = 0
         self.linearized = False
         self.best: Looked | None = None
-        self.coming = {shape.homes: self._partitions(shape) for shape in shapes}
+        self.coming = {shape.owner_rank: self._partitions(shape) for shape in shapes}
 
     @property
     def value(self) -> int | None:
@@ -99,10 +99,12 @@ class Search:
         Those that come next get a glance before, so that the best is good before it is a cutoff. Those that stay open
         have their turn again once no new ones come.
         """
-        streams = {homes: coming.below(lambda: self.value, self._over) for homes, coming in self.coming.items()}
+        streams = {
+            owner_rank: coming.below(lambda: self.value, self._over) for owner_rank, coming in self.coming.items()
+        }
         while True:
-            for homes, stream in streams.items():
-                while self._fresh(homes) < _AHEAD and (whole := next(stream, None)) is not None:
+            for owner_rank, stream in streams.items():
+                while self._fresh(owner_rank) < _AHEAD and (whole := next(stream, None)) is not None:
                     self._meet(whole.judged)
             if self.effort.over or not (still := list(self._open())):
                 return
@@ -139,9 +141,9 @@ class Search:
         bound = best_bound(problem, "makespan")
         return Looked(layers, problem, bound.value if bound else 0, bound and bound.evidence)
 
-    def _fresh(self, homes: Ints) -> int:
+    def _fresh(self, owner_rank: Ints) -> int:
         """Return how many open partitions under a placement have not had their turn."""
-        return sum(not one.times and one.problem.homes == homes for one in self._open())
+        return sum(not one.times and one.problem.owner_rank == owner_rank for one in self._open())
 
     def _over(self) -> bool:
         """Whether no more partitions should come: the means are used up, and there is one, or it is hard to find."""
@@ -167,7 +169,7 @@ class Search:
                 return None
             return looked.bound, looked
 
-        times = LeastTimes(self.model, shape.homes, shape.ranks, shape.microbatches)
+        times = LeastTimes(self.model, shape.owner_rank, shape.ranks, shape.microbatches)
         self.linearized |= times.cuts.linearized
         return ByBound(times, judge, seconds=self.effort.left / 20, workers=self.effort.threads)
 

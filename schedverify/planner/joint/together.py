@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from schedverify.core.errors import Fault, InfeasibleError, InputError, UndecidedError
-from schedverify.core.model import Model, Wishes
+from schedverify.core.model import Model, PartitionConstraints
 from schedverify.core.problem import Problem
 from schedverify.core.result import Plan
 from schedverify.optimizer import Effort, Progress
@@ -82,7 +82,7 @@ def partition_jointly(  # noqa: PLR0913 - each is a keyword of its own
     names = placements or (("loop",) if virtual == 1 else ("loop", "v"))
     shapes = [Problem.chain(**asked, placement=name) for name in names]
     shapes += [cut_first.problem] if cut_first else []
-    search = Search(model, list({shape.homes: shape for shape in shapes}.values()), effort, progress)
+    search = Search(model, list({shape.owner_rank: shape for shape in shapes}.values()), effort, progress)
     first = None if cut_first is None else search.asked(cut_first.partition.layers, cut_first.problem)
     if first is not None:
         search.begin(first, 1 / 4)
@@ -96,7 +96,7 @@ def partition_jointly(  # noqa: PLR0913 - each is a keyword of its own
         best.layers,
         search.bound,
         None if first is None or first.value is None else _plan(search, first),
-        tuple(Tried(one.problem.homes, one.layers, one.bound, one.evidence, one.value) for one in search.tried()),
+        tuple(Tried(one.problem.owner_rank, one.layers, one.bound, one.evidence, one.value) for one in search.tried()),
         _partitions(model, search.shapes),
         search.linearized,
         effort.why_over() if search.value is None or search.bound < search.value else "",
@@ -127,6 +127,6 @@ def _plan(search: Search, looked: Looked) -> Plan:
 
 
 def _partitions(model: Model, shapes: Sequence[Problem]) -> int | None:
-    if not model.chain or model.wishes != Wishes():
+    if not model.chain or model.wishes != PartitionConstraints():
         return None
     return len(shapes) * math.comb(len(model.layers) - 1, shapes[0].stages - 1)

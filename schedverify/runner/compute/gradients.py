@@ -37,10 +37,10 @@ def sum_shared(
         If two such stages have not as many numbers.
     """
     for stages in shared_weights(problem):
-        holders = sorted({problem.homes[stage] for stage in stages})
+        holders = sorted({problem.owner_rank[stage] for stage in stages})
         if rank not in holders:
             continue
-        own = _distinct([list(modules[stage].parameters()) for stage in stages if problem.homes[stage] == rank])
+        own = _distinct([list(modules[stage].parameters()) for stage in stages if problem.owner_rank[stage] == rank])
         summed = sum(map(_flat, own[1:]), _flat(own[0]))
         parts = {rank: summed} | _exchanged(
             summed, rank, [each for each in holders if each != rank], group, timeout, tagged

@@ -23,7 +23,7 @@ class Form(NamedTuple):
     """The inputs and the weights."""
 
 
-class Cut(NamedTuple):
+class BackwardCut(NamedTuple):
     """A node at which W begins, the outputs that gradients arrive at, and the weights below it."""
 
     node: int
@@ -31,10 +31,10 @@ class Cut(NamedTuple):
     weights: tuple[int, ...]
 
 
-class Cuts(NamedTuple):
+class BackwardCuts(NamedTuple):
     """Where a graph is cut."""
 
-    cuts: tuple[Cut, ...]
+    cuts: tuple[BackwardCut, ...]
     several: tuple[int, ...]
     """The weights that hang on several cuts."""
     below: tuple[int, ...]
@@ -77,7 +77,7 @@ class Graph:
 
 
 @lru_cache(maxsize=64)
-def cuts_of(form: Form) -> Cuts:
+def cuts_of(form: Form) -> BackwardCuts:
     """Return where a graph is cut: where the way to a weight leaves the way to the inputs.
 
     Where no input needs a gradient, the ways to the nodes with several children count as such.
@@ -101,9 +101,9 @@ def cuts_of(form: Form) -> Cuts:
             hung.setdefault(tops.pop(), []).append(leaf)
         else:
             several.append(leaf)
-    cuts = tuple(Cut(node, tuple(sorted(outputs[node])), tuple(leaves)) for node, leaves in hung.items())
+    cuts = tuple(BackwardCut(node, tuple(sorted(outputs[node])), tuple(leaves)) for node, leaves in hung.items())
     below = _reached([child for node in hung for child in children[node] if child not in through], children, through)
-    return Cuts(cuts, tuple(several), tuple(sorted(below - through | set(hung))))
+    return BackwardCuts(cuts, tuple(several), tuple(sorted(below - through | set(hung))))
 
 
 def _reached(starts: Iterable[int], steps: Sequence[Sequence[int]], ends: Container[int] = ()) -> set[int]:

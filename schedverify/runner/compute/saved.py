@@ -20,7 +20,7 @@ def _shows(node_type: Any) -> tuple[str, ...] | None:
     return tuple(name for name in dir(node_type) if name.startswith("_raw_saved_"))
 
 
-class _Held:
+class _HeldTensor:
     """One tensor that autograd saved, with its version at that time."""
 
     __slots__ = ("tensor", "version")
@@ -34,7 +34,7 @@ class Saved:
     """What autograd saved during one forward."""
 
     def __init__(self) -> None:
-        self._held: list[_Held] = []
+        self._held: list[_HeldTensor] = []
 
     def hooks(self) -> Any:
         """Return a context in which everything that autograd saves is held here."""
@@ -55,13 +55,13 @@ class Saved:
                 held.tensor = None
         self._held.clear()
 
-    def _hold(self, tensor: Any) -> _Held:
-        held = _Held(tensor)
+    def _hold(self, tensor: Any) -> _HeldTensor:
+        held = _HeldTensor(tensor)
         self._held.append(held)
         return held
 
 
-def _give(held: _Held) -> Any:
+def _give(held: _HeldTensor) -> Any:
     if held.tensor is None:
         raise RuntimeError("a tensor that W reads was let go behind I: the function that saved it does not show it")
     if held.tensor._version != held.version:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from schedverify.core.trace import BoundaryLog, Crossed
+from schedverify.core.trace import BoundaryLog, BoundaryTransfer
 from schedverify.runner.control.collecting import collect
 from schedverify.runner.failures import RunError
 from schedverify.runner.p2p.messages import Crossing
@@ -14,7 +14,9 @@ from schedverify.runner.p2p.messages import Crossing
 _PART = "the boundary log"
 
 
-def gather_log(plan: str, steps: Sequence[Sequence[Crossed]], group: Any, timeout: float) -> BoundaryLog | None:
+def gather_log(
+    plan: str, steps: Sequence[Sequence[BoundaryTransfer]], group: Any, timeout: float
+) -> BoundaryLog | None:
     """Return on rank 0 the log of all ranks, None on the others. Every rank of the group calls it.
 
     Parameters
@@ -39,16 +41,16 @@ def gather_log(plan: str, steps: Sequence[Sequence[Crossed]], group: Any, timeou
     return BoundaryLog(plan, len(told), tuple(joined))
 
 
-def _crossed(row: list[Any]) -> Crossed:
+def _crossed(row: list[Any]) -> BoundaryTransfer:
     source, target, m, backward, outgoing, local, tensors, size, checksums = row
     shapes = tuple((dtype, tuple(shape)) for dtype, shape in tensors)
-    return Crossed(source, target, m, backward, outgoing, local, shapes, size, tuple(checksums))
+    return BoundaryTransfer(source, target, m, backward, outgoing, local, shapes, size, tuple(checksums))
 
 
-def _joined(ends: Iterable[Crossed]) -> tuple[Crossed, ...]:
+def _joined(ends: Iterable[BoundaryTransfer]) -> tuple[BoundaryTransfer, ...]:
     """Return what left, in the order of boundary and micro-batch, once it is known to have reached the other side."""
-    left: dict[tuple[Any, ...], Crossed] = {}
-    reached: dict[tuple[Any, ...], Crossed] = {}
+    left: dict[tuple[Any, ...], BoundaryTransfer] = {}
+    reached: dict[tuple[Any, ...], BoundaryTransfer] = {}
     for each in ends:
         (left if each.outgoing else reached)[each[:4]] = each
     for place in sorted({*left, *reached}):

@@ -10,8 +10,8 @@ from typing import Any, Final
 import torch
 import torch.distributed as dist
 
-from schedverify.core.trace import Ran, RunTrace
-from schedverify.runner.control.clocks import SAME, Answer, Clock, Reading, aligned, reading
+from schedverify.core.trace import RunTrace, StepSpan
+from schedverify.runner.control.clocks import SAME, Clock, ClockAnswer, Reading, aligned, reading
 from schedverify.runner.control.collecting import collect, move
 
 QUESTIONS: Final = 12
@@ -39,7 +39,7 @@ def ask(group: Any, timeout: float) -> Reading | None:
 
 def gather(
     plan: str,
-    steps: Sequence[Sequence[Ran]],
+    steps: Sequence[Sequence[StepSpan]],
     readings: tuple[Reading | None, Reading | None],
     group: Any,
     timeout: float,
@@ -67,13 +67,13 @@ def gather(
     if texts is None:
         return None
     told = [json.loads(text) for text in texts]
-    merged = [tuple(Ran(*ran) for _, theirs in told for ran in theirs[number]) for number in range(len(steps))]
+    merged = [tuple(StepSpan(*ran) for _, theirs in told for ran in theirs[number]) for number in range(len(steps))]
     return RunTrace(plan, len(told), tuple(merged), tuple(error for error, _ in told))
 
 
-def _question(group: Any, timeout: float) -> Answer:
+def _question(group: Any, timeout: float) -> ClockAnswer:
     answer = torch.zeros(1, dtype=torch.int64)
     asked = time.perf_counter_ns()
     move(torch.zeros(1, dtype=torch.int64), 0, group, timeout, _PART, sends=True)
     move(answer, 0, group, timeout, _PART, sends=False)
-    return Answer(asked, int(answer), time.perf_counter_ns())
+    return ClockAnswer(asked, int(answer), time.perf_counter_ns())

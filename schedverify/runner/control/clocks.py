@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from schedverify.core.trace import Ran
+from schedverify.core.trace import StepSpan
 
 
-class Answer(NamedTuple):
+class ClockAnswer(NamedTuple):
     """One question for the time: nanoseconds on the asking rank's clock, and on that of rank 0."""
 
     asked: int
@@ -55,13 +55,13 @@ SAME = Clock(Reading(0, 0, 0), Reading(0, 0, 0))
 """The clock of rank 0."""
 
 
-def reading(answers: Iterable[Answer]) -> Reading:
+def reading(answers: Iterable[ClockAnswer]) -> Reading:
     """Return what the answer that came soonest tells."""
     best = min(answers, key=lambda answer: answer.heard - answer.asked)
     passed = best.heard - best.asked
     return Reading(best.asked + passed // 2, best.answered, -(-passed // 2))
 
 
-def aligned(ran: Iterable[Ran], clock: Clock) -> tuple[Ran, ...]:
+def aligned(ran: Iterable[StepSpan], clock: Clock) -> tuple[StepSpan, ...]:
     """Return steps of a rank with their times on the clock of rank 0."""
     return tuple(each._replace(start=clock.true(each.start), end=clock.true(each.end)) for each in ran)

@@ -18,7 +18,7 @@ from schedverify.runner.launch.source import Source, load_source
 from schedverify.runner.runner import Runner
 
 
-class Settings(NamedTuple):
+class RunSettings(NamedTuple):
     """What a run is asked to do.
 
     Attributes
@@ -47,7 +47,7 @@ class Settings(NamedTuple):
     checksums: bool = False
 
 
-def session(settings: Settings, tell: Callable[[str], None]) -> None:
+def session(settings: RunSettings, tell: Callable[[str], None]) -> None:
     """Run a plan in this process of the default process group; rank 0 tells a line for each step.
 
     Raises

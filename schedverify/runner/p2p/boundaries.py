@@ -14,7 +14,7 @@ from zlib import crc32
 import torch
 
 from schedverify.core.problem import Problem
-from schedverify.core.trace import Crossed
+from schedverify.core.trace import BoundaryTransfer
 from schedverify.runner.compute.batches import Tensors
 from schedverify.runner.failures import RunError
 from schedverify.runner.p2p.declared import declared, refuted, rows_of
@@ -63,14 +63,14 @@ class Boundaries:
     ) -> None:
         self._rank, self._hooks = rank, tuple(hooks)
         self._forbid_nan, self.sealed = forbid_nan, sealed
-        self._copy, self._homes = problem.stages, problem.homes
+        self._copy, self._owner_rank = problem.stages, problem.owner_rank
         self._rows = rows_of(problem)
         self._declared = declared(problem) if known else {}
         self._learned: dict[tuple[int, int, int], Signature] = {}
         self._due = Counter(_due(problem, rank))
         self._seals: dict[Name, Seal] = {}
         """Of what lies ready on this rank, to be read or to be sent."""
-        self.log: list[Crossed] = []
+        self.log: list[BoundaryTransfer] = []
 
     def begin(self) -> None:
         """Begin a step: nothing has crossed."""
@@ -132,7 +132,7 @@ class Boundaries:
         self._note(*self._passed(name, tensors, place, outgoing=False), own)
 
     def _crossing(self, name: Name, tensors: Tensors, *, outgoing: bool) -> Crossing:
-        return Crossing(*name, outgoing, self._homes[name.source] == self._homes[name.target], tensors)
+        return Crossing(*name, outgoing, self._owner_rank[name.source] == self._owner_rank[name.target], tensors)
 
     def _passed(self, name: Name, tensors: Tensors, place: str, *, outgoing: bool) -> tuple[Crossing, Signature]:
         """Return what crosses with its form, once it is known that it may."""
@@ -151,7 +151,7 @@ class Boundaries:
     def _note(self, crossing: Crossing, form: Signature, seal: Seal | None) -> None:
         members = tuple((str(dtype)[6:], shape) for dtype, shape in form)
         size = sum(tensor.nbytes for tensor in crossing.tensors)
-        self.log.append(Crossed(*crossing[:6], members, size, seal or ()))
+        self.log.append(BoundaryTransfer(*crossing[:6], members, size, seal or ()))
 
     def close(self) -> None:
         """End a step.
@@ -195,8 +195,8 @@ def _due(problem: Problem, rank: int) -> list[tuple[Name, bool]]:
                 names = [Name(source, target, m, False)]
                 names += [] if problem.form == "inference" else [Name(target, source, m, True)]
                 for name in names:
-                    found += [(name, True)] if problem.homes[name.source] == rank else []
-                    found += [(name, False)] if problem.homes[name.target] == rank else []
+                    found += [(name, True)] if problem.owner_rank[name.source] == rank else []
+                    found += [(name, False)] if problem.owner_rank[name.target] == rank else []
     return found
 
 

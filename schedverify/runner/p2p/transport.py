@@ -82,7 +82,7 @@ class Transport:
         self.timeout, self.device = timeout, device
         self.sends = Sends(timeout)
         self._rank, self._group, self._tagged = rank, group, tagged
-        self._homes, self._tags = problem.homes, Tags(problem)
+        self._owner_rank, self._tags = problem.owner_rank, Tags(problem)
         self._boundaries = boundaries
         self._posted: dict[Name, Posted] = {}
         self._batch: list[Late] | None = None
@@ -115,7 +115,7 @@ class Transport:
         """Begin to send; ``ended`` is called as :meth:`Sends.add` says."""
         self.sends.check()
         name = name_of(op)
-        peer, tag = self._homes[name.target], self._tags.first(name)
+        peer, tag = self._owner_rank[name.target], self._tags.first(name)
         waiting = Waiting(self._rank, peer, f"position {position} ({op})")
         works = []
         if self._boundaries.expected(name) is None:
@@ -137,7 +137,7 @@ class Transport:
     def post(self, op: Op, position: int) -> None:
         """Post a receive; that of a gradient whose activation has not left yet, and is not known, when it is read."""
         name = name_of(op)
-        peer = self._homes[name.source]
+        peer = self._owner_rank[name.source]
         posted = Posted(Waiting(self._rank, peer, f"position {position} ({op})"), position)
         if self._boundaries.expected(name) is not None:
             self._post_buffers(posted, name)

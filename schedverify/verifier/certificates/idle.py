@@ -11,7 +11,7 @@ from schedverify.verifier.certificates.derivation import Derivation
 from schedverify.verifier.certificates.error import EvidenceError
 
 
-class _Held(NamedTuple):
+class _HeldLimits(NamedTuple):
     """Something that a rank may hold many of at once: its bytes, whether it is in flight, what is still to be done."""
 
     size: int
@@ -81,19 +81,21 @@ class _Idle:
             ends += [known.gradient(s) + way[1]] if way else []
         return known.until_gradient(s) + max(ends)
 
-    def _flying(self, s: int, ticks: int) -> _Held:
+    def _flying(self, s: int, ticks: int) -> _HeldLimits:
         kept = self.problem.boundary[s] if self.problem.recompute[s] else self.problem.activation[s]
         alone = [self.known.passing(s)]
         alone += [self.problem.in_flight[self.rank]] if self.problem.in_flight is not None else []
         alone += [self.problem.in_flight_stage[s]] if self.problem.in_flight_stage is not None else []
         alone += [self._room // kept] if self._room is not None and kept else []
-        return _Held(kept, 1, ticks, min(alone))
+        return _HeldLimits(kept, 1, ticks, min(alone))
 
-    def _waiting(self) -> Iterable[_Held]:
+    def _waiting(self) -> Iterable[_HeldLimits]:
         """What waits for its W: at least the backward without the I that is done."""
         for s in self.stages if self.problem.form == "split" else ():
             done = self.problem.backward_input[s] + self.known.again(s)
-            yield _Held(self.problem.weight_stash[s], 0, max(0, self.known.backward(s) - done), self.known.passing(s))
+            yield _HeldLimits(
+                self.problem.weight_stash[s], 0, max(0, self.known.backward(s) - done), self.known.passing(s)
+            )
 
     @property
     def _room(self) -> int | None:
@@ -114,7 +116,7 @@ class _Idle:
             and (limit is None or sum(part.number for part in full) <= limit)
         )
 
-    def _most(self, parts: list[_Held]) -> int:
+    def _most(self, parts: list[_HeldLimits]) -> int:
         """The most ticks that can be left for what is held at once, whatever the limits admit of it."""
         most = [sum(part.ticks * part.number for part in parts)]
         most.append(sum(part.ticks * self.known.passing(s) for s, part in zip(self.stages, parts, strict=False)))

@@ -52,7 +52,7 @@ def _admission(known: Derivation, certificate: Mapping[str, Any]) -> int:
     """
     problem = known.problem
     stage = known.index(certificate.get("stage"), problem.total_stages, "stage")
-    rank, forward = problem.homes[stage], problem.forward[stage]
+    rank, forward = problem.owner_rank[stage], problem.forward[stage]
     if problem.stages_of[rank] != (stage,) or not known.training or not known.passing(stage) or not forward:
         raise EvidenceError(f"stage {stage} is not alone on rank {rank} in training, with a forward that takes time")
     ticks = known.passing(stage) * (forward + known.backward(stage)) + known.until_gradient(stage)

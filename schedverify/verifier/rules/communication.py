@@ -163,7 +163,7 @@ def _flawed(transfers: Transfers, entry: int) -> str:
     peers = (problem.successors if onward else problem.predecessors)[stage] if peer is None else (peer,)
     names = ", ".join(map(str, peers))
     if flaw is Flaw.ONE_RANK:
-        return f"stage {names}, at the other end, is on rank {problem.homes[stage]} as well; nothing is sent there"
+        return f"stage {names}, at the other end, is on rank {problem.owner_rank[stage]} as well; nothing is sent there"
     mark = ">" if transfers.is_send[entry] else "<"
     return f"it does not say which of the stages {names} is at the other end; {mark} names it"
 
@@ -176,7 +176,7 @@ def _tensors(case: Case) -> Ints:
     for source, targets in enumerate(problem.successors):
         passing = np.flatnonzero(copies == problem.copy_of(source))
         for target in targets:
-            if problem.homes[source] != problem.homes[target]:
+            if problem.owner_rank[source] != problem.owner_rank[target]:
                 parts.append(packed_name(False, np.array(source), np.array(target), passing))
                 if problem.form != "inference":
                     parts.append(packed_name(True, np.array(target), np.array(source), passing))
@@ -194,7 +194,7 @@ def _uncrossed(case: Case, names: Ints) -> Iterator[Violation]:
             continue
         send, receive = _ends(case, name)
         reader = read[0] if read else Op(kinds[0], target, m)
-        rank, position = main[reader][0] if read else (case.problem.homes[target], None)
+        rank, position = main[reader][0] if read else (case.problem.owner_rank[target], None)
         place = f"rank {rank}" if position is None else f"rank {rank}, position {position}"
         message = f"{place} ({reader}): what it reads of stage {source} is not sent, {send} and {receive} are missing"
         yield Violation("SV301", message, rank, position, (str(reader), send, receive))

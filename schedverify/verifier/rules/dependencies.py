@@ -10,7 +10,7 @@ from schedverify.core.result import Scope, Violation
 from schedverify.verifier.graph import needs
 from schedverify.verifier.rules.base import Case, NotApplicable, rule
 from schedverify.verifier.rules.screening import cyclic, doubled, misplaced
-from schedverify.verifier.wait_cycles import Run
+from schedverify.verifier.wait_cycles import UntimedRun
 
 
 @rule("SV201", "no cycle of dependencies and rank orders")
@@ -44,7 +44,7 @@ def acyclic(case: Case) -> Iterator[Violation]:
     occurrences = case.occurrences
     if not doubled(occurrences) and not misplaced(occurrences) and not cyclic(occurrences):
         return
-    run = Run(case.instances)
+    run = UntimedRun(case.instances)
     stuck = set(run.stuck())
     for cycle in run.cycles():
         story = tuple(map(str, cycle))

@@ -120,7 +120,7 @@ def complete(case: Case) -> Iterator[Violation]:
     if case.sound or case.excerpt or not incomplete(case.occurrences):
         return
     problem = case.problem
-    for stage, rank in enumerate(problem.homes):
+    for stage, rank in enumerate(problem.owner_rank):
         for m in range(problem.microbatches):
             lacking = _lacking(case, stage, m) if problem.passes(stage, m) else ()
             if lacking:
@@ -184,11 +184,11 @@ def _fault(op: Op, problem: Problem) -> str:
 def _astray(case: Case) -> Iterator[Violation]:
     """Tell the communication that stands on a rank where its stage is not, or does not send and receive."""
     problem = case.problem
-    homes = np.array(problem.homes, dtype=np.int64)
+    owner_rank = np.array(problem.owner_rank, dtype=np.int64)
     for rank, row in enumerate(case.schedule.rows):
         stage = row >> STAGE_SHIFT & INDEX_MASK
         away = (kinds(row) > int(Kind.W)) & admitted(row, problem)
-        away[away] = homes[stage[away]] != rank
+        away[away] = owner_rank[stage[away]] != rank
         places = positions(row)
         for index in np.flatnonzero(away).tolist():
             op, ranks = unpack(int(row[index])), problem.placement[int(stage[index])]

@@ -169,7 +169,7 @@ def all_or_none(case: Case) -> Iterator[Violation]:
     """
     if not case.schedule.lowered:
         raise NotApplicable("no communication stands in the schedule; PyTorch adds it when it is loaded")
-    crosses = any(case.problem.homes[a] != case.problem.homes[b] for a, b in case.problem.edges)
+    crosses = any(case.problem.owner_rank[a] != case.problem.owner_rank[b] for a, b in case.problem.edges)
     sends = any(
         bool(((kinds(row) >= int(Kind.SEND_F)) & (kinds(row) <= int(Kind.RECV_B))).any()) for row in case.schedule.rows
     )

@@ -37,8 +37,10 @@ def known_placement(case: Case) -> Iterator[Violation]:
     if problem.stages % problem.ranks:
         text = f"{problem.stages} stages on {problem.ranks} ranks, torchtitan takes a multiple of the ranks"
         yield Violation("SV711", text)
-    elif problem.homes[: problem.stages] not in (_loop(problem), _v(problem)):
-        yield Violation("SV711", f"the stages stand on the ranks {list(problem.homes)}: no loop, no V of two a rank")
+    elif problem.owner_rank[: problem.stages] not in (_loop(problem), _v(problem)):
+        yield Violation(
+            "SV711", f"the stages stand on the ranks {list(problem.owner_rank)}: no loop, no V of two a rank"
+        )
 
 
 @rule("SV712", "compute operations alone")
