@@ -33,14 +33,14 @@ from schedverify.testing.faults import faults_at, places
 from schedverify.torch_bridge.stand_ins import StandInStage
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from mutants import faulty
-from mutants_communication import faulty_lowered
-from oracle import judge as judge_order
-from oracle_communication import Judge
-from oracle_law import Law
-from oracle_lowered import shared_verdicts
-from oracle_messages import Wires
-from random_lowered import lowered, with_marks
+from oracle.communication import Judge
+from oracle.compute_orders import judge as judge_order
+from oracle.law import Law
+from oracle.lowered import shared_verdicts
+from oracle.messages import Wires
+from support.mutants import faulty
+from support.mutants_communication import faulty_lowered
+from support.random_lowered import lowered, with_marks
 
 MUTANTS, CHUNK, MUTANTS_OF_A_BASE = 100_000, 250, 50
 SHAPES = ((2, 2), (2, 3), (2, 4), (3, 3), (3, 4), (4, 4))

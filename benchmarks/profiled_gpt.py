@@ -60,7 +60,7 @@ def main() -> None:
     chosen = parser.parse_args()
     sizes = Sizes(chosen.width, chosen.depth, chosen.microbatches, chosen.rounds, chosen.steps)
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-    from gloo_pool import GlooPool
+    from support.gloo_pool import GlooPool
 
     with progress() as bar, GlooPool(RANKS) as pool:
         task = bar.add_task("profile, plan, run", total=3)

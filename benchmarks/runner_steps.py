@@ -72,7 +72,7 @@ microseconds for each action of a rank, sends and receives counted:
 
 def steps(chosen: argparse.Namespace) -> Iterator[tuple[object, ...]]:
     """Yield a line for each plan of stages that sleep."""
-    from gloo_pool import GlooPool
+    from support.gloo_pool import GlooPool
 
     for ranks in chosen.ranks:
         with GlooPool(ranks) as pool:
@@ -94,7 +94,7 @@ def plans(ranks: int, ms: int, seconds: float) -> Iterator[tuple[str, Plan]]:
 
 def overheads(turns: int, *, bound: bool) -> Iterator[tuple[object, ...]]:
     """Yield a line for each plan of stages that compute next to nothing."""
-    from gloo_pool import GlooPool
+    from support.gloo_pool import GlooPool
 
     for (ranks, stages), names in SMALL.items():
         with GlooPool(ranks) as pool:

@@ -191,8 +191,8 @@ def counterexamples(findings: Iterable[Finding]) -> Iterator[str]:
 def real_runs(findings: list[Finding], chosen: argparse.Namespace) -> Iterator[tuple[str, ...]]:
     """Run a sample in PyTorch's runtime: proved and not, with 2 to 4 ranks; gloo's messages meet as under ``edge``."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-    from gloo_pool import GlooPool
-    from torch_runs import error_of, in_one_process, of_a_class
+    from support.gloo_pool import GlooPool
+    from support.torch_runs import error_of, in_one_process, of_a_class
 
     for ranks in (2, 3, 4):
         with GlooPool(ranks) as pool:

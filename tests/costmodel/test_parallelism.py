@@ -1,0 +1,282 @@
+"""Degrees of hybrid parallelism: against trying everything, against formulas, and against published steps."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from fractions import Fraction
+from itertools import product
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+
+import schedverify as sv
+from schedverify.cli import main, partition_cluster
+from schedverify.core.errors import InputError
+from schedverify.costmodel.decoder import Decoder, Device, Training
+from schedverify.costmodel.decoder.device import Link
+from schedverify.costmodel.parallelism import Choices, Cluster, Priced, Rejected, SetUp, advise
+from schedverify.costmodel.parallelism.pricing import Pricing
+from schedverify.costmodel.parallelism.setups import setups_of
+from schedverify.formats.cuts.megatron import read_layout
+from schedverify.formats.data import parse_toml
+from schedverify.formats.models.cluster_files import cluster_from, load_decoder
+from schedverify.formats.schema import schemas
+
+ROOT = Path(__file__).parents[2]
+Capture = pytest.CaptureFixture[str]
+INSIDE, BETWEEN = Link(Fraction(10**11), Fraction(1, 10**6)), Link(Fraction(10**9), Fraction(1, 10**5))
+DEVICE = Device(Fraction(10**12), memory=2 * 10**9, inside=INSIDE, between=BETWEEN)
+SHAPE = Decoder(6, 1024, 8, 8000, gated=True)
+TRAINING = Training(256)
+STEPS = {"megatron-22b": (1, 4, (8, 1, 1, 4), "1.10"), "gpt-3-175b": (8, 64, (8, 8, 3, 1), "13.75"),
+         "megatron-530b": (35, 280, (8, 35, 3, 1), "37.83"),
+         "megatron-1t": (64, 512, (8, 64, 1, 1), "71.49")}  # fmt: skip
+"""Table 5 of arXiv 2205.05198: nodes, batch, degrees (tensor, pipeline, virtual, micro-batch), seconds of a step."""
+
+
+def cluster(
+    nodes: int = 2, devices: int = 4, batch: int = 16, device: Device = DEVICE, **choices: tuple[int, ...]
+) -> Cluster:
+    return Cluster(nodes, devices, batch, device, Choices(**choices))
+
+
+def test_every_way_to_deal_out_the_devices_is_one_or_is_told() -> None:
+    there = cluster(virtual=(1, 2))
+    setups, rejected = setups_of(SHAPE, TRAINING, there)
+    assert {setup[:3] for setup in setups} <= {d for d in product((1, 2, 4, 8), repeat=3) if d[0] * d[1] * d[2] == 8}
+    assert all(s.microbatches * s.data_parallel * s.microbatch_size == 16 for s in setups)
+    assert len(set(setups)) == len(setups)
+    told = {one.reason for one in rejected}
+    assert "8 copies with 4 sequences at a time do not divide a batch of 16" in told
+    assert "16 stages for 6 layers with embedding and head" in told
+    odd, why = setups_of(Decoder(6, 1020, 6, 8000), TRAINING, cluster(data_parallel=(1, 3)))
+    assert {setup.tensor_parallel for setup in odd} == {1, 2}
+    assert Rejected({"tensor_parallel": 4}, "4 devices do not divide 6 heads") in why
+    assert Rejected({"data_parallel": 3}, "3 does not divide 8 devices") in why
+
+
+def test_the_ranked_are_the_fastest_of_all() -> None:
+    there = cluster(virtual=(1, 2), microbatch_size=(1, 2))
+    found = advise(SHAPE, TRAINING, there, top=5)
+    pricing = Pricing(SHAPE, TRAINING, there)
+    setups, _ = setups_of(SHAPE, TRAINING, there)
+    prices = [pricing.hopeless(setup) or pricing.price(setup) for setup in setups]
+    fitting = sorted((p.step, p.setup) for p in prices if isinstance(p, Priced))
+    assert [(p.step, p.setup) for p in found.ranked] == fitting[:5]
+    large = {tuple(p.setup.items()) for p in prices if isinstance(p, Rejected)}
+    assert large
+    assert {tuple(one.setup.items()) for one in found.rejected if one.missing} <= large
+    assert len(found.ranked) + len(found.slower) + sum(one.missing > 0 for one in found.rejected) == len(setups)
+    assert all(least >= found.ranked[-1].step for _, least in found.slower)
+
+
+@given(
+    st.sampled_from((1, 2, 4)), st.sampled_from((1, 2, 4)), st.integers(1, 2), st.integers(1, 9), st.integers(2, 9),
+    st.integers(1, 20),
+)  # fmt: skip
+@settings(deadline=None, max_examples=40)
+def test_no_step_is_below_its_bound(tensor: int, pipeline: int, virtual: int, count: int, layers: int, v: int) -> None:
+    shape = Decoder(max(layers, pipeline * virtual - 2), 256, 4, 500 * v)
+    there = cluster(1, tensor * pipeline, count, Device(Fraction(10**12), inside=INSIDE))
+    setup = SetUp(tensor, pipeline, 1, virtual if pipeline > 1 else 1, 1, "selective", "data", count)
+    pricing = Pricing(shape, TRAINING, there)
+    priced = pricing.price(setup)
+    assert isinstance(priced, Priced)
+    assert pricing.least(setup) <= priced.step
+
+
+def test_one_device_takes_all_work_one_after_another() -> None:
+    there = cluster(1, 1, 8, Device(Fraction(10**12)), recompute=("full",), microbatch_size=(2,))
+    (priced,) = advise(SHAPE, TRAINING, there).ranked
+    model_work = sum(layer.work for layer in Pricing(SHAPE, TRAINING, there).model(priced.setup).layers)
+    assert priced.step == 4 * model_work
+    assert priced.reducing == priced.bubble == priced.sharing == 0
+
+
+def test_links_are_the_slowest_of_their_group() -> None:
+    pricing = Pricing(SHAPE, TRAINING, cluster(4, 4))
+    expected = {
+        (4, 2, 2, "data"): (INSIDE, BETWEEN, BETWEEN),
+        (2, 4, 2, "data"): (INSIDE, BETWEEN, INSIDE),
+        (2, 2, 4, "pipeline"): (INSIDE, INSIDE, BETWEEN),
+        (8, 1, 2, "data"): (BETWEEN, BETWEEN, BETWEEN),
+        (1, 4, 4, "data"): (INSIDE, BETWEEN, INSIDE),
+    }
+    for (tensor, pipeline, data, inner), links in expected.items():
+        setup = SetUp(tensor, pipeline, data, 1, 1, "full", inner, 4)
+        assert pricing._links(setup) == links
+    alone = Pricing(SHAPE, TRAINING, cluster(1, 16))
+    assert alone._links(SetUp(2, 4, 2, 1, 1, "full", "data", 4)) == (INSIDE, INSIDE, INSIDE)
+
+
+@pytest.mark.parametrize(("distributed", "bytes_"), [(False, 2 * 4), (True, 4 + 2)])
+def test_copies_reduce_gradients_in_a_ring(distributed: bool, bytes_: int) -> None:
+    """Each of 4 devices sends 3/4 of the gradients twice; or of the gradients once, and of the new weights once."""
+    there = cluster(4, 1, device=Device(Fraction(10**15), between=BETWEEN), data_parallel=(4,), microbatch_size=(1,),
+                    recompute=("full",))  # fmt: skip
+    training = Training(256, distributed_optimizer=distributed)
+    (priced,) = advise(SHAPE, training, there).ranked
+    seconds = Fraction(3 * bytes_ * SHAPE.parameters, 4 * 10**9) + 6 * BETWEEN.latency
+    assert priced.reducing == -(-seconds * 10**6 // 1)
+
+
+def test_what_does_not_fit_is_told_by_how_much_and_what_fits_does() -> None:
+    there = cluster(1, 4, virtual=(1,), tensor_parallel=(1,), microbatch_size=(1,))
+    found = advise(SHAPE, TRAINING, there)
+    assert found.ranked
+    for priced in found.ranked:
+        assert priced.peak <= 2 * 10**9
+        schedule = sv.generate("1f1b", priced.problem)
+        assert max(sv.simulate(schedule, priced.problem).peak_memory) == priced.peak
+        assert sv.verify(schedule, priced.problem).ok
+    (large,) = [one for one in found.rejected if one.setup["data_parallel"] == 4 and one.setup["recompute"] == "full"]
+    weights = 18 * SHAPE.parameters
+    assert (
+        large.missing
+        == weights - Pricing(SHAPE, TRAINING, there).model(SetUp(1, 1, 4, 1, 1, "full", "data", 4)).devices.memory[0]
+    )
+    assert large.reason.startswith("does not fit: weights and optimizer alone take 2.")
+
+
+def test_recomputation_that_needs_more_than_there_is_is_told() -> None:
+    there = cluster(1, 2, device=Device(Fraction(10**12), memory=10**6), recompute=("full",))
+    found = advise(SHAPE, TRAINING, there)
+    assert not found.ranked
+    told = [line for line in partition_cluster.remarks(found) if "hold no layer" in line]
+    assert len(told) == len({one.reason for one in found.rejected if "hold no layer" in one.reason}) > 0
+
+
+def test_utilization_leaves_out_what_is_computed_again() -> None:
+    there = cluster(1, 1, 4, Device(Fraction(10**12)), microbatch_size=(1,), recompute=("none", "selective", "full"))
+    found = advise(SHAPE, Training(256), there)
+    part = {p.setup.recompute: found.pricing.utilization(p) for p in found.ranked}
+    assert 0.999 < part["none"] <= 1
+    assert part["full"] < part["selective"] < part["none"]
+    assert abs(part["full"] - Fraction(3, 4)) < Fraction(1, 20)
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_published_steps_come_out_within_a_quarter(name: str) -> None:
+    """The efficiency that comes along is that of the smallest; larger products reach more, so that these are slower."""
+    nodes, batch, (tensor, pipeline, virtual, size), seconds = STEPS[name]
+    choices = {"tensor_parallel": tensor, "pipeline_parallel": pipeline, "virtual": virtual, "microbatch_size": size}
+    data = {"nodes": nodes, "devices": 8, "batch": batch, "device": {"like": "a100-80gb"}}
+    there = cluster_from({**data, "choices": {**choices, "recompute": "selective"}})
+    decoder = load_decoder(name, {"training": {"sequence": 2048}})
+    (priced,) = advise(decoder.shape, decoder.training, there).ranked
+    assert Fraction(3, 4) < Fraction(priced.step, 10**6) / Fraction(seconds) < Fraction(5, 4)
+
+
+@pytest.mark.slow
+def test_the_rules_turn_where_the_page_says() -> None:
+    command = [sys.executable, str(ROOT / "docs" / "how-to" / "hybrid.py"), "--check"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False, env=environment)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+FILE = """
+nodes = 2
+devices = 4
+batch = 32
+
+[device]
+like = "a100-80gb"
+
+[choices]
+virtual = 1
+microbatch_size = [1, 2]
+"""
+
+
+class TestFiles:
+    def test_a_cluster_is_read(self) -> None:
+        found = cluster_from(parse_toml(FILE))
+        assert (found.size, found.batch, found.device.memory) == (8, 32, 80 * 10**9)
+        assert found.choices == Choices(virtual=(1,), microbatch_size=(1, 2))
+        assert cluster_from(parse_toml(FILE), "h100-80gb").device.peak == 989 * 10**12
+        Draft202012Validator(json.loads(schemas()["cluster.json"])).validate(parse_toml(FILE))
+
+    @pytest.mark.parametrize(
+        ("change", "told"),
+        [
+            (("nodes = 2", ""), "nodes: missing (a cluster needs it)"),
+            (("nodes = 2", "nodes = 0"), "nodes: expected a whole number from 1"),
+            (("nodes = 2", "nodes = 100000"), "100000 nodes of 4 are more than 65536 devices"),
+            (("nodes = 2", "node = 2"), "node: unknown key (did you mean 'nodes'?)"),
+            (("nodes = 2", "version = 2\nnodes = 2"), "version: expected 1, found 2"),
+            (('"a100-80gb"', '"a100"'), "device.like: nothing of this name comes with schedverify"),
+            (('like = "a100-80gb"', ""), "device.peak: missing"),
+            (("virtual = 1", "virtual = []"), "choices.virtual: expected at least one choice"),
+            (("virtual = 1", "virtual = [1, 'a']"), "choices.virtual: expected a whole number"),
+            (("virtual = 1", "recompute = 'some'"), "choices.recompute: expected one of none, selective, full"),
+            (("[choices]", "[choice]"), "choice: unknown key (did you mean 'choices'?)"),
+        ],
+    )
+    def test_what_is_wrong_is_told(self, change: tuple[str, str], told: str) -> None:
+        with pytest.raises(InputError) as caught:
+            cluster_from(parse_toml(FILE.replace(*change)))
+        assert told in str(caught.value)
+
+    def test_a_model_that_is_no_decoder_is_told(self, tmp_path: Path) -> None:
+        path = tmp_path / "m.toml"
+        path.write_text("[[layer]]\nforward = 1\n")
+        with pytest.raises(InputError, match=r"m.toml: decoder: missing \(a cluster needs a model by its shape"):
+            load_decoder(path)
+        path.write_text('[decoder]\nlike = "llama-2-7b"\nhiden = 3\n[training]\nsequence = 8\n[devices]\nlatency = 1\n')
+        with pytest.raises(InputError) as caught:
+            load_decoder(path)
+        assert "devices: does not go with a cluster" in str(caught.value)
+        assert "decoder.hiden: unknown key (did you mean 'hidden'?)" in str(caught.value)
+
+    def test_what_the_model_says_of_degrees_is_fixed(self, tmp_path: Path) -> None:
+        path = tmp_path / "m.toml"
+        path.write_text('[decoder]\nlike = "llama-2-7b"\n[training]\nsequence = 8\nrecompute = "none"\n')
+        assert load_decoder(path).fixed == {"recompute": ("none",)}
+
+
+class TestCommand:
+    @pytest.fixture
+    def there(self, tmp_path: Path) -> str:
+        (tmp_path / "cluster.toml").write_text(FILE)
+        return str(tmp_path / "cluster.toml")
+
+    def test_it_prints_a_table_and_why_others_are_not_in_it(self, there: str, capsys: Capture) -> None:
+        assert main(["partition", "llama-2-7b", "--cluster", there, "--sequence", "2048", "--top", "2"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0].split()[:5] == ["tensor", "pipeline", "data", "virtual", "micro-batch"]
+        assert len([line for line in lines[1:] if line.split()[0].isdigit() and "ective" in line]) == 2
+        assert any("does not fit: weights and optimizer alone take 121." in line for line in lines)
+
+    def test_json_keeps_to_its_schema_and_options_fix_degrees(self, there: str, capsys: Capture) -> None:
+        options = ("--cluster", there, "--sequence", "2048", "--ranks", "2", "--tensor-parallel", "4")
+        assert main(["partition", "llama-2-7b", *options, "--format", "json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        schema = json.loads(schemas()["advice.json"])
+        Draft202012Validator.check_schema(schema)
+        Draft202012Validator(schema).validate(found)
+        assert {(s["setup"]["tensor_parallel"], s["setup"]["pipeline_parallel"]) for s in found["ranked"]} == {(4, 2)}
+        assert sum(map(len, found["ranked"][0]["layers"])) == 34
+
+    def test_the_best_is_written_as_problem_and_as_layout(self, there: str, tmp_path: Path, capsys: Capture) -> None:
+        target = str(tmp_path / "p.toml")
+        options = ("--cluster", there, "--sequence", "2048", "--ranks", "2", "-o", target, "--megatron-layout")
+        assert main(["partition", "llama-2-7b", *options]) == 0
+        assert "".join(read_layout(capsys.readouterr().out.strip())) == "E" + 32 * "t" + "L"
+        assert sv.load(target).ranks == 2
+
+    def test_what_does_not_go_together_is_told(self, there: str, capsys: Capture) -> None:
+        assert main(["partition", "llama-2-7b", "--cluster", there, "--microbatches", "8"]) == 2
+        assert "--microbatches: does not go with --cluster" in capsys.readouterr().err
+        assert main(["partition", "llama-2-7b"]) == 2
+        assert "--ranks: missing" in capsys.readouterr().err
+
+    def test_where_nothing_fits_it_says_so(self, there: str, capsys: Capture) -> None:
+        assert main(["partition", "llama-3-405b", "--cluster", there, "--sequence", "2048"]) == 1
+        assert "GB too much" in capsys.readouterr().out

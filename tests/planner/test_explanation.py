@@ -1,0 +1,264 @@
+"""Explanations: what they claim is so by brute force, and told in words that a person can use."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import Phase, assume, given, settings
+from hypothesis import strategies as st
+
+import schedverify as sv
+from oracle.brute_force import brute_force
+from schedverify.cli import main
+from schedverify.core.explanation import Gain, Relief
+from schedverify.core.problem.capacity import needs
+from schedverify.core.problem.checks import topological
+from schedverify.core.result import Plan, Status
+from schedverify.planner.explanation.binding import bound_told
+from schedverify.planner.explanation.limits import FIELDS, with_limit
+from schedverify.planner.explanation.relaxing import changes_of
+from support.tiny_problems import tiny_problems
+
+PAIR: dict[str, Any] = {"ranks": 2, "microbatches": 4, "forward": 1, "backward": 2}
+WHY = sv.Problem.chain(
+    ranks=2, microbatches=4, forward=1, backward=[2, 3], activation=[2, 1], capacity=[3, 9], latency=1
+)
+QUICK = settings(max_examples=40, phases=[Phase.generate], deadline=None, derandomize=True, database=None)
+
+
+def explained(problem: sv.Problem, **keys: Any) -> tuple[Plan, sv.Explanation]:
+    plan = sv.optimize(problem, workers=1, **keys)
+    return plan, sv.explain(plan, workers=1, time_limit=30)
+
+
+def possible(problem: sv.Problem) -> bool:
+    """Whether any order keeps all limits, the one on the makespan included."""
+    truth = brute_force(dataclasses.replace(problem, makespan_limit=None))
+    limit = problem.makespan_limit
+    return truth.makespan is not None and (limit is None or truth.makespan <= limit)
+
+
+def least(problem: sv.Problem, name: str) -> int | None:
+    """Return the least value of a limit, the same everywhere, with which there is an order."""
+    free = with_limit(problem, name, None)
+    if not possible(free):
+        return None
+    truth = brute_force(dataclasses.replace(free, makespan_limit=None))
+    if name == "limits.makespan":
+        return truth.makespan
+    if name == "memory.capacity":
+        return truth.peak if free.makespan_limit is None else truth.peak_within(free.makespan_limit)
+    size = problem.ranks if name == "limits.in_flight" else problem.total_stages
+    return next(k for k in range(1, 99) if possible(with_limit(problem, name, (k,) * size)))
+
+
+@st.composite
+def limited(draw: st.DrawFn) -> sv.Problem:
+    """Draw a problem with several limits, which often clash."""
+    problem = draw(tiny_problems(a_rank=6, in_all=12))
+    wide = brute_force(dataclasses.replace(problem, capacity=None, in_flight=None, in_flight_stage=None))
+    assume(wide.makespan)
+    capacity = [need + draw(st.integers(0, 2)) for need in needs(problem, topological(problem))]
+    in_flight = tuple(draw(st.integers(1, 2)) for _ in range(problem.ranks))
+    given = {
+        "capacity": draw(st.none() | st.just(tuple(capacity))),
+        "in_flight": draw(st.none() | st.just(in_flight)),
+        "in_flight_stage": draw(st.none() | st.just((1,) * problem.total_stages)),
+        "makespan_limit": draw(st.none() | st.just(max(1, (wide.makespan or 0) + draw(st.integers(-1, 2))))),
+    }
+    return dataclasses.replace(problem, **given)
+
+
+@settings(QUICK, max_examples=60)
+@given(limited())
+def test_the_limits_that_clash_and_what_would_do_are_those_of_brute_force(problem: sv.Problem) -> None:
+    plan, explanation = explained(problem)
+    assert (plan.status is not Status.INFEASIBLE) == possible(problem)
+    if plan.status is not Status.INFEASIBLE:
+        assert explanation.clash == ()
+        return
+    clash = explanation.clash
+    alone = problem
+    for name in set(FIELDS) - set(clash):
+        alone = with_limit(alone, name, None)
+    assert explanation.minimal
+    assert not possible(alone)
+    assert all(possible(with_limit(alone, name, None)) for name in clash)
+    assert [relief.limit for relief in explanation.reliefs] == list(clash)
+    for relief in explanation.reliefs:
+        assert relief.least == least(problem, relief.limit), relief
+        assert relief.bound == relief.least
+
+
+@settings(QUICK)
+@given(tiny_problems(), st.sampled_from(["makespan", "span", "peak-memory"]))
+def test_each_gain_is_that_of_brute_force(problem: sv.Problem, objective: str) -> None:
+    plan, explanation = explained(problem, objective=objective)
+    assume(plan.status is Status.OPTIMAL)
+    changes = list(changes_of(plan))
+    assert [gain.change for gain in explanation.gains] == [change.told for change in changes]
+    for gain, change in zip(explanation.gains, changes, strict=True):
+        truth = brute_force(change.problem).value(objective)
+        assert truth is not None
+        assert gain.least == (plan.value or 0) - truth, (gain, change.problem)
+        assert gain.exact or (gain.most is not None and objective == "span"), gain
+
+
+@settings(QUICK)
+@given(tiny_problems(), st.sampled_from(["makespan", "span"]))
+def test_the_critical_path_leaves_no_tick_out(problem: sv.Problem, objective: str) -> None:
+    plan, explanation = explained(problem, objective=objective)
+    assume(plan.schedule is not None)
+    timeline = sv.simulate(plan.schedule, problem)
+    start, end = {}, {}
+    for rank, (starts, ends) in enumerate(zip(timeline.starts, timeline.ends, strict=True)):
+        for step, began, ended in zip(plan.schedule.strings()[rank], starts.tolist(), ends.tolist(), strict=True):
+            start[step], end[step] = began, ended
+    graph = sv.dependency_graph(problem, plan.schedule)
+    names = {str(op): op for op in graph}
+    path = [link.step for link in explanation.critical_path]
+    assert start[path[0]] == 0
+    for before, after in pairwise(path):
+        assert start[after] == end[before] + graph.edges[names[before], names[after]]["lag"]
+    if objective == "makespan":
+        assert end[path[-1]] == timeline.makespan
+    else:
+        spans = zip(timeline.starts, timeline.ends, strict=True)
+        assert end[path[-1]] in {
+            last[-1] for first, last in spans if len(last) and last[-1] - first[0] == timeline.span
+        }
+
+
+def test_an_optimal_plan_is_told_in_words() -> None:
+    plan, explanation = explained(WHY)
+    assert (plan.status, plan.value) == (Status.OPTIMAL, 36)
+    assert explanation.bound
+    assert str(explanation).splitlines()[1:] == [
+        "critical path (an arrow: the output of another rank or stage is waited for)",
+        "  0F0 → 1F0 1B0 → 0B0 0F1 → 1F1 1B1 → 0B1 0F2 → 1F2 1B2 → 0B2 0F3 → 1F3 1B3 → 0B3",
+        "at the limit",
+        "  rank 0 holds 2 of 3 bytes: no room for one more activation (2)",
+        "what one unit more would gain of the makespan",
+        "  memory.capacity[0] 3 → 5 (one more activation): gains 14",
+        "  costs.backward[1] 3 → 2 (the busiest stage): gains 4",
+        "  links.latency, one tick less on every link: gains 8",
+    ]
+
+
+def test_an_infeasible_problem_is_told_in_words() -> None:
+    _, explanation = explained(sv.Problem.chain(**PAIR, makespan=15, capacity=1, in_flight=3))
+    assert str(explanation).splitlines() == [
+        "no schedule keeps memory.capacity and limits.makespan",
+        "  memory.capacity: 2 bytes on every rank would do, less would not",
+        "  limits.makespan: 24 ticks would do, less would not",
+    ]
+    twice = sv.Problem.chain(ranks=1, virtual=2, microbatches=2, in_flight=1, makespan=3)
+    _, explanation = explained(twice)
+    assert len(explanation.clash) == 1
+    assert str(explanation.reliefs[0]).endswith("no value would do, the other limits clash by themselves")
+
+
+def test_a_plan_that_is_not_proved_says_so() -> None:
+    hard = sv.Problem.chain(
+        ranks=4, microbatches=12, virtual=2, placement="v", forward=[3, 5, 4, 6, 3, 5, 4, 2], backward_input=4,
+        backward_weight=[2, 3, 1, 2, 2, 3, 1, 2], latency=1, activation=2, weight_stash=1, capacity=8,
+    )  # fmt: skip
+    plan = sv.optimize(hard, workers=1, time_limit=0)
+    explanation = sv.explain(plan, workers=1, time_limit=0)
+    assert explanation.gains == ()
+    assert explanation.remarks == ("what more would gain is told of optimal plans",)
+    assert explanation.bound.startswith("the search; what can be checked without one is ") or explanation.bound
+    assert explanation.critical_path
+    unknown = Plan(hard, Status.UNKNOWN, "makespan", reason="nothing was found")
+    assert str(sv.explain(unknown)) == "note: nothing was found"
+
+
+def test_in_no_time_what_is_open_is_told_as_open() -> None:
+    plan = sv.optimize(sv.Problem.chain(**PAIR, makespan=15, capacity=1), workers=1)
+    explanation = sv.explain(plan, workers=1, time_limit=0)
+    for relief in explanation.reliefs:
+        assert relief.bound is None or relief.least is None or relief.bound <= relief.least
+    optimal = sv.optimize(sv.Problem.chain(ranks=3, microbatches=5, backward=[5, 4, 6], in_flight=2), workers=1)
+    for gain in sv.explain(optimal, workers=1, time_limit=0).gains:
+        assert gain.most is None or gain.least <= gain.most
+
+
+@pytest.mark.parametrize(
+    ("told", "text"),
+    [
+        (Relief("limits.in_flight", 3, 3), "limits.in_flight: 3 on every rank would do, less would not"),
+        (Relief("limits.makespan", 9, 7), "9 ticks would do, less than 7 would not; what lies between is open"),
+        (Relief("memory.capacity", None, 7), "7 bytes on every rank or more; which value would do is open"),
+        (Gain("x", 0, 0), "x: gains nothing"),
+        (Gain("x", 2, 2), "x: gains 2"),
+        (Gain("x", 1, 2), "x: gains at least 1, at most 2"),
+        (Gain("x", 1, None), "x: gains at least 1, how much more is open"),
+    ],
+)
+def test_what_is_open_is_told(told: Relief | Gain, text: str) -> None:
+    assert text in str(told)
+
+
+@pytest.mark.parametrize(
+    ("certificate", "told"),
+    [
+        ({"rule": "load", "rank": 1}, "the load of rank 1 (stage 1), with what must come before and after it"),
+        ({"rule": "pair", "stages": [0, 1]}, "the load of stage 1, with the way there from stage 0 and back"),
+        ({"rule": "idle", "rank": 0}, "the load of rank 0, and the time that its limits leave it idle"),
+        ({"rule": "sequence", "rank": 1}, "what one sequence holds on rank 1 when it turns back"),
+        ({"rule": "memory", "stage": 0}, "stage 0: the forwards that must run before its first gradient op"),
+        (
+            {
+                "rule": "counts",
+                "rows": [{"row": "rank", "at": [0]}, {"row": "turn", "at": [1]}, {"row": "bytes", "at": [1]}],
+            },
+            "prices on the time of rank 0, and on the bytes of rank 1",
+        ),
+    ],
+)
+def test_what_a_bound_rests_on_is_told_by_its_rule(certificate: dict[str, Any], told: str) -> None:
+    plan = Plan(WHY, Status.OPTIMAL, "makespan", bound=9, certificate=certificate | {"bound": 9})
+    assert bound_told(plan).startswith(told)
+    assert "what can be checked without one is 9" in bound_told(dataclasses.replace(plan, bound=10))
+
+
+def test_a_plan_that_claims_too_much_is_not_explained() -> None:
+    plan = sv.optimize(WHY, workers=1)
+    for lie in ({"value": 35}, {"bound": 37}, {"certificate": {"rule": "load", "rank": 7, "bound": 36}}):
+        with pytest.raises(sv.ScheduleError, match="SV50"):
+            sv.explain(dataclasses.replace(plan, **lie))
+
+
+def test_a_long_path_is_cut_in_the_middle() -> None:
+    _, explanation = explained(sv.Problem.chain(ranks=1, microbatches=40))
+    assert len(explanation.critical_path) == 80
+    assert "… (20 more)" in str(explanation)
+
+
+def test_a_code_is_explained_as_by_the_command() -> None:
+    assert sv.explain("SV201").startswith("## SV201")
+    with pytest.raises(sv.UnknownNameError):
+        sv.explain("SV999")
+    with pytest.raises(sv.InputError, match="time_limit"):
+        sv.explain(Plan(sv.Problem.chain(**PAIR), Status.INFEASIBLE, "makespan"), time_limit=-1)
+
+
+def test_the_command_explains(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "tight.json"
+    for limits, told in (({"capacity": 1, "makespan": 15}, "no schedule keeps"), ({"capacity": 1}, "at the limit")):
+        path.write_text(json.dumps(sv.Problem.chain(**PAIR, **limits).to_dict()), encoding="utf-8")
+        infeasible = "makespan" in limits
+        assert main(["optimize", str(path), "--workers", "1", "--explain"]) == int(infeasible)
+        assert told in capsys.readouterr().out
+        assert main(["optimize", str(path), "--workers", "1", "--explain", "--format", "json"]) == int(infeasible)
+        explanation = json.loads(capsys.readouterr().out)["explanation"]
+        assert bool(explanation["clash"]) is infeasible
+        assert bool(explanation["gains"]) is not infeasible
+        assert told in explanation["text"]
+    assert main(["optimize", str(path), "--workers", "1", "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["explanation"] is None

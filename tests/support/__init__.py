@@ -1,0 +1,1 @@
+"""What tests share: random problems and schedules, planted faults, real processes."""

@@ -1,0 +1,203 @@
+"""Every shape up to a bound: what is stated, the smallest failure, interruptions, and files that were changed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import schedverify as sv
+from schedverify.core.errors import InputError
+from schedverify.formats.plan_files import canonical, digest
+from schedverify.testing import SchedulerFault, certify, load_statement
+from schedverify.testing.statements import load_part
+from testing.test_checking import loses_the_last_microbatch, right
+
+Scheduler = Callable[[sv.Problem], sv.Schedule]
+
+
+def wrong_from(operations: int) -> Scheduler:
+    """Return a scheduler that loses a micro-batch of 2 ranks or more, from so many operations on."""
+
+    def scheduler(problem: sv.Problem) -> sv.Schedule:
+        large = problem.ranks >= 2 and problem.ranks * problem.microbatches >= operations
+        return loses_the_last_microbatch(problem) if large else right(problem)
+
+    return scheduler
+
+
+class Interrupted:
+    """A scheduler that is interrupted at its n-th call, and counts the calls."""
+
+    def __init__(self, call: int | None) -> None:
+        self.call, self.calls = call, 0
+
+    def __call__(self, problem: sv.Problem) -> sv.Schedule:
+        self.calls += 1
+        if self.calls == self.call:
+            raise KeyboardInterrupt
+        return right(problem)
+
+
+def test_every_shape_is_stated_and_processes_change_no_byte(tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("one.json", "two.json")]
+    one, two = (
+        certify(right, ranks=3, microbatches=4, latency=1, path=path, workers=workers)
+        for workers, path in enumerate(files, 1)
+    )
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert one == two == load_statement(files[0])
+    assert one.counts == {"checked": 12, "skipped": 0}
+    assert {shape[:3] for shape in one.shapes} == {(p, 1, m) for p in range(1, 4) for m in range(1, 5)}
+    assert one.scheduler == "test_testing.right"
+    assert one.options["problem"] == {"latency": 1}
+    assert sorted(tmp_path.iterdir()) == files
+
+
+def test_the_digest_of_a_shape_is_that_of_its_schedule() -> None:
+    one, other = (certify(scheduler, ranks=2, microbatches=3, workers=1).shapes for scheduler in (right, gpipe))
+    same = {shape[:3] for shape in one if shape in other}
+    assert same == {shape[:3] for shape in one if right(problem_of(shape)) == gpipe(problem_of(shape))}
+    assert 0 < len(same) < len(one)
+
+
+def gpipe(problem: sv.Problem) -> sv.Schedule:
+    return sv.generate("gpipe", problem)
+
+
+def problem_of(shape: tuple[int, int, int, str | None]) -> sv.Problem:
+    return sv.Problem.chain(ranks=shape[0], virtual=shape[1], microbatches=shape[2])
+
+
+@pytest.mark.parametrize("operations", [1, 3, 6])
+def test_the_smallest_failing_shape_is_told_and_nothing_is_left(operations: int, tmp_path: Path) -> None:
+    with pytest.raises(SchedulerFault, match="SV103") as caught:
+        certify(wrong_from(operations), ranks=4, microbatches=4, path=tmp_path / "none.json")
+    least = min(p * m for p in range(2, 5) for m in range(1, 5) if p * m >= operations)
+    ranks = min(p for p in range(2, 5) if least % p == 0 and least // p <= 4)
+    assert f"ranks = {ranks}\nmicrobatches = {least // ranks}\n" in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failure_in_another_process_is_told_the_same() -> None:
+    told = []
+    for workers in (1, 2):
+        with pytest.raises(SchedulerFault) as caught:
+            certify(loses_the_last_microbatch, ranks=2, microbatches=2, workers=workers)
+        told.append(str(caught.value))
+    assert told[0] == told[1]
+
+
+def test_shapes_that_are_not_taken_are_skipped() -> None:
+    def even(problem: sv.Problem) -> bool:
+        return problem.total_stages == 2 * problem.ranks and problem.microbatches % problem.ranks == 0
+
+    statement = certify(
+        lambda problem: sv.generate("interleaved-1f1b", problem), ranks=3, microbatches=4, virtual=2, takes=even
+    )
+    assert statement.counts == {"checked": 7, "skipped": 17}
+    assert all((shape[3] is None) == (shape[1] == 1 or shape[2] % shape[0] != 0) for shape in statement.shapes)
+
+
+@pytest.mark.parametrize("call", [1, 2, 30, 71])
+def test_an_interruption_loses_nothing(call: int, tmp_path: Path) -> None:
+    path, whole = tmp_path / "statement.json", tmp_path / "whole.json"
+    certify(Interrupted(None), ranks=6, microbatches=6, path=whole, workers=1)
+    with pytest.raises(KeyboardInterrupt):
+        certify(Interrupted(call), ranks=6, microbatches=6, path=path, workers=1)
+    assert not path.exists()
+    again = Interrupted(None)
+    certify(again, ranks=6, microbatches=6, path=path, workers=1)
+    assert again.calls == 2 * (36 - (call - 1) // 2)
+    assert path.read_bytes() == whole.read_bytes()
+    assert sorted(tmp_path.iterdir()) == [path, whole]
+
+
+KILLED = """
+import os
+import schedverify as sv
+from schedverify.testing import certify
+
+def scheduler(problem, calls=[]):
+    calls.append(1)
+    if len(calls) == 140:
+        os._exit(7)
+    return sv.generate("1f1b", problem)
+
+certify(scheduler, ranks=9, microbatches=9, workers=1, path="statement.json")
+"""
+
+
+def test_a_process_that_is_killed_leaves_what_it_saved(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(KILLED, encoding="utf-8")
+    command = [sys.executable, str(script)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 7, done.stderr
+    assert len(load_part(tmp_path / "statement.json.part").shapes) == 64
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert load_statement(tmp_path / "statement.json").counts == {"checked": 81, "skipped": 0}
+
+
+def test_other_checks_do_not_go_on_from_a_part(tmp_path: Path) -> None:
+    path = tmp_path / "statement.json"
+    with pytest.raises(KeyboardInterrupt):
+        certify(Interrupted(9), ranks=3, microbatches=3, path=path, workers=1)
+    with pytest.raises(InputError, match=r"statement\.json\.part: bounds, options: not those of these checks"):
+        certify(Interrupted(None), ranks=3, microbatches=4, latency=2, path=path, workers=1)
+    with pytest.raises(InputError, match="scheduler, source: not those"):
+        certify(right, ranks=3, microbatches=3, path=path, workers=1)
+    with pytest.raises(InputError, match="expected every shape within the bounds"):
+        load_statement(f"{path}.part")
+
+
+def test_any_changed_byte_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "statement.json"
+    certify(right, ranks=2, microbatches=2, path=path, workers=1)
+    content = path.read_bytes().rstrip()
+    for place in range(len(content)):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        with pytest.raises(InputError, match=r"statement\.json"):
+            load_statement(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"version": 2}, "version: expected 1, found 2"),
+        ({"more": 1}, "expected the keys"),
+        ({"bounds": {"ranks": 0}}, "bounds: expected"),
+        ({"shapes": [[1, 1, 1]]}, "shapes: expected a list"),
+        ({"counts": {"checked": 5, "skipped": 0}}, "counts: expected those"),
+        ({"options": []}, "options: expected an object"),
+        ({"shapes": [], "counts": {"checked": 0, "skipped": 0}}, "expected every shape"),
+    ],
+)
+def test_a_file_that_someone_else_made_is_refused(changes: dict[str, object], told: str, tmp_path: Path) -> None:
+    path = tmp_path / "statement.json"
+    certify(right, ranks=1, microbatches=2, path=path, workers=1)
+    data = json.loads(path.read_text()) | changes
+    path.write_text(canonical(data | {"digest": digest(data)}))
+    with pytest.raises(InputError, match=told):
+        load_statement(path)
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({"ranks": 0}, "ranks: expected a whole number from 1 on, found 0"),
+        ({"microbatches": 2.5}, "microbatches: expected a whole number"),
+        ({"workers": 0}, "workers: expected"),
+        ({"forward": 0.5}, "options"),
+        ({"properties": ["SV9"]}, "SV9"),
+    ],
+)
+def test_bad_arguments_are_told(keys: dict[str, object], told: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=told):
+        certify(right, **({"ranks": 1, "microbatches": 1, "workers": 1} | keys), path=tmp_path / "none.json")
+    assert not list(tmp_path.iterdir())
