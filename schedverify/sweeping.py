@@ -8,11 +8,14 @@ from concurrent.futures import Executor, as_completed
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from schedverify.formats.reading import PathLike
 from schedverify.formats.result_files import Results, open_results
-from schedverify.progress import bar
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
 
 C = TypeVar("C")
 R = TypeVar("R")
@@ -106,3 +109,13 @@ def _outcome(configuration: C, result: Callable[[], R]) -> Outcome[C, R]:
         return Outcome(configuration, result())
     except Exception as error:
         return Outcome(configuration, error=error)
+
+
+def bar() -> Progress:
+    """Return a progress bar that is gone when it is done."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

@@ -22,7 +22,7 @@ from schedverify.core.problem import Problem
 from schedverify.formats.plan_files import canonical
 from schedverify.formats.reading import PathLike
 from schedverify.formats.writing import write_text
-from schedverify.progress import bar
+from schedverify.sweeping import bar
 from schedverify.testing.checking import Scheduler, SchedulerFault, check_scheduler
 from schedverify.testing.statements import Shape, Statement, load_part, rising, to_text
 
