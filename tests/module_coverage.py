@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[1]
 TESTS = ROOT / "tests"
 PACKAGE = ROOT / "schedverify"
 LEAST = 60
-FAST = "not slow and not long"
+FAST = "not slow and not timed and not long"
 
 
 def modules() -> Iterator[tuple[str, str]]:

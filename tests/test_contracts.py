@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+import io
+import re
 import shutil
 import subprocess
 import sys
+import tokenize
 from collections import defaultdict
 from pathlib import Path
 
@@ -92,3 +95,38 @@ def test_a_class_has_a_name_of_its_own() -> None:
             if isinstance(node, ast.ClassDef):
                 places[node.name].append(name)
     assert {name: where for name, where in places.items() if len(where) > 1} == {}
+
+
+def lines_of_code(path: Path) -> int:
+    """Return the lines of a file that hold code: no blank line, no comment, no docstring."""
+    text = path.read_text(encoding="utf-8")
+    blank = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)
+    found: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        found |= set(range(token.start[0], token.end[0] + 1)) if token.type not in blank else set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
+            found -= set(range(node.body[0].lineno, (node.body[0].end_lineno or 0) + 1))
+    return len(found)
+
+
+def test_as_much_must_be_trusted_as_the_page_says() -> None:
+    known = modules()
+    graph = nx.DiGraph((name, other) for name, path in known.items() for other in imported(path, known) - {name})
+    start = "schedverify.verifier.verification"
+    trusted = {start} | nx.descendants(graph, start)
+    page = (ROOT / "docs" / "explanation" / "trust.md").read_text(encoding="utf-8")
+    told = re.search(r"(\d+) modules with ([\d,]+) lines of code", page)
+    assert told
+    found = len(trusted), f"{sum(lines_of_code(known[name]) for name in trusted):,}"
+    assert (int(told[1]), told[2]) == found
+    assert {name.split(".")[1] for name in trusted} == {"core", "simulator", "verifier"}
+
+
+@pytest.mark.parametrize(
+    "page", ["CONTRIBUTING.md", "README.md", *(str(p.relative_to(ROOT)) for p in ROOT.glob("docs/*/*.md"))]
+)
+def test_a_path_that_a_page_names_is_there(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    named = set(re.findall(r"`((?:schedverify|tests|specs|benchmarks|examples|docs)/[\w/.-]*)`", text))
+    assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
