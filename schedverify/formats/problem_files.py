@@ -6,11 +6,10 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from schedverify.core.errors import Fault, InputError
+from schedverify.core.errors import Fault, InputError, shown
 from schedverify.core.problem import Problem, expand
 from schedverify.core.problem.abridging import brief, shortest
 from schedverify.core.problem.keys import TABLES
-from schedverify.core.problem.showing import shown
 from schedverify.formats.data import parse_json, parse_toml, unfit
 
 

@@ -14,11 +14,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from schedverify.core.errors import Fault, InputError
+from schedverify.core.errors import Fault, InputError, clean, shown
 from schedverify.core.problem import Boundary, Problem
 from schedverify.core.problem.keys import KEYS, names
 from schedverify.core.problem.numbers import LARGEST, decimal_places, exact, finer_tick, size, whole
-from schedverify.core.problem.showing import clean, shown
 from support.strategies import problem_data, problems
 
 BASE: dict[str, Any] = {"ranks": 4, "microbatches": 8, "costs": {"forward": 1, "backward": 2}}

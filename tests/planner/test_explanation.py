@@ -16,8 +16,7 @@ import schedverify as sv
 from oracle.brute_force import brute_force
 from schedverify.cli import main
 from schedverify.core.explanation import Gain, Relief
-from schedverify.core.problem.capacity import needs
-from schedverify.core.problem.checks import topological
+from schedverify.core.problem.checks import needs, topological
 from schedverify.core.result import Plan, Status
 from schedverify.planner.explanation.binding import bound_told
 from schedverify.planner.explanation.limits import FIELDS, with_limit

@@ -12,8 +12,7 @@ from hypothesis import assume
 from hypothesis import strategies as st
 
 from schedverify.core.problem import Problem
-from schedverify.core.problem.capacity import needs
-from schedverify.core.problem.checks import topological
+from schedverify.core.problem.checks import needs, topological
 from support.strategies import by, some
 
 LOADS = {"fused": 2, "split": 3, "mixed": 3, "inference": 2}

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from schedverify.core.errors import InputError
+from schedverify.core.errors import InputError, check_version, shown
 from schedverify.core.problem.checks import check
-from schedverify.core.problem.faults import check_version
 from schedverify.core.problem.keys import names
 from schedverify.core.problem.reader import Ints, Reader, uniform
 from schedverify.core.problem.shape import Sizes, read_shape
-from schedverify.core.problem.showing import shown
 from schedverify.core.problem.value import Boundary, Problem
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
+from schedverify.core.errors import shown
 from schedverify.core.op import MAX_MICROBATCHES, MAX_STAGES
 from schedverify.core.problem.keys import FORMS, OBJECTIVES
 from schedverify.core.problem.reader import Ints, Reader
-from schedverify.core.problem.showing import shown
 
 MAX_RANKS: Final = MAX_STAGES
 MAX_PAIRS: Final = 100_000_000

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from schedverify.core.problem import Problem
-from schedverify.core.problem.capacity import needs
+from schedverify.core.problem.checks import needs
 from schedverify.optimizer.bounds.costs import Costs
 from schedverify.optimizer.bounds.formulas import Bound
 
