@@ -8,8 +8,8 @@ from typing import Any
 
 from schedverify.core.errors import Fault, InputError, shown
 from schedverify.core.problem import Problem, expand
-from schedverify.core.problem.abridging import brief, shortest
 from schedverify.core.problem.keys import TABLES
+from schedverify.core.problem.writing import brief, shortest
 from schedverify.formats.data import parse_json, parse_toml, unfit
 
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from schedverify.core.errors import Fault, InputError, nearest
+from schedverify.core.problem.fields import Boundary, Matrix, Problem
 from schedverify.core.problem.keys import KEYS, REMARKS
-from schedverify.core.problem.value import Boundary, Matrix, Problem
 
 _TABLE: Final = {key.name: key.table for key in KEYS if key.table != "boundary" and key.name not in REMARKS}
 

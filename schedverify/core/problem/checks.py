@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from schedverify.core.problem.fields import Problem
 from schedverify.core.problem.numbers import LARGEST
 from schedverify.core.problem.reader import Reader
-from schedverify.core.problem.value import Problem
 
 
 def check(problem: Problem, reader: Reader) -> None:

@@ -7,10 +7,10 @@ from typing import Any
 
 from schedverify.core.errors import InputError, check_version, shown
 from schedverify.core.problem.checks import check
+from schedverify.core.problem.fields import Boundary, Problem
 from schedverify.core.problem.keys import names
 from schedverify.core.problem.reader import Ints, Reader, uniform
 from schedverify.core.problem.shape import Sizes, read_shape
-from schedverify.core.problem.value import Boundary, Problem
 
 
 def expand(data: Mapping[str, Any]) -> Problem:

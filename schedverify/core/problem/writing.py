@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from schedverify.core.errors import InputError
+from schedverify.core.problem.fields import Problem
 from schedverify.core.problem.keys import KEYS, TABLES
-from schedverify.core.problem.value import Problem
 
 
 def brief(problem: Problem) -> dict[str, Any]:

@@ -128,7 +128,7 @@ class Problem:
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:  # noqa: ARG002 - so it is called
         """Print what makes this problem again, where hypothesis or IPython ask for it; of a large one, its shape."""
-        from schedverify.core.problem.abridging import shortest
+        from schedverify.core.problem.writing import shortest
 
         small = self.total_stages * self.microbatches <= _MOST_PRINTED
         printer.text(f"Problem.of({shortest(self)})" if small else repr(self))
