@@ -1,4 +1,4 @@
-"""What can go wrong with an input: the exceptions, the faults of one input collected, and values as text of a message."""
+"""What can go wrong with an input: the exceptions, its faults collected, and values as short text for a message."""
 
 from __future__ import annotations
 

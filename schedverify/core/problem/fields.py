@@ -1,22 +1,25 @@
-"""The values Problem and Boundary: everything written out, one value for each stage, rank and micro-batch."""
+"""What a problem consists of: figures for each stage, rank and micro-batch, written out, and what they imply."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schedverify.core.op import INDEX_MASK, KIND_MASK, KIND_SHIFT, MICROBATCH_MASK, STAGE_SHIFT, Kind, Op
 
 Ints = tuple[int, ...]
 Matrix = tuple[Ints, ...]
 
-_MOST_PRINTED = 400
-"""Stages times micro-batches up to which a problem is printed in full where it is part of an example."""
+_F, _B, _W = int(Kind.F), int(Kind.B), int(Kind.W)
+_GRADIENTS = (Kind.SEND_B, Kind.RECV_B, Kind.REDUCE_GRAD)
 
 
 @dataclass(frozen=True)
 class Boundary:
-    """What may cross from stage ``source`` to stage ``target``: one tensor. Several stand for a tuple of tensors."""
+    """One tensor that may cross from stage ``source`` to stage ``target``; several values stand for several tensors."""
 
     source: int
     target: int
@@ -26,121 +29,91 @@ class Boundary:
 
 
 @dataclass(frozen=True, repr=False)
-class Problem:
-    """One training or inference step to be scheduled. Durations are whole ticks, memory whole bytes.
+class ProblemFields:
+    """The figures of one training or inference step, and what follows from them.
 
-    Make one with :meth:`chain`, :meth:`of` or ``schedverify.load``; they check and expand what a person writes, and
-    this class takes it as it is. ``stages`` counts one copy of the model; lists "by stage" run over all the stages of
-    all copies (copy ``k`` has the stages ``k·stages … (k+1)·stages-1``), lists "by rank" over the ranks.
-
-    Attributes
-    ----------
-    placement
-        By stage, the ranks that it stands on; the first one sends and receives.
-    edges
-        Which stage feeds which, within one copy.
-    partition
-        By stage of one copy, the names of its layers; empty where they are not known.
-    replica_of
-        By micro-batch, the copy that it goes through.
-    backward_input, backward_weight
-        By stage; empty in a fused problem that gives the full backward alone.
-    overlapped
-        ``(forward stage, backward stage, cost)`` of the overlapped pairs that do not cost the sum.
-    latency, bandwidth
-        Rank by rank, ticks and bytes per tick; ``bandwidth`` is None where bytes take no time.
-    capacity, in_flight, in_flight_stage
-        By rank, by rank and by stage; None where there is no limit.
+    The checks, the readers and the writers of a problem work on this class, so that they need not know the ways to
+    make one, which :class:`schedverify.Problem` adds. Durations are whole ticks, memory whole bytes. ``stages`` counts
+    one copy of the model; tuples "by stage" have the shape ``(total_stages,)``: the stages of all copies, copy ``k``
+    with the stages ``k·stages … (k+1)·stages-1``. Tuples "by rank" have the shape ``(ranks,)``.
     """
 
     ranks: int
+    """Devices of the pipeline group."""
     microbatches: int
+    """Micro-batches of a step; where sequences are sliced, the parts of all of them."""
     stages: int
+    """Stages of one copy of the model."""
     placement: Matrix
+    """By stage, the ranks that it stands on; the first one sends and receives."""
     edges: tuple[tuple[int, int], ...]
+    """Pairs of stages within one copy: the first feeds the second."""
     form: str
+    """``fused`` (F and B), ``split`` (F, and B or I and W) or ``inference`` (F alone)."""
     forward: Ints
+    """By stage, the ticks of F."""
     backward: Ints
+    """By stage, the ticks of B, the whole backward."""
     backward_input: Ints
+    """By stage, the ticks of I; empty in a fused problem that gives the whole backward alone."""
     backward_weight: Ints
+    """By stage, the ticks of W; empty where ``backward_input`` is."""
     latency: Matrix = field(hash=False)
+    """Ticks of pure lag, shape ``(ranks, ranks)``: from the row's rank to the column's."""
     boundary_bytes: Ints
+    """By stage, the bytes of the tensor that leaves it."""
     activation: Ints
+    """By stage, the bytes held from the start of F."""
     weight_stash: Ints
+    """By stage, those of the activation's bytes that stay from the end of I to the end of W."""
     recompute: tuple[bool, ...]
+    """By stage, whether its backward runs the forward again."""
     boundary: Ints
+    """By stage, the bytes that it keeps between F and its backward if it recomputes."""
     static: Ints
+    """By rank, the bytes that are held all the time."""
     replica_of: Ints
+    """By micro-batch, the copy of the model that it goes through."""
     name: str = ""
     tick: str = "tick"
+    """The unit of every duration."""
     tied: tuple[Ints, ...] = ()
+    """Groups of stages that share weights."""
     partition: tuple[tuple[str, ...], ...] = ()
+    """By stage of one copy, the names of its layers; empty where they are not known."""
     replicas: int = 1
+    """Copies of the model."""
     slices: int = 1
+    """Parts of one sequence, in causal order."""
     overlapped: tuple[tuple[int, int, int], ...] = ()
+    """``(forward stage, backward stage, ticks)`` of the overlapped pairs that do not cost the sum."""
     bandwidth: Matrix | None = field(default=None, hash=False)
+    """Bytes per tick, shape ``(ranks, ranks)``; None where bytes take no time."""
     buffer: int | None = None
+    """Messages that a channel can hold; None where there is no limit."""
     capacity: Ints | None = None
+    """By rank, the bytes that it has; None where there is no limit."""
     in_flight: Ints | None = None
+    """By rank, the most micro-batches in flight over its stages; None where there is no limit."""
     in_flight_stage: Ints | None = None
+    """By stage, the most micro-batches in flight; None where there is no limit."""
     makespan_limit: int | None = None
+    """The most ticks that the whole may take; None where there is no limit."""
     minimize: str = "makespan"
+    """What the optimizer minimizes."""
     then: str | None = None
+    """What it minimizes next, among the best by ``minimize``."""
     boundaries: tuple[Boundary, ...] = field(default=())
-
-    @classmethod
-    def chain(cls, *, ranks: int, microbatches: int, virtual: int = 1, placement: Any = "loop", **keys: Any) -> Problem:
-        """Make the problem of a chain of stages; every key of the problem file's tables is a keyword.
-
-        The rows of ``[[boundary]]`` are the keyword ``boundaries``.
-
-        ``chain(ranks=4, microbatches=8, forward=1, backward=2)`` is fused; with ``backward_input`` and
-        ``backward_weight`` it is split, unless ``form`` says otherwise. Costs are 1 (``backward`` 2) where none is
-        given.
-
-        Raises
-        ------
-        InputError
-            With every fault of the arguments, each with its key.
-        """
-        from schedverify.core.problem.arguments import tables
-
-        shape = {"ranks": ranks, "microbatches": microbatches, "virtual": virtual, "placement": placement}
-        return cls.of(tables(shape | keys))
-
-    @classmethod
-    def of(cls, data: Mapping[str, Any]) -> Problem:
-        """Make a problem from the data of a problem file (nested mappings, as ``tomllib`` reads them).
-
-        Raises
-        ------
-        InputError
-            With every fault of the data, each with its key.
-        """
-        from schedverify.core.problem.expansion import expand
-
-        return expand(data)
-
-    def __repr__(self) -> str:
-        name = f" {self.name!r}" if self.name else ""
-        shape = f"{self.ranks} ranks, {self.stages} stages, {self.microbatches} micro-batches"
-        return f"<Problem{name}: {shape}, {self.form}>"
-
-    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:  # noqa: ARG002 - so it is called
-        """Print what makes this problem again, where hypothesis or IPython ask for it; of a large one, its shape."""
-        from schedverify.core.problem.writing import shortest
-
-        small = self.total_stages * self.microbatches <= _MOST_PRINTED
-        printer.text(f"Problem.of({shortest(self)})" if small else repr(self))
+    """The tensors that cross between stages, where they are known."""
 
     @property
     def total_stages(self) -> int:
-        """The stages of all copies together."""
+        """The number of stages of all copies together."""
         return self.stages * self.replicas
 
     @property
     def kinds(self) -> str:
-        """The letters of the operations that the form admits."""
+        """The letters of the compute operations that the form has."""
         return {"fused": "FB", "split": "FBIW", "inference": "F"}[self.form]
 
     @cached_property
@@ -174,31 +147,84 @@ class Problem:
         return self._neighbours(1)
 
     @cached_property
+    def topological_order(self) -> Ints:
+        """The stages of all copies, each after those that feed it; stages on or behind a cycle are left out."""
+        missing = [len(before) for before in self.predecessors]
+        order = [stage for stage, count in enumerate(missing) if not count]
+        for stage in order:
+            for after in self.successors[stage]:
+                missing[after] -= 1
+                if not missing[after]:
+                    order.append(after)
+        return tuple(order)
+
+    @cached_property
     def overlap_costs(self) -> dict[tuple[int, int], int]:
-        """The cost of each overlapped pair (forward stage, backward stage) that has one of its own."""
+        """The ticks of each overlapped pair (forward stage, backward stage) that has a cost of its own."""
         return {(forward, backward): cost for forward, backward, cost in self.overlapped}
 
+    def duration(self, kind: int, stage: int) -> int:
+        """Return the ticks of one compute operation; the B or I of a recomputing stage pays its forward again."""
+        if kind == _F:
+            return self.forward[stage]
+        if kind == _W:
+            return self.backward_weight[stage]
+        cost = self.backward[stage] if kind == _B else self.backward_input[stage]
+        return cost + self.forward[stage] if self.recompute[stage] else cost
+
+    def step_duration(self, ops: tuple[Op, ...]) -> int:
+        """Return the ticks of a step: those of its operation, or of the overlapped pair (by default the sum)."""
+        total = sum(self.duration(op.kind, op.stage) for op in ops)
+        if len(ops) != 2 or not self.overlapped:
+            return total
+        forward, backward = sorted(ops)
+        return self.overlap_costs.get((forward.stage, backward.stage), total)
+
     def copy_of(self, stage: int) -> int:
-        """Return the copy of the model that a stage belongs to."""
+        """Return the number of the copy of the model that a stage belongs to."""
         return stage // self.stages
 
     def passes(self, stage: int, microbatch: int) -> bool:
-        """Whether a micro-batch goes through a stage; both must be in range."""
+        """Return whether a micro-batch goes through a stage; both must be in range."""
         return self.replica_of[microbatch] == stage // self.stages
 
+    def passing(self) -> NDArray[np.bool_]:
+        """Return whether a micro-batch goes through a stage, shape ``(total_stages, microbatches)``."""
+        copies = np.arange(self.total_stages) // self.stages
+        return np.asarray(np.equal.outer(copies, np.array(self.replica_of)), dtype=bool)
+
+    def has_kind(self, kind: Kind) -> bool:
+        """Return whether the form has operations of a kind; inference has no gradients to move or reduce."""
+        return kind.name in self.kinds if kind.is_compute else self.form != "inference" or kind not in _GRADIENTS
+
+    def has_operation(self, op: Op) -> bool:
+        """Return whether an operation is one of this problem's.
+
+        It is where the form has its kind, its stage and micro-batch are in range, and the micro-batch goes through
+        the stage's copy of the model. On which rank it stands, and which peer it names, does not matter.
+        """
+        stage, microbatch = op.stage, op.microbatch
+        if not self.has_kind(op.kind) or not 0 <= stage < self.total_stages:
+            return False
+        return microbatch is None or (0 <= microbatch < self.microbatches and self.passes(stage, microbatch))
+
+    def has_operations(self, words: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return :meth:`has_operation` for each of some packed operations, in the shape of ``words``."""
+        kind, stage = words >> KIND_SHIFT & KIND_MASK, words >> STAGE_SHIFT & INDEX_MASK
+        microbatch = words & MICROBATCH_MASK
+        kind_fits = np.zeros(KIND_MASK + 1, dtype=bool)
+        kind_fits[[int(each) for each in Kind if self.has_kind(each)]] = True
+        copy = np.array(self.replica_of, dtype=np.int64)[np.minimum(microbatch, self.microbatches - 1)]
+        goes_through = (microbatch < self.microbatches) & (copy == stage // self.stages)
+        return np.asarray(kind_fits[kind] & (stage < self.total_stages) & ((kind >= Kind.UNSHARD) | goes_through))
+
     def forward_lag(self, source: int, target: int) -> int:
-        """Ticks from the end of F on ``source`` until ``target``, which it feeds, can read the output."""
+        """Return the ticks from the end of F on ``source`` until ``target``, which it feeds, can read the output."""
         return self._lag(self.owner_rank[source], self.owner_rank[target], self.boundary_bytes[source])
 
     def backward_lag(self, source: int, target: int) -> int:
-        """Ticks from the end of B or I on ``source`` until ``target``, which feeds it, can read the gradient."""
+        """Return the ticks from the end of B or I on ``source`` until ``target``, which feeds it, has the gradient."""
         return self._lag(self.owner_rank[source], self.owner_rank[target], self.boundary_bytes[target])
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the data of a problem file that gives this problem, fully expanded."""
-        from schedverify.core.problem.arguments import flatten
-
-        return flatten(self)
 
     def _lag(self, source: int, target: int, size: int) -> int:
         if source == target:

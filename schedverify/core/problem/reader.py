@@ -15,7 +15,7 @@ _LONGEST_TEXT: Final = 1000
 _INDEX: Final = re.compile(r"\[[0-9]+\]")
 
 
-class Values(Faults):
+class TableReader(Faults):
     """The data of a file and the faults found in it so far.
 
     A place is a key with what it takes to get there, ``layer[2].forward``.
@@ -100,7 +100,7 @@ _PAIR: Final = Key("costs.overlapped", "cost", "duration", "", "ticks of the ove
 Ints = tuple[int, ...]
 
 
-class Reader(Values):
+class ProblemReader(TableReader):
     """The data of a problem and the faults found in it so far.
 
     Where a length or a bound is not known, because the key that gives it is itself at fault, an empty tuple or 0
