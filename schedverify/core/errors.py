@@ -117,23 +117,23 @@ _MAX_COUNTED: Final = 10_000
 class Faults:
     """The faults found so far, one for each place.
 
-    The first :data:`MAX_FAULTS` are kept, the rest counted, and a flood ends the reading.
+    The first :data:`MAX_FAULTS` are stored, the rest are counted, and a flood ends the reading.
     """
 
     def __init__(self) -> None:
         self.faults: list[Fault] = []
         self.more = 0
         self._wrong: set[str] = set()
-        self._told: set[str] = set()
+        self._places_at_fault: set[str] = set()
 
     def fault(self, key: str, message: str, hint: str = "") -> None:
         """Add a fault; a second one at the same place says nothing new and is left out."""
-        if key in self._told:
+        if key in self._places_at_fault:
             return
         self._wrong.add(key.partition("[")[0])
         if len(self.faults) < MAX_FAULTS:
             self.faults.append(Fault(key, message, hint))
-            self._told.add(key)
+            self._places_at_fault.add(key)
             return
         self.more += 1
         if self.more == _MAX_COUNTED:

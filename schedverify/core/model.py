@@ -69,13 +69,13 @@ class PartitionConstraints:
     together: tuple[Ints, ...] = ()
     alone: Ints = ()
 
-    def kept(self, layers: tuple[Ints, ...]) -> bool:
-        """Whether a partition, by stage the positions of its layers, keeps to all of them."""
-        home = {layer: stage for stage, members in enumerate(layers) for layer in members}
+    def allow(self, layers: tuple[Ints, ...]) -> bool:
+        """Whether a partition keeps to all of them: by stage, the positions of its layers."""
+        stage_of = {layer: stage for stage, members in enumerate(layers) for layer in members}
         return (
-            all(home[layer] == stage % len(layers) for layer, stage in self.pinned)
-            and all(len({home[layer] for layer in group}) == 1 for group in self.together)
-            and all(len(layers[home[layer]]) == 1 for layer in self.alone)
+            all(stage_of[layer] == stage % len(layers) for layer, stage in self.pinned)
+            and all(len({stage_of[layer] for layer in group}) == 1 for group in self.together)
+            and all(len(layers[stage_of[layer]]) == 1 for layer in self.alone)
         )
 
 

@@ -191,7 +191,7 @@ class ProblemFields:
     def passing(self) -> NDArray[np.bool_]:
         """Return whether a micro-batch goes through a stage, shape ``(total_stages, microbatches)``."""
         copies = np.arange(self.total_stages) // self.stages
-        return np.asarray(np.equal.outer(copies, np.array(self.replica_of)), dtype=bool)
+        return np.asarray(np.equal.outer(copies, self._copy_by_microbatch), dtype=bool)
 
     def has_kind(self, kind: Kind) -> bool:
         """Return whether the form has operations of a kind; inference has no gradients to move or reduce."""
@@ -212,11 +212,10 @@ class ProblemFields:
         """Return :meth:`has_operation` for each of some packed operations, in the shape of ``words``."""
         kind, stage = words >> KIND_SHIFT & KIND_MASK, words >> STAGE_SHIFT & INDEX_MASK
         microbatch = words & MICROBATCH_MASK
-        kind_fits = np.zeros(KIND_MASK + 1, dtype=bool)
-        kind_fits[[int(each) for each in Kind if self.has_kind(each)]] = True
-        copy = np.array(self.replica_of, dtype=np.int64)[np.minimum(microbatch, self.microbatches - 1)]
+        copy = self._copy_by_microbatch[np.minimum(microbatch, self.microbatches - 1)]
         goes_through = (microbatch < self.microbatches) & (copy == stage // self.stages)
-        return np.asarray(kind_fits[kind] & (stage < self.total_stages) & ((kind >= Kind.UNSHARD) | goes_through))
+        fits = self._kind_fits[kind] & (stage < self.total_stages)
+        return np.asarray(fits & ((kind >= int(Kind.UNSHARD)) | goes_through))
 
     def forward_lag(self, source: int, target: int) -> int:
         """Return the ticks from the end of F on ``source`` until ``target``, which it feeds, can read the output."""
@@ -225,6 +224,18 @@ class ProblemFields:
     def backward_lag(self, source: int, target: int) -> int:
         """Return the ticks from the end of B or I on ``source`` until ``target``, which feeds it, has the gradient."""
         return self._lag(self.owner_rank[source], self.owner_rank[target], self.boundary_bytes[target])
+
+    @cached_property
+    def _copy_by_microbatch(self) -> NDArray[np.int64]:
+        """``replica_of`` as an array, shape ``(microbatches,)``."""
+        return np.array(self.replica_of, dtype=np.int64)
+
+    @cached_property
+    def _kind_fits(self) -> NDArray[np.bool_]:
+        """:meth:`has_kind` by number of the kind, shape ``(32,)``: all that the bits of a packed operation can hold."""
+        fits = np.zeros(KIND_MASK + 1, dtype=bool)
+        fits[[int(kind) for kind in Kind if self.has_kind(kind)]] = True
+        return fits
 
     def _lag(self, source: int, target: int, size: int) -> int:
         if source == target:

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from schedverify.core.errors import Faults, clean, nearest, shown
-from schedverify.core.problem.keys import BY_PATH, KEYS, TABLES, Key, home, names
+from schedverify.core.problem.keys import BY_PATH, KEYS, TABLES, Key, names, table_of
 from schedverify.core.problem.numbers import LARGEST, decimal_places, exact, finer_tick, size, whole
 
 _LONGEST_TEXT: Final = 1000
@@ -226,4 +226,4 @@ def uniform(value: int, ranks: int) -> tuple[Ints, ...]:
 def _known(name: str, table: str) -> str:
     """Say where a key belongs, or the nearest one that is known, or those that are."""
     listed = f"[{table}] takes {', '.join(names(table))}" if table else ""
-    return home(name) or nearest(name, names(table)) or listed
+    return table_of(name) or nearest(name, names(table)) or listed
