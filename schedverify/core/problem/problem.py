@@ -35,10 +35,11 @@ class Problem(ProblemFields):
 
     Examples
     --------
+    >>> from schedverify import Op, Problem
     >>> problem = Problem.chain(ranks=4, microbatches=8, forward=1, backward=2)
     >>> problem
     <Problem: 4 ranks, 4 stages, 8 micro-batches, fused>
-    >>> problem.forward, problem.duration(Kind.B, stage=3)
+    >>> problem.forward, problem.step_duration((Op.parse("3B0"),))
     ((1, 1, 1, 1), 2)
     """
 
@@ -217,6 +218,7 @@ class Problem(ProblemFields):
         Examples
         --------
         >>> import networkx as nx
+        >>> from schedverify import Problem
         >>> graph = nx.DiGraph()
         >>> graph.add_node("image", rank=0, forward=3, backward=6)
         >>> graph.add_node("text", rank=1, forward=2, backward=4)
@@ -243,5 +245,8 @@ class Problem(ProblemFields):
         printer.text(f"Problem.of({shortest(self)})" if small else repr(self))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the data of a problem file that gives this problem, fully expanded."""
+        """Return the data of a problem file that gives this problem, with a value for each stage, rank and micro-batch.
+
+        ``Problem.of(problem.to_dict()) == problem``. Ticks and bytes are plain integers.
+        """
         return full_data(self)

@@ -1,4 +1,4 @@
-"""Takes values out of the loose data of a problem, checks each against its shape, and collects every fault."""
+"""Takes values out of the loose data of a file, checks each against the shape of its key, and collects every fault."""
 
 from __future__ import annotations
 
@@ -8,24 +8,26 @@ from functools import lru_cache
 from typing import Any, Final
 
 from schedverify.core.errors import Faults, clean, nearest, shown
+from schedverify.core.problem.fields import Ints, Matrix
 from schedverify.core.problem.keys import BY_PATH, KEYS, TABLES, Key, names, table_of
 from schedverify.core.problem.numbers import LARGEST, decimal_places, exact, finer_tick, size, whole
 
 _LONGEST_TEXT: Final = 1000
 _INDEX: Final = re.compile(r"\[[0-9]+\]")
+_PAIR_COST: Final = Key("costs.overlapped", "cost", "duration", "", "ticks of the overlapped pair")
 
 
 class TableReader(Faults):
-    """The data of a file and the faults found in it so far.
+    """The data of a file of any kind, checked by a table of its keys, and the faults found in it so far.
 
-    A place is a key with what it takes to get there, ``layer[2].forward``.
+    A place is the path to a value, ``layer[2].forward``; without its indices it is the path of a key.
     """
 
     def __init__(self, data: Mapping[str, Any], keys: Iterable[Key]) -> None:
         super().__init__()
         self.data = data
         self._keys = {key.path: key for key in keys}
-        self._places: int | None = None
+        self._decimals: int | None = None
 
     def key_at(self, place: str) -> Key | None:
         """Return what the table of keys says of a place; None where it knows no such key."""
@@ -77,10 +79,11 @@ class TableReader(Faults):
         """Say which one tick would do for every duration of the file."""
         tick = self.data.get("tick")
         tick = clean(tick) if isinstance(tick, str) else "tick"
-        if self._places is None:
-            self._places = max(map(decimal_places, self._durations()))
-        here = (exact(value) or 0) * 10**self._places
-        would = f'tick = "{finer_tick(tick, self._places)}" would do, with every duration in it: here {shown(here)}'
+        if self._decimals is None:
+            self._decimals = max(map(decimal_places, self._durations()))
+        rescaled = (exact(value) or 0) * 10**self._decimals
+        finer = finer_tick(tick, self._decimals)
+        would = f'tick = "{finer}" would do, with every duration in it: here {shown(rescaled)}'
         self.fault(place, f"{shown(value)} is no multiple of the tick ({tick})", would)
 
     def _durations(self) -> Iterator[Any]:
@@ -96,10 +99,6 @@ class TableReader(Faults):
                 yield value
 
 
-_PAIR: Final = Key("costs.overlapped", "cost", "duration", "", "ticks of the overlapped pair")
-Ints = tuple[int, ...]
-
-
 class ProblemReader(TableReader):
     """The data of a problem and the faults found in it so far.
 
@@ -108,7 +107,7 @@ class ProblemReader(TableReader):
     """
 
     def __init__(self, data: Mapping[str, Any]) -> None:
-        super().__init__(data, (*KEYS, _PAIR))
+        super().__init__(data, (*KEYS, _PAIR_COST))
         self._check_tables()
 
     def get(self, path: str) -> Any:
@@ -146,7 +145,7 @@ class ProblemReader(TableReader):
         numbers = self._numbers(path, value, low)
         return numbers * (lengths[-1] // len(numbers)) if lengths else numbers
 
-    def matrix(self, path: str, ranks: int, low: int) -> tuple[Ints, ...] | None:
+    def matrix(self, path: str, ranks: int, low: int) -> Matrix | None:
         """Take a number for every pair of ranks, or a square list; None where absent. The diagonal may be 0."""
         value = self.get(path)
         if value is None:
@@ -218,7 +217,7 @@ class ProblemReader(TableReader):
 
 
 @lru_cache(maxsize=8)
-def uniform(value: int, ranks: int) -> tuple[Ints, ...]:
+def uniform(value: int, ranks: int) -> Matrix:
     """Return the matrix that holds one value for every pair of ranks; its rows are one object, shared."""
     return ((value,) * ranks,) * ranks
 

@@ -6,13 +6,13 @@ from typing import Any, Final, NamedTuple
 
 from schedverify.core.errors import shown
 from schedverify.core.op import MAX_MICROBATCHES, MAX_STAGES
+from schedverify.core.problem.fields import Ints, Matrix
 from schedverify.core.problem.keys import FORMS, OBJECTIVES
-from schedverify.core.problem.reader import Ints, ProblemReader
+from schedverify.core.problem.reader import ProblemReader
 
 MAX_RANKS: Final = MAX_STAGES
 MAX_PAIRS: Final = 100_000_000
 """The most (stage, micro-batch) pairs: what fits into memory."""
-Matrix = tuple[Ints, ...]
 
 
 class Sizes(NamedTuple):
