@@ -6,7 +6,6 @@ import time
 from typing import Any, NamedTuple
 
 from schedverify import Problem, Schedule, simulate, verify
-from schedverify.core.durations import op_duration
 from schedverify.core.op import Kind
 
 
@@ -79,7 +78,7 @@ class Shop:
         for kind in self.kinds:
             self.places[kind, stage, m] = len(self.model.tasks)
             task = self.tasks[kind, stage, m] = self.model.add_task()
-            self.model.add_mode(task, self.machines[rank], op_duration(self.problem, int(Kind[kind]), stage))
+            self.model.add_mode(task, self.machines[rank], self.problem.duration(int(Kind[kind]), stage))
         gradient = self.tasks[self.kinds[1], stage, m]
         amounts = {"bytes": self.problem.kept[stage], "in flight": 1}
         if held := self._hold(rank, amounts):

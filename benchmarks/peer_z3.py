@@ -9,7 +9,6 @@ from typing import Any
 from peer_pyjobshop import Answer, judged
 
 from schedverify import Problem
-from schedverify.core.durations import op_duration
 from schedverify.core.op import Kind
 
 Op = tuple[str, int, int]
@@ -27,7 +26,7 @@ def solve(problem: Problem, seconds: float) -> Answer:
     began = time.perf_counter()
     solver = z3.Solver()
     start = {(kind, s, m): z3.Int(f"{s}{kind}{m}") for kind in "FB" for s, m in _pairs(problem)}
-    end = {op: value + op_duration(problem, int(Kind[op[0]]), op[1]) for op, value in start.items()}
+    end = {op: value + problem.duration(int(Kind[op[0]]), op[1]) for op, value in start.items()}
     solver.add([value >= 0 for value in start.values()])
     solver.add(_flow(problem, start, end))
     solver.add(_exclusive(z3, problem, start, end))

@@ -11,9 +11,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from schedverify.core.errors import Fault, InputError, nearest
+from schedverify.core.errors import Fault, InputError, clean, nearest, shown
 from schedverify.core.problem import Problem
-from schedverify.core.problem.showing import clean, shown
 from schedverify.core.result import Plan, Report
 from schedverify.core.schedule import Schedule
 from schedverify.formats.data import parse_toml

@@ -236,7 +236,7 @@ def _even(found: Cut, own: Timeline) -> str:
     from schedverify.simulator.engine import simulate
 
     even, wishes = simulate(own.schedule, evenly(found.model, found)), found.model.wishes
-    against = [] if wishes.kept(even_split(found.model, found.problem.stages)) else ["against the wishes"]
+    against = [] if wishes.allow(even_split(found.model, found.problem.stages)) else ["against the wishes"]
     for rank, (peak, room) in enumerate(zip(even.peak_memory, found.problem.capacity or (), strict=False)):
         if peak > room:
             against.append(f"with {peak} bytes on rank {rank}, which has {room}")

@@ -10,7 +10,6 @@ from statistics import median
 from typing import Final, NamedTuple
 
 from schedverify.conformance.dependency_check import Message, messages, ops_of
-from schedverify.core.durations import op_duration
 from schedverify.core.op import Kind
 from schedverify.core.problem import Problem
 from schedverify.core.trace import RunTrace, StepSpan
@@ -42,7 +41,7 @@ def costs(problem: Problem, trace: RunTrace) -> list[Cost]:
             found[ops[0].stage, ops[0].kind].append(ran.end - ran.start)
     return [
         Cost(kind, stage, len(times), round(median(times)), min(times), max(times),
-             op_duration(problem, int(kind), stage))
+             problem.duration(int(kind), stage))
         for (stage, kind), times in sorted(found.items())
     ]  # fmt: skip
 

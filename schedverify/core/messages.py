@@ -17,28 +17,33 @@ _PEER = INDEX_MASK << PEER_SHIFT
 
 
 class Messages(NamedTuple):
-    """Messages in the order of the operations that make them, rank after rank; arrays with one entry for each.
-
-    ``maker`` counts the operations of the schedule, rank after rank, from 0.
-    """
+    """Messages in the order of the operations that make them, rank after rank; each array has shape ``(messages,)``."""
 
     maker: Ints
+    """The operation that makes the tensor, counted over the whole schedule, rank after rank, from 0."""
     sends: Words
     """The packed sends, all with the peer stage named; see :func:`short`."""
     receives: Words
-    """The packed receives, likewise."""
+    """The packed receives, all with the peer stage named."""
 
 
 def needed_messages(schedule: Schedule, problem: Problem) -> Messages:
-    """Return the messages of a compute order: none between stages whose first ranks are equal."""
+    """Return the messages of a compute order: none between stages whose first ranks are equal.
+
+    Only the first rank of a stage sends. An F sends to each stage that its stage feeds, a B or I to each that feeds it,
+    a W to none.
+    """
+    # offsets, peers   the lists of all sides of all stages, one behind the other (see neighbours)
+    # key              by operation the list that it sends to, count how many are in it
+    # maker, peer      the lists of all operations in a row: whose list it is, and where in peers the entry stands
     words = np.concatenate(schedule.rows)
     rank = np.repeat(np.arange(schedule.ranks), [len(row) for row in schedule.rows])
     kind, stage = kinds(words), words >> STAGE_SHIFT & INDEX_MASK
     offsets, peers = neighbours(problem, across=True)
     backward = (kind != int(Kind.F)).astype(np.int64)
     key = stage + backward * problem.total_stages
-    sends_here = (kind != int(Kind.W)) & (rank == np.array(problem.owner_rank, dtype=np.int64)[stage])
-    count = np.where(sends_here, np.diff(offsets)[key], 0)
+    sends = (kind != int(Kind.W)) & (rank == np.array(problem.owner_rank, dtype=np.int64)[stage])
+    count = np.where(sends, np.diff(offsets)[key], 0)
     maker, peer = expanded(offsets[key], count)
     source, microbatch, target = stage[maker], words[maker] & MICROBATCH_MASK, peers[peer]
     send = np.where(backward[maker] == 1, int(Kind.SEND_B), int(Kind.SEND_F))
@@ -46,10 +51,25 @@ def needed_messages(schedule: Schedule, problem: Problem) -> Messages:
 
 
 def neighbours(problem: Problem, *, across: bool) -> tuple[Ints, Ints]:
-    """Return where the neighbours of each stage begin in a list, and that list: those on other ranks, or on its own.
+    """Return the neighbours of each stage in one list, and where in it those of each stage begin.
 
-    First come by stage those that it feeds, then by stage those that feed it; a stage's rank is its first.
+    Parameters
+    ----------
+    across
+        Whether to list the neighbours on other ranks, or those on the stage's own; a stage's rank is its first.
+
+    Returns
+    -------
+    offsets
+        Shape ``(2 * total_stages + 1,)``: first by stage where the stages begin that it feeds, then by stage where
+        those begin that feed it, then the end.
+    peers
+        The stages, one list behind the other.
     """
+    # A chain of stages 0, 1, 2, each on a rank of its own:
+    #             feeds:  0  1  2 | fed by:  0  1  2 | end
+    #   offsets           0  1  2            2  2  3    4
+    #   peers             1  2  -            -  0  1
     owner_rank = problem.owner_rank
     rows = [
         [peer for peer in peers if (owner_rank[peer] != owner_rank[stage]) == across]
@@ -61,7 +81,19 @@ def neighbours(problem: Problem, *, across: bool) -> tuple[Ints, Ints]:
 
 
 def expanded(first: Ints, count: Ints) -> tuple[Ints, Ints]:
-    """Return for each member of runs (where each begins, how long it is) the number of its run, and the member."""
+    """Return all members of some runs of consecutive numbers, each with the position of its run.
+
+    Parameters
+    ----------
+    first, count
+        Shape ``(runs,)``: the number that each run begins with, and how many it has.
+
+    Returns
+    -------
+    run, member
+        Shape ``(count.sum(),)``: ``first = [5, 2]``, ``count = [2, 3]`` give the runs ``[0, 0, 1, 1, 1]`` and the
+        members ``[5, 6, 2, 3, 4]``.
+    """
     run = np.repeat(np.arange(len(count)), count)
     return run, np.arange(len(run)) - np.repeat(np.cumsum(count) - count, count) + first[run]
 

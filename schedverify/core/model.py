@@ -26,19 +26,20 @@ class Layer:
     backward_input: int | None = None
     backward_weight: int | None = None
     activation: int = 0
-    """Held from the start of F to the end of B, or of I."""
+    """Bytes held from the start of F to the end of B, or of I."""
     weight_stash: int = 0
-    """Of it, what is held from the end of I to the end of W."""
+    """Those of the activation's bytes that are held from the end of I to the end of W."""
     parameters: int = 0
+    """Bytes of the weights."""
     state: int = 0
-    """Gradients and the optimizer's state; held all the time, as the parameters are."""
+    """Bytes of gradients and of the optimizer's state; held all the time, as the parameters are."""
     output: int = 0
     """Bytes of the tensor that leaves the layer."""
     kind: str = ""
     """What it is to Megatron: ``embedding``, ``decoder``, ``mtp`` or ``loss``; empty where it is none of them."""
     entry: int = 0
-    """Of the activation, what is held only where a stage begins with the layer: its input, where it does not need that
-    itself, or a layer before it holds the same tensor as its output."""
+    """Those of the activation's bytes that are held only where a stage begins with the layer: its input, where it does
+    not need that itself, or a layer before it holds the same tensor as its output."""
 
     @property
     def work(self) -> int:
@@ -69,19 +70,19 @@ class PartitionConstraints:
     together: tuple[Ints, ...] = ()
     alone: Ints = ()
 
-    def kept(self, layers: tuple[Ints, ...]) -> bool:
-        """Whether a partition, by stage the positions of its layers, keeps to all of them."""
-        home = {layer: stage for stage, members in enumerate(layers) for layer in members}
+    def allow(self, layers: tuple[Ints, ...]) -> bool:
+        """Whether a partition keeps to all of them: by stage, the positions of its layers."""
+        stage_of = {layer: stage for stage, members in enumerate(layers) for layer in members}
         return (
-            all(home[layer] == stage % len(layers) for layer, stage in self.pinned)
-            and all(len({home[layer] for layer in group}) == 1 for group in self.together)
-            and all(len(layers[home[layer]]) == 1 for layer in self.alone)
+            all(stage_of[layer] == stage % len(layers) for layer, stage in self.pinned)
+            and all(len({stage_of[layer] for layer in group}) == 1 for group in self.together)
+            and all(len(layers[stage_of[layer]]) == 1 for layer in self.alone)
         )
 
 
 @dataclass(frozen=True)
 class Devices:
-    """What the ranks are. A tuple of one value stands for all of them.
+    """The devices that the stages run on, one for each rank. A tuple of one value stands for all ranks.
 
     Attributes
     ----------

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
-from schedverify.core.errors import Fault, InputError
-from schedverify.core.problem.showing import clean, shown
+from schedverify.core.errors import Fault, InputError, clean, shown
 
 MAX_DEPTH: Final = 32
 MAX_BRACKETS: Final = 2_000_000

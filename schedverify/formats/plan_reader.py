@@ -12,13 +12,11 @@ from typing import Any, Final
 import numpy as np
 
 from schedverify.core.discipline import Discipline
-from schedverify.core.errors import Fault, InputError
+from schedverify.core.errors import Fault, Faults, InputError, check_version, clean, shown
 from schedverify.core.op import JOIN_SHIFT, pack_step
-from schedverify.core.problem import Problem, expand
-from schedverify.core.problem.faults import Faults, check_version
+from schedverify.core.problem import Problem
 from schedverify.core.problem.keys import OBJECTIVES
 from schedverify.core.problem.numbers import LARGEST
-from schedverify.core.problem.showing import clean, shown
 from schedverify.core.result import Lowered, Plan, SecondaryObjective, Status, Verdict
 from schedverify.core.schedule import Schedule, Words
 from schedverify.core.timeline import Measures
@@ -98,7 +96,7 @@ class _PlanReader(Faults):
         if "problem" not in self.data:
             return None
         try:
-            return expand(self.data["problem"])
+            return Problem.of(self.data["problem"])
         except InputError as error:
             for fault in error.faults:
                 self.fault(f"problem.{fault.key}" if fault.key else "problem", fault.message, fault.hint)

@@ -6,11 +6,10 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from schedverify.core.errors import Fault, InputError
-from schedverify.core.problem import Problem, expand
-from schedverify.core.problem.abridging import brief, shortest
+from schedverify.core.errors import Fault, InputError, shown
+from schedverify.core.problem import Problem
 from schedverify.core.problem.keys import TABLES
-from schedverify.core.problem.showing import shown
+from schedverify.core.problem.writing import brief, shortest
 from schedverify.formats.data import parse_json, parse_toml, unfit
 
 
@@ -31,7 +30,7 @@ def problem_from(data: Any) -> Problem:
         raise InputError(Fault("", f"expected a problem, an object of keys, found {shown(data)}"))
     faults = {fault.key: fault for fault in unfit(data)}
     try:
-        problem = expand(data)
+        problem = Problem.of(data)
     except InputError as error:
         faults = {fault.key: fault for fault in error.faults} | faults
     if faults:

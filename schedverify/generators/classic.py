@@ -6,7 +6,6 @@ import numpy as np
 
 from schedverify.core.op import Kind
 from schedverify.core.problem import Problem
-from schedverify.core.problem.checks import topological
 from schedverify.core.schedule import Schedule, Words
 from schedverify.generators.packing import Indices, joined, one_forward_one_backward, packed
 
@@ -94,7 +93,7 @@ def _one_by_one(problem: Problem, stages: list[int]) -> Words:
 
 def _ordered(problem: Problem) -> list[list[int]]:
     """Return by rank its stages, each after those that feed it."""
-    place = {stage: position for position, stage in enumerate(topological(problem))}
+    place = {stage: position for position, stage in enumerate(problem.topological_order)}
     return [sorted(stages, key=place.__getitem__) for stages in problem.stages_of]
 
 

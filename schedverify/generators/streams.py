@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from schedverify.core.durations import op_duration
 from schedverify.core.op import Kind
 from schedverify.core.problem import Problem
 
@@ -88,7 +87,7 @@ def streams(problem: Problem, room: Room) -> list[list[Stream]]:
         needs = (later + max(room.extra[other] for other in mine), room.extra[stage], 0)
         kept, stash = room.kept[stage], room.stash[stage]
         rows = zip((Kind.F, Kind.I, Kind.W), needs, (kept, stash - kept, -stash), strict=True)
-        made.append([Stream(k, stage, rank, op_duration(problem, k, stage), n, c) for k, n, c in rows])
+        made.append([Stream(k, stage, rank, problem.duration(k, stage), n, c) for k, n, c in rows])
     _connect(problem, made, room.ahead)
     return made
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from schedverify.core.problem.checks import topological
 from schedverify.optimizer.tasks import Tasks, ancestors
 
 
 def heads(tasks: Tasks) -> list[int]:
     """By stage, the ticks before which no F can start there: the longest path of forwards that leads to it."""
     head = [0] * tasks.problem.total_stages
-    for stage in topological(tasks.problem):
+    for stage in tasks.problem.topological_order:
         ways = (
             head[b] + tasks.duration["F", b] + tasks.forward_lag(b, stage) for b in tasks.problem.predecessors[stage]
         )
@@ -29,7 +28,7 @@ def anchors(tasks: Tasks) -> list[int | None]:
     tops = [[s for s in stages if tasks.passing[s] and not above[s] & set(stages)] for stages in stages_of]
     head = heads(tasks)
     fixed: set[int] = set()
-    for stage in topological(tasks.problem):
+    for stage in tasks.problem.topological_order:
         alone = all(tops[rank] == [stage] for rank in tasks.problem.placement[stage])
         if alone and all(before in fixed for before in tasks.problem.predecessors[stage]):
             fixed.add(stage)

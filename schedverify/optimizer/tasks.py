@@ -6,10 +6,8 @@ import math
 from collections.abc import Iterator
 from functools import cached_property
 
-from schedverify.core.durations import op_duration
 from schedverify.core.op import Kind
 from schedverify.core.problem import Problem
-from schedverify.core.problem.checks import topological
 from schedverify.optimizer.values import OpKey
 
 Node = tuple[str, int, int]
@@ -48,7 +46,7 @@ class Tasks:
             tuple(m for m, copy in enumerate(problem.replica_of) if copy == problem.copy_of(stage))
             for stage in range(problem.total_stages)
         )
-        costs = {key: op_duration(problem, int(Kind[key[0]]), key[1]) for key in self._classes()}
+        costs = {key: problem.duration(int(Kind[key[0]]), key[1]) for key in self._classes()}
         self.unit = math.gcd(*costs.values(), *self._lags()) or 1
         self.fine = 1 + sum(len(self.passing[stage]) for (_, stage), cost in costs.items() if not cost)
         self.duration = {key: self.scaled(cost) or 1 for key, cost in costs.items()}
@@ -148,7 +146,7 @@ class Tasks:
 def ancestors(problem: Problem) -> list[set[int]]:
     """By stage, the stages that it depends on."""
     above: list[set[int]] = [set() for _ in range(problem.total_stages)]
-    for stage in topological(problem):
+    for stage in problem.topological_order:
         for before in problem.predecessors[stage]:
             above[stage] |= above[before] | {before}
     return above

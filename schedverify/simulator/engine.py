@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schedverify.core.discipline import DEFAULT_DISCIPLINE, Discipline, check_eager_bytes
-from schedverify.core.durations import step_duration
 from schedverify.core.errors import ScheduleError
 from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, MICROBATCH_MASK, STAGE_SHIFT, Kind
 from schedverify.core.problem import Problem
@@ -114,7 +113,7 @@ class _Sweep:
                 while (start := self._meet(meeting, rank, now)) < 0:
                     yield
                 starts.append(start)
-                now = start + step_duration(self.problem, meeting.steps[rank])
+                now = start + self.problem.step_duration(meeting.steps[rank])
                 continue
             inputs, cost, output = facts[kind]
             while True:
@@ -147,7 +146,7 @@ class _Sweep:
         ticks = np.array([cost for _, cost, _ in self.facts] or [0], dtype=np.int64)[np.maximum(classes, 0)]
         for position in np.flatnonzero(classes < 0).tolist():
             ops = self.meetings[-1 - int(classes[position])].steps[rank]
-            ticks[position] = step_duration(self.problem, ops)
+            ticks[position] = self.problem.step_duration(ops)
         return np.asarray(ticks)
 
     def _wait(self, rank: int, inputs: tuple[tuple[int, int], ...], m: int) -> None:
@@ -214,7 +213,7 @@ class _Sweep:
         """Make the outputs of a meeting: each at the end of the longest step that holds its operation."""
         ends: dict[int, int] = {}
         for ops in meeting.steps.values():
-            end = (meeting.start or 0) + step_duration(self.problem, ops)
+            end = (meeting.start or 0) + self.problem.step_duration(ops)
             for slot in _outputs(np.array([op.pack() for op in ops]), self.problem).tolist():
                 ends[slot] = max(ends.get(slot, 0), end)
         for slot, end in ends.items():

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from schedverify.core.durations import op_duration
 from schedverify.core.op import INDEX_MASK, Kind
 from schedverify.core.problem import Problem
 
@@ -29,15 +28,15 @@ def class_facts(key: int, problem: Problem) -> tuple[tuple[tuple[int, int], ...]
     count = problem.microbatches
     forward, backward = stage * count, (problem.total_stages + stage) * count
     if kind == _W:
-        return ((backward, 0),), op_duration(problem, kind, stage), 2 * problem.total_stages * count
+        return ((backward, 0),), problem.duration(kind, stage), 2 * problem.total_stages * count
     if kind == _F:
         inputs = [(before * count, problem.forward_lag(before, stage)) for before in problem.predecessors[stage]]
         inputs += [(forward - 1, 0)] if beside else []
-        return tuple(inputs), op_duration(problem, kind, stage), forward
+        return tuple(inputs), problem.duration(kind, stage), forward
     after = problem.successors[stage]
     inputs = [((problem.total_stages + t) * count, problem.backward_lag(t, stage)) for t in after]
     inputs += [(backward + 1, 0)] if beside else []
-    return ((forward, 0), *inputs), op_duration(problem, kind, stage), backward
+    return ((forward, 0), *inputs), problem.duration(kind, stage), backward
 
 
 def table(problem: Problem) -> kernels.Facts:

@@ -7,7 +7,6 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from schedverify.core.durations import op_duration, step_duration
 from schedverify.core.errors import ScheduleError
 from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, MICROBATCH_MASK, STAGE_SHIFT, Join, Kind, unpack
 from schedverify.core.problem import Problem
@@ -96,14 +95,14 @@ class LoweredProgram:
         problem, stages = self.problem, self.problem.total_stages
         costs = np.zeros((_W + 1, stages), dtype=np.int64)
         for letter in np.unique(kind[kind <= _W]).tolist():
-            costs[letter] = [op_duration(problem, letter, stage) for stage in range(stages)]
+            costs[letter] = [problem.duration(letter, stage) for stage in range(stages)]
         computes = kind <= _W
         ticks = np.zeros(len(self.step_rank), dtype=np.int64)
         np.add.at(ticks, self.step[computes], costs[kind[computes], self.words[computes] >> STAGE_SHIFT & INDEX_MASK])
         overlapped = np.unique(self.step[self.words >> JOIN_SHIFT == int(Join.OVERLAP)])
         for step in overlapped.tolist() if problem.overlapped else ():
             first, last = np.searchsorted(self.step, [step, step + 1])
-            ticks[step] = step_duration(problem, tuple(map(unpack, self.words[first:last].tolist())))
+            ticks[step] = problem.step_duration(tuple(map(unpack, self.words[first:last].tolist())))
         return ticks
 
     def _merged(self) -> Ints:

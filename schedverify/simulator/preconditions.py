@@ -18,9 +18,9 @@ def check_runnable(schedule: Schedule, problem: Problem, excerpt: bool) -> None:
     """
     if schedule.ranks != problem.ranks:
         raise ScheduleError(f"the schedule has {schedule.ranks} ranks, the problem {problem.ranks}")
-    passing = _passing(problem)
+    passing = problem.passing()
     for rank, row in enumerate(schedule.rows):
-        strangers = _strangers(row, problem, rank, passing)
+        strangers = _strangers(row, problem, rank)
         if strangers.any():
             op = unpack(int(row[int(strangers.argmax())]))
             raise ScheduleError(f"{op} on rank {rank} is no operation of this problem there; verify says more")
@@ -33,22 +33,12 @@ def check_runnable(schedule: Schedule, problem: Problem, excerpt: bool) -> None:
             raise ScheduleError(f"{text}; verify says more")
 
 
-def _passing(problem: Problem) -> NDArray[np.bool_]:
-    """Return by stage and micro-batch whether the one goes through the other."""
-    copies = np.arange(problem.total_stages) // problem.stages
-    return np.asarray(np.equal.outer(copies, np.array(problem.replica_of)), dtype=bool)
-
-
-def _strangers(row: Words, problem: Problem, rank: int, passing: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _strangers(row: Words, problem: Problem, rank: int) -> NDArray[np.bool_]:
     """Mark the operations of a row that cannot stand there."""
-    kind, stage, microbatch = kinds(row), row >> STAGE_SHIFT & INDEX_MASK, row & MICROBATCH_MASK
-    known = np.zeros(32, dtype=bool)
-    known[[int(Kind[letter]) for letter in problem.kinds]] = True
-    here = np.zeros(INDEX_MASK + 1, dtype=bool)
-    here[list(problem.stages_of[rank])] = True
-    bad = ~known[kind] | ~here[stage] | (microbatch >= problem.microbatches) | (row >> JOIN_SHIFT == int(Join.GROUP))
-    bad[~bad] = ~passing[stage[~bad], microbatch[~bad]]
-    return np.asarray(bad)
+    on_rank = np.zeros(INDEX_MASK + 1, dtype=bool)
+    on_rank[list(problem.stages_of[rank])] = True
+    fits = problem.has_operations(row) & (kinds(row) <= int(Kind.W)) & on_rank[row >> STAGE_SHIFT & INDEX_MASK]
+    return np.asarray(~fits | (row >> JOIN_SHIFT == int(Join.GROUP)))
 
 
 def _counts(row: Words, problem: Problem, rank: int) -> NDArray[np.int64]:

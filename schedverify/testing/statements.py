@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Final
 
-from schedverify.core.errors import Fault, InputError
-from schedverify.core.problem.showing import shown
+from schedverify.core.errors import Fault, InputError, shown
 from schedverify.formats.data import parse_json, unfit
 from schedverify.formats.plan_files import canonical, digest
 from schedverify.formats.reading import PathLike, read_text, source_name

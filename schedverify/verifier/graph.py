@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from schedverify.core.durations import op_duration, step_duration
 from schedverify.core.op import Kind, Op
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
@@ -67,7 +66,7 @@ def dependency_graph(problem: Problem, schedule: Schedule | None = None) -> nx.D
     graph = nx.DiGraph()
     if schedule is None:
         for op in _needed(problem):
-            graph.add_node(op, duration=op_duration(problem, int(op.kind), op.stage), places=())
+            graph.add_node(op, duration=problem.duration(int(op.kind), op.stage), places=())
     else:
         _add_steps(graph, problem, Instances(schedule, problem))
     for node in list(graph):
@@ -155,7 +154,7 @@ def _add_steps(graph: nx.DiGraph, problem: Problem, instances: Instances) -> Non
             nodes = [op if instances.is_main(op, rank, position) else Unmatched(op, rank, position) for op in ops]
             for node in nodes:
                 places = (*graph.nodes[node]["places"], (rank, position)) if node in graph else ((rank, position),)
-                graph.add_node(node, duration=step_duration(problem, ops), places=places)
+                graph.add_node(node, duration=problem.step_duration(ops), places=places)
                 for earlier in before:
                     graph.add_edge(earlier, node, why="rank order", lag=0)
             before = nodes or before

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 
-from schedverify.core.op import Kind, Op
+from schedverify.core.op import Op
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
 
@@ -27,11 +27,8 @@ class Instances:
         ]
 
     def known(self, op: Op) -> bool:
-        """Whether the problem has the operation: form, stage and micro-batch fit, and the one passes the other."""
-        problem, m = self.problem, op.microbatch
-        if m is None or op.kind > Kind.W or op.kind.name not in problem.kinds:
-            return False
-        return op.stage < problem.total_stages and m < problem.microbatches and problem.passes(op.stage, m)
+        """Whether it is a compute operation of the problem."""
+        return op.kind.is_compute and self.problem.has_operation(op)
 
     @cached_property
     def places(self) -> dict[Op, list[Place]]:

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from schedverify.core.op import INDEX_MASK, MICROBATCH_MASK, PEER_SHIFT, STAGE_SHIFT, Kind, Op, unpack
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule, kinds, positions
-from schedverify.verifier.admission import admitted
 
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
@@ -60,7 +59,7 @@ class Transfers:
         kind = kinds(words)
         chosen = (kind >= int(Kind.SEND_F)) & (kind <= int(Kind.RECV_B))
         self.any = bool(chosen.any())
-        chosen &= admitted(words, problem)
+        chosen &= problem.has_operations(words)
         chosen[chosen] = self._owner_rank[words[chosen] >> STAGE_SHIFT & INDEX_MASK] == rank[chosen]
         self.word, self.rank, self.position = words[chosen], rank[chosen], position[chosen]
         self.backward = kinds(self.word) >= int(Kind.SEND_B)

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, KIND_SHIFT, STAGE_SHIFT, Kind
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule, kinds, positions
-from schedverify.verifier.admission import admitted
 
 Ints = NDArray[np.int64]
 _JOINLESS = (1 << JOIN_SHIFT) - 1
@@ -37,7 +36,7 @@ class Occurrences:
     def __init__(self, schedule: Schedule, problem: Problem) -> None:
         self.problem = problem
         words = np.concatenate(schedule.rows)
-        chosen = (kinds(words) <= int(Kind.W)) & admitted(words, problem)
+        chosen = (kinds(words) <= int(Kind.W)) & problem.has_operations(words)
         self.op = words[chosen] & _JOINLESS
         self.rank = np.repeat(np.arange(schedule.ranks), [len(row) for row in schedule.rows])[chosen]
         self.position = np.concatenate([positions(row) for row in schedule.rows])[chosen]

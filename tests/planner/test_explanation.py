@@ -16,8 +16,7 @@ import schedverify as sv
 from oracle.brute_force import brute_force
 from schedverify.cli import main
 from schedverify.core.explanation import Gain, Relief
-from schedverify.core.problem.capacity import needs
-from schedverify.core.problem.checks import topological
+from schedverify.core.problem.checks import least_capacity
 from schedverify.core.result import Plan, Status
 from schedverify.planner.explanation.binding import bound_told
 from schedverify.planner.explanation.limits import FIELDS, with_limit
@@ -63,7 +62,7 @@ def limited(draw: st.DrawFn) -> sv.Problem:
     problem = draw(tiny_problems(a_rank=6, in_all=12))
     wide = brute_force(dataclasses.replace(problem, capacity=None, in_flight=None, in_flight_stage=None))
     assume(wide.makespan)
-    capacity = [need + draw(st.integers(0, 2)) for need in needs(problem, topological(problem))]
+    capacity = [need + draw(st.integers(0, 2)) for need in least_capacity(problem)]
     in_flight = tuple(draw(st.integers(1, 2)) for _ in range(problem.ranks))
     given = {
         "capacity": draw(st.none() | st.just(tuple(capacity))),

@@ -12,8 +12,7 @@ from hypothesis import assume
 from hypothesis import strategies as st
 
 from schedverify.core.problem import Problem
-from schedverify.core.problem.capacity import needs
-from schedverify.core.problem.checks import topological
+from schedverify.core.problem.checks import least_capacity
 from support.strategies import by, some
 
 LOADS = {"fused": 2, "split": 3, "mixed": 3, "inference": 2}
@@ -41,7 +40,7 @@ def tiny_problems(draw: st.DrawFn, a_rank: int = 8, in_all: int = 18, forms: tup
     if draw(st.booleans()):
         problem = Problem.of(data)
         spare = st.sampled_from([0, 0, 1, 2, 3, 6])
-        data["memory"]["capacity"] = [need + draw(spare) for need in needs(problem, topological(problem))]
+        data["memory"]["capacity"] = [need + draw(spare) for need in least_capacity(problem)]
     return Problem.of(data)
 
 

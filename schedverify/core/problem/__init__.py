@@ -1,6 +1,6 @@
 """The problem: stages, ranks, micro-batches, costs, links, memory and limits, in full."""
 
-from schedverify.core.problem.expansion import expand
-from schedverify.core.problem.value import Boundary, Problem
+from schedverify.core.problem.fields import Boundary
+from schedverify.core.problem.problem import Problem
 
-__all__ = ["Boundary", "Problem", "expand"]
+__all__ = ["Boundary", "Problem"]

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from schedverify.core.problem.capacity import needs
+from collections.abc import Iterator
+
+from schedverify.core.problem.fields import ProblemFields
 from schedverify.core.problem.numbers import LARGEST
-from schedverify.core.problem.reader import Reader
-from schedverify.core.problem.value import Problem
+from schedverify.core.problem.reader import ProblemReader
+
+_MOST_PAIRS = 10_000_000
+"""The most (stage, stage of the same rank) pairs that are looked at on a graph that is no forest."""
 
 
-def check(problem: Problem, reader: Reader) -> None:
+def check(problem: ProblemFields, reader: ProblemReader) -> None:
     """Add a fault for everything in the problem that contradicts itself."""
-    order = topological(problem)
-    if len(order) < problem.total_stages:
-        left = sorted(set(range(problem.stages)) - set(order))
+    if len(problem.topological_order) < problem.total_stages:
+        left = sorted(set(range(problem.stages)) - set(problem.topological_order))
         reader.fault(
             "edges", f"the stage graph has a cycle: stages {left[:10]} are on it or behind it", "make it a DAG"
         )
@@ -20,7 +23,7 @@ def check(problem: Problem, reader: Reader) -> None:
     _slices(problem, reader)
     _stash(problem, reader)
     _sums(problem, reader)
-    _capacity(problem, reader, order)
+    _capacity(problem, reader)
     edges = set(problem.edges)
     for i, boundary in enumerate(problem.boundaries):
         if (boundary.source, boundary.target) not in edges:
@@ -28,19 +31,7 @@ def check(problem: Problem, reader: Reader) -> None:
             reader.fault(f"boundary[{i}]", text, "a boundary lies on an edge of the stage graph")
 
 
-def topological(problem: Problem) -> list[int]:
-    """Return the stages of all copies, each after those that feed it; stages on or behind a cycle are left out."""
-    missing = [len(before) for before in problem.predecessors]
-    order = [stage for stage, count in enumerate(missing) if not count]
-    for stage in order:
-        for after in problem.successors[stage]:
-            missing[after] -= 1
-            if not missing[after]:
-                order.append(after)
-    return order
-
-
-def _slices(problem: Problem, reader: Reader) -> None:
+def _slices(problem: ProblemFields, reader: ProblemReader) -> None:
     if problem.microbatches % problem.slices:
         hint = "microbatches counts parts: a multiple of slices"
         reader.fault("slices", f"{problem.microbatches} micro-batches are no multiple of {problem.slices}", hint)
@@ -55,15 +46,15 @@ def _slices(problem: Problem, reader: Reader) -> None:
                 )
 
 
-def _stash(problem: Problem, reader: Reader) -> None:
-    for stage, (stash, held) in enumerate(zip(problem.weight_stash, problem.activation, strict=True)):
-        if stash > held:
-            message = f"{stash} on stage {stage} is more than its activation, {held}"
+def _stash(problem: ProblemFields, reader: ProblemReader) -> None:
+    for stage, (stash, activation) in enumerate(zip(problem.weight_stash, problem.activation, strict=True)):
+        if stash > activation:
+            message = f"{stash} on stage {stage} is more than its activation, {activation}"
             reader.fault("memory.weight_stash", message, "it is a part of the activation")
             return
 
 
-def _sums(problem: Problem, reader: Reader) -> None:
+def _sums(problem: ProblemFields, reader: ProblemReader) -> None:
     """Refuse what could pass 2^62 in any sum that a timeline or a memory profile can make."""
     ticks = sum(problem.forward) * 2 + sum(problem.backward)
     ticks += sum(problem.backward_input) + sum(problem.backward_weight)
@@ -72,17 +63,93 @@ def _sums(problem: Problem, reader: Reader) -> None:
         ticks += sum(problem.forward_lag(source, t) + problem.backward_lag(t, source) for t in targets)
     if ticks * problem.microbatches > LARGEST:
         reader.fault("costs", "durations and transfers add up to more than 2^62 ticks", "use a coarser tick")
-    held = sum(problem.activation) + sum(problem.boundary) + sum(problem.boundary_bytes)
-    if held * problem.microbatches + max(problem.static) > LARGEST:
+    most_bytes = sum(problem.activation) + sum(problem.boundary) + sum(problem.boundary_bytes)
+    if most_bytes * problem.microbatches + max(problem.static) > LARGEST:
         reader.fault("memory", "activations and messages add up to more than 2^62 bytes", "use a coarser unit")
 
 
-def _capacity(problem: Problem, reader: Reader, order: list[int]) -> None:
+def _capacity(problem: ProblemFields, reader: ProblemReader) -> None:
     """Refuse a capacity below what one micro-batch needs at the deepest point of its way."""
     if problem.capacity is None:
         return
     unit = "micro-batch" if problem.slices == 1 else "sequence"
-    for rank, (capacity, need) in enumerate(zip(problem.capacity, needs(problem, order), strict=True)):
+    for rank, (capacity, need) in enumerate(zip(problem.capacity, least_capacity(problem), strict=True)):
         if capacity < need:
             message = f"{capacity} on rank {rank} is below what one {unit} needs, {need}"
             reader.fault(f"memory.capacity[{rank}]", message, f"{need} or more")
+
+
+def least_capacity(problem: ProblemFields) -> list[int]:
+    """Return by rank the bytes without which no schedule can take a single micro-batch through the stages there.
+
+    While the backward of a stage runs (inference: the forward), the activations of all stages on the same rank that
+    its input came through are held, because their backward waits for it; and so are all slices of the sequence.
+    On a stage graph that is no forest and very large, the stages are looked at one by one; the figures are then
+    lower than they could be.
+    """
+    least = list(problem.static)
+    used = set(problem.replica_of)
+    for stage, rank, before in _saved_before(problem):
+        if problem.copy_of(stage) in used:
+            least[rank] = max(least[rank], problem.static[rank] + _own_bytes(problem, stage) + before * problem.slices)
+    return least
+
+
+def _own_bytes(problem: ProblemFields, stage: int) -> int:
+    """Return the bytes that a stage itself holds while the first backward of a sequence runs there."""
+    saved = problem.kept[stage]
+    if problem.form == "inference":
+        return saved
+    return max(problem.activation[stage], saved) + (problem.slices - 1) * saved
+
+
+def _saved_before(problem: ProblemFields) -> Iterator[tuple[int, int, int]]:
+    """Yield (stage, rank, bytes) for each rank that a stage stands on.
+
+    The bytes are what the stages before it, on the same rank, have saved of one micro-batch.
+    """
+    if problem.form == "inference":
+        return _separately(problem)
+    if all(len(before) <= 1 for before in problem.predecessors):
+        return _along_paths(problem)
+    if problem.total_stages**2 <= _MOST_PAIRS:
+        return _by_ancestors(problem)
+    return _separately(problem)
+
+
+def _separately(problem: ProblemFields) -> Iterator[tuple[int, int, int]]:
+    """Look at each stage alone, as if nothing were saved before it."""
+    for stage, ranks in enumerate(problem.placement):
+        for rank in ranks:
+            yield stage, rank, 0
+
+
+def _along_paths(problem: ProblemFields) -> Iterator[tuple[int, int, int]]:
+    """Walk a forest depth first, with the sums by rank over the path from the root.
+
+    A stage goes onto the stack twice: as ``~stage`` (below zero) under its successors, so that it comes off again, and
+    leaves the sums, when all that it feeds was walked.
+    """
+    on_rank = [0] * problem.ranks
+    stack = [stage for stage, before in enumerate(problem.predecessors) if not before]
+    while stack:
+        stage = stack.pop()
+        if stage < 0:
+            for rank in problem.placement[~stage]:
+                on_rank[rank] -= problem.kept[~stage]
+            continue
+        for rank in problem.placement[stage]:
+            yield stage, rank, on_rank[rank]
+            on_rank[rank] += problem.kept[stage]
+        stack += (~stage, *problem.successors[stage])
+
+
+def _by_ancestors(problem: ProblemFields) -> Iterator[tuple[int, int, int]]:
+    """Walk a graph in topological order, with the set of the stages before each as the bits of an int."""
+    before = [0] * problem.total_stages
+    for stage in problem.topological_order:
+        for source in problem.predecessors[stage]:
+            before[stage] |= before[source] | 1 << source
+        for rank in problem.placement[stage]:
+            others = (other for other in problem.stages_of[rank] if before[stage] >> other & 1)
+            yield stage, rank, sum(problem.kept[other] for other in others)

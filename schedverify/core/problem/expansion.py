@@ -1,45 +1,61 @@
-"""From what a person writes to a Problem: scalars become lists, defaults are filled in, every fault is collected."""
+"""From what a person writes to the fields of a problem: numbers become lists, defaults are filled in."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
-from schedverify.core.errors import InputError
-from schedverify.core.problem.checks import check
-from schedverify.core.problem.faults import check_version
-from schedverify.core.problem.keys import names
-from schedverify.core.problem.reader import Ints, Reader, uniform
+from schedverify.core.errors import Fault, InputError, check_version, nearest, shown
+from schedverify.core.problem.fields import Boundary, Ints
+from schedverify.core.problem.keys import KEYS, REMARKS, names
+from schedverify.core.problem.reader import ProblemReader, uniform
 from schedverify.core.problem.shape import Sizes, read_shape
-from schedverify.core.problem.showing import shown
-from schedverify.core.problem.value import Boundary, Problem
+
+_TABLE: Final = {key.name: key.table for key in KEYS if key.table != "boundary" and key.name not in REMARKS}
 
 
-def expand(data: Mapping[str, Any]) -> Problem:
-    """Return the problem that the data of a problem file describes.
+def tables(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Sort flat keywords into the tables of a problem file; absent costs become 1 (``backward`` 2).
 
     Raises
     ------
     InputError
-        With every fault of the data (the first 50), each with its key, what was expected, what was found, and a
-        hint. What holds between keys is looked at where the keys themselves are right.
+        If a keyword is no key of the problem file; names the nearest.
+    """
+    given = {name: value for name, value in arguments.items() if value is not None}
+    data: dict[str, Any] = {"boundary": given.pop("boundaries")} if "boundaries" in given else {}
+    unknown = [Fault(name, "unknown keyword", nearest(name, _TABLE)) for name in given if name not in _TABLE]
+    if unknown:
+        raise InputError(unknown)
+    for name, value in given.items():
+        if table := _TABLE[name]:
+            data.setdefault(table, {})[name] = value
+        else:
+            data[name] = value
+    return data | {"costs": _with_costs(data)}
+
+
+def checked_fields(data: Mapping[str, Any]) -> tuple[dict[str, Any], ProblemReader]:
+    """Return the fields of the problem that the data of a problem file describe, and the reader that took them.
+
+    Raises
+    ------
+    InputError
+        With every fault of single keys; what must hold between them is looked at in ``checks``.
     """
     if not isinstance(data, Mapping):
         raise InputError(f"expected a table of keys, found {shown(data)}")
     check_version("version", data.get("version", 1), 1, "write version = 1, or leave it out")
-    reader = Reader(data)
+    reader = ProblemReader(data)
     shape, sizes = read_shape(reader)
-    remarks(reader)
+    _check_remarks(reader)
     costs = _costs(reader, sizes, shape["form"])
     rest = _links(reader, sizes) | _memory(reader, sizes) | _limits(reader, sizes)
     reader.raise_faults()
-    problem = Problem(**shape, **costs, **rest)
-    check(problem, reader)
-    reader.raise_faults()
-    return problem
+    return shape | costs | rest, reader
 
 
-def remarks(reader: Reader) -> None:
+def _check_remarks(reader: ProblemReader) -> None:
     """Check the keys that a file may hold and a Problem does not: ``source`` and ``[expected]``."""
     reader.text("source", "")
     expected = reader.get("expected")
@@ -47,7 +63,17 @@ def remarks(reader: Reader) -> None:
         reader.fault("expected", f"expected a table, found {shown(expected)}", "write [expected] and its keys below")
 
 
-def _costs(reader: Reader, sizes: Sizes, form: str) -> dict[str, Any]:
+def _with_costs(data: Mapping[str, Any]) -> dict[str, Any]:
+    costs = {"forward": 1} | dict(data.get("costs", {}))
+    parts = {"backward_input", "backward_weight"}
+    if data.get("form") == "split":
+        costs = dict.fromkeys(sorted(parts), 1) | costs
+    elif not parts <= set(costs) and data.get("form") != "inference":
+        costs = {"backward": 2} | costs
+    return costs
+
+
+def _costs(reader: ProblemReader, sizes: Sizes, form: str) -> dict[str, Any]:
     forward, backward, inputs, weights = (
         reader.listed(f"costs.{name}", sizes.by_stage)
         for name in ("forward", "backward", "backward_input", "backward_weight")
@@ -65,7 +91,7 @@ def _costs(reader: Reader, sizes: Sizes, form: str) -> dict[str, Any]:
     }
 
 
-def _missing_costs(reader: Reader, form: str) -> None:
+def _missing_costs(reader: ProblemReader, form: str) -> None:
     """Add a fault for each cost that the form needs and the file lacks."""
     table = reader.get("costs")
     given = set(table) if isinstance(table, Mapping) else set()
@@ -82,7 +108,7 @@ def _missing_costs(reader: Reader, form: str) -> None:
         reader.fault("costs.backward", "missing", "a fused problem needs it, or both of its parts")
 
 
-def _overlapped(reader: Reader, stages: int) -> tuple[tuple[int, int, int], ...]:
+def _overlapped(reader: ProblemReader, stages: int) -> tuple[tuple[int, int, int], ...]:
     costs: dict[tuple[int, int], int] = {}
     for i, row in enumerate(reader.rows("costs.overlapped")):
         key, needed = f"costs.overlapped[{i}]", ("forward", "backward", "cost")
@@ -99,7 +125,7 @@ def _overlapped(reader: Reader, stages: int) -> tuple[tuple[int, int, int], ...]
     return tuple((forward, backward, cost) for (forward, backward), cost in sorted(costs.items()))
 
 
-def _links(reader: Reader, sizes: Sizes) -> dict[str, Any]:
+def _links(reader: ProblemReader, sizes: Sizes) -> dict[str, Any]:
     return {
         "latency": reader.matrix("links.latency", sizes.ranks, 0) or uniform(0, max(sizes.ranks, 1)),
         "boundary_bytes": reader.listed("links.bytes", sizes.by_stage) or _filled(0, sizes.by_stage),
@@ -108,7 +134,7 @@ def _links(reader: Reader, sizes: Sizes) -> dict[str, Any]:
     }
 
 
-def _memory(reader: Reader, sizes: Sizes) -> dict[str, Any]:
+def _memory(reader: ProblemReader, sizes: Sizes) -> dict[str, Any]:
     return {
         "activation": reader.listed("memory.activation", sizes.by_stage) or _filled(1, sizes.by_stage),
         "weight_stash": reader.listed("memory.weight_stash", sizes.by_stage) or _filled(0, sizes.by_stage),
@@ -119,7 +145,7 @@ def _memory(reader: Reader, sizes: Sizes) -> dict[str, Any]:
     }
 
 
-def _limits(reader: Reader, sizes: Sizes) -> dict[str, Any]:
+def _limits(reader: ProblemReader, sizes: Sizes) -> dict[str, Any]:
     makespan = reader.get("limits.makespan")
     return {
         "in_flight": reader.listed("limits.in_flight", sizes.by_rank, low=1),
@@ -133,7 +159,7 @@ def _filled(value: int, lengths: Ints) -> Ints:
     return (value,) * (lengths[-1] if lengths else 1)
 
 
-def _boundaries(reader: Reader, stages: int) -> tuple[Boundary, ...]:
+def _boundaries(reader: ProblemReader, stages: int) -> tuple[Boundary, ...]:
     rows = []
     for i, row in enumerate(reader.rows("boundary")):
         key = f"boundary[{i}]"
@@ -144,7 +170,7 @@ def _boundaries(reader: Reader, stages: int) -> tuple[Boundary, ...]:
     return tuple(rows)
 
 
-def _boundary(reader: Reader, key: str, row: Mapping[str, Any], stages: int) -> Boundary:
+def _boundary(reader: ProblemReader, key: str, row: Mapping[str, Any], stages: int) -> Boundary:
     sides = row.get("shape", ())
     if not isinstance(sides, list | tuple):
         reader.fault(f"{key}.shape", f"expected a list of whole numbers, found {shown(sides)}", "such as [4, 1024]")

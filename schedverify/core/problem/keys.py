@@ -87,11 +87,11 @@ def names(table: str) -> tuple[str, ...]:
     return own if table else (*own, *TABLES, "boundary")
 
 
-def home(name: str) -> str:
-    """Return where a key belongs, told for a hint; empty where no table knows it."""
-    homes = [key.table for key in KEYS if key.name == name]
-    if not homes:
+def table_of(name: str) -> str:
+    """Return where a key belongs as the text of a hint; empty where no table knows it."""
+    tables = [key.table for key in KEYS if key.name == name]
+    if not tables:
         return ""
-    if not homes[0]:
+    if not tables[0]:
         return "it belongs at the top, before every table"
-    return f"it belongs in {'[[boundary]]' if homes[0] == 'boundary' else f'[{homes[0]}]'}"
+    return f"it belongs in {'[[boundary]]' if tables[0] == 'boundary' else f'[{tables[0]}]'}"

@@ -1,22 +1,105 @@
-"""Takes values out of the loose data of a problem, checks each against its shape, and collects every fault."""
+"""Takes values out of the loose data of a file, checks each against the shape of its key, and collects every fault."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
-from schedverify.core.errors import nearest
-from schedverify.core.problem.keys import BY_PATH, KEYS, TABLES, Key, home, names
-from schedverify.core.problem.numbers import LARGEST, whole
-from schedverify.core.problem.showing import clean, shown
-from schedverify.core.problem.values import Values
+from schedverify.core.errors import Faults, clean, nearest, shown
+from schedverify.core.problem.fields import Ints, Matrix
+from schedverify.core.problem.keys import BY_PATH, KEYS, TABLES, Key, names, table_of
+from schedverify.core.problem.numbers import LARGEST, decimal_places, exact, finer_tick, size, whole
 
-_PAIR: Final = Key("costs.overlapped", "cost", "duration", "", "ticks of the overlapped pair")
-Ints = tuple[int, ...]
+_LONGEST_TEXT: Final = 1000
+_INDEX: Final = re.compile(r"\[[0-9]+\]")
+_PAIR_COST: Final = Key("costs.overlapped", "cost", "duration", "", "ticks of the overlapped pair")
 
 
-class Reader(Values):
+class TableReader(Faults):
+    """The data of a file of any kind, checked by a table of its keys, and the faults found in it so far.
+
+    A place is the path to a value, ``layer[2].forward``; without its indices it is the path of a key.
+    """
+
+    def __init__(self, data: Mapping[str, Any], keys: Iterable[Key]) -> None:
+        super().__init__()
+        self.data = data
+        self._keys = {key.path: key for key in keys}
+        self._decimals: int | None = None
+
+    def key_at(self, place: str) -> Key | None:
+        """Return what the table of keys says of a place; None where it knows no such key."""
+        return self._keys.get(_INDEX.sub("", place))
+
+    def number(self, place: str, value: Any, low: int, most: int = LARGEST) -> int:
+        """Check one number from ``low`` to ``most``; where its key takes a size, it may have a unit."""
+        if type(value) is int and low <= value <= most:
+            return value
+        key = self.key_at(place)
+        sized = key is not None and key.shape.startswith("size")
+        number = size(value) if sized else whole(value)
+        if number is not None and low <= number <= most:
+            return number
+        if key is not None and key.shape.startswith("duration") and decimal_places(value):
+            self._off_tick(place, value)
+            return low
+        upper = str(most) if most < LARGEST else "2^62"
+        kind = 'bytes (a whole number, or text such as "1.5 GiB")' if sized else "a whole number"
+        message = f"expected {kind} from {low} to {upper}, found {shown(value)}"
+        self.fault(place, message, key.meaning if key else "")
+        return low
+
+    def plain_text(self, place: str, value: Any) -> str:
+        """Check a text: of bounded length, without control characters."""
+        if isinstance(value, str) and len(value) <= _LONGEST_TEXT and value.isprintable():
+            return value
+        kind = f"a line of text of at most {_LONGEST_TEXT} printable characters"
+        self.fault(place, f"expected {kind}, found {shown(value)}")
+        return ""
+
+    def items(self, place: str, value: Any, hint: str = "") -> Sequence[Any]:
+        """Check that a value is a list."""
+        if isinstance(value, list | tuple):
+            return value
+        self.fault(place, f"expected a list, found {shown(value)}", hint)
+        return ()
+
+    def table(self, name: str) -> Mapping[str, Any]:
+        """Take a table, which may be absent."""
+        inside = self.data.get(name)
+        if isinstance(inside, Mapping):
+            return inside
+        if name in self.data:
+            self.fault(name, f"expected a table, found {shown(inside)}", f"write [{name}] and its keys below")
+        return {}
+
+    def _off_tick(self, place: str, value: Any) -> None:
+        """Say which one tick would do for every duration of the file."""
+        tick = self.data.get("tick")
+        tick = clean(tick) if isinstance(tick, str) else "tick"
+        if self._decimals is None:
+            self._decimals = max(map(decimal_places, self._durations()))
+        rescaled = (exact(value) or 0) * 10**self._decimals
+        finer = finer_tick(tick, self._decimals)
+        would = f'tick = "{finer}" would do, with every duration in it: here {shown(rescaled)}'
+        self.fault(place, f"{shown(value)} is no multiple of the tick ({tick})", would)
+
+    def _durations(self) -> Iterator[Any]:
+        """Yield what stands where a duration belongs."""
+        left: list[tuple[str, Any]] = [("", self.data)]
+        while left:
+            path, value = left.pop()
+            if isinstance(value, Mapping):
+                left += [(f"{path}.{name}" if path else str(name), item) for name, item in value.items()]
+            elif isinstance(value, list | tuple):
+                left += [(path, item) for item in value]
+            elif path in self._keys and self._keys[path].shape.startswith("duration"):
+                yield value
+
+
+class ProblemReader(TableReader):
     """The data of a problem and the faults found in it so far.
 
     Where a length or a bound is not known, because the key that gives it is itself at fault, an empty tuple or 0
@@ -24,7 +107,7 @@ class Reader(Values):
     """
 
     def __init__(self, data: Mapping[str, Any]) -> None:
-        super().__init__(data, (*KEYS, _PAIR))
+        super().__init__(data, (*KEYS, _PAIR_COST))
         self._check_tables()
 
     def get(self, path: str) -> Any:
@@ -62,7 +145,7 @@ class Reader(Values):
         numbers = self._numbers(path, value, low)
         return numbers * (lengths[-1] // len(numbers)) if lengths else numbers
 
-    def matrix(self, path: str, ranks: int, low: int) -> tuple[Ints, ...] | None:
+    def matrix(self, path: str, ranks: int, low: int) -> Matrix | None:
         """Take a number for every pair of ranks, or a square list; None where absent. The diagonal may be 0."""
         value = self.get(path)
         if value is None:
@@ -134,7 +217,7 @@ class Reader(Values):
 
 
 @lru_cache(maxsize=8)
-def uniform(value: int, ranks: int) -> tuple[Ints, ...]:
+def uniform(value: int, ranks: int) -> Matrix:
     """Return the matrix that holds one value for every pair of ranks; its rows are one object, shared."""
     return ((value,) * ranks,) * ranks
 
@@ -142,4 +225,4 @@ def uniform(value: int, ranks: int) -> tuple[Ints, ...]:
 def _known(name: str, table: str) -> str:
     """Say where a key belongs, or the nearest one that is known, or those that are."""
     listed = f"[{table}] takes {', '.join(names(table))}" if table else ""
-    return home(name) or nearest(name, names(table)) or listed
+    return table_of(name) or nearest(name, names(table)) or listed

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
+from schedverify.core.errors import shown
 from schedverify.core.op import MAX_MICROBATCHES, MAX_STAGES
+from schedverify.core.problem.fields import Ints, Matrix
 from schedverify.core.problem.keys import FORMS, OBJECTIVES
-from schedverify.core.problem.reader import Ints, Reader
-from schedverify.core.problem.showing import shown
+from schedverify.core.problem.reader import ProblemReader
 
 MAX_RANKS: Final = MAX_STAGES
 MAX_PAIRS: Final = 100_000_000
 """The most (stage, micro-batch) pairs: what fits into memory."""
-Matrix = tuple[Ints, ...]
 
 
 class Sizes(NamedTuple):
@@ -31,7 +31,7 @@ class Sizes(NamedTuple):
         return (self.ranks,) if self.ranks else ()
 
 
-def read_shape(reader: Reader) -> tuple[dict[str, Any], Sizes]:
+def read_shape(reader: ProblemReader) -> tuple[dict[str, Any], Sizes]:
     """Return the fields of a Problem that tell its shape, and the sizes that follow."""
     for key in ("ranks", "microbatches"):
         if key not in reader.data:
@@ -67,14 +67,14 @@ def read_shape(reader: Reader) -> tuple[dict[str, Any], Sizes]:
     return shape, sizes
 
 
-def _bounded(reader: Reader, stages: int, microbatches: int, replicas: int) -> None:
+def _bounded(reader: ProblemReader, stages: int, microbatches: int, replicas: int) -> None:
     if stages * replicas > MAX_STAGES:
         reader.fault("stages", f"{stages * replicas} stages over all copies", f"at most {MAX_STAGES}")
     elif stages * microbatches > MAX_PAIRS:
         reader.fault("microbatches", f"{stages} stages x {microbatches} micro-batches", f"at most {MAX_PAIRS} pairs")
 
 
-def _placement(reader: Reader, ranks: int, known_ranks: int, replicas: int) -> tuple[int, Matrix]:
+def _placement(reader: ProblemReader, ranks: int, known_ranks: int, replicas: int) -> tuple[int, Matrix]:
     """Return the stages of one copy, and for each stage of all copies its ranks."""
     stages = reader.count("stages", ranks * reader.count("virtual", 1, MAX_STAGES), MAX_STAGES)
     value = "loop" if reader.get("placement") is None else reader.get("placement")
@@ -107,7 +107,7 @@ def _named(name: str, ranks: int, stages: int, replicas: int) -> Matrix:
     return tuple(rows)
 
 
-def _entry(reader: Reader, key: str, entry: Any, ranks: int) -> Ints:
+def _entry(reader: ProblemReader, key: str, entry: Any, ranks: int) -> Ints:
     members = entry if isinstance(entry, list | tuple) else [entry]
     before = reader.found
     placed = tuple(reader.index(key, rank, ranks, "rank") for rank in members)
@@ -116,13 +116,13 @@ def _entry(reader: Reader, key: str, entry: Any, ranks: int) -> Ints:
     return placed
 
 
-def _form(reader: Reader) -> str:
+def _form(reader: ProblemReader) -> str:
     """Take the form; without one, split where both parts of the backward have a cost, else fused."""
     parts = reader.get("costs.backward_input") is not None and reader.get("costs.backward_weight") is not None
     return reader.text("form", "split" if parts else "fused", FORMS)
 
 
-def _edges(reader: Reader, stages: int) -> tuple[tuple[int, int], ...]:
+def _edges(reader: ProblemReader, stages: int) -> tuple[tuple[int, int], ...]:
     if reader.get("edges") is None:
         return tuple((stage, stage + 1) for stage in range(stages - 1))
     edges: set[tuple[int, int]] = set()
@@ -142,7 +142,7 @@ def _edges(reader: Reader, stages: int) -> tuple[tuple[int, int], ...]:
     return tuple(sorted(edges))
 
 
-def _tied(reader: Reader, stages: int) -> tuple[Ints, ...]:
+def _tied(reader: ProblemReader, stages: int) -> tuple[Ints, ...]:
     groups = []
     for i, group in enumerate(reader.rows("tied")):
         members = group if isinstance(group, list | tuple) else []
@@ -154,7 +154,7 @@ def _tied(reader: Reader, stages: int) -> tuple[Ints, ...]:
     return tuple(groups)
 
 
-def _partition(reader: Reader, stages: int) -> tuple[tuple[str, ...], ...]:
+def _partition(reader: ProblemReader, stages: int) -> tuple[tuple[str, ...], ...]:
     """Take the names of each stage's layers; each stands once."""
     rows, seen = reader.rows("partition"), set[str]()
     if rows and stages and len(rows) != stages:
@@ -170,7 +170,7 @@ def _partition(reader: Reader, stages: int) -> tuple[tuple[str, ...], ...]:
     return () if reader.wrong("partition") else tuple(map(tuple, rows))
 
 
-def _replica_of(reader: Reader, microbatches: int, replicas: int, slices: int) -> Ints:
+def _replica_of(reader: ProblemReader, microbatches: int, replicas: int, slices: int) -> Ints:
     """Take the copy of each micro-batch; by default each copy takes an equal run of whole sequences."""
     known = not reader.wrong("microbatches")
     if reader.get("replica_of") is None:

@@ -7,9 +7,7 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any, Final, NamedTuple
 
-from schedverify.core.errors import Fault, InputError
-from schedverify.core.problem.faults import Faults, check_version
-from schedverify.core.problem.showing import clean, shown
+from schedverify.core.errors import Fault, Faults, InputError, check_version, clean, shown
 from schedverify.costmodel.decoder import Decoder, Training
 from schedverify.costmodel.parallelism import Choices, Cluster
 from schedverify.formats.data import parse_json, parse_toml, unfit

@@ -9,12 +9,10 @@ from functools import cache
 from importlib import resources
 from typing import Any, Final
 
-from schedverify.core.errors import InputError, nearest
+from schedverify.core.errors import Faults, InputError, clean, nearest, shown
 from schedverify.core.model import Model
-from schedverify.core.problem.faults import Faults
 from schedverify.core.problem.keys import Key
 from schedverify.core.problem.numbers import LARGEST, exact, size, whole
-from schedverify.core.problem.showing import clean, shown
 from schedverify.costmodel.decoder import DTYPES, RECOMPUTE, Decoder, Device, Training, decoder_model
 from schedverify.costmodel.decoder.device import Link
 from schedverify.formats.data import parse_toml

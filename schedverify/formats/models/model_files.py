@@ -8,11 +8,9 @@ from dataclasses import replace
 from pathlib import PurePath
 from typing import Any, Final
 
-from schedverify.core.errors import Fault, InputError, nearest
+from schedverify.core.errors import Fault, InputError, check_version, nearest, shown
 from schedverify.core.model import Devices, Layer, Model, PartitionConstraints
-from schedverify.core.problem.faults import check_version
-from schedverify.core.problem.showing import shown
-from schedverify.core.problem.values import Values
+from schedverify.core.problem.reader import TableReader
 from schedverify.formats.data import unfit
 from schedverify.formats.models.decoder_files import model_of
 from schedverify.formats.models.model_keys import DECODER_TABLES, MODEL_KEYS, MODEL_TABLES, model_names
@@ -45,7 +43,7 @@ def model_from(data: Any) -> Model:
     return model
 
 
-class _ModelReader(Values):
+class _ModelReader(TableReader):
     """The data of a model and the faults found in it so far."""
 
     def __init__(self, data: Mapping[str, Any]) -> None:

@@ -10,9 +10,8 @@ import re
 from decimal import Decimal
 from typing import Final
 
-from schedverify.core.errors import Fault, InputError
+from schedverify.core.errors import Fault, InputError, clean
 from schedverify.core.model import Layer, Model
-from schedverify.core.problem.showing import clean
 
 _NUMBER: Final = r"[0-9]{1,15}(?:\.[0-9]{1,9})?"
 _NODE: Final = re.compile(

@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, Final
 
-from schedverify.core.errors import Fault, InputError
-from schedverify.core.problem.faults import Faults, check_version
+from schedverify.core.errors import Fault, Faults, InputError, check_version, shown
 from schedverify.core.problem.numbers import LARGEST
-from schedverify.core.problem.showing import shown
 from schedverify.core.trace import RunTrace, StepSpan
 from schedverify.formats.data import parse_json, unfit
 from schedverify.formats.plan_files import DIGEST

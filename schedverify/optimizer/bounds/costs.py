@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from functools import cached_property
 
-from schedverify.core.durations import op_duration
 from schedverify.core.op import Kind
 from schedverify.core.problem import Problem
-from schedverify.core.problem.checks import topological
 
 
 class Costs:
@@ -36,7 +34,7 @@ class Costs:
         self.backward = [min(gradient + weight for gradient, weight in way) for way in ways]
         self.rest = [max(0, min(g + w for g, w in way) - way[-1][0]) for way in ways]
         self.work = [self.count[stage] * (self.forward[stage] + self.backward[stage]) for stage in stages]
-        self.order = topological(problem)
+        self.order = problem.topological_order
         self._ways: dict[int, dict[int, tuple[int, int]]] = {}
 
     @cached_property
@@ -108,7 +106,7 @@ class Costs:
         """Return for each form that the backward may take its gradient op and its weight op."""
         ways = []
         if self.trains:
-            ways.append((op_duration(self.problem, int(Kind.B), stage), 0))
+            ways.append((self.problem.duration(int(Kind.B), stage), 0))
         if self.problem.form == "split":
-            ways.append((op_duration(self.problem, int(Kind.I), stage), self.problem.backward_weight[stage]))
+            ways.append((self.problem.duration(int(Kind.I), stage), self.problem.backward_weight[stage]))
         return ways or [(0, 0)]

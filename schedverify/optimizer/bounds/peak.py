@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from schedverify.core.problem import Problem
-from schedverify.core.problem.capacity import needs
+from schedverify.core.problem.checks import least_capacity
 from schedverify.optimizer.bounds.costs import Costs
 from schedverify.optimizer.bounds.formulas import Bound
 
@@ -37,7 +37,7 @@ def sequence_bounds(costs: Costs) -> Iterator[Bound]:
 
     Evidence: ``{"rule": "sequence", "rank": r}``.
     """
-    for rank, value in enumerate(needs(costs.problem, costs.order)):
+    for rank, value in enumerate(least_capacity(costs.problem)):
         yield Bound(value, {"rule": "sequence", "rank": rank, "objective": "peak-memory", "bound": value})
 
 

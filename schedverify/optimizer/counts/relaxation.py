@@ -20,10 +20,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from schedverify.core.durations import op_duration
 from schedverify.core.op import Kind
 from schedverify.core.problem import Problem
-from schedverify.core.problem.checks import topological
 
 Class = tuple[str, int]
 """The letter of a kind, and a stage."""
@@ -59,7 +57,7 @@ class Counts:
         self.number = {stage: problem.replica_of.count(problem.copy_of(stage)) for stage in self.stages}
         self.gradients = {stage: self._gradients(stage) for stage in self.stages}
         self.classes = [(kind, stage) for stage in self.stages for kind in self._kinds(stage)]
-        self.cost = {(kind, stage): op_duration(problem, int(Kind[kind]), stage) for kind, stage in self.classes}
+        self.cost = {(kind, stage): problem.duration(int(Kind[kind]), stage) for kind, stage in self.classes}
         self.bounded = self._bounded(objective)
         self.rows = [*self._dependencies(), *self._ranks(), *self._holdings()]
         lags = [delay for row in self.rows if not row.limit for _, _, delay in row.terms]
@@ -84,7 +82,7 @@ class Counts:
     def release(self) -> dict[Class, int]:
         """By class, the tick before which none of it starts: the longest path that leads to it."""
         release: dict[Class, int] = {}
-        order = [stage for stage in topological(self.problem) if stage in self.number]
+        order = [stage for stage in self.problem.topological_order if stage in self.number]
         for stage in order:
             ways = [release["F", b] + self.forward_hop(b, stage) for b in self.problem.predecessors[stage]]
             release["F", stage] = max(ways, default=0)
@@ -103,7 +101,7 @@ class Counts:
     def after(self) -> dict[Class, int | None]:
         """By class, the ticks that must follow the end of each of its operations; None where nothing bounds its end."""
         after: dict[Class, int | None] = {}
-        order = [stage for stage in topological(self.problem) if stage in self.number]
+        order = [stage for stage in self.problem.topological_order if stage in self.number]
         for stage in order if self.trains else ():
             own = 0 if self._ends_in_time(stage) else None
             if ("W", stage) in self.cost:

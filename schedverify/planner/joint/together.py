@@ -80,7 +80,7 @@ def partition_jointly(  # noqa: PLR0913 - each is a keyword of its own
     asked = {"ranks": ranks, "microbatches": microbatches, "virtual": virtual}
     cut_first = _cut(model, asked, family, effort)
     names = placements or (("loop",) if virtual == 1 else ("loop", "v"))
-    shapes = [Problem.chain(**asked, placement=name) for name in names]
+    shapes = [Problem.chain(ranks=ranks, microbatches=microbatches, virtual=virtual, placement=name) for name in names]
     shapes += [cut_first.problem] if cut_first else []
     search = Search(model, list({shape.owner_rank: shape for shape in shapes}.values()), effort, progress)
     first = None if cut_first is None else search.asked(cut_first.partition.layers, cut_first.problem)

@@ -25,7 +25,6 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from schedverify.core.durations import op_duration
 from schedverify.core.op import Kind
 from schedverify.core.problem import Problem
 from schedverify.verifier.certificates.error import EvidenceError
@@ -57,7 +56,7 @@ class Rows:
             raise EvidenceError("a stage stands on several ranks here, which the rule counts does not account for")
         self.used = [s for s in range(problem.total_stages) if problem.copy_of(s) in problem.replica_of]
         self.cost = {
-            (kind, stage): op_duration(problem, int(Kind[kind]), stage)
+            (kind, stage): problem.duration(int(Kind[kind]), stage)
             for stage in self.used
             for kind in "F" + self.gradients(stage) + ("W" if "I" in self.gradients(stage) else "")
         }

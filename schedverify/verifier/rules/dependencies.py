@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from schedverify.core.durations import step_duration
 from schedverify.core.op import Op
 from schedverify.core.result import Scope, Violation
 from schedverify.verifier.graph import needs
@@ -101,7 +100,7 @@ def _exclusive(case: Case, rank: int, row: Sequence[tuple[Op, ...]], starts: Seq
             text = ";".join(map(str, ops))
             message = f"rank {rank}, position {position} ({text}) starts at {start}, before the rank is free at {free}"
             yield Violation("SV202", message, rank, position, tuple(map(str, ops)))
-        free = max(free, start + step_duration(case.problem, ops))
+        free = max(free, start + case.problem.step_duration(ops))
 
 
 def _inputs_there(
@@ -111,7 +110,7 @@ def _inputs_there(
     main = case.instances.main
     for need in needs(case.problem, op):
         for r, p in main.get(need.op, ())[:1]:
-            there = rows[r][p] + step_duration(case.problem, case.instances.steps[r][p]) + need.lag
+            there = rows[r][p] + case.problem.step_duration(case.instances.steps[r][p]) + need.lag
             if start < there:
                 message = (
                     f"rank {rank}, position {position} ({op}) starts at {start}, before {need.op} is there at {there}"

@@ -9,7 +9,6 @@ import numpy as np
 from schedverify.core.op import Kind, Op, unpack
 from schedverify.core.result import Violation
 from schedverify.core.schedule import kinds, positions
-from schedverify.verifier.admission import admitted
 from schedverify.verifier.rules.base import Case, NotApplicable, rule
 
 Placed = tuple[int, Op]
@@ -61,7 +60,7 @@ def _marked(case: Case, rank: int) -> list[Placed]:
     """
     row = case.schedule.rows[rank]
     kind = kinds(row)
-    chosen = np.flatnonzero(admitted(row, case.problem) & ((kind <= int(Kind.W)) | (kind >= int(Kind.UNSHARD))))
+    chosen = np.flatnonzero(case.problem.has_operations(row) & ((kind <= int(Kind.W)) | (kind >= int(Kind.UNSHARD))))
     places = positions(row)
     chosen = chosen[np.lexsort((kind[chosen] <= int(Kind.W), places[chosen]))]
     return list(zip(places[chosen].tolist(), map(unpack, row[chosen].tolist()), strict=True))

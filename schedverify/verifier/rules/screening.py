@@ -11,14 +11,13 @@ from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, MICROBATCH_MASK, STAGE_S
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Words, kinds
 from schedverify.simulator.precedence import Precedence
-from schedverify.verifier.admission import admitted
 from schedverify.verifier.occurrences import Occurrences
 from schedverify.verifier.step_inputs import reads
 
 
 def malformed(row: Words, problem: Problem) -> bool:
     """Whether a row holds an operation that the problem does not know, or a step of several."""
-    return bool((~admitted(row, problem)).any() or (row >> JOIN_SHIFT != 0).any())
+    return bool((~problem.has_operations(row)).any() or (row >> JOIN_SHIFT != 0).any())
 
 
 def doubled(occurrences: Occurrences) -> bool:
@@ -38,8 +37,7 @@ def misplaced(occurrences: Occurrences) -> bool:
 def incomplete(occurrences: Occurrences) -> bool:
     """Whether a needed operation stands nowhere."""
     problem = occurrences.problem
-    copies = np.arange(problem.total_stages) // problem.stages
-    needed = np.equal.outer(copies, np.array(problem.replica_of)).ravel()
+    needed = problem.passing().ravel()
     stands = _standing(occurrences)
     whole = stands[Kind.F]
     if problem.form != "inference":

@@ -10,7 +10,6 @@ from schedverify.core.op import INDEX_MASK, STAGE_SHIFT, Join, Kind, Op, Step, u
 from schedverify.core.problem import Problem
 from schedverify.core.result import Violation
 from schedverify.core.schedule import kinds, positions
-from schedverify.verifier.admission import admits, admitted
 from schedverify.verifier.rules.base import Case, rule
 from schedverify.verifier.rules.screening import doubled, incomplete, malformed, misplaced
 
@@ -168,7 +167,7 @@ def nothing_twice(case: Case) -> Iterator[Violation]:
 
 def _fault(op: Op, problem: Problem) -> str:
     """Return what is wrong with an operation in itself, or nothing."""
-    if not admits(problem, op.kind):
+    if not problem.has_kind(op.kind):
         return f"{op.kind.name} is no operation of a problem whose form is {problem.form}"
     m = op.microbatch or 0
     if op.stage >= problem.total_stages:
@@ -187,7 +186,7 @@ def _astray(case: Case) -> Iterator[Violation]:
     owner_rank = np.array(problem.owner_rank, dtype=np.int64)
     for rank, row in enumerate(case.schedule.rows):
         stage = row >> STAGE_SHIFT & INDEX_MASK
-        away = (kinds(row) > int(Kind.W)) & admitted(row, problem)
+        away = (kinds(row) > int(Kind.W)) & problem.has_operations(row)
         away[away] = owner_rank[stage[away]] != rank
         places = positions(row)
         for index in np.flatnonzero(away).tolist():

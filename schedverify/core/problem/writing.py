@@ -1,40 +1,17 @@
-"""A problem as data: from flat keywords to the tables of a problem file, and from a Problem back to them."""
+"""A problem as the data of a problem file: in full, as a person would write it, or as short as it can be."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
-from schedverify.core.errors import Fault, InputError, nearest
-from schedverify.core.problem.keys import KEYS, REMARKS
-from schedverify.core.problem.value import Boundary, Matrix, Problem
-
-_TABLE: Final = {key.name: key.table for key in KEYS if key.table != "boundary" and key.name not in REMARKS}
+from schedverify.core.errors import InputError
+from schedverify.core.problem.expansion import checked_fields
+from schedverify.core.problem.fields import Boundary, Matrix, ProblemFields
+from schedverify.core.problem.keys import KEYS, TABLES
 
 
-def tables(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Sort flat keywords into the tables of a problem file; absent costs become 1 (``backward`` 2).
-
-    Raises
-    ------
-    InputError
-        If a keyword is no key of the problem file; names the nearest.
-    """
-    given = {name: value for name, value in arguments.items() if value is not None}
-    data: dict[str, Any] = {"boundary": given.pop("boundaries")} if "boundaries" in given else {}
-    unknown = [Fault(name, "unknown keyword", nearest(name, _TABLE)) for name in given if name not in _TABLE]
-    if unknown:
-        raise InputError(unknown)
-    for name, value in given.items():
-        if table := _TABLE[name]:
-            data.setdefault(table, {})[name] = value
-        else:
-            data[name] = value
-    return data | {"costs": _with_costs(data)}
-
-
-def flatten(problem: Problem) -> dict[str, Any]:
-    """Return the data of a problem file that gives ``problem``, fully expanded; see :meth:`Problem.to_dict`."""
+def full_data(problem: ProblemFields) -> dict[str, Any]:
+    """Return the data of a problem file that gives a problem, with a value for each stage, rank and micro-batch."""
     placement: list[Any] = [_entry(ranks) for ranks in problem.placement]
     if problem.replicas > 1:
         size = problem.stages
@@ -67,21 +44,59 @@ def flatten(problem: Problem) -> dict[str, Any]:
     }
 
 
-def _with_costs(data: Mapping[str, Any]) -> dict[str, Any]:
-    costs = {"forward": 1} | dict(data.get("costs", {}))
-    parts = {"backward_input", "backward_weight"}
-    if data.get("form") == "split":
-        costs = dict.fromkeys(sorted(parts), 1) | costs
-    elif not parts <= set(costs) and data.get("form") != "inference":
-        costs = {"backward": 2} | costs
-    return costs
+def brief(problem: ProblemFields) -> dict[str, Any]:
+    """Return the data of a problem as a person would write it: a number where all of a list are equal, no empty list.
+
+    An empty ``edges`` stays, since it says that no stage feeds another.
+    """
+    data = full_data(problem)
+    if data["edges"] == [[stage, stage + 1] for stage in range(problem.stages - 1)]:
+        del data["edges"]
+    if data["placement"] == [stage % problem.ranks for stage in range(problem.stages)]:
+        data["placement"] = "loop"
+    for key in (key for key in KEYS if key.table != "boundary"):
+        inside = data.get(key.table, {}) if key.table else data
+        value = inside.get(key.name)
+        if value == [] and key.name != "edges":
+            del inside[key.name]
+        elif isinstance(value, list) and key.shape.endswith((" by stage", " by rank")):
+            inside[key.name] = value[0] if len(set(value)) == 1 else value
+    empty = [name for name in (*TABLES, "boundary") if not data[name]]
+    return {name: value for name, value in data.items() if name not in empty}
+
+
+def shortest(problem: ProblemFields) -> dict[str, Any]:
+    """Return the data of a problem without every key that says what its absence says; made for small problems."""
+    data = brief(problem)
+    paths = [(name, key) for name, value in data.items() for key in (value if name in TABLES else ("",))]
+    named = data | {"placement": "v"}
+    data = named if data["placement"] != "loop" and _makes(named, problem) else data
+    for path in paths:
+        shorter = _without(data, *path)
+        data = shorter if _makes(shorter, problem) else data
+    return {name: value for name, value in data.items() if value != {}}
+
+
+def _without(data: dict[str, Any], name: str, key: str) -> dict[str, Any]:
+    if key:
+        return data | {name: {other: value for other, value in data[name].items() if other != key}}
+    return {other: value for other, value in data.items() if other != name}
+
+
+def _makes(data: dict[str, Any], problem: ProblemFields) -> bool:
+    """Whether reading the data gives the fields of the problem."""
+    try:
+        fields, _ = checked_fields(data)
+    except InputError:
+        return False
+    return all(getattr(problem, name) == value for name, value in fields.items())
 
 
 def _entry(ranks: tuple[int, ...]) -> int | list[int]:
     return ranks[0] if len(ranks) == 1 else list(ranks)
 
 
-def _costs(problem: Problem) -> dict[str, Any]:
+def _costs(problem: ProblemFields) -> dict[str, Any]:
     costs: dict[str, Any] = {"forward": list(problem.forward), "backward": list(problem.backward)}
     if problem.backward_input:
         costs |= {"backward_input": list(problem.backward_input), "backward_weight": list(problem.backward_weight)}
@@ -89,7 +104,7 @@ def _costs(problem: Problem) -> dict[str, Any]:
     return costs | {"overlapped": rows}
 
 
-def _links(problem: Problem) -> dict[str, Any]:
+def _links(problem: ProblemFields) -> dict[str, Any]:
     links: dict[str, Any] = {"latency": _compact(problem.latency), "bytes": list(problem.boundary_bytes)}
     if problem.bandwidth is not None:
         links["bandwidth"] = _compact(problem.bandwidth)
@@ -98,14 +113,14 @@ def _links(problem: Problem) -> dict[str, Any]:
     return links
 
 
-def _memory(problem: Problem) -> dict[str, Any]:
+def _memory(problem: ProblemFields) -> dict[str, Any]:
     memory: dict[str, Any] = {
         name: list(getattr(problem, name)) for name in ("activation", "weight_stash", "recompute", "boundary", "static")
     }
     return memory if problem.capacity is None else memory | {"capacity": list(problem.capacity)}
 
 
-def _limits(problem: Problem) -> dict[str, Any]:
+def _limits(problem: ProblemFields) -> dict[str, Any]:
     limits: dict[str, Any] = {}
     if problem.in_flight is not None:
         limits["in_flight"] = list(problem.in_flight)

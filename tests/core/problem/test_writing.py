@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis.vendor.pretty import pretty
 
 import schedverify as sv
-from schedverify.core.problem.abridging import shortest
+from schedverify.core.problem.writing import shortest
 from schedverify.formats.problem_files import parse_problem, to_toml
 from support.strategies import problems
 

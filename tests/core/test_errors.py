@@ -1,0 +1,103 @@
+"""Faults of an input are collected, and values in messages are short and safe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from schedverify.core.errors import Fault, Faults, InputError, UnknownNameError, check_version, clean, nearest, shown
+from schedverify.core.problem import Problem
+from support.wrong_problems import BASE
+
+
+def test_values_are_shown_short_and_safe() -> None:
+    assert shown("\x1b]0;title\x07").isprintable()
+    assert clean("a\nb") == "a\\nb"
+    assert max(len(shown(value)) for value in ("x" * 999, 10**5000, "\U000e0001" * 99, Decimal("1" * 99))) <= 62
+    assert [shown(value) for value in (None, True, [1], {}, 2.5)] == ["null", "true", "a list of 1", "a table", "2.5"]
+
+
+def test_a_flood_of_faults_is_cut_short() -> None:
+    with pytest.raises(InputError) as caught:
+        Problem.of(BASE | {f"x{i}": 0 for i in range(120)})
+    assert len(caught.value.faults) == 51
+    assert str(caught.value.faults[-1]) == "and 70 more"
+    read = 0
+
+    class Flood(dict[str, Any]):
+        def items(self) -> Iterator[tuple[str, Any]]:  # type: ignore[override]
+            nonlocal read
+            for item in super().items():
+                read += 1
+                yield item
+
+    with pytest.raises(InputError, match="at least 10000 more"):
+        Problem.of(Flood(BASE | {f"x{i}": 0 for i in range(500_000)}))
+    assert read == len(BASE) + 50 + 10_000
+
+
+def test_one_place_has_one_fault() -> None:
+    faults = Faults()
+    faults.fault("costs.forward[2]", "too long", "shorten it")
+    faults.fault("costs.forward[2]", "too short")
+    faults.fault("links", "missing")
+    assert faults.found == 2
+    assert (faults.wrong("costs.forward"), faults.wrong("memory", "links"), faults.wrong("memory")) == (
+        True,
+        True,
+        False,
+    )
+    with pytest.raises(InputError) as caught:
+        faults.raise_faults()
+    assert str(caught.value) == "costs.forward[2]: too long (shorten it)\nlinks: missing"
+    assert str(caught.value.within("a.toml")).startswith("a.toml: costs.forward[2]: too long")
+    Faults().raise_faults()
+
+
+def test_the_keys_of_a_table_are_checked() -> None:
+    faults = Faults()
+    faults.check_keys("row[1]", {"form": 1, "to": 2}, ["from", "to"], needed=["from"], missing="each row has it")
+    assert [*map(str, faults.faults)] == [
+        "row[1].form: unknown key (did you mean 'from'?)",
+        "row[1].from: missing (each row has it)",
+    ]
+
+
+def test_a_choice_is_one_of_the_known_ones() -> None:
+    faults = Faults()
+    assert faults.is_one_of("form", "split", ("fused", "split"))
+    assert not faults.is_one_of("form", "spilt", ("fused", "split"))
+    assert not faults.is_one_of("other", 3, ("fused", "split"))
+    assert [*map(str, faults.faults)] == [
+        "form: expected one of fused, split, found 'spilt' (did you mean 'split'?)",
+        "other: expected one of fused, split, found 3",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("found", "hint"),
+    [
+        (3, "a newer schedverify wrote it; update schedverify"),
+        (1, "convert it"),
+        ("2", "convert it"),
+        (True, "convert it"),
+    ],
+)
+def test_another_version_is_refused(found: Any, hint: str) -> None:
+    check_version("version", 2, 2, "convert it")
+    with pytest.raises(InputError) as caught:
+        check_version("version", found, 2, "convert it")
+    assert caught.value.faults == (Fault("version", f"expected 2, found {shown(found)}", hint),)
+
+
+def test_an_unknown_name_says_the_nearest_or_all() -> None:
+    assert nearest("latancy", ["bytes", "latency"]) == "did you mean 'latency'?"
+    assert nearest("x", ["bytes", "latency"]) == ""
+    assert (
+        str(UnknownNameError.among("family", "gpip", ["1f1b", "gpipe"]))
+        == "unknown family 'gpip' (did you mean 'gpipe'?)"
+    )
+    assert str(UnknownNameError.among("family", "x", ["gpipe", "1f1b"])) == "unknown family 'x' (known: 1f1b, gpipe)"
