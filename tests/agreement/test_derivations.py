@@ -18,10 +18,9 @@ from schedverify.optimizer.bounds.peak import admission_bounds, best_peak_bound,
 from schedverify.optimizer.counts.program import Weights
 from schedverify.optimizer.counts.proof import Weighed, _least, _whole, prove
 from schedverify.optimizer.counts.relaxation import CountRow, Counts
-from schedverify.verifier.certificates import Derivation, EvidenceError, proved_bound
-from schedverify.verifier.certificates.peak import proved_peak
+from schedverify.verifier.certificates import Derivation, EvidenceError, proved_bound, proved_peak
+from schedverify.verifier.certificates.counts import Windows
 from schedverify.verifier.certificates.rows import Rows
-from schedverify.verifier.certificates.windows import Windows
 from support.random_schedules import base
 
 OBJECTIVES = ("makespan", "span")

@@ -17,10 +17,9 @@ from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
 from schedverify.generators import generate
 from schedverify.lowering import add_communication
-from schedverify.simulator import kernels, scale
-from schedverify.simulator.csr_graph import longest
+from schedverify.simulator import csr_graph, kernels
+from schedverify.simulator.csr_graph import Precedence
 from schedverify.simulator.engine import simulate
-from schedverify.simulator.precedence import Precedence
 from schedverify.verifier.rules import Case
 from schedverify.verifier.verification import verify
 from support.mutants import mutant
@@ -61,9 +60,9 @@ def timed(schedule: Schedule, problem: Problem, **keys: Any) -> Any:
 
 def both(monkeypatch: pytest.MonkeyPatch, judge: Any, *arguments: Any, **keys: Any) -> tuple[Any, Any]:
     """Return what comes out with the compiled loops and without."""
-    monkeypatch.setattr(scale, "LARGE", 0)
+    monkeypatch.setattr(csr_graph, "LARGE", 0)
     compiled = judge(*arguments, **keys)
-    monkeypatch.setattr(scale, "LARGE", NEVER)
+    monkeypatch.setattr(csr_graph, "LARGE", NEVER)
     return compiled, judge(*arguments, **keys)
 
 
@@ -160,10 +159,10 @@ def test_graphs_with_and_without_cycles_are_walked_alike(edges: list[tuple[int, 
     results = []
     with pytest.MonkeyPatch.context() as patch:
         for large in (0, NEVER):
-            patch.setattr(scale, "LARGE", large)
+            patch.setattr(csr_graph, "LARGE", large)
             graph = Precedence(10, tail, head)
-            length, behind = longest(tail, head, lag, 10)
-            results.append((graph.stuck.tolist(), graph.order.tolist(), length[~behind].tolist(), behind.tolist()))
+            length = graph.longest_paths(lag)[~graph.blocked]
+            results.append((graph.blocked.tolist(), graph.order.tolist(), length.tolist()))
     assert results[0] == results[1]
 
 
@@ -175,7 +174,7 @@ def test_lowering_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_large_orders_are_for_the_compiled_loops(calls: dict[str, int]) -> None:
-    problem = Problem.chain(ranks=8, microbatches=scale.LARGE // 16, in_flight=8)
+    problem = Problem.chain(ranks=8, microbatches=csr_graph.LARGE // 16, in_flight=8)
     order = generate("1f1b", problem)
     report = verify(order, problem)
     assert report.ok

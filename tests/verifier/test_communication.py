@@ -233,8 +233,8 @@ def test_a_story_leads_round() -> None:
         schedule = Schedule.of(rows)
         for discipline in DISCIPLINES:
             graph = EventGraph(Occurrences(schedule, problem), Transfers(schedule, problem), discipline, 0)
-            cycles = Stalls(graph, schedule).cycles() if graph.stuck.any() else []
-            assert bool(cycles) == graph.stuck.any()
+            cycles = Stalls(graph, schedule).cycles() if graph.blocked.any() else []
+            assert bool(cycles) == graph.blocked.any()
             for cycle in cycles:
                 told += 1
                 assert [wait.target for wait in cycle] == [wait.rank for wait in (*cycle[1:], cycle[0])]
@@ -260,7 +260,7 @@ def test_in_a_step_that_is_none_parameters_come_first() -> None:
 
 def waits_in_a_circle(graph: EventGraph, ranks: tuple[int, ...]) -> bool:
     """Whether what waits on account of some ranks alone has a cycle."""
-    edges = zip(graph.before.tolist(), graph.after.tolist(), graph.account.tolist(), strict=True)
+    edges = zip(graph.before.tolist(), graph.after.tolist(), graph.waiting_rank.tolist(), strict=True)
     chosen = nx.DiGraph((before, after) for before, after, account in edges if account in (*ranks, -1))
     return not nx.is_directed_acyclic_graph(chosen)
 

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-from schedverify.verifier.certificates.derivation import Derivation
-from schedverify.verifier.certificates.error import EvidenceError
+from schedverify.verifier.certificates.derivation import Derivation, EvidenceError
 
 
 class _HeldLimits(NamedTuple):

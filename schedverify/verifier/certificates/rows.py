@@ -28,7 +28,7 @@ from typing import Any
 from schedverify.core.durations import op_duration
 from schedverify.core.op import Kind
 from schedverify.core.problem import Problem
-from schedverify.verifier.certificates.error import EvidenceError
+from schedverify.verifier.certificates.derivation import EvidenceError
 
 Class = tuple[str, int]
 Term = tuple[Class, int, int]

@@ -11,7 +11,6 @@ from schedverify.verifier.rules import (
     performance,
     structure,
     torch_runtime,
-    torchtitan,
 )
 from schedverify.verifier.rules.base import HEADINGS, REGISTRY, Case, NotApplicable, Property, Undecided
 
@@ -32,5 +31,4 @@ __all__ = [
     "performance",
     "structure",
     "torch_runtime",
-    "torchtitan",
 ]

@@ -7,23 +7,24 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from schedverify.core.discipline import DEFAULT_DISCIPLINE, Discipline
 from schedverify.core.errors import ScheduleError
-from schedverify.core.op import JOIN_SHIFT
+from schedverify.core.op import JOIN_SHIFT, Kind
 from schedverify.core.problem import Problem
 from schedverify.core.result import Scope, Violation
-from schedverify.core.schedule import Schedule
+from schedverify.core.schedule import Schedule, kinds
 from schedverify.core.timeline import Measures
 from schedverify.simulator.engine import simulate
-from schedverify.verifier.happens_before import EventGraph, meetings
-from schedverify.verifier.instances import Instances
-from schedverify.verifier.matching import Transfers
 from schedverify.verifier.occurrences import Occurrences
+
+if TYPE_CHECKING:
+    from schedverify.verifier.happens_before import EventGraph
+    from schedverify.verifier.matching import Transfers
 
 
 class NotApplicable(Exception):  # noqa: N818 - a verdict, not an error
@@ -50,11 +51,6 @@ class Case:
     eager_bytes: int = 0
 
     @cached_property
-    def instances(self) -> Instances:
-        """Where each operation stands."""
-        return Instances(self.schedule, self.problem)
-
-    @cached_property
     def measures(self) -> Measures | None:
         """The measures that follow, or None where the schedule cannot run to its end as a whole."""
         try:
@@ -72,7 +68,7 @@ class Case:
     def sound(self) -> bool:
         """Whether a sweep has run the order to its end, each operation of the problem once and where it belongs.
 
-        This is told only of whole compute orders in which every step is one operation on one rank.
+        This is known only of whole compute orders in which every step is one operation on one rank.
         """
         joint = any(len(ranks) > 1 for ranks in self.problem.placement)
         single = all(int(row.max(initial=0)) >> JOIN_SHIFT == 0 for row in self.schedule.rows)
@@ -84,13 +80,29 @@ class Case:
         return None if self.excerpt else self.measures
 
     @cached_property
+    def has_transfers(self) -> bool:
+        """Whether a send or receive stands in the schedule at all."""
+        kind = kinds(np.concatenate(self.schedule.rows))
+        return bool(((kind >= int(Kind.SEND_F)) & (kind <= int(Kind.RECV_B))).any())
+
+    @cached_property
     def transfers(self) -> Transfers:
-        """The sends and receives."""
+        """The sends and receives of a schedule in which some stand.
+
+        Raises
+        ------
+        NotApplicable
+            If none stands in it.
+        """
+        if not self.has_transfers:
+            raise NotApplicable("no send and no receive stands in the schedule")
+        from schedverify.verifier.matching import Transfers
+
         return Transfers(self.schedule, self.problem)
 
     @cached_property
     def occurrences(self) -> Occurrences:
-        """The compute operations as arrays."""
+        """Where each compute operation stands."""
         return Occurrences(self.schedule, self.problem)
 
     @cached_property
@@ -99,19 +111,24 @@ class Case:
         return self._events(self.discipline)
 
     @cached_property
-    def met(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The sends and receives that meet as the n-th on their channel, as numbers of transfers."""
-        return meetings(self.transfers, np.flatnonzero(self.transfers.partner >= 0), by_name=False)
+    def matched(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The sends and the receives that match as the n-th on their channel, as numbers of transfers."""
+        from schedverify.verifier.matching import matched
+
+        return matched(self.transfers, np.flatnonzero(self.transfers.partner >= 0), by_name=False)
 
     @cached_property
     def strictest(self) -> Discipline | None:
         """The strictest discipline under which the schedule is free of deadlock, or None where there is none."""
-        return next((d for d in reversed(Discipline) if not self._events(d).stuck.any()), None)
+        return next((d for d in reversed(Discipline) if not self._events(d).blocked.any()), None)
 
     def _events(self, discipline: Discipline) -> EventGraph:
         if discipline is self.discipline and "events" in self.__dict__:
             return self.events
-        return EventGraph(self.occurrences, self.transfers, discipline, self.eager_bytes)
+        transfers = self.transfers
+        from schedverify.verifier.happens_before import EventGraph
+
+        return EventGraph(self.occurrences, transfers, discipline, self.eager_bytes)
 
 
 Check = Callable[[Case], Iterable[Violation]]

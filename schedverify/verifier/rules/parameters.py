@@ -9,7 +9,7 @@ import numpy as np
 from schedverify.core.op import Kind, Op, unpack
 from schedverify.core.result import Violation
 from schedverify.core.schedule import kinds, positions
-from schedverify.verifier.admission import admitted
+from schedverify.verifier.occurrences import admitted
 from schedverify.verifier.rules.base import Case, NotApplicable, rule
 
 Placed = tuple[int, Op]
