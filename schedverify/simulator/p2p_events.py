@@ -2,8 +2,8 @@
 
 Nodes are starts: of compute steps (those that start as one are one node) and of transfers. A transfer that needs both
 ends is one node; where the send goes alone (``tagged``, ``buffered``, eager messages), send and receive are a node
-each. Entries of several members in one queue have a node of their own that stands for their end. The longest way to a
-node is when it starts; semantics, section 4, and docs/explanation/timelines.md tell the rules.
+each. Entries of several members in one queue have a node of their own that stands for their end. The longest path to
+a node is when it starts, in ticks. The rules stand in semantics, section 4, and docs/explanation/timelines.md.
 """
 
 from __future__ import annotations
@@ -39,7 +39,17 @@ class Why(IntEnum):
 
 
 class Edges(NamedTuple):
-    """Arrays: ``head`` starts no earlier than ``lag`` ticks after ``tail``, on account of a rank, and why."""
+    """Arrays of one entry an edge: ``head`` starts no earlier than ``lag`` ticks after ``tail``.
+
+    Attributes
+    ----------
+    tail, head
+        Nodes; shape (edges,), as all here.
+    rank
+        The rank on account of which ``head`` waits.
+    why
+        Why it does, as :class:`Why`.
+    """
 
     tail: Ints
     head: Ints
@@ -165,14 +175,31 @@ class Events:
             parts = zip(after, ends._replace(entry=ends.entry + len(compute)), strict=True)
             return self._chained(rank, step, node, rank, Leaving(*map(np.concatenate, parts)), Why.ORDER)
         last = np.searchsorted(compute, step) - 1
-        there = last >= 0
-        there[there] = program.step_rank[compute[last[there]]] == rank[there]
-        tail = compute[last[there]]
-        return Edges(program.node[tail], node[there], program.duration[tail], rank[there],
+        found = last >= 0
+        found[found] = program.step_rank[compute[last[found]]] == rank[found]
+        tail = compute[last[found]]
+        return Edges(program.node[tail], node[found], program.duration[tail], rank[found],
                      np.full(len(tail), Why.ORDER))  # fmt: skip
 
     def _chained(self, queue: Ints, step: Ints, node: Ints, rank: Ints, leaving: Leaving, why: Why) -> Edges:
-        """Let each member of a queue wait until the entry before it lets go; what has one step there is one entry."""
+        """Let each member of a queue wait until the entry before it lets go; what has one step there is one entry.
+
+        ``leaving`` says of members, by their numbers, when they let go: so many ticks after the start of a node, and of
+        all of them where a member stands there several times. Of one queue with the members a; b and c of one step; d:
+
+        .. code-block:: text
+
+            node     a       b       c       d
+            step     3       5       5       8
+            begins   1       1       0       1         where an entry begins
+            entry    0       1       1       2
+            size     1       2               1         by entry
+            whole            x                         the node that is added where an entry has several members
+
+            outer    a -> b, a -> c                    with the ticks after which a lets go
+            inner    b -> x, c -> x                    with those of b and c, so that x is when both have let go
+            outer    x -> d                            at once
+        """
         order = np.lexsort((step, queue))
         begins = np.ones(len(order), dtype=bool)
         begins[1:] = (np.diff(queue[order]) != 0) | (np.diff(step[order]) != 0)

@@ -1,4 +1,4 @@
-"""The steps of a lowered schedule as arrays: which compute, which communicate, and what each compute step costs."""
+"""The steps of a lowered schedule as arrays: what computes and what it costs, and which send meets which receive."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ class LoweredProgram:
     Attributes
     ----------
     words, rank, step
-        By operation: packed, the rank, and the number of its step.
+        By operation, shape (operations,): packed, the rank, and the number of its step.
     step_rank
-        By step.
+        By step, shape (steps,), its rank.
     computes
         By step, whether it computes.
     duration
         By step, its ticks; 0 where it does not compute.
     node
-        By step that computes, the number of the first of those that start as one with it; of others, their own.
+        By step that computes, the number of the first of those that start as one with it; of others, their own number.
     order
         The compute steps alone, as a schedule.
     """
@@ -137,7 +137,7 @@ class MatchedTransfers(NamedTuple):
         The operations that meet, counted rank after rank.
     made, read
         Where the output that the send sends, and the one whose tensor the receive takes for it, stand in
-        :attr:`Program.makers`. They differ only where the orders of a channel do.
+        :attr:`LoweredProgram.makers`. They differ only where the orders of a channel do.
     reader
         The stage that the receive is for.
     occupied, latency
@@ -188,11 +188,11 @@ def _transfers(program: LoweredProgram, send: Ints, receive: Ints) -> MatchedTra
     reader, origin = _ends(received)
     onward = kinds(sent) == int(Kind.SEND_F)
     size = np.array(problem.boundary_bytes, dtype=np.int64)[np.where(onward, source, target)]
-    here, there = owner_rank[source], owner_rank[target]
+    sender, receiver = owner_rank[source], owner_rank[target]
     occupied = np.zeros_like(size)
     if problem.bandwidth:
-        occupied = -(-size // np.array(problem.bandwidth, dtype=np.int64)[here, there])
-    latency = np.array(problem.latency, dtype=np.int64)[here, there]
+        occupied = -(-size // np.array(problem.bandwidth, dtype=np.int64)[sender, receiver])
+    latency = np.array(problem.latency, dtype=np.int64)[sender, receiver]
     made, read = (
         (stage + np.where(forward, 0, problem.total_stages)) * problem.microbatches + (words & MICROBATCH_MASK)
         for stage, forward, words in ((source, onward, sent), (origin, kinds(received) == int(Kind.RECV_F), received))

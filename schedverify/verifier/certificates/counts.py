@@ -3,8 +3,8 @@
 The evidence gives rows (see :mod:`~schedverify.verifier.certificates.rows`) weights at each tick, zero or more. Summed
 over rows and ticks, the weighted left sides are at most the **budget**, the weighted limits. Regrouped by operation,
 the left side is what each start adds to it, its **price**, which depends on its class and its tick alone. If even the
-cheapest ticks within the windows of the classes (:mod:`~schedverify.verifier.certificates.counts`) cost more in all
-than the budget, no schedule ends within the ticks in question. All of it is whole numbers.
+cheapest ticks within the windows of the classes (:class:`Windows`) cost more in all than the budget, no schedule ends
+within the ticks in question. All of it is whole numbers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Final
 
-from schedverify.verifier.certificates.derivation import Derivation, EvidenceError
+from schedverify.verifier.certificates.derivation import Derivation, EvidenceError, stage_order
 from schedverify.verifier.certificates.rows import Class, Rows, is_count
 
 MOST_CHANGES: Final = 2_000_000
@@ -76,9 +76,9 @@ class _Prices:
         if self.changes > MOST_CHANGES:
             raise EvidenceError(f"its prices change more than {MOST_CHANGES} times, which is too long to check")
         total = sum(weight * (end - begin) for (begin, end), weight in zip(pairwise(times), weights, strict=True))
-        for one, factor, delay in terms:
-            self.value[one] += factor * total
-            slope = self.slope[one]
+        for each, factor, delay in terms:
+            self.value[each] += factor * total
+            slope = self.slope[each]
             for (begin, end), weight in zip(pairwise(times), weights, strict=True):
                 slope[begin - delay] -= factor * weight
                 slope[end - delay] += factor * weight
@@ -94,17 +94,17 @@ class _Prices:
             ways = []
             for kind in self.rows.gradients(stage):
                 both = [(kind, stage), ("W", stage)] if kind == "I" else [(kind, stage)]
-                ways.append(sum(self._cheapest(one, windows, ticks) for one in both))
+                ways.append(sum(self._cheapest(each, windows, ticks) for each in both))
             forward = self._cheapest(("F", stage), windows, ticks)
             due += problem.replica_of.count(problem.copy_of(stage)) * (forward + min(ways, default=0))
         return due
 
-    def _cheapest(self, one: Class, windows: Windows, ticks: int) -> int:
+    def _cheapest(self, each: Class, windows: Windows, ticks: int) -> int:
         """Return the least price of a start within the window; one that may wait for ever can start for nothing."""
-        first, rest = windows.first[one], windows.rest[one]
+        first, rest = windows.first[each], windows.rest[each]
         last = None if rest is None else max(first, ticks - rest)
-        at, price, slope = first, self.value[one], 0
-        changes = sorted(self.slope[one].items())
+        at, price, slope = first, self.value[each], 0
+        changes = sorted(self.slope[each].items())
         for tick, change in changes:
             if tick < first:
                 slope += change
@@ -151,7 +151,7 @@ class Windows:
         self.rows, self.problem, self.cost = rows, rows.problem, rows.cost
         ranks = set(range(self.problem.ranks)) if makespan else self._rank_of_the_span()
         self._in_time = {s for s in rows.used if ranks & set(self.problem.placement[s])}
-        self._order = self._topological()
+        self._order = [s for s in stage_order(self.problem) if s in rows.used]
         self.first: dict[Class, int] = {}
         self.rest: dict[Class, int | None] = {}
         self._look_back()
@@ -163,15 +163,6 @@ class Windows:
         if not shared:
             raise EvidenceError("no rank has all the stages that nothing feeds, so counts bound no span here")
         return {min(shared)}
-
-    def _topological(self) -> list[int]:
-        waiting = {s: len(self.problem.predecessors[s]) for s in self.rows.used}
-        order = [s for s, count in waiting.items() if not count]
-        for stage in order:
-            for t in self.problem.successors[stage]:
-                waiting[t] -= 1
-                order += [] if waiting[t] else [t]
-        return order
 
     def _look_back(self) -> None:
         first, cost, rows = self.first, self.cost, self.rows

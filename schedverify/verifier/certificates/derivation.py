@@ -1,4 +1,4 @@
-"""The rules with a closed formula: load, pair and memory.
+"""The rules with a closed formula: load and pair, which bound times, sequence and memory, which bound the peak memory.
 
 The gradient op of a stage is its B or I, its backward is B, or I and W: the cheaper of the two ways bounds both. A
 recomputing stage pays its forward in either. ``lag`` is the transfer time between the first ranks of two stages.
@@ -10,11 +10,21 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from schedverify.core.problem import Problem
+from schedverify.simulator.csr_graph import Precedence
 
 
 class EvidenceError(ValueError):
     """Evidence that names an unknown rule or an absent place, or a rule that does not hold for this problem."""
+
+
+def stage_order(problem: Problem) -> list[int]:
+    """Return the stages of a problem, of all copies of the model, each after those that feed it."""
+    edges = [(source, stage) for stage, sources in enumerate(problem.predecessors) for source in sources]
+    ends = np.array(edges, dtype=np.int64).reshape(-1, 2)
+    return [int(stage) for stage in Precedence(problem.total_stages, ends[:, 0], ends[:, 1]).order]
 
 
 class Derivation:
@@ -64,10 +74,10 @@ class Derivation:
         forward = self.problem.forward
         if s == t:
             return head + self.passing(s) * (forward[s] + self.backward(s))
-        there = self.way(s, t)
-        if there is None or not self.training:
+        way = self.way(s, t)
+        if way is None or not self.training:
             raise EvidenceError(f"stage {t} is not reached from stage {s} by a way that leads back")
-        return head + there[0] + self.passing(t) * (forward[t] + self.gradient(t)) + there[1]
+        return head + way[0] + self.passing(t) * (forward[t] + self.gradient(t)) + way[1]
 
     def passing(self, stage: int) -> int:
         """How many micro-batches go through a stage."""
@@ -126,25 +136,19 @@ class Derivation:
     @cached_property
     def order(self) -> list[int]:
         """The stages, each after those that feed it."""
-        missing = [len(before) for before in self.problem.predecessors]
-        order = [stage for stage, count in enumerate(missing) if not count]
-        for stage in order:
-            for after in self.problem.successors[stage]:
-                missing[after] -= 1
-                order += [after] if not missing[after] else []
-        return order
+        return stage_order(self.problem)
 
     def way(self, s: int, t: int) -> tuple[int, int] | None:
         """Return the longest ways from the start of F on s to F on t, and from the gradient on t to the end on s."""
-        there: dict[int, int] = {s: 0}
+        onward: dict[int, int] = {s: 0}
         back: dict[int, int] = {s: 0}
         for stage in self.order:
             for b in self.problem.predecessors[stage]:
-                if b in there:
+                if b in onward:
                     last = self.backward(s) if b == s else self.gradient(b)
-                    there[stage] = max(there.get(stage, 0), there[b] + self._forward_hop(b, stage))
+                    onward[stage] = max(onward.get(stage, 0), onward[b] + self._forward_hop(b, stage))
                     back[stage] = max(back.get(stage, 0), back[b] + last + self.problem.backward_lag(stage, b))
-        return (there[t], back[t]) if t in there else None
+        return (onward[t], back[t]) if t in onward else None
 
     def until_gradient(self, s: int) -> int:
         """Return the ticks from the start of a micro-batch's F on s until its gradient op can start there."""
@@ -176,13 +180,13 @@ def sequence_peak(known: Derivation, certificate: Mapping[str, Any]) -> int:
     problem = known.problem
     rank = known.index(certificate.get("rank"), problem.ranks, "rank")
     stages = [s for s in problem.stages_of[rank] if known.passing(s)]
-    held = [max(_kept(problem, s), problem.activation[s]) for s in stages]
+    peak = [max(problem.kept[s], problem.activation[s]) for s in stages]
     if not known.training:
-        return problem.static[rank] + max((_kept(problem, s) for s in stages), default=0)
+        return problem.static[rank] + max((problem.kept[s] for s in stages), default=0)
     for place, stage in enumerate(stages):
-        waiting = sum(_kept(problem, other) for other in stages if other in _leading_to(problem, stage))
-        held[place] += problem.slices * waiting + (problem.slices - 1) * _kept(problem, stage)
-    return problem.static[rank] + max(held, default=0)
+        waiting = sum(problem.kept[other] for other in stages if other in _leading_to(problem, stage))
+        peak[place] += problem.slices * waiting + (problem.slices - 1) * problem.kept[stage]
+    return problem.static[rank] + max(peak, default=0)
 
 
 def admission_peak(known: Derivation, certificate: Mapping[str, Any]) -> int:
@@ -203,12 +207,8 @@ def admission_peak(known: Derivation, certificate: Mapping[str, Any]) -> int:
     if known.ceiling is not None:
         needed.append(ticks + (known.head[stage] if known.makespan else 0) - known.ceiling[1])
     first = min(max(1, -(-max(needed) // forward)), known.passing(stage))
-    kept = _kept(problem, stage)
-    return problem.static[rank] + (first - 1) * kept + max(problem.activation[stage], kept)
-
-
-def _kept(problem: Problem, stage: int) -> int:
-    return problem.boundary[stage] if problem.recompute[stage] else problem.activation[stage]
+    saved = problem.kept[stage]
+    return problem.static[rank] + (first - 1) * saved + max(problem.activation[stage], saved)
 
 
 def _leading_to(problem: Problem, stage: int) -> set[int]:

@@ -14,7 +14,6 @@ from schedverify.verifier.graph import needs, reads
 from schedverify.verifier.occurrences import Occurrences
 from schedverify.verifier.rules.base import Case, NotApplicable, rule
 from schedverify.verifier.rules.structure import doubled, misplaced
-from schedverify.verifier.wait_cycles import UntimedRun
 
 
 @rule("SV201", "no cycle of dependencies and rank orders")
@@ -48,6 +47,8 @@ def acyclic(case: Case) -> Iterator[Violation]:
     occurrences = case.occurrences
     if not doubled(occurrences) and not misplaced(occurrences) and not _cyclic(occurrences):
         return
+    from schedverify.verifier.wait_cycles import UntimedRun
+
     run = UntimedRun(occurrences)
     blocked = set(run.blocked_ranks())
     for cycle in run.cycles():

@@ -92,10 +92,10 @@ def bytes_held(case: Case) -> Iterator[Violation]:
         if peaks and peaks[rank] <= capacity:
             continue
         levels = _Bytes(case, rank).levels()
-        over = next(((i, held) for i, held in enumerate(levels) if held > capacity), None)
+        over = next(((i, live_bytes) for i, live_bytes in enumerate(levels) if live_bytes > capacity), None)
         if over is not None:
-            position, held = over
-            message = f"rank {rank} holds {held} bytes at position {position}; its capacity is {capacity}"
+            position, live_bytes = over
+            message = f"rank {rank} holds {live_bytes} bytes at position {position}; its capacity is {capacity}"
             yield Violation("SV402", message, rank, position, _step(case, rank, position))
 
 
@@ -112,13 +112,13 @@ def _few(case: Case, ran: Measures) -> bool:
 def _flights(case: Case, rank: int) -> Iterator[dict[Pair, None]]:
     """Yield the pairs in flight while each step of a rank runs."""
     ends = (Kind.F,) if case.problem.form == "inference" else (Kind.B, Kind.I)
-    held: dict[Pair, None] = dict.fromkeys(pair for pair, kind in _before(case, rank).items() if kind != Kind.W)
+    unfinished: dict[Pair, None] = dict.fromkeys(pair for pair, kind in _before(case, rank).items() if kind != Kind.W)
     for ops in case.occurrences.steps[rank]:
-        held.update(dict.fromkeys((op.stage, op.microbatch or 0) for op in ops if op.kind == Kind.F))
-        yield held
+        unfinished.update(dict.fromkeys((op.stage, op.microbatch or 0) for op in ops if op.kind == Kind.F))
+        yield unfinished
         for op in ops:
             if op.kind in ends:
-                held.pop((op.stage, op.microbatch or 0), None)
+                unfinished.pop((op.stage, op.microbatch or 0), None)
 
 
 def _counts(problem: Problem, rank: int, pairs: dict[Pair, None]) -> Iterator[tuple[str, int, int]]:
@@ -201,14 +201,10 @@ class _Bytes:
             for op in ops:
                 self._end(op)
 
-    def _kept(self, stage: int) -> int:
-        problem = self.case.problem
-        return problem.boundary[stage] if problem.recompute[stage] else problem.activation[stage]
-
     def _hold(self, stage: int, m: int) -> None:
         self._free(stage, m)
         self.full.add((stage, m))
-        self.level += self._kept(stage)
+        self.level += self.case.problem.kept[stage]
 
     def _reduce(self, stage: int, m: int) -> None:
         self._free(stage, m)
@@ -218,14 +214,14 @@ class _Bytes:
     def _free(self, stage: int, m: int) -> None:
         if (stage, m) in self.full:
             self.full.remove((stage, m))
-            self.level -= self._kept(stage)
+            self.level -= self.case.problem.kept[stage]
         elif (stage, m) in self.reduced:
             self.reduced.remove((stage, m))
             self.level -= self.case.problem.weight_stash[stage]
 
     def _extra(self, stage: int) -> int:
-        """Return what a backward holds of a stage, while it runs, beyond what was kept of it."""
-        return self.case.problem.activation[stage] - self._kept(stage)
+        """Return what a backward holds of a stage, while it runs, beyond what its F saved."""
+        return self.case.problem.activation[stage] - self.case.problem.kept[stage]
 
     def _end(self, op: Op) -> None:
         pair = (op.stage, op.microbatch or 0)
