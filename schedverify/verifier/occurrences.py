@@ -50,11 +50,11 @@ class Occurrences:
     """Every compute operation of a schedule that the problem knows, once for each time that it stands.
 
     The arrays have one entry for each time, rank by rank in order. Where rank 0 runs 0F0, 0F1 and 0B0, and
-    rank 1 runs 1F0 and then 1B0 and 1F1 in one overlapped step, they are:
+    rank 1 runs 1F0 and then 1F1 and 1B0 in one overlapped step, they are:
 
     .. code-block:: text
 
-        op              0F0  0F1  0B0  1F0  1B0  1F1       step_rank      0  0  0  1  1
+        op              0F0  0F1  0B0  1F0  1F1  1B0       step_rank      0  0  0  1  1
         rank             0    0    0    1    1    1        step_position  0  1  2  0  1
         position         0    1    2    0    1    1        node           0  1  2  3  4
         step             0    1    2    3    4    4

@@ -126,7 +126,7 @@ class Rows:
         return [term for each, cost in running for term in ((each, 1, 0), (each, -1, cost))], 1
 
     def _bytes(self, r: int) -> tuple[list[Term], int]:
-        """F leaves what it saves, a gradient op holds all of the activation while it runs, I leaves the stash until W ends."""
+        """F leaves what it saves, a gradient op holds the activation while it runs, I leaves the stash until W ends."""
         problem, terms = self.problem, list[Term]()
         for s in self._used_on(r):
             saved = problem.kept[s]
