@@ -97,6 +97,10 @@ class Transfers:
         """Return the operation of an entry."""
         return unpack(int(self.word[index]))
 
+    def place(self, entry: int) -> tuple[int, int, str]:
+        """Return the rank, the position and the text of an entry."""
+        return int(self.rank[entry]), int(self.position[entry]), str(self.op(entry))
+
     @staticmethod
     def tensor(name: int) -> tuple[bool, int, int, int]:
         """Return of a packed name whether it is a gradient, the stages that make and read it, and the micro-batch."""

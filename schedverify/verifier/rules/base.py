@@ -1,4 +1,8 @@
-"""What a property is: a code, a name, a scope, a text in a fixed form, and a check that yields every violation."""
+"""What a property is: a code, a name, a scope, a text in a fixed form, and a check that yields every violation.
+
+A check gets a :class:`Case`, which derives what several checks need, each once and only when asked: so a schedule
+without communication loads nothing of it.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +29,7 @@ from schedverify.verifier.occurrences import Occurrences
 if TYPE_CHECKING:
     from schedverify.verifier.happens_before import EventGraph
     from schedverify.verifier.matching import Transfers
+    from schedverify.verifier.wait_cycles import Wait
 
 
 class NotApplicable(Exception):  # noqa: N818 - a verdict, not an error
@@ -132,6 +137,23 @@ class Case:
 
 
 Check = Callable[[Case], Iterable[Violation]]
+
+
+def violation_at(code: str, rank: int, position: int, name: str, text: str, *others: str) -> Violation:
+    """Return a violation by one operation, of whose place it says something; ``others`` are operations in it too."""
+    message = f"rank {rank}, position {position} ({name}): {text}"
+    return Violation(code, message, rank, position, (name, *others))
+
+
+def violation_of_cycle(code: str, cycle: list[Wait], blocked: set[int]) -> Violation:
+    """Return the violation that ranks wait for one another, with the others that are blocked behind them."""
+    story = tuple(map(str, cycle))
+    behind = sorted(blocked - {wait.rank for wait in cycle})
+    tail = f"; rank {', '.join(map(str, behind))} cannot end either" if behind else ""
+    first = cycle[0]
+    return Violation(
+        code, "; ".join(story) + tail, first.rank, first.position, tuple(wait.step for wait in cycle), story
+    )
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 
 from schedverify.core.problem import Problem
 from schedverify.core.result import Violation
-from schedverify.verifier.rules.base import Case, NotApplicable, rule
+from schedverify.verifier.rules.base import Case, NotApplicable, rule, violation_at
 
 if TYPE_CHECKING:
     from schedverify.verifier.matching import Transfers
@@ -70,9 +70,8 @@ def _differing(case: Case, declared: dict[Edge, Tensors]) -> Iterator[Violation]
         edges = [_edge(transfers, entry) for entry in (send, receive)]
         sent, wanted = map(declared.get, edges)
         if sent is not None and wanted is not None and sent != wanted:
-            rank, position, op = int(transfers.rank[receive]), int(transfers.position[receive]), transfers.op(receive)
-            message = f"rank {rank}, position {position} ({op}): what arrives is {_shown(sent)}, not {_shown(wanted)}"
-            yield Violation("SV306", message, rank, position, (str(op), str(transfers.op(send))))
+            text = f"what arrives is {_shown(sent)}, not {_shown(wanted)}"
+            yield violation_at("SV306", *transfers.place(receive), text, str(transfers.op(send)))
 
 
 def _missized(transfers: Transfers, declared: dict[Edge, Tensors]) -> Iterator[Violation]:
@@ -88,9 +87,8 @@ def _missized(transfers: Transfers, declared: dict[Edge, Tensors]) -> Iterator[V
         seen.add(edge)
         total = sum(count or 0 for count in bytes_of)
         if total != size:
-            rank, position, op = int(transfers.rank[entry]), int(transfers.position[entry]), transfers.op(entry)
-            message = f"rank {rank}, position {position} ({op}): it sends {size} bytes; boundary {edge[0]} to {edge[1]}"
-            yield Violation("SV306", f"{message} declares {total}", rank, position, (str(op),))
+            text = f"it sends {size} bytes; boundary {edge[0]} to {edge[1]} declares {total}"
+            yield violation_at("SV306", *transfers.place(entry), text)
 
 
 def _edge(transfers: Transfers, entry: int) -> Edge:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from schedverify.core.result import Violation
-from schedverify.verifier.rules.base import Case, NotApplicable, Undecided, rule
+from schedverify.verifier.rules.base import Case, NotApplicable, Undecided, rule, violation_at
 
 if TYPE_CHECKING:
     from schedverify.verifier.happens_before import EventGraph
@@ -99,7 +99,6 @@ def _complete(before: dict[int, int]) -> Iterator[tuple[int, int]]:
 
 
 def _overflow(transfers: Transfers, entry: int, most: int, buffer: int) -> Violation:
-    """Tell the first send that a channel may not hold, where ``most`` can be on their way at once."""
-    rank, position, op = int(transfers.rank[entry]), int(transfers.position[entry]), str(transfers.op(entry))
+    """Name the first send that a channel may not hold, where ``most`` messages can be on their way at once."""
     text = f"up to {most} messages can be on their way to rank {transfers.partner[entry]}; the channel holds {buffer}"
-    return Violation("SV403", f"rank {rank}, position {position} ({op}): {text}", rank, position, (op,))
+    return violation_at("SV403", *transfers.place(entry), text)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from schedverify.core.op import Kind, Op, unpack
 from schedverify.core.result import Violation
-from schedverify.verifier.rules.base import Case, NotApplicable, rule
+from schedverify.verifier.rules.base import Case, NotApplicable, rule, violation_at
 
 if TYPE_CHECKING:
     from schedverify.verifier.matching import Transfers
@@ -100,11 +100,9 @@ def one_order(case: Case) -> Iterator[Violation]:
     sends, receives = case.matched
     wrong = transfers.name[sends] != transfers.name[receives]
     for send, receive in zip(sends[wrong].tolist(), receives[wrong].tolist(), strict=True):
-        wanted, sent = transfers.op(receive), transfers.op(send)
-        rank, position = int(transfers.rank[receive]), int(transfers.position[receive])
-        source = f"rank {transfers.rank[send]}, position {transfers.position[send]}"
-        message = f"rank {rank}, position {position} ({wanted}): what arrives is {sent} ({source})"
-        yield Violation("SV302", message, rank, position, (str(wanted), str(sent)))
+        rank, position, sent = transfers.place(send)
+        text = f"what arrives is {sent} (rank {rank}, position {position})"
+        yield violation_at("SV302", *transfers.place(receive), text, sent)
 
 
 @rule("SV303", "made before sent, received before read")
@@ -140,8 +138,7 @@ def made_and_received(case: Case) -> Iterator[Violation]:
 
 
 def _violation(transfers: Transfers, entry: int, text: str) -> Violation:
-    rank, position, op = int(transfers.rank[entry]), int(transfers.position[entry]), str(transfers.op(entry))
-    return Violation("SV301", f"rank {rank}, position {position} ({op}): {text}", rank, position, (op,))
+    return violation_at("SV301", *transfers.place(entry), text)
 
 
 def _flawed(transfers: Transfers, entry: int) -> str:
@@ -217,12 +214,7 @@ def _misplaced(case: Case, entries: Ints, ops: Ints, *, is_send: bool) -> Iterat
     wrong = (other >= position) if is_send else (other >= 0) & (other <= position)
     verb = "makes what it sends" if is_send else "reads what it receives"
     for entry, word, place in zip(entries[wrong].tolist(), ops[wrong].tolist(), other[wrong].tolist(), strict=True):
-        rank, at, op, step = (
-            int(transfers.rank[entry]),
-            int(transfers.position[entry]),
-            transfers.op(entry),
-            unpack(word),
-        )
+        rank, at, op = transfers.place(entry)
+        step = str(unpack(word))
         where = "in the same step" if place == at else f"{'behind' if is_send else 'before'} it at position {place}"
-        message = f"rank {rank}, position {at} ({op}): {step}, which {verb}, stands {where}"
-        yield Violation("SV303", message, rank, at, (str(op), str(step)))
+        yield violation_at("SV303", rank, at, op, f"{step}, which {verb}, stands {where}", step)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from schedverify.core.result import Violation
-from schedverify.verifier.rules.base import Case, rule
+from schedverify.verifier.rules.base import Case, rule, violation_of_cycle
 
 if TYPE_CHECKING:
     from schedverify.verifier.happens_before import EventGraph
@@ -55,12 +55,7 @@ def free_of_deadlock(case: Case) -> Iterator[Violation]:
     stalls = Stalls(graph, case.schedule)
     blocked = set(stalls.ranks())
     for cycle in _fewest(case, graph, stalls.cycles()):
-        story = tuple(map(str, cycle))
-        behind = sorted(blocked - {wait.rank for wait in cycle})
-        tail = f"; rank {', '.join(map(str, behind))} cannot end either" if behind else ""
-        first = cycle[0]
-        yield Violation("SV304", "; ".join(story) + tail, first.rank, first.position,
-                        tuple(wait.step for wait in cycle), story)  # fmt: skip
+        yield violation_of_cycle("SV304", cycle, blocked)
 
 
 def _fewest(case: Case, graph: EventGraph, cycles: list[list[Wait]]) -> list[list[Wait]]:

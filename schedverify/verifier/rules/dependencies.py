@@ -12,7 +12,7 @@ from schedverify.core.result import Scope, Violation
 from schedverify.simulator.csr_graph import Precedence
 from schedverify.verifier.graph import needs, reads
 from schedverify.verifier.occurrences import Occurrences
-from schedverify.verifier.rules.base import Case, NotApplicable, rule
+from schedverify.verifier.rules.base import Case, NotApplicable, rule, violation_of_cycle
 from schedverify.verifier.rules.structure import doubled, misplaced
 
 
@@ -51,13 +51,7 @@ def acyclic(case: Case) -> Iterator[Violation]:
 
     run = UntimedRun(occurrences)
     blocked = set(run.blocked_ranks())
-    for cycle in run.cycles():
-        story = tuple(map(str, cycle))
-        behind = sorted(blocked - {wait.rank for wait in cycle})
-        tail = f"; rank {', '.join(map(str, behind))} cannot end either" if behind else ""
-        first = cycle[0]
-        yield Violation("SV201", "; ".join(story) + tail, first.rank, first.position,
-                        tuple(wait.step for wait in cycle), story)  # fmt: skip
+    yield from (violation_of_cycle("SV201", cycle, blocked) for cycle in run.cycles())
 
 
 def _cyclic(occurrences: Occurrences) -> bool:
