@@ -40,7 +40,7 @@ class JointStep:
 
 
 def joint_steps_of(schedule: Schedule, problem: Problem) -> tuple[list[JointStep], list[dict[int, int]]]:
-    """Return the joint steps of a schedule, and by rank which operation (by index) begins a part of which of them."""
+    """Return the joint steps of a schedule, and by rank which operation (by index) begins a part of which."""
     shared = np.zeros(INDEX_MASK + 1, dtype=bool)
     shared[[stage for stage, ranks in enumerate(problem.placement) if len(ranks) > 1]] = True
     steps = [(rank, index, words) for rank, row in enumerate(schedule.rows) for index, words in _joint_in(row, shared)]

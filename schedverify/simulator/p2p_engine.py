@@ -1,4 +1,4 @@
-"""When every step of a lowered schedule starts and ends."""
+"""When every step of a schedule with sends and receives starts and ends, under a discipline."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Ints = NDArray[np.int64]
 
 
 class LoweredRun(NamedTuple):
-    """The events of a lowered schedule, and by node the tick at which each starts."""
+    """The events of a lowered schedule, and by node the tick at which it starts; shape (nodes,)."""
 
     program: LoweredProgram
     events: Events

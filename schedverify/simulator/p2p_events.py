@@ -59,7 +59,17 @@ class Edges(NamedTuple):
 
 
 class Leaving(NamedTuple):
-    """When entries of a queue let the next one go: some ticks after the starts of nodes, all of them."""
+    """When members of a queue are done with it: so many ticks after the start of a node.
+
+    A member that stands here several times is done when the last of these is over. Arrays of one shape.
+
+    Attributes
+    ----------
+    entry
+        The number of the member.
+    node, lag
+        The node after whose start it is done, and the ticks between.
+    """
 
     entry: Ints
     node: Ints

@@ -57,9 +57,10 @@ class LoweredProgram:
 
     @cached_property
     def makers(self) -> tuple[Ints, Ints]:
-        """By output (F of stage s and micro-batch m at s·M+m, its B or I at (S+s)·M+m): who makes it, and how long.
+        """By output, the node that makes it, and after how many ticks: when the longest of the node's steps ends.
 
-        It is made by the node, that many ticks after its start, when the longest of its steps ends.
+        Both of shape (2·S·M,): F of stage s and micro-batch m stands at ``s·M+m``, its B or I at ``(S+s)·M+m``. The
+        node is -1 where nothing makes the output.
         """
         kind, count = kinds(self.words), self.problem.microbatches
         node = np.full(2 * self.problem.total_stages * count, -1, dtype=np.int64)

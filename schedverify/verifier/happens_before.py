@@ -37,7 +37,10 @@ from schedverify.verifier.occurrences import Occurrences
 
 Ints = NDArray[np.int64]
 Edges = tuple[Ints, Ints, Ints]
-"""What must happen, what waits for it, and on account of which rank (-1 where a receive waits for its send)."""
+"""Three arrays of shape (edges,): what must happen, what waits for it, and the rank that waits.
+
+The rank is -1 where a receive waits for its send.
+"""
 
 
 class EventGraph(Precedence):
@@ -46,13 +49,21 @@ class EventGraph(Precedence):
     Attributes
     ----------
     present
-        The transfers that have a channel, as numbers of entries of ``transfers``.
+        The entries of ``transfers`` that have a channel, as numbers; shape (present,).
     send, receive
-        Those that meet, likewise, and ``apart`` whether the send of each waits for no receive.
+        The entries that match, one pair after another; shape (pairs,).
+    apart
+        By pair, whether its send waits for no receive, so that the two are nodes of their own.
     alone
-        By transfer, whether it waits for no receive if it sends.
+        By entry, whether it would wait for no receive if it is a send; shape (transfers,).
     node
-        The node of each transfer; compute steps have the numbers that ``occurrences`` gives them.
+        By entry, its node; shape (transfers,). Compute steps have the numbers that ``occurrences`` gives them:
+
+        .. code-block:: text
+
+            0 ... steps - 1          compute steps
+            steps ...                transfers, by entry; a receive that is no node of its own has that of its send
+            steps + transfers ...    groups: one for each entry of several members in a queue
     waiting_rank
         By edge, the rank that waits, or -1 where a receive waits for its send. Shape (edges,).
     count
@@ -74,7 +85,7 @@ class EventGraph(Precedence):
         super().__init__(self.count, before, after)
 
     def among(self, ranks: tuple[int, ...]) -> EventGraph:
-        """Return the graph in which only these ranks wait, and all the others do at once what is asked of them."""
+        """Return the graph in which only these ranks wait; whatever they need of other ranks is there at once."""
         chosen = np.isin(self.waiting_rank, (*ranks, -1)) & self.blocked[self.before] & self.blocked[self.after]
         part = self.restricted(chosen)
         part.waiting_rank = self.waiting_rank[chosen]
@@ -103,7 +114,7 @@ class EventGraph(Precedence):
         return before, after, waiting_rank
 
     def _of_transfers(self, edges: Edges, *, tail: bool) -> Edges:
-        """Put nodes for the numbers of transfers at one end of edges."""
+        """Replace the entries of transfers at one end of edges by their nodes."""
         before, after, waiting_rank = edges
         return (self.node[before], after, waiting_rank) if tail else (before, self.node[after], waiting_rank)
 
@@ -128,7 +139,7 @@ class EventGraph(Precedence):
         return occurrences.node[last[behind]], self.node[self.present][behind], rank[behind]
 
     def _queued(self, queue: Ints, position: Ints, node: Ints, rank: Ints) -> Edges:
-        """Let each wait for all of the entry before it in its queue; what has one position there is one entry.
+        """Let each member wait for the whole entry before it in its queue; members of one position there are one entry.
 
         An entry of several is stood for by a node of its own, so that no more edges arise than there are members. Of
         one queue with the members a; b and c at one position; d:

@@ -1,4 +1,4 @@
-"""Why the events of a lowered schedule cannot all happen: cycles of ranks that wait for one another, as a story."""
+"""Why the events of a lowered schedule cannot all happen: cycles of ranks that wait for one another, wait by wait."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs an order as far as it goes, whatever the durations; where it stops, says which ranks wait for which."""
+"""Which ranks wait for which where a compute order stops: it is run as far as it goes, whatever the durations."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def _awaited(need: Op, place: Place, waiting: Place, reader: Place) -> str:
 def shortest_cycles(waits: nx.MultiDiGraph) -> list[list[Wait]]:
     """Return for every group of nodes that reach one another a cycle with the fewest, from its lowest node.
 
-    Each edge has its ``wait``; the first of parallel ones is told.
+    Each edge has its ``wait``; of parallel ones the first counts.
     """
     import networkx as nx
 

@@ -192,17 +192,7 @@ assert "numba" not in sys.modules"""
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-class Plain:
-    """The Python functions that numba compiles, each calling the others uncompiled."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        for name in ("sweep", "longest", "happening", "_class", "_unmade"):
-            setattr(self, name, getattr(kernels, name).py_func)
-        monkeypatch.setattr(kernels, "_class", self._class)
-        monkeypatch.setattr(kernels, "_unmade", self._unmade)
-
-
-def test_what_is_compiled_does_what_the_python_does(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_compiled_does_what_the_python_does() -> None:
     """In compiled code numbers have 64 bits and no index is checked; in Python an error would show."""
     problem = Problem.chain(ranks=2, microbatches=4, slices=2, forward=2, backward=3, latency=1)
     schedule = Schedule.parse("0F0 0F1 0F2 0F3 0B1 0B0 0B3 0B2\n1F0 1F1 1B1 1B0 1F2 1F3 1B3 1B2")
@@ -216,12 +206,11 @@ def test_what_is_compiled_does_what_the_python_does(monkeypatch: pytest.MonkeyPa
     left = waits.copy()
     order = kernels.happening(*edges.successors, left)
     length = kernels.longest(*edges.successors, np.array([3, 1, 4, 1, 9]), order)
-    plain = Plain(monkeypatch)
-    assert [[part.tolist() for part in plain.sweep(*arguments)] for arguments in sweeps] == compiled
+    assert [[part.tolist() for part in kernels.sweep.py_func(*arguments)] for arguments in sweeps] == compiled
     assert compiled[0][2] == [8, 8]
     assert compiled[1][2] == [2, 0]
     assert compiled[0][0] == np.concatenate(simulate(schedule, problem).starts).tolist()
-    assert plain.happening(*edges.successors, waits).tolist() == order.tolist() == [0, 1, 2, 3]
+    assert kernels.happening.py_func(*edges.successors, waits).tolist() == order.tolist() == [0, 1, 2, 3]
     assert waits.tolist() == left.tolist() == [0, 0, 0, 0, 1]
-    assert plain.longest(*edges.successors, np.array([3, 1, 4, 1, 9]), order).tolist() == length.tolist()
+    assert kernels.longest.py_func(*edges.successors, np.array([3, 1, 4, 1, 9]), order).tolist() == length.tolist()
     assert length.tolist() == [0, 3, 1, 7, 0]

@@ -44,8 +44,15 @@ class Undecided(Exception):  # noqa: N818 - a verdict, not an error
 class Case:
     """What is judged: a schedule, the problem it is for, and what is claimed of it.
 
-    ``claims`` may hold ``timeline`` (starts of every step by rank), the measures by name, ``objective``, ``value``,
-    ``bound``, ``certificate``, and ``then`` with the last four for a second objective.
+    Attributes
+    ----------
+    excerpt
+        Whether compute operations that the order lacks count as done before it begins.
+    claims
+        May hold ``timeline`` (the starts of every step by rank, in ticks), the measures by name, ``objective``,
+        ``value``, ``bound``, ``certificate``, and ``then`` with the last four for a second objective.
+    discipline, eager_bytes
+        What blocks what below a schedule with communication, and up to which size in bytes messages are eager.
     """
 
     schedule: Schedule
@@ -71,7 +78,7 @@ class Case:
 
     @cached_property
     def sound(self) -> bool:
-        """Whether a sweep has run the order to its end, each operation of the problem once and where it belongs.
+        """Whether the simulator has run the order to its end, each operation of the problem once, where it belongs.
 
         This is known only of whole compute orders in which every step is one operation on one rank.
         """
