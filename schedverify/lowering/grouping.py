@@ -8,8 +8,7 @@ from schedverify.core.discipline import Discipline
 from schedverify.core.op import JOIN_SHIFT, Join
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
-from schedverify.simulator.p2p_matching import match
-from schedverify.simulator.p2p_program import LoweredProgram
+from schedverify.simulator.p2p_program import LoweredProgram, match
 
 
 def group_opposite(schedule: Schedule, problem: Problem) -> Schedule:

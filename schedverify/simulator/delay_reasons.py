@@ -13,7 +13,7 @@ from schedverify.simulator.p2p_engine import LoweredRun, run
 from schedverify.simulator.p2p_events import Why
 
 _PREFERENCE = (Why.INPUT, Why.SENT, Why.RECEIVED, Why.ORDER, Why.QUEUE)
-"""Of several reasons for one tick, the first here is told: what has to be made before what stands in the way."""
+"""Of several reasons for one tick, the first here is named: what has to be made before what stands in the way."""
 
 
 class Delay(NamedTuple):
@@ -43,19 +43,19 @@ def delays(timeline: Timeline) -> Iterator[Delay]:
     """
     if timeline.discipline is None:
         return
-    tale = _Tale(run(timeline.schedule, timeline.problem, timeline.discipline, timeline.eager_bytes))
+    reasons = _BindingEdges(run(timeline.schedule, timeline.problem, timeline.discipline, timeline.eager_bytes))
     step = 0
     for rank, (starts, ends) in enumerate(zip(timeline.starts, timeline.ends, strict=True)):
         free = 0
         for position, (start, end) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
-            if tale.computes[step]:
+            if reasons.computes[step]:
                 if start > free:
-                    yield Delay(rank, position, start - free, *tale.of_step(step))
+                    yield Delay(rank, position, start - free, *reasons.of_step(step))
                 free = end
             step += 1
 
 
-class _Tale:
+class _BindingEdges:
     """The events of a run with, for each, the edge that made it start no earlier."""
 
     def __init__(self, ran: LoweredRun) -> None:

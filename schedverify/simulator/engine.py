@@ -14,12 +14,10 @@ from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, MICROBATCH_MASK, STAGE_S
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule, Words, kinds
 from schedverify.core.timeline import Timeline
+from schedverify.simulator.csr_graph import is_large
 from schedverify.simulator.joint_steps import JointStep, joint_steps_of
 from schedverify.simulator.metrics import measure
-from schedverify.simulator.op_classes import class_facts, table
-from schedverify.simulator.p2p_engine import simulate_lowered
-from schedverify.simulator.preconditions import check_runnable
-from schedverify.simulator.scale import is_large
+from schedverify.simulator.op_classes import check_runnable, class_table, describe_class
 
 Ticks = NDArray[np.int64]
 
@@ -58,6 +56,8 @@ def simulate(
     known = Discipline.of(discipline)
     check_eager_bytes(eager_bytes)
     if schedule.lowered and not excerpt:
+        from schedverify.simulator.p2p_engine import simulate_lowered
+
         return simulate_lowered(schedule, problem, known, eager_bytes)
     check_runnable(schedule, problem, excerpt)
     large = is_large(len(schedule)) and _is_simple(schedule, problem)
@@ -68,11 +68,21 @@ def simulate(
 class _Sweep:
     """The state of one sweep: what is made, where each rank stands, who waits for what.
 
-    ``made`` holds for every output the tick of its making: F of stage s and micro-batch m at ``s·M+m``, the gradient
-    that B or I makes at ``(S+s)·M+m``, and last M places for W, which nobody reads. A class is an operation's kind
-    and stage (and, with slices, whether it reads the part beside it); steps that take more than one operation or rank
-    are meetings, numbered below zero. An output that is not made yet holds ``_PENDING``, plus 1 and the first rank that
-    waits for it; ``crowd`` has the others.
+    ``made`` holds for every output the tick at which it is made, one after another; of two stages and three
+    micro-batches, where rank 1 waits for the F of stage 0 and micro-batch 2:
+
+    .. code-block:: text
+
+        F of stage 0      F of stage 1      B, I of stage 0   B, I of stage 1   W, which nobody reads
+        1   2   P+1+1     3   5   P         P   P   P         P   P   P         P   P   P
+        0   1   2         3   4   5         6   7   8         9   10  11        12  13  14
+
+    ``P`` is ``_PENDING``: not made yet, plus 1 and the number of the first rank that waits for it, if one does;
+    ``more_waiters`` has the further ranks. What does not stand in the schedule at all, an excerpt, is ``_ABSENT``: done
+    before it begins.
+
+    A class is an operation's kind and stage (and, with slices, whether it reads the part beside it). A step of more
+    than one operation, or on more than one rank, has the number of its joint step instead, counted down from -1.
     """
 
     def __init__(self, schedule: Schedule, problem: Problem) -> None:
@@ -81,7 +91,7 @@ class _Sweep:
         for row in schedule.rows:
             made[_outputs(row, problem)] = _PENDING
         self.made: list[int] = made.tolist()
-        self.crowd: dict[int, list[int]] = {}
+        self.more_waiters: dict[int, list[int]] = {}
         self.starts: list[list[int]] = [[] for _ in schedule.rows]
         self.ready: deque[int] = deque()
         self.classes: list[Words] = []
@@ -105,23 +115,24 @@ class _Sweep:
 
     def _run_rank(self, rank: int) -> Iterator[None]:
         """Run the steps of a rank; yield wherever it must wait, to be resumed once the output is made."""
-        made, crowd, facts, ready, starts = self.made, self.crowd, self.facts, self.ready, self.starts[rank]
+        made, more_waiters, op_classes = self.made, self.more_waiters, self.op_classes
+        ready, starts = self.ready, self.starts[rank]
         now = 0
         for kind, m in self._steps(rank):
             if kind < 0:
-                meeting = self.meetings[-1 - kind]
-                while (start := self._meet(meeting, rank, now)) < 0:
+                joint = self.joint_steps[-1 - kind]
+                while (start := self._start_joint(joint, rank, now)) < 0:
                     yield
                 starts.append(start)
-                now = start + self.problem.step_duration(meeting.steps[rank])
+                now = start + self.problem.step_duration(joint.steps[rank])
                 continue
-            inputs, cost, output = facts[kind]
+            inputs, cost, output = op_classes[kind]
             while True:
                 start = now
                 for base, lag in inputs:
-                    there = made[base + m] + lag
-                    if there > start:  # noqa: PLR1730 - max() halves the speed
-                        start = there
+                    arrival = made[base + m] + lag
+                    if arrival > start:  # noqa: PLR1730 - max() halves the speed
+                        start = arrival
                 if start < _PENDING:
                     break
                 self._wait(rank, inputs, m)
@@ -133,8 +144,8 @@ class _Sweep:
             made[slot] = now
             if waiter > 0:
                 ready.append(waiter - 1)
-                if crowd:
-                    ready += crowd.pop(slot, ())
+                if more_waiters:
+                    ready += more_waiters.pop(slot, ())
 
     def _steps(self, rank: int) -> Iterator[tuple[int, int]]:
         """Return the class and the micro-batch of each step of a rank."""
@@ -143,9 +154,9 @@ class _Sweep:
     def _durations(self, rank: int) -> Ticks:
         """Return the ticks of each step of a rank."""
         classes = self.classes[rank]
-        ticks = np.array([cost for _, cost, _ in self.facts] or [0], dtype=np.int64)[np.maximum(classes, 0)]
+        ticks = np.array([cost for _, cost, _ in self.op_classes] or [0], dtype=np.int64)[np.maximum(classes, 0)]
         for position in np.flatnonzero(classes < 0).tolist():
-            ops = self.meetings[-1 - int(classes[position])].steps[rank]
+            ops = self.joint_steps[-1 - int(classes[position])].steps[rank]
             ticks[position] = self.problem.step_duration(ops)
         return np.asarray(ticks)
 
@@ -158,19 +169,19 @@ class _Sweep:
                 if made[slot] == _PENDING:
                     made[slot] += rank + 1
                 else:
-                    self.crowd.setdefault(slot, []).append(rank)
+                    self.more_waiters.setdefault(slot, []).append(rank)
                 return
 
     def _number(self, schedule: Schedule) -> None:
         """Give every step its class and micro-batch, and every class its inputs, cost and output."""
         keys = [self._keys(row) for row in schedule.rows]
         known = np.unique(np.concatenate(keys))
-        self.facts = [class_facts(key, self.problem) for key in known.tolist()]
-        self.meetings, placed = joint_steps_of(schedule, self.problem)
+        self.op_classes = [describe_class(key, self.problem) for key in known.tolist()]
+        self.joint_steps, placed = joint_steps_of(schedule, self.problem)
         for rank, (key, row) in enumerate(zip(keys, schedule.rows, strict=True)):
             classes = np.searchsorted(known, key)
-            for index, meeting in placed[rank].items():
-                classes[index] = -1 - meeting
+            for index, number in placed[rank].items():
+                classes[index] = -1 - number
             first = row >> JOIN_SHIFT == 0
             self.classes.append(classes[first])
             self.microbatches.append((row & MICROBATCH_MASK)[first])
@@ -184,43 +195,43 @@ class _Sweep:
         last = self.problem.slices - 1
         return key | np.where(kinds(row) == _F, part > 0, (kinds(row) < _W) & (part < last))
 
-    def _meet(self, meeting: JointStep, rank: int, now: int) -> int:
-        """Take part in a meeting; return when it starts, or -1 where this rank must wait."""
-        if meeting.start is None:
-            meeting.arrived[rank] = now
-            inputs = self._inputs_ready(meeting, rank) if len(meeting.arrived) == len(meeting.steps) else None
+    def _start_joint(self, joint: JointStep, rank: int, now: int) -> int:
+        """Bring a rank to a joint step; return when that starts, or -1 where the rank must wait."""
+        if joint.start is None:
+            joint.arrived[rank] = now
+            inputs = self._inputs_ready(joint, rank) if len(joint.arrived) == len(joint.steps) else None
             if inputs is None:
                 return -1
-            meeting.start = max(inputs, *meeting.arrived.values())
-            self.ready += [other for other in meeting.steps if other != rank]
-            self._finish(meeting)
-        return meeting.start
+            joint.start = max(inputs, *joint.arrived.values())
+            self.ready += [other for other in joint.steps if other != rank]
+            self._finish(joint)
+        return joint.start
 
-    def _inputs_ready(self, meeting: JointStep, rank: int) -> int | None:
-        """Return when all inputs of a meeting are there, or None, having queued the rank, where one is not made."""
+    def _inputs_ready(self, joint: JointStep, rank: int) -> int | None:
+        """Return when all inputs of a joint step are there, or None, having queued the rank, where one is not made."""
         latest = 0
-        for word in meeting.words:
+        for word in joint.words:
             m = word & MICROBATCH_MASK
-            inputs = class_facts(int(self._keys(np.array([word]))[0]), self.problem)[0]
-            there = max((self.made[base + m] + lag for base, lag in inputs), default=0)
-            if there >= _PENDING:
+            inputs = describe_class(int(self._keys(np.array([word]))[0]), self.problem)[0]
+            arrival = max((self.made[base + m] + lag for base, lag in inputs), default=0)
+            if arrival >= _PENDING:
                 self._wait(rank, inputs, m)
                 return None
-            latest = max(latest, there)
+            latest = max(latest, arrival)
         return latest
 
-    def _finish(self, meeting: JointStep) -> None:
-        """Make the outputs of a meeting: each at the end of the longest step that holds its operation."""
+    def _finish(self, joint: JointStep) -> None:
+        """Make the outputs of a joint step: each at the end of the longest step that holds its operation."""
         ends: dict[int, int] = {}
-        for ops in meeting.steps.values():
-            end = (meeting.start or 0) + self.problem.step_duration(ops)
+        for ops in joint.steps.values():
+            end = (joint.start or 0) + self.problem.step_duration(ops)
             for slot in _outputs(np.array([op.pack() for op in ops]), self.problem).tolist():
                 ends[slot] = max(ends.get(slot, 0), end)
         for slot, end in ends.items():
             waiter = self.made[slot] - _PENDING
             self.made[slot] = end
             self.ready += [waiter - 1] if waiter > 0 else []
-            self.ready += self.crowd.pop(slot, ())
+            self.ready += self.more_waiters.pop(slot, ())
 
 
 def _is_simple(schedule: Schedule, problem: Problem) -> bool:
@@ -236,7 +247,7 @@ def _compiled(schedule: Schedule, problem: Problem) -> tuple[tuple[Ticks, ...], 
     counts = [len(row) for row in schedule.rows]
     bounds = np.cumsum([0, *counts])
     places = (2 * problem.total_stages + 1) * problem.microbatches
-    starts, ends, done = kernels.sweep(np.concatenate(schedule.rows), bounds, table(problem), places)
+    starts, ends, done = kernels.sweep(np.concatenate(schedule.rows), bounds, class_table(problem), places)
     _check_ended(done.tolist(), counts)
     begun, ended = (tuple(map(_frozen, np.split(ticks, bounds[1:-1]))) for ticks in (starts, ends))
     return begun, ended

@@ -1,7 +1,8 @@
-"""The loops of the verifier, compiled: what they do, millions of times a second.
+"""The long loops of simulator and verifier, compiled by numba: tens of millions of operations a second.
 
-Everything here runs on flat arrays of integers and equals a plain loop beside it, which is used below a size where this
-pays and is the reference of the tests. Import it where it is used: it brings the compiler with it.
+Everything here runs on flat arrays of integers and does what a plain loop in :mod:`~schedverify.simulator.engine` or
+:mod:`~schedverify.simulator.csr_graph` does, which is used below a size where this pays and is the reference of the
+tests. Import it where it is used: it brings the compiler with it.
 """
 
 from __future__ import annotations
@@ -23,18 +24,20 @@ _NOBODY = -1
 _F, _W = int(Kind.F), int(Kind.W)
 
 
-class Facts(NamedTuple):
-    """What a sweep knows of the operations, by class: ``(kind · stages + stage) · 2 + beside``.
+class OpClassTable(NamedTuple):
+    """What the operations read, cost and make, by class: ``(kind · stages + stage) · 2 + beside``.
 
     ``beside`` is 1 where an operation reads the part of its sequence beside it.
 
     Attributes
     ----------
     cost, output
-        Ticks; the place of micro-batch 0 among the outputs.
-    inputs_of, inputs, lag
-        The inputs of a class are ``inputs[inputs_of[c]:inputs_of[c + 1]]``, likewise places of micro-batch 0, each with
-        its lag.
+        Ticks; the place of micro-batch 0 among the outputs. Shape (classes,).
+    inputs_of
+        Where the inputs of each class begin; shape (classes + 1,).
+    inputs, lag
+        The inputs of class c are ``inputs[inputs_of[c]:inputs_of[c + 1]]``, places of micro-batch 0 as well, each with
+        its lag in ticks: an operation of micro-batch m reads the places m further on.
     stages, slices
         How many there are, of all copies of the model.
     """
@@ -49,16 +52,24 @@ class Facts(NamedTuple):
 
 
 @njit(cache=True, nogil=True)
-def sweep(words: Ints, first: Ints, facts: Facts, outputs: int) -> tuple[Ints, Ints, Ints]:
+def sweep(words: Ints, first: Ints, table: OpClassTable, outputs: int) -> tuple[Ints, Ints, Ints]:
     """Run every rank, each operation as early as it can; return starts, ends, and by rank how many could run.
 
     ``words`` has the packed operations of rank r at ``first[r]:first[r + 1]``; each makes its own one of ``outputs``
     places, but for W. The arrays are taken out of their tuple first, which makes it several times as fast.
     """
-    cost, output, inputs_of, inputs, lag = facts.cost, facts.output, facts.inputs_of, facts.inputs, facts.lag
+    # ``made`` holds the tick of each output, or, below 0, that it is absent or not made yet and who waits for it: the
+    # head of a chained queue of ranks, of which ``behind`` has the next. Where 2, then 0, wait for the output at 7:
+    #
+    #     made[7]    -2      0 stands first (_NOT_MADE - 1 - 0)
+    #     behind      2  _NOBODY  _NOBODY      behind 0 stands 2, behind 2 nobody
+    #     rank        0     1        2
+    #
+    # ``ready`` is a stack of the ranks that may go on; its first ``count`` entries are in use.
+    cost, output, inputs_of, inputs, lag = table.cost, table.output, table.inputs_of, table.inputs, table.lag
     ranks, size = len(first) - 1, len(words)
     starts, ends = np.zeros(size, np.int64), np.zeros(size, np.int64)
-    made = _unmade(words, facts, outputs)
+    made = _unmade(words, table, outputs)
     at, behind = first[:-1].copy(), np.full(ranks, _NOBODY, np.int64)
     ready, count = np.arange(ranks)[::-1].copy(), ranks
     while count:
@@ -67,13 +78,13 @@ def sweep(words: Ints, first: Ints, facts: Facts, outputs: int) -> tuple[Ints, I
         now = ends[at[rank] - 1] if at[rank] > first[rank] else 0
         while at[rank] < first[rank + 1]:
             word = words[at[rank]]
-            kind, m = _class(word, facts.stages, facts.slices), word & MICROBATCH_MASK
+            kind, m = _class(word, table.stages, table.slices), word & MICROBATCH_MASK
             start, waits_for = now, -1
             for k in range(inputs_of[kind], inputs_of[kind + 1]):
-                there = made[inputs[k] + m]
-                if there >= 0:
-                    start = max(start, there + lag[k])
-                elif there != ABSENT:
+                tick = made[inputs[k] + m]
+                if tick >= 0:
+                    start = max(start, tick + lag[k])
+                elif tick != ABSENT:
                     waits_for = inputs[k] + m
                     break
             if waits_for >= 0:
@@ -105,43 +116,32 @@ def _class(word: int, stages: int, slices: int) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _unmade(words: Ints, facts: Facts, outputs: int) -> Ints:
+def _unmade(words: Ints, table: OpClassTable, outputs: int) -> Ints:
     """Return when each output is made, before anything has run; those of W have no place of their own."""
     made = np.full(outputs, ABSENT, np.int64)
     for word in words:
-        made[facts.output[_class(word, facts.stages, facts.slices)] + (word & MICROBATCH_MASK)] = _NOT_MADE
+        made[table.output[_class(word, table.stages, table.slices)] + (word & MICROBATCH_MASK)] = _NOT_MADE
     return made
 
 
 @njit(cache=True, nogil=True)
-def longest(begins: Ints, targets: Ints, lags: Ints, waits: Ints) -> Ints:
-    """Return the longest way to each node; count down in ``waits`` what each still waits for.
+def longest(begins: Ints, targets: Ints, lags: Ints, order: Ints) -> Ints:
+    """Return the longest path to each node, given an order in which each stands behind all that lead to it.
 
     The edges of node n are ``targets[begins[n]:begins[n + 1]]``, each with its lag.
     """
-    count = len(waits)
-    length, ready = np.zeros(count, np.int64), np.zeros(count, np.int64)
-    left = 0
-    for node in range(count):
-        if not waits[node]:
-            ready[left] = node
-            left += 1
-    while left:
-        left -= 1
-        node = ready[left]
+    length = np.zeros(len(begins) - 1, np.int64)
+    for node in order:
         for k in range(begins[node], begins[node + 1]):
-            target = targets[k]
-            length[target] = max(length[target], length[node] + lags[k])
-            waits[target] -= 1
-            if not waits[target]:
-                ready[left] = target
-                left += 1
+            length[targets[k]] = max(length[targets[k]], length[node] + lags[k])
     return length
 
 
 @njit(cache=True, nogil=True)
 def happening(begins: Ints, targets: Ints, waits: Ints) -> Ints:
     """Return the nodes that can happen, first come first; count down in ``waits`` what each still waits for."""
+    # ``order`` is the queue as well: before ``done`` stand the nodes whose edges have been followed, from there to
+    # ``found`` those that can happen next, and behind that nothing yet.
     order = np.zeros(len(waits), np.int64)
     found = 0
     for node in range(len(waits)):

@@ -34,7 +34,7 @@ def measure(
     longest = max(range(len(spans)), key=lambda rank: spans[rank])
     area, total, span = problem.ranks * makespan, sum(work), spans[longest]
     nothing = np.empty(0, dtype=np.int64)
-    held = _held_before(schedule) if excerpt else [(nothing, nothing)] * schedule.ranks
+    before = _pairs_before(schedule) if excerpt else [(nothing, nothing)] * schedule.ranks
     return Measures(
         makespan=makespan,
         span=span,
@@ -43,11 +43,11 @@ def measure(
         span_bubble=Fraction(span - work[longest], span) if span else Fraction(0),
         work=work,
         peak_in_flight=tuple(
-            len(full) + peak_in_flight(row, problem) for row, (full, _) in zip(schedule.rows, held, strict=True)
+            len(full) + peak_in_flight(row, problem) for row, (full, _) in zip(schedule.rows, before, strict=True)
         ),
         peak_memory=tuple(
-            static + _held_bytes(problem, *before) + _peak_memory(row, problem, rank)
-            for rank, (row, before, static) in enumerate(zip(schedule.rows, held, problem.static, strict=True))
+            static + _bytes_before(problem, *pairs) + _peak_memory(row, problem, rank)
+            for rank, (row, pairs, static) in enumerate(zip(schedule.rows, before, problem.static, strict=True))
         ),
     )
 
@@ -73,12 +73,12 @@ def peak_in_flight(row: Words, problem: Problem, stage: int | None = None) -> in
 def _peak_memory(row: Words, problem: Problem, rank: int) -> int:
     """Return the most bytes of activations that a row holds (semantics, SV402), the static part left out."""
     activation, stash = np.array(problem.activation), np.array(problem.weight_stash)
-    kept = np.array(problem.kept)
+    saved_bytes = np.array(problem.kept)
     kind, stage = kinds(row), np.minimum(row >> STAGE_SHIFT & INDEX_MASK, problem.total_stages - 1)
-    held, full, left = kept[stage], activation[stage], stash[stage]
-    taken = np.where(kind == _F, held, 0)
-    extra = np.where((kind == _B) | (kind == _I), full - held, 0)
-    freed = np.select([kind == _B, kind == _I, kind == _W], [held, held - left, left], 0)
+    saved, full, left = saved_bytes[stage], activation[stage], stash[stage]
+    taken = np.where(kind == _F, saved, 0)
+    extra = np.where((kind == _B) | (kind == _I), full - saved, 0)
+    freed = np.select([kind == _B, kind == _I, kind == _W], [saved, saved - left, left], 0)
     if problem.form == "inference":
         freed = taken
     if (kind > _W).any():
@@ -102,15 +102,26 @@ def _received(row: Words, problem: Problem, rank: int) -> tuple[Words, Words]:
     return taken, np.where(np.array(problem.owner_rank)[stage] == rank, read, 0)
 
 
-def _held_bytes(problem: Problem, full: Words, left: Words) -> int:
+def _bytes_before(problem: Problem, full: Words, left: Words) -> int:
     """Return the bytes of pairs that are held in full, and of those of which the weight stash is left."""
-    kept = np.array(problem.kept)
+    saved_bytes = np.array(problem.kept)
     stash = np.array(problem.weight_stash)
-    return int(kept[full >> STAGE_SHIFT].sum() + stash[left >> STAGE_SHIFT].sum())
+    return int(saved_bytes[full >> STAGE_SHIFT].sum() + stash[left >> STAGE_SHIFT].sum())
 
 
 def _peak(row: Words, taken: Words, extra: Words, freed: Words) -> int:
-    """Return the highest level: each step takes at its start, holds ``extra`` while it runs, frees at its end."""
+    """Return the highest level: each step takes at its start, holds ``extra`` while it runs, frees at its end.
+
+    .. code-block:: text
+
+        step             F0  F1  B0  B1       with 3 for each F, and 2 more while a B runs
+        taken             3   3   0   0
+        extra             0   0   2   2
+        freed             0   0   3   3
+        sum of taken      3   6   6   6
+        sum of freed      0   0   3   6       the end of a step is behind its own peak, so its freed is added again
+        level             3   6   8   5       6 - 3 + 3 + 2 at B0
+    """
     if not len(row):
         return 0
     step = positions(row)
@@ -125,7 +136,7 @@ def _by_step(step: Words, values: Words) -> Words:
     return np.add.reduceat(values, np.searchsorted(step, np.arange(step[-1] + 1)))
 
 
-def _held_before(schedule: Schedule) -> list[tuple[Words, Words]]:
+def _pairs_before(schedule: Schedule) -> list[tuple[Words, Words]]:
     """Return by rank the pairs that an excerpt holds before it begins: in full, and what only waits for its W."""
     forwards = [row[kinds(row) == _F] & _PAIR for row in schedule.rows]
     gradients = [row[(kinds(row) == _B) | (kinds(row) == _I)] & _PAIR for row in schedule.rows]

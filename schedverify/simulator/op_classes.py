@@ -1,7 +1,8 @@
-"""What a sweep knows of each class of operations, a kind and a stage: its inputs, its cost, where its output stands.
+"""The operations of a problem as the simulator sees them: that a schedule has just these, and what each class reads.
 
-The output of F of stage s and micro-batch m stands at ``s·M+m``, the gradient that B or I makes at ``(S+s)·M+m``, and
-behind them are M places for W, which nobody reads.
+A class is a kind and a stage: its operations differ in the micro-batch only, so they share their inputs, their cost
+and where their outputs stand. With M micro-batches and S stages the output of F of stage s and micro-batch m stands at
+``s·M+m``, the gradient that B or I makes at ``(S+s)·M+m``, and behind them are M places for W, which nobody reads.
 """
 
 from __future__ import annotations
@@ -15,11 +16,72 @@ from schedverify.core.problem import Problem
 
 if TYPE_CHECKING:
     from schedverify.simulator import kernels
+from numpy.typing import NDArray
+
+from schedverify.core.errors import ScheduleError
+from schedverify.core.op import JOIN_SHIFT, MICROBATCH_MASK, STAGE_SHIFT, Join, unpack
+from schedverify.core.schedule import Schedule, Words, kinds
+
+
+def check_runnable(schedule: Schedule, problem: Problem, excerpt: bool) -> None:
+    """Raise a ScheduleError unless each operation of the problem stands once on each rank of its stage, and no other.
+
+    With ``excerpt`` operations may be absent.
+    """
+    if schedule.ranks != problem.ranks:
+        raise ScheduleError(f"the schedule has {schedule.ranks} ranks, the problem {problem.ranks}")
+    passing = problem.passing()
+    for rank, row in enumerate(schedule.rows):
+        strangers = _strangers(row, problem, rank)
+        if strangers.any():
+            op = unpack(int(row[int(strangers.argmax())]))
+            raise ScheduleError(f"{op} on rank {rank} is no operation of this problem there; verify says more")
+        counts = _counts(row, problem, rank)
+        _check_counts(counts, problem, rank)
+        lacking = passing[list(problem.stages_of[rank])] & ~_complete(counts, problem)
+        if not excerpt and lacking.any():
+            index, m = np.unravel_index(int(lacking.argmax()), lacking.shape)
+            text = f"stage {problem.stages_of[rank][int(index)]} lacks operations of micro-batch {m} on rank {rank}"
+            raise ScheduleError(f"{text}; verify says more")
+
+
+def _strangers(row: Words, problem: Problem, rank: int) -> NDArray[np.bool_]:
+    """Mark the operations of a row that cannot stand there."""
+    on_rank = np.zeros(INDEX_MASK + 1, dtype=bool)
+    on_rank[list(problem.stages_of[rank])] = True
+    fits = problem.has_operations(row) & (kinds(row) <= int(Kind.W)) & on_rank[row >> STAGE_SHIFT & INDEX_MASK]
+    return np.asarray(~fits | (row >> JOIN_SHIFT == int(Join.GROUP)))
+
+
+def _counts(row: Words, problem: Problem, rank: int) -> NDArray[np.int64]:
+    """Count the operations of a row by stage (in the rank's order of stages), kind and micro-batch."""
+    stages, size = np.array(problem.stages_of[rank], dtype=np.int64), problem.microbatches
+    local = np.searchsorted(stages, row >> STAGE_SHIFT & INDEX_MASK)
+    flat = (local * 4 + kinds(row)) * size + (row & MICROBATCH_MASK)
+    return np.bincount(flat, minlength=len(stages) * 4 * size).reshape(len(stages), 4, size)
+
+
+def _check_counts(counts: NDArray[np.int64], problem: Problem, rank: int) -> None:
+    full, split = counts[:, 1], np.maximum(counts[:, 2], counts[:, 3])
+    twice = (counts > 1).any(axis=1) | (full + split > 1)
+    if twice.any():
+        index, m = np.unravel_index(int(twice.argmax()), twice.shape)
+        stage = problem.stages_of[rank][int(index)]
+        raise ScheduleError(f"rank {rank} runs an operation of stage {stage}, micro-batch {m} twice; verify says more")
+
+
+def _complete(counts: NDArray[np.int64], problem: Problem) -> NDArray[np.bool_]:
+    """Return by stage and micro-batch whether all that is needed stands."""
+    forward = counts[:, 0] > 0
+    if problem.form == "inference":
+        return forward
+    return forward & ((counts[:, 1] > 0) | (counts[:, 2] > 0) & (counts[:, 3] > 0))
+
 
 _F, _W = int(Kind.F), int(Kind.W)
 
 
-def class_facts(key: int, problem: Problem) -> tuple[tuple[tuple[int, int], ...], int, int]:
+def describe_class(key: int, problem: Problem) -> tuple[tuple[tuple[int, int], ...], int, int]:
     """Return the inputs (place of micro-batch 0 among the outputs, lag) of a class, its cost, and its own such place.
 
     The key of a class is kind, stage (from bit 1 on, kind from bit 33) and, in bit 0, whether it reads the part beside.
@@ -39,8 +101,8 @@ def class_facts(key: int, problem: Problem) -> tuple[tuple[tuple[int, int], ...]
     return ((forward, 0), *inputs), problem.duration(kind, stage), backward
 
 
-def table(problem: Problem) -> kernels.Facts:
-    """Return the facts of every class of single operations, as the compiled loop wants them."""
+def class_table(problem: Problem) -> kernels.OpClassTable:
+    """Return what every class of single operations reads, costs and makes, as arrays for the compiled sweep."""
     from schedverify.simulator import kernels
 
     parts = (0, 1) if problem.slices > 1 else (0, 0)
@@ -48,13 +110,13 @@ def table(problem: Problem) -> kernels.Facts:
         kind << 33 | stage << 1 | beside for kind in range(_W + 1) for stage in range(problem.total_stages)
         for beside in parts
     ]  # fmt: skip
-    there = {int(Kind[letter]) for letter in problem.kinds}
-    facts = [class_facts(key, problem) if key >> 33 in there else ((), 0, 0) for key in keys]
-    inputs = np.array([pair for reads, _, _ in facts for pair in reads], dtype=np.int64).reshape(-1, 2)
-    return kernels.Facts(
-        np.array([cost for _, cost, _ in facts], dtype=np.int64),
-        np.array([output for _, _, output in facts], dtype=np.int64),
-        np.cumsum([0, *(len(reads) for reads, _, _ in facts)]),
+    known = {int(Kind[letter]) for letter in problem.kinds}
+    classes = [describe_class(key, problem) if key >> 33 in known else ((), 0, 0) for key in keys]
+    inputs = np.array([pair for reads, _, _ in classes for pair in reads], dtype=np.int64).reshape(-1, 2)
+    return kernels.OpClassTable(
+        np.array([cost for _, cost, _ in classes], dtype=np.int64),
+        np.array([output for _, _, output in classes], dtype=np.int64),
+        np.cumsum([0, *(len(reads) for reads, _, _ in classes)]),
         inputs[:, 0].copy(),
         inputs[:, 1].copy(),
         problem.total_stages,

@@ -1,4 +1,4 @@
-"""When every step of a lowered schedule starts and ends."""
+"""When every step of a schedule with sends and receives starts and ends, under a discipline."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ from schedverify.core.errors import ScheduleError
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
 from schedverify.core.timeline import Timeline
-from schedverify.simulator.csr_graph import longest
+from schedverify.simulator.csr_graph import Precedence
 from schedverify.simulator.metrics import measure
 from schedverify.simulator.p2p_events import Events
-from schedverify.simulator.p2p_matching import match
-from schedverify.simulator.p2p_program import LoweredProgram
+from schedverify.simulator.p2p_program import LoweredProgram, match
 
 Ints = NDArray[np.int64]
 
 
 class LoweredRun(NamedTuple):
-    """The events of a lowered schedule, and by node the tick at which each starts."""
+    """The events of a lowered schedule, and by node the tick at which it starts; shape (nodes,)."""
 
     program: LoweredProgram
     events: Events
@@ -52,10 +51,10 @@ def run(schedule: Schedule, problem: Problem, discipline: Discipline, eager_byte
     program = LoweredProgram(schedule, problem)
     transfers = match(program, discipline)
     events = Events(program, transfers, discipline, eager_bytes)
-    start, stuck = longest(events.edges.tail, events.edges.head, events.edges.lag, events.count)
-    if stuck.any():
-        raise ScheduleError(_stuck(program, events, stuck))
-    return LoweredRun(program, events, start)
+    graph = Precedence(events.count, events.edges.tail, events.edges.head)
+    if graph.blocked.any():
+        raise ScheduleError(_blocked(program, events, graph.blocked))
+    return LoweredRun(program, events, graph.longest_paths(events.edges.lag))
 
 
 def _by_step(ran: LoweredRun) -> tuple[Ints, Ints]:
@@ -80,8 +79,10 @@ def _by_step(ran: LoweredRun) -> tuple[Ints, Ints]:
     return starts, ends
 
 
-def _stuck(program: LoweredProgram, events: Events, stuck: NDArray[np.bool_]) -> str:
-    waiting = np.concatenate((np.flatnonzero(program.computes & stuck[program.node]), events.step[stuck[events.nodes]]))
+def _blocked(program: LoweredProgram, events: Events, blocked: NDArray[np.bool_]) -> str:
+    waiting = np.concatenate(
+        (np.flatnonzero(program.computes & blocked[program.node]), events.step[blocked[events.nodes]])
+    )
     step = int(waiting.min())
     return (
         f"the schedule cannot run to its end under {events.discipline.value}: "

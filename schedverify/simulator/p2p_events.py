@@ -2,8 +2,8 @@
 
 Nodes are starts: of compute steps (those that start as one are one node) and of transfers. A transfer that needs both
 ends is one node; where the send goes alone (``tagged``, ``buffered``, eager messages), send and receive are a node
-each. Entries of several members in one queue have a node of their own that stands for their end. The longest way to a
-node is when it starts; semantics, section 4, and docs/explanation/timelines.md tell the rules.
+each. Entries of several members in one queue have a node of their own that stands for their end. The longest path to
+a node is when it starts, in ticks. The rules stand in semantics, section 4, and docs/explanation/timelines.md.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schedverify.core.discipline import Discipline
-from schedverify.core.messages import expanded
-from schedverify.simulator.p2p_inputs import local_inputs, readers
-from schedverify.simulator.p2p_matching import MatchedTransfers
-from schedverify.simulator.p2p_program import LoweredProgram
+from schedverify.core.messages import expanded, neighbours
+from schedverify.core.op import INDEX_MASK, MICROBATCH_MASK, STAGE_SHIFT, Kind
+from schedverify.core.schedule import kinds
+from schedverify.simulator.p2p_program import LoweredProgram, MatchedTransfers
 
 Ints = NDArray[np.int64]
 
@@ -39,7 +39,17 @@ class Why(IntEnum):
 
 
 class Edges(NamedTuple):
-    """Arrays: ``head`` starts no earlier than ``lag`` ticks after ``tail``, on account of a rank, and why."""
+    """Arrays of one entry an edge: ``head`` starts no earlier than ``lag`` ticks after ``tail``.
+
+    Attributes
+    ----------
+    tail, head
+        Nodes; shape (edges,), as all here.
+    rank
+        The rank on account of which ``head`` waits.
+    why
+        Why it does, as :class:`Why`.
+    """
 
     tail: Ints
     head: Ints
@@ -49,7 +59,17 @@ class Edges(NamedTuple):
 
 
 class Leaving(NamedTuple):
-    """When entries of a queue let the next one go: some ticks after the starts of nodes, all of them."""
+    """When members of a queue are done with it: so many ticks after the start of a node.
+
+    A member that stands here several times is done when the last of these is over. Arrays of one shape.
+
+    Attributes
+    ----------
+    entry
+        The number of the member.
+    node, lag
+        The node after whose start it is done, and the ticks between.
+    """
 
     entry: Ints
     node: Ints
@@ -165,14 +185,31 @@ class Events:
             parts = zip(after, ends._replace(entry=ends.entry + len(compute)), strict=True)
             return self._chained(rank, step, node, rank, Leaving(*map(np.concatenate, parts)), Why.ORDER)
         last = np.searchsorted(compute, step) - 1
-        there = last >= 0
-        there[there] = program.step_rank[compute[last[there]]] == rank[there]
-        tail = compute[last[there]]
-        return Edges(program.node[tail], node[there], program.duration[tail], rank[there],
+        found = last >= 0
+        found[found] = program.step_rank[compute[last[found]]] == rank[found]
+        tail = compute[last[found]]
+        return Edges(program.node[tail], node[found], program.duration[tail], rank[found],
                      np.full(len(tail), Why.ORDER))  # fmt: skip
 
     def _chained(self, queue: Ints, step: Ints, node: Ints, rank: Ints, leaving: Leaving, why: Why) -> Edges:
-        """Let each member of a queue wait until the entry before it lets go; what has one step there is one entry."""
+        """Let each member of a queue wait until the entry before it lets go; what has one step there is one entry.
+
+        ``leaving`` says of members, by their numbers, when they let go: so many ticks after the start of a node, and of
+        all of them where a member stands there several times. Of one queue with the members a; b and c of one step; d:
+
+        .. code-block:: text
+
+            node     a       b       c       d
+            step     3       5       5       8
+            begins   1       1       0       1         where an entry begins
+            entry    0       1       1       2
+            size     1       2               1         by entry
+            whole            x                         the node that is added where an entry has several members
+
+            outer    a -> b, a -> c                    with the ticks after which a lets go
+            inner    b -> x, c -> x                    with those of b and c, so that x is when both have let go
+            outer    x -> d                            at once
+        """
         order = np.lexsort((step, queue))
         begins = np.ones(len(order), dtype=bool)
         begins[1:] = (np.diff(queue[order]) != 0) | (np.diff(step[order]) != 0)
@@ -202,3 +239,34 @@ class Events:
         run, member = expanded(first[left + 1], size[left + 1])
         outer = Edges(ends[run], node[order[member]], lag[run], account[run], np.full(len(run), why))
         return Edges(*map(np.concatenate, zip(inner, outer, strict=True))) if len(several) else outer
+
+
+def local_inputs(program: LoweredProgram) -> tuple[Ints, Ints]:
+    """Return which operations (counted rank after rank) read which outputs that no message brings."""
+    problem, words = program.problem, program.words
+    kind, stage, m = kinds(words), words >> STAGE_SHIFT & INDEX_MASK, words & MICROBATCH_MASK
+    backward = problem.total_stages
+    forward, weight = (np.flatnonzero(kind == int(k)) for k in (Kind.F, Kind.W))
+    gradient = np.flatnonzero((kind == int(Kind.B)) | (kind == int(Kind.I)))
+    pairs = [
+        (gradient, stage[gradient], m[gradient]),
+        (weight, stage[weight] + backward, m[weight]),
+    ]
+    if problem.slices > 1:
+        later = forward[m[forward] % problem.slices > 0]
+        earlier = gradient[m[gradient] % problem.slices < problem.slices - 1]
+        pairs += [(later, stage[later], m[later] - 1), (earlier, stage[earlier] + backward, m[earlier] + 1)]
+    offsets, peers = neighbours(problem, across=False)
+    for own, side, base in ((forward, backward, 0), (gradient, 0, backward)):
+        key = stage[own] + side
+        run, at = expanded(offsets[key], np.diff(offsets)[key])
+        pairs.append((own[run], peers[at] + base, m[own[run]]))
+    reader = np.concatenate([own for own, _, _ in pairs])
+    return reader, np.concatenate([stages * problem.microbatches + parts for _, stages, parts in pairs])
+
+
+def readers(program: LoweredProgram, transfers: MatchedTransfers) -> Ints:
+    """Return for each transfer the node of the step that reads what its receive takes."""
+    count, backward = program.problem.microbatches, program.problem.total_stages
+    side = np.where(transfers.read < backward * count, 0, backward)
+    return np.asarray(program.makers[0][(transfers.reader + side) * count + transfers.read % count])

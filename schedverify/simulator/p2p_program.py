@@ -1,18 +1,21 @@
-"""The steps of a lowered schedule as arrays: which compute, which communicate, and what each compute step costs."""
+"""The steps of a lowered schedule as arrays: what computes and what it costs, and which send meets which receive."""
 
 from __future__ import annotations
 
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from schedverify.core.discipline import Discipline
 from schedverify.core.errors import ScheduleError
-from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, MICROBATCH_MASK, STAGE_SHIFT, Join, Kind, unpack
+from schedverify.core.messages import named, needed_messages
+from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, MICROBATCH_MASK, PEER_SHIFT, STAGE_SHIFT, Join, Kind, unpack
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule, Words, kinds
 from schedverify.simulator.joint_steps import joint_steps_of
-from schedverify.simulator.preconditions import check_runnable
+from schedverify.simulator.op_classes import check_runnable
 
 Ints = NDArray[np.int64]
 _W, _RECV_B = int(Kind.W), int(Kind.RECV_B)
@@ -24,15 +27,15 @@ class LoweredProgram:
     Attributes
     ----------
     words, rank, step
-        By operation: packed, the rank, and the number of its step.
+        By operation, shape (operations,): packed, the rank, and the number of its step.
     step_rank
-        By step.
+        By step, shape (steps,), its rank.
     computes
         By step, whether it computes.
     duration
         By step, its ticks; 0 where it does not compute.
     node
-        By step that computes, the number of the first of those that start as one with it; of others, their own.
+        By step that computes, the number of the first of those that start as one with it; of others, their own number.
     order
         The compute steps alone, as a schedule.
     """
@@ -53,9 +56,10 @@ class LoweredProgram:
 
     @cached_property
     def makers(self) -> tuple[Ints, Ints]:
-        """By output (F of stage s and micro-batch m at s·M+m, its B or I at (S+s)·M+m): who makes it, and how long.
+        """By output, the node that makes it, and after how many ticks: when the longest of the node's steps ends.
 
-        It is made by the node, that many ticks after its start, when the longest of its steps ends.
+        Both of shape (2·S·M,): F of stage s and micro-batch m stands at ``s·M+m``, its B or I at ``(S+s)·M+m``. The
+        node is -1 where nothing makes the output.
         """
         kind, count = kinds(self.words), self.problem.microbatches
         node = np.full(2 * self.problem.total_stages * count, -1, dtype=np.int64)
@@ -109,13 +113,117 @@ class LoweredProgram:
         node = np.arange(len(self.step_rank))
         if all(len(ranks) == 1 for ranks in self.problem.placement):
             return node
-        meetings, placed = joint_steps_of(self.order, self.problem)
+        joint, placed = joint_steps_of(self.order, self.problem)
         computing = np.flatnonzero(kinds(self.words) <= _W)
-        offset, first = 0, [-1] * len(meetings)
-        for row, meeting_at in zip(self.order.rows, placed, strict=True):
-            for index, meeting in meeting_at.items():
+        offset, first = 0, [-1] * len(joint)
+        for row, joint_at in zip(self.order.rows, placed, strict=True):
+            for index, number in joint_at.items():
                 step = int(self.step[computing[offset + index]])
-                first[meeting] = step if first[meeting] < 0 else first[meeting]
-                node[step] = first[meeting]
+                first[number] = step if first[number] < 0 else first[number]
+                node[step] = first[number]
             offset += len(row)
         return node
+
+
+_JOINLESS = (1 << JOIN_SHIFT) - 1
+
+
+class MatchedTransfers(NamedTuple):
+    """The transfers of a lowered schedule; arrays with one entry for each, in the order of the sends.
+
+    Attributes
+    ----------
+    send, receive
+        The operations that meet, counted rank after rank.
+    made, read
+        Where the output that the send sends, and the one whose tensor the receive takes for it, stand in
+        :attr:`LoweredProgram.makers`. They differ only where the orders of a channel do.
+    reader
+        The stage that the receive is for.
+    occupied, latency
+        Ticks in the queue, and ticks of lag beyond it.
+    size
+        Bytes.
+    """
+
+    send: Ints
+    receive: Ints
+    made: Ints
+    read: Ints
+    reader: Ints
+    occupied: Ints
+    latency: Ints
+    size: Ints
+
+
+def match(program: LoweredProgram, discipline: Discipline) -> MatchedTransfers:
+    """Let sends and receives meet: by name under ``tagged``, else the n-th with the n-th of a channel.
+
+    Raises
+    ------
+    ScheduleError
+        If a message is missing, stands twice, is none of the schedule's, or stands on another rank than its stage.
+    """
+    problem = program.problem
+    kind = kinds(program.words)
+    at = np.flatnonzero((kind > int(Kind.W)) & (kind <= int(Kind.RECV_B)))
+    full = named(program.words[at] & _JOINLESS, problem)
+    is_send = (kind[at] == int(Kind.SEND_F)) | (kind[at] == int(Kind.SEND_B))
+    needed = needed_messages(program.order, problem)
+    _check(program, at, full, np.concatenate((needed.sends, needed.receives)))
+    owner_rank = np.array(problem.owner_rank, dtype=np.int64)
+    source, target = (owner_rank[stage] for stage in _ends(full))
+    channel = np.where(is_send, source * problem.ranks + target, target * problem.ranks + source)
+    key = [channel] if discipline is not Discipline.TAGGED else [full & MICROBATCH_MASK, *_names(full, is_send)]
+    sends, receives = (at[side][np.lexsort((at[side], *(k[side] for k in key)))] for side in (is_send, ~is_send))
+    order = np.argsort(sends)
+    return _transfers(program, sends[order], receives[order])
+
+
+def _transfers(program: LoweredProgram, send: Ints, receive: Ints) -> MatchedTransfers:
+    problem = program.problem
+    owner_rank = np.array(problem.owner_rank, dtype=np.int64)
+    sent, received = (named(program.words[ends] & _JOINLESS, problem) for ends in (send, receive))
+    source, target = _ends(sent)
+    reader, origin = _ends(received)
+    onward = kinds(sent) == int(Kind.SEND_F)
+    size = np.array(problem.boundary_bytes, dtype=np.int64)[np.where(onward, source, target)]
+    sender, receiver = owner_rank[source], owner_rank[target]
+    occupied = np.zeros_like(size)
+    if problem.bandwidth:
+        occupied = -(-size // np.array(problem.bandwidth, dtype=np.int64)[sender, receiver])
+    latency = np.array(problem.latency, dtype=np.int64)[sender, receiver]
+    made, read = (
+        (stage + np.where(forward, 0, problem.total_stages)) * problem.microbatches + (words & MICROBATCH_MASK)
+        for stage, forward, words in ((source, onward, sent), (origin, kinds(received) == int(Kind.RECV_F), received))
+    )
+    return MatchedTransfers(send, receive, made, read, reader, occupied, latency, size)
+
+
+def _ends(full: Words) -> tuple[Ints, Ints]:
+    """Return the stages of fully named transfers: their own, and the one at the other end."""
+    return full >> STAGE_SHIFT & INDEX_MASK, (full >> PEER_SHIFT & INDEX_MASK) - 1
+
+
+def _names(full: Words, is_send: NDArray[np.bool_]) -> tuple[Ints, Ints, NDArray[np.bool_]]:
+    """Return what identifies a tensor beside the micro-batch: who sends it, who takes it, whether it is a gradient."""
+    own, peer = _ends(full)
+    return np.where(is_send, own, peer), np.where(is_send, peer, own), kinds(full) >= int(Kind.SEND_B)
+
+
+def _check(program: LoweredProgram, at: Ints, full: Words, needed: Words) -> None:
+    """Raise a ScheduleError that names the first of the messages that is not as needed."""
+    owner_rank = np.array(program.problem.owner_rank, dtype=np.int64)
+    if np.array_equal(np.sort(full), np.sort(needed)) and (owner_rank[_ends(full)[0]] == program.rank[at]).all():
+        return
+    order = np.argsort(full, kind="stable")
+    strange = ~np.isin(full, needed)
+    strange[order[1:]] |= full[order[1:]] == full[order[:-1]]
+    strange[~strange] = owner_rank[full[~strange] >> STAGE_SHIFT & INDEX_MASK] != program.rank[at[~strange]]
+    if strange.any():
+        index = int(strange.argmax())
+        place = program.place(int(program.step[at[index]]))
+        raise ScheduleError(f"{place}: {unpack(int(full[index]))} is not needed there; verify says more")
+    lacking = needed[~np.isin(needed, full)]
+    if len(lacking):
+        raise ScheduleError(f"{unpack(int(lacking.min()))} is missing; verify says more")

@@ -1,17 +1,27 @@
-"""The dependency graph: which operation waits for which, why, and for how long after it ends."""
+"""The dependency graph: which operation waits for which, why, and for how long after it ends.
+
+The rules stand here in two forms: :func:`needs` for one operation, and :func:`reads` for all of a schedule at once.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from schedverify.core.op import Kind, Op
+import numpy as np
+from numpy.typing import NDArray
+
+from schedverify.core.messages import expanded, neighbours
+from schedverify.core.op import INDEX_MASK, MICROBATCH_MASK, STAGE_SHIFT, Kind, Op
 from schedverify.core.problem import Problem
-from schedverify.core.schedule import Schedule
-from schedverify.verifier.instances import Instances
+from schedverify.core.schedule import Schedule, kinds
+from schedverify.verifier.occurrences import Occurrences, packed
 
 if TYPE_CHECKING:
     import networkx as nx
+
+Ints = NDArray[np.int64]
+_GRADIENTS = (Kind.B, Kind.I)
 
 
 class Need(NamedTuple):
@@ -53,6 +63,60 @@ def needs(problem: Problem, op: Op) -> Iterator[Need]:
             yield from (Need(Op(kind, stage, m + 1), "later part", 0) for kind in (Kind.B, Kind.I))
 
 
+def reads(occurrences: Occurrences, *, across: bool) -> Iterator[tuple[Ints, Ints]]:
+    """Yield what the operations of a schedule read, on their own rank or across ranks, kind by kind.
+
+    Each pair is of two arrays of one length: entries of ``occurrences``, and the packed operations that they read. An
+    entry that reads several has its place several times; what is read may stand nowhere.
+    """
+    problem = occurrences.problem
+    kind, stage, m = parts(occurrences.op)
+    forward, gradient = forwards_and_gradients(kind)
+    fed, peer = beside(problem, stage, forward, onward=False, across=across)
+    yield fed, packed(Kind.F, peer, m[fed])
+    feeding, after = beside(problem, stage, gradient, onward=True, across=across)
+    for made in _GRADIENTS:
+        yield feeding, packed(made, after, m[feeding])
+    if not across:
+        yield from _own_reads(problem, kind, stage, m)
+
+
+def _own_reads(problem: Problem, kind: Ints, stage: Ints, m: Ints) -> Iterator[tuple[Ints, Ints]]:
+    """Yield entries with the operations of their own stage that they read."""
+    forward, gradient = forwards_and_gradients(kind)
+    weight = np.flatnonzero(kind == int(Kind.W))
+    yield weight, packed(Kind.I, stage[weight], m[weight])
+    yield gradient, packed(Kind.F, stage[gradient], m[gradient])
+    part = m % problem.slices
+    later = forward[part[forward] > 0]
+    yield later, packed(Kind.F, stage[later], m[later] - 1)
+    earlier = gradient[part[gradient] < problem.slices - 1]
+    for made in _GRADIENTS:
+        yield earlier, packed(made, stage[earlier], m[earlier] + 1)
+
+
+def beside(problem: Problem, stage: Ints, entries: Ints, *, onward: bool, across: bool) -> tuple[Ints, Ints]:
+    """Repeat entries for each stage that theirs feeds, or is fed by; return them beside those stages.
+
+    Where stage 0 feeds the stages 1 and 2, the entries ``[4, 7]`` of stage 0 become ``[4, 4, 7, 7]`` beside
+    ``[1, 2, 1, 2]``. ``across`` chooses the neighbours on other ranks, else those on the same.
+    """
+    offsets, peers = neighbours(problem, across=across)
+    key = stage[entries] + (0 if onward else problem.total_stages)
+    run, member = expanded(offsets[key], np.diff(offsets)[key])
+    return entries[run], peers[member]
+
+
+def forwards_and_gradients(kind: Ints) -> tuple[Ints, Ints]:
+    """Return which of the operations are F, and which make a gradient (B and I)."""
+    return np.flatnonzero(kind == int(Kind.F)), np.flatnonzero((kind == int(Kind.B)) | (kind == int(Kind.I)))
+
+
+def parts(ops: Ints) -> tuple[Ints, Ints, Ints]:
+    """Return kind, stage and micro-batch of packed operations."""
+    return kinds(ops), ops >> STAGE_SHIFT & INDEX_MASK, ops & MICROBATCH_MASK
+
+
 def dependency_graph(problem: Problem, schedule: Schedule | None = None) -> nx.DiGraph:
     """Return the graph of a problem's operations, or of a schedule's, with its rank orders.
 
@@ -68,7 +132,7 @@ def dependency_graph(problem: Problem, schedule: Schedule | None = None) -> nx.D
         for op in _needed(problem):
             graph.add_node(op, duration=problem.duration(int(op.kind), op.stage), places=())
     else:
-        _add_steps(graph, problem, Instances(schedule, problem))
+        _add_steps(graph, problem, Occurrences(schedule, problem))
     for node in list(graph):
         for need in needs(problem, node.op if isinstance(node, Unmatched) else node):
             if need.op in graph:
@@ -146,12 +210,12 @@ def _needed(problem: Problem) -> Iterator[Op]:
                 yield from (Op(kind, stage, m) for kind in letters)
 
 
-def _add_steps(graph: nx.DiGraph, problem: Problem, instances: Instances) -> None:
+def _add_steps(graph: nx.DiGraph, problem: Problem, occurrences: Occurrences) -> None:
     """Add the steps of a schedule and the order in which each rank runs them."""
-    for rank, steps in enumerate(instances.steps):
+    for rank, steps in enumerate(occurrences.steps):
         before: list[Any] = []
         for position, ops in enumerate(steps):
-            nodes = [op if instances.is_main(op, rank, position) else Unmatched(op, rank, position) for op in ops]
+            nodes = [op if occurrences.is_main(op, rank, position) else Unmatched(op, rank, position) for op in ops]
             for node in nodes:
                 places = (*graph.nodes[node]["places"], (rank, position)) if node in graph else ((rank, position),)
                 graph.add_node(node, duration=problem.step_duration(ops), places=places)

@@ -7,7 +7,7 @@ waits. A cycle is a deadlock; a topological order is a run, and the certificate 
 
 Who meets whom. On each channel (directed pair of ranks) the n-th send meets the n-th receive, within a group in the
 order written; under ``tagged`` the n-th send of a tensor meets the n-th receive of that tensor. What finds no partner
-this way counts as met: SV301 reports it, as SV103 reports an operation that SV201 counts as done.
+this way counts as matched: SV301 reports it, as SV103 reports an operation that SV201 counts as done.
 
 What waits for what.
 
@@ -24,20 +24,23 @@ What waits for what.
 
 from __future__ import annotations
 
-from copy import copy
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 from schedverify.core.discipline import Discipline
-from schedverify.simulator.precedence import Precedence
-from schedverify.verifier.matching import Transfers
+from schedverify.simulator.csr_graph import Precedence
+from schedverify.verifier.graph import beside, forwards_and_gradients, parts, reads
+from schedverify.verifier.matching import Transfers, matched, packed_name
 from schedverify.verifier.occurrences import Occurrences
-from schedverify.verifier.step_inputs import received_inputs, sent_outputs, step_inputs
 
 Ints = NDArray[np.int64]
 Edges = tuple[Ints, Ints, Ints]
-"""What must happen, what waits for it, and on account of which rank (-1 where a receive waits for its send)."""
+"""Three arrays of shape (edges,): what must happen, what waits for it, and the rank that waits.
+
+The rank is -1 where a receive waits for its send.
+"""
 
 
 class EventGraph(Precedence):
@@ -46,15 +49,23 @@ class EventGraph(Precedence):
     Attributes
     ----------
     present
-        The transfers that have a channel, as numbers of entries of ``transfers``.
+        The entries of ``transfers`` that have a channel, as numbers; shape (present,).
     send, receive
-        Those that meet, likewise, and ``apart`` whether the send of each waits for no receive.
+        The entries that match, one pair after another; shape (pairs,).
+    apart
+        By pair, whether its send waits for no receive, so that the two are nodes of their own.
     alone
-        By transfer, whether it waits for no receive if it sends.
+        By entry, whether it would wait for no receive if it is a send; shape (transfers,).
     node
-        The node of each transfer; compute steps have the numbers that ``occurrences`` gives them.
-    account
-        By edge, the rank that waits, or -1 where a receive waits for its send.
+        By entry, its node; shape (transfers,). Compute steps have the numbers that ``occurrences`` gives them:
+
+        .. code-block:: text
+
+            0 ... steps - 1          compute steps
+            steps ...                transfers, by entry; a receive that is no node of its own has that of its send
+            steps + transfers ...    groups: one for each entry of several members in a queue
+    waiting_rank
+        By edge, the rank that waits, or -1 where a receive waits for its send. Shape (edges,).
     count
         How many nodes there are. Those beyond the transfers stand for whole groups in a queue.
     """
@@ -64,31 +75,29 @@ class EventGraph(Precedence):
     ) -> None:
         self.occurrences, self.transfers, self.discipline = occurrences, transfers, discipline
         self.present = np.flatnonzero(transfers.partner >= 0)
-        self.send, self.receive = meetings(transfers, self.present, by_name=discipline is Discipline.TAGGED)
+        self.send, self.receive = matched(transfers, self.present, by_name=discipline is Discipline.TAGGED)
         self.node = len(occurrences.step_rank) + np.arange(len(transfers.rank))
         self.alone = (transfers.size <= (eager_bytes or -1)) | (discipline is Discipline.BUFFERED)
         self.apart = self.alone[self.send]
         self.node[self.receive[~self.apart]] = self.node[self.send[~self.apart]]
         self.count = len(occurrences.step_rank) + len(transfers.rank)
-        before, after, self.account = self._edges()
+        before, after, self.waiting_rank = self._edges()
         super().__init__(self.count, before, after)
 
     def among(self, ranks: tuple[int, ...]) -> EventGraph:
-        """Return the graph in which only these ranks wait, and all the others do at once what is asked of them."""
-        part = copy(self)
-        for name in ("_run", "successors"):
-            part.__dict__.pop(name, None)
-        chosen = np.isin(self.account, (*ranks, -1)) & self.stuck[self.before] & self.stuck[self.after]
-        part.before, part.after, part.account = self.before[chosen], self.after[chosen], self.account[chosen]
+        """Return the graph in which only these ranks wait; whatever they need of other ranks is there at once."""
+        chosen = np.isin(self.waiting_rank, (*ranks, -1)) & self.blocked[self.before] & self.blocked[self.after]
+        part = self.restricted(chosen)
+        part.waiting_rank = self.waiting_rank[chosen]
         return part
 
     def _edges(self) -> Edges:
         occurrences, transfers, present = self.occurrences, self.transfers, self.present
         split = self.apart
         whole = [
-            step_inputs(occurrences),
-            self._of_transfers(received_inputs(occurrences, transfers, present), tail=True),
-            self._of_transfers(sent_outputs(occurrences, transfers, present), tail=False),
+            _step_inputs(occurrences),
+            self._of_transfers(_received_inputs(occurrences, transfers, present), tail=True),
+            self._of_transfers(_sent_outputs(occurrences, transfers, present), tail=False),
             (self.node[self.send[split]], self.node[self.receive[split]], np.full(int(split.sum()), -1)),
         ]
         steps = (occurrences.step_rank, occurrences.step_position, occurrences.node, occurrences.step_rank)
@@ -101,13 +110,13 @@ class EventGraph(Precedence):
         queue = self._queue()
         if queue is not None:
             whole.append(self._queued(queue, *events))
-        first, second, account = (np.concatenate(parts) for parts in zip(*whole, strict=True))
-        return first, second, account
+        before, after, waiting_rank = (np.concatenate(arrays) for arrays in zip(*whole, strict=True))
+        return before, after, waiting_rank
 
     def _of_transfers(self, edges: Edges, *, tail: bool) -> Edges:
-        """Put nodes for the numbers of transfers at one end of edges."""
-        before, after, account = edges
-        return (self.node[before], after, account) if tail else (before, self.node[after], account)
+        """Replace the entries of transfers at one end of edges by their nodes."""
+        before, after, waiting_rank = edges
+        return (self.node[before], after, waiting_rank) if tail else (before, self.node[after], waiting_rank)
 
     def _queue(self) -> Ints | None:
         """Return the queue of each present transfer on its own rank, or None where the program alone orders them."""
@@ -130,9 +139,22 @@ class EventGraph(Precedence):
         return occurrences.node[last[behind]], self.node[self.present][behind], rank[behind]
 
     def _queued(self, queue: Ints, position: Ints, node: Ints, rank: Ints) -> Edges:
-        """Let each wait for all of the entry before it in its queue; what has one position there is one entry.
+        """Let each member wait for the whole entry before it in its queue; members of one position there are one entry.
 
-        An entry of several is stood for by a node of its own, so that no more edges arise than there are members.
+        An entry of several is stood for by a node of its own, so that no more edges arise than there are members. Of
+        one queue with the members a; b and c at one position; d:
+
+        .. code-block:: text
+
+            node       a       b       c       d
+            position   3       5       5       8
+            begins     1       1       0       1         where an entry begins
+            entry      0       1       1       2
+            whole      a       x               d         by entry: its node, x being the one that is added
+
+            edges      a -> b, a -> c        from the whole of an entry to the members of the next
+                       b -> x, c -> x        from the members of several to their whole
+                       x -> d
         """
         order = np.lexsort((position, queue))
         queue, position, node, rank = queue[order], position[order], node[order], rank[order]
@@ -142,7 +164,7 @@ class EventGraph(Precedence):
         first = np.flatnonzero(begins)
         several = np.bincount(entry, minlength=len(first)) > 1
         whole = node[first].copy()
-        whole[several] = self.count + np.arange(int(several.sum()))
+        whole[several] = self.count + np.arange(several.sum())
         self.count += int(several.sum())
         member = several[entry]
         follows = np.zeros(len(first), dtype=bool)
@@ -153,26 +175,45 @@ class EventGraph(Precedence):
         return before, after, np.concatenate((rank[member], rank[waits]))
 
 
-def meetings(transfers: Transfers, present: Ints, *, by_name: bool) -> tuple[Ints, Ints]:
-    """Return the sends and receives that meet: the n-th on each channel, or the n-th of each tensor.
-
-    Parameters
-    ----------
-    present
-        The numbers of the transfers that have a channel.
-    """
-    channel = transfers.name[present] if by_name else transfers.channel[present]
-    _, channel = np.unique(channel, return_inverse=True)
-    is_send = transfers.is_send[present]
-    keys = [_numbered(channel[side], len(present)) for side in (is_send, ~is_send)]
-    _, sends, receives = np.intersect1d(keys[0], keys[1], assume_unique=True, return_indices=True)
-    return present[is_send][sends], present[~is_send][receives]
+def _step_inputs(occurrences: Occurrences) -> Edges:
+    """Return edges from steps to those of the same rank that read their outputs, on account of that rank."""
+    pairs = list(reads(occurrences, across=False))
+    reader = np.concatenate([entries for entries, _ in pairs])
+    maker = occurrences.first_on(np.concatenate([ops for _, ops in pairs]), occurrences.rank[reader])
+    reader, maker = reader[maker >= 0], maker[maker >= 0]
+    return occurrences.node[maker], occurrences.node[occurrences.step[reader]], occurrences.rank[reader]
 
 
-def _numbered(channel: Ints, most: int) -> Ints:
-    """Return for each entry its channel and its number in that channel, as one number."""
-    order = np.argsort(channel, kind="stable")
-    first = np.searchsorted(channel[order], channel[order])
-    number = np.empty(len(channel), dtype=np.int64)
-    number[order] = np.arange(len(channel)) - first
-    return channel * (most + 1) + number
+def _received_inputs(occurrences: Occurrences, transfers: Transfers, present: Ints) -> Edges:
+    """Return edges from the first receive (its number) of each tensor to the steps of its rank that read it."""
+    receives = present[~transfers.is_send[present]]
+    names, first = np.unique(transfers.name[receives], return_index=True)
+    pairs = list(_remote_reads(occurrences))
+    reader = np.concatenate([entries for entries, _ in pairs])
+    wanted = np.concatenate([name for _, name in pairs])
+    at = np.minimum(np.searchsorted(names, wanted), max(len(names) - 1, 0))
+    found = names[at] == wanted if len(names) else np.zeros(len(wanted), dtype=bool)
+    reader, receive = reader[found], receives[first[at[found]]]
+    same_rank = occurrences.rank[reader] == transfers.rank[receive]
+    reader, receive = reader[same_rank], receive[same_rank]
+    return receive, occurrences.node[occurrences.step[reader]], occurrences.rank[reader]
+
+
+def _sent_outputs(occurrences: Occurrences, transfers: Transfers, present: Ints) -> Edges:
+    """Return edges from the steps that make tensors of the problem to the sends (their numbers) that send them."""
+    pairs = list(transfers.makers(present[transfers.sound[present]]))
+    send = np.concatenate([sends for sends, _ in pairs])
+    maker = occurrences.first_on(np.concatenate([ops for _, ops in pairs]), transfers.rank[send])
+    send, maker = send[maker >= 0], maker[maker >= 0]
+    return occurrences.node[maker], send, transfers.rank[send]
+
+
+def _remote_reads(occurrences: Occurrences) -> Iterator[tuple[Ints, Ints]]:
+    """Yield entries with the tensors, packed, that they read from other ranks."""
+    problem = occurrences.problem
+    kind, stage, m = parts(occurrences.op)
+    forward, gradient = forwards_and_gradients(kind)
+    fed, peer = beside(problem, stage, forward, onward=False, across=True)
+    yield fed, packed_name(False, peer, stage[fed], m[fed])
+    feeding, after = beside(problem, stage, gradient, onward=True, across=True)
+    yield feeding, packed_name(True, after, stage[feeding], m[feeding])

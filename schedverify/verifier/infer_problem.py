@@ -1,4 +1,4 @@
-"""Reads a problem off a schedule that comes without one: ranks, placement, micro-batches; unit costs stand in."""
+"""Reads a problem off a schedule that comes without one: ranks, placement and micro-batches; costs are units."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ REMARK: Final = (
     "and unit costs stand in (F, I and W 1 tick each, B 2)"
 )
 
-_EVERYTHING: Final = (1 << JOIN_SHIFT) - 1
+_JOINLESS: Final = (1 << JOIN_SHIFT) - 1
 
 
 def deduce_problem(schedule: Schedule) -> Problem:
@@ -26,7 +26,7 @@ def deduce_problem(schedule: Schedule) -> Problem:
     where none stands, most of its communication; one that does not stand in the schedule at all, on rank ``stage mod
     ranks``. The first of several ranks is the one that sends and receives most.
     """
-    rows = [row & _EVERYTHING for row in schedule.rows]
+    rows = [row & _JOINLESS for row in schedule.rows]
     words = np.concatenate(rows)
     numbered = words[kinds(words) < int(Kind.UNSHARD)]
     letters = {Kind(kind).name for kind in np.unique(kinds(words)).tolist()}
@@ -48,15 +48,15 @@ def _unit_costs(form: str) -> dict[str, int]:
 
 
 def _placement(rows: list[Words], stages: int) -> list[list[int]]:
-    computing, talking = ([_by_stage(row, side) for row in rows] for side in (True, False))
+    computing, communicating = ([_by_stage(row, side) for row in rows] for side in (True, False))
     whole = _by_stage(np.concatenate(rows), True)
     placement = []
     for stage in range(stages):
-        counts, talks = ([counter[stage] for counter in counters] for counters in (computing, talking))
+        counts, messages = ([counter[stage] for counter in counters] for counters in (computing, communicating))
         full = [rank for rank, count in enumerate(counts) if count and count == whole[stage]]
-        chosen = counts if whole[stage] else talks
+        chosen = counts if whole[stage] else messages
         most = max(range(len(chosen)), key=chosen.__getitem__)
-        full = sorted(full, key=lambda rank: -talks[rank])
+        full = sorted(full, key=lambda rank: -messages[rank])
         placement.append(full or [most if chosen[most] else stage % len(chosen)])
     return placement
 

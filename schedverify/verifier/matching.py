@@ -1,7 +1,8 @@
-"""The sends and receives of a lowered schedule as arrays: which tensor each moves, between which ranks."""
+"""The sends and receives of a lowered schedule as arrays: which tensor each moves, which send meets which receive."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import IntEnum
 from functools import cached_property
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from schedverify.core.op import INDEX_MASK, MICROBATCH_MASK, PEER_SHIFT, STAGE_SHIFT, Kind, Op, unpack
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule, kinds, positions
+from schedverify.verifier.occurrences import packed
 
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
@@ -40,7 +42,7 @@ class Transfers:
     Attributes
     ----------
     word, rank, position
-        The packed operation and where it stands.
+        The packed operation and where it stands. Shape (transfers,), like all arrays here.
     backward, is_send
         Whether it moves a gradient, and whether it sends.
     stage, peer, microbatch
@@ -58,7 +60,6 @@ class Transfers:
         position = np.concatenate([positions(row) for row in schedule.rows])
         kind = kinds(words)
         chosen = (kind >= int(Kind.SEND_F)) & (kind <= int(Kind.RECV_B))
-        self.any = bool(chosen.any())
         chosen &= problem.has_operations(words)
         chosen[chosen] = self._owner_rank[words[chosen] >> STAGE_SHIFT & INDEX_MASK] == rank[chosen]
         self.word, self.rank, self.position = words[chosen], rank[chosen], position[chosen]
@@ -87,9 +88,38 @@ class Transfers:
         sizes = np.array(self.problem.boundary_bytes, dtype=np.int64)
         return np.asarray(sizes[np.clip(maker, 0, self.problem.total_stages - 1)])
 
+    @cached_property
+    def sound(self) -> Flags:
+        """By entry, whether it moves a tensor of the problem."""
+        return np.asarray(self.flaw == Flaw.NONE)
+
     def op(self, index: int) -> Op:
         """Return the operation of an entry."""
         return unpack(int(self.word[index]))
+
+    def place(self, entry: int) -> tuple[int, int, str]:
+        """Return the rank, the position and the text of an entry."""
+        return int(self.rank[entry]), int(self.position[entry]), str(self.op(entry))
+
+    @staticmethod
+    def tensor(name: int) -> tuple[bool, int, int, int]:
+        """Return of a packed name whether it is a gradient, the stages that make and read it, and the micro-batch."""
+        source, target = name >> _SOURCE_SHIFT & INDEX_MASK, name >> _TARGET_SHIFT & INDEX_MASK
+        return bool(name >> _BACKWARD_SHIFT), source, target, name & MICROBATCH_MASK
+
+    def makers(self, entries: Ints) -> Iterator[tuple[Ints, Ints]]:
+        """Yield which of the entries send an activation, with the F that make it, then gradients' B and I."""
+        return self._partners(entries[self.is_send[entries]])
+
+    def readers(self, entries: Ints) -> Iterator[tuple[Ints, Ints]]:
+        """Yield which of the entries receive an activation, with the F that read it, then gradients' B and I."""
+        return self._partners(entries[~self.is_send[entries]])
+
+    def _partners(self, entries: Ints) -> Iterator[tuple[Ints, Ints]]:
+        """Yield entries with the operations of their own stages and micro-batches that make or read their tensors."""
+        for kind, backward in ((Kind.F, False), (Kind.B, True), (Kind.I, True)):
+            some = entries[self.backward[entries] == backward]
+            yield some, packed(kind, self.stage[some], self.microbatch[some])
 
     @cached_property
     def _owner_rank(self) -> Ints:
@@ -104,12 +134,12 @@ class Transfers:
         sole, flaw = table[0][side, self.stage], table[1][side, self.stage]
         neighbours = self._neighbours(onward)
         known = (named >= 0) & (named < self.problem.total_stages)
-        there = self._owner_rank[np.where(known, named, 0)]
-        own = np.select([~neighbours, there == self.rank], [int(Flaw.STRANGER), int(Flaw.ONE_RANK)], int(Flaw.NONE))
+        other = self._owner_rank[np.where(known, named, 0)]
+        own = np.select([~neighbours, other == self.rank], [int(Flaw.STRANGER), int(Flaw.ONE_RANK)], int(Flaw.NONE))
         self.flaw = np.where(named >= 0, own, flaw)
         self.peer = np.where(named >= 0, named, sole)
-        there = np.where(named >= 0, np.where(known, there, -1), self._owner_rank[np.maximum(sole, 0)])
-        self.partner = np.where((self.peer < 0) | (there == self.rank), -1, there)
+        other = np.where(named >= 0, np.where(known, other, -1), self._owner_rank[np.maximum(sole, 0)])
+        self.partner = np.where((self.peer < 0) | (other == self.rank), -1, other)
 
     def _neighbours(self, onward: Flags) -> Flags:
         """Mark the entries whose named peer is a neighbour of their stage in the direction of the tensor."""
@@ -120,16 +150,48 @@ class Transfers:
         return np.asarray(np.isin(first << 16 | second, edges) & (named >= 0))
 
 
+def matched(transfers: Transfers, present: Ints, *, by_name: bool) -> tuple[Ints, Ints]:
+    """Return the sends and receives that match: the n-th on each channel, or the n-th of each tensor.
+
+    Parameters
+    ----------
+    present
+        The numbers of the transfers that have a channel.
+    """
+    channel = transfers.name[present] if by_name else transfers.channel[present]
+    _, channel = np.unique(channel, return_inverse=True)
+    is_send = transfers.is_send[present]
+    keys = [_numbered(channel[side], len(present)) for side in (is_send, ~is_send)]
+    _, sends, receives = np.intersect1d(keys[0], keys[1], assume_unique=True, return_indices=True)
+    return present[is_send][sends], present[~is_send][receives]
+
+
+def _numbered(channel: Ints, most: int) -> Ints:
+    """Return for each entry its channel and its number in that channel, as one number.
+
+    .. code-block:: text
+
+        channel            1  0  1  1  0
+        number             0  0  1  2  1        how many of its channel stand before it
+        with most = 5      6  0  7  8  1        channel * (most + 1) + number
+    """
+    order = np.argsort(channel, kind="stable")
+    first = np.searchsorted(channel[order], channel[order])
+    number = np.empty(len(channel), dtype=np.int64)
+    number[order] = np.arange(len(channel)) - first
+    return channel * (most + 1) + number
+
+
 def packed_name(backward: Flags | bool, source: Ints, target: Ints, microbatch: Ints) -> Ints:
-    """Pack what identifies a tensor that crosses between stages."""
+    """Pack what identifies a tensor that crosses between stages.
+
+    .. code-block:: text
+
+        bit     56         40       24       0
+                backward | source | target | microbatch
+    """
     direction = np.asarray(backward, dtype=np.int64) << _BACKWARD_SHIFT
     return np.asarray(direction | source << _SOURCE_SHIFT | target << _TARGET_SHIFT | microbatch)
-
-
-def unpacked_name(name: int) -> tuple[bool, int, int, int]:
-    """Return of a packed name whether it is a gradient, the stages that make and read it, and the micro-batch."""
-    source, target = name >> _SOURCE_SHIFT & INDEX_MASK, name >> _TARGET_SHIFT & INDEX_MASK
-    return bool(name >> _BACKWARD_SHIFT), source, target, name & MICROBATCH_MASK
 
 
 def _table(problem: Problem) -> tuple[Ints, Ints]:

@@ -1,13 +1,15 @@
-"""Runs an order as far as it goes, whatever the durations; where it stops, says which ranks wait for which."""
+"""Which ranks wait for which where a compute order stops: it is run as far as it goes, whatever the durations."""
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from schedverify.core.op import Op
+from schedverify.simulator.csr_graph import Precedence, merged
 from schedverify.verifier.graph import needs
-from schedverify.verifier.instances import Instances, Place
+from schedverify.verifier.occurrences import Occurrences, Place
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -29,104 +31,84 @@ class Wait(NamedTuple):
 class UntimedRun:
     """The steps of a schedule, merged where they run as one, and how far they come.
 
-    ``heads`` has for every rank the position of the first step that cannot run, or None where all did.
+    Attributes
+    ----------
+    blocked_at
+        By rank, the position of the first step that cannot run, or None where all did.
     """
 
-    def __init__(self, instances: Instances) -> None:
-        self.instances = instances
+    def __init__(self, occurrences: Occurrences) -> None:
+        self.occurrences = occurrences
         self._merge()
-        self.done = [False] * len(self.members)
-        self._kahn()
-        self.heads = [self._head(rank) for rank in range(len(instances.steps))]
+        edges = [(before, node) for node, places in enumerate(self.members) for before in self._before(places)]
+        ends = np.array(edges, dtype=np.int64).reshape(-1, 2)
+        self.blocked = Precedence(len(self.members), ends[:, 0], ends[:, 1]).blocked.tolist()
+        self.blocked_at = [self._first_blocked(rank) for rank in range(len(occurrences.steps))]
 
     def cycles(self) -> list[list[Wait]]:
         """Return, for every group of ranks that wait for one another, a cycle of waits with the fewest ranks."""
         import networkx as nx
 
         waits = nx.MultiDiGraph()
-        for rank, position in enumerate(self.heads):
+        for rank, position in enumerate(self.blocked_at):
             if position is not None:
                 waits.add_edges_from((rank, wait.target, {"wait": wait}) for wait in self._waits(rank, position))
         return shortest_cycles(waits)
 
-    def stuck(self) -> list[int]:
+    def blocked_ranks(self) -> list[int]:
         """Return the ranks that do not come to their end."""
-        return [rank for rank, position in enumerate(self.heads) if position is not None]
+        return [rank for rank, position in enumerate(self.blocked_at) if position is not None]
 
     def _merge(self) -> None:
         """Number the steps; those that hold one operation's main instance get one number."""
-        steps = self.instances.steps
-        places = [(rank, position) for rank, row in enumerate(steps) for position in range(len(row))]
-        parent = {place: place for place in places}
-
-        def root(place: Place) -> Place:
-            while parent[place] != place:
-                parent[place] = parent[parent[place]]
-                place = parent[place]
-            return place
-
-        for mains in self.instances.main.values():
-            for place in mains[1:]:
-                parent[root(place)] = root(mains[0])
-        numbers: dict[Place, int] = {}
-        self.node = {place: numbers.setdefault(root(place), len(numbers)) for place in places}
-        self.members: list[list[Place]] = [[] for _ in numbers]
-        for place, number in self.node.items():
-            self.members[number].append(place)
-
-    def _kahn(self) -> None:
-        """Run every step whose inputs are made and whose ranks have come to it, until none is left that can."""
-        missing = [0] * len(self.members)
-        after: list[list[int]] = [[] for _ in self.members]
-        for number, places in enumerate(self.members):
-            for earlier in self._before(places):
-                missing[number] += 1
-                after[earlier].append(number)
-        ready = deque(number for number, count in enumerate(missing) if not count)
-        while ready:
-            number = ready.popleft()
-            self.done[number] = True
-            for later in after[number]:
-                missing[later] -= 1
-                if not missing[later]:
-                    ready.append(later)
+        places = [(rank, position) for rank, row in enumerate(self.occurrences.steps) for position in range(len(row))]
+        number = {place: index for index, place in enumerate(places)}
+        pairs = [
+            (number[first], number[other]) for first, *others in self.occurrences.main.values() for other in others
+        ]
+        lowest = merged(len(places), pairs)
+        nodes = np.unique(lowest, return_inverse=True)[1].tolist()
+        self.node = dict(zip(places, nodes, strict=True))
+        self.members: list[list[Place]] = [[] for _ in set(nodes)]
+        for place, node in self.node.items():
+            self.members[node].append(place)
 
     def _before(self, places: list[Place]) -> set[int]:
         """Return the numbers of the steps that must be done before those at ``places``, which run as one."""
         before = {self.node[rank, position - 1] for rank, position in places if position}
         for rank, position in places:
-            for op in self.instances.steps[rank][position]:
+            for op in self.occurrences.steps[rank][position]:
                 before.update(self.node[place] for need in self._inputs(op) for place in self._main(need)[:1])
         return before
 
     def _inputs(self, op: Op) -> list[Op]:
-        return [need.op for need in needs(self.instances.problem, op)]
+        return [need.op for need in needs(self.occurrences.problem, op)]
 
     def _main(self, op: Op) -> tuple[Place, ...]:
-        return self.instances.main.get(op, ())
+        return self.occurrences.main.get(op, ())
 
-    def _head(self, rank: int) -> int | None:
-        steps = range(len(self.instances.steps[rank]))
-        return next((position for position in steps if not self.done[self.node[rank, position]]), None)
+    def _first_blocked(self, rank: int) -> int | None:
+        positions = range(len(self.occurrences.steps[rank]))
+        return next((position for position in positions if self.blocked[self.node[rank, position]]), None)
 
     def _waits(self, rank: int, position: int) -> list[Wait]:
         """Return what the step at which a rank stands still waits for: its inputs, and whoever runs it as well."""
-        step = str(self.instances.schedule.step(rank, position))
+        step = str(self.occurrences.schedule.step(rank, position))
         waits = []
         for member in self.members[self.node[rank, position]]:
-            for need, place in self._unmet(member):
+            for need, place in self._missing_inputs(member):
                 awaited = _awaited(need, place, (rank, position), member)
                 waits.append(Wait(rank, position, step, place[0], awaited))
-            if member != (rank, position) and self.heads[member[0]] != member[1]:
+            if member != (rank, position) and self.blocked_at[member[0]] != member[1]:
                 awaited = f"rank {member[0]} to reach it at position {member[1]}"
                 waits.append(Wait(rank, position, step, member[0], awaited))
         return waits
 
-    def _unmet(self, place: Place) -> list[tuple[Op, Place]]:
+    def _missing_inputs(self, place: Place) -> list[tuple[Op, Place]]:
         """Return the inputs of the step at a place that are not made, each with where it would be."""
-        ops = self.instances.steps[place[0]][place[1]]
+        ops = self.occurrences.steps[place[0]][place[1]]
         sources = [(need, source) for op in ops for need in self._inputs(op) for source in self._main(need)]
-        return [(need, source) for need, source in sources if not self.done[self.node[source]]]
+        return [(need, source) for need, source in sources if self.blocked[self.node[source]]]
 
 
 def _awaited(need: Op, place: Place, waiting: Place, reader: Place) -> str:
@@ -141,7 +123,7 @@ def _awaited(need: Op, place: Place, waiting: Place, reader: Place) -> str:
 def shortest_cycles(waits: nx.MultiDiGraph) -> list[list[Wait]]:
     """Return for every group of nodes that reach one another a cycle with the fewest, from its lowest node.
 
-    Each edge has its ``wait``; the first of parallel ones is told.
+    Each edge has its ``wait``; of parallel ones the first counts.
     """
     import networkx as nx
 

@@ -18,10 +18,9 @@ from schedverify.optimizer.bounds.peak import admission_bounds, best_peak_bound,
 from schedverify.optimizer.counts.program import Weights
 from schedverify.optimizer.counts.proof import Weighed, _least, _whole, prove
 from schedverify.optimizer.counts.relaxation import CountRow, Counts
-from schedverify.verifier.certificates import Derivation, EvidenceError, proved_bound
-from schedverify.verifier.certificates.peak import proved_peak
+from schedverify.verifier.certificates import Derivation, EvidenceError, proved_bound, proved_peak
+from schedverify.verifier.certificates.counts import Windows
 from schedverify.verifier.certificates.rows import Rows
-from schedverify.verifier.certificates.windows import Windows
 from support.random_schedules import base
 
 OBJECTIVES = ("makespan", "span")
@@ -106,29 +105,6 @@ def test_formulas_for_the_peak_agree_at_every_place() -> None:
                 if objective == "makespan":
                     assert best_peak_bound(limited).value == best
     assert above > 500
-
-
-@pytest.mark.parametrize(("ranks", "microbatches", "latency"), [(1, 1, 0), (4, 8, 0), (3, 5, 2)])
-def test_load_and_pair_of_equal_stages_by_hand(ranks: int, microbatches: int, latency: int) -> None:
-    shape: dict[str, Any] = {"ranks": ranks, "microbatches": microbatches, "latency": latency, "forward": 3}
-    fused = Problem.chain(**shape, backward=5)
-    split = Problem.chain(**shape, backward_input=4, backward_weight=2)
-    forwards = Problem.chain(**shape, form="inference")
-    for rank in range(ranks):
-        load = {"rule": "load", "rank": rank}
-        behind = ranks - 1 - rank
-        assert proved_bound(fused, "makespan", load) == 8 * (microbatches + rank) + 2 * latency * rank
-        assert proved_bound(split, "makespan", load) == 9 * microbatches + (3 + latency) * rank
-        assert proved_bound(forwards, "makespan", load) == 3 * microbatches + (3 + latency) * (rank + behind)
-        assert proved_bound(fused, "span", load) == 8 * microbatches
-        assert proved_bound(forwards, "span", load) == 3 * microbatches
-        first = {"rule": "pair", "stages": [0, rank]}
-        way = (3 + 4 + 2 * latency) * rank
-        assert proved_bound(split, "makespan", first) == way + (7 if rank else 9) * microbatches + (2 if rank else 0)
-        later = {"rule": "pair", "stages": [rank, ranks - 1]}
-        more = (3 + 5 + 2 * latency) * behind + 8 * microbatches
-        assert proved_bound(fused, "span", later) == more
-        assert proved_bound(fused, "makespan", later) == more + (3 + latency) * rank
 
 
 def summed(terms: Terms) -> dict[tuple[tuple[str, int], int], int]:
@@ -222,26 +198,6 @@ def test_prices_agree() -> None:
     assert proved > 0
 
 
-def test_what_weights_prove_of_one_rank_by_hand() -> None:
-    """Two micro-batches of 1 + 2 ticks on one rank: each tick of a step uses one of the rank's ticks."""
-    problem = Problem.chain(ranks=1, microbatches=2, forward=1, backward=2)
-
-    def claim(bound: int, times: list[int], weights: list[int]) -> int:
-        rows = [{"row": "rank", "at": [0], "times": times, "weights": weights}]
-        return proved_bound(problem, "makespan", {"rule": "counts", "bound": bound, "rows": rows})
-
-    assert claim(6, [0, 5], [1]) == 6
-    assert claim(6, [0, 2, 5], [3, 3]) == 6
-    for bound, times, weights, said in (
-        (7, [0, 6], [1], "6 ticks: 6 is due, 6 is there"),
-        (6, [0, 6], [1], "5 ticks: 6 is due, 6 is there"),
-        (6, [1, 5], [1], "5 ticks: 4 is due, 4 is there"),
-        (6, [0, 5], [0], "5 ticks: 0 is due, 0 is there"),
-    ):
-        with pytest.raises(EvidenceError, match=f"its weights rule out no schedule of {said}"):
-            claim(bound, times, weights)
-
-
 def test_found_weights_become_whole_ones() -> None:
     row = CountRow("rank", (0,), ((("F", 0), 1, 0), (("F", 0), -1, 4)), 1)
     found = Weights(row, np.array([0, 2, 4, 8, 10]), np.array([0.5, 0.52, 1.0, 0.001, 0.5]))
@@ -263,76 +219,3 @@ def test_weights_whose_sums_pass_64_bits_prove_nothing() -> None:
     assert prove(counts, 5, 5, found) == [{"row": "rank", "at": [0], "times": [0, 5], "weights": [30]}]
     assert prove(counts, 6, 1 << 50, found) is None
     assert prove(counts, 6, 1 << 58, found) is None
-
-
-@pytest.mark.parametrize(
-    ("evidence", "said"),
-    [
-        ({"rule": "load"}, "it names no rank of this problem"),
-        ({"rule": "load", "rank": -1}, "it names no rank of this problem"),
-        ({"rule": "load", "rank": 2}, "it names no rank of this problem"),
-        ({"rule": "load", "rank": True}, "it names no rank of this problem"),
-        ({"rule": "load", "rank": 0.0}, "it names no rank of this problem"),
-        ({"rule": "idle", "rank": 2}, "it names no rank of this problem"),
-        ({"rule": "pair"}, "the rule pair names two stages"),
-        ({"rule": "pair", "stages": "01"}, "the rule pair names two stages"),
-        ({"rule": "pair", "stages": [0]}, "the rule pair names two stages"),
-        ({"rule": "pair", "stages": [0, 1, 1]}, "the rule pair names two stages"),
-        ({"rule": "pair", "stages": [0, 2]}, "it names no stage of this problem"),
-        ({"rule": "pair", "stages": [1, 0]}, "stage 0 is not reached from stage 1 by a way that leads back"),
-        ({"rule": "luck"}, "unknown rule 'luck'; known: load, pair, idle, counts"),
-        ({}, "unknown rule 'None'; known: load, pair, idle, counts"),
-        ({"rule": "l" * 50}, f"unknown rule '{'l' * 40}'; known: load, pair, idle, counts"),
-        ({"rule": "load", "rank": 0, "objective": "span"}, "it is for the span, the claim is for the makespan"),
-        ({"rule": "counts", "rows": []}, "the rule counts states a bound and gives rows"),
-        ({"rule": "counts", "bound": 1, "rows": {}}, "the rule counts states a bound and gives rows"),
-        ({"rule": "counts", "bound": 1, "rows": [{"row": "x" * 50}]}, f"unknown row '{'x' * 40}'; known: forward, "
-         "gradient, turn, weight, rank, bytes, in_flight, in_flight_stage"),
-        ({"rule": "counts", "bound": 1, "rows": [{"row": "bytes", "at": [0]}]}, "there is no row bytes at [0] here"),
-        ({"rule": "counts", "bound": 1, "rows": [{"row": "rank", "at": 0}]},
-         "the place of the row rank is 1 whole numbers"),
-    ],
-)  # fmt: skip
-def test_evidence_that_is_none_says_what_is_wrong(evidence: dict[str, Any], said: str) -> None:
-    with pytest.raises(EvidenceError) as error:
-        proved_bound(Problem.chain(ranks=2, microbatches=2), "makespan", evidence)
-    assert str(error.value) == said
-
-
-@pytest.mark.parametrize(
-    ("evidence", "said"),
-    [
-        ({"rule": "sequence", "rank": 2}, "it names no rank of this problem"),
-        ({"rule": "memory", "stage": 2}, "it names no stage of this problem"),
-        ({"rule": "memory", "stage": None}, "it names no stage of this problem"),
-        ({"rule": "load", "rank": 0}, "unknown rule 'load'; known: sequence, memory"),
-    ],
-)
-def test_evidence_for_a_peak_that_is_none_says_what_is_wrong(evidence: dict[str, Any], said: str) -> None:
-    with pytest.raises(EvidenceError) as error:
-        proved_peak(Problem.chain(ranks=2, microbatches=2), "peak-memory", evidence)
-    assert str(error.value) == said
-
-
-def test_rules_refuse_the_problems_that_they_do_not_hold_for() -> None:
-    pair: dict[str, Any] = {"ranks": 2, "microbatches": 2, "forward": 2, "backward": 4}
-    said = "overlapped pairs cost less than the sum here, which no rule accounts for"
-    for cost in (5, 6):
-        problem = Problem.chain(**pair, overlapped=[{"forward": 0, "backward": 1, "cost": cost}])
-        if cost == 6:
-            assert proved_bound(problem, "span", {"rule": "load", "rank": 0}) == 12
-        else:
-            with pytest.raises(EvidenceError, match=said):
-                proved_bound(problem, "span", {"rule": "load", "rank": 0})
-    forwards = Problem.chain(ranks=2, microbatches=2, form="inference")
-    with pytest.raises(EvidenceError, match=r"^without a backward nothing is held$"):
-        proved_bound(forwards, "span", {"rule": "idle", "rank": 0})
-    with pytest.raises(EvidenceError, match=r"^stage 1 is not reached from stage 0 by a way that leads back$"):
-        proved_bound(forwards, "span", {"rule": "pair", "stages": [0, 1]})
-    with pytest.raises(EvidenceError, match=r"^no rule bounds the peak-memory$"):
-        proved_bound(forwards, "peak-memory", {"rule": "load", "rank": 0})
-    refused = r"^stage 0 is not alone on rank 0 in training, with a forward that takes time$"
-    for problem in (forwards, Problem.chain(ranks=2, microbatches=2, virtual=2),
-                    Problem.chain(ranks=2, microbatches=2, forward=[0, 1])):  # fmt: skip
-        with pytest.raises(EvidenceError, match=refused):
-            proved_peak(problem, "peak-memory", {"rule": "memory", "stage": 0})

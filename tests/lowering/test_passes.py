@@ -23,8 +23,7 @@ from schedverify.lowering import (
 )
 from schedverify.lowering.candidates import safe_lowerings
 from schedverify.simulator.engine import simulate
-from schedverify.simulator.p2p_matching import match
-from schedverify.simulator.p2p_program import LoweredProgram
+from schedverify.simulator.p2p_program import LoweredProgram, match
 from schedverify.verifier.verification import verify
 from support.random_schedules import base
 

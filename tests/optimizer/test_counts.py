@@ -21,8 +21,8 @@ from schedverify.optimizer.bounds.formulas import Bound, best_bound
 from schedverify.optimizer.counts.bound import count_bounds
 from schedverify.simulator.engine import simulate
 from schedverify.verifier.certificates import EvidenceError, proved_bound
+from schedverify.verifier.certificates.counts import Windows
 from schedverify.verifier.certificates.rows import Rows, Term
-from schedverify.verifier.certificates.windows import Windows
 from support.random_schedules import base
 from support.tiny_problems import tiny_problems
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import sys
 import time
 from fractions import Fraction
@@ -13,12 +12,11 @@ import pytest
 
 from oracle.compute_orders import peaks
 from schedverify.core.errors import ScheduleError
-from schedverify.core.op import Op
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
 from schedverify.generators import generate
 from schedverify.simulator.engine import simulate
-from schedverify.verifier.graph import critical_path, dependency_graph, step_graph
+from schedverify.verifier.graph import dependency_graph, step_graph
 from support.random_schedules import base
 
 
@@ -131,41 +129,6 @@ def test_an_excerpt_counts_what_it_lacks_as_done() -> None:
     timeline = simulate(Schedule.parse("0B1\n1B0 1B1"), problem, excerpt=True)
     assert [row.tolist() for row in timeline.starts] == [[13], [0, 2]]
     assert timeline.peak_in_flight == [1, 2]
-
-
-def test_the_critical_path_ends_at_the_makespan() -> None:
-    for number in range(60):
-        found = base(number)
-        schedule = Schedule.of(found.rows)
-        graph = dependency_graph(found.problem, schedule)
-        path = critical_path(graph)
-        steps = step_graph(graph)
-        hops = sum(steps.edges[a, b]["lag"] for a, b in itertools.pairwise(path))
-        assert hops + sum(steps.nodes[step]["duration"] for step in path) == simulate(schedule, found.problem).makespan
-
-
-def test_the_graph_of_a_problem_has_every_operation_and_says_why() -> None:
-    problem = Problem.chain(ranks=2, microbatches=1, backward_input=1, backward_weight=1, latency=4)
-    graph = dependency_graph(problem)
-    assert sorted(map(str, graph)) == ["0F0", "0I0", "0W0", "1F0", "1I0", "1W0"]
-    why = {(str(a), str(b)): (data["why"], data["lag"]) for a, b, data in graph.edges(data=True)}
-    assert why == {
-        ("0F0", "1F0"): ("transfer", 4),
-        ("0F0", "0I0"): ("own forward", 0),
-        ("1F0", "1I0"): ("own forward", 0),
-        ("1I0", "0I0"): ("transfer", 4),
-        ("0I0", "0W0"): ("own input part", 0),
-        ("1I0", "1W0"): ("own input part", 0),
-    }
-    ordered = dependency_graph(problem, Schedule.parse("0F0 0I0 0W0\n1F0 1I0 1W0"))
-    assert ordered.nodes[Op.parse("1I0")]["places"] == ((1, 1),)
-    assert ordered.edges[Op.parse("0F0"), Op.parse("0I0")]["why"] in ("own forward", "rank order")
-
-
-def test_a_pair_that_waits_for_itself_is_a_cycle_of_steps() -> None:
-    problem = Problem.chain(ranks=1, microbatches=1)
-    steps = step_graph(dependency_graph(problem, Schedule.parse("(0F0;0B0)OVERLAP_F_B")))
-    assert not nx.is_directed_acyclic_graph(steps)
 
 
 def test_the_sweep_is_linear() -> None:

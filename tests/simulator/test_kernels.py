@@ -17,10 +17,10 @@ from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
 from schedverify.generators import generate
 from schedverify.lowering import add_communication
-from schedverify.simulator import kernels, scale
-from schedverify.simulator.csr_graph import longest
+from schedverify.simulator import csr_graph, kernels
+from schedverify.simulator.csr_graph import Precedence
 from schedverify.simulator.engine import simulate
-from schedverify.simulator.precedence import Precedence
+from schedverify.simulator.op_classes import class_table
 from schedverify.verifier.rules import Case
 from schedverify.verifier.verification import verify
 from support.mutants import mutant
@@ -61,9 +61,9 @@ def timed(schedule: Schedule, problem: Problem, **keys: Any) -> Any:
 
 def both(monkeypatch: pytest.MonkeyPatch, judge: Any, *arguments: Any, **keys: Any) -> tuple[Any, Any]:
     """Return what comes out with the compiled loops and without."""
-    monkeypatch.setattr(scale, "LARGE", 0)
+    monkeypatch.setattr(csr_graph, "LARGE", 0)
     compiled = judge(*arguments, **keys)
-    monkeypatch.setattr(scale, "LARGE", NEVER)
+    monkeypatch.setattr(csr_graph, "LARGE", NEVER)
     return compiled, judge(*arguments, **keys)
 
 
@@ -160,10 +160,10 @@ def test_graphs_with_and_without_cycles_are_walked_alike(edges: list[tuple[int, 
     results = []
     with pytest.MonkeyPatch.context() as patch:
         for large in (0, NEVER):
-            patch.setattr(scale, "LARGE", large)
+            patch.setattr(csr_graph, "LARGE", large)
             graph = Precedence(10, tail, head)
-            length, behind = longest(tail, head, lag, 10)
-            results.append((graph.stuck.tolist(), graph.order.tolist(), length[~behind].tolist(), behind.tolist()))
+            length = graph.longest_paths(lag)[~graph.blocked]
+            results.append((graph.blocked.tolist(), graph.order.tolist(), length.tolist()))
     assert results[0] == results[1]
 
 
@@ -175,7 +175,7 @@ def test_lowering_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_large_orders_are_for_the_compiled_loops(calls: dict[str, int]) -> None:
-    problem = Problem.chain(ranks=8, microbatches=scale.LARGE // 16, in_flight=8)
+    problem = Problem.chain(ranks=8, microbatches=csr_graph.LARGE // 16, in_flight=8)
     order = generate("1f1b", problem)
     report = verify(order, problem)
     assert report.ok
@@ -190,3 +190,27 @@ problem = sv.Problem.chain(ranks=2, microbatches=4)
 assert sv.verify(sv.lower(sv.generate("1f1b", problem), problem), problem).ok
 assert "numba" not in sys.modules"""
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_what_is_compiled_does_what_the_python_does() -> None:
+    """In compiled code numbers have 64 bits and no index is checked; in Python an error would show."""
+    problem = Problem.chain(ranks=2, microbatches=4, slices=2, forward=2, backward=3, latency=1)
+    schedule = Schedule.parse("0F0 0F1 0F2 0F3 0B1 0B0 0B3 0B2\n1F0 1F1 1B1 1B0 1F2 1F3 1B3 1B2")
+    hanging = Schedule.parse("0F0 0F1 0B1 0B0 0F2 0F3 0B3 0B2\n1F2 1F3 1B3 1B2 1F0 1F1 1B1 1B0")
+    places = (2 * problem.total_stages + 1) * problem.microbatches
+    sweeps = [(np.concatenate(order.rows), np.array([0, 8, 16]), class_table(problem), places)
+              for order in (schedule, hanging)]  # fmt: skip
+    edges = Precedence(5, np.array([0, 0, 1, 2, 4]), np.array([1, 2, 3, 3, 4]))
+    waits = np.array([0, 1, 1, 2, 1])
+    compiled = [[part.tolist() for part in kernels.sweep(*arguments)] for arguments in sweeps]
+    left = waits.copy()
+    order = kernels.happening(*edges.successors, left)
+    length = kernels.longest(*edges.successors, np.array([3, 1, 4, 1, 9]), order)
+    assert [[part.tolist() for part in kernels.sweep.py_func(*arguments)] for arguments in sweeps] == compiled
+    assert compiled[0][2] == [8, 8]
+    assert compiled[1][2] == [2, 0]
+    assert compiled[0][0] == np.concatenate(simulate(schedule, problem).starts).tolist()
+    assert kernels.happening.py_func(*edges.successors, waits).tolist() == order.tolist() == [0, 1, 2, 3]
+    assert waits.tolist() == left.tolist() == [0, 0, 0, 0, 1]
+    assert kernels.longest.py_func(*edges.successors, np.array([3, 1, 4, 1, 9]), order).tolist() == length.tolist()
+    assert length.tolist() == [0, 3, 1, 7, 0]

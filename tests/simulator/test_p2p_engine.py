@@ -17,8 +17,7 @@ from schedverify.generators import generate
 from schedverify.lowering import add_communication
 from schedverify.simulator.engine import simulate
 from schedverify.simulator.p2p_engine import run
-from schedverify.simulator.p2p_matching import match
-from schedverify.simulator.p2p_program import LoweredProgram
+from schedverify.simulator.p2p_program import LoweredProgram, match
 from schedverify.verifier.verification import verify
 from support.random_lowerings import lowered_rows, shuffled
 from support.random_schedules import base

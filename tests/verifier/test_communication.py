@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import random
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -233,8 +235,8 @@ def test_a_story_leads_round() -> None:
         schedule = Schedule.of(rows)
         for discipline in DISCIPLINES:
             graph = EventGraph(Occurrences(schedule, problem), Transfers(schedule, problem), discipline, 0)
-            cycles = Stalls(graph, schedule).cycles() if graph.stuck.any() else []
-            assert bool(cycles) == graph.stuck.any()
+            cycles = Stalls(graph, schedule).cycles() if graph.blocked.any() else []
+            assert bool(cycles) == graph.blocked.any()
             for cycle in cycles:
                 told += 1
                 assert [wait.target for wait in cycle] == [wait.rank for wait in (*cycle[1:], cycle[0])]
@@ -260,7 +262,7 @@ def test_in_a_step_that_is_none_parameters_come_first() -> None:
 
 def waits_in_a_circle(graph: EventGraph, ranks: tuple[int, ...]) -> bool:
     """Whether what waits on account of some ranks alone has a cycle."""
-    edges = zip(graph.before.tolist(), graph.after.tolist(), graph.account.tolist(), strict=True)
+    edges = zip(graph.before.tolist(), graph.after.tolist(), graph.waiting_rank.tolist(), strict=True)
     chosen = nx.DiGraph((before, after) for before, after, account in edges if account in (*ranks, -1))
     return not nx.is_directed_acyclic_graph(chosen)
 
@@ -321,3 +323,27 @@ def test_a_verdict_on_communication_is_for_every_duration() -> None:
     unlowered = verify(generate("1f1b", problem), problem)
     assert unlowered["SV304"].verdict is Verdict.NOT_APPLICABLE
     assert unlowered.communication is None
+
+
+LOADED = """import sys, schedverify as sv
+problem = sv.Problem.chain(ranks=2, microbatches=4)
+order = sv.generate("1f1b", problem)
+lowered = {lowered!r} and sv.lower(order, problem)
+before = set(sys.modules)
+assert sv.verify(lowered or order, problem).ok
+print(*sorted(name for name in set(sys.modules) - before if "verifier" in name or "simulator" in name))
+assert not {{"networkx", "numba"}} & set(sys.modules)
+"""
+
+
+def loaded(*, lowered: bool) -> set[str]:
+    """Return what is loaded to find that a schedule is right, by the last part of each module's name."""
+    code = LOADED.format(lowered=lowered)
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    return {name.rpartition(".")[2] for name in found.stdout.split()}
+
+
+def test_what_is_about_communication_is_loaded_only_where_some_stands() -> None:
+    events, stories = {"happens_before", "matching", "p2p_engine", "p2p_events"}, {"stalls", "wait_cycles"}
+    assert not loaded(lowered=False) & (events | stories | {"certificates"})
+    assert loaded(lowered=True) & (events | stories | {"certificates"}) == events

@@ -1,4 +1,8 @@
-"""Derives a claimed lower bound again, from the problem alone; shares nothing with what found it."""
+"""Derives a claimed lower bound again, from the problem alone; shares nothing with what found it.
+
+The bounds are on the makespan or the span (:func:`proved_bound`), in ticks, and on the peak memory
+(:func:`proved_peak`), in bytes.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +11,10 @@ from typing import Any
 
 from schedverify.core.problem import Problem
 from schedverify.verifier.certificates.counts import counted_bound
-from schedverify.verifier.certificates.derivation import Derivation
-from schedverify.verifier.certificates.error import EvidenceError
+from schedverify.verifier.certificates.derivation import Derivation, EvidenceError, admission_peak, sequence_peak
 from schedverify.verifier.certificates.idle import proved_idle
 
-__all__ = ["Derivation", "EvidenceError", "chosen_rule", "proved_bound"]
+__all__ = ["Derivation", "EvidenceError", "proved_bound", "proved_peak"]
 
 Rule = Callable[[Any, Mapping[str, Any]], int]
 """From a derivation and a certificate to the bound that follows."""
@@ -35,10 +38,31 @@ def proved_bound(
     if objective not in ("makespan", "span"):
         raise EvidenceError(f"no rule bounds the {objective}")
     rules = {"load": Derivation.load, "pair": Derivation.pair, "idle": proved_idle, "counts": counted_bound}
-    return chosen_rule(rules, objective, certificate)(Derivation(problem, objective, ceiling), certificate)
+    return _chosen_rule(rules, objective, certificate)(Derivation(problem, objective, ceiling), certificate)
 
 
-def chosen_rule(rules: Mapping[str, Rule], objective: str, certificate: Mapping[str, Any]) -> Rule:
+def proved_peak(
+    problem: Problem, objective: str, certificate: Mapping[str, Any], ceiling: tuple[str, int] | None = None
+) -> int:
+    """Return the bytes that some rank must hold by a certificate's rule at its place.
+
+    Parameters
+    ----------
+    ceiling
+        ``makespan`` or ``span`` and its most ticks: the bound need only hold of schedules that do not pass it, nor the
+        problem's own makespan limit.
+
+    Raises
+    ------
+    EvidenceError
+        If the rule or the place is unknown, or the rule does not hold for the problem.
+    """
+    rule = _chosen_rule({"sequence": sequence_peak, "memory": admission_peak}, objective, certificate)
+    derivation = Derivation(problem, ceiling[0] if ceiling else "makespan", ceiling)
+    return rule(derivation, certificate)
+
+
+def _chosen_rule(rules: Mapping[str, Rule], objective: str, certificate: Mapping[str, Any]) -> Rule:
     """Return the rule that a certificate names; raise an EvidenceError where it is none, or for another objective."""
     if certificate.get("objective", objective) != objective:
         raise EvidenceError(f"it is for the {certificate['objective']}, the claim is for the {objective}")

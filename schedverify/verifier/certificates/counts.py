@@ -3,8 +3,8 @@
 The evidence gives rows (see :mod:`~schedverify.verifier.certificates.rows`) weights at each tick, zero or more. Summed
 over rows and ticks, the weighted left sides are at most the **budget**, the weighted limits. Regrouped by operation,
 the left side is what each start adds to it, its **price**, which depends on its class and its tick alone. If even the
-cheapest ticks within the windows of the classes (:mod:`~schedverify.verifier.certificates.windows`) cost more in all
-than the budget, no schedule ends within the ticks in question. All of it is whole numbers.
+cheapest ticks within the windows of the classes (:class:`Windows`) cost more in all than the budget, no schedule ends
+within the ticks in question. All of it is whole numbers.
 """
 
 from __future__ import annotations
@@ -15,10 +15,8 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Final
 
-from schedverify.verifier.certificates.derivation import Derivation
-from schedverify.verifier.certificates.error import EvidenceError
+from schedverify.verifier.certificates.derivation import Derivation, EvidenceError, stage_order
 from schedverify.verifier.certificates.rows import Class, Rows, is_count
-from schedverify.verifier.certificates.windows import Windows
 
 MOST_CHANGES: Final = 2_000_000
 """The most changes of slope over all prices: a few seconds of checking."""
@@ -78,9 +76,9 @@ class _Prices:
         if self.changes > MOST_CHANGES:
             raise EvidenceError(f"its prices change more than {MOST_CHANGES} times, which is too long to check")
         total = sum(weight * (end - begin) for (begin, end), weight in zip(pairwise(times), weights, strict=True))
-        for one, factor, delay in terms:
-            self.value[one] += factor * total
-            slope = self.slope[one]
+        for each, factor, delay in terms:
+            self.value[each] += factor * total
+            slope = self.slope[each]
             for (begin, end), weight in zip(pairwise(times), weights, strict=True):
                 slope[begin - delay] -= factor * weight
                 slope[end - delay] += factor * weight
@@ -96,17 +94,17 @@ class _Prices:
             ways = []
             for kind in self.rows.gradients(stage):
                 both = [(kind, stage), ("W", stage)] if kind == "I" else [(kind, stage)]
-                ways.append(sum(self._cheapest(one, windows, ticks) for one in both))
+                ways.append(sum(self._cheapest(each, windows, ticks) for each in both))
             forward = self._cheapest(("F", stage), windows, ticks)
             due += problem.replica_of.count(problem.copy_of(stage)) * (forward + min(ways, default=0))
         return due
 
-    def _cheapest(self, one: Class, windows: Windows, ticks: int) -> int:
+    def _cheapest(self, each: Class, windows: Windows, ticks: int) -> int:
         """Return the least price of a start within the window; one that may wait for ever can start for nothing."""
-        first, rest = windows.first[one], windows.rest[one]
+        first, rest = windows.first[each], windows.rest[each]
         last = None if rest is None else max(first, ticks - rest)
-        at, price, slope = first, self.value[one], 0
-        changes = sorted(self.slope[one].items())
+        at, price, slope = first, self.value[each], 0
+        changes = sorted(self.slope[each].items())
         for tick, change in changes:
             if tick < first:
                 slope += change
@@ -128,3 +126,79 @@ def _runs(times: object, weights: object) -> tuple[Sequence[int], Sequence[int]]
     if any(begin >= end for begin, end in pairwise(times)):
         raise EvidenceError("the times of a row rise")
     return times, weights
+
+
+class Windows:
+    """By class, the ticks before its first start, and from each start to the end of all that must follow.
+
+    Of a makespan, every rank ends within the ticks in question. Of a span, one rank does on which all the stages stand
+    that nothing feeds: its first start is tick 0, and nothing is earlier.
+
+    Attributes
+    ----------
+    first
+        Ticks before the first start.
+    rest
+        Ticks from a start until all that must follow on the ranks that end in time has ended; None where nothing must.
+
+    Raises
+    ------
+    EvidenceError
+        If there is no such rank for the span.
+    """
+
+    def __init__(self, rows: Rows, *, makespan: bool) -> None:
+        self.rows, self.problem, self.cost = rows, rows.problem, rows.cost
+        ranks = set(range(self.problem.ranks)) if makespan else self._rank_of_the_span()
+        self._in_time = {s for s in rows.used if ranks & set(self.problem.placement[s])}
+        self._order = [s for s in stage_order(self.problem) if s in rows.used]
+        self.first: dict[Class, int] = {}
+        self.rest: dict[Class, int | None] = {}
+        self._look_back()
+        self._look_ahead()
+
+    def _rank_of_the_span(self) -> set[int]:
+        sources = [set(self.problem.placement[s]) for s in self.rows.used if not self.problem.predecessors[s]]
+        shared = set.intersection(*sources)
+        if not shared:
+            raise EvidenceError("no rank has all the stages that nothing feeds, so counts bound no span here")
+        return {min(shared)}
+
+    def _look_back(self) -> None:
+        first, cost, rows = self.first, self.cost, self.rows
+        for s in self._order:
+            paths = (first["F", a] + cost["F", a] + rows.forward_lag(a, s) for a in self.problem.predecessors[s])
+            first["F", s] = max(paths, default=0)
+        for s in reversed(self._order) if rows.training else ():
+            start = first["F", s] + cost["F", s]
+            for a in self.problem.successors[s]:
+                soonest = min(first[kind, a] + cost[kind, a] for kind in rows.gradients(a))
+                start = max(start, soonest + rows.gradient_lag(a, s))
+            first |= {(kind, s): start for kind in rows.gradients(s)}
+            first |= {("W", s): start + cost["I", s]} if ("W", s) in cost else {}
+
+    def _look_ahead(self) -> None:
+        rest, cost, rows = self.rest, self.cost, self.rows
+        for s in self._order if rows.training else ():
+            own = 0 if s in self._in_time else None
+            rest["W", s] = _later(own, cost.get(("W", s), 0))
+            back = [_later(self._quickest(a), rows.gradient_lag(s, a)) for a in self.problem.predecessors[s]]
+            for kind in rows.gradients(s):
+                rest[kind, s] = _later(_most([*back, own, rest["W", s] if kind == "I" else None]), cost[kind, s])
+        for s in reversed(self._order):
+            on = [_later(rest["F", t], rows.forward_lag(s, t)) for t in self.problem.successors[s]]
+            turn = self._quickest(s) if rows.training else None
+            rest["F", s] = _later(_most([*on, turn, 0 if s in self._in_time else None]), cost["F", s])
+
+    def _quickest(self, s: int) -> int | None:
+        """Return the ticks from the start of the gradient op of a stage, in the shorter of its forms."""
+        ways = [self.rest[kind, s] for kind in self.rows.gradients(s)]
+        return None if None in ways else min(way for way in ways if way is not None)
+
+
+def _later(ticks: int | None, more: int) -> int | None:
+    return None if ticks is None else ticks + more
+
+
+def _most(ways: list[int | None]) -> int | None:
+    return max((way for way in ways if way is not None), default=None)

@@ -1,4 +1,4 @@
-"""The rules with a closed formula: load, pair and memory.
+"""The rules with a closed formula: load and pair, which bound times, sequence and memory, which bound the peak memory.
 
 The gradient op of a stage is its B or I, its backward is B, or I and W: the cheaper of the two ways bounds both. A
 recomputing stage pays its forward in either. ``lag`` is the transfer time between the first ranks of two stages.
@@ -10,8 +10,21 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from schedverify.core.problem import Problem
-from schedverify.verifier.certificates.error import EvidenceError
+from schedverify.simulator.csr_graph import Precedence
+
+
+class EvidenceError(ValueError):
+    """Evidence that names an unknown rule or an absent place, or a rule that does not hold for this problem."""
+
+
+def stage_order(problem: Problem) -> list[int]:
+    """Return the stages of a problem, of all copies of the model, each after those that feed it."""
+    edges = [(source, stage) for stage, sources in enumerate(problem.predecessors) for source in sources]
+    ends = np.array(edges, dtype=np.int64).reshape(-1, 2)
+    return [int(stage) for stage in Precedence(problem.total_stages, ends[:, 0], ends[:, 1]).order]
 
 
 class Derivation:
@@ -61,10 +74,10 @@ class Derivation:
         forward = self.problem.forward
         if s == t:
             return head + self.passing(s) * (forward[s] + self.backward(s))
-        there = self.way(s, t)
-        if there is None or not self.training:
+        way = self.way(s, t)
+        if way is None or not self.training:
             raise EvidenceError(f"stage {t} is not reached from stage {s} by a way that leads back")
-        return head + there[0] + self.passing(t) * (forward[t] + self.gradient(t)) + there[1]
+        return head + way[0] + self.passing(t) * (forward[t] + self.gradient(t)) + way[1]
 
     def passing(self, stage: int) -> int:
         """How many micro-batches go through a stage."""
@@ -123,25 +136,19 @@ class Derivation:
     @cached_property
     def order(self) -> list[int]:
         """The stages, each after those that feed it."""
-        missing = [len(before) for before in self.problem.predecessors]
-        order = [stage for stage, count in enumerate(missing) if not count]
-        for stage in order:
-            for after in self.problem.successors[stage]:
-                missing[after] -= 1
-                order += [after] if not missing[after] else []
-        return order
+        return stage_order(self.problem)
 
     def way(self, s: int, t: int) -> tuple[int, int] | None:
         """Return the longest ways from the start of F on s to F on t, and from the gradient on t to the end on s."""
-        there: dict[int, int] = {s: 0}
+        onward: dict[int, int] = {s: 0}
         back: dict[int, int] = {s: 0}
         for stage in self.order:
             for b in self.problem.predecessors[stage]:
-                if b in there:
+                if b in onward:
                     last = self.backward(s) if b == s else self.gradient(b)
-                    there[stage] = max(there.get(stage, 0), there[b] + self._forward_hop(b, stage))
+                    onward[stage] = max(onward.get(stage, 0), onward[b] + self._forward_hop(b, stage))
                     back[stage] = max(back.get(stage, 0), back[b] + last + self.problem.backward_lag(stage, b))
-        return (there[t], back[t]) if t in there else None
+        return (onward[t], back[t]) if t in onward else None
 
     def until_gradient(self, s: int) -> int:
         """Return the ticks from the start of a micro-batch's F on s until its gradient op can start there."""
@@ -166,3 +173,50 @@ class Derivation:
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < bound:
             raise EvidenceError(f"it names no {what} of this problem")
         return value
+
+
+def sequence_peak(known: Derivation, certificate: Mapping[str, Any]) -> int:
+    """One sequence alone, at the stage of the rank where it holds most: all stages that it came through wait for it."""
+    problem = known.problem
+    rank = known.index(certificate.get("rank"), problem.ranks, "rank")
+    stages = [s for s in problem.stages_of[rank] if known.passing(s)]
+    peak = [max(problem.kept[s], problem.activation[s]) for s in stages]
+    if not known.training:
+        return problem.static[rank] + max((problem.kept[s] for s in stages), default=0)
+    for place, stage in enumerate(stages):
+        waiting = sum(problem.kept[other] for other in stages if other in _leading_to(problem, stage))
+        peak[place] += problem.slices * waiting + (problem.slices - 1) * problem.kept[stage]
+    return problem.static[rank] + max(peak, default=0)
+
+
+def admission_peak(known: Derivation, certificate: Mapping[str, Any]) -> int:
+    """The F that must have run on a lone stage before its first gradient op, so that the rest fits under a ceiling.
+
+    Nothing but F runs on its rank until a gradient comes back, so the rank idles for what the F do not fill, and the
+    idle time and all the work must fit: under the problem's makespan limit and under the plan's ceiling.
+    """
+    problem = known.problem
+    stage = known.index(certificate.get("stage"), problem.total_stages, "stage")
+    rank, forward = problem.owner_rank[stage], problem.forward[stage]
+    if problem.stages_of[rank] != (stage,) or not known.training or not known.passing(stage) or not forward:
+        raise EvidenceError(f"stage {stage} is not alone on rank {rank} in training, with a forward that takes time")
+    ticks = known.passing(stage) * (forward + known.backward(stage)) + known.until_gradient(stage)
+    needed = [0]
+    if problem.makespan_limit is not None:
+        needed.append(ticks + known.head[stage] - problem.makespan_limit)
+    if known.ceiling is not None:
+        needed.append(ticks + (known.head[stage] if known.makespan else 0) - known.ceiling[1])
+    first = min(max(1, -(-max(needed) // forward)), known.passing(stage))
+    saved = problem.kept[stage]
+    return problem.static[rank] + (first - 1) * saved + max(problem.activation[stage], saved)
+
+
+def _leading_to(problem: Problem, stage: int) -> set[int]:
+    """Return the stages from which a way leads to a stage."""
+    found: set[int] = set()
+    front = [stage]
+    while front:
+        before = [b for b in problem.predecessors[front.pop()] if b not in found]
+        found.update(before)
+        front += before
+    return found

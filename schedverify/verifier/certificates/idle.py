@@ -7,12 +7,23 @@ from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-from schedverify.verifier.certificates.derivation import Derivation
-from schedverify.verifier.certificates.error import EvidenceError
+from schedverify.verifier.certificates.derivation import Derivation, EvidenceError
 
 
 class _HeldLimits(NamedTuple):
-    """Something that a rank may hold many of at once: its bytes, whether it is in flight, what is still to be done."""
+    """Something of which a rank may hold many at once.
+
+    Attributes
+    ----------
+    size
+        Bytes of one.
+    flying
+        1 if each is a micro-batch in flight, else 0.
+    ticks
+        What is still to be done for one.
+    number
+        The most that there can be at once.
+    """
 
     size: int
     flying: int
@@ -61,7 +72,7 @@ class _Idle:
         """How long the rank idles before a tick at which no gradient op has started: only what arrived earlier runs."""
         arrived = [not self.known.makespan or self.known.head[s] < tick for s in self.stages]
         forwards = [
-            self._flying(s, self.problem.forward[s] * here) for s, here in zip(self.stages, arrived, strict=True)
+            self._flying(s, self.problem.forward[s] * can_run) for s, can_run in zip(self.stages, arrived, strict=True)
         ]
         return tick - self._most(forwards)
 
@@ -82,12 +93,12 @@ class _Idle:
         return known.until_gradient(s) + max(ends)
 
     def _flying(self, s: int, ticks: int) -> _HeldLimits:
-        kept = self.problem.boundary[s] if self.problem.recompute[s] else self.problem.activation[s]
+        saved_bytes = self.problem.kept[s]
         alone = [self.known.passing(s)]
         alone += [self.problem.in_flight[self.rank]] if self.problem.in_flight is not None else []
         alone += [self.problem.in_flight_stage[s]] if self.problem.in_flight_stage is not None else []
-        alone += [self._room // kept] if self._room is not None and kept else []
-        return _HeldLimits(kept, 1, ticks, min(alone))
+        alone += [self._room // saved_bytes] if self._room is not None and saved_bytes else []
+        return _HeldLimits(saved_bytes, 1, ticks, min(alone))
 
     def _waiting(self) -> Iterable[_HeldLimits]:
         """What waits for its W: at least the backward without the I that is done."""
@@ -107,11 +118,11 @@ class _Idle:
 
     def _hold_all(self) -> bool:
         """Whether the rank can have every micro-batch of all its stages in flight at once."""
-        held = [self._flying(s, 1) for s in self.stages]
-        full = [part._replace(number=self.known.passing(s)) for s, part in zip(self.stages, held, strict=True)]
+        limited = [self._flying(s, 1) for s in self.stages]
+        full = [part._replace(number=self.known.passing(s)) for s, part in zip(self.stages, limited, strict=True)]
         limit = None if self.problem.in_flight is None else self.problem.in_flight[self.rank]
         return (
-            held == full
+            limited == full
             and (self._room is None or sum(part.size * part.number for part in full) <= self._room)
             and (limit is None or sum(part.number for part in full) <= limit)
         )

@@ -27,7 +27,7 @@ from typing import Any
 
 from schedverify.core.op import Kind
 from schedverify.core.problem import Problem
-from schedverify.verifier.certificates.error import EvidenceError
+from schedverify.verifier.certificates.derivation import EvidenceError
 
 Class = tuple[str, int]
 Term = tuple[Class, int, int]
@@ -120,23 +120,23 @@ class Rows:
         return [(("W", s), 1, 0), (("I", s), -1, self.cost["I", s])], 0
 
     def _rank(self, r: int) -> tuple[list[Term], int]:
-        here = self.problem.stages_of[r]
-        running = [(one, cost) for one, cost in self.cost.items() if one[1] in here]
-        return [term for one, cost in running for term in ((one, 1, 0), (one, -1, cost))], 1
+        stages = self.problem.stages_of[r]
+        running = [(each, cost) for each, cost in self.cost.items() if each[1] in stages]
+        return [term for each, cost in running for term in ((each, 1, 0), (each, -1, cost))], 1
 
     def _bytes(self, r: int) -> tuple[list[Term], int]:
-        """F holds what is kept, a gradient op all of the activation while it runs; I leaves the stash, until W ends."""
+        """F leaves what it saves, a gradient op holds the activation while it runs, I leaves the stash until W ends."""
         problem, terms = self.problem, list[Term]()
         for s in self._used_on(r):
-            kept = problem.boundary[s] if problem.recompute[s] else problem.activation[s]
-            terms.append((("F", s), kept, 0))
+            saved = problem.kept[s]
+            terms.append((("F", s), saved, 0))
             for kind in self.gradients(s):
                 left = problem.weight_stash[s] if kind == "I" else 0
-                running, ended = problem.activation[s] - kept, left - problem.activation[s]
+                running, ended = problem.activation[s] - saved, left - problem.activation[s]
                 terms += [((kind, s), running, 0), ((kind, s), ended, self.cost[kind, s])]
                 terms += [(("W", s), -left, self.cost["W", s])] if left else []
         part = math.gcd(*(factor for _, factor, _ in terms)) or 1
-        return [(one, factor // part, delay) for one, factor, delay in terms], self._room(r) // part
+        return [(each, factor // part, delay) for each, factor, delay in terms], self._room(r) // part
 
     def _room(self, r: int) -> int:
         room = [] if self.problem.capacity is None else [self.problem.capacity[r]]

@@ -1,4 +1,18 @@
-"""The properties, one file a family; see ``specs/properties.md``."""
+"""The properties, registered by their codes; ``specs/properties.md`` has their texts.
+
+=====================  ===============================================================================
+structure              SV101 to SV104: the operations that are needed, each once, where it belongs
+dependencies           SV201, SV202: no cycle; a timeline that is handed in is possible
+communication          SV301 to SV303: what is sent is received, in one order
+deadlocks              SV304: free of deadlock under a discipline
+parameters             SV305: parameters gathered, gradients reduced
+boundaries             SV306: what crosses is what is declared
+memory                 SV401, SV402: what a rank holds stays within its limits
+buffers                SV403: messages on their way stay within what a channel holds
+performance            SV501, SV502: claimed measures and bounds
+torch_runtime          SV701 to SV712: what PyTorch's runtime and torchtitan need
+=====================  ===============================================================================
+"""
 
 from schedverify.verifier.rules import (
     boundaries,
@@ -11,7 +25,6 @@ from schedverify.verifier.rules import (
     performance,
     structure,
     torch_runtime,
-    torchtitan,
 )
 from schedverify.verifier.rules.base import HEADINGS, REGISTRY, Case, NotApplicable, Property, Undecided
 
@@ -32,5 +45,4 @@ __all__ = [
     "performance",
     "structure",
     "torch_runtime",
-    "torchtitan",
 ]

@@ -1,4 +1,8 @@
-"""What a property is: a code, a name, a scope, a text in a fixed form, and a check that yields every violation."""
+"""What a property is: a code, a name, a scope, a text in a fixed form, and a check that yields every violation.
+
+A check gets a :class:`Case`, which derives what several checks need, each once and only when asked: so a schedule
+without communication loads nothing of it.
+"""
 
 from __future__ import annotations
 
@@ -7,23 +11,25 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from schedverify.core.discipline import DEFAULT_DISCIPLINE, Discipline
 from schedverify.core.errors import ScheduleError
-from schedverify.core.op import JOIN_SHIFT
+from schedverify.core.op import JOIN_SHIFT, Kind
 from schedverify.core.problem import Problem
 from schedverify.core.result import Scope, Violation
-from schedverify.core.schedule import Schedule
+from schedverify.core.schedule import Schedule, kinds
 from schedverify.core.timeline import Measures
 from schedverify.simulator.engine import simulate
-from schedverify.verifier.happens_before import EventGraph, meetings
-from schedverify.verifier.instances import Instances
-from schedverify.verifier.matching import Transfers
 from schedverify.verifier.occurrences import Occurrences
+
+if TYPE_CHECKING:
+    from schedverify.verifier.happens_before import EventGraph
+    from schedverify.verifier.matching import Transfers
+    from schedverify.verifier.wait_cycles import Wait
 
 
 class NotApplicable(Exception):  # noqa: N818 - a verdict, not an error
@@ -38,8 +44,15 @@ class Undecided(Exception):  # noqa: N818 - a verdict, not an error
 class Case:
     """What is judged: a schedule, the problem it is for, and what is claimed of it.
 
-    ``claims`` may hold ``timeline`` (starts of every step by rank), the measures by name, ``objective``, ``value``,
-    ``bound``, ``certificate``, and ``then`` with the last four for a second objective.
+    Attributes
+    ----------
+    excerpt
+        Whether compute operations that the order lacks count as done before it begins.
+    claims
+        May hold ``timeline`` (the starts of every step by rank, in ticks), the measures by name, ``objective``,
+        ``value``, ``bound``, ``certificate``, and ``then`` with the last four for a second objective.
+    discipline, eager_bytes
+        What blocks what below a schedule with communication, and up to which size in bytes messages are eager.
     """
 
     schedule: Schedule
@@ -48,11 +61,6 @@ class Case:
     claims: Mapping[str, Any] = field(default_factory=dict)
     discipline: Discipline = DEFAULT_DISCIPLINE
     eager_bytes: int = 0
-
-    @cached_property
-    def instances(self) -> Instances:
-        """Where each operation stands."""
-        return Instances(self.schedule, self.problem)
 
     @cached_property
     def measures(self) -> Measures | None:
@@ -70,9 +78,9 @@ class Case:
 
     @cached_property
     def sound(self) -> bool:
-        """Whether a sweep has run the order to its end, each operation of the problem once and where it belongs.
+        """Whether the simulator has run the order to its end, each operation of the problem once, where it belongs.
 
-        This is told only of whole compute orders in which every step is one operation on one rank.
+        This is known only of whole compute orders in which every step is one operation on one rank.
         """
         joint = any(len(ranks) > 1 for ranks in self.problem.placement)
         single = all(int(row.max(initial=0)) >> JOIN_SHIFT == 0 for row in self.schedule.rows)
@@ -84,13 +92,29 @@ class Case:
         return None if self.excerpt else self.measures
 
     @cached_property
+    def has_transfers(self) -> bool:
+        """Whether a send or receive stands in the schedule at all."""
+        kind = kinds(np.concatenate(self.schedule.rows))
+        return bool(((kind >= int(Kind.SEND_F)) & (kind <= int(Kind.RECV_B))).any())
+
+    @cached_property
     def transfers(self) -> Transfers:
-        """The sends and receives."""
+        """The sends and receives of a schedule in which some stand.
+
+        Raises
+        ------
+        NotApplicable
+            If none stands in it.
+        """
+        if not self.has_transfers:
+            raise NotApplicable("no send and no receive stands in the schedule")
+        from schedverify.verifier.matching import Transfers
+
         return Transfers(self.schedule, self.problem)
 
     @cached_property
     def occurrences(self) -> Occurrences:
-        """The compute operations as arrays."""
+        """Where each compute operation stands."""
         return Occurrences(self.schedule, self.problem)
 
     @cached_property
@@ -99,22 +123,44 @@ class Case:
         return self._events(self.discipline)
 
     @cached_property
-    def met(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The sends and receives that meet as the n-th on their channel, as numbers of transfers."""
-        return meetings(self.transfers, np.flatnonzero(self.transfers.partner >= 0), by_name=False)
+    def matched(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The sends and the receives that match as the n-th on their channel, as numbers of transfers."""
+        from schedverify.verifier.matching import matched
+
+        return matched(self.transfers, np.flatnonzero(self.transfers.partner >= 0), by_name=False)
 
     @cached_property
     def strictest(self) -> Discipline | None:
         """The strictest discipline under which the schedule is free of deadlock, or None where there is none."""
-        return next((d for d in reversed(Discipline) if not self._events(d).stuck.any()), None)
+        return next((d for d in reversed(Discipline) if not self._events(d).blocked.any()), None)
 
     def _events(self, discipline: Discipline) -> EventGraph:
         if discipline is self.discipline and "events" in self.__dict__:
             return self.events
-        return EventGraph(self.occurrences, self.transfers, discipline, self.eager_bytes)
+        transfers = self.transfers
+        from schedverify.verifier.happens_before import EventGraph
+
+        return EventGraph(self.occurrences, transfers, discipline, self.eager_bytes)
 
 
 Check = Callable[[Case], Iterable[Violation]]
+
+
+def violation_at(code: str, rank: int, position: int, name: str, text: str, *others: str) -> Violation:
+    """Return a violation by one operation, of whose place it says something; ``others`` are operations in it too."""
+    message = f"rank {rank}, position {position} ({name}): {text}"
+    return Violation(code, message, rank, position, (name, *others))
+
+
+def violation_of_cycle(code: str, cycle: list[Wait], blocked: set[int]) -> Violation:
+    """Return the violation that ranks wait for one another, with the others that are blocked behind them."""
+    story = tuple(map(str, cycle))
+    behind = sorted(blocked - {wait.rank for wait in cycle})
+    tail = f"; rank {', '.join(map(str, behind))} cannot end either" if behind else ""
+    first = cycle[0]
+    return Violation(
+        code, "; ".join(story) + tail, first.rank, first.position, tuple(wait.step for wait in cycle), story
+    )
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from schedverify.core.problem import Problem
 from schedverify.core.result import Violation
-from schedverify.verifier.matching import unpacked_name
-from schedverify.verifier.rules.base import Case, NotApplicable, rule
+from schedverify.verifier.rules.base import Case, NotApplicable, rule, violation_at
+
+if TYPE_CHECKING:
+    from schedverify.verifier.matching import Transfers
 
 Edge = tuple[int, int]
 Tensors = tuple[tuple[tuple[int, ...], str, int | None], ...]
@@ -44,13 +46,12 @@ def as_declared(case: Case) -> Iterator[Violation]:
     d(e) = d(f) where both are declared. For every declared edge (s, t) that is crossed, with bytes in all of its rows
     and bytes(s) > 0: the rows' bytes add up to bytes(s).
     """
-    if not case.transfers.any:
-        raise NotApplicable("no send and no receive stands in the schedule")
+    transfers = case.transfers
     declared = _declared(case.problem)
     if not declared:
         raise NotApplicable("the problem declares no boundary")
-    yield from _met(case, declared)
-    yield from _sized(case, declared)
+    yield from _differing(case, declared)
+    yield from _missized(transfers, declared)
 
 
 def _declared(problem: Problem) -> dict[Edge, Tensors]:
@@ -62,43 +63,39 @@ def _declared(problem: Problem) -> dict[Edge, Tensors]:
     return declared
 
 
-def _met(case: Case, declared: dict[Edge, Tensors]) -> Iterator[Violation]:
+def _differing(case: Case, declared: dict[Edge, Tensors]) -> Iterator[Violation]:
     transfers, graph = case.transfers, case.events
     wrong = transfers.name[graph.send] != transfers.name[graph.receive]
     for send, receive in zip(graph.send[wrong].tolist(), graph.receive[wrong].tolist(), strict=True):
-        edges = [_edge(case.problem, int(transfers.name[entry])) for entry in (send, receive)]
+        edges = [_edge(transfers, entry) for entry in (send, receive)]
         sent, wanted = map(declared.get, edges)
         if sent is not None and wanted is not None and sent != wanted:
-            rank, position, op = int(transfers.rank[receive]), int(transfers.position[receive]), transfers.op(receive)
-            message = f"rank {rank}, position {position} ({op}): what arrives is {_shown(sent)}, not {_shown(wanted)}"
-            yield Violation("SV306", message, rank, position, (str(op), str(transfers.op(send))))
+            text = f"what arrives is {_shown(sent)}, not {_shown(wanted)}"
+            yield violation_at("SV306", *transfers.place(receive), text, str(transfers.op(send)))
 
 
-def _sized(case: Case, declared: dict[Edge, Tensors]) -> Iterator[Violation]:
-    transfers = case.transfers
-    sends = np.flatnonzero(transfers.is_send & (transfers.flaw == 0))
-    crossing = partial(_edge, case.problem)
+def _missized(transfers: Transfers, declared: dict[Edge, Tensors]) -> Iterator[Violation]:
+    sends = np.flatnonzero(transfers.is_send & transfers.sound)
     seen: set[Edge] = set()
     names = transfers.name[sends]
     _, first = np.unique(names >> 24, return_index=True)
     for entry in sends[np.sort(first)].tolist():
-        edge, size = crossing(int(transfers.name[entry])), int(transfers.size[entry])
+        edge, size = _edge(transfers, entry), int(transfers.size[entry])
         bytes_of = [tensor[2] for tensor in declared.get(edge, ())]
         if edge in seen or not bytes_of or None in bytes_of or not size:
             continue
         seen.add(edge)
         total = sum(count or 0 for count in bytes_of)
         if total != size:
-            rank, position, op = int(transfers.rank[entry]), int(transfers.position[entry]), transfers.op(entry)
-            message = f"rank {rank}, position {position} ({op}): it sends {size} bytes; boundary {edge[0]} to {edge[1]}"
-            yield Violation("SV306", f"{message} declares {total}", rank, position, (str(op),))
+            text = f"it sends {size} bytes; boundary {edge[0]} to {edge[1]} declares {total}"
+            yield violation_at("SV306", *transfers.place(entry), text)
 
 
-def _edge(problem: Problem, name: int) -> Edge:
-    """Return the edge, of one copy, that a tensor crosses; a gradient crosses that of its activation."""
-    backward, source, target, _ = unpacked_name(name)
+def _edge(transfers: Transfers, entry: int) -> Edge:
+    """Return the edge, of one copy, that the tensor of an entry crosses; a gradient crosses that of its activation."""
+    backward, source, target, _ = transfers.tensor(int(transfers.name[entry]))
     edge = (target, source) if backward else (source, target)
-    return edge[0] % problem.stages, edge[1] % problem.stages
+    return edge[0] % transfers.problem.stages, edge[1] % transfers.problem.stages
 
 
 def _shown(tensors: Tensors) -> str:

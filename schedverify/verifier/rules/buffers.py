@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from schedverify.core.result import Violation
-from schedverify.verifier.happens_before import EventGraph
-from schedverify.verifier.rules.base import Case, NotApplicable, Undecided, rule
+from schedverify.verifier.rules.base import Case, NotApplicable, Undecided, rule, violation_at
+
+if TYPE_CHECKING:
+    from schedverify.verifier.happens_before import EventGraph
+    from schedverify.verifier.matching import Transfers
 
 MOST_VISITS = 500_000_000
 """How many edges are followed, over all channels, before the question is left open."""
@@ -40,9 +44,7 @@ def buffered_messages(case: Case) -> Iterator[Violation]:
     of such sends on the channel from which x is reached, and n the sends on the channel of which all such receives are
     in R; n - |R| is at most the buffer. What is stuck never happens and is left out.
     """
-    if not case.transfers.any:
-        raise NotApplicable("no send and no receive stands in the schedule")
-    buffer = case.problem.buffer
+    transfers, buffer = case.transfers, case.problem.buffer
     if buffer is None:
         raise NotApplicable("the problem limits no channel (links.buffer)")
     channels = _channels(case.events, buffer)
@@ -53,14 +55,14 @@ def buffered_messages(case: Case) -> Iterator[Violation]:
         most, bits = max((many - bits.bit_count(), bits) for bits, many in _complete(before))
         if most > buffer:
             ready = [send for send in sends if before[send] & bits == before[send]]
-            yield _overflow(case, ready[bits.bit_count() + buffer], most, buffer)
+            yield _overflow(transfers, ready[bits.bit_count() + buffer], most, buffer)
 
 
 def _channels(graph: EventGraph, buffer: int) -> list[tuple[list[int], list[int]]]:
     """Return for each channel with more sends than it holds that wait for no receive: these, and their receives."""
     transfers = graph.transfers
     alone = graph.present[transfers.is_send[graph.present] & graph.alone[graph.present]]
-    alone = alone[~graph.stuck[graph.node[alone]]]
+    alone = alone[~graph.blocked[graph.node[alone]]]
     receives = graph.receive[graph.apart]
     found = []
     for channel in np.unique(transfers.channel[alone]).tolist():
@@ -96,9 +98,7 @@ def _complete(before: dict[int, int]) -> Iterator[tuple[int, int]]:
         yield bits, int(np.searchsorted(counts, bits.bit_count(), side="right"))
 
 
-def _overflow(case: Case, entry: int, most: int, buffer: int) -> Violation:
-    """Tell the first send that a channel may not hold, where ``most`` can be on their way at once."""
-    transfers = case.transfers
-    rank, position, op = int(transfers.rank[entry]), int(transfers.position[entry]), str(transfers.op(entry))
+def _overflow(transfers: Transfers, entry: int, most: int, buffer: int) -> Violation:
+    """Name the first send that a channel may not hold, where ``most`` messages can be on their way at once."""
     text = f"up to {most} messages can be on their way to rank {transfers.partner[entry]}; the channel holds {buffer}"
-    return Violation("SV403", f"rank {rank}, position {position} ({op}): {text}", rank, position, (op,))
+    return violation_at("SV403", *transfers.place(entry), text)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from schedverify.core.op import Kind, Op, unpack
 from schedverify.core.result import Violation
-from schedverify.verifier.matching import Flaw, Transfers, packed_name, unpacked_name
-from schedverify.verifier.rules.base import Case, NotApplicable, rule
-from schedverify.verifier.step_inputs import makers, readers
+from schedverify.verifier.rules.base import Case, NotApplicable, rule, violation_at
+
+if TYPE_CHECKING:
+    from schedverify.verifier.matching import Transfers
 
 Ints = NDArray[np.int64]
-_NO_COMMUNICATION = "no send and no receive stands in the schedule"
 
 
 @rule("SV301", "every send has its receive")
@@ -45,10 +46,10 @@ def sends_meet_receives(case: Case) -> Iterator[Violation]:
     first(s) != first(t) and every m that goes through s. For every tensor (k, a, b, m), exactly one `aSEND_km` for b
     stands on first(a), and exactly one `bRECV_km` from a on first(b). No other send or receive stands there.
     """
-    transfers = _transfers(case)
-    fine = np.flatnonzero(transfers.flaw == Flaw.NONE)
-    for entry in np.flatnonzero(transfers.flaw != Flaw.NONE).tolist():
-        yield _told(transfers, entry, _flawed(transfers, entry))
+    transfers = case.transfers
+    fine = np.flatnonzero(transfers.sound)
+    for entry in np.flatnonzero(~transfers.sound).tolist():
+        yield _violation(transfers, entry, _flawed(transfers, entry))
     key = transfers.name[fine] << 1 | transfers.is_send[fine]
     known, first, inverse = np.unique(key, return_index=True, return_inverse=True)
     again = first[inverse] != np.arange(len(fine))
@@ -60,11 +61,11 @@ def sends_meet_receives(case: Case) -> Iterator[Violation]:
         entry = int(fine[place])
         if again[place]:
             earlier = int(transfers.position[fine[first[inverse[place]]]])
-            yield _told(transfers, entry, f"it stands at position {earlier} already")
+            yield _violation(transfers, entry, f"it stands at position {earlier} already")
         else:
             verb, other = ("receives", 1) if transfers.is_send[entry] else ("sends", 0)
             text = f"nothing on rank {transfers.partner[entry]} {verb} it"
-            yield _told(transfers, entry, f"{text}, {_ends(case, int(transfers.name[entry]))[other]} is missing")
+            yield _violation(transfers, entry, f"{text}, {_ends(case, int(transfers.name[entry]))[other]} is missing")
     yield from _uncrossed(case, np.sort(np.setdiff1d(_tensors(case), names[begins], assume_unique=True)))
 
 
@@ -93,17 +94,15 @@ def one_order(case: Case) -> Iterator[Violation]:
     For every channel and every n up to the lesser of the counts: the n-th send in the order of the sender and the n-th
     receive in the order of the receiver are of the same tensor.
     """
-    transfers = _transfers(case)
+    transfers = case.transfers
     if case.discipline == "tagged":
         raise NotApplicable("under tagged, messages are matched by name")
-    sends, receives = case.met
+    sends, receives = case.matched
     wrong = transfers.name[sends] != transfers.name[receives]
     for send, receive in zip(sends[wrong].tolist(), receives[wrong].tolist(), strict=True):
-        here, there = transfers.op(receive), transfers.op(send)
-        rank, position = int(transfers.rank[receive]), int(transfers.position[receive])
-        source = f"rank {transfers.rank[send]}, position {transfers.position[send]}"
-        message = f"rank {rank}, position {position} ({here}): what arrives is {there} ({source})"
-        yield Violation("SV302", message, rank, position, (str(here), str(there)))
+        rank, position, sent = transfers.place(send)
+        text = f"what arrives is {sent} (rank {rank}, position {position})"
+        yield violation_at("SV302", *transfers.place(receive), text, sent)
 
 
 @rule("SV303", "made before sent, received before read")
@@ -130,27 +129,22 @@ def made_and_received(case: Case) -> Iterator[Violation]:
     i; for every receive at (r, i), the first k(b, m) of rank r stands behind i. For gradients k is each of B and I
     that stands.
     """
-    transfers = _transfers(case)
-    fine = np.flatnonzero(transfers.flaw == Flaw.NONE)
-    for entries, ops in makers(transfers, fine):
+    transfers = case.transfers
+    fine = np.flatnonzero(transfers.sound)
+    for entries, ops in transfers.makers(fine):
         yield from _misplaced(case, entries, ops, is_send=True)
-    for entries, ops in readers(transfers, fine):
+    for entries, ops in transfers.readers(fine):
         yield from _misplaced(case, entries, ops, is_send=False)
 
 
-def _transfers(case: Case) -> Transfers:
-    if not case.transfers.any:
-        raise NotApplicable(_NO_COMMUNICATION)
-    return case.transfers
-
-
-def _told(transfers: Transfers, entry: int, text: str) -> Violation:
-    rank, position, op = int(transfers.rank[entry]), int(transfers.position[entry]), str(transfers.op(entry))
-    return Violation("SV301", f"rank {rank}, position {position} ({op}): {text}", rank, position, (op,))
+def _violation(transfers: Transfers, entry: int, text: str) -> Violation:
+    return violation_at("SV301", *transfers.place(entry), text)
 
 
 def _flawed(transfers: Transfers, entry: int) -> str:
     """Say why a send or receive moves no tensor of the problem."""
+    from schedverify.verifier.matching import Flaw
+
     problem, stage, peer = transfers.problem, int(transfers.stage[entry]), transfers.op(entry).peer
     onward = bool(transfers.is_send[entry] ^ transfers.backward[entry])
     flaw = Flaw(int(transfers.flaw[entry]))
@@ -170,6 +164,8 @@ def _flawed(transfers: Transfers, entry: int) -> str:
 
 def _tensors(case: Case) -> Ints:
     """Return what must cross between ranks, packed."""
+    from schedverify.verifier.matching import packed_name
+
     problem = case.problem
     copies = np.array(problem.replica_of, dtype=np.int64)
     parts = [np.empty(0, dtype=np.int64)]
@@ -185,9 +181,9 @@ def _tensors(case: Case) -> Ints:
 
 def _uncrossed(case: Case, names: Ints) -> Iterator[Violation]:
     """Tell what must cross and is neither sent nor received; in an excerpt only what is made and read in it."""
-    main = case.instances.main if len(names) else {}
+    main = case.occurrences.main if len(names) else {}
     for name in names.tolist():
-        backward, source, target, m = unpacked_name(name)
+        backward, source, target, m = case.transfers.tensor(name)
         kinds = (Kind.B, Kind.I) if backward else (Kind.F,)
         made, read = ([op for kind in kinds if (op := Op(kind, stage, m)) in main] for stage in (source, target))
         if case.excerpt and not (made and read):
@@ -202,7 +198,7 @@ def _uncrossed(case: Case, names: Ints) -> Iterator[Violation]:
 
 def _ends(case: Case, name: int) -> tuple[str, str]:
     """Return the send and the receive of a tensor as text; the peer is named where the stage alone does not tell it."""
-    backward, source, target, m = unpacked_name(name)
+    backward, source, target, m = case.transfers.tensor(name)
     send, receive = (Kind.SEND_B, Kind.RECV_B) if backward else (Kind.SEND_F, Kind.RECV_F)
     onward, back = case.problem.successors, case.problem.predecessors
     several = [len((onward if side ^ backward else back)[s]) > 1 for side, s in ((True, source), (False, target))]
@@ -218,12 +214,7 @@ def _misplaced(case: Case, entries: Ints, ops: Ints, *, is_send: bool) -> Iterat
     wrong = (other >= position) if is_send else (other >= 0) & (other <= position)
     verb = "makes what it sends" if is_send else "reads what it receives"
     for entry, word, place in zip(entries[wrong].tolist(), ops[wrong].tolist(), other[wrong].tolist(), strict=True):
-        rank, at, op, step = (
-            int(transfers.rank[entry]),
-            int(transfers.position[entry]),
-            transfers.op(entry),
-            unpack(word),
-        )
+        rank, at, op = transfers.place(entry)
+        step = str(unpack(word))
         where = "in the same step" if place == at else f"{'behind' if is_send else 'before'} it at position {place}"
-        message = f"rank {rank}, position {at} ({op}): {step}, which {verb}, stands {where}"
-        yield Violation("SV303", message, rank, at, (str(op), str(step)))
+        yield violation_at("SV303", rank, at, op, f"{step}, which {verb}, stands {where}", step)

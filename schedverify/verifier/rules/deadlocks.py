@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from schedverify.core.result import Violation
-from schedverify.verifier.happens_before import EventGraph
-from schedverify.verifier.rules.base import Case, NotApplicable, rule
-from schedverify.verifier.stalls import Stalls
-from schedverify.verifier.wait_cycles import Wait
+from schedverify.verifier.rules.base import Case, rule, violation_of_cycle
+
+if TYPE_CHECKING:
+    from schedverify.verifier.happens_before import EventGraph
+    from schedverify.verifier.wait_cycles import Wait
 
 MOST_VISITS = 100_000_000
 """How many events are looked at for a cycle of fewer ranks than those that stand still."""
@@ -45,24 +47,21 @@ def free_of_deadlock(case: Case) -> Iterator[Violation]:
     (`buffered`, `edge`: of its channel; `pair`: of its pair of ranks; `rank`: of its rank), its own group left out;
     under `block` to all of each step from all of the step before it. This graph has no cycle.
     """
-    if not case.transfers.any:
-        raise NotApplicable("no send and no receive stands in the schedule")
     graph = case.events
-    if not graph.stuck.any():
+    if not graph.blocked.any():
         return
+    from schedverify.verifier.stalls import Stalls
+
     stalls = Stalls(graph, case.schedule)
-    stuck = set(stalls.ranks())
+    blocked = set(stalls.ranks())
     for cycle in _fewest(case, graph, stalls.cycles()):
-        story = tuple(map(str, cycle))
-        behind = sorted(stuck - {wait.rank for wait in cycle})
-        tail = f"; rank {', '.join(map(str, behind))} cannot end either" if behind else ""
-        first = cycle[0]
-        yield Violation("SV304", "; ".join(story) + tail, first.rank, first.position,
-                        tuple(wait.step for wait in cycle), story)  # fmt: skip
+        yield violation_of_cycle("SV304", cycle, blocked)
 
 
 def _fewest(case: Case, graph: EventGraph, cycles: list[list[Wait]]) -> list[list[Wait]]:
     """Put cycles of one rank or of two, further on in the programs, before longer ones; those of other ranks stay."""
+    from schedverify.verifier.stalls import Stalls
+
     transfers = graph.transfers
     pairs = {tuple(sorted(pair)) for pair in zip(transfers.rank.tolist(), transfers.partner.tolist(), strict=True)}
     single = [(rank,) for rank in range(case.schedule.ranks)]
@@ -70,11 +69,11 @@ def _fewest(case: Case, graph: EventGraph, cycles: list[list[Wait]]) -> list[lis
     for size, ranks in ((1, single), (2, sorted(pair for pair in pairs if pair[0] >= 0))):
         if fewest <= size or len(ranks) * graph.count > MOST_VISITS:
             break
-        parts = [part for group in ranks if (part := graph.among(group)).stuck.any()]
+        parts = [part for group in ranks if (part := graph.among(group)).blocked.any()]
         found = [cycle for part in parts for cycle in Stalls(part, case.schedule).cycles()]
         if found:
-            told = {rank for cycle in found for rank in _ranks(cycle)}
-            return [*found, *(cycle for cycle in cycles if not told & _ranks(cycle))]
+            ranks_of_found = {rank for cycle in found for rank in _ranks(cycle)}
+            return [*found, *(cycle for cycle in cycles if not ranks_of_found & _ranks(cycle))]
     return cycles
 
 

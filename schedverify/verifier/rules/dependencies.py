@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
 from schedverify.core.op import Op
 from schedverify.core.result import Scope, Violation
-from schedverify.verifier.graph import needs
-from schedverify.verifier.rules.base import Case, NotApplicable, rule
-from schedverify.verifier.rules.screening import cyclic, doubled, misplaced
-from schedverify.verifier.wait_cycles import UntimedRun
+from schedverify.simulator.csr_graph import Precedence
+from schedverify.verifier.graph import needs, reads
+from schedverify.verifier.occurrences import Occurrences
+from schedverify.verifier.rules.base import Case, NotApplicable, rule, violation_of_cycle
+from schedverify.verifier.rules.structure import doubled, misplaced
 
 
 @rule("SV201", "no cycle of dependencies and rank orders")
@@ -41,17 +44,26 @@ def acyclic(case: Case) -> Iterator[Violation]:
     if case.sound:
         return
     occurrences = case.occurrences
-    if not doubled(occurrences) and not misplaced(occurrences) and not cyclic(occurrences):
+    if not doubled(occurrences) and not misplaced(occurrences) and not _cyclic(occurrences):
         return
-    run = UntimedRun(case.instances)
-    stuck = set(run.stuck())
-    for cycle in run.cycles():
-        story = tuple(map(str, cycle))
-        behind = sorted(stuck - {wait.rank for wait in cycle})
-        tail = f"; rank {', '.join(map(str, behind))} cannot end either" if behind else ""
-        first = cycle[0]
-        yield Violation("SV201", "; ".join(story) + tail, first.rank, first.position,
-                        tuple(wait.step for wait in cycle), story)  # fmt: skip
+    from schedverify.verifier.wait_cycles import UntimedRun
+
+    run = UntimedRun(occurrences)
+    blocked = set(run.blocked_ranks())
+    yield from (violation_of_cycle("SV201", cycle, blocked) for cycle in run.cycles())
+
+
+def _cyclic(occurrences: Occurrences) -> bool:
+    """Whether dependencies and rank orders have a cycle; where each operation stands once on each of its ranks."""
+    pairs = [*reads(occurrences, across=False), *reads(occurrences, across=True)]
+    reader = np.concatenate([entries for entries, _ in pairs])
+    maker = occurrences.first(np.concatenate([ops for _, ops in pairs]))
+    reader, maker = reader[maker >= 0], maker[maker >= 0]
+    node, rank = occurrences.node, occurrences.step_rank
+    follows = np.flatnonzero(rank[1:] == rank[:-1])
+    before = np.concatenate((node[maker], node[follows]))
+    after = np.concatenate((node[occurrences.step[reader]], node[follows + 1]))
+    return bool(Precedence(len(node), before, after).blocked.any())
 
 
 @rule("SV202", "a timeline that respects every dependency", Scope.THESE_COSTS)
@@ -80,7 +92,7 @@ def timeline_respected(case: Case) -> Iterator[Violation]:
     rows = case.claims.get("timeline")
     if rows is None:
         raise NotApplicable("no timeline is handed in")
-    steps = case.instances.steps
+    steps = case.occurrences.steps
     counts = [len(row) for row in steps]
     if [len(row) for row in rows] != counts:
         found = [len(row) for row in rows]
@@ -107,13 +119,13 @@ def _inputs_there(
     case: Case, rows: Sequence[Sequence[int]], place: tuple[int, int], op: Op, start: int
 ) -> Iterator[Violation]:
     rank, position = place
-    main = case.instances.main
+    main = case.occurrences.main
     for need in needs(case.problem, op):
         for r, p in main.get(need.op, ())[:1]:
-            there = rows[r][p] + case.problem.step_duration(case.instances.steps[r][p]) + need.lag
-            if start < there:
+            arrival = rows[r][p] + case.problem.step_duration(case.occurrences.steps[r][p]) + need.lag
+            if start < arrival:
                 message = (
-                    f"rank {rank}, position {position} ({op}) starts at {start}, before {need.op} is there at {there}"
+                    f"rank {rank}, position {position} ({op}) starts at {start}, before {need.op} is there at {arrival}"
                 )
                 yield Violation("SV202", message, rank, position, (str(op), str(need.op)), (need.why,))
     for r, p in main[op]:

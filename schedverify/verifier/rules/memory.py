@@ -13,7 +13,6 @@ from schedverify.core.problem import Problem
 from schedverify.core.result import Violation
 from schedverify.core.timeline import Measures
 from schedverify.simulator.metrics import peak_in_flight
-from schedverify.verifier.matching import Flaw
 from schedverify.verifier.rules.base import Case, NotApplicable, rule
 
 Pair = tuple[int, int]
@@ -93,10 +92,10 @@ def bytes_held(case: Case) -> Iterator[Violation]:
         if peaks and peaks[rank] <= capacity:
             continue
         levels = _Bytes(case, rank).levels()
-        over = next(((i, held) for i, held in enumerate(levels) if held > capacity), None)
+        over = next(((i, live_bytes) for i, live_bytes in enumerate(levels) if live_bytes > capacity), None)
         if over is not None:
-            position, held = over
-            message = f"rank {rank} holds {held} bytes at position {position}; its capacity is {capacity}"
+            position, live_bytes = over
+            message = f"rank {rank} holds {live_bytes} bytes at position {position}; its capacity is {capacity}"
             yield Violation("SV402", message, rank, position, _step(case, rank, position))
 
 
@@ -113,13 +112,13 @@ def _few(case: Case, ran: Measures) -> bool:
 def _flights(case: Case, rank: int) -> Iterator[dict[Pair, None]]:
     """Yield the pairs in flight while each step of a rank runs."""
     ends = (Kind.F,) if case.problem.form == "inference" else (Kind.B, Kind.I)
-    held: dict[Pair, None] = dict.fromkeys(pair for pair, kind in _before(case, rank).items() if kind != Kind.W)
-    for ops in case.instances.steps[rank]:
-        held.update(dict.fromkeys((op.stage, op.microbatch or 0) for op in ops if op.kind == Kind.F))
-        yield held
+    unfinished: dict[Pair, None] = dict.fromkeys(pair for pair, kind in _before(case, rank).items() if kind != Kind.W)
+    for ops in case.occurrences.steps[rank]:
+        unfinished.update(dict.fromkeys((op.stage, op.microbatch or 0) for op in ops if op.kind == Kind.F))
+        yield unfinished
         for op in ops:
             if op.kind in ends:
-                held.pop((op.stage, op.microbatch or 0), None)
+                unfinished.pop((op.stage, op.microbatch or 0), None)
 
 
 def _counts(problem: Problem, rank: int, pairs: dict[Pair, None]) -> Iterator[tuple[str, int, int]]:
@@ -140,7 +139,7 @@ def _named(pairs: dict[Pair, None], what: str) -> tuple[str, ...]:
 
 
 def _step(case: Case, rank: int, position: int) -> tuple[str, ...]:
-    ops = case.instances.steps[rank][position] or case.schedule.step(rank, position).ops
+    ops = case.occurrences.steps[rank][position] or case.schedule.step(rank, position).ops
     return tuple(map(str, ops))
 
 
@@ -148,9 +147,9 @@ def _before(case: Case, rank: int) -> dict[Pair, Kind]:
     """Return the pairs that an excerpt holds before it begins, with the kind that shows it: B, I, or W alone."""
     if not case.excerpt:
         return {}
-    places = case.instances.places
+    places = case.occurrences.places
     found: dict[Pair, Kind] = {}
-    for ops in case.instances.steps[rank]:
+    for ops in case.occurrences.steps[rank]:
         for op in ops:
             pair = (op.stage, op.microbatch or 0)
             if op.kind != Kind.F and Op(Kind.F, *pair) not in places:
@@ -161,9 +160,11 @@ def _before(case: Case, rank: int) -> dict[Pair, Kind]:
 
 def _arriving(case: Case, rank: int) -> dict[int, list[tuple[tuple[bool, int, int], int]]]:
     """Return by position what a rank receives: for whom (gradient or not, stage, micro-batch), and how many bytes."""
+    if not case.has_transfers:
+        return {}
     transfers = case.transfers
     entries = np.arange(*np.searchsorted(transfers.rank, (rank, rank + 1)))
-    entries = entries[~transfers.is_send[entries] & (transfers.flaw[entries] == Flaw.NONE)]
+    entries = entries[~transfers.is_send[entries] & transfers.sound[entries]]
     columns = (transfers.position, transfers.backward, transfers.stage, transfers.microbatch, transfers.size)
     found: dict[int, list[tuple[tuple[bool, int, int], int]]] = {}
     for position, backward, stage, m, size in zip(*(column[entries].tolist() for column in columns), strict=True):
@@ -188,7 +189,7 @@ class _Bytes:
         for (stage, m), kind in _before(self.case, self.rank).items():
             self._hold(stage, m) if kind != Kind.W else self._reduce(stage, m)
         arriving = _arriving(self.case, self.rank)
-        for position, ops in enumerate(self.case.instances.steps[self.rank]):
+        for position, ops in enumerate(self.case.occurrences.steps[self.rank]):
             for tensor, size in arriving.get(position, ()):
                 self.unread[tensor] = self.unread.get(tensor, 0) + size
                 self.level += size
@@ -200,14 +201,10 @@ class _Bytes:
             for op in ops:
                 self._end(op)
 
-    def _kept(self, stage: int) -> int:
-        problem = self.case.problem
-        return problem.boundary[stage] if problem.recompute[stage] else problem.activation[stage]
-
     def _hold(self, stage: int, m: int) -> None:
         self._free(stage, m)
         self.full.add((stage, m))
-        self.level += self._kept(stage)
+        self.level += self.case.problem.kept[stage]
 
     def _reduce(self, stage: int, m: int) -> None:
         self._free(stage, m)
@@ -217,14 +214,14 @@ class _Bytes:
     def _free(self, stage: int, m: int) -> None:
         if (stage, m) in self.full:
             self.full.remove((stage, m))
-            self.level -= self._kept(stage)
+            self.level -= self.case.problem.kept[stage]
         elif (stage, m) in self.reduced:
             self.reduced.remove((stage, m))
             self.level -= self.case.problem.weight_stash[stage]
 
     def _extra(self, stage: int) -> int:
-        """Return what a backward holds of a stage, while it runs, beyond what was kept of it."""
-        return self.case.problem.activation[stage] - self._kept(stage)
+        """Return what a backward holds of a stage, while it runs, beyond what its F saved."""
+        return self.case.problem.activation[stage] - self.case.problem.kept[stage]
 
     def _end(self, op: Op) -> None:
         pair = (op.stage, op.microbatch or 0)

@@ -9,7 +9,7 @@ import numpy as np
 from schedverify.core.op import Kind, Op, unpack
 from schedverify.core.result import Violation
 from schedverify.core.schedule import kinds, positions
-from schedverify.verifier.rules.base import Case, NotApplicable, rule
+from schedverify.verifier.rules.base import Case, NotApplicable, rule, violation_at
 
 Placed = tuple[int, Op]
 """A position in a rank's order and an operation there."""
@@ -41,8 +41,8 @@ def gathered_and_reduced(case: Case) -> Iterator[Violation]:
     UNSHARD. If a REDUCE_GRAD stands anywhere: for every s and every r in placement(s), exactly one of s stands in the
     order of r, and no B or W of s behind it.
     """
-    there = any((kinds(row) >= int(Kind.UNSHARD)).any() for row in case.schedule.rows)
-    rows = [_marked(case, rank) for rank in range(case.schedule.ranks if there else 0)]
+    any_stands = any((kinds(row) >= int(Kind.UNSHARD)).any() for row in case.schedule.rows)
+    rows = [_marked(case, rank) for rank in range(case.schedule.ranks if any_stands else 0)]
     if not any(op.kind >= Kind.UNSHARD for row in rows for _, op in row):
         raise NotApplicable("no UNSHARD, RESHARD or REDUCE_GRAD stands in the schedule")
     for rank, row in enumerate(rows):
@@ -76,17 +76,19 @@ def _alternate(rank: int, row: list[Placed]) -> Iterator[Violation]:
             continue
         if op.kind == Kind.UNSHARD:
             if since is not None:
-                yield _told(rank, position, op, f"stage {op.stage} is gathered since position {since}")
+                yield violation_at(
+                    "SV305", rank, position, str(op), f"stage {op.stage} is gathered since position {since}"
+                )
             gathered[op.stage] = position
         elif since is None:
-            yield _told(rank, position, op, f"stage {op.stage} is not gathered")
+            yield violation_at("SV305", rank, position, str(op), f"stage {op.stage} is not gathered")
         elif op.kind == Kind.RESHARD:
             gathered[op.stage] = None
             used.pop(op.stage, None)
         else:
             used[op.stage] = position, op
     for stage, (position, op) in used.items():
-        yield _told(rank, position, op, f"no RESHARD of stage {stage} follows")
+        yield violation_at("SV305", rank, position, str(op), f"no RESHARD of stage {stage} follows")
 
 
 def _reduced_once(rank: int, stage: int, row: list[Placed]) -> Iterator[Violation]:
@@ -95,14 +97,10 @@ def _reduced_once(rank: int, stage: int, row: list[Placed]) -> Iterator[Violatio
     last, step = max(((p, op) for p, op in own if op.kind in (Kind.B, Kind.W)), default=(None, None))
     op = Op(Kind.REDUCE_GRAD, stage)
     for position in reduced[1:]:
-        yield _told(rank, position, op, f"it stands at position {reduced[0]} already")
+        yield violation_at("SV305", rank, position, str(op), f"it stands at position {reduced[0]} already")
     if not reduced:
         where = f"rank {rank}" if last is None else f"rank {rank}, position {last} ({step})"
         message = f"{where}: {op} stands nowhere on the rank, but others are reduced"
         yield Violation("SV305", message, rank, last, (str(op),))
     elif last is not None and reduced[0] < last:
-        yield _told(rank, reduced[0], op, f"{step} at position {last} comes behind it")
-
-
-def _told(rank: int, position: int, op: Op, text: str) -> Violation:
-    return Violation("SV305", f"rank {rank}, position {position} ({op}): {text}", rank, position, (str(op),))
+        yield violation_at("SV305", rank, reduced[0], str(op), f"{step} at position {last} comes behind it")

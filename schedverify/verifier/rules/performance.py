@@ -7,8 +7,6 @@ from fractions import Fraction
 from typing import Any, Final, NamedTuple
 
 from schedverify.core.result import Scope, Violation
-from schedverify.verifier.certificates import EvidenceError, proved_bound
-from schedverify.verifier.certificates.peak import proved_peak
 from schedverify.verifier.rules.base import Case, NotApplicable, Undecided, rule
 
 MEASURED: Final = ("makespan", "span", "peak-memory")
@@ -127,6 +125,8 @@ def bound_has_evidence(case: Case) -> Iterator[Violation]:
 
 def _judge(case: Case, goal: _Goal) -> Iterator[Violation]:
     """Yield what is wrong with one bound and its evidence; raise Undecided where it is the solver's word."""
+    from schedverify.verifier.certificates import EvidenceError, proved_bound, proved_peak
+
     value = None if case.measures is None else case.measures.value(goal.objective)
     bound, certificate = goal.bound, goal.certificate
     if value is not None and bound > value:

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from schedverify.core.op import INDEX_MASK, STAGE_SHIFT, Join, Kind, Op, Step, unpack
+from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, MICROBATCH_MASK, STAGE_SHIFT, Join, Kind, Op, Step, unpack
 from schedverify.core.problem import Problem
 from schedverify.core.result import Violation
-from schedverify.core.schedule import kinds, positions
+from schedverify.core.schedule import Words, kinds, positions
+from schedverify.verifier.occurrences import Occurrences
 from schedverify.verifier.rules.base import Case, rule
-from schedverify.verifier.rules.screening import doubled, incomplete, malformed, misplaced
 
 
 @rule("SV101", "well-formed steps")
@@ -80,7 +80,7 @@ def on_their_ranks(case: Case) -> Iterator[Violation]:
     yield from _astray(case)
     if not doubled(case.occurrences) and not misplaced(case.occurrences):
         return
-    for op, places in case.instances.places.items():
+    for op, places in case.occurrences.places.items():
         ranks = case.problem.placement[op.stage]
         found = {rank for rank, _ in places}
         for rank, position in places:
@@ -151,7 +151,7 @@ def nothing_twice(case: Case) -> Iterator[Violation]:
     """
     if case.sound or not doubled(case.occurrences):
         return
-    for op, places in case.instances.places.items():
+    for op, places in case.occurrences.places.items():
         first: dict[int, int] = {}
         for rank, position in places:
             if rank in first:
@@ -160,7 +160,7 @@ def nothing_twice(case: Case) -> Iterator[Violation]:
             first.setdefault(rank, position)
         parts = [op._replace(kind=kind) for kind in (Kind.I, Kind.W)] if op.kind == Kind.B else []
         for part in parts:
-            for rank, position in case.instances.places.get(part, ()):
+            for rank, position in case.occurrences.places.get(part, ()):
                 message = f"rank {rank} runs {part} at position {position} beside {op}, which is the whole backward"
                 yield Violation("SV104", message, rank, position, (str(op), str(part)))
 
@@ -204,8 +204,49 @@ def _is_pair(step: Step) -> bool:
 
 def _lacking(case: Case, stage: int, m: int) -> tuple[str, ...]:
     """Return what a stage lacks of a micro-batch: in a split problem without a B, the parts I and W are needed."""
-    places, kinds = case.instances.places, [Kind.F]
+    places, kinds = case.occurrences.places, [Kind.F]
     if case.problem.form != "inference":
         whole = case.problem.form == "fused" or Op(Kind.B, stage, m) in places
         kinds += [Kind.B] if whole else [Kind.I, Kind.W]
     return tuple(str(op) for op in (Op(kind, stage, m) for kind in kinds) if op not in places)
+
+
+def malformed(row: Words, problem: Problem) -> bool:
+    """Whether a row holds an operation that the problem does not know, or a step of several."""
+    return bool((~problem.has_operations(row)).any() or (row >> JOIN_SHIFT != 0).any())
+
+
+def doubled(occurrences: Occurrences) -> bool:
+    """Whether an operation stands twice on one rank, or a B beside an I or W of its stage and micro-batch."""
+    stands = _standing(occurrences)
+    both = stands[Kind.B] & (stands[Kind.I] | stands[Kind.W])
+    return bool(occurrences.again.any() or both.any())
+
+
+def misplaced(occurrences: Occurrences) -> bool:
+    """Whether an operation stands on a foreign rank, or lacks on a rank of its stage; where none stands twice."""
+    wanted = np.array([len(ranks) for ranks in occurrences.problem.placement])
+    found = np.bincount(occurrences.index, minlength=len(occurrences.ops))
+    return bool((~occurrences.own).any() or (found != wanted[occurrences.ops >> STAGE_SHIFT & INDEX_MASK]).any())
+
+
+def incomplete(occurrences: Occurrences) -> bool:
+    """Whether a needed operation stands nowhere."""
+    problem = occurrences.problem
+    needed = problem.passing().ravel()
+    stands = _standing(occurrences)
+    whole = stands[Kind.F]
+    if problem.form != "inference":
+        whole = whole & (stands[Kind.B] | stands[Kind.I] & stands[Kind.W])
+    return bool((needed & ~whole).any())
+
+
+def _standing(occurrences: Occurrences) -> dict[Kind, np.ndarray[tuple[int], np.dtype[np.bool_]]]:
+    """Return by kind, and by stage and micro-batch in a row, whether the operation stands."""
+    problem, op = occurrences.problem, occurrences.op
+    pair = (op >> STAGE_SHIFT & INDEX_MASK) * problem.microbatches + (op & MICROBATCH_MASK)
+    found = {}
+    for kind in (Kind.F, Kind.B, Kind.I, Kind.W):
+        found[kind] = np.zeros(problem.total_stages * problem.microbatches, dtype=bool)
+        found[kind][pair[kinds(op) == int(kind)]] = True
+    return found

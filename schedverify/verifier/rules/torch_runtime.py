@@ -1,6 +1,7 @@
-"""SV70: what PyTorch's pipeline runtime needs of a schedule, beyond what every runtime does.
+"""SV70 and SV71: what PyTorch's pipeline runtime and torchtitan need of a schedule, beyond what every runtime does.
 
-The runtime is ``_PipelineScheduleRuntime``, as it is in torch 2.13.
+PyTorch's runtime is ``_PipelineScheduleRuntime``, as it is in torch 2.13. torchtitan loads a schedule for it
+(``parallelism.pipeline_parallel_schedule_csv``) and needs all that it needs, and more.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from schedverify.core.op import Join, Kind, Step
 from schedverify.core.problem import Problem
 from schedverify.core.result import Violation
 from schedverify.core.schedule import kinds
-from schedverify.verifier.rules.base import Case, NotApplicable, rule
+from schedverify.verifier.rules.base import Case, NotApplicable, rule, violation_at
 
 
 @rule("SV701", "a pipeline that PyTorch's runtime can hold")
@@ -72,8 +73,8 @@ def losses_in_order(case: Case) -> Iterator[Violation]:
             for op in step.ops:
                 if op.kind is Kind.F and op.stage == last and op.microbatch is not None:
                     if op.microbatch <= before:
-                        text = f"rank {rank}, position {position} ({op}): it stands behind {last}F{before}"
-                        yield Violation("SV702", text, rank, position, (str(op),))
+                        text = f"it stands behind {last}F{before}"
+                        yield violation_at("SV702", rank, position, str(op), text)
                     before = max(before, op.microbatch)
 
 
@@ -140,8 +141,8 @@ def written_as_csv(case: Case) -> Iterator[Violation]:
     for rank in range(case.schedule.ranks):
         for position, step in enumerate(case.schedule.steps(rank)):
             if text := _no_cell(step):
-                told = tuple(map(str, step.ops))
-                yield Violation("SV704", f"rank {rank}, position {position} ({step}): {text}", rank, position, told)
+                message = f"rank {rank}, position {position} ({step}): {text}"
+                yield Violation("SV704", message, rank, position, tuple(map(str, step.ops)))
 
 
 @rule("SV705", "all communication, or none")
@@ -186,8 +187,8 @@ def _unheld(problem: Problem) -> Iterator[str]:
         yield f"sequences are in {problem.slices} parts, the runtime takes them whole"
     chain = {(stage, stage + 1) for stage in range(problem.stages - 1)}
     for source, target in sorted(chain ^ set(problem.edges)):
-        told = "feeds no stage" if (source, target) in chain else f"feeds stage {target}"
-        yield f"stage {source} {told}, the runtime has it feed stage {source + 1}"
+        found = "feeds no stage" if (source, target) in chain else f"feeds stage {target}"
+        yield f"stage {source} {found}, the runtime has it feed stage {source + 1}"
     for group in problem.tied:
         yield f"the stages {', '.join(map(str, group))} share weights, the runtime does not add up their gradients"
     for stage, ranks in enumerate(problem.placement):
@@ -204,14 +205,84 @@ def _scaled(rank: int, stage: int, places: list[int], last: tuple[int, str] | No
         where = f"rank {rank}" if last is None else f"rank {rank}, position {last[0]} ({last[1]})"
         yield Violation("SV703", f"{where}: no {name} follows", rank, last and last[0], (name,))
     for position in places[1:]:
-        text = f"rank {rank}, position {position} ({name}): it stands at position {places[0]} already"
-        yield Violation("SV703", text, rank, position, (name,))
+        yield violation_at("SV703", rank, position, name, f"it stands at position {places[0]} already")
     if places and last is not None and places[0] < last[0]:
-        text = f"rank {rank}, position {places[0]} ({name}): {last[1]} at position {last[0]} comes behind it"
-        yield Violation("SV703", text, rank, places[0], (name,))
+        yield violation_at("SV703", rank, places[0], name, f"{last[1]} at position {last[0]} comes behind it")
 
 
 def _no_cell(step: Step) -> str:
     if step.join is Join.GROUP:
         return "a group of communications"
     return "a peer is named" if any(op.peer is not None for op in step.ops) else ""
+
+
+@rule("SV711", "a placement that torchtitan knows")
+def known_placement(case: Case) -> Iterator[Violation]:
+    """The stages stand in a loop or, two on each rank, in a V.
+
+    What it checks
+
+    The number of stages is a multiple of the number of ranks, and stage s stands on rank s mod P; or there are 2 P
+    stages and stage s stands on rank min(s, 2 P - 1 - s).
+
+    Why it matters
+
+    torchtitan builds the stages of a rank before it reads the schedule, from the name of the schedule class in
+    `parallelism.pipeline_parallel_schedule` alone: a V for `ZBVZeroBubble` and `DualPipeV`, else a loop
+    (`pipeline_module_split`). A schedule of another placement meets stages that are elsewhere.
+
+    Example
+
+    With `placement = [0, 1, 1, 0]` rank 0 must have the stages 0 and 3; with `placement = [0, 0, 1, 1]` there is no
+    name that gives them.
+
+    Formally
+
+    P divides S and placement(s) = {s mod P} for every s; or S = 2 P and placement(s) = {min(s, 2 P - 1 - s)}.
+    """
+    problem = case.problem
+    if problem.stages % problem.ranks:
+        text = f"{problem.stages} stages on {problem.ranks} ranks, torchtitan takes a multiple of the ranks"
+        yield Violation("SV711", text)
+    elif problem.owner_rank[: problem.stages] not in (_loop(problem), _v(problem)):
+        yield Violation(
+            "SV711", f"the stages stand on the ranks {list(problem.owner_rank)}: no loop, no V of two a rank"
+        )
+
+
+@rule("SV712", "compute operations alone")
+def compute_alone(case: Case) -> Iterator[Violation]:
+    """Nothing but F, B, I, W and overlapped pairs of them stands in the schedule.
+
+    What it checks
+
+    No send, receive, `UNSHARD`, `RESHARD` or `REDUCE_GRAD` stands in any order.
+
+    Why it matters
+
+    torchtitan loads the file with `_load_csv(path)`, which takes compute operations and refuses all others
+    (`_prepare_schedule_with_comms`). PyTorch adds the communication itself.
+
+    Example
+
+    `0F0 0SEND_F0 0RECV_B0 0B0` is refused at its second cell.
+
+    Formally
+
+    Every operation of every order is F, B, I or W.
+    """
+    for rank in range(case.schedule.ranks):
+        for position, step in enumerate(case.schedule.steps(rank)):
+            if not step.ops[0].kind.is_compute:
+                message = f"rank {rank}, position {position} ({step}): torchtitan's file has no communication"
+                yield Violation("SV712", message, rank, position, tuple(map(str, step.ops)))
+
+
+def _loop(problem: Problem) -> tuple[int, ...]:
+    return tuple(stage % problem.ranks for stage in range(problem.stages))
+
+
+def _v(problem: Problem) -> tuple[int, ...]:
+    if problem.stages != 2 * problem.ranks:
+        return ()
+    return tuple(min(stage, problem.stages - 1 - stage) for stage in range(problem.stages))
