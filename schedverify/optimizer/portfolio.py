@@ -16,7 +16,7 @@ from schedverify.optimizer.model.rules import add_constraints
 from schedverify.optimizer.model.variables import OrderModel
 from schedverify.optimizer.orders import complete, rows_of
 from schedverify.optimizer.paths import anchors, heads
-from schedverify.optimizer.run import SearchRun
+from schedverify.optimizer.search_state import SearchRun
 from schedverify.optimizer.solvers import pumpkin
 from schedverify.optimizer.solvers.cp_sat import SolverOutcome, SolverSettings, search
 from schedverify.optimizer.tasks import Tasks

@@ -8,7 +8,7 @@ from schedverify.core.problem import Problem
 from schedverify.core.result import Status
 from schedverify.optimizer.effort import Effort
 from schedverify.optimizer.portfolio import run_parts
-from schedverify.optimizer.run import SearchRun
+from schedverify.optimizer.search_state import SearchRun
 from schedverify.optimizer.support import TIMES, check_supported, impossible
 from schedverify.optimizer.values import Hint, Progress, Solution
 

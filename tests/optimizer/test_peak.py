@@ -14,7 +14,7 @@ from oracle.test_brute_force import permuted
 from schedverify.core.problem import Problem
 from schedverify.core.result import Status
 from schedverify.optimizer import Effort, least_peak, solve
-from schedverify.optimizer.peak import Levels
+from schedverify.optimizer.peak_memory import Levels
 from schedverify.planner.plans import optimize
 from schedverify.verifier.verification import verify
 from support.tiny_problems import tiny_problems

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from schedverify.optimizer.model import held
-from schedverify.optimizer.model.held import Amounts
+from schedverify.optimizer.model import shared_memory
+from schedverify.optimizer.model.shared_memory import Amounts
 from schedverify.optimizer.model.variables import OrderModel
 from schedverify.optimizer.tasks import Node, ancestors
 
@@ -28,8 +28,8 @@ def in_flight_on_ranks(model: OrderModel) -> None:
         _at_most(model, stages, one, limit)
         if _alone(model, stages):
             continue
-        if held.takes(model, stages):
-            held.hold_at_most(model, stages, Amounts(one, [0] * model.problem.total_stages), limit)
+        if shared_memory.takes(model, stages):
+            shared_memory.hold_at_most(model, stages, Amounts(one, [0] * model.problem.total_stages), limit)
         else:
             _resource(model, _in_flight(model, stages), limit)
 
@@ -53,8 +53,8 @@ def bytes_within_capacity(model: OrderModel) -> None:
     for rank, stages in enumerate(problem.stages_of):
         room = problem.capacity[rank] - problem.static[rank]
         _at_most(model, stages, problem.kept, room)
-        if len(stages) > 1 and held.takes(model, stages):
-            held.hold_at_most(model, stages, Amounts(problem.kept, problem.weight_stash), room)
+        if len(stages) > 1 and shared_memory.takes(model, stages):
+            shared_memory.hold_at_most(model, stages, Amounts(problem.kept, problem.weight_stash), room)
         elif not _alone(model, stages) or stages[0] in model.tasks.mixed:
             _resource(model, _bytes(model, stages), room)
         elif not model.tasks.splits:
@@ -81,9 +81,9 @@ def _at_most(model: OrderModel, stages: Sequence[int], amounts: Sequence[int], r
         return
     above = ancestors(model.problem)
     for stage in stages:
-        held = amounts[stage] + sum(amounts[other] for other in above[stage].intersection(stages))
-        if held:
-            _queue(model, stage, max(1, room // held))
+        shared_memory = amounts[stage] + sum(amounts[other] for other in above[stage].intersection(stages))
+        if shared_memory:
+            _queue(model, stage, max(1, room // shared_memory))
 
 
 def _queue(model: OrderModel, stage: int, most: int) -> None:

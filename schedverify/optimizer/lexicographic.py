@@ -10,7 +10,7 @@ from schedverify.core.problem import Problem
 from schedverify.core.result import Part, Status
 from schedverify.core.schedule import Schedule
 from schedverify.optimizer.effort import Effort
-from schedverify.optimizer.peak import capped, least_peak
+from schedverify.optimizer.peak_memory import capped, least_peak
 from schedverify.optimizer.solving import solve
 from schedverify.optimizer.values import Hint, Progress, Solution, hint_of
 
