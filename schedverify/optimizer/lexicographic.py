@@ -10,9 +10,10 @@ from schedverify.core.problem import Problem
 from schedverify.core.result import Part, Status
 from schedverify.core.schedule import Schedule
 from schedverify.optimizer.effort import Effort
+from schedverify.optimizer.orders import Hint, hint_of
 from schedverify.optimizer.peak_memory import capped, least_peak
-from schedverify.optimizer.solving import solve
-from schedverify.optimizer.values import Hint, Progress, Solution, hint_of
+from schedverify.optimizer.portfolio import solve
+from schedverify.optimizer.search_state import Progress, Solution
 
 
 class LexicographicResult(NamedTuple):

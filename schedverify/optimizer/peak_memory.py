@@ -11,14 +11,14 @@ from schedverify.core.problem import Problem
 from schedverify.core.result import Status
 from schedverify.core.schedule import Schedule
 from schedverify.core.timeline import Timeline
-from schedverify.optimizer.bounds.peak import Ceiling, best_peak_bound
+from schedverify.optimizer.bounds.formulas import Ceiling, best_peak_bound
 from schedverify.optimizer.effort import Effort
 from schedverify.optimizer.heuristics.greedy import list_schedule, policies
-from schedverify.optimizer.orders import Rows, complete, keeps_limits, measure, rows_of, schedule_of
-from schedverify.optimizer.solving import solve
+from schedverify.optimizer.orders import Hint, Rows, complete, keeps_limits, measure, rows_of, schedule_of
+from schedverify.optimizer.portfolio import solve
+from schedverify.optimizer.search_state import Progress, Solution
 from schedverify.optimizer.support import check_supported, impossible
 from schedverify.optimizer.tasks import Tasks
-from schedverify.optimizer.values import Hint, Progress, Solution
 from schedverify.simulator.engine import simulate
 
 _NONE = 1 << 62
@@ -47,7 +47,7 @@ def least_peak(
     ceiling
         The makespan or span that no schedule may pass; a makespan limit of the problem holds in any case.
     effort, hints, progress
-        As in :func:`~schedverify.optimizer.solving.solve`.
+        As in :func:`~schedverify.optimizer.portfolio.solve`.
 
     Returns
     -------

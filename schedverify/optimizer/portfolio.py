@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Final
 
+from schedverify.core.problem import Problem
+from schedverify.core.result import Status
 from schedverify.optimizer.bounds.formulas import best_bound
 from schedverify.optimizer.counts.bound import count_bounds
+from schedverify.optimizer.effort import Effort
 from schedverify.optimizer.heuristics import local_search
 from schedverify.optimizer.heuristics.greedy import list_schedule, policies
-from schedverify.optimizer.model.promptness import reasons_in_all
+from schedverify.optimizer.model.objectives import reasons_in_all
 from schedverify.optimizer.model.rules import add_constraints
 from schedverify.optimizer.model.variables import OrderModel
-from schedverify.optimizer.orders import complete, rows_of
-from schedverify.optimizer.paths import anchors, heads
-from schedverify.optimizer.search_state import SearchRun
+from schedverify.optimizer.orders import Hint, complete, rows_of
+from schedverify.optimizer.search_state import Progress, SearchRun, Solution
 from schedverify.optimizer.solvers import pumpkin
 from schedverify.optimizer.solvers.cp_sat import SolverOutcome, SolverSettings, search
-from schedverify.optimizer.tasks import Tasks
-from schedverify.optimizer.values import Hint
+from schedverify.optimizer.support import TIMES, check_supported, impossible
+from schedverify.optimizer.tasks import Tasks, anchors, heads
 
 MOST_REASONS: Final = 100_000
 """The largest search over prompt first steps."""
@@ -78,7 +80,7 @@ def _schedule_by_lists(run: SearchRun) -> None:
 
 def _improve(run: SearchRun) -> None:
     """Walk from the best order to better ones: in each round one walk a thread, each with a seed of its own."""
-    if run.over() or run.best.rows is None or not local_search.takes(run.tasks, run.best.rows):
+    if run.over() or run.best.rows is None or not local_search.applies(run.tasks, run.best.rows):
         return
     if run.effort.left < _LEAST_SECONDS:
         return
@@ -92,7 +94,7 @@ def _improve(run: SearchRun) -> None:
             if stopped():
                 return
             start = local_search.LocalSearch(run.tasks, run.best.rows, run.objective)
-            target = run.tasks.scaled(run.best.bound) + run.tasks.fine - 1
+            target = run.tasks.scaled(run.best.bound) + run.tasks.subticks - 1
             seeds = [run.effort.seed + 1000 * (number * run.effort.threads + k) for k in range(run.effort.threads)]
             with ThreadPoolExecutor(len(seeds)) as pool:
                 walks = [pool.submit(start.run, seed, _MOVES, target, stopped) for seed in seeds]
@@ -166,3 +168,66 @@ def _search(
     if starts := run.best.starts(tasks) if prompt else run.best.fifo_starts():
         model.hint(starts)
     return search(model, seconds, settings)
+
+
+def solve(
+    problem: Problem,
+    *,
+    objective: str = "makespan",
+    effort: Effort | None = None,
+    within: int | None = None,
+    hints: Sequence[Hint] = (),
+    progress: Callable[[Progress], None] | None = None,
+) -> Solution:
+    """Search for the schedule with the least makespan or span, and prove how good it is.
+
+    First come the bounds and the warm starts (``hints`` and a list scheduler of its own): where the best of them meets
+    a bound, that is the answer. Else a local search (:mod:`~schedverify.optimizer.heuristics.local_search`) shortens
+    the best of them and the count relaxation (:mod:`~schedverify.optimizer.counts.relaxation`) raises the bound. Where
+    that is not enough, solvers search one model over the orders, which holds every rule of
+    :mod:`~schedverify.optimizer.model.rules`. What each part gave, and when, stands in the solution.
+
+    The span of an order is that of its timeline, in which no step waits without need. The model may let the first step
+    of a rank wait, which makes its span a lower bound. So the search is first for the best order with first steps in
+    their places, then for a proof that even with waiting there is nothing better. Where there is, a third search is
+    over all orders, not only those that go first in, first out, and every form of the backward, with first steps that
+    start as early as their order lets them (:mod:`~schedverify.optimizer.model.objectives`): this one is exact, and
+    slower. Where it would be too large, the gap stays open.
+
+    Parameters
+    ----------
+    objective
+        ``makespan`` or ``span``.
+    effort
+        The means for all of it. With one worker and the same seed the result is the same wherever the search ends
+        before its limits.
+    within
+        A value that is good enough: the search ends with the first schedule that has no more, or with a proof that
+        none has, which is then the meaning of infeasible.
+    hints
+        Known schedules, as start ticks of their operations. Those that keep every rule are used, the others are not.
+    progress
+        Called, in this thread, with every better value and every higher bound.
+
+    Returns
+    -------
+    Solution
+        Optimal, feasible, infeasible or unknown.
+
+    Raises
+    ------
+    UnknownNameError
+        If the objective is none.
+    UnsupportedError
+        If the problem has something that the model cannot take yet; names all of it.
+    """
+    check_supported(problem, objective, TIMES)
+    if reason := impossible(problem):
+        return Solution(Status.INFEASIBLE, reason=reason)
+    effort = effort or Effort()
+    run = SearchRun(problem, objective, effort, within, progress)
+    try:
+        run_parts(run, hints)
+    except KeyboardInterrupt:
+        effort.stop.set()
+    return run.solution()

@@ -3,19 +3,153 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Final
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any, Final
 
+from schedverify.core.errors import ScheduleError
 from schedverify.core.problem import Problem
 from schedverify.core.result import Part, Status
+from schedverify.core.schedule import Schedule
 from schedverify.optimizer.effort import MIB, Effort
-from schedverify.optimizer.incumbent import Incumbent
-from schedverify.optimizer.orders import earliest, schedule_of
+from schedverify.optimizer.orders import Rows, earliest, keeps_limits, measure, relabelled, rows_of, schedule_of
 from schedverify.optimizer.solvers.cp_sat import SolverOutcome
 from schedverify.optimizer.support import limits_of
-from schedverify.optimizer.tasks import Tasks
-from schedverify.optimizer.values import Progress, Solution
+from schedverify.optimizer.tasks import OpKey, Tasks
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a search is: the best value (None before the first schedule) and what is proved that none can beat."""
+
+    seconds: float
+    value: int | None
+    bound: int
+
+    @property
+    def gap(self) -> Fraction | None:
+        """``(value - bound) / bound``; None where the value is unknown or the bound is 0."""
+        if self.value is None or not self.bound:
+            return None
+        return Fraction(self.value - self.bound, self.bound)
+
+
+@dataclass(frozen=True)
+class Solution:
+    """How a search ended, and the best schedule that it found.
+
+    Attributes
+    ----------
+    status
+        Optimal only where ``value == bound`` is proved; infeasible only where it is proved that no order keeps the
+        limits; feasible with a schedule and an open gap; unknown where neither a schedule nor a proof was found.
+    schedule
+        None where the status is infeasible or unknown.
+    starts
+        For each rank the start of every step in ticks, as early as the order allows.
+    value, bound
+        The objective of ``schedule``, measured on its timeline, and a number of ticks that no schedule can go below.
+    evidence
+        The combinatorial rule that proves most, with its place and the ``bound`` that follows from it. Where
+        :attr:`bound` is higher, the rest is the solver's word.
+    reason
+        Why there is no schedule, or what is left open.
+    parts
+        What each part of the search left known, in their order.
+    """
+
+    status: Status
+    schedule: Schedule | None = None
+    starts: tuple[tuple[int, ...], ...] = ()
+    value: int | None = None
+    bound: int | None = None
+    evidence: Mapping[str, Any] | None = field(default=None, hash=False)
+    reason: str = ""
+    parts: tuple[Part, ...] = field(default=(), compare=False)
+
+    @property
+    def gap(self) -> Fraction | None:
+        """``(value - bound) / bound``; None where either is unknown or the bound is 0."""
+        if self.value is None or not self.bound:
+            return None
+        return Fraction(self.value - self.bound, self.bound)
+
+
+class Incumbent:
+    """Keeps the best orders that were offered, what is proved, and tells of every change.
+
+    Attributes
+    ----------
+    rows, value
+        The best orders and their objective in true ticks; None before the first.
+    bound
+        True ticks that no schedule can go below.
+    """
+
+    def __init__(self, tasks: Tasks, objective: str, progress: Callable[[Progress], None] | None) -> None:
+        self.tasks = tasks
+        self.objective = objective
+        self.rows: Rows | None = None
+        self.value: int | None = None
+        self.bound = 0
+        self.evidence: dict[str, Any] | None = None
+        self._progress = progress
+        self._began = time.monotonic()
+
+    @property
+    def proved(self) -> bool:
+        """Whether the best is as good as can be."""
+        return self.value is not None and self.value <= self.bound
+
+    @property
+    def seconds(self) -> float:
+        """How long the search has been going on."""
+        return time.monotonic() - self._began
+
+    def offer(self, rows: Rows) -> None:
+        """Keep orders that can run, keep every limit, and are better than the best."""
+        try:
+            value = measure(self.tasks, rows, self.objective)
+        except ScheduleError:
+            return
+        if (self.value is None or value < self.value) and keeps_limits(self.tasks, rows):
+            self.rows, self.value = rows, value
+            self._tell()
+
+    def offer_starts(self, starts: dict[OpKey, int]) -> None:
+        """Keep the order of these starts if it is better than the best."""
+        self.offer(rows_of(self.tasks.problem, starts))
+
+    def raise_bound(self, bound: int) -> None:
+        """Note that no schedule is below ``bound`` ticks."""
+        if bound > self.bound:
+            self.bound = bound
+            self._tell()
+
+    def starts(self, tasks: Tasks) -> dict[OpKey, int] | None:
+        """Return scaled starts of the best as it is."""
+        return None if self.rows is None else earliest(tasks, self.rows)
+
+    def fifo_starts(self) -> dict[OpKey, int] | None:
+        """Return scaled starts of the best in the form of the model: first in, first out, and B only where mixed."""
+        if self.rows is None:
+            return None
+        rows = [[part for op in row for part in self._in_parts(op)] for row in self.rows]
+        renamed = rows_of(self.tasks.problem, relabelled(self.tasks, earliest(self.tasks, rows)))
+        return earliest(self.tasks, renamed)
+
+    def _in_parts(self, op: OpKey) -> tuple[OpKey, ...]:
+        kind, stage, m = op
+        if kind == "B" and self.tasks.splits and stage not in self.tasks.mixed:
+            return ("I", stage, m), ("W", stage, m)
+        return (op,)
+
+    def _tell(self) -> None:
+        if self._progress is not None:
+            self._progress(Progress(self.seconds, self.value, self.bound))
+
 
 MOST_STEPS: Final = 60_000
 """The largest problem that is given to the solver; beyond, the model alone takes minutes and gigabytes."""
@@ -120,7 +254,7 @@ class SearchRun:
     def horizon(self, tasks: Tasks) -> int:
         """Return scaled ticks by which everything of use has ended."""
         ends = [self.problem.makespan_limit, self.most() if self.objective == "makespan" else None]
-        return min([tasks.horizon] + [tasks.scaled(end) + tasks.fine - 1 for end in ends if end is not None])
+        return min([tasks.horizon] + [tasks.scaled(end) + tasks.subticks - 1 for end in ends if end is not None])
 
     def conclude(self, outcome: SolverOutcome) -> None:
         """Note what the last search proved: of the whole space where it is closed."""

@@ -13,10 +13,18 @@ import pytest
 
 from schedverify.core.problem import Problem
 from schedverify.optimizer.bounds.costs import Costs
-from schedverify.optimizer.bounds.formulas import Bound, best_bound, idle_bounds, load_bounds, pair_bounds
-from schedverify.optimizer.bounds.peak import admission_bounds, best_peak_bound, sequence_bounds
+from schedverify.optimizer.bounds.formulas import (
+    Bound,
+    admission_bounds,
+    best_bound,
+    best_peak_bound,
+    idle_bounds,
+    load_bounds,
+    pair_bounds,
+    sequence_bounds,
+)
+from schedverify.optimizer.counts.bound import Weighed, _least, _whole, prove
 from schedverify.optimizer.counts.program import Weights
-from schedverify.optimizer.counts.proof import Weighed, _least, _whole, prove
 from schedverify.optimizer.counts.relaxation import CountRow, Counts
 from schedverify.verifier.certificates import Derivation, EvidenceError, proved_bound
 from schedverify.verifier.certificates.peak import proved_peak

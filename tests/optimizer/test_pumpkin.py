@@ -21,8 +21,7 @@ from schedverify.optimizer.orders import rows_of, schedule_of
 from schedverify.optimizer.solvers import pumpkin
 from schedverify.optimizer.solvers.cp_sat import SolverOutcome, SolverSettings, search
 from schedverify.optimizer.solvers.plain_model import NotPlainError, plain_model
-from schedverify.optimizer.tasks import Tasks
-from schedverify.optimizer.values import OpKey
+from schedverify.optimizer.tasks import OpKey, Tasks
 from schedverify.planner.plans import plan_of
 from schedverify.simulator.engine import simulate
 
@@ -79,7 +78,7 @@ def by_cp_sat(tasks: Tasks, objective: str) -> int:
 def test_it_proves_what_cp_sat_proves(seed: int) -> None:
     problem = random_problem(seed)
     tasks, told = Tasks(problem), Told()
-    truth, loose = by_cp_sat(tasks, "makespan"), tasks.horizon // tasks.fine + 1
+    truth, loose = by_cp_sat(tasks, "makespan"), tasks.horizon // tasks.subticks + 1
     outcome = ask(tasks, loose, told=told)
     assert outcome == SolverOutcome(closed=True, found=True, bound=truth), problem
     schedule = schedule_of(rows_of(problem, told.starts[-1]))
@@ -93,7 +92,7 @@ def test_it_proves_what_cp_sat_proves(seed: int) -> None:
 def test_a_span_that_it_proves_is_no_higher_than_any(seed: int) -> None:
     tasks = Tasks(random_problem(seed))
     truth = by_cp_sat(tasks, "span")
-    outcome = pumpkin.prove(tasks, "span", lambda: (tasks.horizon // tasks.fine + 1, 0), 60, Told().settings)
+    outcome = pumpkin.prove(tasks, "span", lambda: (tasks.horizon // tasks.subticks + 1, 0), 60, Told().settings)
     assert outcome is not None
     assert outcome.bound == truth if outcome.closed else (outcome.bound or 0) <= truth
 
@@ -145,7 +144,7 @@ def test_a_question_that_others_settle_is_dropped(news: tuple[int, int], closed:
 )
 def test_what_it_cannot_take_it_leaves(keys: dict[str, Any]) -> None:
     tasks = Tasks(Problem.chain(ranks=2, microbatches=3, **keys))
-    assert ask(tasks, tasks.horizon // tasks.fine) is None
+    assert ask(tasks, tasks.horizon // tasks.subticks) is None
 
 
 def test_without_it_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,10 +6,8 @@ from collections.abc import Callable, Iterator
 from itertools import product
 from typing import NamedTuple
 
-from schedverify.optimizer.heuristics.ledger import Ledger
-from schedverify.optimizer.orders import Rows
-from schedverify.optimizer.tasks import Node, Tasks, node_of
-from schedverify.optimizer.values import OpKey
+from schedverify.optimizer.orders import Ledger, Rows
+from schedverify.optimizer.tasks import Node, OpKey, Tasks, node_of
 
 
 class GreedyPolicy(NamedTuple):
@@ -70,9 +68,9 @@ class _GreedyRun:
         self.free = [0] * self.problem.ranks
         self.orders: Rows = [[] for _ in range(self.problem.ranks)]
         self.ledgers = [Ledger(self.problem, rank) for rank in range(self.problem.ranks)]
-        self.forwards = [list(reversed(passing)) for passing in tasks.passing]
-        self.gradients = [list(reversed(self._backwards(passing))) for passing in tasks.passing]
-        self.weights: list[list[int]] = [[] for _ in tasks.passing]
+        self.forwards = [list(reversed(passing)) for passing in tasks.microbatches_of]
+        self.gradients = [list(reversed(self._backwards(passing))) for passing in tasks.microbatches_of]
+        self.weights: list[list[int]] = [[] for _ in tasks.microbatches_of]
         self.lacking = [self._lacking(rank) for rank in range(self.problem.ranks)]
         self.spare = [self._spare(stages) for stages in self.problem.stages_of]
 
@@ -112,7 +110,7 @@ class _GreedyRun:
             if choice and self._admits(choice.op):
                 yield choice
         if self.tasks.trains and self.gradients[stage]:
-            kind = "B" if stage in self.tasks.mixed and self.policy.whole else self.tasks.usual_kind("G")
+            kind = "B" if stage in self.tasks.mixed and self.policy.whole else self.tasks.usual_kind("GRAD")
             choice = self._at((kind, stage, self.gradients[stage][-1]))
             if choice and self._fits(choice.op):
                 yield choice

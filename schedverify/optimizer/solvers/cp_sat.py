@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from schedverify.core.errors import SchedverifyError
 from schedverify.optimizer.model.variables import OrderModel
-from schedverify.optimizer.values import OpKey
+from schedverify.optimizer.tasks import OpKey
 
 if TYPE_CHECKING:
     from ortools.sat.python import cp_model

@@ -32,8 +32,7 @@ from schedverify.optimizer.model.variables import OrderModel
 from schedverify.optimizer.orders import measure, rows_of
 from schedverify.optimizer.solvers.cp_sat import SolverOutcome, SolverSettings
 from schedverify.optimizer.solvers.plain_model import NotPlainError, PlainModel, plain_model
-from schedverify.optimizer.tasks import Tasks
-from schedverify.optimizer.values import OpKey
+from schedverify.optimizer.tasks import OpKey, Tasks
 
 _POLL: Final = 0.05
 """Seconds between two looks at the clock and the event."""
@@ -120,7 +119,7 @@ class _Prover:
 
     def _model(self, most: int) -> OrderModel:
         """Return the model in which the objective takes at most so many units."""
-        horizon = (most + 1) * self.tasks.fine - 1 if self.objective == "makespan" else self.tasks.horizon
+        horizon = (most + 1) * self.tasks.subticks - 1 if self.objective == "makespan" else self.tasks.horizon
         model = OrderModel(self.tasks, horizon=horizon, objective=self.objective)
         add_constraints(model)
         model.cp.add(model.value <= most)
