@@ -1,4 +1,4 @@
-"""One objective, or two in turn: the second among the schedules that are best, or best known, by the first."""
+"""One objective, or two in lexicographic order: the second among the schedules that are best known by the first."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from schedverify.optimizer.search_state import Progress, Solution
 
 
 class LexicographicResult(NamedTuple):
-    """What each of the searches found; ``second`` is None where there was none."""
+    """The solutions of both searches; ``second`` is None where there was no second search."""
 
     first: Solution
     second: Solution | None = None

@@ -1,4 +1,8 @@
-"""The parts of a search, in the order in which they pay: bounds, known orders, local search, counts, solvers."""
+"""The search for the best schedule: its parts, in the order in which they pay.
+
+What no order can do is said at once. Everything else goes through bounds, known orders, list schedules, local search,
+count relaxation and solvers.
+"""
 
 from __future__ import annotations
 
@@ -18,156 +22,22 @@ from schedverify.optimizer.model.objectives import reasons_in_all
 from schedverify.optimizer.model.rules import add_constraints
 from schedverify.optimizer.model.variables import OrderModel
 from schedverify.optimizer.orders import Hint, complete, rows_of
-from schedverify.optimizer.search_state import Progress, SearchRun, Solution
+from schedverify.optimizer.search_state import Progress, SearchState, Solution
 from schedverify.optimizer.solvers import pumpkin
 from schedverify.optimizer.solvers.cp_sat import SolverOutcome, SolverSettings, search
 from schedverify.optimizer.support import TIMES, check_supported, impossible
 from schedverify.optimizer.tasks import Tasks, anchors, heads
 
 MOST_REASONS: Final = 100_000
-"""The largest search over prompt first steps."""
+"""The most reasons of a model with prompt first steps; with more it is not searched."""
 _MOVES: Final = 60_000
 """Moves of one walk of the local search."""
 _ROUNDS: Final = 6
+"""Rounds of the local search; each begins at the best order of the one before."""
 _LEAST_SECONDS: Final = 2
 """With less time left the local search is left out: it may have to be compiled first."""
 _SHORT: Final = 4
 """The longest duration, in units, with which the second solver pays, on one stage a rank."""
-
-
-def run_parts(run: SearchRun, hints: Sequence[Hint]) -> None:
-    """Run one part after another until the question is settled or the means are used up.
-
-    The local search may take a quarter of the time that is left, the count relaxation a third of what then remains,
-    the second solver a quarter; CP-SAT has the rest. Where the second solver pays, list schedules are often the best
-    already, and the local search makes one round.
-    """
-    settings = SolverSettings(run.effort.seed, run.effort.threads, run.done, run.best.offer_starts, lambda _bound: None)
-    with run.part("bounds"):
-        if bound := best_bound(run.problem, run.objective):
-            run.best.evidence = bound.evidence
-            run.best.raise_bound(bound.value)
-    with run.part("known schedules"):
-        for hint in hints:
-            if complete(run.tasks, hint):
-                run.best.offer(rows_of(run.problem, hint))
-    if not _ended(run):
-        with run.part("list schedules"):
-            _schedule_by_lists(run)
-    _improve(run)
-    _count(run)
-    if run.over() or run.too_large:
-        return
-    if max(heads(run.tasks)) > run.horizon(run.tasks):
-        run.conclude(SolverOutcome(closed=True, found=False, bound=None))
-        return
-    _ask_pumpkin(run, settings)
-    _ask_cp_sat(run, settings)
-
-
-def _ended(run: SearchRun) -> bool:
-    """Whether not even a first schedule should be looked for."""
-    return run.over() and (run.best.rows is not None or run.effort.stopped)
-
-
-def _schedule_by_lists(run: SearchRun) -> None:
-    for policy in policies(run.tasks):
-        if _ended(run):
-            return
-        if rows := list_schedule(run.tasks, policy, lambda: run.effort.stopped):
-            run.best.offer(rows)
-
-
-def _improve(run: SearchRun) -> None:
-    """Walk from the best order to better ones: in each round one walk a thread, each with a seed of its own."""
-    if run.over() or run.best.rows is None or not local_search.applies(run.tasks, run.best.rows):
-        return
-    if run.effort.left < _LEAST_SECONDS:
-        return
-    until = run.effort.spent + run.effort.left / 4
-
-    def stopped() -> bool:
-        return run.done() or run.effort.spent > until
-
-    with run.part("local search"):
-        for number in range(1 if _suits_pumpkin(run) else _ROUNDS):
-            if stopped():
-                return
-            start = local_search.LocalSearch(run.tasks, run.best.rows, run.objective)
-            target = run.tasks.scaled(run.best.bound) + run.tasks.subticks - 1
-            seeds = [run.effort.seed + 1000 * (number * run.effort.threads + k) for k in range(run.effort.threads)]
-            with ThreadPoolExecutor(len(seeds)) as pool:
-                walks = [pool.submit(start.run, seed, _MOVES, target, stopped) for seed in seeds]
-                for walk in walks:
-                    run.best.offer(walk.result())
-
-
-def _count(run: SearchRun) -> None:
-    """Raise the bound, and its evidence, by the count relaxation."""
-    if run.over():
-        return
-    ends = [run.best.value, None if run.within is None else run.within + 1]
-    upper = min((end for end in ends if end is not None), default=None)
-    lower, seconds = run.best.bound, run.effort.left / 3
-    with run.part("counts"):
-        for bound in count_bounds(
-            run.problem, run.objective, lower=lower, upper=upper, seconds=seconds, stopped=run.done
-        ):
-            run.best.evidence = bound.evidence
-            run.best.raise_bound(bound.value)
-
-
-def _suits_pumpkin(run: SearchRun) -> bool:
-    """Whether the second solver is there and pays: short durations and one stage a rank."""
-    lone = all(len(stages) <= 1 for stages in run.problem.stages_of)
-    short = max(run.tasks.duration.values()) <= _SHORT
-    return run.objective == "makespan" and lone and short and pumpkin.installed()
-
-
-def _ask_pumpkin(run: SearchRun, settings: SolverSettings) -> None:
-    """Let the second solver try to prove that nothing is shorter, where it is there and durations are small."""
-    if run.best.value is None or not _suits_pumpkin(run):
-        return
-
-    def known() -> tuple[int, int]:
-        return (run.most() or 0) // run.tasks.unit, -(-run.best.bound // run.tasks.unit)
-
-    with run.part("Pumpkin"):
-        telling = replace(settings, on_bound=run.raise_bound)
-        pumpkin.prove(run.tasks, run.objective, known, run.effort.left / 4, telling)
-
-
-def _ask_cp_sat(run: SearchRun, settings: SolverSettings) -> None:
-    """Search the model of all orders; for the span, first and last those whose first steps are prompt."""
-    telling = replace(settings, on_bound=run.raise_bound)
-    if not run.over() and run.objective == "span" and any(anchor is not None for anchor in anchors(run.tasks)):
-        with run.part("CP-SAT, first steps in place"):
-            _search(run, settings, run.effort.left / 2, anchored=True)
-    if not run.over():
-        with run.part("CP-SAT"):
-            run.conclude(_search(run, telling, run.effort.left))
-    if not run.over() and run.objective == "span" and reasons_in_all(run.tasks) <= MOST_REASONS:
-        with run.part("CP-SAT, prompt first steps"):
-            run.conclude(_search(run, telling, run.effort.left, prompt=True))
-
-
-def _search(
-    run: SearchRun, settings: SolverSettings, seconds: float, *, anchored: bool = False, prompt: bool = False
-) -> SolverOutcome:
-    """Search one model for something better than the best so far."""
-    tasks = Tasks(run.problem, every_mix=True) if prompt else run.tasks
-    without = ("fifo",) if prompt else ()
-    horizon = run.horizon(tasks)
-    model = OrderModel(
-        tasks, horizon=horizon, objective=run.objective, anchored=anchored, prompt=prompt, without=without
-    )
-    add_constraints(model)
-    model.cp.add(model.value >= -(-run.best.bound // tasks.unit))
-    if (most := run.most()) is not None:
-        model.cp.add(model.value <= most // tasks.unit)
-    if starts := run.best.starts(tasks) if prompt else run.best.fifo_starts():
-        model.hint(starts)
-    return search(model, seconds, settings)
 
 
 def solve(
@@ -225,9 +95,148 @@ def solve(
     if reason := impossible(problem):
         return Solution(Status.INFEASIBLE, reason=reason)
     effort = effort or Effort()
-    run = SearchRun(problem, objective, effort, within, progress)
+    state = SearchState(problem, objective, effort, within, progress)
     try:
-        run_parts(run, hints)
+        run_parts(state, hints)
     except KeyboardInterrupt:
         effort.stop.set()
-    return run.solution()
+    return state.solution()
+
+
+def run_parts(state: SearchState, hints: Sequence[Hint]) -> None:
+    """Run one part after another until the question is settled or the means are used up.
+
+    The local search may take a quarter of the time that is left, the count relaxation a third of what then remains,
+    the second solver a quarter; CP-SAT has the rest. Where the second solver pays, list schedules are often the best
+    already, and the local search makes one round.
+    """
+    settings = SolverSettings(
+        state.effort.seed, state.effort.threads, state.done, state.best.offer_starts, lambda _bound: None
+    )
+    with state.part("bounds"):
+        if bound := best_bound(state.problem, state.objective):
+            state.best.evidence = bound.evidence
+            state.best.raise_bound(bound.value)
+    with state.part("known schedules"):
+        for hint in hints:
+            if complete(state.tasks, hint):
+                state.best.offer(rows_of(state.problem, hint))
+    if not _needs_nothing(state):
+        with state.part("list schedules"):
+            _schedule_by_lists(state)
+    _improve(state)
+    _count(state)
+    if state.over() or state.too_large:
+        return
+    if max(heads(state.tasks)) > state.horizon(state.tasks):
+        state.conclude(SolverOutcome(closed=True, found=False, bound=None))
+        return
+    _prove_with_pumpkin(state, settings)
+    _search_with_cp_sat(state, settings)
+
+
+def _needs_nothing(state: SearchState) -> bool:
+    """Whether not even a first schedule should be looked for."""
+    return state.over() and (state.best.rows is not None or state.effort.stopped)
+
+
+def _schedule_by_lists(state: SearchState) -> None:
+    for policy in policies(state.tasks):
+        if _needs_nothing(state):
+            return
+        if rows := list_schedule(state.tasks, policy, lambda: state.effort.stopped):
+            state.best.offer(rows)
+
+
+def _improve(state: SearchState) -> None:
+    """Walk from the best order to better ones: in each round one walk a thread, each with a seed of its own."""
+    if state.over() or state.best.rows is None or not local_search.applies(state.tasks, state.best.rows):
+        return
+    if state.effort.left < _LEAST_SECONDS:
+        return
+    until = state.effort.spent + state.effort.left / 4
+
+    def stopped() -> bool:
+        return state.done() or state.effort.spent > until
+
+    with state.part("local search"):
+        for number in range(1 if _suits_pumpkin(state) else _ROUNDS):
+            if stopped():
+                return
+            start = local_search.LocalSearch(state.tasks, state.best.rows, state.objective)
+            target = state.tasks.scaled(state.best.bound) + state.tasks.subticks - 1
+            seeds = [
+                state.effort.seed + 1000 * (number * state.effort.threads + k) for k in range(state.effort.threads)
+            ]
+            with ThreadPoolExecutor(len(seeds)) as pool:
+                walks = [pool.submit(start.run, seed, _MOVES, target, stopped) for seed in seeds]
+                for walk in walks:
+                    state.best.offer(walk.result())
+
+
+def _count(state: SearchState) -> None:
+    """Raise the bound, and its evidence, by the count relaxation."""
+    if state.over():
+        return
+    ends = [state.best.value, None if state.within is None else state.within + 1]
+    upper = min((end for end in ends if end is not None), default=None)
+    lower, seconds = state.best.bound, state.effort.left / 3
+    with state.part("counts"):
+        for bound in count_bounds(
+            state.problem, state.objective, lower=lower, upper=upper, seconds=seconds, stopped=state.done
+        ):
+            state.best.evidence = bound.evidence
+            state.best.raise_bound(bound.value)
+
+
+def _suits_pumpkin(state: SearchState) -> bool:
+    """Whether the second solver is there and pays: short durations and one stage a rank."""
+    lone = all(len(stages) <= 1 for stages in state.problem.stages_of)
+    short = max(state.tasks.duration.values()) <= _SHORT
+    return state.objective == "makespan" and lone and short and pumpkin.installed()
+
+
+def _prove_with_pumpkin(state: SearchState, settings: SolverSettings) -> None:
+    """Let the second solver try to prove that nothing is shorter, where it is there and durations are small."""
+    if state.best.value is None or not _suits_pumpkin(state):
+        return
+
+    def known() -> tuple[int, int]:
+        return (state.most() or 0) // state.tasks.unit, -(-state.best.bound // state.tasks.unit)
+
+    with state.part("Pumpkin"):
+        with_bounds = replace(settings, on_bound=state.raise_bound)
+        pumpkin.prove(state.tasks, state.objective, known, state.effort.left / 4, with_bounds)
+
+
+def _search_with_cp_sat(state: SearchState, settings: SolverSettings) -> None:
+    """Search the model of all orders; for the span, first and last those whose first steps are prompt."""
+    with_bounds = replace(settings, on_bound=state.raise_bound)
+    if not state.over() and state.objective == "span" and any(anchor is not None for anchor in anchors(state.tasks)):
+        with state.part("CP-SAT, first steps in place"):
+            _search(state, settings, state.effort.left / 2, anchored=True)
+    if not state.over():
+        with state.part("CP-SAT"):
+            state.conclude(_search(state, with_bounds, state.effort.left))
+    if not state.over() and state.objective == "span" and reasons_in_all(state.tasks) <= MOST_REASONS:
+        with state.part("CP-SAT, prompt first steps"):
+            state.conclude(_search(state, with_bounds, state.effort.left, prompt=True))
+
+
+def _search(
+    state: SearchState, settings: SolverSettings, seconds: float, *, anchored: bool = False, prompt: bool = False
+) -> SolverOutcome:
+    """Search one model for something better than the best so far."""
+    tasks = Tasks(state.problem, every_mix=True) if prompt else state.tasks
+    without = ("fifo",) if prompt else ()
+    horizon = state.horizon(tasks)
+    model = OrderModel(
+        tasks, horizon=horizon, objective=state.objective, anchored=anchored, prompt=prompt, without=without
+    )
+    add_constraints(model)
+    model.cp.add(model.value >= -(-state.best.bound // tasks.unit))
+    if (most := state.most()) is not None:
+        model.cp.add(model.value <= most // tasks.unit)
+    if starts := state.best.starts(tasks) if prompt else state.best.fifo_starts():
+        model.hint(starts)
+    return search(model, seconds, settings)

@@ -1,4 +1,4 @@
-"""One run of a search: the best so far, what is proved, the clock, and how it ended."""
+"""The state of a search: the best schedule so far, what is proved, the clock, and how it ended."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ from schedverify.optimizer.solvers.cp_sat import SolverOutcome
 from schedverify.optimizer.support import limits_of
 from schedverify.optimizer.tasks import OpKey, Tasks
 
+MOST_STEPS: Final = 60_000
+"""The most steps of a problem that is given to a solver; with more, the model alone takes minutes and gigabytes."""
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -31,9 +34,7 @@ class Progress:
     @property
     def gap(self) -> Fraction | None:
         """``(value - bound) / bound``; None where the value is unknown or the bound is 0."""
-        if self.value is None or not self.bound:
-            return None
-        return Fraction(self.value - self.bound, self.bound)
+        return _gap(self.value, self.bound)
 
 
 @dataclass(frozen=True)
@@ -72,13 +73,15 @@ class Solution:
     @property
     def gap(self) -> Fraction | None:
         """``(value - bound) / bound``; None where either is unknown or the bound is 0."""
-        if self.value is None or not self.bound:
-            return None
-        return Fraction(self.value - self.bound, self.bound)
+        return _gap(self.value, self.bound)
+
+
+def _gap(value: int | None, bound: int | None) -> Fraction | None:
+    return None if value is None or not bound else Fraction(value - bound, bound)
 
 
 class Incumbent:
-    """Keeps the best orders that were offered, what is proved, and tells of every change.
+    """The best orders that were offered and the highest bound, for one objective; reports every change.
 
     Attributes
     ----------
@@ -86,6 +89,8 @@ class Incumbent:
         The best orders and their objective in true ticks; None before the first.
     bound
         True ticks that no schedule can go below.
+    evidence
+        The combinatorial rule that proves most, as in :class:`Solution`; None before the first.
     """
 
     def __init__(self, tasks: Tasks, objective: str, progress: Callable[[Progress], None] | None) -> None:
@@ -116,7 +121,7 @@ class Incumbent:
             return
         if (self.value is None or value < self.value) and keeps_limits(self.tasks, rows):
             self.rows, self.value = rows, value
-            self._tell()
+            self._report()
 
     def offer_starts(self, starts: dict[OpKey, int]) -> None:
         """Keep the order of these starts if it is better than the best."""
@@ -126,7 +131,7 @@ class Incumbent:
         """Note that no schedule is below ``bound`` ticks."""
         if bound > self.bound:
             self.bound = bound
-            self._tell()
+            self._report()
 
     def starts(self, tasks: Tasks) -> dict[OpKey, int] | None:
         """Return scaled starts of the best as it is."""
@@ -146,24 +151,28 @@ class Incumbent:
             return ("I", stage, m), ("W", stage, m)
         return (op,)
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         if self._progress is not None:
             self._progress(Progress(self.seconds, self.value, self.bound))
 
 
-MOST_STEPS: Final = 60_000
-"""The largest problem that is given to the solver; beyond, the model alone takes minutes and gigabytes."""
-
-
-class SearchRun:
-    """The state that the parts of a search share.
+class SearchState:
+    """What the parts of a search share: the problem, the means, the best so far, and what is proved.
 
     Attributes
     ----------
+    tasks
+        The problem in scaled ticks.
     within
         A value that is good enough, or None.
+    best
+        The best schedule and the highest bound so far.
+    infeasible
+        Whether it is proved that no schedule is better than what was asked for.
     closed
         Whether the last search over the whole space came to its end.
+    exhausted
+        Whether the process came to hold more memory than it may.
     parts
         What each part left known when it ended, in their order.
     """
@@ -212,7 +221,7 @@ class SearchRun:
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Note what is known, and when, once a part of the search has ended."""
+        """Add a part of the search to ``parts`` once it has ended: what is known then, and when."""
         began = time.monotonic()
         try:
             yield
@@ -257,7 +266,7 @@ class SearchRun:
         return min([tasks.horizon] + [tasks.scaled(end) + tasks.subticks - 1 for end in ends if end is not None])
 
     def conclude(self, outcome: SolverOutcome) -> None:
-        """Note what the last search proved: of the whole space where it is closed."""
+        """Take over what a search over the whole space proved: all, where it came to its end."""
         if outcome.bound is not None:
             self.raise_bound(outcome.bound)
         self.closed = outcome.closed
@@ -266,7 +275,7 @@ class SearchRun:
             self.best.raise_bound(self.most() or 0)
 
     def raise_bound(self, units: int) -> None:
-        """Take a bound of the solver, which is told to find something as good as :meth:`most`."""
+        """Take over a solver's bound, in units; it looks for nothing above :meth:`most`, which therefore caps it."""
         ticks, most = units * self.tasks.unit, self.most()
         self.best.raise_bound(ticks if most is None else min(ticks, most))
 

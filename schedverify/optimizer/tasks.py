@@ -106,15 +106,15 @@ class Tasks:
     @cached_property
     def pairs(self) -> tuple[tuple[int, int], ...]:
         """Every stage with every micro-batch that goes through it."""
-        return tuple((stage, m) for stage, passing in enumerate(self.microbatches_of) for m in passing)
+        return tuple((stage, m) for stage, microbatches in enumerate(self.microbatches_of) for m in microbatches)
 
     @cached_property
     def fifo_lines(self) -> tuple[tuple[tuple[int, ...], ...], ...]:
         """By stage, the lines of micro-batches that can stand for one another: those of the same part, in order."""
         slices = self.problem.slices
         return tuple(
-            tuple(tuple(passing[part::slices]) for part in range(min(slices, len(passing))))
-            for passing in self.microbatches_of
+            tuple(tuple(microbatches[part::slices]) for part in range(min(slices, len(microbatches))))
+            for microbatches in self.microbatches_of
         )
 
     def inputs(self, node: Node) -> Iterator[tuple[Node, int]]:

@@ -180,7 +180,7 @@ def test_the_plain_form_says_all_of_a_model_or_refuses() -> None:
         (((0, -2), (1, 1)), -3, None), (((0, 1),), 4, -3), (((0, -1),), -4, -3),
         (((3, 1),), 0, 2), (((2, -1), (3, 1)), 0, None),
     }  # fmt: skip
-    assert plain.lines == [[(0, 1, 2), (1, 0, 3)]]
+    assert plain.exclusive == [[(0, 1, 2), (1, 0, 3)]]
     for spoil in (
         lambda m: m.add_exactly_one(b, c),
         lambda m: m.add(x <= 3).only_enforce_if(b, ~b),

@@ -33,18 +33,17 @@ def objective(model: OrderModel) -> None:
     lower bound on the span of every order. Under ``anchored``, each rank whose first step starts at the same tick in
     every first-in-first-out order (see :func:`~schedverify.optimizer.tasks.anchors`) is held to that tick. If that is
     every rank, a solution's ends are no earlier than its timeline's and its first starts are the same: the least value
-    is the least span among these orders. Under ``prompt``,
-    :func:`~schedverify.optimizer.model.objectives.prompt_first_steps` holds the first step of every rank to its place
-    in the timeline; then the least value is the least span of all the orders that the model has, which are all there
-    are where it goes without first in, first out and has every mix (a later gradient, of a micro-batch taken out of
-    order or of a B in place of I and W, can delay a first step).
+    is the least span among these orders. Under ``prompt``, :func:`prompt_first_steps` holds the first step of every
+    rank to its place in the timeline; then the least value is the least span of all the orders that the model has,
+    which are all there are where it goes without first in, first out and has every mix (a later gradient, of a
+    micro-batch taken out of order or of a B in place of I and W, can delay a first step).
     """
-    cp, fine = model.cp, model.tasks.subticks
+    cp, subticks = model.cp, model.tasks.subticks
     fixed = anchors(model.tasks) if model.anchored else [None] * model.problem.ranks
     for rank, stages in enumerate(model.problem.stages_of):
         begun = _begun(model, stages, fixed[rank]) if model.objective == "span" else 0
         for node in _last(model, stages):
-            cp.add(fine * (model.value + begun) + fine - 1 >= model.end(node))
+            cp.add(subticks * (model.value + begun) + subticks - 1 >= model.end(node))
     cp.minimize(model.value)
 
 

@@ -14,7 +14,7 @@ from oracle.test_brute_force import permuted
 from schedverify.core.problem import Problem
 from schedverify.core.result import Status
 from schedverify.optimizer import Effort, least_peak, solve
-from schedverify.optimizer.peak_memory import Levels
+from schedverify.optimizer.peak_memory import PeakLevels
 from schedverify.planner.plans import optimize
 from schedverify.verifier.verification import verify
 from support.tiny_problems import tiny_problems
@@ -119,11 +119,13 @@ def test_the_part_that_is_open_is_named() -> None:
 
 
 def test_levels_are_what_a_peak_can_be() -> None:
-    levels = Levels(Problem.chain(ranks=2, microbatches=3, static=[5, 100], activation=[6, 40], weight_stash=[4, 0]))
+    levels = PeakLevels(
+        Problem.chain(ranks=2, microbatches=3, static=[5, 100], activation=[6, 40], weight_stash=[4, 0])
+    )
     assert [levels.above(c) for c in (1, 5, 6, 8, 100, 101, 139)] == [5, 5, 7, 9, 100, 101, 139]
     assert levels.between(7, 9) == 7
     assert levels.between(7, 107) == 57
-    assert Levels(Problem.chain(ranks=1, microbatches=1, static=9, activation=0)).above(4) == 9
+    assert PeakLevels(Problem.chain(ranks=1, microbatches=1, static=9, activation=0)).above(4) == 9
 
 
 def test_a_ceiling_by_hand() -> None:
