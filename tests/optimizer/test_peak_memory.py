@@ -38,28 +38,6 @@ def test_the_peak_of_two_ranks_by_hand(limit: int | None, peak: int | None) -> N
         assert not verify(plan).violations
 
 
-def test_two_objectives_in_turn_by_hand() -> None:
-    least = optimize(EARLY, objective="peak-memory", then="makespan", workers=1)
-    assert (least.status, least.value, least.bound) == (Status.OPTIMAL, 1, 1)
-    assert least.then is not None
-    assert (least.then.objective, least.then.value, least.then.bound) == ("makespan", 24, 24)
-    quick = optimize(EARLY, objective="makespan", then="peak-memory", workers=1)
-    assert quick.then is not None
-    assert (quick.status, quick.value, quick.then.value, quick.then.bound) == (Status.OPTIMAL, 15, 2, 2)
-    span = optimize(EARLY, objective="span", then="peak-memory", workers=1)
-    assert span.then is not None
-    assert (span.status, span.value, span.then.value) == (Status.OPTIMAL, 15, 2)
-
-
-def test_the_problem_names_its_objectives() -> None:
-    problem = Problem.chain(**PAIR, minimize="peak-memory", then="makespan")
-    plan = optimize(problem, workers=1)
-    assert plan.then is not None
-    assert (plan.objective, plan.value, plan.then.value) == ("peak-memory", 1, 24)
-    assert optimize(problem, objective="makespan", workers=1).then is None
-    assert Problem.of(problem.to_dict()) == problem
-
-
 def test_static_bytes_and_limits_count() -> None:
     problem = Problem.chain(**PAIR, static=[10, 3], activation=[4, 7], capacity=[18, 40])
     assert optimize(problem, objective="peak-memory", workers=1).value == 14
@@ -103,19 +81,6 @@ def test_what_is_good_enough_ends_the_search() -> None:
     found = solve(problem, within=best + 20, effort=Effort(workers=1))
     assert found.value is not None
     assert found.value <= best + 20
-
-
-def test_the_part_that_is_open_is_named() -> None:
-    problem = Problem.chain(
-        ranks=4, microbatches=12, virtual=2, placement="v", forward=[3, 5, 4, 6, 3, 5, 4, 2], backward_input=4,
-        backward_weight=[2, 3, 1, 2, 2, 3, 1, 2], latency=1, activation=2, weight_stash=1, capacity=8,
-    )  # fmt: skip
-    plan = optimize(problem, objective="makespan", then="peak-memory", workers=1, time_limit=1)
-    assert plan.status is Status.FEASIBLE
-    assert plan.reason.startswith("the first objective is open: the time limit of ")
-    assert plan.then is not None
-    assert plan.then.bound is not None
-    assert not verify(plan).violations
 
 
 def test_levels_are_what_a_peak_can_be() -> None:
