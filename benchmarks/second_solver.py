@@ -70,7 +70,7 @@ def _known(name: str) -> tuple[str, Problem, int]:
 def _by_cp_sat(tasks: Tasks, best: int, seconds: float, settings: SolverSettings) -> tuple[bool, float]:
     """Return whether CP-SAT proves that nothing is below ``best`` units, and its seconds."""
     began = time.perf_counter()
-    model = OrderModel(tasks, horizon=best * tasks.fine - 1, objective="makespan")
+    model = OrderModel(tasks, horizon=best * tasks.subticks - 1, objective="makespan")
     add_constraints(model)
     model.cp.add(model.value < best)
     outcome = search(model, seconds, settings)

@@ -1,10 +1,12 @@
 """Searches for the best order of a problem, and proves how good it is. Knows nothing of the verifier."""
 
 from schedverify.optimizer.effort import Effort
-from schedverify.optimizer.in_turn import LexicographicResult, minimize
-from schedverify.optimizer.peak import least_peak
-from schedverify.optimizer.solving import solve
-from schedverify.optimizer.values import Hint, OpKey, Progress, Solution, hint_of
+from schedverify.optimizer.lexicographic import LexicographicResult, minimize
+from schedverify.optimizer.orders import Hint, hint_of
+from schedverify.optimizer.peak_memory import least_peak
+from schedverify.optimizer.portfolio import solve
+from schedverify.optimizer.search_state import Progress, Solution
+from schedverify.optimizer.tasks import OpKey
 
 __all__ = [
     "Effort",

@@ -1,4 +1,4 @@
-"""What a search may take: seconds, threads, bytes, and who may end it."""
+"""The means of a search: seconds, threads, bytes, the seed, and the event that ends it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Effort:
     Raises
     ------
     InputError
-        With every value that is none.
+        With a fault for every value that is out of range.
     """
 
     time_limit: float = 60

@@ -1,18 +1,32 @@
-"""Orders as rows of plain operations: from start ticks, to earliest starts, to a Schedule; whether they fit."""
+"""Orders as rows of plain operations: from start ticks, to earliest starts, to a Schedule; whether they keep limits."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import cache, partial
+from typing import NamedTuple
 
 from schedverify.core.errors import ScheduleError
 from schedverify.core.op import Kind, Op
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
-from schedverify.optimizer.heuristics.ledger import Ledger
-from schedverify.optimizer.tasks import Node, Tasks, node_of
-from schedverify.optimizer.values import OpKey
+from schedverify.optimizer.tasks import Node, OpKey, Tasks, node_of
 
 Rows = list[list[OpKey]]
+"""For each rank its operations, in their order."""
+
+Hint = dict[OpKey, int]
+"""A start tick for each operation. Where two of one rank start together, they stand in the order of the mapping."""
+
+
+def hint_of(schedule: Schedule, starts: Iterable[Iterable[int]]) -> Hint:
+    """Return the start of every operation of a schedule, from the starts of each rank's steps."""
+    hint: Hint = {}
+    for rank, ticks in enumerate(starts):
+        for step, tick in zip(schedule.steps(rank), ticks, strict=True):
+            for op in step.ops:
+                hint[op.kind.name, op.stage, op.microbatch or 0] = int(tick)
+    return hint
 
 
 def rows_of(problem: Problem, starts: Mapping[OpKey, int]) -> Rows:
@@ -27,8 +41,7 @@ def rows_of(problem: Problem, starts: Mapping[OpKey, int]) -> Rows:
 def complete(tasks: Tasks, starts: Mapping[OpKey, int]) -> bool:
     """Whether these are the operations of the problem: each step once, and a W for each I."""
     nodes = {node_of(op) for op in starts}
-    letters = "FG" if tasks.trains else "F"
-    wanted = {(letter, stage, m) for stage, m in tasks.pairs for letter in letters}
+    wanted = {(letter, stage, m) for stage, m in tasks.pairs for letter in tasks.letters if letter != "W"}
     wanted |= {("W", stage, m) for kind, stage, m in starts if kind == "I"}
     return nodes == wanted and len(starts) == len(nodes) and all(op[:2] in tasks.duration for op in starts)
 
@@ -113,7 +126,7 @@ def relabelled(tasks: Tasks, starts: Mapping[OpKey, int]) -> dict[OpKey, int]:
     Where a stage is mixed, the k-th B or I is the k-th gradient op, and the W of those that are I follow in order.
     """
     places: dict[OpKey, int] = {}
-    for stage, lines in enumerate(tasks.lines):
+    for stage, lines in enumerate(tasks.fifo_lines):
         for line in lines:
             _relabel_line(places, starts, stage, line)
     return places
@@ -131,3 +144,68 @@ def _relabel_line(places: dict[OpKey, int], starts: Mapping[OpKey, int], stage: 
     stashing = [m for m, (_, kind) in zip(line, gradients, strict=False) if kind == "I"]
     for m, (start, kind) in zip(stashing, sorted_starts("W"), strict=True):
         places[kind, stage, m] = start
+
+
+class Footprint(NamedTuple):
+    """What an operation does to its rank (semantics, SV401 and SV402).
+
+    ``start_bytes`` and ``start_in_flight`` are what the rank holds more while it runs, ``net_bytes`` and
+    ``net_in_flight`` what it holds more once it has ended.
+    """
+
+    start_bytes: int
+    net_bytes: int
+    start_in_flight: int
+    net_in_flight: int
+
+
+def footprint(problem: Problem, kind: str, stage: int) -> Footprint:
+    """Return what an operation of a kind does to a rank of its stage."""
+    kept, full, stash = problem.kept[stage], problem.activation[stage], problem.weight_stash[stage]
+    if problem.form == "inference":
+        return Footprint(kept, 0, 1, 0)
+    if kind == "F":
+        return Footprint(kept, kept, 1, 1)
+    if kind == "W":
+        return Footprint(0, -stash, 0, 0)
+    return Footprint(full - kept, (stash if kind == "I" else 0) - kept, 0, -1)
+
+
+class Ledger:
+    """What one rank holds while its steps run, against its limits; they run one by one, so the order alone counts.
+
+    Attributes
+    ----------
+    room, limit
+        The bytes beside the static ones, and the micro-batches in flight, that the rank may hold; None for no limit.
+    bytes, in_flight, by_stage
+        What it holds now: bytes beside the static ones, micro-batches in flight in all, and those of each stage.
+    """
+
+    def __init__(self, problem: Problem, rank: int) -> None:
+        self.room = None if problem.capacity is None else problem.capacity[rank] - problem.static[rank]
+        self.limit = None if problem.in_flight is None else problem.in_flight[rank]
+        self.bytes = 0
+        self.in_flight = 0
+        self.by_stage = dict.fromkeys(problem.stages_of[rank], 0)
+        self._stage_limits = problem.in_flight_stage
+        self._footprint = cache(partial(footprint, problem))
+
+    def fits(self, op: OpKey) -> bool:
+        """Whether a step could start now within all limits."""
+        kind, stage, _ = op
+        more = self._footprint(kind, stage)
+        most = self._stage_limits
+        return (
+            (self.room is None or self.bytes + more.start_bytes <= self.room)
+            and (self.limit is None or self.in_flight + more.start_in_flight <= self.limit)
+            and (most is None or self.by_stage[stage] + more.start_in_flight <= most[stage])
+        )
+
+    def run(self, op: OpKey) -> None:
+        """Enter a step from its start to its end."""
+        kind, stage, _ = op
+        more = self._footprint(kind, stage)
+        self.bytes += more.net_bytes
+        self.in_flight += more.net_in_flight
+        self.by_stage[stage] += more.net_in_flight

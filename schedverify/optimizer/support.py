@@ -1,4 +1,4 @@
-"""What the model cannot take is refused by name; what no order can do is said at once."""
+"""What the model cannot take is refused by name; that no order can keep the limits is said at once where it is seen."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _faults(problem: Problem) -> Iterator[Fault]:
         yield Fault("links.buffer", "the optimizer cannot keep channel buffers yet", "leave it away to plan without")
     for forward, backward, cost in problem.overlapped:
         together = set(problem.placement[forward]) & set(problem.placement[backward])
-        if together and problem.form != "inference" and cost < _sum(problem, forward, backward):
+        if together and problem.form != "inference" and cost < _sequential_cost(problem, forward, backward):
             text = (
                 f"the pair of stages {forward} and {backward} costs less than the sum, and the optimizer makes no pairs"
             )
@@ -83,7 +83,7 @@ def _faults(problem: Problem) -> Iterator[Fault]:
         yield Fault("costs", f"durations and transfers of {horizon} ticks in all are beyond the solver's 2^52", hint)
 
 
-def _sum(problem: Problem, forward: int, backward: int) -> int:
+def _sequential_cost(problem: Problem, forward: int, backward: int) -> int:
     again = problem.forward[backward] if problem.recompute[backward] else 0
     return problem.forward[forward] + problem.backward[backward] + again
 
@@ -95,16 +95,16 @@ def _obstacles(problem: Problem) -> Iterator[str]:
             before = above[stage].intersection(stages)
             if problem.copy_of(stage) not in problem.replica_of:
                 continue
-            held = (
+            in_flight = (
                 f"on rank {rank} one sequence has {parts} x {len(before) + 1} in flight when stage {stage} turns back"
             )
             if problem.in_flight is not None and problem.in_flight[rank] < parts * (len(before) + 1):
-                yield f"{held}, and in_flight is {problem.in_flight[rank]}"
+                yield f"{in_flight}, and in_flight is {problem.in_flight[rank]}"
             if problem.in_flight_stage is not None and problem.in_flight_stage[stage] < parts:
                 most = problem.in_flight_stage[stage]
                 yield f"on stage {stage} one sequence has {parts} in flight, and in_flight_stage is {most}"
             need = sum(parts * problem.kept[other] for other in before) + (parts - 1) * problem.kept[stage]
             need += problem.static[rank] + problem.activation[stage]
             if problem.capacity is not None and problem.capacity[rank] < need:
-                held = f"rank {rank} holds {need} bytes when stage {stage} turns back"
-                yield f"{held}, and its capacity is {problem.capacity[rank]}"
+                text = f"rank {rank} holds {need} bytes when stage {stage} turns back"
+                yield f"{text}, and its capacity is {problem.capacity[rank]}"

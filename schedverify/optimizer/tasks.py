@@ -1,27 +1,34 @@
-"""A problem as the optimizer sees it: operations with durations above zero, lags, and who waits for whom."""
+"""A problem as the optimizer sees it: operations with durations above zero, lags, who waits for whom, longest paths."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 
 from schedverify.core.op import Kind
 from schedverify.core.problem import Problem
-from schedverify.optimizer.values import OpKey
+
+OpKey = tuple[str, int, int]
+"""An operation as plain values: kind letter, stage, micro-batch."""
 
 Node = tuple[str, int, int]
-"""A step of one stage and micro-batch: ``F``, ``G`` (its B or I, whichever makes the gradient) or ``W``."""
+"""A step of a stage and micro-batch: letter ``F``, ``GRAD`` (the B or I, whichever makes the gradient) or ``W``."""
 
 
 class Tasks:
-    """The operations of a problem, in ticks that leave nothing to order but time.
+    """The operations of a problem, in scaled ticks, in which every operation takes time.
 
-    Durations are divided by their greatest common divisor ``unit`` and multiplied by ``fine``, one more than the number
-    of operations of no duration, which then take 1. So every operation takes time, and two on one rank never start
-    together: sorting by start gives the order, and in a cycle of dependencies time would have to run in a circle.
-    Nothing else changes: a path through the order is longer by less than ``fine``, so
-    ``floor(x / fine) * unit`` of an earliest start ``x`` is the true one.
+    Durations are divided by their greatest common divisor ``unit`` and multiplied by ``subticks``, one more than the
+    number of operations of no duration, which then take 1. So two operations on one rank never start together: sorting
+    by start gives the order, and in a cycle of dependencies time would have to run in a circle. Nothing else changes:
+    a path through the order is longer by less than ``subticks``, so ``floor(x / subticks) * unit`` of an earliest
+    start ``x`` is the true one. Durations of 4, 0 and 6 ticks, each of one operation, with ``unit`` 2 and ``subticks``
+    2::
+
+        true ticks      0 ------- 4 ------------- 10
+                        |    4    |0|      6      |
+        scaled ticks    0 ------- 4 5 ----------- 11      11 // 2 * 2 = 10
 
     Parameters
     ----------
@@ -30,6 +37,12 @@ class Tasks:
 
     Attributes
     ----------
+    unit, subticks
+        The greatest common divisor of all durations and lags, in ticks; the scaled ticks of one unit.
+    duration
+        By kind letter and stage, the scaled ticks of an operation.
+    microbatches_of
+        By stage, the micro-batches that go through it, in rising order.
     mixed
         The stages of a split problem that may take either. Unless ``every_mix``, those whose B costs less than I and W
         together; on the others I and W dominate: put I at the start of B and W right behind it. Both end within B,
@@ -42,22 +55,22 @@ class Tasks:
         self.problem = problem
         split = problem.form == "split"
         self.mixed = frozenset(s for s in range(problem.total_stages) if split and (every_mix or _cheaper(problem, s)))
-        self.passing = tuple(
+        self.microbatches_of = tuple(
             tuple(m for m, copy in enumerate(problem.replica_of) if copy == problem.copy_of(stage))
             for stage in range(problem.total_stages)
         )
         costs = {key: problem.duration(int(Kind[key[0]]), key[1]) for key in self._classes()}
         self.unit = math.gcd(*costs.values(), *self._lags()) or 1
-        self.fine = 1 + sum(len(self.passing[stage]) for (_, stage), cost in costs.items() if not cost)
+        self.subticks = 1 + sum(len(self.microbatches_of[stage]) for (_, stage), cost in costs.items() if not cost)
         self.duration = {key: self.scaled(cost) or 1 for key, cost in costs.items()}
 
     def scaled(self, ticks: int) -> int:
         """Return the scaled form of a number of ticks that is a multiple of the unit."""
-        return ticks // self.unit * self.fine
+        return ticks // self.unit * self.subticks
 
     def ticks(self, scaled: int) -> int:
         """Return the true ticks of an earliest start or end."""
-        return scaled // self.fine * self.unit
+        return scaled // self.subticks * self.unit
 
     def forward_lag(self, source: int, target: int) -> int:
         """Return the scaled lag of an activation from one stage to another that it feeds."""
@@ -77,21 +90,29 @@ class Tasks:
         """Whether the backward may be I and W."""
         return self.problem.form == "split"
 
+    @property
+    def letters(self) -> tuple[str, ...]:
+        """The letters of the nodes that each stage and micro-batch has."""
+        return ("F", "GRAD", "W") if self.splits else ("F", "GRAD") if self.trains else ("F",)
+
     def usual_kind(self, letter: str) -> str:
         """Return the kind letter of a node's operation, where its backward is not one B of a split problem."""
-        return letter if letter != "G" else "I" if self.splits else "B"
+        if letter != "GRAD":
+            return letter
+        return "I" if self.splits else "B"
 
     @cached_property
     def pairs(self) -> tuple[tuple[int, int], ...]:
         """Every stage with every micro-batch that goes through it."""
-        return tuple((stage, m) for stage, passing in enumerate(self.passing) for m in passing)
+        return tuple((stage, m) for stage, microbatches in enumerate(self.microbatches_of) for m in microbatches)
 
     @cached_property
-    def lines(self) -> tuple[tuple[tuple[int, ...], ...], ...]:
-        """By stage, the micro-batches that can stand for one another: those of the same part, in order."""
+    def fifo_lines(self) -> tuple[tuple[tuple[int, ...], ...], ...]:
+        """By stage, the lines of micro-batches that can stand for one another: those of the same part, in order."""
         slices = self.problem.slices
         return tuple(
-            tuple(tuple(passing[part::slices]) for part in range(min(slices, len(passing)))) for passing in self.passing
+            tuple(tuple(microbatches[part::slices]) for part in range(min(slices, len(microbatches))))
+            for microbatches in self.microbatches_of
         )
 
     def inputs(self, node: Node) -> Iterator[tuple[Node, int]]:
@@ -99,7 +120,7 @@ class Tasks:
         letter, stage, m = node
         problem = self.problem
         if letter == "W":
-            yield ("G", stage, m), 0
+            yield ("GRAD", stage, m), 0
         elif letter == "F":
             for before in problem.predecessors[stage]:
                 yield ("F", before, m), self.forward_lag(before, stage)
@@ -108,17 +129,20 @@ class Tasks:
         else:
             yield ("F", stage, m), 0
             for after in problem.successors[stage]:
-                yield ("G", after, m), self.backward_lag(after, stage)
+                yield ("GRAD", after, m), self.backward_lag(after, stage)
             if m % problem.slices < problem.slices - 1:
-                yield ("G", stage, m + 1), 0
+                yield ("GRAD", stage, m + 1), 0
 
     @cached_property
     def horizon(self) -> int:
         """Ticks within which every timeline of every order ends: a path meets each operation and each lag once."""
-        work = sum(max(self._step_costs(stage)) * len(self.passing[stage]) for stage in range(len(self.passing)))
+        work = sum(
+            max(self._step_costs(stage)) * len(self.microbatches_of[stage])
+            for stage in range(len(self.microbatches_of))
+        )
         lags = sum(
-            (self.forward_lag(before, stage) + self.backward_lag(stage, before)) * len(self.passing[stage])
-            for stage in range(len(self.passing))
+            (self.forward_lag(before, stage) + self.backward_lag(stage, before)) * len(self.microbatches_of[stage])
+            for stage in range(len(self.microbatches_of))
             for before in self.problem.predecessors[stage]
         )
         return work + lags
@@ -155,8 +179,58 @@ def ancestors(problem: Problem) -> list[set[int]]:
 def node_of(op: OpKey) -> Node:
     """Return the step that an operation is."""
     kind, stage, m = op
-    return ("G" if kind in "BI" else kind, stage, m)
+    return ("GRAD" if kind in "BI" else kind, stage, m)
 
 
 def _cheaper(problem: Problem, stage: int) -> bool:
     return problem.backward[stage] < problem.backward_input[stage] + problem.backward_weight[stage]
+
+
+def longest_paths(order: Iterable[int], sources: Sequence[Sequence[int]], hop: Callable[[int, int], int]) -> list[int]:
+    """Return by stage the longest path that ends there, shape (stages,); 0 where nothing leads to it.
+
+    Parameters
+    ----------
+    order
+        The stages, each behind its sources; what is left out stays at 0.
+    sources
+        By stage, the stages from which an arc leads to it.
+    hop
+        The length of the arc from its first argument to its second.
+    """
+    longest = [0] * len(sources)
+    for stage in order:
+        longest[stage] = max((longest[source] + hop(source, stage) for source in sources[stage]), default=0)
+    return longest
+
+
+def heads(tasks: Tasks) -> list[int]:
+    """Return by stage its head: the longest path of forwards and lags that leads to it, in scaled ticks.
+
+    Head and tail are what job-shop scheduling calls the least time before and behind an operation: no F starts on a
+    stage before its head.
+    """
+    return longest_paths(
+        tasks.problem.topological_order,
+        tasks.problem.predecessors,
+        lambda source, stage: tasks.duration["F", source] + tasks.forward_lag(source, stage),
+    )
+
+
+def anchors(tasks: Tasks) -> list[int | None]:
+    """Return by rank the scaled start of its first step in every first-in-first-out order, None where orders differ.
+
+    Of the stages on a rank, the first step can only be of one that has no ancestor there. Where there is just one such
+    stage on each of the ranks that it stands on, its F of the first micro-batch is the first step of all of them; it
+    starts with the head of its stage if the same F of every stage that feeds it is the first step there as well.
+    """
+    above = ancestors(tasks.problem)
+    stages_of = tasks.problem.stages_of
+    tops = [[s for s in stages if tasks.microbatches_of[s] and not above[s] & set(stages)] for stages in stages_of]
+    head = heads(tasks)
+    fixed: set[int] = set()
+    for stage in tasks.problem.topological_order:
+        alone = all(tops[rank] == [stage] for rank in tasks.problem.placement[stage])
+        if alone and all(before in fixed for before in tasks.problem.predecessors[stage]):
+            fixed.add(stage)
+    return [head[top[0]] if len(top) == 1 and top[0] in fixed else None for top in tops]

@@ -13,10 +13,18 @@ import pytest
 
 from schedverify.core.problem import Problem
 from schedverify.optimizer.bounds.costs import Costs
-from schedverify.optimizer.bounds.formulas import Bound, best_bound, idle_bounds, load_bounds, pair_bounds
-from schedverify.optimizer.bounds.peak import admission_bounds, best_peak_bound, sequence_bounds
-from schedverify.optimizer.counts.program import Weights
-from schedverify.optimizer.counts.proof import Weighed, _least, _whole, prove
+from schedverify.optimizer.bounds.formulas import (
+    Bound,
+    admission_bounds,
+    best_bound,
+    best_peak_bound,
+    idle_bounds,
+    load_bounds,
+    pair_bounds,
+    sequence_bounds,
+)
+from schedverify.optimizer.counts.bound import IntegerWeights, least_payment, prove, rounded_weights
+from schedverify.optimizer.counts.program import RowWeights
 from schedverify.optimizer.counts.relaxation import CountRow, Counts
 from schedverify.verifier.certificates import Derivation, EvidenceError, proved_bound, proved_peak
 from schedverify.verifier.certificates.counts import Windows
@@ -166,9 +174,9 @@ def wanted_rows(problem: Problem, counts: Counts) -> Iterator[tuple[str, tuple[i
             yield "bytes", (rank,)
 
 
-def weighed(rng: random.Random, row: CountRow, ticks: int) -> Weighed:
+def weighed(rng: random.Random, row: CountRow, ticks: int) -> IntegerWeights:
     times = sorted(rng.sample(range(ticks + 9), rng.randint(2, 5)))
-    return Weighed(row, np.array(times), np.array([rng.choice([0, 1, 2, 7]) for _ in times[1:]]))
+    return IntegerWeights(row, np.array(times), np.array([rng.choice([0, 1, 2, 7]) for _ in times[1:]]))
 
 
 def test_prices_agree() -> None:
@@ -183,7 +191,7 @@ def test_prices_agree() -> None:
                 continue
             limit = counts.least + counts.unit * rng.randint(0, 6)
             rows = [weighed(rng, row, limit) for row in counts.rows if rng.random() < 0.6]
-            due = _least(counts, limit, rows)
+            due = least_payment(counts, limit, rows)
             there = sum(row.row.limit * int((row.weight * np.diff(row.times)).sum()) for row in rows)
             evidence = {"rule": "counts", "rows": [row.evidence() for row in rows], "bound": limit + counts.unit}
             if due > there:
@@ -200,22 +208,22 @@ def test_prices_agree() -> None:
 
 def test_found_weights_become_whole_ones() -> None:
     row = CountRow("rank", (0,), ((("F", 0), 1, 0), (("F", 0), -1, 4)), 1)
-    found = Weights(row, np.array([0, 2, 4, 8, 10]), np.array([0.5, 0.52, 1.0, 0.001, 0.5]))
-    whole = _whole(found, 10.0, 2)
+    found = RowWeights(row, np.array([0, 2, 4, 8, 10]), np.array([0.5, 0.52, 1.0, 0.001, 0.5]))
+    whole = rounded_weights(found, 10.0, 2)
     assert whole is not None
     assert whole.evidence() == {"row": "rank", "at": [0], "times": [0, 4, 6, 10, 12], "weights": [5, 10, 0, 5]}
     assert whole.rest.tolist() == [50, 30, 10, 10, 0]
     assert whole.onward(np.array([-3, 0, 1, 4, 5, 6, 9, 10, 11, 12, 40])).tolist() == [
         50, 50, 45, 30, 20, 10, 10, 10, 5, 0, 0,
     ]  # fmt: skip
-    assert _whole(found, 0.4, 2) is None
+    assert rounded_weights(found, 0.4, 2) is None
 
 
 def test_weights_whose_sums_pass_64_bits_prove_nothing() -> None:
     """One rank works 6 ticks, so weight 1 over 5 ticks is a proof; over 2 ** 50 only an overflow is."""
     counts = Counts(Problem.chain(ranks=1, microbatches=2, forward=1, backward=2), "makespan")
     row = next(row for row in counts.rows if row.name == "rank")
-    found = [Weights(row, np.array([0]), np.array([1.0]))]
+    found = [RowWeights(row, np.array([0]), np.array([1.0]))]
     assert prove(counts, 5, 5, found) == [{"row": "rank", "at": [0], "times": [0, 5], "weights": [30]}]
     assert prove(counts, 6, 1 << 50, found) is None
     assert prove(counts, 6, 1 << 58, found) is None

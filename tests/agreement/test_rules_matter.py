@@ -13,8 +13,7 @@ from schedverify.optimizer.model.rules import RULES, add_constraints
 from schedverify.optimizer.model.variables import OrderModel
 from schedverify.optimizer.orders import rows_of, schedule_of
 from schedverify.optimizer.solvers.cp_sat import SolverSettings, search
-from schedverify.optimizer.tasks import Node, Tasks
-from schedverify.optimizer.values import OpKey
+from schedverify.optimizer.tasks import Node, OpKey, Tasks
 from schedverify.verifier.verification import verify
 
 SPLIT: dict[str, Any] = {"ranks": 2, "microbatches": 3, "form": "split", "backward_weight": 2}
@@ -82,12 +81,12 @@ def test_without_a_part_of_the_problem_the_verifier_objects(name: str) -> None:
     assert code in {violation.code for violation in answer(keys, set(), instead).violations}
 
 
-def without_pairs(letters: str) -> Callable[..., None]:
-    """Return ``Model.after`` without the precedences of memory that let F wait for a step of these letters."""
+def without_pairs(letter: str) -> Callable[..., None]:
+    """Return ``OrderModel.after`` without the precedences of memory that let F wait for a step of this letter."""
     known = OrderModel.after
 
     def after(model: OrderModel, later: Node, earlier: Node, lag: int = 0) -> None:
-        if not (later[0] == "F" and earlier[0] in letters):
+        if not (later[0] == "F" and earlier[0] == letter):
             known(model, later, earlier, lag)
 
     return after
@@ -97,15 +96,17 @@ def nothing(*_: Any) -> None:
     """Add nothing."""
 
 
-MEMORY, STAGES = "memory", "held.hold_at_most"
+MEMORY, STAGES = "memory", "memory.limit_shared_rank"
 PARTS: dict[str, tuple[dict[str, Any], str, Any, str]] = {
-    "I must have ended": (SPLIT | HOLDING | {"capacity": 3}, "variables.Model.after", without_pairs("G"), "SV402"),
+    "I must have ended": (
+        SPLIT | HOLDING | {"capacity": 3}, "variables.OrderModel.after", without_pairs("GRAD"), "SV402",
+    ),
     "W must have ended": (
         SPLIT | {"activation": 2, "weight_stash": 2, "capacity": 4},
-        "variables.Model.after", without_pairs("W"), "SV402",
+        "variables.OrderModel.after", without_pairs("W"), "SV402",
     ),
-    "either I or W must have": (TIGHT, "variables.Model.after_either", nothing, "SV402"),
-    "bytes of a stage that stands alone": (TIGHT, f"{MEMORY}._stash", nothing, "SV402"),
+    "either I or W must have": (TIGHT, "variables.OrderModel.after_either", nothing, "SV402"),
+    "bytes of a stage that stands alone": (TIGHT, f"{MEMORY}.limit_split_stage", nothing, "SV402"),
     "bytes of several stages": (
         TWO_STAGES | {"activation": [1, 2, 3, 1], "capacity": 6}, STAGES, nothing, "SV402",
     ),
@@ -113,24 +114,25 @@ PARTS: dict[str, tuple[dict[str, Any], str, Any, str]] = {
         TWO_STAGES | HOLDING | {"form": "split", "capacity": 5}, STAGES, nothing, "SV402",
     ),
     "bytes of a mixed stage": (
-        TIGHT | {"ranks": 3, "capacity": 3, "backward_weight": 4, "backward": [5, 4, 4]}, f"{MEMORY}._resource",
+        TIGHT | {"ranks": 3, "capacity": 3, "backward_weight": 4, "backward": [5, 4, 4]}, f"{MEMORY}.limit_resource",
         nothing, "SV402",
     ),
     "bytes of a stage that splits and recomputes": (
-        SPLIT | AGAIN | {"capacity": 6}, f"{MEMORY}._resource", nothing, "SV402",
+        SPLIT | AGAIN | {"capacity": 6}, f"{MEMORY}.limit_resource", nothing, "SV402",
     ),
     "bytes of slices": (
-        {"ranks": 2, "microbatches": 6, "slices": 2, "capacity": 3}, f"{MEMORY}._resource", nothing, "SV402",
+        {"ranks": 2, "microbatches": 6, "slices": 2, "capacity": 3}, f"{MEMORY}.limit_resource", nothing, "SV402",
     ),
     "in flight of several stages": (TWO_STAGES | {"in_flight": 3}, STAGES, nothing, "SV401"),
     "in flight of slices": (
-        {"ranks": 2, "microbatches": 6, "slices": 2, "in_flight": 3}, f"{MEMORY}._resource", nothing, "SV401",
+        {"ranks": 2, "microbatches": 6, "slices": 2, "in_flight": 3}, f"{MEMORY}.limit_resource", nothing, "SV401",
     ),
     "in flight of slices of a stage": (
-        {"ranks": 2, "microbatches": 6, "slices": 2, "in_flight_stage": 3}, f"{MEMORY}._resource", nothing, "SV401",
+        {"ranks": 2, "microbatches": 6, "slices": 2, "in_flight_stage": 3},
+        f"{MEMORY}.limit_resource", nothing, "SV401",
     ),
     "what recomputation holds while it runs": (
-        {"ranks": 3, "microbatches": 4, "capacity": 6, **AGAIN}, f"{MEMORY}._repeated_forward", nothing, "SV402",
+        {"ranks": 3, "microbatches": 4, "capacity": 6, **AGAIN}, f"{MEMORY}.limit_recomputing_stage", nothing, "SV402",
     ),
 }  # fmt: skip
 

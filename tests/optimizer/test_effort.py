@@ -87,7 +87,6 @@ def test_the_memory_cap_ends_the_solver_and_keeps_the_best() -> None:
     plan = optimize(HARD, workers=1, time_limit=60, solver_memory=1 << 20)
     assert plan.status is Status.FEASIBLE
     assert plan.reason == "the process came to hold the 1 MiB that the solver may take"
-    assert plan.seconds < 30
     assert not verify(plan).violations
     assert resident() > 1 << 20
 

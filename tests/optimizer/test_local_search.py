@@ -10,7 +10,7 @@ import pytest
 from schedverify.core.problem import Problem
 from schedverify.core.result import Status
 from schedverify.optimizer.heuristics.greedy import list_schedule, policies
-from schedverify.optimizer.heuristics.local_search import LocalSearch, takes
+from schedverify.optimizer.heuristics.local_search import LocalSearch, applies
 from schedverify.optimizer.orders import Rows, earliest, measure, schedule_of
 from schedverify.optimizer.tasks import Tasks
 from schedverify.planner.plans import optimize
@@ -68,7 +68,7 @@ def test_every_walk_keeps_the_limits_and_is_no_worse(objective: str) -> None:
 
 
 def test_the_compiled_sweep_times_an_order_as_the_plain_one() -> None:
-    from schedverify.optimizer.heuristics.annealing import Heat, anneal
+    from schedverify.optimizer.heuristics.annealing import Cooling, anneal
 
     for seed in range(40):
         tasks = Tasks(uneven(seed, capacity=None))
@@ -76,7 +76,7 @@ def test_the_compiled_sweep_times_an_order_as_the_plain_one() -> None:
         if rows is None:
             continue
         search = LocalSearch(tasks, rows, "makespan")
-        value, _, _ = anneal(search.jobs, search.order(), 0, Heat(0, 0), 0, False, 0)
+        value, _, _ = anneal(search.flat, search.order(), 0, Cooling(0, 0), 0, False, 0)
         starts = earliest(tasks, rows)
         assert value == max(start + tasks.duration[op[0], op[1]] for op, start in starts.items()), seed
 
@@ -104,7 +104,7 @@ def test_it_finds_what_list_schedules_miss() -> None:
     tasks = Tasks(problem)
     lists = [rows for policy in policies(tasks) if (rows := list_schedule(tasks, policy))]
     best = min(lists, key=lambda rows: measure(tasks, rows, "makespan"))
-    assert takes(tasks, best)
+    assert applies(tasks, best)
     found = LocalSearch(tasks, best, "makespan").run(0, 60_000, 0, never)
     plan = optimize(problem, time_limit=60)
     assert plan.status is Status.OPTIMAL
@@ -119,4 +119,4 @@ def test_a_stage_on_several_ranks_is_left_to_the_others() -> None:
     tasks = Tasks(Problem.chain(ranks=2, microbatches=40, placement=[[0, 1], 1]))
     rows = start(tasks)
     assert rows is not None
-    assert not takes(tasks, rows)
+    assert not applies(tasks, rows)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import io
+import itertools
+import json
 import random
 import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,10 @@ from schedverify.core.problem import Problem
 from schedverify.optimizer.model.rules import add_constraints
 from schedverify.optimizer.model.variables import OrderModel
 from schedverify.optimizer.orders import rows_of, schedule_of
-from schedverify.optimizer.solvers import pumpkin
+from schedverify.optimizer.solvers import pumpkin, pumpkin_child
 from schedverify.optimizer.solvers.cp_sat import SolverOutcome, SolverSettings, search
 from schedverify.optimizer.solvers.plain_model import NotPlainError, plain_model
-from schedverify.optimizer.tasks import Tasks
-from schedverify.optimizer.values import OpKey
+from schedverify.optimizer.tasks import OpKey, Tasks
 from schedverify.planner.plans import plan_of
 from schedverify.simulator.engine import simulate
 
@@ -79,7 +79,7 @@ def by_cp_sat(tasks: Tasks, objective: str) -> int:
 def test_it_proves_what_cp_sat_proves(seed: int) -> None:
     problem = random_problem(seed)
     tasks, told = Tasks(problem), Told()
-    truth, loose = by_cp_sat(tasks, "makespan"), tasks.horizon // tasks.fine + 1
+    truth, loose = by_cp_sat(tasks, "makespan"), tasks.horizon // tasks.subticks + 1
     outcome = ask(tasks, loose, told=told)
     assert outcome == SolverOutcome(closed=True, found=True, bound=truth), problem
     schedule = schedule_of(rows_of(problem, told.starts[-1]))
@@ -93,7 +93,7 @@ def test_it_proves_what_cp_sat_proves(seed: int) -> None:
 def test_a_span_that_it_proves_is_no_higher_than_any(seed: int) -> None:
     tasks = Tasks(random_problem(seed))
     truth = by_cp_sat(tasks, "span")
-    outcome = pumpkin.prove(tasks, "span", lambda: (tasks.horizon // tasks.fine + 1, 0), 60, Told().settings)
+    outcome = pumpkin.prove(tasks, "span", lambda: (tasks.horizon // tasks.subticks + 1, 0), 60, Told().settings)
     assert outcome is not None
     assert outcome.bound == truth if outcome.closed else (outcome.bound or 0) <= truth
 
@@ -109,13 +109,10 @@ def test_it_ends_with_its_time_and_with_the_wish_to_stop(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(subprocess, "Popen", Watched)
     tasks = Tasks(Problem.chain(**HARD, **HARD_COSTS))
-    began = time.monotonic()
     assert ask(tasks, 3000, 2950, seconds=1) == SolverOutcome(False, False, 2950)
-    assert time.monotonic() - began < 30
     assert ask(tasks, 3000, 2950, told=Told(stopped=True)) == SolverOutcome(False, False, 2950)
-    event, told = threading.Event(), Told()
-    threading.Timer(1.5, event.set).start()
-    settings = SolverSettings(0, 1, event.is_set, told.starts.append, told.bounds.append)
+    told, calls = Told(), itertools.count()
+    settings = SolverSettings(0, 1, lambda: next(calls) == 20, told.starts.append, told.bounds.append)
     assert pumpkin.prove(tasks, "makespan", lambda: (3000, 2950), 600, settings) == SolverOutcome(False, False, 2950)
     assert processes
     assert all(process.poll() is not None for process in processes)
@@ -126,10 +123,8 @@ def test_it_ends_with_its_time_and_with_the_wish_to_stop(monkeypatch: pytest.Mon
 def test_a_question_that_others_settle_is_dropped(news: tuple[int, int], closed: bool) -> None:
     tasks, told = Tasks(Problem.chain(**HARD, **HARD_COSTS)), Told()
     asked = iter([(3000, 2950)] * 5)
-    began = time.monotonic()
     outcome = pumpkin.prove(tasks, "makespan", lambda: next(asked, news), 600 if closed else 3, told.settings)
     assert outcome == SolverOutcome(closed, False, news[1])
-    assert time.monotonic() - began < 60
     assert (told.starts, told.bounds) == ([], [])
 
 
@@ -145,7 +140,24 @@ def test_a_question_that_others_settle_is_dropped(news: tuple[int, int], closed:
 )
 def test_what_it_cannot_take_it_leaves(keys: dict[str, Any]) -> None:
     tasks = Tasks(Problem.chain(ranks=2, microbatches=3, **keys))
-    assert ask(tasks, tasks.horizon // tasks.fine) is None
+    assert ask(tasks, tasks.horizon // tasks.subticks) is None
+
+
+@needs_pumpkin
+@pytest.mark.parametrize(("most", "verdict"), [(5, "Satisfiable"), (4, "Unsatisfiable")])
+def test_the_child_answers_one_question(
+    most: int, verdict: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Steps of 2 and 3 ticks exclude each other; the second is to end by ``most``, behind the first if b is 0."""
+    rows = [(((1, 1), (0, -1)), -3, 2), (((0, 1), (1, -1)), -2, -3), (((2, 1),), 0, None)]
+    question = {
+        "domains": [(0, most - 2), (0, most - 3), (0, 1)], "rows": rows, "exclusive": [[(0, 0, 2), (1, 0, 3)]],
+        "seconds": 60, "seed": 0,
+    }  # fmt: skip
+    monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(question)))
+    pumpkin_child.main()
+    answer = json.loads(capsys.readouterr().out)
+    assert answer == {"verdict": verdict, "values": [0, 2, 0] if verdict == "Satisfiable" else []}
 
 
 def test_without_it_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,7 +193,7 @@ def test_the_plain_form_says_all_of_a_model_or_refuses() -> None:
         (((0, -2), (1, 1)), -3, None), (((0, 1),), 4, -3), (((0, -1),), -4, -3),
         (((3, 1),), 0, 2), (((2, -1), (3, 1)), 0, None),
     }  # fmt: skip
-    assert plain.lines == [[(0, 1, 2), (1, 0, 3)]]
+    assert plain.exclusive == [[(0, 1, 2), (1, 0, 3)]]
     for spoil in (
         lambda m: m.add_exactly_one(b, c),
         lambda m: m.add(x <= 3).only_enforce_if(b, ~b),

@@ -1,4 +1,4 @@
-"""Least costs and longest paths of a problem, in true ticks: what the lower bounds are made of."""
+"""Least costs and longest paths of a problem, in true ticks: what the lower bounds by formula are made of."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from functools import cached_property
 
 from schedverify.core.op import Kind
 from schedverify.core.problem import Problem
+from schedverify.optimizer.tasks import longest_paths
 
 
 class Costs:
@@ -21,6 +22,8 @@ class Costs:
         The least of the backward that can be left once I has ended, in a split problem.
     work
         The least that all its steps take.
+    order
+        The stages, each behind those that feed it. Every other list is by stage, shape (stages,), in ticks.
     """
 
     def __init__(self, problem: Problem) -> None:
@@ -40,45 +43,32 @@ class Costs:
     @cached_property
     def head(self) -> list[int]:
         """By stage, the longest path of forwards that leads to its F."""
-        head = [0] * self.problem.total_stages
-        for stage in self.order:
-            ways = (
-                head[b] + self.forward[b] + self.problem.forward_lag(b, stage) for b in self.problem.predecessors[stage]
-            )
-            head[stage] = max(ways, default=0)
-        return head
+        return longest_paths(self.order, self.problem.predecessors, self._forward_hop)
 
     @cached_property
     def tail(self) -> list[int]:
         """By stage, what must follow its last step: a path of B (fused), of F (inference), or nothing (split)."""
-        tail = [0] * self.problem.total_stages
-        if self.problem.form == "fused":
-            for stage in self.order:
-                ways = (
-                    tail[b] + self.problem.backward_lag(stage, b) + self.gradient[b]
-                    for b in self.problem.predecessors[stage]
-                )
-                tail[stage] = max(ways, default=0)
-        elif not self.trains:
-            for stage in reversed(self.order):
-                ways = (
-                    tail[t] + self.problem.forward_lag(stage, t) + self.forward[t]
-                    for t in self.problem.successors[stage]
-                )
-                tail[stage] = max(ways, default=0)
-        return tail
+        problem = self.problem
+        if problem.form == "fused":
+            return longest_paths(
+                self.order, problem.predecessors, lambda b, stage: problem.backward_lag(stage, b) + self.gradient[b]
+            )
+        if not self.trains:
+            return longest_paths(
+                self.order[::-1], problem.successors, lambda t, stage: problem.forward_lag(stage, t) + self.forward[t]
+            )
+        return [0] * problem.total_stages
 
     @cached_property
     def turn(self) -> list[int]:
         """By stage, the ticks from the start of F until its gradient op can start, if nothing else is in the way."""
-        turn = [0] * self.problem.total_stages
-        for stage in reversed(self.order):
-            ways = (
-                self.problem.forward_lag(stage, t) + turn[t] + self.gradient[t] + self.problem.backward_lag(t, stage)
-                for t in self.problem.successors[stage]
-            )
-            turn[stage] = self.forward[stage] + max(ways, default=0)
-        return turn
+        lag = self.problem.forward_lag
+        below = longest_paths(
+            self.order[::-1],
+            self.problem.successors,
+            lambda t, stage: lag(stage, t) + self.forward[t] + self.gradient[t] + self.problem.backward_lag(t, stage),
+        )
+        return [forward + ticks for forward, ticks in zip(self.forward, below, strict=True)]
 
     def ways(self, start: int) -> dict[int, tuple[int, int]]:
         """By stage that ``start`` leads to, itself first: the longest ways there and back.
@@ -92,7 +82,7 @@ class Costs:
         for stage in self.order:
             known = [b for b in self.problem.predecessors[stage] if b in ways]
             if known:
-                ahead = max(ways[b][0] + self.forward[b] + self.problem.forward_lag(b, stage) for b in known)
+                ahead = max(ways[b][0] + self._forward_hop(b, stage) for b in known)
                 back = max(
                     ways[b][1]
                     + (self.backward if b == start else self.gradient)[b]
@@ -101,6 +91,10 @@ class Costs:
                 )
                 ways[stage] = ahead, back
         return ways
+
+    def _forward_hop(self, source: int, target: int) -> int:
+        """Return the ticks from the start of F on a stage to that on one which it feeds."""
+        return self.forward[source] + self.problem.forward_lag(source, target)
 
     def _ways_back(self, stage: int) -> list[tuple[int, int]]:
         """Return for each form that the backward may take its gradient op and its weight op."""

@@ -1,4 +1,4 @@
-"""Lower bounds that need no search. Each says its formula and when it holds, and comes with evidence to check it by.
+"""Lower bounds by formula, on makespan, span and peak memory. Each comes with evidence to check it by.
 
 In all of them, for a stage ``s``: ``n`` is the number of micro-batches that go through it, ``F`` its forward; ``G`` the
 least ticks of an op that makes its gradient (B in a fused problem, the lesser of B and I in a split one); ``A`` the
@@ -11,13 +11,17 @@ They do not hold where an overlapped pair costs less than its two operations.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from schedverify.core.problem import Problem
+from schedverify.core.problem.checks import least_capacity
 from schedverify.optimizer.bounds.costs import Costs
 from schedverify.optimizer.bounds.idle import ticks_with_idle_time
+
+Ceiling = tuple[str, int]
+"""``makespan`` or ``span``, and the ticks that it must not pass."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class Bound:
 def best_bound(problem: Problem, objective: str) -> Bound | None:
     """Return the highest of all bounds on the makespan or span; None where there is nothing to run."""
     costs = Costs(problem)
-    bounds = [*load_bounds(costs, objective), *pair_bounds(costs, objective), *idle_bounds(costs, objective)]
+    bounds = (bound for bounds_of in TIME_BOUNDS for bound in bounds_of(costs, objective))
     return max(bounds, key=lambda bound: bound.value, default=None)
 
 
@@ -89,6 +93,55 @@ def idle_bounds(costs: Costs, objective: str) -> Iterator[Bound]:
     """
     for rank, value in ticks_with_idle_time(costs, objective):
         yield _bound("idle", objective, value, rank=rank)
+
+
+TIME_BOUNDS: Final[tuple[Callable[[Costs, str], Iterator[Bound]], ...]] = (load_bounds, pair_bounds, idle_bounds)
+"""All rules for the makespan and the span: each takes the costs and the objective."""
+
+
+def best_peak_bound(problem: Problem, ceiling: Ceiling | None = None) -> Bound:
+    """Return the highest of all bounds on the peak memory, under the problem's makespan limit and another ceiling."""
+    costs = Costs(problem)
+    ceilings = [ceiling] if ceiling else []
+    if problem.makespan_limit is not None:
+        ceilings.append(("makespan", problem.makespan_limit))
+    bounds = [*sequence_bounds(costs), *(bound for each in ceilings for bound in admission_bounds(costs, each))]
+    return max(bounds, key=lambda bound: bound.value)
+
+
+def sequence_bounds(costs: Costs) -> Iterator[Bound]:
+    """Yield for each rank the bytes of one sequence at the deepest point of its way, which every order meets.
+
+    When the gradient op of the last part of a sequence starts on a stage, none of its gradient ops has run on that
+    stage, nor on any stage that leads to it. So ``static + slices * (kept of the stages on this rank that lead to it)
+    + (slices - 1) * kept + max(activation, kept)`` is held, with kept and activation of the stage itself. In inference
+    nothing is held but what runs: ``static + kept``.
+
+    Evidence: ``{"rule": "sequence", "rank": r}``.
+    """
+    for rank, value in enumerate(least_capacity(costs.problem)):
+        yield _bound("sequence", "peak-memory", value, rank=rank)
+
+
+def admission_bounds(costs: Costs, ceiling: Ceiling) -> Iterator[Bound]:
+    """Yield for each stage that is alone on its rank what the F hold that must run before its first gradient op.
+
+    The first half of :func:`~schedverify.optimizer.bounds.formulas.idle_bounds`, read the other way round. Where only
+    ``k`` F of stage ``s`` run before its first gradient op, ``span >= n (F + A) + turn - k F``, and the makespan has
+    ``head(s)`` before it. So under a ceiling at least ``k = (head + n (F + A) + turn - ceiling) / F`` of them run
+    first, rounded up (without head for the span), at least 1 and at most n. All are held when that gradient op starts:
+    ``static + (k - 1) * kept + max(activation, kept)``.
+
+    Evidence: ``{"rule": "memory", "stage": s}``, for the ceiling that the problem or the plan names.
+    """
+    problem, (measure, most) = costs.problem, ceiling
+    for stage, (rank, *_) in enumerate(problem.placement if costs.trains else ()):
+        if problem.stages_of[rank] != (stage,) or not costs.count[stage] or not costs.forward[stage]:
+            continue
+        ticks = costs.work[stage] + costs.turn[stage] + (costs.head[stage] if measure == "makespan" else 0)
+        first = min(max(1, -(-(ticks - most) // costs.forward[stage])), costs.count[stage])
+        saved = (first - 1) * problem.kept[stage] + max(problem.activation[stage], problem.kept[stage])
+        yield _bound("memory", "peak-memory", problem.static[rank] + saved, stage=stage)
 
 
 def _bound(rule: str, objective: str, value: int, **place: Any) -> Bound:

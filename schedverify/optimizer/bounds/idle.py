@@ -1,6 +1,14 @@
-"""Idle time that nobody can avoid: how long a rank must wait because it may not hold more.
+"""Idle time that no order can avoid: how long a rank must wait because it may not hold more.
 
-The words are those of :mod:`schedverify.optimizer.bounds.formulas`.
+What a rank may hold limits its work before its first gradient op, and behind its last F::
+
+      0          head + turn                              last F starts          T
+      | F F F . . . . | B F B F B F B F B F B F B F B F B | F B . . B . . B . .  |
+        -------------                                       -------------------
+        of these ticks at most                              of these ticks at most
+        "most F" are work                                   F + "most A" are work
+
+The letters are those of :mod:`schedverify.optimizer.bounds.formulas`.
 """
 
 from __future__ import annotations
@@ -11,7 +19,7 @@ from fractions import Fraction
 from schedverify.optimizer.bounds.costs import Costs
 
 Item = tuple[int, int, int]
-"""Something a rank may hold: bytes for each, the ticks of work that go with it, and how many there can be."""
+"""A kind of thing that a rank may hold: the bytes of each, the ticks of work with each, and how many there are."""
 
 
 def ticks_with_idle_time(costs: Costs, objective: str) -> Iterator[tuple[int, int]]:
@@ -42,13 +50,13 @@ def ticks_with_idle_time(costs: Costs, objective: str) -> Iterator[tuple[int, in
     - k F + turn - F - (k-1) B``. The first half for one stage a rank is in Zero Bubble (arXiv 2401.10241).
     """
     for rank, stages in enumerate(costs.problem.stages_of):
-        passing = [stage for stage in stages if costs.count[stage]]
-        if costs.trains and passing:
-            yield rank, _Rank(costs, rank, passing, objective).bound()
+        used = [stage for stage in stages if costs.count[stage]]
+        if costs.trains and used:
+            yield rank, _IdleRank(costs, rank, used, objective).bound()
 
 
-class _Rank:
-    """One rank with the stages that micro-batches go through."""
+class _IdleRank:
+    """One rank with the stages on it that micro-batches go through, and its limits; None stands for no limit."""
 
     def __init__(self, costs: Costs, rank: int, stages: Sequence[int], objective: str) -> None:
         self.costs = costs
@@ -61,24 +69,26 @@ class _Rank:
         self.work = sum(costs.work[stage] for stage in stages)
 
     def bound(self) -> int:
-        """Return what follows for the makespan or the span."""
+        """Return the ticks that the makespan, or the span, cannot go below."""
         turned = min(map(self._until_gradient, self.stages))
         heads = [self.costs.head[stage] for stage in self.stages if self.costs.head[stage] <= turned]
         lead = max(map(self._idle_until, heads)) if self.makespan else 0
         begin = max(lead, self._idle_until(turned))
-        left = self._most(self.costs.backward, waiting=True)
-        ends = [self._end(stage) - self.costs.forward[stage] - left for stage in self.stages if self._is_last(stage)]
+        last_work = self._most(self.costs.backward, waiting=True)
+        ends = [
+            self._end(stage) - self.costs.forward[stage] - last_work for stage in self.stages if self._is_last(stage)
+        ]
         return max(self.work + begin, self.work + (lead if self._all_fit() else begin) + min(ends))
 
     def _idle_until(self, tick: int) -> int:
         """Return the ticks before ``tick`` in which there is nothing to run, where no gradient op can start earlier."""
         costs = self.costs
-        late = [self.makespan and head >= tick for head in costs.head]
-        early = [0 if waits else forward for forward, waits in zip(costs.forward, late, strict=True)]
-        return tick - self._most(early, waiting=False)
+        too_late = [self.makespan and head >= tick for head in costs.head]
+        forward = [0 if late else ticks for ticks, late in zip(costs.forward, too_late, strict=True)]
+        return tick - self._most(forward, waiting=False)
 
     def _until_gradient(self, stage: int) -> int:
-        """Return the ticks before which no gradient op of a stage can start: from 0, or from the first F here."""
+        """Return the ticks before which no gradient op of a stage can start: from 0, for the span from the first F."""
         if self.makespan:
             return self.costs.head[stage] + self.costs.turn[stage]
         ways = [self.costs.ways(other)[stage][0] for other in self.stages if stage in self.costs.ways(other)]
@@ -94,14 +104,15 @@ class _Rank:
         return costs.turn[stage] + max([costs.backward[stage], *after])
 
     def _is_last(self, stage: int) -> bool:
+        """Whether a stage leads to no other of the rank, so that the last F can be one of it."""
         return all(other == stage or other not in self.costs.ways(stage) for other in self.stages)
 
     def _all_fit(self) -> bool:
         """Whether all micro-batches of all stages can be in flight here together."""
         problem, count = self.costs.problem, self.costs.count
-        held = sum(count[stage] * problem.kept[stage] for stage in self.stages)
+        saved = sum(count[stage] * problem.kept[stage] for stage in self.stages)
         return (
-            (self.room is None or held <= self.room)
+            (self.room is None or saved <= self.room)
             and (self.limit is None or sum(count[stage] for stage in self.stages) <= self.limit)
             and all(self._admitted(stage) == count[stage] for stage in self.stages)
         )
@@ -111,40 +122,48 @@ class _Rank:
         limits = [self.costs.count[stage]]
         limits += [self.limit] if self.limit is not None else []
         limits += [self.stage_limits[stage]] if self.stage_limits is not None else []
-        kept = self.costs.problem.kept[stage]
-        limits += [self.room // kept] if self.room is not None and kept else []
+        saved = self.costs.problem.kept[stage]
+        limits += [self.room // saved] if self.room is not None and saved else []
         return min(limits)
 
     def _most(self, ticks: Sequence[int], *, waiting: bool) -> int:
-        """Return the most ticks of work that can go with what the rank holds at once: so many for each in flight.
+        """Return the most ticks of work that can go with what the rank holds at once.
 
-        With ``waiting``, also the rest of the backward of each that waits for its W.
+        Parameters
+        ----------
+        ticks
+            By stage, the work that goes with each micro-batch in flight, shape (stages,).
+        waiting
+            Whether to count also the rest of the backward of each micro-batch that waits for its W.
         """
         problem, costs = self.costs.problem, self.costs
-        flying = [(problem.kept[stage], ticks[stage], self._admitted(stage)) for stage in self.stages]
-        idle = [
+        in_flight = [(problem.kept[stage], ticks[stage], self._admitted(stage)) for stage in self.stages]
+        stashed = [
             (problem.weight_stash[stage], costs.rest[stage], costs.count[stage])
             for stage in (self.stages if waiting and problem.form == "split" else ())
         ]
-        known = [ticks[stage] * self._admitted(stage) for stage in self.stages]
-        bounds = [sum(known) + sum(work * number for _, work, number in idle)]
+        admitted = [ticks[stage] * self._admitted(stage) for stage in self.stages]
+        bounds = [sum(admitted) + sum(work * number for _, work, number in stashed)]
         if self.room is not None:
-            bounds.append(_fill([*flying, *idle], self.room))
+            bounds.append(_fill([*in_flight, *stashed], self.room))
         if self.limit is not None:
             bounds.append(
-                _fill([(1, work, number) for _, work, number in flying], self.limit)
-                + sum(work * number for _, work, number in idle)
+                _fill([(1, work, number) for _, work, number in in_flight], self.limit)
+                + sum(work * number for _, work, number in stashed)
             )
         return min([*bounds, sum(ticks[stage] * costs.count[stage] for stage in self.stages)])
 
 
 def _fill(items: Sequence[Item], room: int) -> int:
-    """Return what the work of a selection that fits can be at most: the dearest first, the last one in part."""
-    total, left = Fraction(0), Fraction(room)
+    """Return the most work of a selection that fits: the fractional knapsack, densest first, the last one in part.
+
+    Dantzig, Discrete-variable extremum problems, Operations Research 5 (1957).
+    """
+    total, free = Fraction(0), Fraction(room)
     for size, work, number in sorted(
         items, key=lambda item: Fraction(-item[1], item[0]) if item[0] else Fraction(-(1 << 62))
     ):
-        taken = Fraction(number) if not size else min(Fraction(number), left / size)
+        taken = Fraction(number) if not size else min(Fraction(number), free / size)
         total += taken * work
-        left -= taken * size
+        free -= taken * size
     return int(total)

@@ -1,16 +1,20 @@
-"""Lower bounds by the count relaxation: which number of ticks is still too few, asked as often as time allows."""
+"""Lower bounds by the count relaxation: which number of ticks is still too few, asked as often as time allows.
+
+An answer is a set of weights on the rows, which are rounded and proved in whole numbers; nothing rests on the solver.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final
+
+import numpy as np
 
 from schedverify.core.problem import Problem
 from schedverify.optimizer.bounds.formulas import Bound
-from schedverify.optimizer.counts.program import CountsProgram
-from schedverify.optimizer.counts.proof import prove
-from schedverify.optimizer.counts.relaxation import Counts
+from schedverify.optimizer.counts.program import CountsProgram, RowWeights, Ticks
+from schedverify.optimizer.counts.relaxation import CountRow, Counts, OpClass
 
 MOST_COLUMNS: Final = 60_000
 """The largest program that is solved, about; a larger one has a coarser grid."""
@@ -39,7 +43,7 @@ def count_bounds(
     """Yield ever higher lower bounds above ``lower``, each proved by whole weights.
 
     Evidence: ``{"rule": "counts", "rows": [{"row": name, "at": place, "times": [...], "weights": [...]}, ...]}``; see
-    :mod:`~schedverify.optimizer.counts.relaxation` for the rows and :func:`~schedverify.optimizer.counts.proof.prove`
+    :mod:`~schedverify.optimizer.counts.relaxation` for the rows and :func:`~schedverify.optimizer.counts.bound.prove`
     for what follows from them.
 
     Parameters
@@ -60,7 +64,7 @@ def count_bounds(
     counts = Counts(problem, objective)
     if not counts.bounded or len(counts.classes) > MOST_CLASSES:
         return
-    search = _Search(counts, objective, max(lower, counts.least), upper, time.monotonic() + seconds, stopped)
+    search = _CountSearch(counts, objective, max(lower, counts.least), upper, time.monotonic() + seconds, stopped)
     levels = grids(counts, search.lower if upper is None else upper)
     for grid, hopeful in levels.items():
         yield from search.on(grid, hopeful, last=grid == min(levels))
@@ -79,7 +83,7 @@ def grids(counts: Counts, limit: int) -> dict[int, float]:
     return levels
 
 
-class _Bracket:
+class _SpeedBracket:
     """Two numbers of ticks between which the least speed passes 1: it falls as the ticks rise, about as 1 / ticks."""
 
     def __init__(self, top: int | None) -> None:
@@ -111,8 +115,8 @@ class _Bracket:
         return limit if most is None else min(limit, most)
 
 
-class _Search:
-    """What is known of the bound, and the clock."""
+class _CountSearch:
+    """The bound that is proved so far, and the clock."""
 
     def __init__(
         self,
@@ -143,7 +147,7 @@ class _Search:
         unit = self.counts.unit
         top = None if self.upper is None else (self.upper - 1) // unit * unit
         step = unit if last else max(unit, self.lower // COARSE)
-        bracket = _Bracket(top)
+        bracket = _SpeedBracket(top)
         ask_top = top is not None and self._top_speed >= hopeful
         limit = top if ask_top else max(self._left_open, self._least)
         while limit is not None and not self.over():
@@ -181,3 +185,96 @@ class _Search:
                 evidence = {"rule": "counts", "rows": rows, "objective": self.objective, "bound": value}
                 return speed, Bound(value, evidence)
         return speed, None
+
+
+SCALES: Final = (30, 300, 3_000, 30_000, 300_000, 3_000_000, 30_000_000)
+"""The largest weights of a proof to try; the first that does is taken, since small numbers make short plans."""
+_LARGEST: Final = 1 << 60
+"""No sum of weights may pass this, so that 64 bits hold all of them."""
+
+
+class IntegerWeights:
+    """A row with weights in whole numbers: ``weight[i]`` at each tick from ``times[i]`` on, until ``times[i + 1]``.
+
+    ``rest[i]`` is the sum of the weights of all ticks from ``times[i]`` on.
+    """
+
+    def __init__(self, row: CountRow, times: Ticks, weight: Ticks) -> None:
+        self.row, self.times, self.weight = row, times, weight
+        self.rest = np.concatenate([np.cumsum((weight * np.diff(times))[::-1])[::-1], [0]])
+
+    def onward(self, ticks: Ticks) -> Ticks:
+        """Return the sum of the weights of all ticks from each given one on."""
+        index = np.searchsorted(self.times, ticks, side="right") - 1
+        inside = np.clip(index, 0, len(self.weight) - 1)
+        gone = np.where(ticks < self.times[-1], self.weight[inside] * (ticks - self.times[inside]), 0)
+        return np.asarray(np.where(index < 0, self.rest[0], self.rest[np.clip(index, 0, None)] - gone))
+
+    def evidence(self) -> dict[str, Any]:
+        """Return the row as a certificate names it."""
+        return {
+            "row": self.row.name,
+            "at": list(self.row.at),
+            "times": self.times.tolist(),
+            "weights": self.weight.tolist(),
+        }
+
+
+def prove(counts: Counts, limit: int, grid: int, found: list[RowWeights]) -> list[dict[str, Any]] | None:
+    """Return the rows of a proof that nothing ends within ``limit`` ticks, or None where the weights are none.
+
+    The price of a start is the sum, over the rows, of the weights that it adds to the left side. All starts together
+    pay no more than the weighted limits; each pays at least the least price of its class. So if the least prices of all
+    operations exceed the weighted limits, there is no schedule.
+    """
+    peak = max((float(weights.weight.max(initial=0)) for weights in found), default=0)
+    for scale in SCALES if peak > 0 else ():
+        rows = [row for weights in found if (row := rounded_weights(weights, scale / peak, grid)) is not None]
+        paid = sum(abs(factor) * int(row.rest[0]) for row in rows for _, factor, _ in row.row.terms)
+        if paid * max(counts.number.values()) > _LARGEST:
+            return None
+        if least_payment(counts, limit, rows) > sum(row.row.limit * int(row.rest[0]) for row in rows):
+            return [row.evidence() for row in rows]
+    return None
+
+
+def rounded_weights(weights: RowWeights, scale: float, grid: int) -> IntegerWeights | None:
+    """Return a row with its weights rounded; equal blocks that follow one another become one."""
+    rounded = np.rint(weights.weight * scale).astype(np.int64)
+    starts, values = weights.times[rounded > 0], rounded[rounded > 0]
+    if not len(values):
+        return None
+    gaps = starts[1:] > starts[:-1] + grid
+    times = np.concatenate([starts, starts[:-1][gaps] + grid, [starts[-1] + grid]])
+    values = np.concatenate([values, np.zeros(int(gaps.sum()) + 1, dtype=np.int64)])
+    order = np.argsort(times, kind="stable")
+    times, values = times[order], values[order]
+    changes = np.concatenate([[True], values[1:] != values[:-1]])
+    return IntegerWeights(weights.row, times[changes], values[changes][:-1])
+
+
+def least_payment(counts: Counts, limit: int, rows: Iterable[IntegerWeights]) -> int:
+    """Return the least that the starts of all operations within ``limit`` ticks pay for these rows."""
+    by_class: dict[OpClass, list[tuple[IntegerWeights, int, int]]] = {op_class: [] for op_class in counts.classes}
+    for row in rows:
+        for op_class, factor, delay in row.row.terms:
+            by_class[op_class].append((row, factor, delay))
+    least = {op_class: _cheapest(counts, op_class, limit, terms) for op_class, terms in by_class.items()}
+    total = 0
+    for stage in counts.stages:
+        ways = [least[kind, stage] + (least["W", stage] if kind == "I" else 0) for kind in counts.gradients[stage]]
+        total += counts.number[stage] * (least["F", stage] + min(ways, default=0))
+    return total
+
+
+def _cheapest(counts: Counts, op_class: OpClass, limit: int, terms: list[tuple[IntegerWeights, int, int]]) -> int:
+    """Return the least price of a start of a class within its window; 0 is free to one that may wait for ever."""
+    first, last = counts.release[op_class], counts.latest(op_class, limit)
+    borders = [np.array([first] if last is None else [first, last], dtype=np.int64)]
+    borders += [row.times - delay for row, _, delay in terms]
+    ticks = np.unique(np.concatenate(borders))
+    ticks = ticks[(ticks >= first) & (ticks <= (ticks[-1] if last is None else last))]
+    price = np.zeros(len(ticks), dtype=np.int64)
+    for row, factor, delay in terms:
+        price += factor * row.onward(ticks + delay)
+    return int(price.min()) if last is not None else min(0, int(price.min()))

@@ -1,4 +1,7 @@
-"""The count relaxation as a linear program on a grid of ticks, and its weights as PDLP finds them."""
+"""The count relaxation as a linear program on a grid of ticks, and its weights as PDLP finds them.
+
+PDLP: Applegate et al., Practical large-scale linear programming using primal-dual hybrid gradient, arXiv 2106.04756.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from schedverify.optimizer.counts.relaxation import Class, CountRow, Counts
+from schedverify.optimizer.counts.relaxation import CountRow, Counts, OpClass
 
 if TYPE_CHECKING:
     from ortools.math_opt.python import mathopt
@@ -20,12 +23,13 @@ Ticks = NDArray[np.int64]
 Reals = NDArray[np.float64]
 
 _POLL: Final = 0.1
-"""Seconds between two looks at whether somebody wishes the search to end."""
+"""Seconds between two calls of ``stopped``."""
 _TINY: Final = 1e-9
+"""A factor below this is one that added up to 0."""
 
 
 @dataclass(frozen=True)
-class Weights:
+class RowWeights:
     """What a row weighs at each tick: ``weight[i]`` from ``times[i]`` on, until ``times[i + 1]``."""
 
     row: CountRow
@@ -41,22 +45,41 @@ class CountsProgram:
     blocks of ``grid`` ticks, so a row stands here once for each block, as its mean over the block. No duration is
     rounded. The price of a start is then linear between the block borders of the rows that it takes part in, so it is
     lowest at one of them, and no class needs to start at any other tick.
+
+    Each class ``c`` may start at its ``points[c]`` alone, so ``N[c]`` is constant between two of them, and each such
+    constant is a column, from ``column[c]`` on. Before the first point it is 0; from the last one on it is the number
+    of micro-batches, or, for a class in ``loose``, one column more::
+
+        ticks                p0        p1             p2      p3
+        N[c]             0   | col 4   | col 5        | col 6 | number (or col 7, if loose)
+        row, its block          |-----------|                    shifted by the delay of c in the row
+        share                     .5 of col 4, .5 of col 5
+
+    The matrix is a list of triples (row, column, factor), in parts one below another; ``parts`` has for each the row
+    of the relaxation, or None, and where its blocks start, which is how dual values are led back to ticks::
+
+                          columns of class 0, of class 1, ...   speed
+        _rises(c)           1 -1 ...                                         <= 0      a part for each class
+        _either(stage)      1 ... 1 ...                                      = number  for each mixed stage
+        _row(row)           the factors times the shares        -limit       <= -fixed a part for each row
     """
 
     def __init__(self, counts: Counts, limit: int, grid: int) -> None:
         self.counts, self.limit, self.grid = counts, limit, grid
         self.points = self._points()
-        self.loose = {one for one in counts.classes if counts.after[one] is None or counts.mixed(one[1])}
-        self.column: dict[Class, int] = {}
+        self.loose = {
+            op_class for op_class in counts.classes if counts.after[op_class] is None or counts.mixed(op_class[1])
+        }
+        self.column: dict[OpClass, int] = {}
         self.columns = 0
-        for one, points in self.points.items():
-            self.column[one] = self.columns
-            self.columns += len(points) - 1 + (one in self.loose)
-        self.most = np.concatenate([self._most(one) for one in counts.classes])
+        for op_class, points in self.points.items():
+            self.column[op_class] = self.columns
+            self.columns += len(points) - 1 + (op_class in self.loose)
+        self.most = np.concatenate([self._most(op_class) for op_class in counts.classes])
         self.parts: list[tuple[CountRow | None, Ticks]] = []
         self._blocks: list[tuple[Ticks, Ticks, Reals, Reals, Reals]] = []
-        for one in counts.classes:
-            self._rises(one)
+        for op_class in counts.classes:
+            self._rises(op_class)
         for stage in counts.stages:
             if counts.mixed(stage):
                 self._either(stage)
@@ -65,8 +88,8 @@ class CountsProgram:
 
     def solve(
         self, exactness: float, seconds: float, stopped: Callable[[], bool]
-    ) -> tuple[float, list[Weights]] | None:
-        """Return the least speed and weights that show it, about; None where the time or a wish ended it.
+    ) -> tuple[float, list[RowWeights]] | None:
+        """Return the least speed and weights that show it, both about; None where time or ``stopped`` ended it.
 
         What comes out is rounded and proved in whole numbers, so ``exactness`` may be rough; but with long durations
         the proof of the last tick needs it.
@@ -82,7 +105,7 @@ class CountsProgram:
         for row, starts in self.parts:
             if row is not None:
                 found = np.maximum(-dual[first : first + len(starts)], 0)
-                weights.append(Weights(row, starts, found))
+                weights.append(RowWeights(row, starts, found))
             first += len(starts)
         return speed, weights
 
@@ -90,36 +113,36 @@ class CountsProgram:
         """Return a block border of a row: dependencies have theirs where the later class can start first."""
         return 0 if row.limit else self.counts.release[row.terms[0][0]]
 
-    def _points(self) -> dict[Class, Ticks]:
+    def _points(self) -> dict[OpClass, Ticks]:
         """By class, the ticks at which it may start: block borders of its rows, and the ends of its window."""
-        phases: dict[Class, set[int]] = {one: set() for one in self.counts.classes}
+        phases: dict[OpClass, set[int]] = {op_class: set() for op_class in self.counts.classes}
         for row in self.counts.rows:
-            for one, _, delay in row.terms:
-                phases[one].add((self.phase(row) - delay) % self.grid)
+            for op_class, _, delay in row.terms:
+                phases[op_class].add((self.phase(row) - delay) % self.grid)
         points = {}
-        for one, known in phases.items():
-            first, last = self.counts.release[one], self.counts.latest(one, self.limit)
+        for op_class, known in phases.items():
+            first, last = self.counts.release[op_class], self.counts.latest(op_class, self.limit)
             last = self.limit + self.grid if last is None else last
             borders = [np.arange(first + (phase - first) % self.grid, last, self.grid) for phase in known]
-            points[one] = np.unique(np.concatenate([*borders, [first, last]])).astype(np.int64)
+            points[op_class] = np.unique(np.concatenate([*borders, [first, last]])).astype(np.int64)
         return points
 
-    def _most(self, one: Class) -> Reals:
-        columns = len(self.points[one]) - 1 + (one in self.loose)
-        return np.full(columns, float(self.counts.number[one[1]]))
+    def _most(self, op_class: OpClass) -> Reals:
+        columns = len(self.points[op_class]) - 1 + (op_class in self.loose)
+        return np.full(columns, float(self.counts.number[op_class[1]]))
 
-    def _rises(self, one: Class) -> None:
-        """No less of a class have started later on."""
-        pairs = len(self.points[one]) - 2 + (one in self.loose)
+    def _rises(self, op_class: OpClass) -> None:
+        """Add that the count of a class never falls."""
+        pairs = len(self.points[op_class]) - 2 + (op_class in self.loose)
         if pairs > 0:
             index = np.arange(pairs)
-            left = self.column[one] + index
+            left = self.column[op_class] + index
             entries = np.concatenate([index, index]), np.concatenate([left, left + 1])
             factors = np.concatenate([np.ones(pairs), -np.ones(pairs)])
             self._add(None, index, *entries, factors, np.full(pairs, -math.inf), np.zeros(pairs))
 
     def _either(self, stage: int) -> None:
-        """As many B and I together as micro-batches, and as many W as I."""
+        """Add, for a mixed stage, that there are as many B and I together as micro-batches, and as many W as I."""
         last = {kind: self.column[kind, stage] + len(self.points[kind, stage]) - 1 for kind in "BIW"}
         rows, columns = np.array([0, 0, 1, 1]), np.array([last["B"], last["I"], last["I"], last["W"]])
         sides = np.array([self.counts.number[stage], 0.0])
@@ -127,8 +150,8 @@ class CountsProgram:
 
     def _row(self, row: CountRow) -> None:
         """Add the mean of a row over each block in which it can be broken."""
-        first = min(int(self.points[one][0]) + delay for one, _, delay in row.terms)
-        last = min(self.limit, max(int(self.points[one][-1]) + delay for one, _, delay in row.terms))
+        first = min(int(self.points[op_class][0]) + delay for op_class, _, delay in row.terms)
+        last = min(self.limit, max(int(self.points[op_class][-1]) + delay for op_class, _, delay in row.terms))
         borders = np.arange(first - (first - self.phase(row)) % self.grid, last + self.grid, self.grid)
         if len(borders) < 2:
             return
@@ -137,8 +160,8 @@ class CountsProgram:
         useful = np.flatnonzero(reach > row.limit + _TINY)
         number = np.full(len(fixed), -1)
         number[useful] = np.arange(len(useful))
-        kept = number[block] >= 0
-        block, column, factor = number[block[kept]], column[kept], factor[kept]
+        inside = number[block] >= 0
+        block, column, factor = number[block[inside]], column[inside], factor[inside]
         if row.limit:
             block = np.concatenate([block, number[useful]])
             column = np.concatenate([column, np.full(len(useful), self.columns)])
@@ -149,10 +172,10 @@ class CountsProgram:
         """Return block, column and factor of each entry of a row's means, and what does not vary in each of them."""
         fixed = np.zeros(len(borders) - 1)
         entries, factors = [], []
-        for one, factor, delay in row.terms:
-            block, column, share = self._shares(one, borders - delay)
+        for op_class, factor, delay in row.terms:
+            block, column, share = self._shares(op_class, borders - delay)
             known = column >= 0
-            np.add.at(fixed, block[~known], factor * share[~known] * self.counts.number[one[1]])
+            np.add.at(fixed, block[~known], factor * share[~known] * self.counts.number[op_class[1]])
             entries.append(block[known] * self.columns + column[known])
             factors.append(factor * share[known])
         where, inverse = np.unique(np.concatenate(entries), return_inverse=True)
@@ -161,25 +184,27 @@ class CountsProgram:
         block, column = np.divmod(where, self.columns)
         return block, column, summed, fixed
 
-    def _shares(self, one: Class, borders: Ticks) -> tuple[Ticks, Ticks, Reals]:
+    def _shares(self, op_class: OpClass, borders: Ticks) -> tuple[Ticks, Ticks, Reals]:
         """Return which part of each block a class spends in which of its columns; -1 stands for all have started."""
-        points = self.points[one]
+        points = self.points[op_class]
         cuts = np.unique(np.concatenate([points, borders]))
         cuts = cuts[(cuts >= max(borders[0], points[0])) & (cuts <= borders[-1])]
         starts, length = cuts[:-1], np.diff(cuts)
         block = np.searchsorted(borders, starts, side="right") - 1
         column = np.searchsorted(points, starts, side="right") - 1
         ended = column == len(points) - 1
-        column = np.where(ended & (one not in self.loose), -1, column + self.column[one])
+        column = np.where(ended & (op_class not in self.loose), -1, column + self.column[op_class])
         return block, column, np.asarray(length / self.grid, dtype=np.float64)
 
     def _add(self, row: CountRow | None, starts: Ticks, rows: Ticks, columns: Ticks, factors: Reals, least: Reals,
              most: Reals) -> None:  # fmt: skip
+        """Add a part: a row of the matrix for each of ``starts``, and its triples, with rows counted from 0."""
         first = sum(len(known) for _, known in self.parts)
         self.parts.append((row, starts))
         self._blocks.append((rows + first, columns, factors, least, most))
 
     def _proto(self) -> Any:
+        """Return the program as MathOpt's ModelProto, whose matrix is sorted by row and column."""
         from ortools.math_opt import model_pb2
 
         rows, columns, factors, least, most = (np.concatenate(part) for part in zip(*self._blocks, strict=True))
@@ -203,7 +228,7 @@ class CountsProgram:
 def _run(
     model: mathopt.Model, exactness: float, seconds: float, stopped: Callable[[], bool]
 ) -> tuple[float, Reals] | None:
-    """Solve beside the caller's thread, which ends it when somebody wishes so."""
+    """Solve beside the caller's thread, which ends it where ``stopped`` says so."""
     from datetime import timedelta
 
     from ortools.math_opt.python import mathopt

@@ -9,6 +9,15 @@ is which is forgotten, and so is that counts are whole. What stays holds for eve
 - *bytes*, *in_flight*, *in_flight_stage*: what a rank or a stage holds at ``t`` is a sum of counts as well, and within
   its limit (semantics, SV401 and SV402; not in inference). Bytes are divided by their greatest common divisor.
 
+One stage on one rank, two micro-batches, F of 2 ticks and B of 3, as they run in the order F F B B::
+
+    tick t                                   0  1  2  3  4  5  6  7  8  9
+    N[F](t)                                  1  1  2  2  2  2  2  2  2  2
+    N[B](t)                                  0  0  0  0  1  1  1  2  2  2
+    turn  N[B](t) - N[F](t - 2) <= 0         0  0 -1 -1 -1 -1 -1  0  0  0
+    rank  N[F](t) - N[F](t - 2)
+        + N[B](t) - N[B](t - 3) <= 1         1  1  1  1  1  1  1  1  1  1
+
 On a stage whose B costs at least I + W, B is left out: I and W in its place are never worse (see
 :class:`~schedverify.optimizer.tasks.Tasks`). Overlapped pairs that cost the sum or more are two steps in a row.
 """
@@ -22,18 +31,27 @@ from functools import cached_property
 
 from schedverify.core.op import Kind
 from schedverify.core.problem import Problem
+from schedverify.optimizer.tasks import longest_paths
 
-Class = tuple[str, int]
+OpClass = tuple[str, int]
 """The letter of a kind, and a stage."""
 
 
 @dataclass(frozen=True)
 class CountRow:
-    """``sum of factor * N[class](t - delay) <= limit`` at every tick ``t``; terms are ``(class, factor, delay)``."""
+    """``sum of factor * N[class](t - delay) <= limit`` at every tick ``t``.
+
+    Attributes
+    ----------
+    name, at
+        One of the names above, and the rank or the stages that it is about: together what a certificate calls it.
+    terms
+        Triples of a class, a factor and a delay in ticks.
+    """
 
     name: str
     at: tuple[int, ...]
-    terms: tuple[tuple[Class, int, int], ...]
+    terms: tuple[tuple[OpClass, int, int], ...]
     limit: int = 0
 
 
@@ -42,6 +60,14 @@ class Counts:
 
     Attributes
     ----------
+    stages, number
+        The stages that micro-batches go through, and by stage how many do.
+    gradients
+        By stage the kinds, ``B``, ``I`` or both, of the ops that may make its gradient.
+    classes, cost
+        All classes, and by class the ticks of one operation.
+    rows
+        What every schedule obeys, without rows that nothing could break.
     bounded
         The ranks whose steps all end within the ``T`` ticks that are in question: for the makespan all of them. For
         the span one, on which every stage stands that nothing feeds: its first start is tick 0, nothing starts before,
@@ -67,25 +93,23 @@ class Counts:
         """Whether the backward of a micro-batch may be B or I and W."""
         return len(self.gradients[stage]) > 1
 
-    def latest(self, one: Class, limit: int) -> int | None:
+    def latest(self, op_class: OpClass, limit: int) -> int | None:
         """Return the last tick at which a class can start if all ends by ``limit``; None if it may wait for ever."""
-        after = self.after[one]
-        return None if after is None else limit - after - self.cost[one]
+        after = self.after[op_class]
+        return None if after is None else limit - after - self.cost[op_class]
 
     @cached_property
     def least(self) -> int:
         """The ticks below which some class could not even start; the relaxation is asked about no less."""
-        known = ((one, after) for one, after in self.after.items() if after is not None)
-        return max((self.release[one] + self.cost[one] + after for one, after in known), default=0)
+        known = ((op_class, after) for op_class, after in self.after.items() if after is not None)
+        return max((self.release[op_class] + self.cost[op_class] + after for op_class, after in known), default=0)
 
     @cached_property
-    def release(self) -> dict[Class, int]:
+    def release(self) -> dict[OpClass, int]:
         """By class, the tick before which none of it starts: the longest path that leads to it."""
-        release: dict[Class, int] = {}
         order = [stage for stage in self.problem.topological_order if stage in self.number]
-        for stage in order:
-            ways = [release["F", b] + self.forward_hop(b, stage) for b in self.problem.predecessors[stage]]
-            release["F", stage] = max(ways, default=0)
+        heads = longest_paths(order, self.problem.predecessors, self.forward_hop)
+        release: dict[OpClass, int] = {("F", stage): heads[stage] for stage in order}
         for stage in reversed(order) if self.trains else ():
             ways = [release["F", stage] + self.cost["F", stage]]
             ways += [
@@ -98,9 +122,9 @@ class Counts:
         return release
 
     @cached_property
-    def after(self) -> dict[Class, int | None]:
+    def after(self) -> dict[OpClass, int | None]:
         """By class, the ticks that must follow the end of each of its operations; None where nothing bounds its end."""
-        after: dict[Class, int | None] = {}
+        after: dict[OpClass, int | None] = {}
         order = [stage for stage in self.problem.topological_order if stage in self.number]
         for stage in order if self.trains else ():
             own = 0 if self._ends_in_time(stage) else None
@@ -149,7 +173,7 @@ class Counts:
     def _ends_in_time(self, stage: int) -> bool:
         return any(rank in self.bounded for rank in self.problem.placement[stage])
 
-    def _soonest(self, after: dict[Class, int | None], stage: int, lag: int) -> int | None:
+    def _soonest(self, after: dict[OpClass, int | None], stage: int, lag: int) -> int | None:
         """Return the least ticks that the gradient op of a stage and all behind it take after a lag."""
         ways = [_plus(after[kind, stage], lag + self.cost[kind, stage]) for kind in self.gradients[stage]]
         known = [way for way in ways if way is not None]
@@ -172,8 +196,8 @@ class Counts:
 
     def _ranks(self) -> Iterator[CountRow]:
         for rank, stages in enumerate(self.problem.stages_of):
-            busy = [one for one in self.classes if one[1] in stages and self.cost[one]]
-            terms = [term for one in busy for term in ((one, 1, 0), (one, -1, self.cost[one]))]
+            busy = [op_class for op_class in self.classes if op_class[1] in stages and self.cost[op_class]]
+            terms = [term for op_class in busy for term in ((op_class, 1, 0), (op_class, -1, self.cost[op_class]))]
             if terms:
                 yield CountRow("rank", (rank,), tuple(terms), 1)
 
@@ -185,11 +209,11 @@ class Counts:
             if problem.in_flight is not None:
                 yield from self._limited("in_flight", rank, stages, problem.in_flight[rank])
             if problem.capacity is not None:
-                held = tuple(term for stage in stages if stage in self.number for term in self._bytes(stage))
+                terms = tuple(term for stage in stages if stage in self.number for term in self._bytes(stage))
                 room = problem.capacity[rank] - problem.static[rank]
-                if sum(self.number[one[1]] * max(factor, 0) for one, factor, _ in held) > room:
-                    part = math.gcd(*(factor for _, factor, _ in held))
-                    shares = tuple((one, factor // part, delay) for one, factor, delay in held if factor)
+                if sum(self.number[op_class[1]] * max(factor, 0) for op_class, factor, _ in terms) > room:
+                    part = math.gcd(*(factor for _, factor, _ in terms))
+                    shares = tuple((op_class, factor // part, delay) for op_class, factor, delay in terms if factor)
                     yield CountRow("bytes", (rank,), shares, room // part)
         if problem.in_flight_stage is not None:
             for stage in self.stages:
@@ -202,16 +226,16 @@ class Counts:
             over = ((((k, stage), -1, self.cost[k, stage])) for stage in known for k in self.gradients[stage])
             yield CountRow(name, (place,), (*begun, *over), most)
 
-    def _bytes(self, stage: int) -> Iterator[tuple[Class, int, int]]:
-        """Yield what each step of a stage adds to the bytes that are held, and when."""
+    def _bytes(self, stage: int) -> Iterator[tuple[OpClass, int, int]]:
+        """Yield the terms of a stage in the row of bytes: a class, the bytes that it adds, the ticks until it does."""
         problem = self.problem
-        full, kept, left = problem.activation[stage], problem.kept[stage], problem.weight_stash[stage]
-        yield ("F", stage), kept, 0
+        full, saved, stash = problem.activation[stage], problem.kept[stage], problem.weight_stash[stage]
+        yield ("F", stage), saved, 0
         for kind in self.gradients[stage]:
-            yield (kind, stage), full - kept, 0
-            yield (kind, stage), (left if kind == "I" else 0) - full, self.cost[kind, stage]
+            yield (kind, stage), full - saved, 0
+            yield (kind, stage), (stash if kind == "I" else 0) - full, self.cost[kind, stage]
         if "I" in self.gradients[stage]:
-            yield ("W", stage), -left, self.cost["W", stage]
+            yield ("W", stage), -stash, self.cost["W", stage]
 
 
 def _plus(ticks: int | None, more: int) -> int | None:

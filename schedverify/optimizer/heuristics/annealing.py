@@ -1,7 +1,6 @@
 """Simulated annealing on orders, compiled: thousands of orders a second, each timed in full.
 
-Everything here runs on flat arrays of integers, one place for each operation. Import it where it is used: it brings
-the compiler with it.
+Everything runs on flat arrays of integers. Import it where it is used: it brings the compiler with it.
 """
 
 from __future__ import annotations
@@ -15,62 +14,89 @@ from numpy.typing import NDArray
 Ints = NDArray[np.int64]
 
 _FROM_NOTHING = -1
+"""The reason of a start at 0."""
 _FROM_RANK = -2
+"""The reason of a start that waits for the operation before it on the rank."""
 _TRIES = 20
+"""Moves that are drawn before a step of the walk is given up."""
 _FAR = 6
+"""The most places that an operation is shifted by."""
 
 
-class Jobs(NamedTuple):
-    """The operations of a problem as flat arrays, an entry for each operation.
+class FlatOps(NamedTuple):
+    """The operations of a problem as flat arrays; an operation is its number ``u``, from 0 to ``ops - 1``.
+
+    An order is one array too: for each rank in turn its operations, in the order in which it runs them. With five
+    operations on two ranks, of which rank 0 has 0, 1, 2 and rank 1 has 3, 4::
+
+        place        0  1  2  3  4
+        order      [ 0  2  1  3  4 ]         rank 0 runs 0, 2, 1, and rank 1 runs 3, 4
+        rank_begin [ 0        3       5 ]    rank r stands at order[rank_begin[r]:rank_begin[r + 1]]
+
+    What an operation reads is a row of its own length, and these rows stand one behind another; who reads it likewise.
+    Where 3 reads 0, and 4 reads 3 and 1::
+
+        input_begin [ 0  0  0  0  1  3 ]     operation u reads inputs[input_begin[u]:input_begin[u + 1]]
+        inputs      [ 0 | 3  1 ]
+        reader_begin[ 0  1  2  2  3  3 ]     operation u is read by readers[reader_begin[u]:reader_begin[u + 1]]
+        readers     [ 3 | 4 | 4 | -1 ]       one more entry than there are, since a loop may look past the last
 
     Attributes
     ----------
-    first
-        By rank where its operations begin in an order; one more entry for the end.
-    duration, rank, line
-        Ticks; the rank; the number of the class (stage and kind of step) whose operations keep their order.
-    before, before_of, lag
-        What an operation waits for: ``before[before_of[u]:before_of[u + 1]]``, each with its lag behind the end.
-    after, after_of
-        Who waits for an operation, likewise.
-    taken, kept
-        Bytes that it takes at its start, and what it changes the rank's bytes by once it has ended.
-    opened, left
-        The same for micro-batches in flight.
-    room, most
-        By rank, the limits of both.
+    rank_begin
+        Shape (ranks + 1,): where the operations of each rank begin in an order, and where the last ones end.
+    duration, rank, fifo_line
+        Shape (ops,): scaled ticks; the rank; the number of the class (stage and letter of the node) whose operations
+        keep their order.
+    input_begin, inputs, lags
+        Shapes (ops + 1,), (inputs,) and (inputs,): what each operation waits for, and the scaled ticks between the end
+        of that and the start that it allows.
+    reader_begin, readers
+        Shapes (ops + 1,) and (inputs + 1,): who waits for each operation.
+    start_bytes, net_bytes, start_in_flight, net_in_flight
+        Shape (ops,): see :class:`~schedverify.optimizer.orders.Footprint`.
+    byte_limit, in_flight_limit
+        Shape (ranks,): the most that a rank may hold.
     """
 
-    first: Ints
+    rank_begin: Ints
     duration: Ints
     rank: Ints
-    line: Ints
-    before_of: Ints
-    before: Ints
-    lag: Ints
-    after_of: Ints
-    after: Ints
-    taken: Ints
-    kept: Ints
-    opened: Ints
-    left: Ints
-    room: Ints
-    most: Ints
+    fifo_line: Ints
+    input_begin: Ints
+    inputs: Ints
+    lags: Ints
+    reader_begin: Ints
+    readers: Ints
+    start_bytes: Ints
+    net_bytes: Ints
+    start_in_flight: Ints
+    net_in_flight: Ints
+    byte_limit: Ints
+    in_flight_limit: Ints
 
 
-class _Clock(NamedTuple):
-    """What one sweep fills: starts, what each start waited for, neighbours on the rank, and its working space."""
+class _Timing(NamedTuple):
+    """What one timing of an order fills in, each of shape (ops,).
+
+    ``start`` is in scaled ticks; ``reason`` is the operation whose end sets the start, or a constant from above;
+    ``previous`` and ``following`` are the neighbours on the rank, -1 at the ends. ``pending`` counts what an operation
+    still waits for; at 0 it joins ``queue``, which is worked off from the left::
+
+        queue [ 3  0  4  2  . ]
+                timed  ready      done = 2 are timed, ready = 4 have joined; if they meet before the end, none can run
+    """
 
     start: Ints
     reason: Ints
     previous: Ints
     following: Ints
-    waits: Ints
+    pending: Ints
     queue: Ints
 
 
-class Heat(NamedTuple):
-    """How warm a walk is at its first and its last move: the worsening, in ticks, that is accepted one time in e."""
+class Cooling(NamedTuple):
+    """The temperature at the first and the last move of a walk: a worsening by it is accepted one time in e."""
 
     first: float
     last: float
@@ -78,109 +104,107 @@ class Heat(NamedTuple):
 
 @njit(cache=True, nogil=True)
 def anneal(
-    jobs: Jobs, order: Ints, moves: int, heat: Heat, target: int, span: bool, seed: int
+    ops: FlatOps, order: Ints, moves: int, cooling: Cooling, target: int, span: bool, seed: int
 ) -> tuple[int, Ints, Ints]:
     """Walk so many moves from an order; return the least value met, its order, and where the walk ended.
 
     The value is the makespan, or the span. Each move takes an operation of a critical path that waits for the one
     before it on its rank, and shifts one of the two past the other, or some places further. An order that is no worse
-    stays; one that is worse by ``d`` stays with probability ``exp(-d / heat)``; one that breaks a limit or cannot run
-    is undone. The walk is over where ``target`` is met or where no rank makes anything wait.
+    stays; one that is worse by ``d`` stays with probability ``exp(-d / temperature)``; one that breaks a limit or
+    cannot run is undone. The walk is over where ``target`` is met or where no rank makes anything wait.
 
     The first order must run and keep all limits. The same arguments give the same result.
     """
     np.random.seed(seed)
-    size = len(jobs.duration)
+    size = len(ops.duration)
     order = order.copy()
-    places, critical = np.zeros(size, np.int64), np.zeros(size, np.int64)
-    clock = _Clock(
-        np.zeros(size, np.int64), np.zeros(size, np.int64), np.zeros(size, np.int64),
-        np.zeros(size, np.int64), np.zeros(size, np.int64), np.zeros(size, np.int64),
-    )  # fmt: skip
-    _sweep(jobs, order, clock)
-    value, last = _value(jobs, order, clock.start, span)
+    arrays = np.zeros((8, size), np.int64)
+    places, critical = arrays[0], arrays[1]
+    timing = _Timing(arrays[2], arrays[3], arrays[4], arrays[5], arrays[6], arrays[7])
+    _time_order(ops, order, timing)
+    value, last = _value(ops, order, timing.start, span)
     best_value, best = value, order.copy()
     for move in range(moves):
-        count = _critical(clock.reason, clock.previous, last, critical)
+        count = _critical(timing.reason, timing.previous, last, critical)
         if best_value <= target or not count:
             break
         for k in range(size):
             places[order[k]] = k
-        source, goal = _move(jobs, order, places, critical[:count])
+        source, goal = _move(ops, order, places, critical[:count])
         if source == goal:
             continue
         found, last_found = -1, -1
-        if _sweep(jobs, order, clock):
-            found, last_found = _value(jobs, order, clock.start, span)
-        if found >= 0 and _stays(found - value, heat.first + (heat.last - heat.first) * move / moves):
+        if _time_order(ops, order, timing):
+            found, last_found = _value(ops, order, timing.start, span)
+        if found >= 0 and _stays(found - value, cooling.first + (cooling.last - cooling.first) * move / moves):
             value, last = found, last_found
             if value < best_value:
                 best_value, best = value, order.copy()
         else:
             _shift(order, goal, source)
-            _sweep(jobs, order, clock)
+            _time_order(ops, order, timing)
     return best_value, best, order
 
 
 @njit(cache=True, nogil=True)
-def _stays(worse: int, heat: float) -> bool:
-    return worse <= 0 or (heat > 0 and np.random.random() < np.exp(-worse / heat))
+def _stays(worse: int, temperature: float) -> bool:
+    return worse <= 0 or (temperature > 0 and np.random.random() < np.exp(-worse / temperature))
 
 
 @njit(cache=True, nogil=True)
-def _sweep(jobs: Jobs, order: Ints, clock: _Clock) -> bool:
+def _time_order(ops: FlatOps, order: Ints, timing: _Timing) -> bool:
     """Start every operation as early as the order allows; return whether all of them can run.
 
     The reason of a start is the input that came last, or else the operation before it on its rank. The arrays are
     taken out of their tuples first, which makes it five times as fast.
     """
-    duration, before_of, before, lag = jobs.duration, jobs.before_of, jobs.before, jobs.lag
-    after_of, after = jobs.after_of, jobs.after
-    start, reason, previous, following = clock.start, clock.reason, clock.previous, clock.following
-    _link(jobs.first, order, previous, following)
-    waits, queue = clock.waits, clock.queue
-    ready = _first_ready(before_of, previous, waits, queue)
+    duration, input_begin, inputs, lags = ops.duration, ops.input_begin, ops.inputs, ops.lags
+    reader_begin, readers = ops.reader_begin, ops.readers
+    start, reason, previous, following = timing.start, timing.reason, timing.previous, timing.following
+    _link(ops.rank_begin, order, previous, following)
+    pending, queue = timing.pending, timing.queue
+    ready = _first_ready(input_begin, previous, pending, queue)
     for done in range(len(order)):
         if done == ready:
             return False
         u = queue[done]
         now, why = 0, _FROM_NOTHING
-        for k in range(before_of[u], before_of[u + 1]):
-            there = start[before[k]] + duration[before[k]] + lag[k]
-            if there >= now:
-                now, why = there, before[k]
+        for k in range(input_begin[u], input_begin[u + 1]):
+            arrival = start[inputs[k]] + duration[inputs[k]] + lags[k]
+            if arrival >= now:
+                now, why = arrival, inputs[k]
         v = previous[u]
         if v >= 0 and start[v] + duration[v] > now:
             now, why = start[v] + duration[v], _FROM_RANK
         start[u], reason[u] = now, why
-        for k in range(after_of[u], after_of[u + 1] + 1):
-            v = after[k] if k < after_of[u + 1] else following[u]
+        for k in range(reader_begin[u], reader_begin[u + 1] + 1):  # the last one stands for who follows on the rank
+            v = readers[k] if k < reader_begin[u + 1] else following[u]
             if v >= 0:
-                waits[v] -= 1
-                if not waits[v]:
+                pending[v] -= 1
+                if not pending[v]:
                     queue[ready] = v
                     ready += 1
     return True
 
 
 @njit(cache=True, nogil=True)
-def _first_ready(before_of: Ints, previous: Ints, waits: Ints, queue: Ints) -> int:
+def _first_ready(input_begin: Ints, previous: Ints, pending: Ints, queue: Ints) -> int:
     """Count what each operation waits for, and queue those that wait for nothing; return how many these are."""
     ready = 0
-    for u in range(len(waits)):
-        waits[u] = before_of[u + 1] - before_of[u] + (previous[u] >= 0)
-        if not waits[u]:
+    for u in range(len(pending)):
+        pending[u] = input_begin[u + 1] - input_begin[u] + (previous[u] >= 0)
+        if not pending[u]:
             queue[ready] = u
             ready += 1
     return ready
 
 
 @njit(cache=True, nogil=True)
-def _link(first: Ints, order: Ints, previous: Ints, following: Ints) -> None:
-    """Note for each operation its neighbours on its rank."""
-    for rank in range(len(first) - 1):
+def _link(rank_begin: Ints, order: Ints, previous: Ints, following: Ints) -> None:
+    """Write for each operation its neighbours on its rank into ``previous`` and ``following``."""
+    for rank in range(len(rank_begin) - 1):
         before = -1
-        for k in range(first[rank], first[rank + 1]):
+        for k in range(rank_begin[rank], rank_begin[rank + 1]):
             u = order[k]
             previous[u] = before
             following[u] = -1
@@ -190,14 +214,14 @@ def _link(first: Ints, order: Ints, previous: Ints, following: Ints) -> None:
 
 
 @njit(cache=True, nogil=True)
-def _value(jobs: Jobs, order: Ints, start: Ints, span: bool) -> tuple[int, int]:
+def _value(ops: FlatOps, order: Ints, start: Ints, span: bool) -> tuple[int, int]:
     """Return the makespan or span, and the operation that ends it."""
     worst, last = -1, -1
-    for rank in range(len(jobs.first) - 1):
-        begin, end = jobs.first[rank], jobs.first[rank + 1]
+    for rank in range(len(ops.rank_begin) - 1):
+        begin, end = ops.rank_begin[rank], ops.rank_begin[rank + 1]
         if begin < end:
             u = order[end - 1]
-            value = start[u] + jobs.duration[u] - (start[order[begin]] if span else 0)
+            value = start[u] + ops.duration[u] - (start[order[begin]] if span else 0)
             if value > worst:
                 worst, last = value, u
     return worst, last
@@ -205,7 +229,7 @@ def _value(jobs: Jobs, order: Ints, start: Ints, span: bool) -> tuple[int, int]:
 
 @njit(cache=True, nogil=True)
 def _critical(reason: Ints, previous: Ints, last: int, critical: Ints) -> int:
-    """Gather the operations on a critical path that wait for their rank; return how many."""
+    """Write the operations on a critical path that wait for their rank into ``critical``; return how many."""
     count, u = 0, last
     while u >= 0:
         if reason[u] == _FROM_RANK:
@@ -218,31 +242,31 @@ def _critical(reason: Ints, previous: Ints, last: int, critical: Ints) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _move(jobs: Jobs, order: Ints, places: Ints, critical: Ints) -> tuple[int, int]:
-    """Make a random move that keeps lines and limits; return from which place to which, or the same place twice."""
+def _move(ops: FlatOps, order: Ints, places: Ints, critical: Ints) -> tuple[int, int]:
+    """Make a random move that keeps FIFO lines and limits; return from where to where, one place twice for none."""
     for _ in range(_TRIES):
         source = places[critical[np.random.randint(len(critical))]]
-        rank = jobs.rank[order[source]]
+        rank = ops.rank[order[source]]
         far = 1 + np.random.randint(_FAR) if np.random.random() < 0.5 else 1
         if np.random.random() < 0.5:
-            goal = max(jobs.first[rank], source - far)
+            goal = max(ops.rank_begin[rank], source - far)
         else:
-            source, goal = source - 1, min(jobs.first[rank + 1] - 1, source - 1 + far)
-        if not _in_line(jobs.line, order, source, goal):
+            source, goal = source - 1, min(ops.rank_begin[rank + 1] - 1, source - 1 + far)
+        if not _in_line(ops.fifo_line, order, source, goal):
             continue
         _shift(order, source, goal)
-        if _fits(jobs, order, rank, max(source, goal)):
+        if _fits(ops, order, rank, max(source, goal)):
             return source, goal
         _shift(order, goal, source)
     return 0, 0
 
 
 @njit(cache=True, nogil=True)
-def _in_line(line: Ints, order: Ints, source: int, goal: int) -> bool:
-    """Whether an operation passes none of its own line on the way."""
+def _in_line(fifo_line: Ints, order: Ints, source: int, goal: int) -> bool:
+    """Whether an operation passes none of its own FIFO line on the way."""
     way = range(goal, source) if goal < source else range(source + 1, goal + 1)
     for k in way:  # noqa: SIM110 - the compiler takes no generators
-        if line[order[k]] == line[order[source]]:
+        if fifo_line[order[k]] == fifo_line[order[source]]:
             return False
     return True
 
@@ -261,15 +285,16 @@ def _shift(order: Ints, source: int, goal: int) -> None:
 
 
 @njit(cache=True, nogil=True)
-def _fits(jobs: Jobs, order: Ints, rank: int, until: int) -> bool:
+def _fits(ops: FlatOps, order: Ints, rank: int, until: int) -> bool:
     """Whether a rank keeps its limits up to a place in its order."""
-    taken, kept, opened, left = jobs.taken, jobs.kept, jobs.opened, jobs.left
-    room, most = jobs.room[rank], jobs.most[rank]
-    held = flying = 0
-    for k in range(jobs.first[rank], until + 1):
+    start_bytes, net_bytes = ops.start_bytes, ops.net_bytes
+    start_in_flight, net_in_flight = ops.start_in_flight, ops.net_in_flight
+    byte_limit, in_flight_limit = ops.byte_limit[rank], ops.in_flight_limit[rank]
+    live_bytes = in_flight = 0
+    for k in range(ops.rank_begin[rank], until + 1):
         u = order[k]
-        if held + taken[u] > room or flying + opened[u] > most:
+        if live_bytes + start_bytes[u] > byte_limit or in_flight + start_in_flight[u] > in_flight_limit:
             return False
-        held += kept[u]
-        flying += left[u]
+        live_bytes += net_bytes[u]
+        in_flight += net_in_flight[u]
     return True

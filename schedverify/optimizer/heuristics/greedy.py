@@ -6,10 +6,8 @@ from collections.abc import Callable, Iterator
 from itertools import product
 from typing import NamedTuple
 
-from schedverify.optimizer.heuristics.ledger import Ledger
-from schedverify.optimizer.orders import Rows
-from schedverify.optimizer.tasks import Node, Tasks, node_of
-from schedverify.optimizer.values import OpKey
+from schedverify.optimizer.orders import Ledger, Rows
+from schedverify.optimizer.tasks import Node, OpKey, Tasks, node_of
 
 
 class GreedyPolicy(NamedTuple):
@@ -23,14 +21,14 @@ class GreedyPolicy(NamedTuple):
         Whether, of several ready F (or gradient ops), that of the later (earlier) stage goes first, else the oldest.
     patience
         How much of a W may lie behind the moment at which the next F or gradient op becomes ready: 0 to 1.
-    whole
+    fused
         Whether mixed stages run B, not I and W.
     """
 
     backward_first: bool = True
     deep_first: bool = True
     patience: float = 0.5
-    whole: bool = True
+    fused: bool = True
 
 
 def policies(tasks: Tasks) -> Iterator[GreedyPolicy]:
@@ -38,10 +36,10 @@ def policies(tasks: Tasks) -> Iterator[GreedyPolicy]:
     patience = (0.5, 0.0, 1.0) if tasks.splits else (0.0,)
     deep = (True, False) if any(len(stages) > 1 for stages in tasks.problem.stages_of) else (True,)
     first = (True, False) if tasks.trains else (True,)
-    for backward_first, deep_first, share, whole in product(
+    for backward_first, deep_first, share, fused in product(
         first, deep, patience, (True, False)[: 1 + bool(tasks.mixed)]
     ):
-        yield GreedyPolicy(backward_first, deep_first, share, whole)
+        yield GreedyPolicy(backward_first, deep_first, share, fused)
 
 
 def list_schedule(tasks: Tasks, policy: GreedyPolicy, stopped: Callable[[], bool] = lambda: False) -> Rows | None:
@@ -55,12 +53,27 @@ def list_schedule(tasks: Tasks, policy: GreedyPolicy, stopped: Callable[[], bool
 
 
 class _Choice(NamedTuple):
+    """An operation that could start next, and when, in scaled ticks."""
+
     start: int
     op: OpKey
 
 
 class _GreedyRun:
-    """The state of one pass: what is done, what each rank holds, and what each stage has next of each kind."""
+    """The state of one pass of the list scheduler.
+
+    Attributes
+    ----------
+    ends, free
+        The scaled end of each step that has run; by rank, the scaled tick from which it is free.
+    forwards, gradients, weights
+        By stage, the micro-batches whose F or gradient op is still to run, the next one last; and those whose W may
+        run, the next one first.
+    lacking
+        By rank and sequence, the stages of the F that the sequence still has to run there.
+    spare
+        By rank, the bytes that stay free for backwards that recompute.
+    """
 
     def __init__(self, tasks: Tasks, policy: GreedyPolicy) -> None:
         self.tasks = tasks
@@ -70,9 +83,9 @@ class _GreedyRun:
         self.free = [0] * self.problem.ranks
         self.orders: Rows = [[] for _ in range(self.problem.ranks)]
         self.ledgers = [Ledger(self.problem, rank) for rank in range(self.problem.ranks)]
-        self.forwards = [list(reversed(passing)) for passing in tasks.passing]
-        self.gradients = [list(reversed(self._backwards(passing))) for passing in tasks.passing]
-        self.weights: list[list[int]] = [[] for _ in tasks.passing]
+        self.forwards = [list(reversed(microbatches)) for microbatches in tasks.microbatches_of]
+        self.gradients = [list(reversed(self._backwards(microbatches))) for microbatches in tasks.microbatches_of]
+        self.weights: list[list[int]] = [[] for _ in tasks.microbatches_of]
         self.lacking = [self._lacking(rank) for rank in range(self.problem.ranks)]
         self.spare = [self._spare(stages) for stages in self.problem.stages_of]
 
@@ -83,14 +96,14 @@ class _GreedyRun:
             best = min((choice for choice in choices if choice), key=lambda choice: choice.start)
             for rank in self._run(best):
                 choices[rank] = self._choice(rank)
-        left = any(self.forwards) or any(self.weights) or (self.tasks.trains and any(self.gradients))
-        return None if left else self.orders
+        unfinished = any(self.forwards) or any(self.weights) or (self.tasks.trains and any(self.gradients))
+        return None if unfinished else self.orders
 
     def _choice(self, rank: int) -> _Choice | None:
         """Return what a rank starts next among the stages that have it as their first rank."""
         stages = [stage for stage in self.problem.stages_of[rank] if self.problem.owner_rank[stage] == rank]
-        ready = [choice for stage in stages for choice in self._flowing(stage)]
-        best = min(ready, key=self._rank_of, default=None)
+        ready = [choice for stage in stages for choice in self._ready(stage)]
+        best = min(ready, key=self._preference, default=None)
         weights = [self._at(("W", stage, self.weights[stage][0])) for stage in stages if self.weights[stage]]
         weight = min((choice for choice in weights if choice), key=lambda choice: choice.start, default=None)
         if weight is None or best is None:
@@ -98,21 +111,21 @@ class _GreedyRun:
         behind = weight.start + self.tasks.duration["W", weight.op[1]] - best.start
         return weight if behind <= self.policy.patience * self.tasks.duration["W", weight.op[1]] else best
 
-    def _rank_of(self, choice: _Choice) -> tuple[int, bool, int, int]:
+    def _preference(self, choice: _Choice) -> tuple[int, bool, int, int]:
         """Return what sorts the F and gradient ops that a rank could take: the start first, then the policy."""
         kind, stage, m = choice.op
         forward = kind == "F"
         deep = (-stage if forward else stage) if self.policy.deep_first else 0
         return choice.start, forward == self.policy.backward_first, deep, m
 
-    def _flowing(self, stage: int) -> Iterator[_Choice]:
+    def _ready(self, stage: int) -> Iterator[_Choice]:
         """Yield the next F and gradient op of a stage, where their inputs are known and the limits admit them."""
         if self.forwards[stage]:
             choice = self._at(("F", stage, self.forwards[stage][-1]))
             if choice and self._admits(choice.op):
                 yield choice
         if self.tasks.trains and self.gradients[stage]:
-            kind = "B" if stage in self.tasks.mixed and self.policy.whole else self.tasks.usual_kind("G")
+            kind = "B" if stage in self.tasks.mixed and self.policy.fused else self.tasks.usual_kind("GRAD")
             choice = self._at((kind, stage, self.gradients[stage][-1]))
             if choice and self._fits(choice.op):
                 yield choice
@@ -141,7 +154,7 @@ class _GreedyRun:
             self.orders[rank].append(choice.op)
             self.ledgers[rank].run(choice.op)
             if kind == "F":
-                self._progress(rank, stage, m)
+                self._strike_off(rank, stage, m)
             touched |= {self.problem.owner_rank[other] for other in self.problem.stages_of[rank]}
         around = self.problem.successors[stage] if kind == "F" else self.problem.predecessors[stage]
         return touched | {self.problem.owner_rank[other] for other in around}
@@ -152,13 +165,14 @@ class _GreedyRun:
         return all(self._leaves_room(rank, stage, m // self.problem.slices) for rank in self.problem.placement[stage])
 
     def _leaves_room(self, rank: int, stage: int, sequence: int) -> bool:
+        """Whether, with one more F of a stage, a rank has room for all F of its first unfinished sequence."""
         ledger, lacking = self.ledgers[rank], self.lacking[rank]
         first = next(iter(lacking))
         others = list(lacking[first]) if first != sequence else []
         room, most = ledger.room, self.problem.in_flight_stage
         if room is not None:
-            held = ledger.bytes + self.problem.kept[stage] + sum(self.problem.kept[other] for other in others)
-            if held + self.spare[rank] > room:
+            needed = ledger.bytes + self.problem.kept[stage] + sum(self.problem.kept[other] for other in others)
+            if needed + self.spare[rank] > room:
                 return False
         if ledger.limit is not None and ledger.in_flight + 1 + len(others) > ledger.limit:
             return False
@@ -167,7 +181,8 @@ class _GreedyRun:
     def _fits(self, op: OpKey) -> bool:
         return all(self.ledgers[rank].fits(op) for rank in self.problem.placement[op[1]])
 
-    def _progress(self, rank: int, stage: int, m: int) -> None:
+    def _strike_off(self, rank: int, stage: int, m: int) -> None:
+        """Take the F of a stage off the list of what its sequence lacks on a rank."""
         lacking, sequence = self.lacking[rank], m // self.problem.slices
         lacking[sequence].remove(stage)
         if not lacking[sequence]:
@@ -187,7 +202,7 @@ class _GreedyRun:
         full, boundary = self.problem.activation, self.problem.boundary
         return max((full[s] - boundary[s] for s in stages if self.problem.recompute[s]), default=0) if stages else 0
 
-    def _backwards(self, passing: tuple[int, ...]) -> list[int]:
+    def _backwards(self, microbatches: tuple[int, ...]) -> list[int]:
         """Return the order of gradient ops: sequences in order, the parts of each from the last to the first."""
         slices = self.problem.slices
-        return [m for i in range(0, len(passing), slices) for m in reversed(passing[i : i + slices])]
+        return [m for i in range(0, len(microbatches), slices) for m in reversed(microbatches[i : i + slices])]

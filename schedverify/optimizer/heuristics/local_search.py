@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from functools import cached_property
 from itertools import pairwise
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from schedverify.core.problem import Problem
-from schedverify.optimizer.orders import Rows
-from schedverify.optimizer.tasks import Node, Tasks, node_of
-from schedverify.optimizer.values import OpKey
+from schedverify.optimizer.orders import Rows, footprint
+from schedverify.optimizer.tasks import Node, OpKey, Tasks, node_of
 
 if TYPE_CHECKING:
-    from schedverify.optimizer.heuristics.annealing import Ints, Jobs
+    from schedverify.optimizer.heuristics.annealing import FlatOps, Ints
 
 LEAST_STEPS: Final = 80
 """Below this many operations the solver is done before a compiler has begun."""
@@ -24,7 +22,7 @@ _LEG: Final = 20_000
 """Moves between two looks at the clock."""
 
 
-def takes(tasks: Tasks, rows: Rows) -> bool:
+def applies(tasks: Tasks, rows: Rows) -> bool:
     """Whether a local search can pay: every stage on one rank, and enough operations."""
     return sum(map(len, rows)) >= LEAST_STEPS and all(len(ranks) == 1 for ranks in tasks.problem.placement)
 
@@ -48,28 +46,30 @@ class LocalSearch:
         self.span = objective == "span"
         self.ops = [op for row in rows for op in row]
         self.rows = rows
-        self.jobs = self._jobs()
+        self.flat = self._flat_ops()
 
     def run(self, seed: int, moves: int, target: int, stopped: Callable[[], bool]) -> Rows:
         """Return the best order met in a walk of so many moves, which begins hot and ends cold.
 
         Parameters
         ----------
+        seed
+            Of the first leg; each further leg has one more.
         target
-            Scaled ticks at which the search is over.
+            A value, in scaled ticks, with which the search is over.
         stopped
-            Asked between legs whether to end.
+            Called between two legs; says whether to end.
         """
-        from schedverify.optimizer.heuristics.annealing import Heat, anneal
+        from schedverify.optimizer.heuristics.annealing import Cooling, anneal
 
-        hot, legs = float(np.mean(self.jobs.duration)) / 2, -(-moves // _LEG)
-        here = best = self.order()
+        hot, legs = float(np.mean(self.flat.duration)) / 2, -(-moves // _LEG)
+        current = best = self.order()
         value = _NO_LIMIT
         for leg in range(legs):
             if value <= target or stopped():
                 break
-            heat = Heat(hot * (1 - leg / legs), hot * (1 - (leg + 1) / legs))
-            found, order, here = anneal(self.jobs, here, min(moves, _LEG), heat, target, self.span, seed + leg)
+            cooling = Cooling(hot * (1 - leg / legs), hot * (1 - (leg + 1) / legs))
+            found, order, current = anneal(self.flat, current, min(moves, _LEG), cooling, target, self.span, seed + leg)
             if found < value:
                 value, best = found, order
         return self._rows(best)
@@ -80,39 +80,38 @@ class LocalSearch:
 
     def _rows(self, order: Ints) -> Rows:
         ops = [self.ops[u] for u in order.tolist()]
-        return [ops[begin:end] for begin, end in pairwise(self.jobs.first.tolist())]
+        return [ops[begin:end] for begin, end in pairwise(self.flat.rank_begin.tolist())]
 
-    def _jobs(self) -> Jobs:
-        """Return the operations as flat arrays."""
-        from schedverify.optimizer.heuristics.annealing import Jobs
+    def _flat_ops(self) -> FlatOps:
+        """Return the operations as flat arrays, numbered as they stand in ``ops``."""
+        from schedverify.optimizer.heuristics.annealing import FlatOps
 
         tasks, problem = self.tasks, self.tasks.problem
         place = {node_of(op): u for u, op in enumerate(self.ops)}
-        waits = [[(place[node], lag) for node, lag in self._inputs(op) if node in place] for op in self.ops]
-        followers: list[list[int]] = [[] for _ in self.ops]
-        for u, inputs in enumerate(waits):
+        inputs_of = [[(place[node], lag) for node, lag in self._inputs(op) if node in place] for op in self.ops]
+        readers: list[list[int]] = [[] for _ in self.ops]
+        for u, inputs in enumerate(inputs_of):
             for v, _ in inputs:
-                followers[v].append(u)
+                readers[v].append(u)
         lines = {line: number for number, line in enumerate(dict.fromkeys(node_of(op)[:2] for op in self.ops))}
-        books = [_books(problem, op) for op in self.ops]
-        limits = problem.in_flight or [_NO_LIMIT] * problem.ranks
-        return Jobs(
-            first=_bounds(self.rows),
+        footprints = [footprint(problem, *op[:2]) for op in self.ops]
+        return FlatOps(
+            rank_begin=_row_begins(self.rows),
             duration=_ints(tasks.duration[op[0], op[1]] for op in self.ops),
             rank=_ints(problem.owner_rank[op[1]] for op in self.ops),
-            line=_ints(lines[node_of(op)[:2]] for op in self.ops),
-            before_of=_bounds(waits),
-            before=_ints(v for inputs in waits for v, _ in inputs),
-            lag=_ints(lag for inputs in waits for _, lag in inputs),
-            after_of=_bounds(followers),
-            after=_ints([v for row in followers for v in row] + [-1]),
-            taken=_ints(book.taken for book in books),
-            kept=_ints(book.kept for book in books),
-            opened=_ints(book.opened for book in books),
-            left=_ints(book.left for book in books),
-            room=_ints(_NO_LIMIT if problem.capacity is None else problem.capacity[r] - problem.static[r]
-                       for r in range(problem.ranks)),
-            most=_ints(limits),
+            fifo_line=_ints(lines[node_of(op)[:2]] for op in self.ops),
+            input_begin=_row_begins(inputs_of),
+            inputs=_ints(v for inputs in inputs_of for v, _ in inputs),
+            lags=_ints(lag for inputs in inputs_of for _, lag in inputs),
+            reader_begin=_row_begins(readers),
+            readers=_ints([v for row in readers for v in row] + [-1]),
+            start_bytes=_ints(more.start_bytes for more in footprints),
+            net_bytes=_ints(more.net_bytes for more in footprints),
+            start_in_flight=_ints(more.start_in_flight for more in footprints),
+            net_in_flight=_ints(more.net_in_flight for more in footprints),
+            byte_limit=_ints(_NO_LIMIT if problem.capacity is None else problem.capacity[r] - problem.static[r]
+                             for r in range(problem.ranks)),
+            in_flight_limit=_ints(problem.in_flight or [_NO_LIMIT] * problem.ranks),
         )  # fmt: skip
 
     def _inputs(self, op: OpKey) -> Iterator[tuple[Node, int]]:
@@ -136,29 +135,8 @@ class LocalSearch:
         return admitted
 
 
-class _Book(NamedTuple):
-    """What an operation does to its rank: bytes and micro-batches in flight, at its start and in all."""
-
-    taken: int
-    kept: int
-    opened: int
-    left: int
-
-
-def _books(problem: Problem, op: OpKey) -> _Book:
-    kind, stage, _ = op
-    kept, full, stash = problem.kept[stage], problem.activation[stage], problem.weight_stash[stage]
-    if problem.form == "inference":
-        return _Book(full, 0, 1, 0)
-    if kind == "F":
-        return _Book(kept, kept, 1, 1)
-    if kind == "W":
-        return _Book(0, -stash, 0, 0)
-    return _Book(full - kept, (stash if kind == "I" else 0) - kept, 0, -1)
-
-
-def _bounds(rows: Sequence[Sized]) -> Ints:
-    """Return where each row begins when all stand one behind another, and where the last one ends."""
+def _row_begins(rows: Sequence[Sized]) -> Ints:
+    """Return where each row begins if all stand one behind another, and where the last one ends: shape (rows + 1,)."""
     return np.concatenate([np.zeros(1, np.int64), np.cumsum([len(row) for row in rows], dtype=np.int64)])
 
 

@@ -1,21 +1,42 @@
 """Rules of memory: micro-batches in flight and bytes, as precedences where that can be, else as a resource.
 
 Where a stage stands alone on a rank and its micro-batches go first in, first out, what the rank holds follows from how
-many F, gradient ops and W came before, and a limit is a precedence: at most K in flight is
-``start(F, i + K) >= end(B, i)``. A solver reasons far better on these than on a resource with a level.
+many F, GRAD and W came before, and a limit is a chain of precedences: at most K in flight is
+``start(F, i + K) >= end(GRAD, i)``, as in a queue with K places. With K = 2::
+
+    F       0   1   2   3   4
+                    ^   ^   ^       F 2 takes the place that GRAD 0 leaves, F 3 that of GRAD 1, ...
+    GRAD            0   1   2
+
+Where several stages share a rank, each of its steps comes before or after each F there; one boolean says which. What
+the rank holds at that F is a sum of booleans, and a limit is one inequality for each F (:func:`limit_shared_rank`).
+What remains is a resource with a level (:func:`limit_resource`), on which a solver reasons far worse.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from schedverify.optimizer.model import held
-from schedverify.optimizer.model.held import Amounts
-from schedverify.optimizer.model.variables import OrderModel
+from schedverify.optimizer.model.variables import OrderModel, Times
 from schedverify.optimizer.tasks import Node, ancestors
+
+if TYPE_CHECKING:
+    from ortools.sat.python import cp_model
+
+MOST_BOOLEANS: Final = 200_000
+"""With more booleans than this for shared ranks the model would be too large; their limits are then resources."""
 
 Holding = tuple[Node, str, Node, str, int]
 """Something held from the start or end of one step to the start or end of another, and how much."""
+
+
+class StageAmounts(NamedTuple):
+    """By stage, what each F adds to what is held, and how much of that stays from the end of GRAD to the end of W."""
+
+    saved: Sequence[int]
+    stash: Sequence[int]
 
 
 def in_flight_on_ranks(model: OrderModel) -> None:
@@ -24,14 +45,14 @@ def in_flight_on_ranks(model: OrderModel) -> None:
     if limits is None or not model.tasks.trains:
         return
     for stages, limit in zip(model.problem.stages_of, limits, strict=True):
-        one = [1] * model.problem.total_stages
-        _at_most(model, stages, one, limit)
+        ones = [1] * model.problem.total_stages
+        _limit_each_stage(model, stages, ones, limit)
         if _alone(model, stages):
             continue
-        if held.takes(model, stages):
-            held.hold_at_most(model, stages, Amounts(one, [0] * model.problem.total_stages), limit)
+        if counts_steps(model, stages):
+            limit_shared_rank(model, stages, StageAmounts(ones, [0] * model.problem.total_stages), limit)
         else:
-            _resource(model, _in_flight(model, stages), limit)
+            limit_resource(model, _in_flight_holdings(model, stages), limit)
 
 
 def in_flight_on_stages(model: OrderModel) -> None:
@@ -40,9 +61,9 @@ def in_flight_on_stages(model: OrderModel) -> None:
     if limits is None or not model.tasks.trains:
         return
     for stage, limit in enumerate(limits):
-        _at_most(model, (stage,), [1] * model.problem.total_stages, limit)
+        _limit_each_stage(model, (stage,), [1] * model.problem.total_stages, limit)
         if not _alone(model, (stage,)):
-            _resource(model, _in_flight(model, (stage,)), limit)
+            limit_resource(model, _in_flight_holdings(model, (stage,)), limit)
 
 
 def bytes_within_capacity(model: OrderModel) -> None:
@@ -52,17 +73,17 @@ def bytes_within_capacity(model: OrderModel) -> None:
         return
     for rank, stages in enumerate(problem.stages_of):
         room = problem.capacity[rank] - problem.static[rank]
-        _at_most(model, stages, problem.kept, room)
-        if len(stages) > 1 and held.takes(model, stages):
-            held.hold_at_most(model, stages, Amounts(problem.kept, problem.weight_stash), room)
+        _limit_each_stage(model, stages, problem.kept, room)
+        if len(stages) > 1 and counts_steps(model, stages):
+            limit_shared_rank(model, stages, StageAmounts(problem.kept, problem.weight_stash), room)
         elif not _alone(model, stages) or stages[0] in model.tasks.mixed:
-            _resource(model, _bytes(model, stages), room)
+            limit_resource(model, _byte_holdings(model, stages), room)
         elif not model.tasks.splits:
-            _repeated_forward(model, stages[0], room)
+            limit_recomputing_stage(model, stages[0], room)
         elif problem.recompute[stages[0]]:
-            _resource(model, _bytes(model, stages), room)
+            limit_resource(model, _byte_holdings(model, stages), room)
         else:
-            _stash(model, stages[0], room)
+            limit_split_stage(model, stages[0], room)
 
 
 def _alone(model: OrderModel, stages: Sequence[int]) -> bool:
@@ -70,7 +91,7 @@ def _alone(model: OrderModel, stages: Sequence[int]) -> bool:
     return len(stages) == 1 and model.problem.slices == 1 and "fifo" not in model.without
 
 
-def _at_most(model: OrderModel, stages: Sequence[int], amounts: Sequence[int], room: int) -> None:
+def _limit_each_stage(model: OrderModel, stages: Sequence[int], amounts: Sequence[int], room: int) -> None:
     """Limit how many micro-batches of each stage are in flight by what each of them holds.
 
     A micro-batch in flight on a stage is in flight on every stage before it as well, since their gradient ops wait for
@@ -81,19 +102,19 @@ def _at_most(model: OrderModel, stages: Sequence[int], amounts: Sequence[int], r
         return
     above = ancestors(model.problem)
     for stage in stages:
-        held = amounts[stage] + sum(amounts[other] for other in above[stage].intersection(stages))
-        if held:
-            _queue(model, stage, max(1, room // held))
+        in_line = amounts[stage] + sum(amounts[other] for other in above[stage].intersection(stages))
+        if in_line:
+            _queue(model, stage, max(1, room // in_line))
 
 
 def _queue(model: OrderModel, stage: int, most: int) -> None:
     """Let each F wait for the gradient op of the micro-batch ``most`` before it."""
-    passing = model.tasks.passing[stage]
-    for earlier, later in zip(passing, passing[most:], strict=False):
-        model.after(("F", stage, later), ("G", stage, earlier))
+    microbatches = model.tasks.microbatches_of[stage]
+    for earlier, later in zip(microbatches, microbatches[most:], strict=False):
+        model.after(("F", stage, later), ("GRAD", stage, earlier))
 
 
-def _repeated_forward(model: OrderModel, stage: int, room: int) -> None:
+def limit_recomputing_stage(model: OrderModel, stage: int, room: int) -> None:
     """Leave room for the whole activation while a lone recomputing stage runs its B.
 
     With n in flight then, this one included, the rank holds ``(n - 1) * boundary + activation``.
@@ -103,54 +124,161 @@ def _repeated_forward(model: OrderModel, stage: int, room: int) -> None:
         _queue(model, stage, 1 + (room - model.problem.activation[stage]) // boundary)
 
 
-def _stash(model: OrderModel, stage: int, room: int) -> None:
+def limit_split_stage(model: OrderModel, stage: int, room: int) -> None:
     """Bound the bytes of a lone stage with a split backward at each F, the only step that adds any.
 
     F number k (from 0) starts with ``activation * (k + 1 - i) + weight_stash * (i - w)`` bytes held, where i I and w W
     have ended. This falls with i. So if I number a has not ended (i <= a), at least
     ``w(a) = ceil((activation * (k + 1 - a) + weight_stash * a - room) / weight_stash)`` W must have: either I number a
     comes before F number k, or W number w(a) - 1 does; if w(a) > a, I must. Of all a with the same w(a) the largest
-    implies the others.
+    implies the others. With activation 3, weight stash 1 and room for 9 bytes, F number 4 needs::
+
+        I not ended: a    0   1   2   3   4
+        W ended: w(a)     6   4   2   0   -     w(a) > a for 0 and 1: I 1 comes before F 4, whatever W do;
+                                                a = 2: I 2 does, or W 1 does; the others ask nothing more
     """
-    passing = model.tasks.passing[stage]
-    full, left = model.problem.activation[stage], model.problem.weight_stash[stage]
-    for k, m in enumerate(passing):
-        needs = [(a, full * (k + 1 - a) + left * a - room) for a in range(k + 1)]
-        wanted = {-(-excess // left) if left and excess <= left * a else k + 2: a for a, excess in needs if excess > 0}
-        for count, a in wanted.items():
+    microbatches = model.tasks.microbatches_of[stage]
+    full, stash = model.problem.activation[stage], model.problem.weight_stash[stage]
+    for k, m in enumerate(microbatches):
+        excesses = [(a, full * (k + 1 - a) + stash * a - room) for a in range(k + 1)]
+        needed = {
+            -(-excess // stash) if stash and excess <= stash * a else k + 2: a for a, excess in excesses if excess > 0
+        }
+        for count, a in needed.items():
             if count > k + 1:
-                model.after(("F", stage, m), ("G", stage, passing[a]))
-            elif a == k:
-                model.after(("F", stage, m), ("W", stage, passing[count - 1]))
+                model.after(("F", stage, m), ("GRAD", stage, microbatches[a]))
+                continue
+            gradient, weight = ("GRAD", stage, microbatches[a]), ("W", stage, microbatches[count - 1])
+            if a == k:
+                model.after(("F", stage, m), weight)
             else:
-                model.after_either(("F", stage, m), ("G", stage, passing[a]), ("W", stage, passing[count - 1]))
+                model.after_either(("F", stage, m), gradient, weight)
 
 
-def _in_flight(model: OrderModel, stages: Iterable[int]) -> list[Holding]:
+def _in_flight_holdings(model: OrderModel, stages: Iterable[int]) -> list[Holding]:
     return [
-        (("F", stage, m), "start", ("G", stage, m), "end", 1) for stage in stages for m in model.tasks.passing[stage]
+        (("F", stage, m), "start", ("GRAD", stage, m), "end", 1)
+        for stage in stages
+        for m in model.tasks.microbatches_of[stage]
     ]
 
 
-def _bytes(model: OrderModel, stages: Iterable[int]) -> list[Holding]:
+def _byte_holdings(model: OrderModel, stages: Iterable[int]) -> list[Holding]:
     """Return what the micro-batches of these stages hold, and from when to when."""
     problem, holdings = model.problem, []
     for stage in stages:
-        full, left = problem.activation[stage], problem.weight_stash[stage]
-        for m in model.tasks.passing[stage]:
-            f, g, w = ("F", stage, m), ("G", stage, m), ("W", stage, m)
+        full, stash = problem.activation[stage], problem.weight_stash[stage]
+        for m in model.tasks.microbatches_of[stage]:
+            f, g, w = ("F", stage, m), ("GRAD", stage, m), ("W", stage, m)
             if problem.recompute[stage] and "recomputation" not in model.without:
                 holdings += [(f, "start", g, "start", problem.boundary[stage]), (g, "start", g, "end", full)]
             else:
                 holdings += [(f, "start", g, "end", problem.kept[stage])]
             if model.tasks.splits:
-                holdings += [(g, "end", w, "end", left)]
+                holdings += [(g, "end", w, "end", stash)]
     return holdings
 
 
-def _resource(model: OrderModel, holdings: list[Holding], room: int) -> None:
-    """Let what is held at any moment stay within ``room``."""
+def limit_resource(model: OrderModel, holdings: list[Holding], room: int) -> None:
+    """Let what is held at any moment stay within ``room``, as a cumulative resource."""
     if sum(amount for *_, amount in holdings) > room:
         counted = [holding for holding in holdings if holding[-1]]
-        intervals = [model.held(first, begin, last, finish) for first, begin, last, finish, _ in counted]
+        intervals = [model.holding_interval(first, begin, last, finish) for first, begin, last, finish, _ in counted]
         model.cp.add_cumulative(intervals, [amount for *_, amount in counted], room)
+
+
+def counts_steps(model: OrderModel, stages: Sequence[int]) -> bool:
+    """Whether :func:`limit_shared_rank` holds for these stages, and the booleans of all ranks are few enough.
+
+    Their steps must go first in, first out, and nothing but an F may add to what is held.
+    """
+    problem, tasks = model.problem, model.tasks
+    fifo = "fifo" not in model.without and problem.slices == 1 and tasks.trains
+    only_f_adds = not tasks.mixed.intersection(stages) and not any(problem.recompute[stage] for stage in stages)
+    pairs = sum(len(of) * sum(len(tasks.microbatches_of[stage]) for stage in of) ** 2 for of in problem.stages_of)
+    return fifo and only_f_adds and pairs <= MOST_BOOLEANS
+
+
+def limit_shared_rank(model: OrderModel, stages: Sequence[int], amounts: StageAmounts, room: int) -> None:
+    """Keep what a rank with these stages holds at each F within ``room``.
+
+    Only an F adds, and what it adds counts from its start, so nothing else need be looked at: at F number ``k`` (from
+    0) of stage ``s`` the rank holds ``saved(s) (k + 1)``, and for each other stage ``u`` ``saved(u)`` for every F
+    before it; less ``saved(u) - stash(u)`` for every GRAD, and ``stash(u)`` for every W, of all stages, before it.
+    """
+    earlier = _PrecedenceBooleans(model)
+    for stage in stages:
+        for number, m in enumerate(model.tasks.microbatches_of[stage]):
+            certain = amounts.saved[stage] * (number + 1)
+            terms: list[tuple[int, cp_model.IntVar]] = []
+            for change, step in _changes(model, stages, stage, amounts):
+                known = earlier.known(step, ("F", stage, m))
+                certain += change if known else 0
+                if known is None:
+                    terms.append((change, earlier.boolean(step, ("F", stage, m))))
+            if certain + sum(change for change, _ in terms if change > 0) > room:
+                model.cp.add(sum(change * boolean for change, boolean in terms) <= room - certain)
+    earlier.add_fifo_implications()
+
+
+def _changes(model: OrderModel, stages: Sequence[int], of: int, amounts: StageAmounts) -> Iterator[tuple[int, Node]]:
+    """Yield every step of a rank that changes what an F of the stage ``of`` finds held, and by how much."""
+    for stage in stages:
+        saved, stash = amounts.saved[stage], amounts.stash[stage] if model.tasks.splits else 0
+        for m in model.tasks.microbatches_of[stage]:
+            if stage != of and saved:
+                yield saved, ("F", stage, m)
+            if saved != stash:
+                yield stash - saved, ("GRAD", stage, m)
+            if stash:
+                yield -stash, ("W", stage, m)
+
+
+class _PrecedenceBooleans:
+    """Whether a step ends before an F of the same rank starts; what is not known is a boolean of the model."""
+
+    def __init__(self, model: OrderModel) -> None:
+        self.model = model
+        self.above = ancestors(model.problem)
+        self.booleans: dict[tuple[Node, Node], cp_model.IntVar] = {}
+
+    def known(self, step: Node, forward: Node) -> bool | None:
+        """Return what holds in every first-in-first-out order; None where both can be.
+
+        Within one stage, and from an F to the gradient op of a stage above, dependencies lead along the micro-batch.
+        """
+        (letter, of, m), (_, stage, other) = step, forward
+        if letter == "F" and of in self.above[stage]:
+            return True if m <= other else None
+        below = stage == of or stage in self.above[of] or of in self.above[stage]
+        return False if below and m >= other else None
+
+    def boolean(self, step: Node, forward: Node) -> cp_model.IntVar:
+        """Return the boolean that says whether the step comes before the F."""
+        if (step, forward) not in self.booleans:
+            before = self.model.cp.new_bool_var("")
+            self.model.cp.add(self.model.start[forward] >= self.model.end(step)).only_enforce_if(before)
+            self.model.cp.add(self.model.start[step] >= self.model.end(forward)).only_enforce_if(~before)
+            self.model.derive(before, _is_before(step, forward))
+            self.booleans[step, forward] = before
+        return self.booleans[step, forward]
+
+    def add_fifo_implications(self) -> None:
+        """Add what follows from first in, first out: a step before an F is before the next F, and so is its elder."""
+        following = {
+            (stage, m): after
+            for stage, microbatches in enumerate(self.model.tasks.microbatches_of)
+            for m, after in pairwise(microbatches)
+        }
+        for (step, forward), before in self.booleans.items():
+            (letter, of, m), (_, stage, other) = step, forward
+            younger = self.booleans.get(((letter, of, following.get((of, m), -1)), forward))
+            later = self.booleans.get((step, ("F", stage, following.get((stage, other), -1))))
+            if younger is not None:
+                self.model.cp.add_implication(younger, before)
+            if later is not None:
+                self.model.cp.add_implication(before, later)
+
+
+def _is_before(step: Node, forward: Node) -> Callable[[Times], int]:
+    return lambda times: int(times[forward][0] >= times[step][1])

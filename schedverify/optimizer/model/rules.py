@@ -11,8 +11,7 @@ from itertools import pairwise
 from typing import Final
 
 from schedverify.optimizer.model.memory import bytes_within_capacity, in_flight_on_ranks, in_flight_on_stages
-from schedverify.optimizer.model.objectives import objective
-from schedverify.optimizer.model.promptness import prompt_first_steps
+from schedverify.optimizer.model.objectives import objective, prompt_first_steps
 from schedverify.optimizer.model.variables import OrderModel
 
 Rule = Callable[[OrderModel], None]
@@ -24,14 +23,14 @@ def exclusive_ranks(model: OrderModel) -> None:
     intervals = {}
     for (letter, stage, m), start in model.start.items():
         usual = tasks.duration[tasks.usual_kind(letter), stage]
-        whole = model.whole.get((stage, m))
-        if whole is None or letter == "F":
+        fused = model.fused.get((stage, m))
+        if fused is None or letter == "F":
             intervals[letter, stage, m] = [cp.new_fixed_size_interval_var(start, usual, "")]
             continue
-        intervals[letter, stage, m] = [cp.new_optional_fixed_size_interval_var(start, usual, ~whole, "")]
-        if letter == "G":
-            fused = tasks.duration["B", stage]
-            intervals[letter, stage, m].append(cp.new_optional_fixed_size_interval_var(start, fused, whole, ""))
+        intervals[letter, stage, m] = [cp.new_optional_fixed_size_interval_var(start, usual, ~fused, "")]
+        if letter == "GRAD":
+            backward = tasks.duration["B", stage]
+            intervals[letter, stage, m].append(cp.new_optional_fixed_size_interval_var(start, backward, fused, ""))
     for stages in model.problem.stages_of:
         if stages:
             cp.add_no_overlap(i for node, parts in intervals.items() if node[1] in stages for i in parts)
@@ -48,21 +47,21 @@ def gradients_flow(model: OrderModel) -> None:
     """B or I starts when the gradients of all stages that it feeds have arrived."""
     for stage, m in model.tasks.pairs if model.tasks.trains else ():
         for after in model.problem.successors[stage]:
-            model.after(("G", stage, m), ("G", after, m), model.tasks.backward_lag(after, stage))
+            model.after(("GRAD", stage, m), ("GRAD", after, m), model.tasks.backward_lag(after, stage))
 
 
 def own_forward(model: OrderModel) -> None:
     """B or I reads the activations of its own F."""
     for stage, m in model.tasks.pairs if model.tasks.trains else ():
-        model.after(("G", stage, m), ("F", stage, m))
+        model.after(("GRAD", stage, m), ("F", stage, m))
 
 
 def weights_last(model: OrderModel) -> None:
     """W reads what its own I made."""
     for stage, m in model.tasks.pairs if model.tasks.splits else ():
-        condition = model.cp.add(model.start["W", stage, m] >= model.end(("G", stage, m)))
-        if (stage, m) in model.whole:
-            condition.only_enforce_if(~model.whole[stage, m])
+        condition = model.cp.add(model.start["W", stage, m] >= model.end(("GRAD", stage, m)))
+        if (stage, m) in model.fused:
+            condition.only_enforce_if(~model.fused[stage, m])
 
 
 def slices_in_order(model: OrderModel) -> None:
@@ -72,7 +71,7 @@ def slices_in_order(model: OrderModel) -> None:
         if m % slices:
             model.after(("F", stage, m), ("F", stage, m - 1))
             if model.tasks.trains:
-                model.after(("G", stage, m - 1), ("G", stage, m))
+                model.after(("GRAD", stage, m - 1), ("GRAD", stage, m))
 
 
 def first_in_first_out(model: OrderModel) -> None:
@@ -89,7 +88,7 @@ def first_in_first_out(model: OrderModel) -> None:
     Times are kept, so is every makespan. A *span* can be lost where an order delays the first step of a rank by
     taking a later micro-batch first; see :func:`~schedverify.optimizer.model.objectives.objective`.
     """
-    for stage, lines in enumerate(model.tasks.lines):
+    for stage, lines in enumerate(model.tasks.fifo_lines):
         letters = sorted({letter for letter, s, _ in model.start if s == stage})
         for line in lines:
             for earlier, later in pairwise(line):

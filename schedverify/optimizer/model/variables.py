@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING
 
-from schedverify.optimizer.paths import heads
-from schedverify.optimizer.tasks import Node, Tasks, node_of
-from schedverify.optimizer.values import OpKey
+from schedverify.optimizer.tasks import Node, OpKey, Tasks, heads, node_of
 
 if TYPE_CHECKING:
     from ortools.sat.python import cp_model
 
 Times = Mapping[Node, tuple[int, int]]
-"""Start and end of every step of a known order."""
+"""Start and end, in scaled ticks, of every step of a known order."""
 
 
 class OrderModel:
@@ -38,9 +36,11 @@ class OrderModel:
     ----------
     start
         By node (stage and micro-batch of an F, a gradient op or a W) the variable of its start.
-    whole
+    fused
         By stage and micro-batch of the mixed stages, whether the backward is one B. Its W is then absent: a moment
         without duration that stands in line with the others of its stage and means nothing.
+    head
+        By stage, the scaled ticks before which no F can start there.
     value
         The objective, in units.
     """
@@ -66,17 +66,16 @@ class OrderModel:
         self.without = frozenset(without)
         self.cp = cp_model.CpModel()
         self.head = heads(tasks)
-        letters = "FGW" if tasks.splits else "FG" if tasks.trains else "F"
         self.start = {
             (letter, stage, m): self.cp.new_int_var(self.head[stage], horizon, f"{letter}{stage}.{m}")
             for stage, m in tasks.pairs
-            for letter in letters
+            for letter in tasks.letters
         }
-        self.whole = {
+        self.fused = {
             pair: self.cp.new_bool_var(f"whole{pair[0]}.{pair[1]}") for pair in tasks.pairs if pair[0] in tasks.mixed
         }
-        self.value = self.cp.new_int_var(0, horizon // tasks.fine, "value")
-        self._held: dict[tuple[Node, str, Node, str], cp_model.IntervalVar] = {}
+        self.value = self.cp.new_int_var(0, horizon // tasks.subticks, "value")
+        self._holding_intervals: dict[tuple[Node, str, Node, str], cp_model.IntervalVar] = {}
         self._ended: dict[Node, cp_model.IntVar] = {}
         self._derived: list[tuple[cp_model.IntVar, Callable[[Times], int]]] = []
 
@@ -84,11 +83,11 @@ class OrderModel:
         """Return the ticks of a step; where it depends on the form of the backward, an expression."""
         letter, stage, m = node
         usual = self.tasks.duration[self.tasks.usual_kind(letter), stage]
-        whole = self.whole.get((stage, m))
-        if whole is None or letter == "F":
+        fused = self.fused.get((stage, m))
+        if fused is None or letter == "F":
             return usual
-        other = self.tasks.duration["B", stage] if letter == "G" else 0
-        return usual + (other - usual) * whole
+        other = self.tasks.duration["B", stage] if letter == "GRAD" else 0
+        return usual + (other - usual) * fused
 
     def end(self, node: Node) -> cp_model.LinearExpr:
         """Return the end of a step."""
@@ -105,29 +104,29 @@ class OrderModel:
         self.cp.add(self.start[later] >= self.end(second)).only_enforce_if(~chosen)
         self.derive(chosen, lambda times: int(times[later][0] >= times[first][1]))
 
-    def held(self, first: Node, begin: str, last: Node, finish: str) -> cp_model.IntervalVar:
-        """Return how long something is held: from the ``start`` or ``end`` of one step to that of another.
+    def holding_interval(self, first: Node, begin: str, last: Node, finish: str) -> cp_model.IntervalVar:
+        """Return the interval of something that is held: from the ``start`` or ``end`` of one step to that of another.
 
         What ends with a W is absent where the W is.
         """
         key = (first, begin, last, finish)
-        if key not in self._held:
+        if key not in self._holding_intervals:
             size = self.cp.new_int_var(0, self.horizon, "")
             sides = int(begin == "end"), int(finish == "end")
             self.derive(size, lambda times: max(0, times[last][sides[1]] - times[first][sides[0]]))
             edges = (
-                (self.ended(first) if sides[0] else self.start[first]),
-                (self.ended(last) if sides[1] else self.start[last]),
+                (self.end_variable(first) if sides[0] else self.start[first]),
+                (self.end_variable(last) if sides[1] else self.start[last]),
             )
-            whole = self.whole.get(last[1:]) if last[0] == "W" else None
-            self._held[key] = (
+            fused = self.fused.get(last[1:]) if last[0] == "W" else None
+            self._holding_intervals[key] = (
                 self.cp.new_interval_var(edges[0], size, edges[1], "")
-                if whole is None
-                else self.cp.new_optional_interval_var(edges[0], size, edges[1], ~whole, "")
+                if fused is None
+                else self.cp.new_optional_interval_var(edges[0], size, edges[1], ~fused, "")
             )
-        return self._held[key]
+        return self._holding_intervals[key]
 
-    def ended(self, node: Node) -> cp_model.LinearExprT:
+    def end_variable(self, node: Node) -> cp_model.LinearExprT:
         """Return the end of a step as an affine expression of one variable."""
         duration = self.duration(node)
         if isinstance(duration, int):
@@ -139,7 +138,7 @@ class OrderModel:
         return self._ended[node]
 
     def derive(self, variable: cp_model.IntVar, value: Callable[[Times], int]) -> None:
-        """Say how the hint of a further variable follows from the times of the steps."""
+        """Note how the hint of a variable other than the starts follows from the times of the steps."""
         self._derived.append((variable, value))
 
     def hint(self, starts: Mapping[OpKey, int]) -> None:
@@ -147,7 +146,7 @@ class OrderModel:
         times = self._times(starts)
         for node, variable in self.start.items():
             self.cp.add_hint(variable, times[node][0])
-        for (stage, m), variable in self.whole.items():
+        for (stage, m), variable in self.fused.items():
             self.cp.add_hint(variable, int(("B", stage, m) in starts))
         for variable, value in self._derived:
             self.cp.add_hint(variable, value(times))
@@ -156,9 +155,9 @@ class OrderModel:
         """Return the scaled starts of a solution, whose values ``value`` gives."""
         starts: dict[OpKey, int] = {}
         for (letter, stage, m), variable in self.start.items():
-            whole = (stage, m) in self.whole and bool(value(self.whole[stage, m]))
-            if not (whole and letter == "W"):
-                kind = "B" if whole and letter == "G" else self.tasks.usual_kind(letter)
+            fused = (stage, m) in self.fused and bool(value(self.fused[stage, m]))
+            if not (fused and letter == "W"):
+                kind = "B" if fused and letter == "GRAD" else self.tasks.usual_kind(letter)
                 starts[kind, stage, m] = value(variable)
         return starts
 
@@ -166,7 +165,7 @@ class OrderModel:
         duration = self.tasks.duration
         times = {node_of(op): (start, start + duration[op[0], op[1]]) for op, start in starts.items()}
         for stage in self.tasks.mixed:
-            for line in self.tasks.lines[stage]:
+            for line in self.tasks.fifo_lines[stage]:
                 reached = self.head[stage]
                 for m in line:
                     reached = times.setdefault(("W", stage, m), (reached, reached))[1]

@@ -7,11 +7,11 @@ import queue
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from schedverify.core.errors import SchedverifyError
 from schedverify.optimizer.model.variables import OrderModel
-from schedverify.optimizer.values import OpKey
+from schedverify.optimizer.tasks import OpKey
 
 if TYPE_CHECKING:
     from ortools.sat.python import cp_model
@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 News = queue.SimpleQueue[dict[OpKey, int] | int | str]
 """What the solver's thread reports: starts of a solution, a bound in units, at last the name of its status."""
 
-_POLL = 0.1
+_POLL: Final = 0.1
 """Seconds between two looks at the clock and the event."""
+_LEAST_SECONDS: Final = 0.01
+_ON_ORDERS: Final = {"symmetry_level": 0, "cp_model_probing_level": 0, "catch_sigint_signal": False}
+"""What was measured to pay on models of orders; signals are left to the caller's thread."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,17 @@ class SolverOutcome:
 
 @dataclass(frozen=True)
 class SolverSettings:
-    """How to search: seed, threads, the event that ends it, and whom to tell."""
+    """How to search.
+
+    Attributes
+    ----------
+    seed, workers
+        The solver's random seed and its threads.
+    stopped
+        Called ten times a second; says whether to end.
+    on_starts, on_bound
+        Called with the scaled starts of each better solution, and with each higher bound in units.
+    """
 
     seed: int
     workers: int
@@ -60,7 +73,7 @@ def search(model: OrderModel, seconds: float, settings: SolverSettings) -> Solve
     ends the search before it is passed on.
     """
     news: News = queue.SimpleQueue()
-    solver = _solver(seconds, settings)
+    solver = new_solver(max(seconds, _LEAST_SECONDS), settings.workers, random_seed=settings.seed, **_ON_ORDERS)
     solver.best_bound_callback = lambda bound: news.put(_whole(bound))
     thread = threading.Thread(target=_solve, args=(solver, model, news), name="schedverify-solver", daemon=True)
     thread.start()
@@ -73,18 +86,26 @@ def search(model: OrderModel, seconds: float, settings: SolverSettings) -> Solve
     return _outcome(status, solver)
 
 
-def _solver(seconds: float, settings: SolverSettings) -> cp_model.CpSolver:
-    """Return a solver with the parameters that were measured to pay on these models."""
+def new_solver(seconds: float, workers: int, **parameters: int | bool) -> cp_model.CpSolver:
+    """Return a CP-SAT solver. Every one in the package is made here, so this is where its means are set.
+
+    It has no limit of its own on memory, which :func:`search` watches through ``SolverSettings.stopped``.
+
+    Parameters
+    ----------
+    seconds, workers
+        The time after which it ends, and its threads.
+    parameters
+        Further fields of CP-SAT's ``SatParameters``: ``random_seed``, ``catch_sigint_signal`` (by default Ctrl-C ends
+        a solve in the main thread, which then has the best so far), ...
+    """
     from ortools.sat.python import cp_model
 
     solver = cp_model.CpSolver()
-    parameters = solver.parameters
-    parameters.max_time_in_seconds = max(seconds, 0.01)
-    parameters.num_workers = settings.workers
-    parameters.random_seed = settings.seed
-    parameters.symmetry_level = 0
-    parameters.cp_model_probing_level = 0
-    parameters.catch_sigint_signal = False
+    solver.parameters.max_time_in_seconds = seconds
+    solver.parameters.num_workers = workers
+    for name, value in parameters.items():
+        setattr(solver.parameters, name, value)
     return solver
 
 
@@ -103,7 +124,7 @@ def _solve(solver: cp_model.CpSolver, model: OrderModel, news: News) -> None:
 
 
 def _listen(news: News, solver: cp_model.CpSolver, settings: SolverSettings) -> str:
-    """Pass on what the solver reports until it ends, and return the name of its status."""
+    """Hand what the solver reports to the callbacks until it ends; return the name of its status."""
     while True:
         if settings.stopped():
             solver.stop_search()

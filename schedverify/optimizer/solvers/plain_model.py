@@ -33,21 +33,21 @@ class LinearRow(NamedTuple):
 
 
 class PlainModel(NamedTuple):
-    """All of a model.
+    """All of a model but what it minimizes.
 
     Attributes
     ----------
     domains
         Least and greatest value of each variable; the greatest is below the least where there is none.
     rows
-        What is linear.
-    lines
+        Everything linear or of booleans.
+    exclusive
         Sets of steps that exclude each other: of each step the variable of its start, what to add to it, the duration.
     """
 
     domains: list[tuple[int, int]]
     rows: list[LinearRow]
-    lines: list[list[tuple[int, int, int]]]
+    exclusive: list[list[tuple[int, int, int]]]
 
 
 def plain_model(model: cp_model.CpModel) -> PlainModel:
@@ -62,7 +62,7 @@ def plain_model(model: cp_model.CpModel) -> PlainModel:
     proto = model.proto
     domains = [_ends(variable.domain) for variable in proto.variables]
     rows: dict[LinearRow, None] = {}
-    lines = []
+    exclusive = []
     for constraint in proto.constraints:
         if constraint.has_linear():
             rows |= dict.fromkeys(_rows(constraint))
@@ -72,14 +72,14 @@ def plain_model(model: cp_model.CpModel) -> PlainModel:
         elif constraint.has_bool_or():
             rows[_one_of(constraint.bool_or.literals, _premise(constraint))] = None
         elif constraint.has_no_overlap() and not constraint.enforcement_literal:
-            lines.append([_step(proto.constraints[index]) for index in constraint.no_overlap.intervals])
+            exclusive.append([_step(proto.constraints[index]) for index in constraint.no_overlap.intervals])
         elif not constraint.has_interval():
             raise NotPlainError("a constraint that is neither linear, nor of booleans, nor an exclusion")
     if any(abs(bound) > MOST for domain in domains for bound in domain):
         raise NotPlainError("a domain that is too wide")
     if any(domains[max(row.premise, -1 - row.premise)] != (0, 1) for row in rows if row.premise is not None):
         raise NotPlainError("a premise that is known")
-    return PlainModel(domains, [row for row in rows if not _always(row, domains)], lines)
+    return PlainModel(domains, [row for row in rows if not _always(row, domains)], exclusive)
 
 
 def _rows(constraint: Any) -> Iterator[LinearRow]:

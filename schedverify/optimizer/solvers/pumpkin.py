@@ -32,8 +32,7 @@ from schedverify.optimizer.model.variables import OrderModel
 from schedverify.optimizer.orders import measure, rows_of
 from schedverify.optimizer.solvers.cp_sat import SolverOutcome, SolverSettings
 from schedverify.optimizer.solvers.plain_model import NotPlainError, PlainModel, plain_model
-from schedverify.optimizer.tasks import Tasks
-from schedverify.optimizer.values import OpKey
+from schedverify.optimizer.tasks import OpKey, Tasks
 
 _POLL: Final = 0.05
 """Seconds between two looks at the clock and the event."""
@@ -41,12 +40,12 @@ _POLL: Final = 0.05
 _PROGRAM: Final = Path(__file__).with_name("pumpkin_child.py")
 
 
-Known = Callable[[], tuple[int, int]]
-"""Gives the value of the best known schedule and what is proved that none can go below, in units."""
+KnownValues = Callable[[], tuple[int, int]]
+"""Returns the value of the best known schedule, and what is proved that none can go below, in units."""
 
 
 class PumpkinAnswer(NamedTuple):
-    """What the solver says: ``Satisfiable`` with a value for each variable, ``Unsatisfiable`` or ``Unknown``."""
+    """The solver's answer: ``Satisfiable`` with a value for each variable, ``Unsatisfiable`` or ``Unknown``."""
 
     verdict: str
     values: list[int]
@@ -57,7 +56,9 @@ def installed() -> bool:
     return bool(sys.executable) and importlib.util.find_spec("pumpkin_solver") is not None
 
 
-def prove(tasks: Tasks, objective: str, known: Known, seconds: float, settings: SolverSettings) -> SolverOutcome | None:
+def prove(
+    tasks: Tasks, objective: str, known: KnownValues, seconds: float, settings: SolverSettings
+) -> SolverOutcome | None:
     """Search for something better than the best known schedule, down to the known bound, or for a proof of none.
 
     The first question is whether one unit less can be had, since often the best known cannot be beaten. After a yes the
@@ -69,16 +70,16 @@ def prove(tasks: Tasks, objective: str, known: Known, seconds: float, settings: 
     objective
         ``makespan`` or ``span``, as in :class:`~schedverify.optimizer.model.variables.OrderModel`, not anchored.
     known
-        What is known now; asked again and again.
+        Returns what is known at the moment; called again and again.
     seconds
-        For all of it.
+        The time for all questions together.
     settings
-        Seed, the event that ends the search, and whom to tell of better starts (scaled) and higher bounds (units), in
-        the caller's thread. ``workers`` is not used: the solver has one thread, in a process of its own.
+        Its callbacks are called in the caller's thread. ``workers`` is not used: the solver has one thread, in a
+        process of its own.
 
     Returns
     -------
-    Outcome or None
+    SolverOutcome or None
         ``found`` says whether it found something better. None where the solver is not installed, or the model has what
         it cannot take: resources with a level, mixed stages, numbers beyond 2^28.
 
@@ -96,9 +97,14 @@ def prove(tasks: Tasks, objective: str, known: Known, seconds: float, settings: 
 
 
 class _Prover:
-    """What is known while one question follows another, in units."""
+    """The best value and the bound while one question follows another, in units.
 
-    def __init__(self, tasks: Tasks, objective: str, known: Known, seconds: float, settings: SolverSettings) -> None:
+    ``halving`` says whether questions halve what lies between the two, or ask for one unit less than the best.
+    """
+
+    def __init__(
+        self, tasks: Tasks, objective: str, known: KnownValues, seconds: float, settings: SolverSettings
+    ) -> None:
         self.tasks = tasks
         self.objective = objective
         self.known = known
@@ -113,21 +119,21 @@ class _Prover:
         while self.bound < self.best:
             target = (self.bound + self.best) // 2 if self.halving else self.best - 1
             model = self._model(target)
-            answer = _ask(plain_model(model.cp), self.deadline, self.settings.seed, partial(self._moot, target))
+            answer = _ask(plain_model(model.cp), self.deadline, self.settings.seed, partial(self._is_moot, target))
             if not self._learn(answer, target, model):
                 break
         return SolverOutcome(closed=self.bound >= self.best, found=self.found, bound=self.bound)
 
     def _model(self, most: int) -> OrderModel:
         """Return the model in which the objective takes at most so many units."""
-        horizon = (most + 1) * self.tasks.fine - 1 if self.objective == "makespan" else self.tasks.horizon
+        horizon = (most + 1) * self.tasks.subticks - 1 if self.objective == "makespan" else self.tasks.horizon
         model = OrderModel(self.tasks, horizon=horizon, objective=self.objective)
         add_constraints(model)
         model.cp.add(model.value <= most)
         return model
 
-    def _moot(self, target: int) -> bool:
-        """Whether nobody waits for an answer any more."""
+    def _is_moot(self, target: int) -> bool:
+        """Whether the answer is of no use any more."""
         return self.settings.stopped() or self._settled(target)
 
     def _settled(self, target: int) -> bool:
@@ -135,7 +141,7 @@ class _Prover:
         return best <= target or bound > target
 
     def _learn(self, answer: PumpkinAnswer, target: int, model: OrderModel) -> bool:
-        """Note what was answered, and what others found meanwhile; return whether to go on."""
+        """Take over an answer, and what other searches found meanwhile; return whether to go on."""
         best, bound = self.known()
         self.halving = self.halving and best >= self.best
         self.best, self.bound = min(self.best, best), max(self.bound, bound)
@@ -148,7 +154,7 @@ class _Prover:
         return self._settled(target)
 
     def _take(self, starts: dict[OpKey, int], target: int) -> bool:
-        """Note a better schedule; a span that first steps shorten by waiting is none."""
+        """Take over a solution if its schedule is better; a span that first steps shorten by waiting is none."""
         value = measure(self.tasks, rows_of(self.tasks.problem, starts), self.objective) // self.tasks.unit
         if value > target:
             return False
@@ -158,7 +164,7 @@ class _Prover:
         return True
 
 
-def _ask(model: PlainModel, deadline: float, seed: int, moot: Callable[[], bool]) -> PumpkinAnswer:
+def _ask(model: PlainModel, deadline: float, seed: int, is_moot: Callable[[], bool]) -> PumpkinAnswer:
     """Return the solver's answer; unknown where the time is over, or the question becomes moot, before it has one.
 
     Raises
@@ -169,10 +175,10 @@ def _ask(model: PlainModel, deadline: float, seed: int, moot: Callable[[], bool]
     if any(least > most for least, most in model.domains):
         return PumpkinAnswer("Unsatisfiable", [])
     question = {**model._asdict(), "seconds": max(0.01, deadline - time.monotonic()), "seed": seed % (1 << 31)}
-    with tempfile.TemporaryFile("w+", encoding="utf-8") as asked:
-        json.dump(question, asked)
-        asked.seek(0)
-        done = _run(asked, deadline, moot)
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as stdin:
+        json.dump(question, stdin)
+        stdin.seek(0)
+        done = _run(stdin, deadline, is_moot)
     if done is None:
         return PumpkinAnswer("Unknown", [])
     printed, complaint, code = done
@@ -181,16 +187,16 @@ def _ask(model: PlainModel, deadline: float, seed: int, moot: Callable[[], bool]
     return PumpkinAnswer(**json.loads(printed))
 
 
-def _run(asked: IO[str], deadline: float, moot: Callable[[], bool]) -> tuple[str, str, int] | None:
+def _run(stdin: IO[str], deadline: float, is_moot: Callable[[], bool]) -> tuple[str, str, int] | None:
     """Return what the process prints and its exit code, or None where it is ended before it came to an end.
 
     The question goes in as a file: a pipe would have to be served while the clock is watched.
     """
     pipe = subprocess.PIPE
     command = [sys.executable, "-P", str(_PROGRAM)]
-    with subprocess.Popen(command, stdin=asked, stdout=pipe, stderr=pipe, text=True, encoding="utf-8") as process:  # noqa: S603
+    with subprocess.Popen(command, stdin=stdin, stdout=pipe, stderr=pipe, text=True, encoding="utf-8") as process:  # noqa: S603
         try:
-            while time.monotonic() < deadline and not moot():
+            while time.monotonic() < deadline and not is_moot():
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     return *process.communicate(timeout=_POLL), process.returncode
         finally:

@@ -1,8 +1,8 @@
 """The program that runs Pumpkin in a process of its own: reads a plain model, prints what the solver says of it.
 
-It is started by path, imports nothing of ours, and speaks JSON: ``{"domains", "rows", "lines", "seconds", "seed"}`` on
-standard input (see :class:`~schedverify.optimizer.solvers.plain_model.PlainModel`), ``{"verdict": "Satisfiable" |
-"Unsatisfiable" | "Unknown", "values": [...]}`` on standard output.
+It is started by path, imports nothing of ours, and speaks JSON: ``{"domains", "rows", "exclusive", "seconds",
+"seed"}`` on standard input (see :class:`~schedverify.optimizer.solvers.plain_model.PlainModel`), ``{"verdict":
+"Satisfiable" | "Unsatisfiable" | "Unknown", "values": [...]}`` on standard output.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def _model(question: dict[str, Any]) -> tuple[Any, list[Any]]:
             model.add_constraint(row)
         else:
             model.add_implication(row, variables[premise] if premise >= 0 else variables[-1 - premise].negate())
-    for steps in question["lines"]:
+    for steps in question["exclusive"]:
         starts = [_number(variables[index]).offset(add) for index, add, _ in steps]
         durations = [duration for *_, duration in steps]
         model.add_constraint(Cumulative(starts, durations, [1] * len(steps), 1, model.new_constraint_tag()))

@@ -14,7 +14,7 @@ from oracle.test_brute_force import permuted
 from schedverify.core.problem import Problem
 from schedverify.core.result import Status
 from schedverify.optimizer import Effort, least_peak, solve
-from schedverify.optimizer.peak import Levels
+from schedverify.optimizer.peak_memory import PeakLevels
 from schedverify.planner.plans import optimize
 from schedverify.verifier.verification import verify
 from support.tiny_problems import tiny_problems
@@ -36,28 +36,6 @@ def test_the_peak_of_two_ranks_by_hand(limit: int | None, peak: int | None) -> N
         assert plan.measures is not None
         assert limit is None or plan.measures.makespan <= limit
         assert not verify(plan).violations
-
-
-def test_two_objectives_in_turn_by_hand() -> None:
-    least = optimize(EARLY, objective="peak-memory", then="makespan", workers=1)
-    assert (least.status, least.value, least.bound) == (Status.OPTIMAL, 1, 1)
-    assert least.then is not None
-    assert (least.then.objective, least.then.value, least.then.bound) == ("makespan", 24, 24)
-    quick = optimize(EARLY, objective="makespan", then="peak-memory", workers=1)
-    assert quick.then is not None
-    assert (quick.status, quick.value, quick.then.value, quick.then.bound) == (Status.OPTIMAL, 15, 2, 2)
-    span = optimize(EARLY, objective="span", then="peak-memory", workers=1)
-    assert span.then is not None
-    assert (span.status, span.value, span.then.value) == (Status.OPTIMAL, 15, 2)
-
-
-def test_the_problem_names_its_objectives() -> None:
-    problem = Problem.chain(**PAIR, minimize="peak-memory", then="makespan")
-    plan = optimize(problem, workers=1)
-    assert plan.then is not None
-    assert (plan.objective, plan.value, plan.then.value) == ("peak-memory", 1, 24)
-    assert optimize(problem, objective="makespan", workers=1).then is None
-    assert Problem.of(problem.to_dict()) == problem
 
 
 def test_static_bytes_and_limits_count() -> None:
@@ -105,25 +83,14 @@ def test_what_is_good_enough_ends_the_search() -> None:
     assert found.value <= best + 20
 
 
-def test_the_part_that_is_open_is_named() -> None:
-    problem = Problem.chain(
-        ranks=4, microbatches=12, virtual=2, placement="v", forward=[3, 5, 4, 6, 3, 5, 4, 2], backward_input=4,
-        backward_weight=[2, 3, 1, 2, 2, 3, 1, 2], latency=1, activation=2, weight_stash=1, capacity=8,
-    )  # fmt: skip
-    plan = optimize(problem, objective="makespan", then="peak-memory", workers=1, time_limit=1)
-    assert plan.status is Status.FEASIBLE
-    assert plan.reason.startswith("the first objective is open: the time limit of ")
-    assert plan.then is not None
-    assert plan.then.bound is not None
-    assert not verify(plan).violations
-
-
 def test_levels_are_what_a_peak_can_be() -> None:
-    levels = Levels(Problem.chain(ranks=2, microbatches=3, static=[5, 100], activation=[6, 40], weight_stash=[4, 0]))
+    levels = PeakLevels(
+        Problem.chain(ranks=2, microbatches=3, static=[5, 100], activation=[6, 40], weight_stash=[4, 0])
+    )
     assert [levels.above(c) for c in (1, 5, 6, 8, 100, 101, 139)] == [5, 5, 7, 9, 100, 101, 139]
     assert levels.between(7, 9) == 7
     assert levels.between(7, 107) == 57
-    assert Levels(Problem.chain(ranks=1, microbatches=1, static=9, activation=0)).above(4) == 9
+    assert PeakLevels(Problem.chain(ranks=1, microbatches=1, static=9, activation=0)).above(4) == 9
 
 
 def test_a_ceiling_by_hand() -> None:

@@ -5,26 +5,27 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Final
 
 from schedverify.core.errors import ScheduleError
 from schedverify.core.problem import Problem
 from schedverify.core.result import Status
 from schedverify.core.schedule import Schedule
 from schedverify.core.timeline import Timeline
-from schedverify.optimizer.bounds.peak import Ceiling, best_peak_bound
+from schedverify.optimizer.bounds.formulas import Ceiling, best_peak_bound
 from schedverify.optimizer.effort import Effort
 from schedverify.optimizer.heuristics.greedy import list_schedule, policies
-from schedverify.optimizer.orders import Rows, complete, keeps_limits, measure, rows_of, schedule_of
-from schedverify.optimizer.solving import solve
+from schedverify.optimizer.orders import Hint, Rows, complete, keeps_limits, measure, rows_of, schedule_of
+from schedverify.optimizer.portfolio import solve
+from schedverify.optimizer.search_state import Progress, Solution
 from schedverify.optimizer.support import check_supported, impossible
 from schedverify.optimizer.tasks import Tasks
-from schedverify.optimizer.values import Hint, Progress, Solution
 from schedverify.simulator.engine import simulate
 
-_NONE = 1 << 62
+_NONE: Final = 1 << 62
 """More bytes than any peak."""
-_SHORT = 1.0
-"""Seconds below which what is left goes to one capacity."""
+_SHORT: Final = 1.0
+"""With fewer seconds left, all of them go to one capacity."""
 
 
 def least_peak(
@@ -47,7 +48,7 @@ def least_peak(
     ceiling
         The makespan or span that no schedule may pass; a makespan limit of the problem holds in any case.
     effort, hints, progress
-        As in :func:`~schedverify.optimizer.solving.solve`.
+        As in :func:`~schedverify.optimizer.portfolio.solve`.
 
     Returns
     -------
@@ -62,14 +63,14 @@ def least_peak(
     check_supported(problem, "peak-memory")
     if reason := impossible(problem):
         return Solution(Status.INFEASIBLE, reason=reason)
-    run = _Descent(problem, effort or Effort(), ceiling, progress)
-    run.start_warm(hints)
-    if run.best is None:
-        answer = run.ask(None, 1)
-        if run.best is None:
-            return replace(answer, bound=run.bound, evidence=run.evidence)
-    run.halve()
-    return run.solution()
+    descent = _CapacityDescent(problem, effort or Effort(), ceiling, progress)
+    descent.start_warm(hints)
+    if descent.best is None:
+        answer = descent.search_within(None, 1)
+        if descent.best is None:
+            return replace(answer, bound=descent.bound, evidence=descent.evidence)
+    descent.halve()
+    return descent.solution()
 
 
 def capped(problem: Problem, most: int) -> Problem:
@@ -78,12 +79,16 @@ def capped(problem: Problem, most: int) -> Problem:
     return replace(problem, capacity=tuple(min(most, capacity) for capacity in given))
 
 
-class Levels:
-    """The peaks that a schedule can have: on some rank the static bytes and sums of what its stages hold."""
+class PeakLevels:
+    """The peaks that a schedule can have, in bytes: the static bytes of some rank and sums of what its stages hold.
+
+    On a rank with static bytes ``s`` these lie on the ladder ``s, s + step, s + 2 step, ...``, where ``step`` is the
+    greatest common divisor of what the stages there can hold.
+    """
 
     def __init__(self, problem: Problem) -> None:
-        held = zip(problem.kept, problem.activation, problem.weight_stash, strict=True)
-        amounts = [math.gcd(*row) for row in held]
+        holdings = zip(problem.kept, problem.activation, problem.weight_stash, strict=True)
+        amounts = [math.gcd(*sizes) for sizes in holdings]
         self._ladders = [
             (static, math.gcd(*(amounts[stage] for stage in stages)))
             for static, stages in zip(problem.static, problem.stages_of, strict=True)
@@ -101,8 +106,20 @@ class Levels:
         return max(low, max(below, default=low))
 
 
-class _Descent:
-    """One run: the best timeline so far, the bytes that are proved, and what stayed open."""
+class _CapacityDescent:
+    """One search for the least peak.
+
+    Attributes
+    ----------
+    objective, most
+        The time that the ceiling is on, and the ticks that it must not pass.
+    bound, evidence
+        The bytes that no schedule can go below, and the rule that proves most of them.
+    best
+        The timeline of the best schedule so far.
+    reason
+        Why the last capacity that stayed open did.
+    """
 
     def __init__(
         self,
@@ -115,13 +132,13 @@ class _Descent:
         self.effort = effort
         self._tasks = Tasks(problem)
         self.objective, self.most = ceiling or ("makespan", self._tasks.ticks(self._tasks.horizon))
-        self.levels = Levels(problem)
+        self.levels = PeakLevels(problem)
         bound = best_peak_bound(problem, ceiling)
         self.evidence = bound.evidence
         self.bound = self.levels.above(bound.value)
         self.best: Timeline | None = None
         self.reason = ""
-        self._in_vain = False
+        self._gave_up = False
         self._progress = progress
 
     @property
@@ -149,23 +166,23 @@ class _Descent:
             if floor >= self.value:
                 floor = self.bound
             middle = self.levels.between(floor, self.value)
-            answer = self.ask(middle, 1 if self.effort.left < _SHORT else 0.5)
+            answer = self.search_within(middle, 1 if self.effort.left < _SHORT else 0.5)
             if answer.status is Status.INFEASIBLE:
                 self.bound = floor = self.levels.above(middle + 1)
-                self._tell()
+                self._report()
             elif self.value > middle:
                 self.reason, floor = answer.reason, self.levels.above(middle + 1)
-                if floor >= self.value and not self.effort.over and self._in_vain:
+                if floor >= self.value and not self.effort.over and self._gave_up:
                     return
 
-    def ask(self, most: int | None, share: float) -> Solution:
+    def search_within(self, most: int | None, share: float) -> Solution:
         """Search for any schedule under a capacity, with a share of the time that is left."""
         effort = self.effort.part(share)
         problem = self.problem if most is None else capped(self.problem, most)
         answer = solve(problem, objective=self.objective, effort=effort, within=self.most)
-        self._in_vain = bool(effort.left)
+        self._gave_up = bool(effort.left)
         if answer.schedule is not None and answer.value is not None and answer.value <= self.most:
-            self._keep(answer.schedule)
+            self._take(answer.schedule)
         return answer
 
     def solution(self) -> Solution:
@@ -199,15 +216,15 @@ class _Descent:
         except ScheduleError:
             return False
         if good:
-            self._keep(schedule_of(rows))
+            self._take(schedule_of(rows))
         return good
 
-    def _keep(self, schedule: Schedule) -> None:
+    def _take(self, schedule: Schedule) -> None:
         timeline = simulate(schedule, self.problem)
         if max(timeline.peak_memory) < self.value:
             self.best = timeline
-            self._tell()
+            self._report()
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         if self._progress is not None:
             self._progress(Progress(self.effort.spent, None if self.best is None else self.value, self.bound))

@@ -1,4 +1,4 @@
-"""One objective, or two in turn: the second among the schedules that are best, or best known, by the first."""
+"""One objective, or two in lexicographic order: the second among the schedules that are best known by the first."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from schedverify.core.problem import Problem
 from schedverify.core.result import Part, Status
 from schedverify.core.schedule import Schedule
 from schedverify.optimizer.effort import Effort
-from schedverify.optimizer.peak import capped, least_peak
-from schedverify.optimizer.solving import solve
-from schedverify.optimizer.values import Hint, Progress, Solution, hint_of
+from schedverify.optimizer.orders import Hint, hint_of
+from schedverify.optimizer.peak_memory import capped, least_peak
+from schedverify.optimizer.portfolio import solve
+from schedverify.optimizer.search_state import Progress, Solution
 
 
 class LexicographicResult(NamedTuple):
-    """What each of the searches found; ``second`` is None where there was none."""
+    """The solutions of both searches; ``second`` is None where there was no second search."""
 
     first: Solution
     second: Solution | None = None

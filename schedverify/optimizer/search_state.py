@@ -1,0 +1,297 @@
+"""The state of a search: the best schedule so far, what is proved, the clock, and how it ended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any, Final
+
+from schedverify.core.errors import ScheduleError
+from schedverify.core.problem import Problem
+from schedverify.core.result import Part, Status
+from schedverify.core.schedule import Schedule
+from schedverify.optimizer.effort import MIB, Effort
+from schedverify.optimizer.orders import Rows, earliest, keeps_limits, measure, relabelled, rows_of, schedule_of
+from schedverify.optimizer.solvers.cp_sat import SolverOutcome
+from schedverify.optimizer.support import limits_of
+from schedverify.optimizer.tasks import OpKey, Tasks
+
+MOST_STEPS: Final = 60_000
+"""The most steps of a problem that is given to a solver; with more, the model alone takes minutes and gigabytes."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a search is: the best value (None before the first schedule) and what is proved that none can beat."""
+
+    seconds: float
+    value: int | None
+    bound: int
+
+    @property
+    def gap(self) -> Fraction | None:
+        """``(value - bound) / bound``; None where the value is unknown or the bound is 0."""
+        return _gap(self.value, self.bound)
+
+
+@dataclass(frozen=True)
+class Solution:
+    """How a search ended, and the best schedule that it found.
+
+    Attributes
+    ----------
+    status
+        Optimal only where ``value == bound`` is proved; infeasible only where it is proved that no order keeps the
+        limits; feasible with a schedule and an open gap; unknown where neither a schedule nor a proof was found.
+    schedule
+        None where the status is infeasible or unknown.
+    starts
+        For each rank the start of every step in ticks, as early as the order allows.
+    value, bound
+        The objective of ``schedule``, measured on its timeline, and a number of ticks that no schedule can go below.
+    evidence
+        The combinatorial rule that proves most, with its place and the ``bound`` that follows from it. Where
+        :attr:`bound` is higher, the rest is the solver's word.
+    reason
+        Why there is no schedule, or what is left open.
+    parts
+        What each part of the search left known, in their order.
+    """
+
+    status: Status
+    schedule: Schedule | None = None
+    starts: tuple[tuple[int, ...], ...] = ()
+    value: int | None = None
+    bound: int | None = None
+    evidence: Mapping[str, Any] | None = field(default=None, hash=False)
+    reason: str = ""
+    parts: tuple[Part, ...] = field(default=(), compare=False)
+
+    @property
+    def gap(self) -> Fraction | None:
+        """``(value - bound) / bound``; None where either is unknown or the bound is 0."""
+        return _gap(self.value, self.bound)
+
+
+def _gap(value: int | None, bound: int | None) -> Fraction | None:
+    return None if value is None or not bound else Fraction(value - bound, bound)
+
+
+class Incumbent:
+    """The best orders that were offered and the highest bound, for one objective; reports every change.
+
+    Attributes
+    ----------
+    rows, value
+        The best orders and their objective in true ticks; None before the first.
+    bound
+        True ticks that no schedule can go below.
+    evidence
+        The combinatorial rule that proves most, as in :class:`Solution`; None before the first.
+    """
+
+    def __init__(self, tasks: Tasks, objective: str, progress: Callable[[Progress], None] | None) -> None:
+        self.tasks = tasks
+        self.objective = objective
+        self.rows: Rows | None = None
+        self.value: int | None = None
+        self.bound = 0
+        self.evidence: dict[str, Any] | None = None
+        self._progress = progress
+        self._began = time.monotonic()
+
+    @property
+    def proved(self) -> bool:
+        """Whether the best is as good as can be."""
+        return self.value is not None and self.value <= self.bound
+
+    @property
+    def seconds(self) -> float:
+        """How long the search has been going on."""
+        return time.monotonic() - self._began
+
+    def offer(self, rows: Rows) -> None:
+        """Keep orders that can run, keep every limit, and are better than the best."""
+        try:
+            value = measure(self.tasks, rows, self.objective)
+        except ScheduleError:
+            return
+        if (self.value is None or value < self.value) and keeps_limits(self.tasks, rows):
+            self.rows, self.value = rows, value
+            self._report()
+
+    def offer_starts(self, starts: dict[OpKey, int]) -> None:
+        """Keep the order of these starts if it is better than the best."""
+        self.offer(rows_of(self.tasks.problem, starts))
+
+    def raise_bound(self, bound: int) -> None:
+        """Note that no schedule is below ``bound`` ticks."""
+        if bound > self.bound:
+            self.bound = bound
+            self._report()
+
+    def starts(self, tasks: Tasks) -> dict[OpKey, int] | None:
+        """Return scaled starts of the best as it is."""
+        return None if self.rows is None else earliest(tasks, self.rows)
+
+    def fifo_starts(self) -> dict[OpKey, int] | None:
+        """Return scaled starts of the best in the form of the model: first in, first out, and B only where mixed."""
+        if self.rows is None:
+            return None
+        rows = [[part for op in row for part in self._in_parts(op)] for row in self.rows]
+        renamed = rows_of(self.tasks.problem, relabelled(self.tasks, earliest(self.tasks, rows)))
+        return earliest(self.tasks, renamed)
+
+    def _in_parts(self, op: OpKey) -> tuple[OpKey, ...]:
+        kind, stage, m = op
+        if kind == "B" and self.tasks.splits and stage not in self.tasks.mixed:
+            return ("I", stage, m), ("W", stage, m)
+        return (op,)
+
+    def _report(self) -> None:
+        if self._progress is not None:
+            self._progress(Progress(self.seconds, self.value, self.bound))
+
+
+class SearchState:
+    """What the parts of a search share: the problem, the means, the best so far, and what is proved.
+
+    Attributes
+    ----------
+    tasks
+        The problem in scaled ticks.
+    within
+        A value that is good enough, or None.
+    best
+        The best schedule and the highest bound so far.
+    infeasible
+        Whether it is proved that no schedule is better than what was asked for.
+    closed
+        Whether the last search over the whole space came to its end.
+    exhausted
+        Whether the process came to hold more memory than it may.
+    parts
+        What each part left known when it ended, in their order.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        objective: str,
+        effort: Effort,
+        within: int | None,
+        progress: Callable[[Progress], None] | None,
+    ) -> None:
+        self.problem = problem
+        self.objective = objective
+        self.effort = effort
+        self.tasks = Tasks(problem)
+        self.within = None if within is None else min(within, self.tasks.ticks(self.tasks.horizon))
+        self.best = Incumbent(self.tasks, objective, progress)
+        self.infeasible = False
+        self.closed = False
+        self.exhausted = False
+        self.parts: list[Part] = []
+        self.too_large = len(self.tasks.pairs) * len(problem.kinds) > MOST_STEPS
+
+    def stopped(self) -> bool:
+        """Whether somebody wishes the search to end, or its memory is used up."""
+        self.exhausted = self.exhausted or self.effort.exhausted
+        return self.effort.stopped or self.exhausted
+
+    def done(self) -> bool:
+        """Whether a search need not go on: nobody waits for it, or what it has is good enough."""
+        return self.stopped() or self.settled()
+
+    def settled(self) -> bool:
+        """Whether the question is answered: the best is proved, or good enough, or nothing can be good enough."""
+        good = self.within is not None and self.best.value is not None and self.best.value <= self.within
+        return self.best.proved or good or self.hopeless()
+
+    def hopeless(self) -> bool:
+        """Whether it is proved that no schedule is good enough, or that there is none at all."""
+        return self.infeasible or (self.within is not None and self.best.bound > self.within)
+
+    def over(self) -> bool:
+        """Whether nothing more should be tried."""
+        return self.done() or not self.effort.left
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Add a part of the search to ``parts`` once it has ended: what is known then, and when."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            best = self.best
+            seconds = (best.seconds, time.monotonic() - began)
+            self.parts.append(Part(name, seconds[0] - seconds[1], seconds[1], best.value, best.bound or None))
+
+    def solution(self) -> Solution:
+        """Return what is known at the end."""
+        best, known = self.best, self.best.bound if self.best.evidence else None
+        if self.hopeless():
+            return Solution(
+                Status.INFEASIBLE,
+                bound=known,
+                evidence=best.evidence,
+                reason=self._why_infeasible(),
+                parts=tuple(self.parts),
+            )
+        if best.rows is None or best.value is None:
+            text = f"neither a schedule nor a proof that there is none was found: {self._why_open()}"
+            return Solution(Status.UNKNOWN, bound=known, evidence=best.evidence, reason=text, parts=tuple(self.parts))
+        starts = earliest(self.tasks, best.rows)
+        return Solution(
+            Status.OPTIMAL if best.proved else Status.FEASIBLE,
+            schedule=schedule_of(best.rows),
+            starts=tuple(tuple(self.tasks.ticks(starts[op]) for op in row) for row in best.rows),
+            value=best.value,
+            bound=known,
+            evidence=best.evidence,
+            reason="" if best.proved else self._why_open(),
+            parts=tuple(self.parts),
+        )
+
+    def most(self) -> int | None:
+        """Return the most ticks that a schedule may have to be of use, or None where any is."""
+        return min((most for most in (self.best.value, self.within) if most is not None), default=None)
+
+    def horizon(self, tasks: Tasks) -> int:
+        """Return scaled ticks by which everything of use has ended."""
+        ends = [self.problem.makespan_limit, self.most() if self.objective == "makespan" else None]
+        return min([tasks.horizon] + [tasks.scaled(end) + tasks.subticks - 1 for end in ends if end is not None])
+
+    def conclude(self, outcome: SolverOutcome) -> None:
+        """Take over what a search over the whole space proved: all, where it came to its end."""
+        if outcome.bound is not None:
+            self.raise_bound(outcome.bound)
+        self.closed = outcome.closed
+        if outcome.closed and not outcome.found:
+            self.infeasible = self.best.value is None or self.most() != self.best.value
+            self.best.raise_bound(self.most() or 0)
+
+    def raise_bound(self, units: int) -> None:
+        """Take over a solver's bound, in units; it looks for nothing above :meth:`most`, which therefore caps it."""
+        ticks, most = units * self.tasks.unit, self.most()
+        self.best.raise_bound(ticks if most is None else min(ticks, most))
+
+    def _why_open(self) -> str:
+        if self.too_large:
+            return f"the problem has more than {MOST_STEPS} steps, which is beyond the model"
+        if self.exhausted:
+            return f"the process came to hold the {(self.effort.memory or 0) // MIB} MiB that the solver may take"
+        if self.within is not None and self.settled():
+            return f"the search ended with a {self.objective} of no more than {self.within}"
+        if self.stopped() or not self.closed:
+            return self.effort.why_over()
+        return "first steps that wait could shorten a span, and no order that makes them wait was found"
+
+    def _why_infeasible(self) -> str:
+        limits = limits_of(self.problem)
+        within = self.within if self.within is not None and self.within < self.tasks.ticks(self.tasks.horizon) else None
+        what = "no order" if within is None else f"no order with a {self.objective} of {within} or less"
+        return f"{what} keeps {' and '.join(limits)}" if limits else f"{what} runs to its end"
