@@ -8,8 +8,7 @@ from typing import Final
 
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
-from schedverify.generators.dispatch import DispatchPolicy, dispatch
-from schedverify.generators.streams import Room
+from schedverify.generators.dispatch import DispatchPolicy, Room, dispatch
 from schedverify.generators.zero_bubble import zb_h1, zb_h2
 from schedverify.simulator.engine import simulate
 

@@ -12,8 +12,7 @@ from schedverify.core.schedule import Schedule, kinds
 from schedverify.core.timeline import Timeline
 from schedverify.lowering.deferral import defer_receives
 from schedverify.lowering.grouping import group_opposite
-from schedverify.lowering.insertion import add_communication
-from schedverify.lowering.ordering import by_end, by_start
+from schedverify.lowering.insertion import add_communication, by_end, by_start
 from schedverify.simulator.engine import simulate
 
 MOST_ROUNDS: Final = 4

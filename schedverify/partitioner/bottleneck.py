@@ -8,10 +8,9 @@ from typing import NamedTuple
 from schedverify.core.model import Model
 from schedverify.partitioner.cp_sat import MOST_PAIRED, ByRank
 from schedverify.partitioner.cuts import MOST_SETS, Cuts, cuts_of
-from schedverify.partitioner.demands import Demands, States
 from schedverify.partitioner.exact import can_end, least_crossing
 from schedverify.partitioner.infeasibility import why_none
-from schedverify.partitioner.requirements import demands_of
+from schedverify.partitioner.requirements import Demands, States, demands_of
 
 Ints = tuple[int, ...]
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schedverify.partitioner.cuts import Cuts, Numbers
-from schedverify.partitioner.demands import Demands
+from schedverify.partitioner.requirements import Demands
 
 NEVER = np.int64(1) << 62
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schedverify.partitioner.cuts import Cuts
-from schedverify.partitioner.demands import Demands
+from schedverify.partitioner.requirements import Demands
 
 if TYPE_CHECKING:
     from ortools.sat.python import cp_model

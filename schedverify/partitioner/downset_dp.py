@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from schedverify.partitioner.chain_dp import NEVER
 from schedverify.partitioner.cuts import Cuts, Numbers
-from schedverify.partitioner.demands import Demands
+from schedverify.partitioner.requirements import Demands
 
 _NEVER = int(NEVER)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from schedverify.partitioner import chain_dp
 from schedverify.partitioner.cuts import Cuts
-from schedverify.partitioner.demands import Demands
+from schedverify.partitioner.requirements import Demands
 
 
 def can_end(cuts: Cuts, demands: Demands, bound: int) -> bool:

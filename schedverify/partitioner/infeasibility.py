@@ -10,9 +10,8 @@ from schedverify.core.errors import Fault, InfeasibleError, InputError, Undecide
 from schedverify.core.model import Model, PartitionConstraints
 from schedverify.partitioner.cp_sat import ByRank
 from schedverify.partitioner.cuts import Cuts
-from schedverify.partitioner.demands import Demands
 from schedverify.partitioner.exact import can_end, least_crossing
-from schedverify.partitioner.requirements import demands_of
+from schedverify.partitioner.requirements import Demands, demands_of
 
 Ints = tuple[int, ...]
 

@@ -12,8 +12,7 @@ from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
 from schedverify.formats import load_problem
 from schedverify.generators import family, generate
-from schedverify.generators.dispatch import DispatchPolicy, dispatch
-from schedverify.generators.streams import Room
+from schedverify.generators.dispatch import DispatchPolicy, Room, dispatch
 from schedverify.simulator.engine import simulate
 from schedverify.verifier.verification import verify
 

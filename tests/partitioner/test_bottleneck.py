@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from schedverify.core.errors import InputError
 from schedverify.core.model import Devices, Layer, Model, PartitionConstraints
 from schedverify.partitioner import least_bottleneck
-from schedverify.partitioner.demands import States
+from schedverify.partitioner.requirements import States
 
 
 @st.composite

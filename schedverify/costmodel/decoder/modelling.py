@@ -10,8 +10,8 @@ from typing import NamedTuple
 from schedverify.core.errors import Fault, InputError
 from schedverify.core.model import Devices, Layer, Model
 from schedverify.costmodel.decoder import activations
+from schedverify.costmodel.decoder.activations import Flops, head_flops, layer_flops
 from schedverify.costmodel.decoder.device import Device
-from schedverify.costmodel.decoder.flops import Flops, head_flops, layer_flops
 from schedverify.costmodel.decoder.shape import Decoder
 from schedverify.costmodel.decoder.training import Training
 
