@@ -14,9 +14,9 @@ from jsonschema import Draft202012Validator
 from schedverify.cli import main
 from schedverify.core.errors import InputError
 from schedverify.core.model import Model
-from schedverify.costmodel.decoder import RECOMPUTE, Decoder, Device, Training, activations, decoder_model
-from schedverify.costmodel.decoder.activations import head_flops, layer_flops, model_flops
+from schedverify.costmodel.decoder import RECOMPUTE, Decoder, Device, Training, decoder_model, layer_costs
 from schedverify.costmodel.decoder.device import Link
+from schedverify.costmodel.decoder.layer_costs import head_flops, layer_flops, model_flops
 from schedverify.formats.data import parse_toml
 from schedverify.formats.models.decoder_files import known
 from schedverify.formats.models.model_files import load_model, model_from
@@ -143,34 +143,34 @@ class TestActivations:
             formula = Fraction(s * b * h, t) * (34 + core)
         else:
             formula = s * b * h * (10 + Fraction(24, t) + core / t)
-        assert activations.layer_activation(shape, training) == formula
+        assert layer_costs.layer_activation(shape, training) == formula
 
     def test_selective_recomputation_saves_what_was_published(self) -> None:
         """70% for GPT-3 and 65% for the model of 530 billion, section 5 of arXiv 2205.05198."""
         for name, percent in (("gpt-3-175b", 70), ("megatron-530b", 65)):
-            every = activations.layer_activation(shape_of(name), Training(2048, recompute="none"))
-            kept = activations.layer_activation(shape_of(name), Training(2048))
+            every = layer_costs.layer_activation(shape_of(name), Training(2048, recompute="none"))
+            kept = layer_costs.layer_activation(shape_of(name), Training(2048))
             assert round(100 * (1 - kept / every)) == percent
 
     @given(gpts())
     def test_the_head_keeps_what_the_paper_says(self, given_: tuple[Decoder, Training]) -> None:
         shape, training = given_
         s, b, h, v, t = 384, training.microbatch_size, shape.hidden, shape.vocabulary, training.tensor_parallel
-        found = activations.head_activation(shape, Training(s, b, tensor_parallel=t))
+        found = layer_costs.head_activation(shape, Training(s, b, tensor_parallel=t))
         assert found == 4 * s * b * h * (1 + Fraction(v, h)) / t
 
     @given(gpts())
     def test_the_weight_part_holds_what_the_zero_bubble_paper_says(self, given_: tuple[Decoder, Training]) -> None:
         shape, training = given_
         alone = Training(training.sequence, training.microbatch_size)
-        assert activations.layer_stash(shape, alone) == 32 * alone.tokens * shape.hidden
-        assert activations.layer_stash(shape, training) <= activations.kept_activation(shape, training)
+        assert layer_costs.layer_stash(shape, alone) == 32 * alone.tokens * shape.hidden
+        assert layer_costs.layer_stash(shape, training) <= layer_costs.kept_activation(shape, training)
 
     @pytest.mark.parametrize("name", PUBLISHED)
     @pytest.mark.parametrize("together", [True, False])
     def test_of_every_model_the_weight_part_holds_no_more_than_there_is(self, name: str, together: bool) -> None:
         training = Training(4096, tensor_parallel=8, sequence_parallel=together)
-        assert activations.layer_stash(shape_of(name), training) <= activations.layer_activation(
+        assert layer_costs.layer_stash(shape_of(name), training) <= layer_costs.layer_activation(
             shape_of(name), training
         )
 
@@ -231,7 +231,7 @@ class TestModel:
     def test_what_recomputation_needs_is_taken_off_the_memory(self) -> None:
         device = Device(Fraction(10**12), memory=10**9, reserved=10**6)
         room = made(Training(32, recompute="full"), device).devices.memory[0]
-        assert room == 10**9 - 10**6 - activations.kept_activation(TINY, Training(32, recompute="full"))
+        assert room == 10**9 - 10**6 - layer_costs.kept_activation(TINY, Training(32, recompute="full"))
         assert made(Training(32), device).devices.memory == (10**9 - 10**6,)
 
     def test_a_measured_layer_takes_about_what_is_computed(self) -> None:

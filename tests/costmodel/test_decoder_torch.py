@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from schedverify.costmodel.decoder import Decoder, Training, activations
+from schedverify.costmodel.decoder import Decoder, Training, layer_costs
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 functional = torch.nn.functional
@@ -87,5 +87,5 @@ def kept_by(shape: Decoder) -> int:
 )
 def test_autograd_keeps_what_the_formula_says(shape: Decoder) -> None:
     """Norms keep two numbers a token, attention one a head, experts their scores; the formulas leave these out."""
-    measured, formula = kept_by(shape), activations.layer_activation(shape, TRAINING)
+    measured, formula = kept_by(shape), layer_costs.layer_activation(shape, TRAINING)
     assert formula <= measured <= formula * 1.02

@@ -14,8 +14,8 @@ from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
 from schedverify.core.timeline import Timeline
 from schedverify.costmodel.decoder import Decoder, Training, decoder_model
-from schedverify.costmodel.decoder.activations import model_flops
 from schedverify.costmodel.decoder.device import Link
+from schedverify.costmodel.decoder.layer_costs import model_flops
 from schedverify.costmodel.parallelism.setups import Cluster, Rejected, SetUp, setups_of
 from schedverify.generators import family
 from schedverify.partitioner import least_bottleneck

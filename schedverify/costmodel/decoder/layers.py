@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from schedverify.core.errors import Fault, InputError
 from schedverify.core.model import Devices, Layer, Model
-from schedverify.costmodel.decoder import activations
-from schedverify.costmodel.decoder.activations import Flops, head_flops, layer_flops
+from schedverify.costmodel.decoder import layer_costs
 from schedverify.costmodel.decoder.device import Device
+from schedverify.costmodel.decoder.layer_costs import Flops, head_flops, layer_flops
 from schedverify.costmodel.decoder.shape import Decoder
 from schedverify.costmodel.decoder.training import Training
 
@@ -93,18 +93,18 @@ def _layer_load(shape: Decoder, training: Training) -> _Load:
     return _Load(
         layer_flops(shape, training),
         shape.layer_parameters(training.tensor_parallel),
-        activations.layer_activation(shape, training),
-        activations.layer_stash(shape, training),
-        activations.boundary(shape, training),
+        layer_costs.layer_activation(shape, training),
+        layer_costs.layer_stash(shape, training),
+        layer_costs.boundary(shape, training),
         Flops(reduced, reduced * (2 if training.recompute == "full" else 1), 0),
     )
 
 
 def _embedding_load(shape: Decoder, training: Training) -> _Load:
     parameters = shape.table_parameters(training.tensor_parallel) + shape.positions * shape.hidden
-    kept = activations.embedding_activation(shape, training)
+    kept = layer_costs.embedding_activation(shape, training)
     reduced = training.number * training.tokens * shape.hidden
-    output = activations.boundary(shape, training)
+    output = layer_costs.boundary(shape, training)
     return _Load(Flops(0, 0, 0), parameters, kept, 0, output, Flops(reduced, 0, 0), weights_read=False)
 
 
@@ -113,8 +113,8 @@ def _head_load(shape: Decoder, training: Training) -> _Load:
     return _Load(
         head_flops(shape, training),
         shape.table_parameters(training.tensor_parallel) + shape.norm,
-        activations.head_activation(shape, training),
-        activations.head_stash(shape, training),
+        layer_costs.head_activation(shape, training),
+        layer_costs.head_stash(shape, training),
         0,
         Flops(0, reduced, 0),
     )
@@ -165,7 +165,7 @@ def _devices(shape: Decoder, training: Training, device: Device, tick: Fraction)
 
 
 def _room(shape: Decoder, training: Training, device: Device) -> int:
-    again = activations.kept_activation(shape, training) if training.recompute == "full" else 0
+    again = layer_costs.kept_activation(shape, training) if training.recompute == "full" else 0
     room = device.memory - device.reserved - again
     if room <= 0:
         message = f"{device.memory} bytes, of which {device.reserved + again} hold no layer"
