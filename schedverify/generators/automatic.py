@@ -8,7 +8,7 @@ from typing import Final
 
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
-from schedverify.generators.dispatch import DispatchPolicy, Room, dispatch
+from schedverify.generators.dispatch import DispatchPolicy, MemoryBudget, dispatch
 from schedverify.generators.zero_bubble import zb_h1, zb_h2
 from schedverify.simulator.engine import simulate
 
@@ -77,7 +77,7 @@ def zb_v(problem: Problem) -> Schedule:
     return _best(problem, _passes(problem, room._replace(ahead=ahead), _TWO_STAGES))
 
 
-def _passes(problem: Problem, room: Room, policies: tuple[DispatchPolicy, ...]) -> Iterator[Schedule]:
+def _passes(problem: Problem, room: MemoryBudget, policies: tuple[DispatchPolicy, ...]) -> Iterator[Schedule]:
     """Yield the schedule of each policy, the first ones where the problem is large."""
     steps = 3 * problem.stages * problem.microbatches
     for policy in policies[: max(1, EFFORT // steps)]:
@@ -90,7 +90,7 @@ def _best(problem: Problem, schedules: Iterator[Schedule]) -> Schedule:
     return min(timelines, key=lambda timeline: (timeline.span, timeline.makespan)).schedule
 
 
-def _room(problem: Problem, share: int) -> Room:
+def _room(problem: Problem, share: int) -> MemoryBudget:
     """Return the room for ``share`` times as many micro-batches on each rank as the chain has ranks with stages."""
     kept = [max(pair) for pair in zip(problem.kept, problem.weight_stash, strict=True)]
     stash = list(problem.weight_stash)
@@ -104,4 +104,4 @@ def _room(problem: Problem, share: int) -> Room:
         count * sum(kept[stage] for stage in stages) + max((extra[stage] for stage in stages), default=0)
         for stages in problem.stages_of
     ]
-    return Room(limits, kept, stash, extra, [problem.microbatches] * problem.stages)
+    return MemoryBudget(limits, kept, stash, extra, [problem.microbatches] * problem.stages)

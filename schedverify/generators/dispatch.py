@@ -13,7 +13,7 @@ from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
 
 
-class Room(NamedTuple):
+class MemoryBudget(NamedTuple):
     """What the ranks may hold; the units are those of ``kept``.
 
     Attributes
@@ -38,7 +38,7 @@ class Room(NamedTuple):
 
 
 @dataclass(slots=True, eq=False)
-class Stream:
+class OpStream:
     """The operations of one kind and stage, one for each micro-batch, in order.
 
     Attributes
@@ -71,13 +71,13 @@ class Stream:
     change: int
     way: int = 0
     ahead: int = 0
-    after: Stream | None = None
-    feeds: list[tuple[Stream, int]] = field(default_factory=list)
+    after: OpStream | None = None
+    feeds: list[tuple[OpStream, int]] = field(default_factory=list)
     arrivals: list[int] = field(default_factory=list)
     done: int = 0
 
 
-def streams(problem: Problem, room: Room) -> list[list[Stream]]:
+def streams(problem: Problem, room: MemoryBudget) -> list[list[OpStream]]:
     """Return by stage its streams of F, I and W, for a pass that is about to begin. A stage is on its first rank.
 
     F asks for room for the F of its rank's later stages as well, and for what an I holds while it runs: a micro-batch
@@ -90,12 +90,12 @@ def streams(problem: Problem, room: Room) -> list[list[Stream]]:
         needs = (later + max(room.extra[other] for other in mine), room.extra[stage], 0)
         kept, stash = room.kept[stage], room.stash[stage]
         rows = zip((Kind.F, Kind.I, Kind.W), needs, (kept, stash - kept, -stash), strict=True)
-        made.append([Stream(k, stage, rank, op_duration(problem, k, stage), n, c) for k, n, c in rows])
+        made.append([OpStream(k, stage, rank, op_duration(problem, k, stage), n, c) for k, n, c in rows])
     _connect(problem, made, room.ahead)
     return made
 
 
-def _connect(problem: Problem, made: list[list[Stream]], ahead: Sequence[int]) -> None:
+def _connect(problem: Problem, made: list[list[OpStream]], ahead: Sequence[int]) -> None:
     """Say which stream feeds which, and how long the way to the end is."""
     way = 0
     for stage, (forward, gradient, weight) in enumerate(made):
@@ -136,7 +136,7 @@ class DispatchPolicy(NamedTuple):
     weights_first: bool = False
 
 
-def dispatch(problem: Problem, room: Room, policy: DispatchPolicy) -> Schedule:
+def dispatch(problem: Problem, room: MemoryBudget, policy: DispatchPolicy) -> Schedule:
     """Return the schedule in which each rank, whenever it is free, runs what the policy says, within its room.
 
     Each stage runs its micro-batches in order, and its ranks, where it has several, as the first of them does. It
@@ -153,17 +153,17 @@ class _Option(NamedTuple):
     urgency: int
     arrival: int
     place: int
-    stream: Stream
+    stream: OpStream
 
 
 class _Pass:
     """The state of a pass: by rank its streams, what it holds, when it is free, and how long it has been idle."""
 
-    def __init__(self, problem: Problem, room: Room, policy: DispatchPolicy) -> None:
+    def __init__(self, problem: Problem, room: MemoryBudget, policy: DispatchPolicy) -> None:
         ranks = range(problem.ranks)
         self.policy, self.limits = policy, room.limits
-        self.flows: list[list[Stream]] = [[] for _ in ranks]
-        self.weights: list[list[Stream]] = [[] for _ in ranks]
+        self.flows: list[list[OpStream]] = [[] for _ in ranks]
+        self.weights: list[list[OpStream]] = [[] for _ in ranks]
         for *flows, weight in streams(problem, room):
             self.flows[weight.rank] += flows
             self.weights[weight.rank].append(weight)
@@ -214,7 +214,7 @@ class _Pass:
         options.sort()
         return options, full
 
-    def _best(self, options: list[_Option], now: int) -> Stream | None:
+    def _best(self, options: list[_Option], now: int) -> OpStream | None:
         """Return the first stream whose input is there, unless it waits for one before it."""
         until = None
         for _, _, arrival, _, stream in options:
@@ -224,18 +224,18 @@ class _Pass:
             until = arrival if until is None else min(until, arrival)
         return None
 
-    def _weight(self, rank: int) -> Stream | None:
+    def _weight(self, rank: int) -> OpStream | None:
         """Return the stream that has the W of the oldest micro-batch to run."""
         ready = [stream for stream in self.weights[rank] if stream.done < len(stream.arrivals)]
         return min(ready, key=lambda stream: stream.done, default=None)
 
-    def _fills(self, weight: Stream, gap: int) -> bool:
+    def _fills(self, weight: OpStream, gap: int) -> bool:
         """Whether W may run though the gap until the next F or I may be too short for it."""
         if self.policy.filling is None:
             return gap >= weight.ticks or self.idle[weight.rank] + gap > max(self.idle)
         return 4 * (weight.ticks - gap) <= self.policy.filling * weight.ticks
 
-    def _run(self, stream: Stream, now: int) -> None:
+    def _run(self, stream: OpStream, now: int) -> None:
         """Run the next operation of a stream, and wake the ranks that its end concerns and that are free."""
         rank, end = stream.rank, now + stream.ticks
         if self.words[rank]:
