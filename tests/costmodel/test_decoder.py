@@ -164,7 +164,7 @@ class TestActivations:
         shape, training = given_
         alone = Training(training.sequence, training.microbatch_size)
         assert layer_costs.layer_stash(shape, alone) == 32 * alone.tokens * shape.hidden
-        assert layer_costs.layer_stash(shape, training) <= layer_costs.kept_activation(shape, training)
+        assert layer_costs.layer_stash(shape, training) <= layer_costs.saved_activation(shape, training)
 
     @pytest.mark.parametrize("name", PUBLISHED)
     @pytest.mark.parametrize("together", [True, False])
@@ -187,7 +187,7 @@ class TestTraining:
         ],
     )
     def test_a_parameter_takes_what_megatrons_guide_says(self, training: Training, bytes_: float) -> None:
-        assert training.number * 1000 + training.state_bytes(1000) == 1000 * bytes_
+        assert training.number_bytes * 1000 + training.state_bytes(1000) == 1000 * bytes_
 
 
 FAST = Device(Fraction(10**12), Fraction(1, 2), inside=Link(Fraction(10**9), Fraction(1, 10**6)))
@@ -231,7 +231,7 @@ class TestModel:
     def test_what_recomputation_needs_is_taken_off_the_memory(self) -> None:
         device = Device(Fraction(10**12), memory=10**9, reserved=10**6)
         room = made(Training(32, recompute="full"), device).devices.memory[0]
-        assert room == 10**9 - 10**6 - layer_costs.kept_activation(TINY, Training(32, recompute="full"))
+        assert room == 10**9 - 10**6 - layer_costs.saved_activation(TINY, Training(32, recompute="full"))
         assert made(Training(32), device).devices.memory == (10**9 - 10**6,)
 
     def test_a_measured_layer_takes_about_what_is_computed(self) -> None:

@@ -53,8 +53,8 @@ def layer(x, shape: Decoder, weights: list):  # type: ignore[no-untyped-def]
 def kept_by(shape: Decoder) -> int:
     """Return the bytes of the tensors that autograd keeps of one layer, weights left out, each storage once."""
     torch.manual_seed(0)
-    hidden, keys = shape.hidden, shape.keys
-    rows = [(shape.inner, hidden), (hidden, shape.inner), (shape.inner, hidden)]
+    hidden, keys = shape.hidden, shape.key_width
+    rows = [(shape.ffn_width, hidden), (hidden, shape.ffn_width), (shape.ffn_width, hidden)]
     rows += [(shape.experts, hidden)] if shape.experts > 1 else []
     rows += [(hidden, hidden), (keys, hidden), (keys, hidden), (hidden, hidden)]
     weights = [torch.randn(row, requires_grad=True) for row in rows]

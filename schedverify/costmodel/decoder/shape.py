@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Decoder:
-    """A decoder-only transformer. Numbers that are not given follow from the others.
+    """The shape of a decoder-only transformer. Numbers that are not given follow from the others.
 
     Attributes
     ----------
@@ -26,9 +26,9 @@ class Decoder:
     dropout
         Whether attention and residuals have dropout, whose masks are kept.
     positions
-        Rows of a learned position embedding.
+        Rows of a learned position embedding; 0 where there is none.
     experts, top_k
-        Networks of a layer, and how many of them each token goes through.
+        Feed-forward networks of a layer, and how many of them each token goes through.
     tied
         Whether embedding and output layer share their weights.
     """
@@ -49,40 +49,43 @@ class Decoder:
     tied: bool = False
 
     @property
-    def queries(self) -> int:
+    def query_width(self) -> int:
         """The width of all queries of a token."""
         return self.heads * (self.head_size or self.hidden // self.heads)
 
     @property
-    def keys(self) -> int:
+    def key_width(self) -> int:
         """The width of all keys of a token; that of its values is equal."""
         return (self.kv_heads or self.heads) * (self.head_size or self.hidden // self.heads)
 
     @property
-    def inner(self) -> int:
-        """The width of the feed-forward network."""
+    def ffn_width(self) -> int:
+        """The width of the feed-forward network, or of one expert."""
         return self.ffn or 4 * self.hidden
 
     @property
-    def router(self) -> int:
-        """The weights of a layer's router: none where there is a single expert."""
+    def router_weights(self) -> int:
+        """How many weights a layer's router has: none where there is a single expert."""
         return self.hidden * self.experts if self.experts > 1 else 0
 
     @property
-    def network(self) -> int:
-        """The weights of one expert's matrices."""
-        return (3 if self.gated else 2) * self.hidden * self.inner
+    def expert_weights(self) -> int:
+        """How many weights one expert's matrices have."""
+        return (3 if self.gated else 2) * self.hidden * self.ffn_width
 
     @property
-    def attention(self) -> int:
-        """The weights of a layer's four attention matrices."""
-        return self.hidden * (2 * self.queries + 2 * self.keys)
+    def attention_weights(self) -> int:
+        """How many weights a layer's four attention matrices have."""
+        return self.hidden * (2 * self.query_width + 2 * self.key_width)
 
     def layer_parameters(self, tensor_parallel: int = 1) -> int:
         """Return how many parameters of one layer a device holds; norms, router and output biases are not split."""
-        split, whole = self.attention + self.experts * self.network, 2 * self.norm + self.router
+        split, whole = (
+            self.attention_weights + self.experts * self.expert_weights,
+            2 * self.norm_parameters + self.router_weights,
+        )
         if self.biases:
-            split += self.queries + 2 * self.keys + self.experts * (2 if self.gated else 1) * self.inner
+            split += self.query_width + 2 * self.key_width + self.experts * (2 if self.gated else 1) * self.ffn_width
             whole += self.hidden + self.experts * self.hidden
         return -(-split // tensor_parallel) + whole
 
@@ -91,17 +94,18 @@ class Decoder:
         return -(-self.vocabulary // tensor_parallel) * self.hidden
 
     @property
-    def norm(self) -> int:
-        """The parameters of one norm."""
+    def norm_parameters(self) -> int:
+        """How many parameters one norm has."""
         return (2 if self.biases else 1) * self.hidden
 
     @property
     def parameters(self) -> int:
-        """All parameters of the model.
+        """How many parameters the model has, on one device.
 
-        Of GPT's shape ``12 l h^2 (1 + 13 / (12 h) + (V + s) / (12 l h))`` and the final norm's ``2 h``.
+        Of GPT's shape ``12 l h^2 (1 + 13 / (12 h) + (V + s) / (12 l h))``, for ``l`` layers of width ``h``, ``V`` rows
+        of the vocabulary and ``s`` positions, and the final norm's ``2 h``.
 
         Source: Narayanan et al. 2021, arXiv 2104.04473, equation 2.
         """
         tables = self.table_parameters() * (1 if self.tied else 2) + self.positions * self.hidden
-        return self.layers * self.layer_parameters() + tables + self.norm
+        return self.layers * self.layer_parameters() + tables + self.norm_parameters

@@ -6,36 +6,36 @@ from dataclasses import dataclass
 from typing import Final
 
 DTYPES: Final = {"bf16": 2, "fp16": 2, "fp32": 4}
-"""Bytes of a number."""
+"""Bytes of a number by its dtype."""
 RECOMPUTE: Final = ("none", "selective", "full")
-_MASTER: Final = {2: 12, 4: 8}
-"""Adam's bytes of a parameter, which a distributed optimizer deals out: two moments, and a copy in fp32."""
+_ADAM_BYTES: Final = {2: 12, 4: 8}
+"""Adam's bytes of a parameter by those of a weight: two moments in fp32, and a copy of weights in 16 bits in fp32."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """How a decoder is trained.
+    """How a decoder is trained, as far as it changes FLOPs and bytes.
 
     Attributes
     ----------
     sequence, microbatch_size
         Tokens of a sequence, and sequences of a micro-batch.
     dtype
-        Of weights and activations: ``bf16``, ``fp16`` or ``fp32``.
+        The dtype of weights and activations: ``bf16``, ``fp16`` or ``fp32``.
     tensor_parallel
         Devices that share each layer.
     sequence_parallel
         Whether they share the norms and residuals too.
     recompute
-        What the backward computes again: ``none``, ``selective`` (the attention core; what fused attention keeps is the
-        same), ``full`` (each layer from its input).
+        What the backward computes again: ``none``, ``selective`` (the attention core; fused attention saves the same
+        tensors), ``full`` (each layer from its input).
     bytes_per_parameter
-        Of weight, gradient and optimizer together; 0 for mixed-precision Adam with gradients in fp32: 18, or 16 where
-        weights are fp32.
+        Bytes of weight, gradient and optimizer state together; 0 for mixed-precision Adam with gradients in fp32,
+        which takes 18, or 16 where weights are fp32.
     data_parallel
         Copies of the model.
     distributed_optimizer
-        Whether they deal out the optimizer's state.
+        Whether the copies share the optimizer's state, each with an equal part of it.
     """
 
     sequence: int
@@ -54,27 +54,28 @@ class Training:
         return self.sequence * self.microbatch_size
 
     @property
-    def number(self) -> int:
+    def number_bytes(self) -> int:
         """Bytes of a number."""
         return DTYPES[self.dtype]
 
     @property
     def gradient_bytes(self) -> int:
         """Bytes of a parameter's gradient."""
-        return (self.bytes_per_parameter or self.least_bytes + 4) - self.least_bytes
+        return (self.bytes_per_parameter or self.weight_and_optimizer_bytes + 4) - self.weight_and_optimizer_bytes
 
     @property
-    def least_bytes(self) -> int:
+    def weight_and_optimizer_bytes(self) -> int:
         """Bytes of a parameter's weight and optimizer state alone."""
-        return self.number + _MASTER[self.number]
+        return self.number_bytes + _ADAM_BYTES[self.number_bytes]
 
     def state_bytes(self, parameters: int) -> int:
-        """Return the bytes of gradients and optimizer state of parameters on a device.
+        """Return the bytes of gradients and optimizer state that so many parameters take on a device.
 
-        With a distributed optimizer ``6 + 12 / d`` bytes a parameter in all, of bf16 with gradients in fp32.
+        With a distributed optimizer over ``d`` copies, weights in bf16 and gradients in fp32, a parameter takes
+        ``6 + 12 / d`` bytes, weight included.
 
         Source: Rajbhandari et al. 2020 (ZeRO, arXiv 1910.02054), section 3.1; Megatron Core, guide to the distributed
         optimizer.
         """
         shares = self.data_parallel if self.distributed_optimizer else 1
-        return self.gradient_bytes * parameters + -(-_MASTER[self.number] * parameters // shares)
+        return self.gradient_bytes * parameters + -(-_ADAM_BYTES[self.number_bytes] * parameters // shares)

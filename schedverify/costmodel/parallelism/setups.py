@@ -1,4 +1,4 @@
-"""Every way to deal out the devices of a cluster, and why some are none."""
+"""A cluster, what may be chosen on it, and every way to deal out its devices, with the reason why some are none."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Cluster:
 
     @property
     def size(self) -> int:
-        """All devices."""
+        """The number of all devices."""
         return self.nodes * self.devices
 
     def inside(self, span: int) -> bool:
@@ -67,20 +67,28 @@ class Cluster:
 
 
 INNER: Final = ("data", "pipeline")
-"""What stands next to the devices of a layer in a row: the copies of a stage, or the stages of a pipeline."""
+"""What the devices stand next to that do not share a layer: the copies of their stage, or the next stage."""
 
 
 class SetUp(NamedTuple):
-    """One way to deal out the devices."""
+    """One way to deal out the devices, and how they train."""
 
     tensor_parallel: int
+    """Devices that share each layer."""
     pipeline_parallel: int
+    """Ranks of the pipeline."""
     data_parallel: int
+    """Copies of the model."""
     virtual: int
+    """Stages on a rank."""
     microbatch_size: int
+    """Sequences of a micro-batch."""
     recompute: str
+    """What the backward computes again; one of ``RECOMPUTE``."""
     inner: str
+    """One of ``INNER``."""
     microbatches: int
+    """Micro-batches of a step on each copy."""
 
     def training(self, like: Training) -> Training:
         """Return the training with these degrees."""
@@ -137,10 +145,12 @@ def _degrees(cluster: Cluster) -> Iterator[tuple[int, int, int]]:
 
 
 def _divisors(number: int, wanted: Sequence[int]) -> list[int]:
+    """Return the divisors of a number, of which only the wanted ones where any are."""
     return [d for d in range(1, number + 1) if number % d == 0 and (not wanted or d in wanted)]
 
 
 def _wrong_degrees(cluster: Cluster) -> Iterator[Rejected]:
+    """Yield the degrees that were chosen and divide no number of devices."""
     for name in ("tensor_parallel", "pipeline_parallel", "data_parallel"):
         for degree in getattr(cluster.choices, name):
             if cluster.size % degree:
@@ -150,7 +160,11 @@ def _wrong_degrees(cluster: Cluster) -> Iterator[Rejected]:
 def _with_microbatches(
     cluster: Cluster, tensor: int, pipeline: int, data: int, virtual: int
 ) -> Iterator[SetUp | Rejected]:
-    """Yield the set-ups of some degrees, or why the batch cannot be dealt out."""
+    """Yield the set-ups of some degrees, or why the batch cannot be dealt out.
+
+    Where both copies and stages are several, either may be next to each other in a row; both are tried if some group
+    then lies in one node.
+    """
     for size, recompute in product(cluster.choices.microbatch_size, cluster.choices.recompute):
         microbatches, left = divmod(cluster.batch, data * size)
         if left or not microbatches:
@@ -162,6 +176,7 @@ def _with_microbatches(
             yield SetUp(tensor, pipeline, data, virtual, size, recompute, inner, microbatches)
 
 
-def _add(rejected: list[Rejected], one: Rejected) -> None:
-    if one not in rejected:
-        rejected.append(one)
+def _add(rejected: list[Rejected], reason: Rejected) -> None:
+    """Add a reason that is not there yet."""
+    if reason not in rejected:
+        rejected.append(reason)
