@@ -1,4 +1,8 @@
-"""Puts every send and receive into a compute order."""
+"""Puts every send and receive into a compute order, where they stand in a total order of all steps and messages.
+
+In a total order nothing comes before what it needs, so that it gives a lowering that is free of deadlock under every
+discipline (semantics, section 4). Total orders differ in where a receive stands among the steps of its rank.
+"""
 
 from __future__ import annotations
 
@@ -21,17 +25,21 @@ Ints = NDArray[np.int64]
 
 
 class TotalOrder(NamedTuple):
-    """Where steps and messages stand in one order: arrays with an entry for each step, rank after rank.
+    """Where steps and messages stand in one order: arrays of shape (steps,), rank after rank.
 
     A step stands at ``(steps, levels, turns, 0)``, the messages that it makes at ``(messages, levels, turns, 1)``, and
-    the lesser comes first. Steps that start as one stand at one place; others at equal places have nothing to do with
-    each other.
+    the lesser comes first. Steps that start as one stand at one place; others at equal places do not depend on each
+    other.
     """
 
     steps: Ints
+    """The tick at which each step stands."""
     messages: Ints
+    """The tick at which the messages of each step stand."""
     levels: Ints
+    """How many steps stand before each on the longest way to it; puts steps of one tick in order."""
     turns: Ints
+    """Of steps at one tick and level, the lesser goes first with its messages; all 0 where messages go last."""
 
 
 def by_end(timeline: Timeline, *, in_turn: bool = True) -> TotalOrder:
@@ -40,11 +48,11 @@ def by_end(timeline: Timeline, *, in_turn: bool = True) -> TotalOrder:
     Parameters
     ----------
     in_turn
-        Whether of steps that end at one tick each is followed at once by its own messages; else all messages follow
-        behind all of those steps.
+        Whether each of the steps that end at one tick is followed at once by its own messages; else all messages
+        follow behind all of those steps.
     """
-    ends = _as_one(np.concatenate(timeline.ends), timeline)
-    turns = _as_one(_turns(timeline.schedule), timeline) if in_turn else np.zeros_like(ends)
+    ends = _joint_least(np.concatenate(timeline.ends), timeline)
+    turns = _joint_least(_turns(timeline.schedule), timeline) if in_turn else np.zeros_like(ends)
     return TotalOrder(ends, ends, levels(timeline.schedule, timeline.problem), turns)
 
 
@@ -55,9 +63,9 @@ def by_start(timeline: Timeline) -> TotalOrder:
 
 
 def levels(schedule: Schedule, problem: Problem) -> Ints:
-    """Return for each step how many steps stand before it on the longest way to it: less than for any that needs it.
+    """Return how many steps stand before each on the longest way to it, shape (steps,): fewer than before its readers.
 
-    It is the timeline in which every operation takes one tick and messages none.
+    It is when the steps start if every operation takes one tick and messages none.
     """
     one, none = (1,) * problem.total_stages, (0,) * problem.ranks
     unit = dataclasses.replace(
@@ -75,27 +83,31 @@ def levels(schedule: Schedule, problem: Problem) -> Ints:
 
 
 def _turns(schedule: Schedule) -> Ints:
-    """Let receivers go before senders among equals: forwards from the last stage down, the others from the first up."""
+    """Return the turn of each step, shape (steps,): forwards from the last stage down, others from the first up.
+
+    Among steps that end at one tick a rank that receives so goes before the one that sends to it.
+    """
     words = np.concatenate(schedule.rows)
-    first = words[words >> JOIN_SHIFT == 0]
-    stage = first >> STAGE_SHIFT & INDEX_MASK
-    return np.asarray(np.where(kinds(first) == int(Kind.F), -stage, stage))
+    heads = words[words >> JOIN_SHIFT == 0]
+    stage = heads >> STAGE_SHIFT & INDEX_MASK
+    return np.asarray(np.where(kinds(heads) == int(Kind.F), -stage, stage))
 
 
-def _as_one(values: Ints, timeline: Timeline) -> Ints:
-    """Give the steps of several ranks that start as one the least of their values."""
-    meetings, placed = joint_steps_of(timeline.schedule, timeline.problem)
-    if all(len(meeting.steps) == 1 for meeting in meetings):
+def _joint_least(values: Ints, timeline: Timeline) -> Ints:
+    """Give the steps of several ranks that start as one the least of their values, both of shape (steps,)."""
+    joint, placed = joint_steps_of(timeline.schedule, timeline.problem)
+    if all(len(step.steps) == 1 for step in joint):
         return values
-    members: list[list[int]] = [[] for _ in meetings]
+    members: list[int] = []  # each part of a joint step as the number of its step, rank after rank
+    joint_of: list[int] = []
     offset = 0
-    for row, meeting_at, steps in zip(timeline.schedule.rows, placed, timeline.starts, strict=True):
-        position = positions(row)
-        for index, meeting in meeting_at.items():
-            members[meeting].append(offset + int(position[index]))
-        offset += len(steps)
-    for steps_of_one in members:
-        values[steps_of_one] = values[steps_of_one].min()
+    for row, joint_at, starts in zip(timeline.schedule.rows, placed, timeline.starts, strict=True):
+        members += (offset + positions(row)[list(joint_at)]).tolist()
+        joint_of += joint_at.values()
+        offset += len(starts)
+    least = np.full(len(joint), np.iinfo(np.int64).max)
+    np.minimum.at(least, joint_of, values[members])
+    values[members] = least[joint_of]
     return values
 
 
@@ -116,19 +128,24 @@ def add_communication(schedule: Schedule, problem: Problem, order: TotalOrder | 
     ScheduleError
         If the schedule is incomplete, has an operation that is not the problem's or communication, or cannot run.
     """
-    refuse_communication(schedule)
+    _refuse_communication(schedule)
     if order is None:
         order = by_end(simulate(schedule, problem))
     messages = needed_messages(schedule, problem)
     words = np.concatenate(schedule.rows)
     step = np.cumsum(words >> JOIN_SHIFT == 0) - 1
-    made_by, count = step[messages.maker], len(messages.maker)
+    maker, count = step[messages.maker], len(messages.maker)
     rank = np.repeat(np.arange(schedule.ranks), [len(row) for row in schedule.rows])
     transfers = short(np.concatenate((messages.sends, messages.receives)), problem)
     owner_rank = np.array(problem.owner_rank, dtype=np.int64)
+    # All operations and then all transfers, as columns of one table that is sorted by rank and place:
+    #            operations    sends              receives
+    #   rank     its own       of the sender      of the receiver
+    #   place    of its step   of the maker's     of the maker's
+    #   behind   0             1                  1
     ranks = np.concatenate((rank, owner_rank[transfers >> STAGE_SHIFT & INDEX_MASK]))
-    place = np.concatenate((order.steps[step], order.messages[made_by], order.messages[made_by]))
-    level, turn = (np.concatenate((by[step], by[made_by], by[made_by])) for by in (order.levels, order.turns))
+    place = np.concatenate((order.steps[step], order.messages[maker], order.messages[maker]))
+    level, turn = (np.concatenate((by[step], by[maker], by[maker])) for by in (order.levels, order.turns))
     behind = np.repeat([0, 1], [len(words), 2 * count])
     number = np.concatenate((np.arange(len(words)), np.arange(count), np.arange(count)))
     sequence = np.lexsort((number, behind, turn, level, place, ranks))
@@ -136,7 +153,7 @@ def add_communication(schedule: Schedule, problem: Problem, order: TotalOrder | 
     return Schedule(np.split(np.concatenate((words, transfers))[sequence], bounds))
 
 
-def refuse_communication(schedule: Schedule) -> None:
+def _refuse_communication(schedule: Schedule) -> None:
     """Raise a ScheduleError that names the first operation of a schedule that is no compute."""
     for rank, row in enumerate(schedule.rows):
         if (kinds(row) > int(Kind.W)).any():
