@@ -13,7 +13,7 @@ from schedverify.generators.zero_bubble import zb_h1, zb_h2
 from schedverify.simulator.engine import simulate
 
 EFFORT: Final = 120_000
-"""The steps that all passes of one family may schedule together; the first pass is made whatever it takes."""
+"""The steps that all passes of one family may schedule together; the first pass is made even where it has more."""
 
 _ONE_STAGE: Final = (
     DispatchPolicy(None, 2, None),
@@ -91,17 +91,20 @@ def _best(problem: Problem, schedules: Iterator[Schedule]) -> Schedule:
 
 
 def _room(problem: Problem, share: int) -> MemoryBudget:
-    """Return the room for ``share`` times as many micro-batches on each rank as the chain has ranks with stages."""
-    kept = [max(pair) for pair in zip(problem.kept, problem.weight_stash, strict=True)]
+    """Return the memory of ``share`` times as many micro-batches on each rank as the chain has ranks with stages.
+
+    A rank that saves nothing at all counts units instead of bytes: two from F to I, one of them until W.
+    """
+    saved = [max(pair) for pair in zip(problem.kept, problem.weight_stash, strict=True)]
     stash = list(problem.weight_stash)
     for stages in problem.stages_of:
-        if not any(kept[stage] for stage in stages):
+        if not any(saved[stage] for stage in stages):
             for stage in stages:
-                kept[stage], stash[stage] = 2, 1
-    extra = [max(0, full - held) for full, held in zip(problem.activation, kept, strict=True)]
+                saved[stage], stash[stage] = 2, 1
+    extra = [max(0, full - part) for full, part in zip(problem.activation, saved, strict=True)]
     count = share * problem.stages // max(map(len, problem.stages_of))
     limits = [
-        count * sum(kept[stage] for stage in stages) + max((extra[stage] for stage in stages), default=0)
+        count * sum(saved[stage] for stage in stages) + max((extra[stage] for stage in stages), default=0)
         for stages in problem.stages_of
     ]
-    return MemoryBudget(limits, kept, stash, extra, [problem.microbatches] * problem.stages)
+    return MemoryBudget(limits, saved, stash, extra, [problem.microbatches] * problem.stages)

@@ -14,24 +14,24 @@ from schedverify.core.schedule import Schedule
 
 
 class MemoryBudget(NamedTuple):
-    """What the ranks may hold; the units are those of ``kept``.
+    """What the ranks may hold, in bytes or any other unit that is the same for all.
 
     Attributes
     ----------
     limits
         By rank, the most that it may hold.
-    kept
-        By stage, what its F leaves held until its I ends.
+    saved
+        By stage, what its F saves until its I ends.
     stash
-        By stage, what its I leaves held until its W ends.
+        By stage, what of it waits on from the end of I until its W ends.
     extra
-        By stage, what its I holds beside that while it runs.
+        By stage, what its I needs beside that while it runs.
     ahead
-        By stage, the most micro-batches that have run F and not I.
+        By stage, the most micro-batches that may have run F and not I.
     """
 
     limits: Sequence[int]
-    kept: Sequence[int]
+    saved: Sequence[int]
     stash: Sequence[int]
     extra: Sequence[int]
     ahead: Sequence[int]
@@ -44,23 +44,23 @@ class OpStream:
     Attributes
     ----------
     kind, stage, rank
-        What they are, and the rank that runs them.
+        The kind and stage of the operations, and the rank that runs them.
     ticks
-        What one takes.
+        The duration of one operation.
     way
-        Ticks from its start to the end of the last I of its micro-batch, transfers included; 0 for W.
+        Ticks from an operation's start to the end of the last I of its micro-batch, transfers included; 0 for W.
     need
-        The room that it asks for.
+        How much memory must be free before one may start.
     change
-        What is held more at its end.
+        How much more the rank holds after one has ended; negative where it frees memory.
     ahead
-        The most operations by which it may lead the stream ``after`` it.
+        The most operations by which the stream may lead the stream ``after`` it.
     feeds
         The streams that read its outputs, each with the ticks that the transfer takes.
     arrivals
-        When the inputs of the first, the second, and so on are there, as far as that is known.
+        The ticks at which the inputs of the first, second, ... operation are there, as far as they are known.
     done
-        How many have run.
+        How many operations have run.
     """
 
     kind: Kind
@@ -78,25 +78,37 @@ class OpStream:
 
 
 def streams(problem: Problem, room: MemoryBudget) -> list[list[OpStream]]:
-    """Return by stage its streams of F, I and W, for a pass that is about to begin. A stage is on its first rank.
+    """Return by stage its streams of F, I and W, for a pass that is about to begin; a stage is on its first rank.
 
-    F asks for room for the F of its rank's later stages as well, and for what an I holds while it runs: a micro-batch
-    that has begun on a rank can then go on there, once W has freed what it holds.
+    F needs memory for the F of its rank's later stages as well, and for what an I needs while it runs: a micro-batch
+    that has begun on a rank can then go on there, once W has freed what it holds. What is held changes::
+
+        saved     |       +-----------+
+        stash     |       |           +-----+
+        0         +-------+                 +----
+                      F   end of F    I     W
     """
     made = []
     for stage, rank in enumerate(problem.owner_rank):
-        mine = [other for other in problem.stages_of[rank] if problem.owner_rank[other] == rank]
-        later = sum(room.kept[other] for other in mine if other >= stage)
-        needs = (later + max(room.extra[other] for other in mine), room.extra[stage], 0)
-        kept, stash = room.kept[stage], room.stash[stage]
-        rows = zip((Kind.F, Kind.I, Kind.W), needs, (kept, stash - kept, -stash), strict=True)
+        own = [other for other in problem.stages_of[rank] if problem.owner_rank[other] == rank]
+        later = sum(room.saved[other] for other in own if other >= stage)
+        needs = (later + max(room.extra[other] for other in own), room.extra[stage], 0)
+        saved, stash = room.saved[stage], room.stash[stage]
+        rows = zip((Kind.F, Kind.I, Kind.W), needs, (saved, stash - saved, -stash), strict=True)
         made.append([OpStream(k, stage, rank, op_duration(problem, k, stage), n, c) for k, n, c in rows])
     _connect(problem, made, room.ahead)
     return made
 
 
 def _connect(problem: Problem, made: list[list[OpStream]], ahead: Sequence[int]) -> None:
-    """Say which stream feeds which, and how long the way to the end is."""
+    """Set which stream feeds which, with what lag, and how long each one's way to the end is.
+
+    For a chain of three stages, with ``I`` also feeding the stage's own ``W``::
+
+        F0 -> F1 -> F2
+                     |
+        I0 <- I1 <- I2        the way of I0 is its own ticks, that of F0 goes through all six
+    """
     way = 0
     for stage, (forward, gradient, weight) in enumerate(made):
         forward.ahead, forward.after = ahead[stage], gradient
@@ -147,17 +159,24 @@ def dispatch(problem: Problem, room: MemoryBudget, policy: DispatchPolicy) -> Sc
 
 
 class _Option(NamedTuple):
-    """An F or I that a rank could run next; what goes first sorts first."""
+    """An F or I that a rank could run next; the first in their order goes first."""
 
     again: bool
+    """Whether it is of the kind that ran last, where kinds take turns."""
     urgency: int
+    """The less, the more urgent: the micro-batch's age against its way to the end."""
     arrival: int
+    """The tick at which its input is there."""
     place: int
+    """Its stream's place on the rank, so that no two options are equal."""
     stream: OpStream
 
 
 class _Pass:
-    """The state of a pass: by rank its streams, what it holds, when it is free, and how long it has been idle."""
+    """The state of a pass: by rank its streams, what it holds, when it is free, and how long it has been idle.
+
+    Time goes from event to event: an event is a tick at which a rank should look for something to run.
+    """
 
     def __init__(self, problem: Problem, room: MemoryBudget, policy: DispatchPolicy) -> None:
         ranks = range(problem.ranks)
@@ -188,17 +207,17 @@ class _Pass:
         best = self._best(options, now)
         first = full and self.policy.weights_first
         if best is None or (first and best.kind is Kind.I):
-            coming = min((option.arrival for option in options if option.arrival > now), default=None)
+            next_arrival = min((option.arrival for option in options if option.arrival > now), default=None)
             weight = self._weight(rank)
-            if weight is not None and (first or coming is None or self._fills(weight, coming - now)):
+            if weight is not None and (first or next_arrival is None or self._fills(weight, next_arrival - now)):
                 best = weight
         if best is not None:
             self._run(best, now)
-        elif coming is not None:
-            heapq.heappush(self.events, (coming, rank))
+        elif next_arrival is not None:
+            heapq.heappush(self.events, (next_arrival, rank))
 
     def _options(self, rank: int, now: int) -> tuple[list[_Option], bool]:
-        """Return the F and I that a rank has room for, what goes first first, and whether one waits for room."""
+        """Return the F and I that a rank has memory for, in their order, and whether one waits for memory."""
         options, full = [], False
         room, age, last = self.limits[rank] - self.held[rank], self.policy.age, self.last[rank]
         for place, stream in enumerate(self.flows[rank]):
