@@ -159,16 +159,24 @@ def dispatch(problem: Problem, room: MemoryBudget, policy: DispatchPolicy) -> Sc
 
 
 class _Option(NamedTuple):
-    """An F or I that a rank could run next; the first in their order goes first."""
+    """An F or I that a rank could run next; the first in their order goes first.
+
+    Attributes
+    ----------
+    again
+        Whether it is of the kind that ran last, where kinds take turns.
+    urgency
+        The less, the more urgent: the micro-batch's age against its way to the end.
+    arrival
+        The tick at which its input is there.
+    place
+        Its stream's place on the rank, so that no two options are equal.
+    """
 
     again: bool
-    """Whether it is of the kind that ran last, where kinds take turns."""
     urgency: int
-    """The less, the more urgent: the micro-batch's age against its way to the end."""
     arrival: int
-    """The tick at which its input is there."""
     place: int
-    """Its stream's place on the rank, so that no two options are equal."""
     stream: OpStream
 
 

@@ -30,16 +30,23 @@ class TotalOrder(NamedTuple):
     A step stands at ``(steps, levels, turns, 0)``, the messages that it makes at ``(messages, levels, turns, 1)``, and
     the lesser comes first. Steps that start as one stand at one place; others at equal places do not depend on each
     other.
+
+    Attributes
+    ----------
+    steps
+        The tick at which each step stands.
+    messages
+        The tick at which the messages of each step stand.
+    levels
+        How many steps stand before each on the longest way to it; puts steps of one tick in order.
+    turns
+        Of steps at one tick and level, the lesser goes first with its messages; all 0 where messages go last.
     """
 
     steps: Ints
-    """The tick at which each step stands."""
     messages: Ints
-    """The tick at which the messages of each step stand."""
     levels: Ints
-    """How many steps stand before each on the longest way to it; puts steps of one tick in order."""
     turns: Ints
-    """Of steps at one tick and level, the lesser goes first with its messages; all 0 where messages go last."""
 
 
 def by_end(timeline: Timeline, *, in_turn: bool = True) -> TotalOrder:

@@ -17,18 +17,27 @@ Ints = tuple[int, ...]
 
 
 class Partition(NamedTuple):
-    """A partition of a model into stages: which layers each stage has, and what that comes to."""
+    """A partition of a model into stages: which layers each stage has, and what that comes to.
+
+    Attributes
+    ----------
+    layers
+        By stage, the positions of its layers in the model.
+    bottleneck
+        Ticks that the busiest rank or link takes for one micro-batch; of a rank, forward and whole backward.
+    crossing
+        Bytes over all cuts in one micro-batch's forward.
+    linearized
+        Whether a graph was cut as a chain in the order of its layers, because it has too many ways to be cut.
+    proved
+        Whether no partition has a lower bottleneck; False only where the solver's time was up.
+    """
 
     layers: tuple[Ints, ...]
-    """By stage, the positions of its layers in the model."""
     bottleneck: int
-    """Ticks that the busiest rank or link takes for one micro-batch; of a rank, forward and whole backward."""
     crossing: int
-    """Bytes over all cuts in one micro-batch's forward."""
     linearized: bool = False
-    """Whether a graph was cut as a chain in the order of its layers, because it has too many ways to be cut."""
     proved: bool = True
-    """Whether no partition has a lower bottleneck; False only where the solver's time was up."""
 
 
 def least_bottleneck(

@@ -38,21 +38,30 @@ class Cuts:
         members[cut]      000  100   110     101     111
 
     Cuts 2 and 3 are not nested: no stage lies between them.
+
+    Attributes
+    ----------
+    work
+        Ticks of F and of the whole backward of the layers before each cut, shape (cuts,).
+    resident
+        Bytes of their parameters and state, shape (cuts,).
+    activation
+        Bytes that one micro-batch in flight holds of them, shape (cuts,).
+    crossing
+        Bytes that go over each cut in one micro-batch's forward: each output that is read behind it, once.
+    members
+        Whether each layer stands before each cut, shape (cuts, layers); None for a chain, whose cut ``i`` has the first
+        ``i`` layers before it.
+    linearized
+        Whether the layers were taken as a chain though they are none, because they have too many down-sets.
     """
 
     work: Numbers
-    """Ticks of F and of the whole backward of the layers before each cut, shape (cuts,)."""
     resident: Numbers
-    """Bytes of their parameters and state, shape (cuts,)."""
     activation: Numbers
-    """Bytes that one micro-batch in flight holds of them, shape (cuts,)."""
     crossing: Numbers
-    """Bytes that go over each cut in one micro-batch's forward: each output that is read behind it, once."""
     members: NDArray[np.bool_] | None
-    """Whether each layer stands before each cut, shape (cuts, layers); None for a chain, whose cut ``i`` has the first
-    ``i`` layers before it."""
     linearized: bool = False
-    """Whether the layers were taken as a chain though they are none, because they have too many down-sets."""
 
     def __len__(self) -> int:
         return len(self.work)

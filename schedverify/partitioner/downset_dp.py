@@ -54,14 +54,21 @@ def _tables(cuts: Cuts, requirements: StageRequirements, bound: int) -> tuple[Nu
 
 
 class _DownSets(NamedTuple):
-    """The down-sets of all cuts, as the compiled loops read them."""
+    """The down-sets of all cuts, as the compiled loops read them.
+
+    Attributes
+    ----------
+    bits
+        The layers before each cut, shape (cuts, words).
+    alone
+        The layers that must be a stage of their own, shape (words,).
+    sizes
+        How many layers stand before each cut, shape (cuts,).
+    """
 
     bits: NDArray[np.uint64]
-    """The layers before each cut, shape (cuts, words)."""
     alone: NDArray[np.uint64]
-    """The layers that must be a stage of their own, shape (words,)."""
     sizes: Numbers
-    """How many layers stand before each cut, shape (cuts,)."""
 
 
 def _down_sets_of(cuts: Cuts, requirements: StageRequirements) -> _DownSets:

@@ -264,14 +264,21 @@ class MakespanBounds:
 
 
 class _PrefixTicks(NamedTuple):
-    """Ticks of layers by cut, each of shape (cuts,)."""
+    """Ticks of layers by cut, each of shape (cuts,).
+
+    Attributes
+    ----------
+    forward
+        F.
+    round_trip
+        F and G, the least op that makes the gradient for the stage before.
+    whole
+        F and A, the least whole backward.
+    """
 
     forward: Numbers
-    """F."""
     round_trip: Numbers
-    """F and G, the least op that makes the gradient for the stage before."""
     whole: Numbers
-    """F and A, the least whole backward."""
 
     def passing(self, stage: int) -> Numbers:
         """Return the ticks of the way past a stage and back; behind stage 0 there is nobody to send a gradient to."""

@@ -27,22 +27,33 @@ from schedverify.costmodel.decoder.training import Training
 
 
 class _Load(NamedTuple):
-    """What a layer asks of its devices, for one micro-batch."""
+    """What a layer asks of its devices, for one micro-batch.
+
+    Attributes
+    ----------
+    flops
+        Of all tensor-parallel devices together.
+    parameters
+        How many a device holds.
+    activation
+        Bytes that a device saves from F to the end of its B or I.
+    stash
+        Bytes that a device holds from I to W.
+    output
+        Bytes that a device sends to the next stage.
+    reduced
+        Bytes of the tensors that the tensor-parallel devices reduce, by pass.
+    weights_read
+        Whether a pass reads all weights; of the embedding's table each token reads its own row.
+    """
 
     flops: Flops
-    """Of all tensor-parallel devices together."""
     parameters: int
-    """How many a device holds."""
     activation: int
-    """Bytes that a device saves from F to the end of its B or I."""
     stash: int
-    """Bytes that a device holds from I to W."""
     output: int
-    """Bytes that a device sends to the next stage."""
     reduced: Flops
-    """Bytes of the tensors that the tensor-parallel devices reduce, by pass."""
     weights_read: bool = True
-    """Whether a pass reads all weights; of the embedding's table each token reads its own row."""
 
 
 def decoder_model(shape: Decoder, training: Training, device: Device, *, name: str = "", tick: Fraction) -> Model:

@@ -32,21 +32,31 @@ Ints = tuple[int, ...]
 
 
 class Priced(NamedTuple):
-    """A set-up that fits, and what it costs. Times are microseconds, memory is bytes of one device."""
+    """A set-up that fits, and what it costs. Times are microseconds, memory is bytes of one device.
+
+    Attributes
+    ----------
+    step
+        Microseconds of a whole step: pipeline and reduction one after another.
+    reducing
+        Microseconds of it in which the copies reduce their gradients.
+    bubble
+        The part of the pipeline's time in which ranks wait.
+    sharing
+        The part of the ranks' work that the all-reduces inside layers take.
+    peak
+        The most bytes that a device of the fullest rank holds.
+    layers
+        By stage, the positions of its layers.
+    """
 
     setup: SetUp
     step: int
-    """Microseconds of a whole step: pipeline and reduction one after another."""
     reducing: int
-    """Microseconds of it in which the copies reduce their gradients."""
     bubble: Fraction
-    """The part of the pipeline's time in which ranks wait."""
     sharing: Fraction
-    """The part of the ranks' work that the all-reduces inside layers take."""
     peak: int
-    """The most bytes that a device of the fullest rank holds."""
     layers: tuple[Ints, ...]
-    """By stage, the positions of its layers."""
     problem: Problem
 
 
@@ -207,16 +217,24 @@ def _too_large(setup: SetUp, needed: int, room: int, what: str) -> Rejected:
 
 
 class Advice(NamedTuple):
-    """The fastest set-ups of a cluster, and what is known of the others."""
+    """The fastest set-ups of a cluster, and what is known of the others.
+
+    Attributes
+    ----------
+    ranked
+        The fastest, in order.
+    rejected
+        Those that are not for this model and cluster, with the reason.
+    slower
+        Those that are slower than all of the fastest, with ticks that their step cannot go below.
+    pricing
+        What priced them.
+    """
 
     ranked: list[Priced]
-    """The fastest, in order."""
     rejected: list[Rejected]
-    """Those that are not for this model and cluster, with the reason."""
     slower: list[tuple[SetUp, int]]
-    """Those that are slower than all of the fastest, with ticks that their step cannot go below."""
     pricing: Pricing
-    """What priced them."""
 
 
 def advise(shape: Decoder, training: Training, cluster: Cluster, *, top: int = 10, name: str = "") -> Advice:

@@ -71,24 +71,36 @@ INNER: Final = ("data", "pipeline")
 
 
 class SetUp(NamedTuple):
-    """One way to deal out the devices, and how they train."""
+    """One way to deal out the devices, and how they train.
+
+    Attributes
+    ----------
+    tensor_parallel
+        Devices that share each layer.
+    pipeline_parallel
+        Ranks of the pipeline.
+    data_parallel
+        Copies of the model.
+    virtual
+        Stages on a rank.
+    microbatch_size
+        Sequences of a micro-batch.
+    recompute
+        What the backward computes again; one of ``RECOMPUTE``.
+    inner
+        One of ``INNER``.
+    microbatches
+        Micro-batches of a step on each copy.
+    """
 
     tensor_parallel: int
-    """Devices that share each layer."""
     pipeline_parallel: int
-    """Ranks of the pipeline."""
     data_parallel: int
-    """Copies of the model."""
     virtual: int
-    """Stages on a rank."""
     microbatch_size: int
-    """Sequences of a micro-batch."""
     recompute: str
-    """What the backward computes again; one of ``RECOMPUTE``."""
     inner: str
-    """One of ``INNER``."""
     microbatches: int
-    """Micro-batches of a step on each copy."""
 
     def training(self, like: Training) -> Training:
         """Return the training with these degrees."""
@@ -102,12 +114,17 @@ class SetUp(NamedTuple):
 
 
 class Rejected(NamedTuple):
-    """A set-up, or what several of them have in common, and why it is not for this model and cluster."""
+    """A set-up, or what several of them have in common, and why it is not for this model and cluster.
+
+    Attributes
+    ----------
+    missing
+        Bytes that the fullest device lacks; 0 where it is not for want of memory.
+    """
 
     setup: dict[str, int | str]
     reason: str
     missing: int = 0
-    """Bytes that the fullest device lacks; 0 where it is not for want of memory."""
 
 
 def setups_of(shape: Decoder, training: Training, cluster: Cluster) -> tuple[list[SetUp], list[Rejected]]:
