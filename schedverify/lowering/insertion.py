@@ -21,7 +21,7 @@ from schedverify.core.timeline import Timeline
 from schedverify.simulator.engine import simulate
 from schedverify.simulator.joint_steps import joint_steps_of
 
-Ints = NDArray[np.int64]
+Numbers = NDArray[np.int64]
 
 
 class TotalOrder(NamedTuple):
@@ -43,10 +43,10 @@ class TotalOrder(NamedTuple):
         Of steps at one tick and level, the lesser goes first with its messages; all 0 where messages go last.
     """
 
-    steps: Ints
-    messages: Ints
-    levels: Ints
-    turns: Ints
+    steps: Numbers
+    messages: Numbers
+    levels: Numbers
+    turns: Numbers
 
 
 def by_end(timeline: Timeline, *, in_turn: bool = True) -> TotalOrder:
@@ -69,7 +69,7 @@ def by_start(timeline: Timeline) -> TotalOrder:
     return TotalOrder(starts, ends, levels(timeline.schedule, timeline.problem), np.zeros_like(starts))
 
 
-def levels(schedule: Schedule, problem: Problem) -> Ints:
+def levels(schedule: Schedule, problem: Problem) -> Numbers:
     """Return how many steps stand before each on the longest way to it, shape (steps,): fewer than before its readers.
 
     It is when the steps start if every operation takes one tick and messages none.
@@ -89,7 +89,7 @@ def levels(schedule: Schedule, problem: Problem) -> Ints:
     return np.concatenate(simulate(schedule, unit).starts)
 
 
-def _turns(schedule: Schedule) -> Ints:
+def _turns(schedule: Schedule) -> Numbers:
     """Return the turn of each step, shape (steps,): forwards from the last stage down, others from the first up.
 
     Among steps that end at one tick a rank that receives so goes before the one that sends to it.
@@ -100,7 +100,7 @@ def _turns(schedule: Schedule) -> Ints:
     return np.asarray(np.where(kinds(heads) == int(Kind.F), -stage, stage))
 
 
-def _joint_least(values: Ints, timeline: Timeline) -> Ints:
+def _joint_least(values: Numbers, timeline: Timeline) -> Numbers:
     """Give the steps of several ranks that start as one the least of their values, both of shape (steps,)."""
     joint, placed = joint_steps_of(timeline.schedule, timeline.problem)
     if all(len(step.steps) == 1 for step in joint):

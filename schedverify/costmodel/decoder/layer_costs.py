@@ -19,8 +19,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from schedverify.costmodel.decoder.shape import Decoder
-from schedverify.costmodel.decoder.training import Training
+from schedverify.costmodel.decoder.configuration import Decoder, Training
 
 
 class Flops(NamedTuple):

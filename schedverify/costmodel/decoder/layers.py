@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from schedverify.core.errors import Fault, InputError
 from schedverify.core.model import Devices, Layer, Model
+from schedverify.costmodel.decoder.configuration import Decoder, Training
 from schedverify.costmodel.decoder.device import Device
 from schedverify.costmodel.decoder.layer_costs import (
     Flops,
@@ -22,8 +23,6 @@ from schedverify.costmodel.decoder.layer_costs import (
     layer_stash,
     saved_activation,
 )
-from schedverify.costmodel.decoder.shape import Decoder
-from schedverify.costmodel.decoder.training import Training
 
 
 class _Load(NamedTuple):
