@@ -171,6 +171,8 @@ class _Option(NamedTuple):
         The tick at which its input is there.
     place
         Its stream's place on the rank, so that no two options are equal.
+    stream
+        The stream of which it is the next operation.
     """
 
     again: bool

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from itertools import count, pairwise
 from typing import Final, Generic, NamedTuple, TypeVar
 
+from schedverify.partitioner.cuts import Ints
 from schedverify.partitioner.lower_bounds import MakespanBounds, PartialPartition
 
-Ints = tuple[int, ...]
 T = TypeVar("T")
 _PATIENCE: Final = 500
 """Partial partitions that are extended without a whole one coming out, before one is completed out of turn."""

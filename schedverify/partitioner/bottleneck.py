@@ -9,11 +9,9 @@ from typing import NamedTuple
 from schedverify.core.model import Model
 from schedverify.partitioner.chain_dp import cheapest_partition, has_partition
 from schedverify.partitioner.cp_sat import MOST_PAIRED, PartitionModel
-from schedverify.partitioner.cuts import MOST_SETS, Cuts, cuts_of
+from schedverify.partitioner.cuts import MOST_SETS, Cuts, Ints, cuts_of
 from schedverify.partitioner.infeasibility import infeasibility_error
 from schedverify.partitioner.requirements import StageRequirements, States, requirements_of
-
-Ints = tuple[int, ...]
 
 
 class Partition(NamedTuple):

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 MOST_PAIRED: Final = 400
 """The most down-sets of a graph for which every nested pair is written out."""
 
-Ints = tuple[int, ...]
-
 
 class PartitionModel:
     """The constraint model of a partition.

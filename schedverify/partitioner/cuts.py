@@ -22,6 +22,7 @@ from schedverify.core.model import Model
 MOST_SETS: Final = 50_000
 NEVER: Final = np.int64(1) << 62
 """Stands in tables of ticks or bytes where there is no partition."""
+Ints = tuple[int, ...]
 Numbers = NDArray[np.int64]
 
 
@@ -66,7 +67,7 @@ class Cuts:
     def __len__(self) -> int:
         return len(self.work)
 
-    def layers_between(self, first: int, last: int) -> tuple[int, ...]:
+    def layers_between(self, first: int, last: int) -> Ints:
         """Return the layers before the cut ``last`` and not before ``first``, in their order."""
         if self.members is None:
             return tuple(range(first, last))
@@ -93,7 +94,7 @@ def cuts_of(model: Model, most: int = MOST_SETS) -> Cuts:
     return Cuts(sums[0], sums[1], sums[2], _crossing(model, members), members)
 
 
-def possible_stages(cuts: Cuts, alone: tuple[int, ...]) -> NDArray[np.bool_]:
+def possible_stages(cuts: Cuts, alone: Ints) -> NDArray[np.bool_]:
     """Return whether the layers between two cuts can be a stage, by its begin and its end, shape (cuts, cuts).
 
     That is where the cuts are nested, and no layer that must be alone has others beside it. Of a chain with layer 1

@@ -43,10 +43,9 @@ from numpy.typing import NDArray
 from schedverify.core.errors import Fault, UnsupportedError
 from schedverify.core.model import Layer, Model
 from schedverify.partitioner.cp_sat import MOST_PAIRED, PartitionModel
-from schedverify.partitioner.cuts import NEVER, Numbers, cuts_of, possible_stages
+from schedverify.partitioner.cuts import NEVER, Ints, Numbers, cuts_of, possible_stages
 from schedverify.partitioner.requirements import requirements_of
 
-Ints = tuple[int, ...]
 MOST_TICKS: Final = 1 << 60
 """The most ticks that all steps together may take, so that no sum of them comes to NEVER."""
 

@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 
 from schedverify.core.errors import Fault, InputError
 from schedverify.core.model import Model
-from schedverify.partitioner.cuts import Cuts, Numbers
+from schedverify.partitioner.cuts import Cuts, Ints, Numbers
 
-Ints = tuple[int, ...]
 States = tuple[tuple[Ints, ...], ...]
 """By rank, the moments at which most is in flight; each is the micro-batches of each of the rank's stages."""
 

@@ -15,9 +15,8 @@ from schedverify.core.schedule import Schedule
 from schedverify.core.timeline import Timeline
 from schedverify.generators import family as family_of
 from schedverify.partitioner import Partition, least_bottleneck
+from schedverify.partitioner.cuts import Ints
 from schedverify.simulator.engine import simulate
-
-Ints = tuple[int, ...]
 
 
 class Cut(NamedTuple):

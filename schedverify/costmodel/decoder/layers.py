@@ -31,9 +31,9 @@ class _Load(NamedTuple):
     Attributes
     ----------
     flops
-        Of all tensor-parallel devices together.
+        Operations of all tensor-parallel devices together.
     parameters
-        How many a device holds.
+        How many parameters a device holds.
     activation
         Bytes that a device saves from F to the end of its B or I.
     stash

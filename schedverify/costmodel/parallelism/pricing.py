@@ -20,7 +20,7 @@ from schedverify.core.timeline import Timeline
 from schedverify.costmodel.decoder import Decoder, Training, decoder_model
 from schedverify.costmodel.decoder.device import Link
 from schedverify.costmodel.decoder.layer_costs import model_flops
-from schedverify.costmodel.parallelism.setups import Cluster, Rejected, SetUp, setups_of
+from schedverify.costmodel.parallelism.setups import Cluster, Ints, Rejected, SetUp, setups_of
 from schedverify.generators import family
 from schedverify.partitioner import least_bottleneck
 from schedverify.partitioner.stage_problem import even_split, stage_problem, without_capacity
@@ -28,7 +28,6 @@ from schedverify.simulator.engine import simulate
 
 TICK: Final = Fraction(1, 1_000_000)
 """Seconds of a tick: everything is in microseconds."""
-Ints = tuple[int, ...]
 
 
 class Priced(NamedTuple):
@@ -36,6 +35,8 @@ class Priced(NamedTuple):
 
     Attributes
     ----------
+    setup
+        What is priced.
     step
         Microseconds of a whole step: pipeline and reduction one after another.
     reducing
@@ -48,6 +49,8 @@ class Priced(NamedTuple):
         The most bytes that a device of the fullest rank holds.
     layers
         By stage, the positions of its layers.
+    problem
+        The problem that the stages make.
     """
 
     setup: SetUp

@@ -67,7 +67,7 @@ class Cluster:
 
 
 INNER: Final = ("data", "pipeline")
-"""What the devices stand next to that do not share a layer: the copies of their stage, or the next stage."""
+"""What comes next in the row of devices behind those that share a layer: copies of the stage, or the next stages."""
 
 
 class SetUp(NamedTuple):
@@ -88,7 +88,7 @@ class SetUp(NamedTuple):
     recompute
         What the backward computes again; one of ``RECOMPUTE``.
     inner
-        One of ``INNER``.
+        What comes next in the row of devices behind those that share a layer; one of ``INNER``.
     microbatches
         Micro-batches of a step on each copy.
     """
@@ -118,6 +118,10 @@ class Rejected(NamedTuple):
 
     Attributes
     ----------
+    setup
+        The degrees that it is about, by name.
+    reason
+        What is wrong with them, in a sentence.
     missing
         Bytes that the fullest device lacks; 0 where it is not for want of memory.
     """
@@ -131,24 +135,28 @@ def setups_of(shape: Decoder, training: Training, cluster: Cluster) -> tuple[lis
     """Return every set-up of a cluster that the numbers allow, and what they do not allow."""
     found: list[SetUp] = []
     rejected = list(_wrong_degrees(cluster))
+    for outcome in _outcomes(shape, training, cluster):
+        if isinstance(outcome, SetUp):
+            found.append(outcome)
+        elif outcome not in rejected:
+            rejected.append(outcome)
+    return found, rejected
+
+
+def _outcomes(shape: Decoder, training: Training, cluster: Cluster) -> Iterator[SetUp | Rejected]:
+    """Yield every set-up, and why some are none, the same reason as often as it comes."""
     for tensor, pipeline, data in _degrees(cluster):
         if fault := next(faults_of(shape, replace(training, tensor_parallel=tensor)), None):
-            _add(rejected, Rejected({"tensor_parallel": tensor}, fault.message))
+            yield Rejected({"tensor_parallel": tensor}, fault.message)
             continue
         for virtual in cluster.choices.virtual:
-            common: dict[str, int | str] = {"pipeline_parallel": pipeline, "virtual": virtual}
             if virtual > 1 and pipeline == 1:
                 continue
             if pipeline * virtual > shape.layers + 2:
                 message = f"{pipeline * virtual} stages for {shape.layers} layers with embedding and head"
-                _add(rejected, Rejected(common, message))
-                continue
-            for setup in _with_microbatches(cluster, tensor, pipeline, data, virtual):
-                if isinstance(setup, SetUp):
-                    found.append(setup)
-                else:
-                    _add(rejected, setup)
-    return found, rejected
+                yield Rejected({"pipeline_parallel": pipeline, "virtual": virtual}, message)
+            else:
+                yield from _with_microbatches(cluster, tensor, pipeline, data, virtual)
 
 
 def _degrees(cluster: Cluster) -> Iterator[tuple[int, int, int]]:
@@ -167,7 +175,7 @@ def _divisors(number: int, wanted: Sequence[int]) -> list[int]:
 
 
 def _wrong_degrees(cluster: Cluster) -> Iterator[Rejected]:
-    """Yield the degrees that were chosen and divide no number of devices."""
+    """Yield the chosen degrees that do not divide the number of devices."""
     for name in ("tensor_parallel", "pipeline_parallel", "data_parallel"):
         for degree in getattr(cluster.choices, name):
             if cluster.size % degree:
@@ -191,9 +199,3 @@ def _with_microbatches(
         near = (data, pipeline) if data > 1 < pipeline and cluster.nodes > 1 else ()
         for inner in INNER if any(cluster.inside(tensor * degree) for degree in near) else INNER[:1]:
             yield SetUp(tensor, pipeline, data, virtual, size, recompute, inner, microbatches)
-
-
-def _add(rejected: list[Rejected], reason: Rejected) -> None:
-    """Add a reason that is not there yet."""
-    if reason not in rejected:
-        rejected.append(reason)
