@@ -68,7 +68,7 @@ def cheapest_in_chain(cuts: Cuts, requirements: StageRequirements, bound: int) -
     tables, windows = [best], []
     for stage in range(requirements.stages):
         windows.append(_first_begin(cuts, requirements, stage, bound))
-        best = np.minimum(_window_minima(best, windows[-1]), NEVER)
+        best = np.minimum(window_minima(best, windows[-1]), NEVER)
         best = np.where(requirements.may_end(cuts, stage, bound) & (best < NEVER), best + cuts.crossing, NEVER)
         tables.append(best)
     chosen = [len(cuts) - 1]
@@ -91,7 +91,7 @@ def _first_begin(cuts: Cuts, requirements: StageRequirements, stage: int, bound:
     return np.minimum(first, places)
 
 
-def _window_minima(values: Numbers, first: Numbers) -> Numbers:
+def window_minima(values: Numbers, first: Numbers) -> Numbers:
     """Return for each place ``j`` the least of ``values[first[j]:j]``, NEVER where that is empty; shape (cuts,).
 
     ``tables[k][i]`` is the least of ``values[i : i + 2**k]``. Any window is covered by two runs of one length, which
