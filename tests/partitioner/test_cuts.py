@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
-from hypothesis import given
-from hypothesis import strategies as st
-
 from schedverify.core.model import Layer, Model
-from schedverify.partitioner.chain_dp import _window_minima
-from schedverify.partitioner.cuts import NEVER, cuts_of, possible_stages
+from schedverify.partitioner.cuts import cuts_of, possible_stages
 
 WORK = (4, 3, 5)
 LAYERS = tuple(
@@ -50,10 +45,3 @@ def test_a_layer_that_is_alone_shares_no_stage() -> None:
     assert possible_stages(cuts_of(FORK), (2,)).astype(int).tolist() == [
         [0, 1, 1, 0, 0], [0, 0, 1, 1, 0], [0, 0, 0, 0, 1], [0, 0, 0, 0, 1], [0, 0, 0, 0, 0],
     ]  # fmt: skip
-
-
-@given(st.lists(st.integers(0, 99), min_size=1, max_size=40), st.data())
-def test_the_least_in_each_window_is_found(values: list[int], data: st.DataObject) -> None:
-    first = [data.draw(st.integers(0, place)) for place in range(len(values))]
-    found = _window_minima(np.array(values, dtype=np.int64), np.array(first, dtype=np.int64)).tolist()
-    assert found == [min(values[begin:place], default=int(NEVER)) for place, begin in enumerate(first)]
