@@ -17,7 +17,7 @@ from printing import publish, table, where
 from schedverify import Problem, Schedule, generate, lower, simulate, verify
 from schedverify.core.discipline import Discipline
 from schedverify.lowering import add_communication
-from schedverify.lowering.ordering import TotalOrder
+from schedverify.lowering.insertion import TotalOrder
 from schedverify.simulator.delay_reasons import delays
 from schedverify.verifier.graph import dependency_graph
 

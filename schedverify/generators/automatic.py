@@ -1,4 +1,7 @@
-"""The automatic zero-bubble families: list scheduling within a given memory, several policies, the best span kept."""
+"""The automatic zero-bubble families: list scheduling in a given memory, by several policies, the best of all.
+
+Source: Qi et al. 2024 (Zero Bubble, arXiv 2401.10241), sections 3.1 and 6, tables 5 and 8.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,12 @@ from typing import Final
 
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
-from schedverify.generators.dispatch import DispatchPolicy, dispatch
-from schedverify.generators.streams import Room
+from schedverify.generators.dispatch import DispatchPolicy, MemoryBudget, dispatch
 from schedverify.generators.zero_bubble import zb_h1, zb_h2
 from schedverify.simulator.engine import simulate
 
 EFFORT: Final = 120_000
-"""The steps that all passes of one family may schedule together; the first pass is made whatever it takes."""
+"""The steps that all passes of one family may schedule together; the first pass is made even where it has more."""
 
 _ONE_STAGE: Final = (
     DispatchPolicy(None, 2, None),
@@ -78,7 +80,7 @@ def zb_v(problem: Problem) -> Schedule:
     return _best(problem, _passes(problem, room._replace(ahead=ahead), _TWO_STAGES))
 
 
-def _passes(problem: Problem, room: Room, policies: tuple[DispatchPolicy, ...]) -> Iterator[Schedule]:
+def _passes(problem: Problem, room: MemoryBudget, policies: tuple[DispatchPolicy, ...]) -> Iterator[Schedule]:
     """Yield the schedule of each policy, the first ones where the problem is large."""
     steps = 3 * problem.stages * problem.microbatches
     for policy in policies[: max(1, EFFORT // steps)]:
@@ -91,18 +93,21 @@ def _best(problem: Problem, schedules: Iterator[Schedule]) -> Schedule:
     return min(timelines, key=lambda timeline: (timeline.span, timeline.makespan)).schedule
 
 
-def _room(problem: Problem, share: int) -> Room:
-    """Return the room for ``share`` times as many micro-batches on each rank as the chain has ranks with stages."""
-    kept = [max(pair) for pair in zip(problem.kept, problem.weight_stash, strict=True)]
+def _room(problem: Problem, share: int) -> MemoryBudget:
+    """Return the memory of ``share`` times as many micro-batches on each rank as the chain has ranks with stages.
+
+    A rank that saves nothing at all counts units instead of bytes: two from F to I, one of them until W.
+    """
+    saved = [max(pair) for pair in zip(problem.kept, problem.weight_stash, strict=True)]
     stash = list(problem.weight_stash)
     for stages in problem.stages_of:
-        if not any(kept[stage] for stage in stages):
+        if not any(saved[stage] for stage in stages):
             for stage in stages:
-                kept[stage], stash[stage] = 2, 1
-    extra = [max(0, full - held) for full, held in zip(problem.activation, kept, strict=True)]
+                saved[stage], stash[stage] = 2, 1
+    extra = [max(0, full - part) for full, part in zip(problem.activation, saved, strict=True)]
     count = share * problem.stages // max(map(len, problem.stages_of))
     limits = [
-        count * sum(kept[stage] for stage in stages) + max((extra[stage] for stage in stages), default=0)
+        count * sum(saved[stage] for stage in stages) + max((extra[stage] for stage in stages), default=0)
         for stages in problem.stages_of
     ]
-    return Room(limits, kept, stash, extra, [problem.microbatches] * problem.stages)
+    return MemoryBudget(limits, saved, stash, extra, [problem.microbatches] * problem.stages)

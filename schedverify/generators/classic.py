@@ -1,4 +1,8 @@
-"""The classic families: one micro-batch after another, GPipe, 1F1B, and 1F1B with a longer warm-up."""
+"""The classic families: one micro-batch after another, GPipe, 1F1B, and 1F1B with a longer warm-up.
+
+Sources: Huang et al. 2019 (GPipe, arXiv 1811.06965); Narayanan et al. 2021 (Megatron-LM, arXiv 2104.04473); Zhuang et
+al. 2023 (arXiv 2211.05322).
+"""
 
 from __future__ import annotations
 
@@ -11,20 +15,20 @@ from schedverify.generators.packing import Indices, joined, one_forward_one_back
 
 
 def naive(problem: Problem) -> Schedule:
-    """One micro-batch after another, as a model that is only cut into stages runs (Huang et al. 2019, figure 2b).
+    """One micro-batch after another, as a model that is only cut into stages runs.
 
-    Takes every problem, since each rank's row is its part of one order of all operations. Sequences that come in
-    slices go one after another as a whole.
+    Huang et al. 2019 (arXiv 1811.06965), figure 2b. Takes every problem, since each rank's row is its part of one order
+    of all operations. Sequences that come in slices go one after another as a whole.
     """
     return Schedule(_one_by_one(problem, stages) for stages in _ordered(problem))
 
 
 def gpipe(problem: Problem) -> Schedule:
-    """All forwards, then all backwards (Huang et al. 2019, figure 2c).
+    """All forwards, then all backwards.
 
-    Takes every problem: a rank with several stages runs them one after another, forward in an order of the stage
-    graph and backward against it. Backwards go in the order of the micro-batches, as in PyTorch; the paper turns it
-    round, which changes neither makespan nor memory.
+    Huang et al. 2019 (arXiv 1811.06965), section 2.2 and figure 2c. Takes every problem: a rank with several stages
+    runs them one after another, forward in an order of the stage graph and backward against it. Backwards go in the
+    order of the micro-batches, as in PyTorch; the paper turns it round, which changes neither makespan nor memory.
     """
     return Schedule(fill_and_drain(problem, stages, problem.slices) for stages in _ordered(problem))
 
@@ -61,7 +65,7 @@ def fill_and_drain(problem: Problem, stages: list[int], turned: int) -> Words:
 
 
 def _alternating(problem: Problem, ahead: int) -> Schedule:
-    """Every stage alternates after ``ahead`` forwards of warm-up for each stage behind it."""
+    """Return the schedule in which every stage alternates after ``ahead`` forwards for each stage behind it."""
     microbatches = np.arange(problem.microbatches)
     rows: list[Words] = []
     for stages in problem.stages_of:
@@ -78,7 +82,10 @@ def _alternating(problem: Problem, ahead: int) -> Schedule:
 
 
 def _one_by_one(problem: Problem, stages: list[int]) -> Words:
-    """Return the row of a rank that takes each sequence through its stages, forward and back, before the next."""
+    """Return the row of a rank that takes each sequence through its stages, forward and back, before the next.
+
+    All operations are made stage by stage, and a stable sort by their sequence puts them in order.
+    """
     backward = [] if problem.form == "inference" else [(Kind.B, stage) for stage in reversed(stages)]
     words = []
     sequences = []
@@ -105,5 +112,5 @@ def _microbatches(problem: Problem, stage: int) -> Indices:
 
 
 def _turned(microbatches: Indices, group: int) -> Indices:
-    """Return groups of micro-batches in order, each from its last to its first, as the gradient of a sequence goes."""
+    """Return groups of micro-batches in order, each from its last to its first, as a gradient goes: 1 0 3 2."""
     return microbatches.reshape(-1, group)[:, ::-1].ravel()

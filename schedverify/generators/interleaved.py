@@ -1,4 +1,8 @@
-"""Families for several stages a rank, placed in a loop: interleaved 1F1B and breadth-first."""
+"""Families for several stages a rank, placed in a loop: interleaved 1F1B and breadth-first.
+
+Sources: Narayanan et al. 2021 (Megatron-LM, arXiv 2104.04473), section 2.2.2; Lamy-Poirier 2023 (Breadth-First Pipeline
+Parallelism, arXiv 2211.05953), figure 4.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +56,13 @@ def group_sizes(ranks: int, microbatches: int) -> list[int]:
 
 
 def _grouped(sizes: list[int], virtual: int) -> tuple[Indices, Indices]:
-    """Return chunk and micro-batch in the order of the forwards: group by group, in it chunk by chunk."""
+    """Return chunk and micro-batch in the order of the forwards: group by group, in it chunk by chunk.
+
+    Both have shape (M * V,); with groups of 3 and 2 micro-batches and V = 2::
+
+        chunks        0 0 0 1 1 1 | 0 0 1 1
+        microbatches  0 1 2 0 1 2 | 3 4 3 4
+    """
     starts = np.cumsum([0, *sizes[:-1]])
     chunks = [np.repeat(np.arange(virtual), size) for size in sizes]
     microbatches = [np.tile(np.arange(start, start + size), virtual) for start, size in zip(starts, sizes, strict=True)]

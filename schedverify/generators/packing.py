@@ -19,14 +19,18 @@ def packed(kind: Kind, stage: int | Indices, microbatches: Indices) -> Words:
 
 
 def joined(parts: list[Words]) -> Words:
-    """Return the parts one after another; an empty row where there is none."""
+    """Return the parts one after another; an empty row where there are none."""
     return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
 
 
 def one_forward_one_backward(forwards: Words, backwards: Words, warm_up: int) -> Words:
     """Return a row that runs ``warm_up`` forwards, then a forward and a backward in turn, then what is left.
 
-    ``forwards`` and ``backwards`` are of one length; a longer warm-up than that runs all forwards first.
+    ``forwards`` and ``backwards`` are of one length ``n``; a longer warm-up than that runs all forwards first. With
+    ``n = 4`` and ``warm_up = 2``, where the even and odd places of the middle are filled by slices of step 2::
+
+        F0 F1 | F2 B0 F3 B1 | B2 B3
+        first   2 * pairs     the other backwards
     """
     count = len(forwards)
     first = min(warm_up, count)
@@ -42,7 +46,12 @@ def one_forward_one_backward(forwards: Words, backwards: Words, warm_up: int) ->
 def in_turn(streams: list[Words], delays: list[int]) -> Words:
     """Return a row that takes one operation of each stream in turn, each stream begun ``delay`` rounds late.
 
-    A stream with a negative delay is ahead by so many rounds. Streams that have ended are passed over.
+    A stream with a negative delay is ahead by so many rounds. Streams that have ended are passed over. Each operation
+    gets the number of its round, and a stable sort by it keeps the streams' order within a round; with I, W and F of
+    three micro-batches and delays 0, 1 and -1::
+
+        round    -1    0        1           2        3
+        row      F0    I0 F1    I1 W0 F2    I2 W1    W2
     """
     rounds = [np.arange(len(stream)) + delay for stream, delay in zip(streams, delays, strict=True)]
     order = np.argsort(np.concatenate(rounds), kind="stable")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from schedverify.core.errors import Fault, InputError, UnknownNameError
@@ -20,19 +20,23 @@ class Family:
     Attributes
     ----------
     name
-        As the command line has it.
+        The name on the command line and in :func:`generate`.
     source
         The paper, with its section or figure, that the order comes from.
     placement
         Where the stages must stand: ``"any"``, ``"one stage a rank"``, ``"loop"`` or ``"v"``.
     shapes
-        What the family takes, in a sentence. All of them take every number of ranks and of micro-batches.
+        Which problems the family takes, in a sentence. All families take every number of ranks and of micro-batches.
     exclusions
-        What it refuses, each with the reason.
+        Which problems it refuses, each with the reason.
     splits_backward
         Whether it runs I and W; the others run B, in split problems too.
     virtual
         The stages a rank of the problem that :meth:`problem` makes where nothing else is said.
+    needs
+        The checks of a problem's shape, each of which returns a fault or None.
+    make
+        The function from a problem of that shape to the schedule.
     """
 
     name: str
@@ -136,52 +140,61 @@ _V: Final = 'any placement but "v" with two stages a rank'
 _SPLIT: Final = "fused problems: there is no W to move"
 _COSTS: Final = "the order follows its costs and latencies too"
 
-_ALTERNATING: Final = (shapes.backward, shapes.chain, shapes.whole_sequences, shapes.one_stage_a_rank)
-_ZERO_BUBBLE: Final = (shapes.split_backward, shapes.chain, shapes.whole_sequences, shapes.one_stage_a_rank)
+_NAIVE: Final = Family(
+    name="naive",
+    source="Huang et al. 2019 (GPipe, arXiv 1811.06965), figure 2b",
+    placement="any",
+    shapes="every problem, inference too",
+    exclusions=(),
+    splits_backward=False,
+    virtual=1,
+    needs=(),
+    make=classic.naive,
+)
+_ONE_F_ONE_B: Final = Family(
+    name="1f1b",
+    source="Narayanan et al. 2021 (Megatron-LM, arXiv 2104.04473), section 2.2.1: PipeDream-Flush",
+    placement="one stage a rank",
+    shapes="a chain in training, at most one stage on a rank",
+    exclusions=(_INFERENCE, _SEVERAL, _CHAIN, _SLICES),
+    splits_backward=False,
+    virtual=1,
+    needs=(shapes.backward, shapes.chain, shapes.whole_sequences, shapes.one_stage_a_rank),
+    make=classic.one_f_one_b,
+)
+_ZB_H1: Final = Family(
+    name="zb-h1",
+    source="Qi et al. 2024 (Zero Bubble, arXiv 2401.10241), section 2.1 and figure 3, top",
+    placement="one stage a rank",
+    shapes="a chain with a split backward, at most one stage on a rank",
+    exclusions=(_SPLIT, _SEVERAL, _CHAIN, _SLICES),
+    splits_backward=True,
+    virtual=1,
+    needs=(shapes.split_backward, shapes.chain, shapes.whole_sequences, shapes.one_stage_a_rank),
+    make=zero_bubble.zb_h1,
+)
+_ZB_1P: Final = replace(
+    _ZB_H1,
+    name="zb-1p",
+    source="Qi et al. 2024 (Zero Bubble, arXiv 2401.10241), section 3.1 and table 5: the memory of 1F1B",
+    shapes=f"{_ZB_H1.shapes}; {_COSTS}",
+    make=automatic.zb_1p,
+)
 
 _FAMILIES: Final = (
-    Family(
-        name="naive",
-        source="Huang et al. 2019 (GPipe, arXiv 1811.06965), figure 2b",
-        placement="any",
-        shapes="every problem, inference too",
-        exclusions=(),
-        splits_backward=False,
-        virtual=1,
-        needs=(),
-        make=classic.naive,
-    ),
-    Family(
+    _NAIVE,
+    replace(
+        _NAIVE,
         name="gpipe",
         source="Huang et al. 2019 (GPipe, arXiv 1811.06965), section 2.2 and figure 2c",
-        placement="any",
         shapes="every problem, inference too; several stages on a rank run one after another",
-        exclusions=(),
-        splits_backward=False,
-        virtual=1,
-        needs=(),
         make=classic.gpipe,
     ),
-    Family(
-        name="1f1b",
-        source="Narayanan et al. 2021 (Megatron-LM, arXiv 2104.04473), section 2.2.1: PipeDream-Flush",
-        placement="one stage a rank",
-        shapes="a chain in training, at most one stage on a rank",
-        exclusions=(_INFERENCE, _SEVERAL, _CHAIN, _SLICES),
-        splits_backward=False,
-        virtual=1,
-        needs=_ALTERNATING,
-        make=classic.one_f_one_b,
-    ),
-    Family(
+    _ONE_F_ONE_B,
+    replace(
+        _ONE_F_ONE_B,
         name="eager-1f1b",
         source="Zhuang et al. 2023 (arXiv 2211.05322), eager-1F1B; Alpa's 1f1b_overlap_friendly",
-        placement="one stage a rank",
-        shapes="a chain in training, at most one stage on a rank",
-        exclusions=(_INFERENCE, _SEVERAL, _CHAIN, _SLICES),
-        splits_backward=False,
-        virtual=1,
-        needs=_ALTERNATING,
         make=classic.eager_1f1b,
     ),
     Family(
@@ -206,48 +219,18 @@ _FAMILIES: Final = (
         needs=(shapes.chain, shapes.looped),
         make=interleaved.looped_bfs,
     ),
-    Family(
-        name="zb-h1",
-        source="Qi et al. 2024 (Zero Bubble, arXiv 2401.10241), section 2.1 and figure 3, top",
-        placement="one stage a rank",
-        shapes="a chain with a split backward, at most one stage on a rank",
-        exclusions=(_SPLIT, _SEVERAL, _CHAIN, _SLICES),
-        splits_backward=True,
-        virtual=1,
-        needs=_ZERO_BUBBLE,
-        make=zero_bubble.zb_h1,
-    ),
-    Family(
+    _ZB_H1,
+    replace(
+        _ZB_H1,
         name="zb-h2",
         source="Qi et al. 2024 (Zero Bubble, arXiv 2401.10241), section 2.2 and figure 3, bottom",
-        placement="one stage a rank",
-        shapes="a chain with a split backward, at most one stage on a rank",
-        exclusions=(_SPLIT, _SEVERAL, _CHAIN, _SLICES),
-        splits_backward=True,
-        virtual=1,
-        needs=_ZERO_BUBBLE,
         make=zero_bubble.zb_h2,
     ),
-    Family(
-        name="zb-1p",
-        source="Qi et al. 2024 (Zero Bubble, arXiv 2401.10241), section 3.1 and table 5: the memory of 1F1B",
-        placement="one stage a rank",
-        shapes=f"a chain with a split backward, at most one stage on a rank; {_COSTS}",
-        exclusions=(_SPLIT, _SEVERAL, _CHAIN, _SLICES),
-        splits_backward=True,
-        virtual=1,
-        needs=_ZERO_BUBBLE,
-        make=automatic.zb_1p,
-    ),
-    Family(
+    _ZB_1P,
+    replace(
+        _ZB_1P,
         name="zb-2p",
         source="Qi et al. 2024 (Zero Bubble, arXiv 2401.10241), section 3.1 and table 5: twice the memory of 1F1B",
-        placement="one stage a rank",
-        shapes=f"a chain with a split backward, at most one stage on a rank; {_COSTS}",
-        exclusions=(_SPLIT, _SEVERAL, _CHAIN, _SLICES),
-        splits_backward=True,
-        virtual=1,
-        needs=_ZERO_BUBBLE,
         make=automatic.zb_2p,
     ),
     Family(

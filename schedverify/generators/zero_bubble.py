@@ -1,4 +1,7 @@
-"""The hand-made zero-bubble families: the backward in two parts, the weight part where it fills a bubble."""
+"""The hand-made zero-bubble families: the backward in two parts, the weight part where it fills a bubble.
+
+Source: Qi et al. 2024 (Zero Bubble, arXiv 2401.10241), sections 2.1 and 2.2, figure 3.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,10 @@ def zb_h2(problem: Problem) -> Schedule:
 
 
 def _rows(problem: Problem, shifts: list[tuple[int, int]]) -> list[Words]:
-    """Return the rows in which, by stage, F is so many micro-batches ahead of I, and W so many late."""
+    """Return the rows in which each stage's F is so many micro-batches ahead of its I, and its W so many late.
+
+    ``shifts`` has by stage how many F goes ahead, and how many W comes late.
+    """
     microbatches = np.arange(problem.microbatches)
     rows = []
     for stages in problem.stages_of:

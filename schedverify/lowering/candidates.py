@@ -12,12 +12,11 @@ from schedverify.core.schedule import Schedule, kinds
 from schedverify.core.timeline import Timeline
 from schedverify.lowering.deferral import defer_receives
 from schedverify.lowering.grouping import group_opposite
-from schedverify.lowering.insertion import add_communication
-from schedverify.lowering.ordering import by_end, by_start
+from schedverify.lowering.insertion import add_communication, by_end, by_start
 from schedverify.simulator.engine import simulate
 
 MOST_ROUNDS: Final = 4
-"""How often the orders are made anew of the times of the best one, while that helps."""
+"""How often the orders are made again from the times of the best lowering, while that helps."""
 
 
 def timed_lowerings(schedule: Schedule, problem: Problem, discipline: str, eager_bytes: int = 0) -> list[Timeline]:
@@ -43,7 +42,7 @@ def timed_lowerings(schedule: Schedule, problem: Problem, discipline: str, eager
         found.sort(key=_worth)
         if found[:1] == before or _worth(found[0]) == (False, least):
             break
-        timeline = _of_compute(found[0], schedule)
+        timeline = _compute_times(found[0], schedule)
     return found
 
 
@@ -65,17 +64,17 @@ def safe_lowerings(schedule: Schedule, timeline: Timeline, discipline: str) -> I
 
 
 def _worth(timeline: Timeline) -> tuple[bool, int]:
-    """Return what is better the lesser it is: whether the capacity is too small, and the makespan."""
+    """Return whether the capacity is exceeded, and the makespan in ticks: the lesser is the better."""
     capacity = timeline.problem.capacity
     over = capacity is not None and any(a > b for a, b in zip(timeline.measures.peak_memory, capacity, strict=True))
     return over, timeline.makespan
 
 
-def _of_compute(lowered: Timeline, schedule: Schedule) -> Timeline:
-    """Return the times that a lowered schedule gives to the steps of the compute order."""
+def _compute_times(lowered: Timeline, schedule: Schedule) -> Timeline:
+    """Return the timeline of the compute order with the starts and ends that its steps have in a lowered schedule."""
     computes = [kinds(row[row >> JOIN_SHIFT == 0]) <= int(Kind.W) for row in lowered.schedule.rows]
     starts, ends = (
-        tuple(row[chosen] for row, chosen in zip(ticks, computes, strict=True))
+        tuple(row[compute] for row, compute in zip(ticks, computes, strict=True))
         for ticks in (lowered.starts, lowered.ends)
     )
     return dataclasses.replace(lowered, schedule=schedule, starts=starts, ends=ends, discipline=None, eager_bytes=0)

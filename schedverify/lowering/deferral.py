@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 
@@ -29,60 +30,71 @@ def defer_receives(schedule: Schedule, problem: Problem, discipline: str = DEFAU
     did not pass.
     """
     one_queue = Discipline.of(discipline) in (Discipline.RANK, Discipline.BLOCK)
-    return Schedule(_Row(row, problem, one_queue).words() for row in schedule.rows)
+    return Schedule(_DeferredRow(row, problem, one_queue).words() for row in schedule.rows)
 
 
-class _Row:
-    """One rank's order: steps by step, which queue each transfer is in, and which output each step needs received."""
+class _DeferredRow:
+    """One rank's order, whose receives wait in queues until a step reads them or a message must come behind them.
+
+    Each operation is seen as its packed word, its kind, the queue of a transfer (-1 for others) and a key of the step
+    that reads or makes its tensor: stage, direction and micro-batch, equal for F and RECV_F, and for B or I and RECV_B.
+    A step that several ranks share lets go of all receives where there is one queue (a barrier)::
+
+        order     RECV_F0  RECV_F1  F0       SEND_F0  F1          with one queue
+        waiting   F0       F0 F1    F1       -        -
+        yielded                     RECV_F0  RECV_F1  F1
+                                    F0       SEND_F0
+    """
 
     def __init__(self, row: Words, problem: Problem, one_queue: bool) -> None:
         self.waiting: dict[int, deque[tuple[int, int]]] = {}
-        """By queue, the receives that are held back, each with what it is for."""
+        """By queue, the receives that wait, each with the key of the step that reads it."""
         self.queues_of: dict[int, list[int]] = {}
-        """By what they are for, the queues of the receives that are held back."""
+        """By the key of a step, the queues of the receives that wait for it."""
         kind, stage = kinds(row), row >> STAGE_SHIFT & INDEX_MASK
         peer = (named(row, problem) >> PEER_SHIFT & INDEX_MASK) - 1
         owner_rank = np.append(np.array(problem.owner_rank, dtype=np.int64), -1)
         transfer = (kind > _W) & (kind <= _RECV_B)
         forward = (kind == int(Kind.F)) | (kind == int(Kind.RECV_F))
-        aim = (stage * 2 + forward) << STAGE_SHIFT | row & MICROBATCH_MASK
+        key = (stage * 2 + forward) << STAGE_SHIFT | row & MICROBATCH_MASK
         shared = np.array([len(ranks) > 1 for ranks in problem.placement])[np.minimum(stage, problem.total_stages - 1)]
         queue = np.where(transfer, 0 if one_queue else owner_rank[peer], -1)
-        self.facts = list(zip(row.tolist(), kind.tolist(), queue.tolist(), aim.tolist(), strict=True))
-        self.flushes = (shared & one_queue & ~transfer).tolist()
-        self.firsts = [*np.flatnonzero(row >> JOIN_SHIFT == 0).tolist(), len(row)]
+        self.operations = list(zip(row.tolist(), kind.tolist(), queue.tolist(), key.tolist(), strict=True))
+        self.is_barrier = (shared & one_queue & ~transfer).tolist()
+        self.begins = [*np.flatnonzero(row >> JOIN_SHIFT == 0).tolist(), len(row)]
 
     def words(self) -> Iterator[int]:
         """Yield the operations in their new order."""
-        for first, last in zip(self.firsts[:-1], self.firsts[1:], strict=True):
-            members = self.facts[first:last]
-            word, kind, queue, aim = members[0]
-            if last == first + 1 and kind in (Kind.RECV_F, Kind.RECV_B):
-                self.waiting.setdefault(queue, deque()).append((word, aim))
-                self.queues_of.setdefault(aim, []).append(queue)
+        for begin, end in pairwise(self.begins):
+            step = self.operations[begin:end]
+            word, kind, queue, key = step[0]
+            if len(step) == 1 and kind in (Kind.RECV_F, Kind.RECV_B):
+                self.waiting.setdefault(queue, deque()).append((word, key))
+                self.queues_of.setdefault(key, []).append(queue)
                 continue
-            for _, kind, queue, aim in members:
+            for _, kind, queue, key in step:
                 if kind <= _W:
-                    yield from self._received(aim)
+                    yield from self._received(key)
                 elif queue >= 0:
                     yield from self._flushed(queue)
-            if any(self.flushes[first:last]):
+            if any(self.is_barrier[begin:end]):
                 yield from self._flushed(0)
-            yield from (word for word, _, _, _ in members)
+            yield from (word for word, _, _, _ in step)
         for queue in list(self.waiting):
             yield from self._flushed(queue)
 
-    def _received(self, aim: int) -> Iterator[int]:
-        """Let go of the receives for a step, and of those before them in their queues."""
-        for queue in self.queues_of.pop(aim, ()):
+    def _received(self, key: int) -> Iterator[int]:
+        """Yield the receives that a step reads, and those before them in their queues."""
+        for queue in self.queues_of.pop(key, ()):
             waiting = self.waiting[queue]
             while waiting:
                 word, other = waiting.popleft()
                 yield word
-                if other == aim:
+                if other == key:
                     break
 
     def _flushed(self, queue: int) -> Iterator[int]:
+        """Yield all receives of a queue."""
         waiting = self.waiting.get(queue, ())
         while waiting:
             yield waiting.popleft()[0]

@@ -1,4 +1,4 @@
-"""Launches opposite transfers together."""
+"""Joins a send and a receive of the same two ranks, which stand one after the other, to a group that starts as one."""
 
 from __future__ import annotations
 
@@ -26,6 +26,10 @@ def group_opposite(schedule: Schedule, problem: Problem) -> Schedule:
     program = LoweredProgram(schedule, problem)
     transfers = match(program, Discipline.PAIR)
     size = len(program.words)
+    # partner[i] is the operation at the other end of transfer i, -1 for others and behind the end. Operations first
+    # and first + 1 of a rank are joined where both stand alone in their steps and so do their partners, in the same
+    # order:     rank a   .. send x | receive y ..        first     first + 1
+    #            rank b   .. receive x | send y ..        partner   partner + 1
     partner = np.full(size + 1, -1, dtype=np.int64)
     partner[transfers.send], partner[transfers.receive] = transfers.receive, transfers.send
     sends = np.zeros(size + 1, dtype=bool)

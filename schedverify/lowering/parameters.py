@@ -1,8 +1,12 @@
-"""Says when a rank gathers and frees the parameters of its stages, and when it reduces their gradients."""
+"""Puts in when a rank gathers and frees the parameters of its stages (FSDP), and when it reduces their gradients.
+
+Source: PyTorch's ``torch.distributed.pipelining``, whose actions UNSHARD, RESHARD and REDUCE_GRAD these are.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 
@@ -49,6 +53,15 @@ def add_reduction(schedule: Schedule) -> Schedule:
 
 
 def _reduced(row: Words) -> Words:
+    """Return a row with the reductions put in.
+
+    The last B or W of each stage is the first one from the back; its reduction goes in where the next step begins, so
+    that a step of several operations stays whole::
+
+        index      0    1    2    3    4            begins  0 1 2 4 5    (3 belongs to the step at 2)
+        row       0F0  1F0  1B0;0F1   0B0           last    1B0 at 2, 0B0 at 4
+                                                    behind  4, 5
+    """
     kind, stage = kinds(row), row >> STAGE_SHIFT & INDEX_MASK
     ends = np.flatnonzero((kind == int(Kind.B)) | (kind == _W))
     stages, last = np.unique(stage[ends][::-1], return_index=True)
@@ -59,9 +72,9 @@ def _reduced(row: Words) -> Words:
 
 
 def _sharded(row: Words, rank: int, most: int) -> Iterator[int]:
+    """Yield the operations of a row with UNSHARD and RESHARD put in, at most so many stages gathered at once."""
     steps, next_use = _uses(row)
-    gathered: dict[int, int] = {}
-    """By stage that is gathered, the step that uses it next."""
+    gathered: dict[int, int] = {}  # by stage that is gathered, the step that uses it next
     for number, (words, stages) in enumerate(steps):
         if len(stages) > most:
             raise InputError(Fault("most", f"a step of rank {rank} uses {len(stages)} stages, {most} are allowed"))
@@ -84,19 +97,16 @@ def _sharded(row: Words, rank: int, most: int) -> Iterator[int]:
 def _uses(row: Words) -> tuple[list[tuple[list[int], list[int]]], dict[tuple[int, int], int]]:
     """Return the words of each step with the stages that it uses, and by step and stage the step that uses it next."""
     computes, stage = kinds(row) <= _W, row >> STAGE_SHIFT & INDEX_MASK
-    bounds = np.append(np.flatnonzero(row >> JOIN_SHIFT == 0), len(row))
+    begins = np.append(np.flatnonzero(row >> JOIN_SHIFT == 0), len(row)).tolist()
     words, used = row.tolist(), np.where(computes, stage, -1).tolist()
-    steps = [
-        (words[first:last], sorted({s for s in used[first:last] if s >= 0}))
-        for first, last in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True)
-    ]
+    steps = [(words[first:last], sorted(set(used[first:last]) - {-1})) for first, last in pairwise(begins)]
     later: dict[int, int] = {}
-    found = {}
-    for number in range(len(steps) - 1, -1, -1):
-        for s in steps[number][1]:
-            found[number, s] = later.get(s, _NEVER)
-            later[s] = number
-    return steps, found
+    next_use = {}
+    for number in reversed(range(len(steps))):
+        for used_stage in steps[number][1]:
+            next_use[number, used_stage] = later.get(used_stage, _NEVER)
+            later[used_stage] = number
+    return steps, next_use
 
 
 def _packed(kind: Kind, stage: int) -> int:
@@ -104,6 +114,7 @@ def _packed(kind: Kind, stage: int) -> int:
 
 
 def _refuse(schedule: Schedule, *unwanted: Kind) -> None:
+    """Raise an InputError that names the first operation of these kinds in a schedule."""
     for rank, row in enumerate(schedule.rows):
         found = np.isin(kinds(row), [int(kind) for kind in unwanted])
         if found.any():

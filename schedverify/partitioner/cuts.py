@@ -20,6 +20,9 @@ from numpy.typing import NDArray
 from schedverify.core.model import Model
 
 MOST_SETS: Final = 50_000
+NEVER: Final = np.int64(1) << 62
+"""Stands in tables of ticks or bytes where there is no partition."""
+Ints = tuple[int, ...]
 Numbers = NDArray[np.int64]
 
 
@@ -27,27 +30,44 @@ Numbers = NDArray[np.int64]
 class Cuts:
     """The cuts of a model, in an order in which each stands behind those whose layers it holds.
 
-    The first has no layer before it, the last all of them.
+    The first has no layer before it, the last all of them. What a stage from cut ``a`` to cut ``b`` comes to is
+    ``table[b] - table[a]``, of a chain as of a graph; of three layers ``l0 -> l1, l0 -> l2`` with work 4, 3 and 5::
+
+        cut               0    1     2       3       4
+        layers before it  {}   {0}   {0,1}   {0,2}   {0,1,2}
+        work              0    4     7       9       12
+        members[cut]      000  100   110     101     111
+
+    Cuts 2 and 3 are not nested: no stage lies between them.
+
+    Attributes
+    ----------
+    work
+        Ticks of F and of the whole backward of the layers before each cut, shape (cuts,).
+    resident
+        Bytes of their parameters and state, shape (cuts,).
+    activation
+        Bytes that one micro-batch in flight holds of them, shape (cuts,).
+    crossing
+        Bytes that go over each cut in one micro-batch's forward: each output that is read behind it, once.
+    members
+        Whether each layer stands before each cut, shape (cuts, layers); None for a chain, whose cut ``i`` has the first
+        ``i`` layers before it.
+    linearized
+        Whether the layers were taken as a chain though they are none, because they have too many down-sets.
     """
 
     work: Numbers
-    """For each cut, the ticks of F and of the whole backward of the layers before it."""
     resident: Numbers
-    """Bytes of their parameters and state."""
     activation: Numbers
-    """Bytes that one micro-batch in flight holds of them."""
     crossing: Numbers
-    """Bytes that go over the cut in one micro-batch's forward: each output that is read behind it, once."""
     members: NDArray[np.bool_] | None
-    """By cut and layer, whether the layer stands before the cut; None for a chain, where cut ``i`` has the first ``i``.
-    """
     linearized: bool = False
-    """Whether the layers were taken as a chain though they are none, because they have too many down-sets."""
 
     def __len__(self) -> int:
         return len(self.work)
 
-    def layers_between(self, first: int, last: int) -> tuple[int, ...]:
+    def layers_between(self, first: int, last: int) -> Ints:
         """Return the layers before the cut ``last`` and not before ``first``, in their order."""
         if self.members is None:
             return tuple(range(first, last))
@@ -74,8 +94,42 @@ def cuts_of(model: Model, most: int = MOST_SETS) -> Cuts:
     return Cuts(sums[0], sums[1], sums[2], _crossing(model, members), members)
 
 
+def possible_stages(cuts: Cuts, alone: Ints) -> NDArray[np.bool_]:
+    """Return whether the layers between two cuts can be a stage, by its begin and its end, shape (cuts, cuts).
+
+    That is where the cuts are nested, and no layer that must be alone has others beside it. Of a chain with layer 1
+    alone, where the row is the begin and the column the end::
+
+           0 1 2 3 4
+        0  . x . . .       x  may be a stage
+        1  . . x . .       .  may not: empty, or layer 1 with others
+        2  . . . x x
+        3  . . . . x
+    """
+    members = cuts.members
+    if members is None:
+        stages = ~np.tri(len(cuts), dtype=np.bool_)
+        for layer in alone:
+            by_itself = stages[layer, layer + 1]
+            stages[: layer + 1, layer + 1 :] = False
+            stages[layer, layer + 1] = by_itself
+        return stages
+    sizes, stages = members.sum(axis=1), np.zeros((len(cuts), len(cuts)), dtype=np.bool_)
+    for end in range(len(cuts)):
+        inside = ~(members & ~members[end]).any(axis=1)
+        crowded = sizes[end] - sizes > 1
+        for layer in alone:
+            inside &= ~(crowded & members[end, layer] & ~members[:, layer])
+        stages[:end, end] = inside[:end]
+    return stages
+
+
 def _crossing_in_order(model: Model) -> Numbers:
-    """Return the bytes over each cut of the layers in their order."""
+    """Return the bytes over each cut of the layers in their order, shape (cuts,).
+
+    An output is on its way over the cuts behind its layer up to the last layer that reads it: the sizes are added
+    where that begins, taken off where it ends, and summed up. The dict keeps the last reader of each layer.
+    """
     change = np.zeros(len(model.layers) + 1, dtype=np.int64)
     for source, target in dict(sorted(model.all_edges)).items():
         change[source + 1] += model.layers[source].output
@@ -84,7 +138,10 @@ def _crossing_in_order(model: Model) -> Numbers:
 
 
 def _down_sets(model: Model, most: int) -> NDArray[np.bool_] | None:
-    """Return every down-set of the graph, by set and layer, or None where there are more than ``most``."""
+    """Return every down-set of the graph, shape (sets, layers), or None where there are more than ``most``.
+
+    A set is the bits of a whole number, layer 0 the lowest; ``needed[layer]`` has the layers that feed a layer.
+    """
     needed = [0] * len(model.layers)
     for source, target in model.all_edges:
         needed[target] |= 1 << source
@@ -103,12 +160,14 @@ def _down_sets(model: Model, most: int) -> NDArray[np.bool_] | None:
 
 
 def _one_more(found: int, needed: list[int]) -> Iterator[int]:
+    """Yield the down-sets with one layer more: one that is not in the set, with all that feeds it inside."""
     for layer, before in enumerate(needed):
         if not found >> layer & 1 and not before & ~found:
             yield found | 1 << layer
 
 
 def _crossing(model: Model, members: NDArray[np.bool_]) -> Numbers:
+    """Return the bytes over each down-set's cut: outputs of layers in it that a layer outside reads, shape (cuts,)."""
     total = np.zeros(len(members), dtype=np.int64)
     for source, layer in enumerate(model.layers):
         targets = [b for a, b in model.all_edges if a == source]

@@ -1,6 +1,13 @@
-"""Partitions of a graph: chains of nested down-sets, compiled, because there are many pairs of them.
+"""The best partition of a graph with one stage a rank: chains of nested down-sets, compiled, as their pairs are many.
 
-Import it where it is used: it brings the compiler with it.
+Asked by :mod:`~schedverify.partitioner.chain_dp` where the layers are no chain. Import it where it is used: it brings
+the compiler with it. A cut is a down-set of layers, kept as the bits of 64-bit words::
+
+    layer                0 1 2 3 ... 63   64 65 ...
+    down_sets.bits[c]   [   word 0     ] [ word 1  ]    bit l of the row: layer l stands before cut c
+
+Cut ``a`` can begin a stage that ends at cut ``b`` where ``bits[a] & ~bits[b]`` is 0 in every word (a is nested in b);
+the stage has the layers ``bits[b] & ~bits[a]``.
 """
 
 from __future__ import annotations
@@ -11,89 +18,99 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from schedverify.partitioner.chain_dp import NEVER
-from schedverify.partitioner.cuts import Cuts, Numbers
-from schedverify.partitioner.demands import Demands
+from schedverify.partitioner.cuts import NEVER, Cuts, Numbers
+from schedverify.partitioner.requirements import StageRequirements
 
 _NEVER = int(NEVER)
 
 
-def can_end(cuts: Cuts, demands: Demands, bound: int) -> bool:
-    """Whether the stages can take all layers, at least one each, with no rank and no link busy for longer."""
-    return bool(_tables(cuts, demands, bound)[0][-1][-1] < NEVER)
+def graph_has_partition(cuts: Cuts, requirements: StageRequirements, bound: int) -> bool:
+    """Answer :func:`~schedverify.partitioner.chain_dp.has_partition` for a graph."""
+    return bool(_tables(cuts, requirements, bound)[0][-1] < NEVER)
 
 
-def least_crossing(cuts: Cuts, demands: Demands, bound: int) -> list[int]:
-    """Return the cuts, first and last included, over which the fewest bytes go, of partitions within the bound."""
-    _, origins = _tables(cuts, demands, bound)
+def cheapest_in_graph(cuts: Cuts, requirements: StageRequirements, bound: int) -> list[int]:
+    """Answer :func:`~schedverify.partitioner.chain_dp.cheapest_partition` for a graph."""
     chosen = [len(cuts) - 1]
-    for origin in reversed(origins):
-        chosen.append(int(origin[chosen[-1]]))
+    for begins in reversed(_tables(cuts, requirements, bound)[1]):
+        chosen.append(int(begins[chosen[-1]]))
     return chosen[::-1]
 
 
-def _tables(cuts: Cuts, demands: Demands, bound: int) -> tuple[list[Numbers], list[Numbers]]:
-    """Return by stage (and before the first) the least bytes up to each cut, and by stage where it then begins."""
+def _tables(cuts: Cuts, requirements: StageRequirements, bound: int) -> tuple[Numbers, list[Numbers]]:
+    """Return the least bytes sent when all stages end at each cut, shape (cuts,), and by stage where it then begins.
+
+    For stage ``s``, ``begins[s][c]`` is the cut where the stage begins if it ends at cut ``c``, -1 where it cannot.
+    """
     best = np.where(np.arange(len(cuts)) == 0, np.int64(0), NEVER)
-    tables, origins = [best], []
-    words, alone = _words(_members(cuts)), np.zeros((1, _members(cuts).shape[1]), dtype=np.bool_)
-    alone[0, list(demands.alone)] = True
-    parts = _Sets(words, _words(alone)[0], _members(cuts).sum(axis=1))
-    for stage in range(demands.stages):
-        room = demands.capacity[stage] if demands.capacity else _NEVER
-        first, held = demands.earliest(cuts, stage, bound), demands.held(cuts, stage)
-        least, origin = _extend(best, first, held, room, demands.ends(cuts, stage, bound), parts)
+    begins, down_sets = [], _down_sets_of(cuts, requirements)
+    for stage in range(requirements.stages):
+        room = requirements.capacity[stage] if requirements.capacity else _NEVER
+        first, prefix = requirements.earliest_begin(cuts, stage, bound), requirements.prefix_bytes(cuts, stage)
+        least, begin = _extend(best, first, prefix, room, requirements.may_end(cuts, stage, bound), down_sets)
         best = np.where(least < NEVER, least + cuts.crossing, NEVER)
-        tables.append(best)
-        origins.append(origin)
-    return tables, origins
+        begins.append(begin)
+    return best, begins
 
 
-class _Sets(NamedTuple):
-    """The layers before each cut as bits of 64-bit words, those that stand alone, and how many are before each cut."""
+class _DownSets(NamedTuple):
+    """The down-sets of all cuts, as the compiled loops read them.
 
-    words: NDArray[np.uint64]
+    Attributes
+    ----------
+    bits
+        The layers before each cut, shape (cuts, words).
+    alone
+        The layers that must be a stage of their own, shape (words,).
+    sizes
+        How many layers stand before each cut, shape (cuts,).
+    """
+
+    bits: NDArray[np.uint64]
     alone: NDArray[np.uint64]
     sizes: Numbers
 
 
-def _members(cuts: Cuts) -> NDArray[np.bool_]:
-    if cuts.members is None:
-        raise ValueError("a chain has no sets; see chain.py")
-    return cuts.members
+def _down_sets_of(cuts: Cuts, requirements: StageRequirements) -> _DownSets:
+    members = cuts.members
+    if members is None:
+        raise ValueError("a chain has no sets; see chain_dp.py")
+    alone = np.zeros((1, members.shape[1]), dtype=np.bool_)
+    alone[0, list(requirements.alone)] = True
+    return _DownSets(_bits(members), _bits(alone)[0], members.sum(axis=1))
 
 
-def _words(members: NDArray[np.bool_]) -> NDArray[np.uint64]:
-    """Return rows of flags as the bits of 64-bit words."""
-    packed = np.packbits(members, axis=1, bitorder="little")
-    padded = np.zeros((len(members), -(-packed.shape[1] // 8) * 8), dtype=np.uint8)
-    padded[:, : packed.shape[1]] = packed
+def _bits(members: NDArray[np.bool_]) -> NDArray[np.uint64]:
+    """Return rows of flags, shape (rows, layers), as bits of 64-bit words, shape (rows, layers / 64 rounded up)."""
+    octets = np.packbits(members, axis=1, bitorder="little")
+    padded = np.zeros((len(members), -(-octets.shape[1] // 8) * 8), dtype=np.uint8)
+    padded[:, : octets.shape[1]] = octets
     return padded.view(np.uint64)
 
 
 @njit(cache=True)
-def _stage(sets: _Sets, begin: int, end: int) -> bool:
-    """Whether the layers between two cuts can be a stage: the cuts are nested, and who stands alone does."""
+def _can_be_stage(sets: _DownSets, begin: int, end: int) -> bool:
+    """Whether the cuts are nested, and no layer that must be alone shares the stage between them."""
     many = sets.sizes[end] - sets.sizes[begin] > 1
-    for word in range(sets.words.shape[1]):
-        if sets.words[begin, word] & ~sets.words[end, word]:
+    for word in range(sets.bits.shape[1]):
+        if sets.bits[begin, word] & ~sets.bits[end, word]:
             return False
-        if many and sets.words[end, word] & ~sets.words[begin, word] & sets.alone[word]:
+        if many and sets.bits[end, word] & ~sets.bits[begin, word] & sets.alone[word]:
             return False
     return True
 
 
 @njit(cache=True)
 def _extend(
-    best: Numbers, first: Numbers, held: Numbers, room: int, ends: NDArray[np.bool_], sets: _Sets
+    best: Numbers, first: Numbers, prefix: Numbers, room: int, may_end: NDArray[np.bool_], sets: _DownSets
 ) -> tuple[Numbers, Numbers]:
     """Return by cut the least of ``best`` at which a stage may begin that ends there, and where that is."""
     least = np.full(len(best), _NEVER)
-    origin = np.full(len(best), -1)
+    begins = np.full(len(best), -1)
     for end in range(len(best)):
-        if not ends[end]:
+        if not may_end[end]:
             continue
         for begin in range(first[end], end):
-            if best[begin] < least[end] and held[end] - held[begin] <= room and _stage(sets, begin, end):
-                least[end], origin[end] = best[begin], begin
-    return least, origin
+            if best[begin] < least[end] and prefix[end] - prefix[begin] <= room and _can_be_stage(sets, begin, end):
+                least[end], begins[end] = best[begin], begin
+    return least, begins

@@ -1,92 +1,94 @@
-"""Why there is no partition: wishes that no cut keeps, or the rank that lacks memory, and how much it lacks."""
+"""Why there is no partition: constraints that no cut keeps, or the rank that lacks memory, and how much it lacks."""
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 
 from schedverify.core.errors import Fault, InfeasibleError, InputError, UndecidedError
 from schedverify.core.model import Model, PartitionConstraints
-from schedverify.partitioner.cp_sat import ByRank
+from schedverify.partitioner.chain_dp import cheapest_partition, has_partition
+from schedverify.partitioner.cp_sat import PartitionModel
 from schedverify.partitioner.cuts import Cuts
-from schedverify.partitioner.demands import Demands
-from schedverify.partitioner.exact import can_end, least_crossing
-from schedverify.partitioner.requirements import demands_of
-
-Ints = tuple[int, ...]
+from schedverify.partitioner.requirements import StageRequirements, requirements_of
 
 
-def why_none(model: Model, cuts: Cuts, demands: Demands, ceiling: int, solver: tuple[float, int] | None) -> InputError:
-    """Return what is wrong where no partition was found.
+def infeasibility_error(
+    model: Model, cuts: Cuts, requirements: StageRequirements, ceiling: int, solver: tuple[float, int] | None
+) -> InputError:
+    """Return the error that says what is wrong where no partition was found.
 
     Parameters
     ----------
     ceiling
-        A bound on the busiest rank or link that every partition keeps.
+        Ticks that the busiest rank or link exceeds in no partition.
     solver
         Seconds and threads of the solver, where ranks have several stages.
     """
-    if demands.capacity is None or not can_end(cuts, replace(demands, capacity=None), ceiling):
-        return InfeasibleError(_wishes_fault(model, cuts, demands.stages, ceiling))
+    if requirements.capacity is None or not has_partition(cuts, replace(requirements, capacity=None), ceiling):
+        return InfeasibleError(_constraints_fault(model, cuts, requirements.stages, ceiling))
     if solver is None:
-        lacking, chosen = _least_lacking(cuts, demands, ceiling)
-    elif (found := ByRank(cuts, demands, ceiling, lacking=True).least_lacking(*solver)) is None:
-        text = f"no cut into {demands.stages} stages that fits was found, nor a proof that there is none"
+        missing, chosen = _least_missing(cuts, requirements, ceiling)
+    elif (found := PartitionModel(cuts, requirements, ceiling, more_memory=True).least_missing(*solver)) is None:
+        text = f"no cut into {requirements.stages} stages that fits was found, nor a proof that there is none"
         return UndecidedError(Fault("time_limit", text, "give more time"))
     else:
-        lacking, chosen = found
-    rank, held, room = max(_held(cuts, demands, chosen), key=lambda one: one[1] - one[2])
-    kept = " that keeps the wishes" if model.wishes != PartitionConstraints() else ""
+        missing, chosen = found
+    rank, peak, room = max(_peaks(cuts, requirements, chosen), key=lambda entry: entry[1] - entry[2])
+    limited = " that keeps the wishes" if model.wishes != PartitionConstraints() else ""
     text = (
-        f"no cut into {demands.stages} stages{kept} fits; it takes {lacking} bytes more on every rank: the cut that "
-        f"lacks least holds {held} on rank {rank}, which has {room}"
+        f"no cut into {requirements.stages} stages{limited} fits; it takes {missing} bytes more on every rank: "
+        f"the cut that lacks least holds {peak} on rank {rank}, which has {room}"
     )
     hint = "more ranks or memory, smaller micro-batches, recomputation, or a family with fewer of them in flight"
     return InfeasibleError(Fault("devices.memory", text, hint))
 
 
-def _wishes_fault(model: Model, cuts: Cuts, stages: int, ceiling: int) -> Fault:
-    """Return that no cut keeps the wishes, and which single one would have to go."""
-    single = " or ".join(_in_the_way(model, cuts, stages, ceiling))
+def _constraints_fault(model: Model, cuts: Cuts, stages: int, ceiling: int) -> Fault:
+    """Return that no cut keeps the constraints, and which single one would have to go."""
+    single = " or ".join(_single_obstacles(model, cuts, stages, ceiling))
     hint = f"without {single} there is one" if single else "more than one of them would have to go"
     return Fault("partition", f"no cut into {stages} stages keeps the wishes", hint)
 
 
-def _in_the_way(model: Model, cuts: Cuts, stages: int, ceiling: int) -> Iterator[str]:
-    """Yield the wishes without one of which there is a cut."""
-    for kind, wishes in vars(model.wishes).items():
-        for i in range(len(wishes)):
-            without = replace(model, wishes=replace(model.wishes, **{kind: wishes[:i] + wishes[i + 1 :]}))
-            if can_end(cuts, _free(without, cuts, stages), ceiling):
+def _single_obstacles(model: Model, cuts: Cuts, stages: int, ceiling: int) -> Iterator[str]:
+    """Yield the constraints without one of which there is a partition, as ``pinned[0]``."""
+    for kind, constraints in vars(model.wishes).items():
+        for i in range(len(constraints)):
+            fewer = replace(model.wishes, **{kind: constraints[:i] + constraints[i + 1 :]})
+            if has_partition(cuts, _without_memory(replace(model, wishes=fewer), cuts, stages), ceiling):
                 yield f"{kind}[{i}]"
 
 
-def _free(model: Model, cuts: Cuts, stages: int) -> Demands:
-    """Return the demands of ranks with one stage each and no limit of memory."""
+def _without_memory(model: Model, cuts: Cuts, stages: int) -> StageRequirements:
+    """Return the requirements of equally fast ranks with one stage each and no limit of memory."""
     free = replace(model, devices=replace(model.devices, memory=(), slowness=(1,)))
-    return demands_of(free, cuts, tuple(range(stages)), stages, (((1,),),) * stages)
+    return requirements_of(free, cuts, tuple(range(stages)), stages, (((1,),),) * stages)
 
 
-def _least_lacking(cuts: Cuts, demands: Demands, ceiling: int) -> tuple[int, list[int]]:
+def _least_missing(cuts: Cuts, requirements: StageRequirements, ceiling: int) -> tuple[int, list[int]]:
     """Return the least bytes that every rank needs more, by bisection, and the cuts that then fit."""
-    low, high = 1, max(int(demands.held(cuts, stage)[-1]) for stage in range(demands.stages))
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if can_end(cuts, _roomier(demands, middle), ceiling) else (middle + 1, high)
-    return low, least_crossing(cuts, _roomier(demands, low), ceiling)
+    most = max(int(requirements.prefix_bytes(cuts, stage)[-1]) for stage in range(requirements.stages))
+    enough = range(1, most)  # what is searched; the most is enough without a look
+    index = bisect_left(
+        enough, True, hi=most - 1, key=lambda more: has_partition(cuts, _with_memory(requirements, more), ceiling)
+    )
+    return index + 1, cheapest_partition(cuts, _with_memory(requirements, index + 1), ceiling)
 
 
-def _roomier(demands: Demands, more: int) -> Demands:
-    return replace(demands, capacity=tuple(room + more for room in demands.capacity or ()))
+def _with_memory(requirements: StageRequirements, more: int) -> StageRequirements:
+    """Return the requirements with so many bytes more on every rank."""
+    return replace(requirements, capacity=tuple(room + more for room in requirements.capacity or ()))
 
 
-def _held(cuts: Cuts, demands: Demands, chosen: list[int]) -> Iterator[tuple[int, int, int]]:
-    """Yield each rank with the most bytes that it holds and those that it has."""
+def _peaks(cuts: Cuts, requirements: StageRequirements, chosen: list[int]) -> Iterator[tuple[int, int, int]]:
+    """Yield each rank with the most bytes that it holds under a partition, and the bytes that it has."""
     parts = list(pairwise(chosen))
-    for rank in sorted(set(demands.placement)):
-        own = [parts[stage] for stage, home in enumerate(demands.placement) if home == rank]
+    for rank, stages in requirements.stages_by_rank.items():
+        own = [parts[stage] for stage in stages]
         resident = sum(int(cuts.resident[end] - cuts.resident[begin]) for begin, end in own)
-        kept = [int(cuts.activation[end] - cuts.activation[begin]) for begin, end in own]
-        most = max(sum(map(int.__mul__, state, kept)) for state in demands.states[rank])
-        yield rank, resident + most, (demands.capacity or ())[demands.placement.index(rank)]
+        activation = [int(cuts.activation[end] - cuts.activation[begin]) for begin, end in own]
+        most = max(sum(map(int.__mul__, state, activation)) for state in requirements.states[rank])
+        yield rank, resident + most, (requirements.capacity or ())[stages[0]]

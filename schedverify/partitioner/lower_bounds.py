@@ -1,7 +1,8 @@
 """What a step must take at least under a partition of which only the first stages are known.
 
-The words are those of :mod:`schedverify.optimizer.bounds.formulas`, on a chain of stages with ``M`` micro-batches. Of
-its bounds on the makespan these are taken:
+The formulas are those of :mod:`schedverify.optimizer.bounds.formulas`, on a chain of stages with ``M`` micro-batches;
+``F`` is a stage's forward in ticks, ``G`` the least op that makes its input's gradient, ``A`` its least whole backward,
+and a lag is the transfer over a boundary. Of its bounds on the makespan these are taken:
 
 - *pair* of stage 0 and a stage ``t``: ``F_0 + A_0 + sum of (F + G) over 1..t-1 + both lags of each boundary on the way
   + M (F_t + G_t)``;
@@ -9,14 +10,24 @@ its bounds on the makespan these are taken:
 - *idle* of a rank, without its limits: before the head of a later stage it runs nothing but the F of those before, so
   ``head + M * (sum of (F + A) over its stages - sum of F over those before)``.
 
-Each is a maximum over stages of what the stages before it add to what the stage itself takes. So the least that the
+Each is a maximum over stages of what the stages before it add to the time of the stage itself. So the least that the
 stages behind a cut can come to does not depend on the stages before it, and dynamic programming over (stage, cut) finds
-it exactly, for each of the two with a stage at a time. With several stages on a rank their loads add up; then CP-SAT
-says what the busiest rank has at least in any partition, and what is left for the layers that no stage has yet is their
-average over the ranks that can still take some.
+it exactly, backwards from the last stage, once for *pair* and once for *load*::
+
+    cuts       0 ------- begin ------- end ------------------------- last
+    stages     known     |  stage s    |  stages s+1 ...
+    ticks      round trip to here      |
+                         own(s)        = M times what the stage takes
+                         adds(s) + lag + behind[s+1][end]
+    behind[s][begin] = least over end of max(own(s), adds(s) + lag + behind[s+1][end])
+
+``behind[s]`` has shape (cuts,): NEVER where the stages from ``s`` on cannot begin at the cut and take all that is left.
+
+With several stages on a rank their loads add up; then CP-SAT says what the busiest rank has at least in any partition,
+and what is left for the layers that no stage has yet is their average over the ranks that can still take some.
 
 Sums over layers stand for a stage's ``G = min(B, I)`` and ``A = min(B, I + W)``: of each layer the lesser is taken,
-which is never more. Wherever a stage would hold more than its rank has, even with one micro-batch, it may not be.
+which is never more. A stage that holds more than its rank has, even with one micro-batch in flight, is left out.
 """
 
 from __future__ import annotations
@@ -31,45 +42,44 @@ from numpy.typing import NDArray
 
 from schedverify.core.errors import Fault, UnsupportedError
 from schedverify.core.model import Layer, Model
-from schedverify.partitioner.chain_dp import NEVER
-from schedverify.partitioner.cp_sat import MOST_PAIRED, ByRank, stage_pairs
-from schedverify.partitioner.cuts import Numbers, cuts_of
-from schedverify.partitioner.requirements import demands_of
+from schedverify.partitioner.cp_sat import MOST_PAIRED, PartitionModel
+from schedverify.partitioner.cuts import NEVER, Ints, Numbers, cuts_of, possible_stages
+from schedverify.partitioner.requirements import requirements_of
 
-Ints = tuple[int, ...]
 MOST_TICKS: Final = 1 << 60
+"""The most ticks that all steps together may take, so that no sum of them comes to NEVER."""
 
 
-class Begun(NamedTuple):
+class PartialPartition(NamedTuple):
     """The first stages of a partition, and what follows from them.
 
     Attributes
     ----------
     cuts
-        Where the stages begin and end, 0 first.
+        The cuts at which the stages begin and end, 0 first: one more than there are stages.
     bound
         Ticks that no schedule of any partition that begins so can go below.
-    turning, forward
-        Ticks of the way to the next stage: there and back, and there alone.
+    round_trip, one_way
+        Ticks of the way to the next stage and back, and of the way there alone.
     loads, forwards
-        By rank, ``F + A`` and ``F`` of its stages for one micro-batch.
-    ways
+        By rank, ``F + A`` and ``F`` of its stages for one micro-batch, in ticks.
+    heads
         By rank, the ticks before its first work, and in a fused problem behind its last; None before its first stage.
-    uneven
-        Sum of the squares of the stages' ``F + A``: of two beginnings with one bound the more even one comes first.
+    squares
+        Sum of the squares of the stages' ``F + A``: the less of it, the more even the partition.
     """
 
     cuts: Ints
     bound: int
-    turning: int
-    forward: int
+    round_trip: int
+    one_way: int
     loads: Ints
     forwards: Ints
-    ways: tuple[int | None, ...]
-    uneven: int
+    heads: tuple[int | None, ...]
+    squares: int
 
 
-class LeastTimes:
+class MakespanBounds:
     """Lower bounds on the makespan of every partition of a model under one placement.
 
     Raises
@@ -84,7 +94,7 @@ class LeastTimes:
         states = tuple(((1,) * placement.count(rank),) for rank in range(ranks))
         self.model, self.placement, self.ranks, self.count = model, placement, ranks, microbatches
         self.cuts = cuts_of(model, MOST_PAIRED)
-        self.demands = demands_of(model, self.cuts, placement, ranks, states)
+        self.requirements = requirements_of(model, self.cuts, placement, ranks, states)
         self.several = len(set(placement)) < len(placement)
         self._check_size()
 
@@ -93,12 +103,12 @@ class LeastTimes:
         """How many stages there are."""
         return len(self.placement)
 
-    def root(self, seconds: float = 1, workers: int = 1) -> Begun | None:
+    def root(self, seconds: float = 1, workers: int = 1) -> PartialPartition | None:
         """Return the partition of which no stage is known; None where there is none at all.
 
-        ``seconds`` and ``workers`` are the solver's, which is asked where a rank has several stages.
+        ``seconds`` and ``workers`` are the solver's, which is called where a rank has several stages.
         """
-        least = max(int(table[0][0]) for table in (self._turning, self._forward))
+        least = max(int(behind[0][0]) for behind in (self._round_trip_behind, self._one_way_behind))
         if least >= NEVER:
             return None
         if self.several:
@@ -106,162 +116,181 @@ class LeastTimes:
             if load is None:
                 return None
             least = max(least, self.count * load)
-        root = Begun((0,), least, 0, 0, *((0,) * self.ranks,) * 2, (None,) * self.ranks, 0)
+        root = PartialPartition((0,), least, 0, 0, *((0,) * self.ranks,) * 2, (None,) * self.ranks, 0)
         return root._replace(bound=max(least, self._average(root))) if self.several else root
 
-    def longer(self, begun: Begun) -> list[Begun]:
-        """Return a partition's beginnings with one stage more, without those that cannot be brought to an end."""
-        stage, begin = len(begun.cuts) - 1, begun.cuts[-1]
+    def longer(self, partial: PartialPartition) -> list[PartialPartition]:
+        """Return what a partial partition can be with one stage more, without what cannot be completed."""
+        stage, begin = len(partial.cuts) - 1, partial.cuts[-1]
         rank = self.placement[stage]
-        takes = self._ticks(stage, begin)
-        lag = self._lag(stage)
-        turning = begun.turning + (takes.whole if stage == 0 else takes.turning) + 2 * lag
-        forward = begun.forward + takes.forward + lag
-        way = begun.ways[rank]
-        way = (begun.forward if self.model.split else begun.turning) if way is None else way
-        way_here = max(way, begun.forward - self.count * begun.forwards[rank])
+        ticks, lag = self._ticks(stage, begin), self._lag(stage)
+        passing = ticks.passing(stage)
+        round_trip = partial.round_trip + passing + 2 * lag
+        one_way = partial.one_way + ticks.forward + lag
+        head = self._head(partial, rank)
+        start = max(head, partial.one_way - self.count * partial.forwards[rank])
         own = np.maximum(
-            begun.turning + self.count * (takes.whole if stage == 0 else takes.turning),
-            way_here + self.count * (begun.loads[rank] + takes.whole),
+            partial.round_trip + self.count * passing,
+            start + self.count * (partial.loads[rank] + ticks.whole),
         )
-        behind = np.maximum(turning + self._turning[stage + 1], forward + self._forward[stage + 1])
-        ends = np.flatnonzero(self._may(stage, begin) & (self._turning[stage + 1] < NEVER))
-        ways = (*begun.ways[:rank], way, *begun.ways[rank + 1 :])
+        behind = np.maximum(round_trip + self._round_trip_behind[stage + 1], one_way + self._one_way_behind[stage + 1])
+        ends = np.flatnonzero(self._may_end(stage, begin) & (self._round_trip_behind[stage + 1] < NEVER))
+        heads = (*partial.heads[:rank], head, *partial.heads[rank + 1 :])
         made = []
         for end in ends.tolist():
-            work = int(takes.whole[end])
-            loads = _added(begun.loads, rank, work)
-            forwards = _added(begun.forwards, rank, int(takes.forward[end]))
-            bound, uneven = max(begun.bound, int(own[end]), int(behind[end])), begun.uneven + work**2
-            longer = Begun(
-                (*begun.cuts, end), bound, int(turning[end]), int(forward[end]), loads, forwards, ways, uneven
+            work = int(ticks.whole[end])
+            longer = PartialPartition(
+                (*partial.cuts, end),
+                max(partial.bound, int(own[end]), int(behind[end])),
+                int(round_trip[end]),
+                int(one_way[end]),
+                _increased(partial.loads, rank, work),
+                _increased(partial.forwards, rank, int(ticks.forward[end])),
+                heads,
+                partial.squares + work**2,
             )
-            made.append(longer._replace(bound=max(bound, self._average(longer))) if self.several else longer)
+            made.append(longer._replace(bound=max(longer.bound, self._average(longer))) if self.several else longer)
         return made
 
-    def uneven(self, begun: Begun) -> int:
-        """Return the least sum of squares that the stages of a partition that begins so can have."""
-        left = self.stages + 1 - len(begun.cuts)
-        rest = int(self._sums.whole[-1] - self._sums.whole[begun.cuts[-1]])
-        return begun.uneven + (rest**2 // left if left else 0)
+    def unevenness(self, partial: PartialPartition) -> int:
+        """Return the least sum of squares that the stages of a partition that begins so can have.
+
+        It is least where what is left is equal on all stages that are left.
+        """
+        left = self.stages + 1 - len(partial.cuts)
+        rest = int(self._prefix.whole[-1] - self._prefix.whole[partial.cuts[-1]])
+        return partial.squares + (rest**2 // left if left else 0)
+
+    def _head(self, partial: PartialPartition, rank: int) -> int:
+        """Return the ticks before a rank's first work (and behind its last), which may be the next stage's."""
+        known = partial.heads[rank]
+        if known is not None:
+            return known
+        return partial.one_way if self.model.split else partial.round_trip
 
     def _least_load(self, seconds: float, workers: int) -> int | None:
-        """Return what the busiest rank has at least for one micro-batch; None where no partition fits."""
-        cuts = dataclasses.replace(self.cuts, work=self._sums.whole)
-        demands = dataclasses.replace(self.demands, bandwidth=None)
-        return ByRank(cuts, demands, int(cuts.work[-1]) * max(demands.slowness)).least(seconds, workers)
+        """Return the least ticks of the busiest rank for one micro-batch; None where no partition fits."""
+        cuts = dataclasses.replace(self.cuts, work=self._prefix.whole)
+        requirements = dataclasses.replace(self.requirements, bandwidth=None)
+        ceiling = int(cuts.work[-1]) * max(requirements.slowness)
+        return PartitionModel(cuts, requirements, ceiling).least_bottleneck(seconds, workers)
 
-    def _average(self, begun: Begun) -> int:
+    def _average(self, partial: PartialPartition) -> int:
         """Return what follows from the layers that no stage has yet, spread over the ranks whose stages are to come.
 
-        Every rank ``r`` of them has ``T >= way + M (load + slowness * x)`` for the work ``x`` that it still gets (by
+        Every rank ``r`` of them has ``T >= head + M (load + slowness * x)`` for the work ``x`` that it still gets (by
         *load* or *idle*, whichever is more), and these sum up to all that is left; with ``v = 1 / slowness``:
-        ``T * sum v >= sum v (way + M load) + M * left``.
+        ``T * sum v >= sum v (head + M load) + M * left``.
         """
-        coming = set(self.placement[len(begun.cuts) - 1 :])
-        if not coming:
+        remaining = set(self.placement[len(partial.cuts) - 1 :])
+        if not remaining:
             return 0
-        before = begun.forward if self.model.split else begun.turning
-        common = math.lcm(*self.demands.slowness)
-        share = {rank: common // self.demands.slowness[self.placement.index(rank)] for rank in coming}
-        total = self.count * common * int(self._sums.whole[-1] - self._sums.whole[begun.cuts[-1]])
-        for rank in coming:
-            known = begun.ways[rank]
-            way = max(before if known is None else known, begun.forward - self.count * begun.forwards[rank])
-            total += share[rank] * (self.count * begun.loads[rank] + way)
-        return -(-total // sum(share.values()))
+        common = math.lcm(*self.requirements.slowness)
+        speed = {rank: common // self.requirements.slowness[self.placement.index(rank)] for rank in remaining}
+        total = self.count * common * int(self._prefix.whole[-1] - self._prefix.whole[partial.cuts[-1]])
+        for rank in remaining:
+            start = max(self._head(partial, rank), partial.one_way - self.count * partial.forwards[rank])
+            total += speed[rank] * (self.count * partial.loads[rank] + start)
+        return -(-total // sum(speed.values()))
 
     @cached_property
-    def _turning(self) -> list[Numbers]:
-        return self._least_behind("turning", 2)
+    def _round_trip_behind(self) -> list[Numbers]:
+        return self._least_behind(back=True)
 
     @cached_property
-    def _forward(self) -> list[Numbers]:
-        return self._least_behind("forward", 1)
+    def _one_way_behind(self) -> list[Numbers]:
+        return self._least_behind(back=False)
 
-    def _least_behind(self, way: str, lags: int) -> list[Numbers]:
-        """Return by stage (and behind the last) and cut at which it begins the least that follows, from there on.
+    def _least_behind(self, *, back: bool) -> list[Numbers]:
+        """Return by stage, one more than there are, the least ticks of it and those behind it, each of shape (cuts,).
 
-        That is the least over the cuts behind it of the greatest of the stages' own bounds, counted from where the
-        first of them begins; ``way`` and ``lags`` say what each adds for those behind it.
+        They are counted from where the stage begins, which is at the cut of the index, by *pair* where the way past a
+        stage is there and ``back``, else by *load*; the module's picture has the recursion.
         """
         tables = [np.where(np.arange(len(self.cuts)) == len(self.cuts) - 1, np.int64(0), NEVER)]
         for stage in reversed(range(self.stages)):
             least = np.full(len(self.cuts), NEVER)
-            behind, lag = tables[-1], lags * self._lag(stage)
+            behind, lag = tables[-1], (2 if back else 1) * self._lag(stage)
             for begin in range(len(self.cuts)):
-                takes = self._ticks(stage, begin)
-                adds = takes.whole if stage == 0 and way == "turning" else getattr(takes, way)
-                own = self.count * (takes.turning if stage and way == "turning" else takes.whole)
-                value = np.maximum(own, adds + lag + behind)
-                may = self._may(stage, begin) & (behind < NEVER)
-                least[begin] = np.min(value, where=may, initial=NEVER)
+                ticks = self._ticks(stage, begin)
+                adds = ticks.passing(stage) if back else ticks.forward
+                own = self.count * (adds if back else ticks.whole)
+                may_end = self._may_end(stage, begin) & (behind < NEVER)
+                least[begin] = np.min(np.maximum(own, adds + lag + behind), where=may_end, initial=NEVER)
             tables.append(least)
         return tables[::-1]
 
-    def _ticks(self, stage: int, begin: int) -> _Sums:
-        """Return by cut what a stage takes that begins at ``begin`` and ends there."""
-        slow = self.demands.slowness[stage]
-        return _Sums(*(slow * (sums - sums[begin]) for sums in self._sums))
+    def _ticks(self, stage: int, begin: int) -> _PrefixTicks:
+        """Return what a stage takes that begins at ``begin``, by the cut at which it ends."""
+        slow = self.requirements.slowness[stage]
+        return _PrefixTicks(*(slow * (prefix - prefix[begin]) for prefix in self._prefix))
 
     def _lag(self, stage: int) -> Numbers:
-        """Return by cut the ticks of a transfer from a stage that ends there to the next one."""
+        """Return the ticks of a transfer to the next stage by the cut between them, shape (cuts,)."""
         if stage == self.stages - 1 or self.placement[stage] == self.placement[stage + 1]:
             return np.zeros(len(self.cuts), dtype=np.int64)
         devices, sizes = self.model.devices, self.cuts.crossing
         return devices.latency + (-(-sizes // devices.bandwidth) if devices.bandwidth else np.zeros_like(sizes))
 
     @cached_property
-    def _sums(self) -> _Sums:
+    def _prefix(self) -> _PrefixTicks:
         """What the layers before each cut take on a rank of slowness 1."""
         columns = np.array([_ticks_of(layer, self.model.split) for layer in self.model.layers], dtype=np.int64)
         if self.cuts.members is not None:
-            return _Sums(*(self.cuts.members @ column for column in columns.T))
-        return _Sums(*(np.concatenate(([0], np.cumsum(column))) for column in columns.T))
+            return _PrefixTicks(*(self.cuts.members @ column for column in columns.T))
+        return _PrefixTicks(*(np.concatenate(([0], np.cumsum(column))) for column in columns.T))
 
-    def _may(self, stage: int, begin: int) -> NDArray[np.bool_]:
-        """Return by cut whether a stage that begins at ``begin`` may end there."""
-        may: NDArray[np.bool_] = self._spans[begin] & self.demands.allowed[stage]
-        if self.demands.capacity is None:
-            return may
-        held = self.cuts.resident + self.cuts.activation
-        may &= held - held[begin] <= self.demands.capacity[stage]
-        return may
+    def _may_end(self, stage: int, begin: int) -> NDArray[np.bool_]:
+        """Return whether a stage that begins at ``begin`` may end at each cut, shape (cuts,)."""
+        may_end: NDArray[np.bool_] = self._possible_stages[begin] & self.requirements.allowed[stage]
+        if self.requirements.capacity is None:
+            return may_end
+        prefix = self.cuts.resident + self.cuts.activation
+        may_end &= prefix - prefix[begin] <= self.requirements.capacity[stage]
+        return may_end
 
     @cached_property
-    def _spans(self) -> NDArray[np.bool_]:
-        """By begin and end, whether the layers between them can be a stage at all."""
-        size = len(self.cuts)
-        if self.cuts.members is not None:
-            spans = np.zeros((size, size), dtype=np.bool_)
-            spans[tuple(zip(*stage_pairs(self.cuts.members, self.demands.alone), strict=True))] = True
-            return spans
-        spans = ~np.tri(size, dtype=np.bool_)
-        for layer in self.demands.alone:
-            lone = spans[layer, layer + 1]
-            spans[: layer + 1, layer + 1 :] = False
-            spans[layer, layer + 1] = lone
-        return spans
+    def _possible_stages(self) -> NDArray[np.bool_]:
+        return possible_stages(self.cuts, self.requirements.alone)
 
     def _check_size(self) -> None:
-        slowest, links = max(self.demands.slowness), 2 * self.stages * int(self._lag(0).max() if self.stages > 1 else 0)
+        slowest, links = (
+            max(self.requirements.slowness),
+            2 * self.stages * int(self._lag(0).max() if self.stages > 1 else 0),
+        )
         if self.count * slowest * sum(layer.work for layer in self.model.layers) + links > MOST_TICKS:
             raise UnsupportedError(Fault("layer", "all steps together take more than 2^60 ticks", "use a coarser tick"))
 
 
-class _Sums(NamedTuple):
-    """By cut: F; F and the least gradient op; F and the least whole backward."""
+class _PrefixTicks(NamedTuple):
+    """Ticks of layers by cut, each of shape (cuts,).
+
+    Attributes
+    ----------
+    forward
+        F.
+    round_trip
+        F and G, the least op that makes the gradient for the stage before.
+    whole
+        F and A, the least whole backward.
+    """
 
     forward: Numbers
-    turning: Numbers
+    round_trip: Numbers
     whole: Numbers
 
+    def passing(self, stage: int) -> Numbers:
+        """Return the ticks of the way past a stage and back; behind stage 0 there is nobody to send a gradient to."""
+        return self.round_trip if stage else self.whole
 
-def _added(values: Ints, place: int, more: int) -> Ints:
+
+def _increased(values: Ints, place: int, more: int) -> Ints:
+    """Return the values with that at one place increased."""
     return (*values[:place], values[place] + more, *values[place + 1 :])
 
 
 def _ticks_of(layer: Layer, split: bool) -> tuple[int, int, int]:
+    """Return F, F + G and F + A of a layer, in ticks."""
     gradient = backward = layer.backward
     if split:
         gradient = min(gradient, layer.backward_input or 0)

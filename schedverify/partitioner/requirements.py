@@ -1,34 +1,101 @@
-"""From a model, its ranks and what a schedule keeps in flight to what is asked of each stage."""
+"""What is asked of each stage of a partition: how slow its rank is, what fits there, and which cuts may end it.
+
+:func:`requirements_of` makes it of a model, its ranks, and what a schedule keeps in flight.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from schedverify.core.errors import Fault, InputError
 from schedverify.core.model import Model
-from schedverify.partitioner.cuts import Cuts
-from schedverify.partitioner.demands import Demands, States
+from schedverify.partitioner.cuts import Cuts, Ints, Numbers
 
-Ints = tuple[int, ...]
+States = tuple[tuple[Ints, ...], ...]
+"""By rank, the moments at which most is in flight; each is the micro-batches of each of the rank's stages."""
 
 
-def demands_of(model: Model, cuts: Cuts, placement: Ints, ranks: int, states: States) -> Demands:
-    """Return the demands on the stages of a partition.
+@dataclass(frozen=True, eq=False)
+class StageRequirements:
+    """By stage, what it costs and holds.
+
+    Attributes
+    ----------
+    slowness
+        Factor on the work of the layers, a whole number of at least 1.
+    states
+        By rank, what is in flight where it is most: for each such moment the micro-batches of each of the rank's
+        stages, in rising order.
+    placement
+        The stage's rank.
+    capacity
+        Bytes of the stage's rank, or None for no limit.
+    bandwidth
+        Bytes per tick from this stage to the next, or None for no limit.
+    allowed
+        Whether the stage may end at a cut as far as the constraints go, shape (stages, cuts).
+    alone
+        Layers that are a stage of their own.
+    """
+
+    slowness: Ints
+    states: States
+    placement: Ints
+    capacity: Ints | None
+    bandwidth: Ints | None
+    allowed: NDArray[np.bool_]
+    alone: Ints = ()
+
+    @property
+    def stages(self) -> int:
+        """How many stages there are."""
+        return len(self.slowness)
+
+    @property
+    def stages_by_rank(self) -> dict[int, list[int]]:
+        """The stages of each rank that has any, in rising order of ranks and stages."""
+        return {
+            rank: [stage for stage, owner in enumerate(self.placement) if owner == rank]
+            for rank in sorted(set(self.placement))
+        }
+
+    def prefix_bytes(self, cuts: Cuts, stage: int) -> Numbers:
+        """Return the bytes that the layers before each cut would take on a stage alone on its rank, shape (cuts,)."""
+        return cuts.resident + max(state[0] for state in self.states[self.placement[stage]]) * cuts.activation
+
+    def may_end(self, cuts: Cuts, stage: int, bound: int) -> NDArray[np.bool_]:
+        """Return whether the stage may end at each cut with no link busy for over ``bound`` ticks, shape (cuts,).
+
+        A link carries each tensor twice, forward and as its gradient, in one queue (discipline ``pair``).
+        """
+        ends: NDArray[np.bool_] = self.allowed[stage]
+        if self.bandwidth is not None and stage < self.stages - 1:
+            ends = ends & (2 * -(-cuts.crossing // self.bandwidth[stage]) <= bound)
+        return ends
+
+    def earliest_begin(self, cuts: Cuts, stage: int, bound: int) -> Numbers:
+        """Return by end the first cut at which the stage may begin within ``bound`` ticks of work, shape (cuts,)."""
+        return np.searchsorted(cuts.work, cuts.work - bound // self.slowness[stage])
+
+
+def requirements_of(model: Model, cuts: Cuts, placement: Ints, ranks: int, states: States) -> StageRequirements:
+    """Return what a model, its ranks and what is in flight on them ask of the stages.
 
     Parameters
     ----------
     placement
         The rank of each stage.
     states
-        See :class:`Demands`.
+        See :class:`StageRequirements`.
 
     Raises
     ------
     InputError
-        If the devices have another number of ranks, there are more stages than layers, or a wish names no stage.
+        If the devices have another number of ranks, there are more stages than layers, or a constraint names no stage.
     """
     stages, devices = len(placement), model.devices
     faults = [*_wrong_lengths(model, ranks), *_wrong_pins(model, stages)]
@@ -39,7 +106,7 @@ def demands_of(model: Model, cuts: Cuts, placement: Ints, ranks: int, states: St
         raise InputError(faults)
     slowness, memory = _each(devices.slowness, ranks), _each(devices.memory, ranks) if devices.memory else None
     bandwidth = None if devices.bandwidth is None else (devices.bandwidth,) * (stages - 1)
-    return Demands(
+    return StageRequirements(
         tuple(slowness[rank] for rank in placement),
         states,
         placement,
@@ -51,16 +118,23 @@ def demands_of(model: Model, cuts: Cuts, placement: Ints, ranks: int, states: St
 
 
 def _allowed(model: Model, cuts: Cuts, stages: int) -> NDArray[np.bool_]:
-    """Return by stage and cut whether the stage may end there, as the wishes have it."""
+    """Return whether each stage may end at each cut under the model's constraints, shape (stages, cuts).
+
+    A layer pinned to stage ``p`` stands behind the end of every stage before ``p``, and before that of all others::
+
+                       cuts without the layer   cuts with it
+        stages < p              yes                  no
+        stages >= p             no                   yes
+    """
     count = len(model.layers)
     before = cuts.members if cuts.members is not None else np.tri(count + 1, count, -1, dtype=np.bool_)
     allowed = np.ones((stages, len(cuts)), dtype=np.bool_)
-    allowed[:-1, -1] = False
+    allowed[:-1, -1] = False  # only the last stage ends behind all layers
     allowed[-1, :-1] = False
     for layer, stage in model.wishes.pinned:
-        last = stage % stages
-        allowed[:last] &= ~before[:, layer]
-        allowed[last:] &= before[:, layer]
+        pinned = stage % stages
+        allowed[:pinned] &= ~before[:, layer]
+        allowed[pinned:] &= before[:, layer]
     for group in model.wishes.together:
         inside = before[:, list(group)].sum(axis=1)
         allowed &= (inside == 0) | (inside == len(group))

@@ -15,13 +15,12 @@ from schedverify.core.schedule import Schedule
 from schedverify.core.timeline import Timeline
 from schedverify.generators import family as family_of
 from schedverify.partitioner import Partition, least_bottleneck
+from schedverify.partitioner.cuts import Ints
 from schedverify.simulator.engine import simulate
-
-Ints = tuple[int, ...]
 
 
 class Cut(NamedTuple):
-    """A model cut into stages: the partition, and the problem that its stages make."""
+    """A model cut into stages: the partition, the problem that its stages make, and the family of schedules."""
 
     model: Model
     partition: Partition
@@ -65,14 +64,14 @@ def cut(
         The schedule whose placement and peak in flight count for memory: ``1f1b``, with several stages a rank
         ``interleaved-1f1b``, where nothing else is said.
     time_limit, workers
-        Seconds and threads of the solver; it is asked with several stages a rank.
+        Seconds and threads of the solver; it is called with several stages a rank.
 
     Raises
     ------
     InputError
         If the numbers of ranks, stages and layers do not go together.
     InfeasibleError
-        If no partition fits memory and wishes; says which wish, or how much memory is lacking where.
+        If no partition fits memory and constraints; says which constraint, or how much memory is lacking where.
     UndecidedError
         If the solver found no partition in the time, nor a proof that there is none.
     UnknownNameError
@@ -80,13 +79,14 @@ def cut(
     """
     chosen = family_of(family or ("1f1b" if virtual == 1 else "interleaved-1f1b"))
     shape = chosen.problem(ranks, microbatches, virtual)
-    states = tuple(tuple(_fullest(chosen.generate(shape), rank, shape.stages_of[rank])) for rank in range(ranks))
+    schedule = chosen.generate(shape)
+    states = tuple(tuple(_fullest_states(schedule, rank, shape.stages_of[rank])) for rank in range(ranks))
     found = least_bottleneck(model, shape.owner_rank, states, ranks=ranks, time_limit=time_limit, workers=workers)
     made = Cut(model, found, stage_problem(model, found.layers, shape), chosen.name)
-    return _smoothed(made) if model.chain and model.wishes == PartitionConstraints() else made
+    return _improved(made) if model.chain and model.wishes == PartitionConstraints() else made
 
 
-def _smoothed(found: Cut) -> Cut:
+def _improved(found: Cut) -> Cut:
     """Move single layers over cuts as long as that shortens the family's makespan and costs nothing that counts more.
 
     Many partitions can have one bottleneck and as many bytes over their cuts, and their makespans differ. Where as many
@@ -105,7 +105,10 @@ def _smoothed(found: Cut) -> Cut:
 
 
 def _shorter(found: Cut, layers: tuple[Ints, ...], makespan: int) -> tuple[Cut, int] | None:
-    """Return another partition with its makespan, where that is less and nothing that counts more gets worse."""
+    """Return another partition with its makespan in ticks, where that is less and nothing that counts more is worse.
+
+    Bottleneck, bytes over the cuts and memory count more.
+    """
     try:
         problem = stage_problem(found.model, layers, found.problem)
     except InputError:  # a rank has no memory for a single micro-batch
@@ -146,11 +149,11 @@ def stage_problem(model: Model, layers: tuple[Ints, ...], shape: Problem) -> Pro
     """
     devices, on = model.devices, [[model.layers[i] for i in stage] for stage in layers]
     slow = [devices.slowness[rank % len(devices.slowness)] for rank in shape.owner_rank]
-    costs = {"forward": [f * sum(x.forward for x in stage) for f, stage in zip(slow, on, strict=True)],
-             "backward": [f * sum(x.backward for x in stage) for f, stage in zip(slow, on, strict=True)]}  # fmt: skip
-    if model.split:
-        for name in ("backward_input", "backward_weight"):
-            costs[name] = [f * sum(getattr(x, name) for x in stage) for f, stage in zip(slow, on, strict=True)]
+    passes = ["forward", "backward"] + ["backward_input", "backward_weight"] * model.split
+    costs = {
+        name: [factor * sum(getattr(layer, name) for layer in stage) for factor, stage in zip(slow, on, strict=True)]
+        for name in passes
+    }
     memory = {
         "activation": _activations(model, layers),
         "weight_stash": [sum(x.weight_stash for x in stage) for stage in on],
@@ -158,7 +161,7 @@ def stage_problem(model: Model, layers: tuple[Ints, ...], shape: Problem) -> Pro
     }
     if devices.memory:
         memory["capacity"] = [devices.memory[rank % len(devices.memory)] for rank in range(shape.ranks)]
-    links: dict[str, Any] = {"latency": devices.latency, "bytes": _sent(model, layers)}
+    links: dict[str, Any] = {"latency": devices.latency, "bytes": _boundary_bytes(model, layers)}
     if devices.bandwidth is not None:
         links["bandwidth"] = devices.bandwidth
     data = {"name": model.name, "ranks": shape.ranks, "microbatches": shape.microbatches, "stages": shape.stages,
@@ -170,24 +173,38 @@ def stage_problem(model: Model, layers: tuple[Ints, ...], shape: Problem) -> Pro
 
 def evenly(model: Model, like: Cut) -> Problem:
     """Return the problem of the same model, ranks and placement with equally many layers a stage, without capacity."""
-    roomy = replace(model, devices=replace(model.devices, memory=()))
-    return stage_problem(roomy, even_split(model, like.problem.stages), like.problem)
+    return stage_problem(without_capacity(model), even_split(model, like.problem.stages), like.problem)
 
 
-def _fullest(schedule: Schedule, rank: int, stages: Ints) -> Iterator[Ints]:
-    """Yield what is in flight on a rank, by stage, at each moment when no other is at least as full in every stage."""
-    held, seen = dict.fromkeys(stages, 0), set()
+def without_capacity(model: Model) -> Model:
+    """Return the model on devices whose memory has no limit."""
+    return replace(model, devices=replace(model.devices, memory=()))
+
+
+def _fullest_states(schedule: Schedule, rank: int, stages: Ints) -> Iterator[Ints]:
+    """Yield the micro-batches in flight on a rank, by stage, at the moments when most are.
+
+    A moment is left out where another is at least as full in every stage. Of a rank that runs ``F0 F1 f0 B0 f1 B1``,
+    with F and B of its first stage and f of its second, which has no backward::
+
+        after      F0     F1     f0     B0     f1     B1
+        in flight  (1,0)  (2,0)  (2,1)  (1,1)  (1,2)  (0,2)        (2,1) and (1,2) are yielded
+    """
+    in_flight, seen = dict.fromkeys(stages, 0), set()
     for step in schedule.steps(rank):
         for op in step.ops:
-            held[op.stage] += {Kind.F: 1, Kind.B: -1, Kind.I: -1}.get(op.kind, 0)
-            seen.add(tuple(held.values()))
+            in_flight[op.stage] += {Kind.F: 1, Kind.B: -1, Kind.I: -1}.get(op.kind, 0)
+            seen.add(tuple(in_flight.values()))
     for state in sorted(seen):
         if not any(other != state and all(map(int.__ge__, other, state)) for other in seen):
             yield state
 
 
-def _sent(model: Model, layers: tuple[Ints, ...]) -> list[int]:
-    """Return by stage the bytes that go on to the next one: each output that is read behind it, once."""
+def _boundary_bytes(model: Model, layers: tuple[Ints, ...]) -> list[int]:
+    """Return by stage the bytes that go on to the next one: each output that a later stage reads, once.
+
+    The edges are sorted by the stage of their target, so that the dict keeps the last stage that reads each output.
+    """
     stage_of = {layer: stage for stage, members in enumerate(layers) for layer in members}
     last = {source: stage_of[target] for source, target in sorted(model.all_edges, key=lambda edge: stage_of[edge[1]])}
     sent = [0] * len(layers)
@@ -198,19 +215,21 @@ def _sent(model: Model, layers: tuple[Ints, ...]) -> list[int]:
 
 
 def _activations(model: Model, layers: tuple[Ints, ...]) -> list[int]:
-    """Return by stage what a micro-batch in flight holds: an entry counts only where it comes from another stage.
+    """Return by stage the bytes that a micro-batch in flight holds.
 
-    What waits for W is a part of it, so that it is no less than that.
+    A layer's entry (its input, as a part of its activation) counts only where it comes from another stage: inside a
+    stage it is the output that the layer before holds already. What waits for W is a part of the activation, so that
+    it is no less than that.
     """
-    entered = {layer: set[int]() for layer in range(len(model.layers))}
+    sources = {layer: set[int]() for layer in range(len(model.layers))}
     for source, target in model.all_edges:
-        entered[target].add(source)
-    made = []
+        sources[target].add(source)
+    activations = []
     for stage in layers:
-        inside = [model.layers[i].entry for i in stage if entered[i] and entered[i] <= set(stage)]
-        waiting = sum(model.layers[i].weight_stash for i in stage)
-        made.append(max(sum(model.layers[i].activation for i in stage) - sum(inside), waiting))
-    return made
+        inside = sum(model.layers[i].entry for i in stage if sources[i] and sources[i] <= set(stage))
+        stash = sum(model.layers[i].weight_stash for i in stage)
+        activations.append(max(sum(model.layers[i].activation for i in stage) - inside, stash))
+    return activations
 
 
 def _tied(model: Model, layers: tuple[Ints, ...]) -> Iterator[list[int]]:

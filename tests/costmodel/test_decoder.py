@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from fractions import Fraction
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from jsonschema import Draft202012Validator
 
-from schedverify.cli import main
 from schedverify.core.errors import InputError
 from schedverify.core.model import Model
-from schedverify.costmodel.decoder import RECOMPUTE, Decoder, Device, Training, activations, decoder_model
+from schedverify.costmodel.decoder import RECOMPUTE, Decoder, Device, Training, decoder_model, layer_costs
 from schedverify.costmodel.decoder.device import Link
-from schedverify.costmodel.decoder.flops import head_flops, layer_flops, model_flops
-from schedverify.formats.data import parse_toml
+from schedverify.costmodel.decoder.layer_costs import head_flops, layer_flops, model_flops
 from schedverify.formats.models.decoder_files import known
-from schedverify.formats.models.model_files import load_model, model_from
-from schedverify.formats.schema import schemas
+from schedverify.formats.models.model_files import model_from
 
-Capture = pytest.CaptureFixture[str]
 PUBLISHED = {
     "gpt-3-175b": 175_000_000_000,
     "llama-2-7b": 6_738_415_616,
@@ -143,34 +136,34 @@ class TestActivations:
             formula = Fraction(s * b * h, t) * (34 + core)
         else:
             formula = s * b * h * (10 + Fraction(24, t) + core / t)
-        assert activations.layer_activation(shape, training) == formula
+        assert layer_costs.layer_activation(shape, training) == formula
 
     def test_selective_recomputation_saves_what_was_published(self) -> None:
         """70% for GPT-3 and 65% for the model of 530 billion, section 5 of arXiv 2205.05198."""
         for name, percent in (("gpt-3-175b", 70), ("megatron-530b", 65)):
-            every = activations.layer_activation(shape_of(name), Training(2048, recompute="none"))
-            kept = activations.layer_activation(shape_of(name), Training(2048))
+            every = layer_costs.layer_activation(shape_of(name), Training(2048, recompute="none"))
+            kept = layer_costs.layer_activation(shape_of(name), Training(2048))
             assert round(100 * (1 - kept / every)) == percent
 
     @given(gpts())
     def test_the_head_keeps_what_the_paper_says(self, given_: tuple[Decoder, Training]) -> None:
         shape, training = given_
         s, b, h, v, t = 384, training.microbatch_size, shape.hidden, shape.vocabulary, training.tensor_parallel
-        found = activations.head_activation(shape, Training(s, b, tensor_parallel=t))
+        found = layer_costs.head_activation(shape, Training(s, b, tensor_parallel=t))
         assert found == 4 * s * b * h * (1 + Fraction(v, h)) / t
 
     @given(gpts())
     def test_the_weight_part_holds_what_the_zero_bubble_paper_says(self, given_: tuple[Decoder, Training]) -> None:
         shape, training = given_
         alone = Training(training.sequence, training.microbatch_size)
-        assert activations.layer_stash(shape, alone) == 32 * alone.tokens * shape.hidden
-        assert activations.layer_stash(shape, training) <= activations.kept_activation(shape, training)
+        assert layer_costs.layer_stash(shape, alone) == 32 * alone.tokens * shape.hidden
+        assert layer_costs.layer_stash(shape, training) <= layer_costs.saved_activation(shape, training)
 
     @pytest.mark.parametrize("name", PUBLISHED)
     @pytest.mark.parametrize("together", [True, False])
     def test_of_every_model_the_weight_part_holds_no_more_than_there_is(self, name: str, together: bool) -> None:
         training = Training(4096, tensor_parallel=8, sequence_parallel=together)
-        assert activations.layer_stash(shape_of(name), training) <= activations.layer_activation(
+        assert layer_costs.layer_stash(shape_of(name), training) <= layer_costs.layer_activation(
             shape_of(name), training
         )
 
@@ -187,7 +180,7 @@ class TestTraining:
         ],
     )
     def test_a_parameter_takes_what_megatrons_guide_says(self, training: Training, bytes_: float) -> None:
-        assert training.number * 1000 + training.state_bytes(1000) == 1000 * bytes_
+        assert training.number_bytes * 1000 + training.state_bytes(1000) == 1000 * bytes_
 
 
 FAST = Device(Fraction(10**12), Fraction(1, 2), inside=Link(Fraction(10**9), Fraction(1, 10**6)))
@@ -231,7 +224,7 @@ class TestModel:
     def test_what_recomputation_needs_is_taken_off_the_memory(self) -> None:
         device = Device(Fraction(10**12), memory=10**9, reserved=10**6)
         room = made(Training(32, recompute="full"), device).devices.memory[0]
-        assert room == 10**9 - 10**6 - activations.kept_activation(TINY, Training(32, recompute="full"))
+        assert room == 10**9 - 10**6 - layer_costs.saved_activation(TINY, Training(32, recompute="full"))
         assert made(Training(32), device).devices.memory == (10**9 - 10**6,)
 
     def test_a_measured_layer_takes_about_what_is_computed(self) -> None:
@@ -253,105 +246,3 @@ class TestModel:
         for told in ("8 heads do not divide a width of 65", "3 heads of keys do not divide 8", "2 of 1 experts",
                      "5 devices do not divide 8 heads", "weight and optimizer alone take 14 bytes, not 9"):  # fmt: skip
             assert told in str(caught.value)
-
-
-FILE = """
-name = "mine"
-tick = "0.1 us"
-
-[decoder]
-like = "llama-2-7b"
-layers = 4
-
-[training]
-sequence = 2048
-tensor_parallel = 2
-
-[device]
-like = "h100-80gb"
-memory_bandwidth = "2 TB"
-
-[devices]
-bandwidth = 77
-
-[partition]
-alone = ["head"]
-"""
-
-
-class TestFiles:
-    def test_tables_are_read_and_go_before_what_they_are_like(self) -> None:
-        model = model_from(parse_toml(FILE))
-        assert len(model.layers) == 6
-        assert model.tick == "0.1 us"
-        assert model.wishes.alone == (5,)
-        assert model.devices.memory == (80 * 10**9,)
-        assert model.devices.bandwidth == 77
-        assert model.layers[1].output == 2 * 2048 * 4096 // 2
-
-    def test_the_schema_takes_it(self) -> None:
-        validator = Draft202012Validator(json.loads(schemas()["model.json"]))
-        data = json.loads(json.dumps(parse_toml(FILE), default=float))
-        validator.validate(data)
-        assert list(validator.iter_errors({**data, "decoder": {"layers": 0}}))
-
-    @pytest.mark.parametrize("device", known("device"))
-    @pytest.mark.parametrize("name", known("decoder"))
-    def test_all_that_comes_along_makes_models(self, name: str, device: str) -> None:
-        data = {"decoder": {"like": name}, "training": {"sequence": 2048, "tensor_parallel": 8}}
-        model = model_from({**data, "device": {"like": device}})
-        assert model.split
-        assert len(model.layers) == known("decoder")[name]["layers"] + 2
-        assert all(layer.weight_stash <= layer.activation for layer in model.layers)
-
-    @pytest.mark.parametrize(
-        ("change", "told"),
-        [
-            (('"llama-2-7b"', '"llama-2-8b"'), "decoder.like: nothing of this name comes with schedverify"),
-            (("layers = 4", "layer = 4"), "decoder.layer: unknown key (did you mean 'layers'?)"),
-            (("layers = 4", "layers = 1.5"), "decoder.layers: expected a whole number from 1"),
-            (("layers = 4", "gated = 1"), "decoder.gated: expected one of true, false, found 1"),
-            (('"h100-80gb"', '"h100"'), "device.like: nothing of this name comes with schedverify"),
-            (('like = "h100-80gb"', ""), "device.peak: missing (or name one that comes along: a100-80gb"),
-            (("sequence = 2048", ""), "training.sequence: missing (tokens of a sequence)"),
-            (("sequence = 2048", "sequence = 2048\nrecompute = 'half'"), "expected one of none, selective, full"),
-            (('"2 TB"', '"2 TX"'), "device.memory_bandwidth: expected a number from 1"),
-            (('"2 TB"', '"2 TB"\nefficiency = 1.5'), "device.efficiency: expected a number from 0 to 1, found 1.5"),
-            (('"0.1 us"', '"tick"'), "tick: a decoder's durations are computed"),
-            (("tensor_parallel = 2", "tensor_parallel = 3"), "3 devices do not divide 32 heads"),
-            (('["head"]', '["heads"]'), "partition.alone[0]: no layer is called 'heads' (did you mean 'head'?)"),
-            (("[devices]", "[[layer]]\n[devices]"), "layer: a model has [[layer]] or [decoder], not both"),
-            (('"2 TB"', '"2 TB"\nreserved = "81 GB"'), "device.memory: 80000000000 bytes, of which 81000000000"),
-        ],
-    )
-    def test_what_is_wrong_is_told(self, change: tuple[str, str], told: str) -> None:
-        with pytest.raises(InputError) as caught:
-            model_from(parse_toml(FILE.replace(*change)))
-        assert told in str(caught.value)
-
-    def test_tables_without_a_decoder_are_told(self) -> None:
-        with pytest.raises(InputError, match=r"training: is for a \[decoder\], and there is none"):
-            model_from(parse_toml("[training]\nsequence = 1\n[[layer]]\nforward = 1"))
-
-
-class TestCommand:
-    OPTIONS = ("--device", "a100-80gb", "--sequence", "4096", "--tensor-parallel", "2", "--ranks", "4")
-
-    def test_a_model_that_comes_along_is_cut(self, capsys: Capture) -> None:
-        assert main(["partition", "llama-2-7b", *self.OPTIONS, "--megatron-layout"]) == 0
-        assert capsys.readouterr().out == "Et*8|(t*8|)*2,t*8L\n"
-
-    def test_options_go_before_the_file(self, tmp_path: Path, capsys: Capture) -> None:
-        (tmp_path / "m.toml").write_text(FILE.replace('alone = ["head"]', ""))
-        assert main(["partition", str(tmp_path / "m.toml"), *self.OPTIONS, "--format", "json"]) == 0
-        found = json.loads(capsys.readouterr().out)
-        assert sum(map(len, found["layers"])) == 6
-        changes = {"training": {"sequence": 4096}}
-        assert load_model(tmp_path / "m.toml", changes).layers[1].output == 2 * 4096 * 4096 // 2
-
-    def test_names_and_files_that_are_none_are_told(self, capsys: Capture) -> None:
-        assert main(["partition", "llama-2-7", *self.OPTIONS]) == 2
-        assert "no model of this name comes with schedverify (did you mean 'llama-2-7b'?)" in capsys.readouterr().err
-        profile = Path(__file__).parents[2] / "specs" / "profiles" / "vgg16.txt"
-        assert main(["partition", str(profile), *self.OPTIONS]) == 2
-        assert "device: is for a decoder, and this is a profile of PipeDream" in capsys.readouterr().err

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from schedverify.costmodel.decoder import Decoder, Training, activations
+from schedverify.costmodel.decoder import Decoder, Training, layer_costs
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 functional = torch.nn.functional
@@ -53,8 +53,8 @@ def layer(x, shape: Decoder, weights: list):  # type: ignore[no-untyped-def]
 def kept_by(shape: Decoder) -> int:
     """Return the bytes of the tensors that autograd keeps of one layer, weights left out, each storage once."""
     torch.manual_seed(0)
-    hidden, keys = shape.hidden, shape.keys
-    rows = [(shape.inner, hidden), (hidden, shape.inner), (shape.inner, hidden)]
+    hidden, keys = shape.hidden, shape.key_width
+    rows = [(shape.ffn_width, hidden), (hidden, shape.ffn_width), (shape.ffn_width, hidden)]
     rows += [(shape.experts, hidden)] if shape.experts > 1 else []
     rows += [(hidden, hidden), (keys, hidden), (keys, hidden), (hidden, hidden)]
     weights = [torch.randn(row, requires_grad=True) for row in rows]
@@ -87,5 +87,5 @@ def kept_by(shape: Decoder) -> int:
 )
 def test_autograd_keeps_what_the_formula_says(shape: Decoder) -> None:
     """Norms keep two numbers a token, attention one a head, experts their scores; the formulas leave these out."""
-    measured, formula = kept_by(shape), activations.layer_activation(shape, TRAINING)
+    measured, formula = kept_by(shape), layer_costs.layer_activation(shape, TRAINING)
     assert formula <= measured <= formula * 1.02

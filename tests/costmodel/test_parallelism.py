@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -13,23 +12,17 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jsonschema import Draft202012Validator
 
 import schedverify as sv
-from schedverify.cli import main, partition_cluster
-from schedverify.core.errors import InputError
+from schedverify.cli import partition_cluster
 from schedverify.costmodel.decoder import Decoder, Device, Training
 from schedverify.costmodel.decoder.device import Link
 from schedverify.costmodel.parallelism import Choices, Cluster, Priced, Rejected, SetUp, advise
 from schedverify.costmodel.parallelism.pricing import Pricing
 from schedverify.costmodel.parallelism.setups import setups_of
-from schedverify.formats.cuts.megatron import read_layout
-from schedverify.formats.data import parse_toml
 from schedverify.formats.models.cluster_files import cluster_from, load_decoder
-from schedverify.formats.schema import schemas
 
 ROOT = Path(__file__).parents[2]
-Capture = pytest.CaptureFixture[str]
 INSIDE, BETWEEN = Link(Fraction(10**11), Fraction(1, 10**6)), Link(Fraction(10**9), Fraction(1, 10**5))
 DEVICE = Device(Fraction(10**12), memory=2 * 10**9, inside=INSIDE, between=BETWEEN)
 SHAPE = Decoder(6, 1024, 8, 8000, gated=True)
@@ -179,104 +172,3 @@ def test_the_rules_turn_where_the_page_says() -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False, env=environment)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-
-
-FILE = """
-nodes = 2
-devices = 4
-batch = 32
-
-[device]
-like = "a100-80gb"
-
-[choices]
-virtual = 1
-microbatch_size = [1, 2]
-"""
-
-
-class TestFiles:
-    def test_a_cluster_is_read(self) -> None:
-        found = cluster_from(parse_toml(FILE))
-        assert (found.size, found.batch, found.device.memory) == (8, 32, 80 * 10**9)
-        assert found.choices == Choices(virtual=(1,), microbatch_size=(1, 2))
-        assert cluster_from(parse_toml(FILE), "h100-80gb").device.peak == 989 * 10**12
-        Draft202012Validator(json.loads(schemas()["cluster.json"])).validate(parse_toml(FILE))
-
-    @pytest.mark.parametrize(
-        ("change", "told"),
-        [
-            (("nodes = 2", ""), "nodes: missing (a cluster needs it)"),
-            (("nodes = 2", "nodes = 0"), "nodes: expected a whole number from 1"),
-            (("nodes = 2", "nodes = 100000"), "100000 nodes of 4 are more than 65536 devices"),
-            (("nodes = 2", "node = 2"), "node: unknown key (did you mean 'nodes'?)"),
-            (("nodes = 2", "version = 2\nnodes = 2"), "version: expected 1, found 2"),
-            (('"a100-80gb"', '"a100"'), "device.like: nothing of this name comes with schedverify"),
-            (('like = "a100-80gb"', ""), "device.peak: missing"),
-            (("virtual = 1", "virtual = []"), "choices.virtual: expected at least one choice"),
-            (("virtual = 1", "virtual = [1, 'a']"), "choices.virtual: expected a whole number"),
-            (("virtual = 1", "recompute = 'some'"), "choices.recompute: expected one of none, selective, full"),
-            (("[choices]", "[choice]"), "choice: unknown key (did you mean 'choices'?)"),
-        ],
-    )
-    def test_what_is_wrong_is_told(self, change: tuple[str, str], told: str) -> None:
-        with pytest.raises(InputError) as caught:
-            cluster_from(parse_toml(FILE.replace(*change)))
-        assert told in str(caught.value)
-
-    def test_a_model_that_is_no_decoder_is_told(self, tmp_path: Path) -> None:
-        path = tmp_path / "m.toml"
-        path.write_text("[[layer]]\nforward = 1\n")
-        with pytest.raises(InputError, match=r"m.toml: decoder: missing \(a cluster needs a model by its shape"):
-            load_decoder(path)
-        path.write_text('[decoder]\nlike = "llama-2-7b"\nhiden = 3\n[training]\nsequence = 8\n[devices]\nlatency = 1\n')
-        with pytest.raises(InputError) as caught:
-            load_decoder(path)
-        assert "devices: does not go with a cluster" in str(caught.value)
-        assert "decoder.hiden: unknown key (did you mean 'hidden'?)" in str(caught.value)
-
-    def test_what_the_model_says_of_degrees_is_fixed(self, tmp_path: Path) -> None:
-        path = tmp_path / "m.toml"
-        path.write_text('[decoder]\nlike = "llama-2-7b"\n[training]\nsequence = 8\nrecompute = "none"\n')
-        assert load_decoder(path).fixed == {"recompute": ("none",)}
-
-
-class TestCommand:
-    @pytest.fixture
-    def there(self, tmp_path: Path) -> str:
-        (tmp_path / "cluster.toml").write_text(FILE)
-        return str(tmp_path / "cluster.toml")
-
-    def test_it_prints_a_table_and_why_others_are_not_in_it(self, there: str, capsys: Capture) -> None:
-        assert main(["partition", "llama-2-7b", "--cluster", there, "--sequence", "2048", "--top", "2"]) == 0
-        lines = capsys.readouterr().out.splitlines()
-        assert lines[0].split()[:5] == ["tensor", "pipeline", "data", "virtual", "micro-batch"]
-        assert len([line for line in lines[1:] if line.split()[0].isdigit() and "ective" in line]) == 2
-        assert any("does not fit: weights and optimizer alone take 121." in line for line in lines)
-
-    def test_json_keeps_to_its_schema_and_options_fix_degrees(self, there: str, capsys: Capture) -> None:
-        options = ("--cluster", there, "--sequence", "2048", "--ranks", "2", "--tensor-parallel", "4")
-        assert main(["partition", "llama-2-7b", *options, "--format", "json"]) == 0
-        found = json.loads(capsys.readouterr().out)
-        schema = json.loads(schemas()["advice.json"])
-        Draft202012Validator.check_schema(schema)
-        Draft202012Validator(schema).validate(found)
-        assert {(s["setup"]["tensor_parallel"], s["setup"]["pipeline_parallel"]) for s in found["ranked"]} == {(4, 2)}
-        assert sum(map(len, found["ranked"][0]["layers"])) == 34
-
-    def test_the_best_is_written_as_problem_and_as_layout(self, there: str, tmp_path: Path, capsys: Capture) -> None:
-        target = str(tmp_path / "p.toml")
-        options = ("--cluster", there, "--sequence", "2048", "--ranks", "2", "-o", target, "--megatron-layout")
-        assert main(["partition", "llama-2-7b", *options]) == 0
-        assert "".join(read_layout(capsys.readouterr().out.strip())) == "E" + 32 * "t" + "L"
-        assert sv.load(target).ranks == 2
-
-    def test_what_does_not_go_together_is_told(self, there: str, capsys: Capture) -> None:
-        assert main(["partition", "llama-2-7b", "--cluster", there, "--microbatches", "8"]) == 2
-        assert "--microbatches: does not go with --cluster" in capsys.readouterr().err
-        assert main(["partition", "llama-2-7b"]) == 2
-        assert "--ranks: missing" in capsys.readouterr().err
-
-    def test_where_nothing_fits_it_says_so(self, there: str, capsys: Capture) -> None:
-        assert main(["partition", "llama-3-405b", "--cluster", there, "--sequence", "2048"]) == 1
-        assert "GB too much" in capsys.readouterr().out

@@ -12,8 +12,7 @@ from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
 from schedverify.formats import load_problem
 from schedverify.generators import family, generate
-from schedverify.generators.dispatch import DispatchPolicy, dispatch
-from schedverify.generators.streams import Room
+from schedverify.generators.dispatch import DispatchPolicy, MemoryBudget, dispatch
 from schedverify.simulator.engine import simulate
 from schedverify.verifier.verification import verify
 
@@ -187,8 +186,8 @@ class TestPolicy:
     ONE = Problem.chain(ranks=1, microbatches=4, forward=1, backward_input=1, backward_weight=1)
 
     @staticmethod
-    def room(stages: int, *, limit: int = 99, ahead: int = 99) -> Room:
-        return Room([limit] * stages, [2] * stages, [1] * stages, [0] * stages, [ahead] * stages)
+    def room(stages: int, *, limit: int = 99, ahead: int = 99) -> MemoryBudget:
+        return MemoryBudget([limit] * stages, [2] * stages, [1] * stages, [0] * stages, [ahead] * stages)
 
     def text(self, problem: Problem, policy: DispatchPolicy, **room: int) -> str:
         schedule = dispatch(problem, self.room(problem.stages, **room), policy)
@@ -250,7 +249,7 @@ class TestPolicy:
             problem = random_problem("zb-v", seed)
             kept, stash = list(problem.activation), list(problem.weight_stash)
             limits = [sum(kept[stage] for stage in stages) for stages in problem.stages_of]
-            room = Room(limits, kept, stash, [0] * problem.stages, [problem.microbatches] * problem.stages)
+            room = MemoryBudget(limits, kept, stash, [0] * problem.stages, [problem.microbatches] * problem.stages)
             age = rng.choice([None, 0, 3, 20])
             policy = DispatchPolicy(
                 age, rng.randint(0, 4), rng.choice([None, 0, 2, 4]), weights_first=rng.random() < 0.5

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import sys
+from types import FrameType
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from schedverify.core.errors import InputError
 from schedverify.core.model import Devices, Layer, Model, PartitionConstraints
 from schedverify.partitioner import least_bottleneck
-from schedverify.partitioner.demands import States
+from schedverify.partitioner.requirements import States
 
 
 @st.composite
@@ -129,3 +131,25 @@ def test_the_solver_equals_brute_force(m: Model, stages: int, how: str, data: st
         assert found.proved
         stage_of = tuple(next(s for s, on in enumerate(found.layers) if i in on) for i in range(len(m.layers)))
         assert judged(m, stage_of, placement, states) == expected
+
+
+def test_a_thousand_layers_on_64_stages_take_a_moment() -> None:
+    """A look at a bottleneck takes a few calls for each stage, and as many of them whatever the number of layers.
+
+    20 looks by doubling and bisection come to 6760 calls.
+    """
+    layers = tuple(Layer(f"l{i}", 1 + i * 7919 % 20_000, 1 + i * 104_729 % 20_000, output=5) for i in range(1000))
+    model, states, calls = Model("m", layers), tuple(((1,),) for _ in range(64)), 0
+
+    def count(frame: FrameType, event: str, _: object) -> None:
+        nonlocal calls
+        calls += event == "call" and str(frame.f_globals.get("__name__")).startswith("schedverify.")
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        found = least_bottleneck(model, tuple(range(64)), states)
+    finally:
+        sys.setprofile(before)
+    assert sum(map(len, found.layers)) == 1000
+    assert calls < 10_000

@@ -23,8 +23,8 @@ from schedverify.core.problem import Problem
 from schedverify.optimizer import Progress
 from schedverify.optimizer.bounds.costs import Costs
 from schedverify.optimizer.bounds.formulas import best_bound, load_bounds, pair_bounds
-from schedverify.partitioner.best_first import ByBound
-from schedverify.partitioner.lower_bounds import LeastTimes
+from schedverify.partitioner.best_first import PartitionsByBound
+from schedverify.partitioner.lower_bounds import MakespanBounds
 from schedverify.partitioner.stage_problem import stage_problem
 from schedverify.verifier.verification import claims_of
 
@@ -112,9 +112,11 @@ def test_all_partitions_come_in_the_order_of_their_bounds(drawn: tuple[int, int,
     def judge(layers: Layers) -> tuple[int, None] | None:
         return (expected[layers], None) if layers in expected else None
 
-    times = LeastTimes(model, shape.owner_rank, ranks, shape.microbatches)
+    times = MakespanBounds(model, shape.owner_rank, ranks, shape.microbatches)
     limit = data.draw(st.none() | st.sampled_from(sorted(expected.values()))) if expected else None
-    found = [(whole.layers, whole.bound) for whole in ByBound(times, judge).below(lambda: limit, lambda: False)]
+    found = [
+        (whole.layers, whole.bound) for whole in PartitionsByBound(times, judge).below(lambda: limit, lambda: False)
+    ]
     assert [bound for _, bound in found] == sorted(bound for _, bound in found)
     assert dict(found) == {layers: bound for layers, bound in expected.items() if limit is None or bound < limit}
     assert len(found) == len(dict(found))
@@ -124,7 +126,7 @@ def test_the_first_bound_is_the_least_of_loads_and_ways() -> None:
     """With one stage a rank and no memory limits the tables know it before a stage is placed."""
     layers = tuple(Layer(f"l{i}", 1 + i * 7 % 5, 9, output=i) for i in range(9))
     model = Model("m", layers, devices=Devices(slowness=(1, 2, 1), latency=2, bandwidth=4))
-    shape, root = Problem.chain(ranks=3, microbatches=6), LeastTimes(model, (0, 1, 2), 3, 6).root()
+    shape, root = Problem.chain(ranks=3, microbatches=6), MakespanBounds(model, (0, 1, 2), 3, 6).root()
     known = [Costs(stage_problem(model, layers, shape)) for layers in every(model, 3)]
     rules = [[*load_bounds(costs, "makespan"), *pair_bounds(costs, "makespan")] for costs in known]
     assert root is not None

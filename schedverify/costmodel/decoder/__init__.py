@@ -1,8 +1,7 @@
 """Decoder models by their shape: FLOPs, bytes and ticks by published formulas, and the layers that they make."""
 
+from schedverify.costmodel.decoder.configuration import DTYPES, RECOMPUTE, Decoder, Training
 from schedverify.costmodel.decoder.device import Device
-from schedverify.costmodel.decoder.modelling import decoder_model, faults_of
-from schedverify.costmodel.decoder.shape import Decoder
-from schedverify.costmodel.decoder.training import DTYPES, RECOMPUTE, Training
+from schedverify.costmodel.decoder.layers import decoder_model, faults_of
 
 __all__ = ["DTYPES", "RECOMPUTE", "Decoder", "Device", "Training", "decoder_model", "faults_of"]

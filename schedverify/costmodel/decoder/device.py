@@ -15,20 +15,21 @@ class Link:
     bandwidth
         Bytes per second; None for no limit.
     latency
-        Seconds.
+        Seconds that each message takes beside its bytes.
     """
 
     bandwidth: Fraction | None = None
     latency: Fraction = Fraction(0)
 
     def seconds(self, sent: int | Fraction) -> Fraction:
-        """Return how long some bytes take."""
+        """Return the seconds in which ``sent`` bytes go over the link."""
         return self.latency + (Fraction(0) if self.bandwidth is None else sent / self.bandwidth)
 
     def ring(self, sent: int, devices: int) -> Fraction:
-        """Return how long an all-reduce of some bytes takes: ``2 (d-1)`` steps, each with a d-th of the bytes.
+        """Return the seconds of an all-reduce of ``sent`` bytes over ``d`` devices in a ring.
 
-        A reduce-scatter and an all-gather one after another take as long.
+        It has ``2 (d-1)`` steps, each with a d-th of the bytes. A reduce-scatter and an all-gather one after another
+        take as long.
 
         Source: Patarasuk and Yuan 2009, Bandwidth optimal all-reduce algorithms for clusters of workstations.
         """
@@ -37,20 +38,20 @@ class Link:
 
 @dataclass(frozen=True)
 class Device:
-    """What computes.
+    """A device that computes.
 
     Attributes
     ----------
     peak
         FLOP per second of matrix products in the dtype that is trained in.
     efficiency
-        The part of it that they reach.
+        The part of the peak that they reach.
     memory
         Bytes; 0 for no limit.
     reserved
-        Bytes of it that hold no tensors: the driver's context, communication buffers.
+        Bytes of the memory that hold no tensors: the driver's context, communication buffers.
     memory_bandwidth
-        Bytes per second; None for no limit.
+        Bytes per second between memory and compute; None for no limit.
     inside, between
         Links to the devices of the same node, and to those of others.
     """
@@ -64,7 +65,7 @@ class Device:
     between: Link = Link()
 
     def seconds(self, flops: int | Fraction, moved: int) -> Fraction:
-        """Return how long a pass takes that computes and moves so much: the longer of the two.
+        """Return the seconds of a pass that computes ``flops`` and moves ``moved`` bytes: the longer of the two.
 
         Source: Williams, Waterman and Patterson 2009, Roofline.
         """

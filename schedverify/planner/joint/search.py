@@ -14,8 +14,8 @@ from schedverify.core.result import Status
 from schedverify.generators import families
 from schedverify.optimizer import Effort, Hint, Progress, Solution, hint_of, solve
 from schedverify.optimizer.bounds.formulas import best_bound
-from schedverify.partitioner.best_first import ByBound
-from schedverify.partitioner.lower_bounds import LeastTimes
+from schedverify.partitioner.best_first import PartitionsByBound
+from schedverify.partitioner.lower_bounds import MakespanBounds
 from schedverify.partitioner.stage_problem import stage_problem
 from schedverify.simulator.engine import simulate
 
@@ -159,7 +159,7 @@ class Search:
             if self.value is None or looked.bound < self.value:
                 yield looked
 
-    def _partitions(self, shape: Problem) -> ByBound[Looked]:
+    def _partitions(self, shape: Problem) -> PartitionsByBound[Looked]:
         """Return the partitions under a placement, which have a turn in the order of their bounds."""
 
         def judge(layers: tuple[Ints, ...]) -> tuple[int, Looked] | None:
@@ -169,9 +169,9 @@ class Search:
                 return None
             return looked.bound, looked
 
-        times = LeastTimes(self.model, shape.owner_rank, shape.ranks, shape.microbatches)
+        times = MakespanBounds(self.model, shape.owner_rank, shape.ranks, shape.microbatches)
         self.linearized |= times.cuts.linearized
-        return ByBound(times, judge, seconds=self.effort.left / 20, workers=self.effort.threads)
+        return PartitionsByBound(times, judge, seconds=self.effort.left / 20, workers=self.effort.threads)
 
     def _solve(self, looked: Looked, share: float, cutoff: int | None) -> bool:
         """Search the schedules of a partition, below a cutoff where there is one; return whether the best is better."""

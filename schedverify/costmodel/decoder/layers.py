@@ -9,23 +9,49 @@ from typing import NamedTuple
 
 from schedverify.core.errors import Fault, InputError
 from schedverify.core.model import Devices, Layer, Model
-from schedverify.costmodel.decoder import activations
+from schedverify.costmodel.decoder.configuration import Decoder, Training
 from schedverify.costmodel.decoder.device import Device
-from schedverify.costmodel.decoder.flops import Flops, head_flops, layer_flops
-from schedverify.costmodel.decoder.shape import Decoder
-from schedverify.costmodel.decoder.training import Training
+from schedverify.costmodel.decoder.layer_costs import (
+    Flops,
+    boundary_bytes,
+    embedding_activation,
+    head_activation,
+    head_flops,
+    head_stash,
+    layer_activation,
+    layer_flops,
+    layer_stash,
+    saved_activation,
+)
 
 
 class _Load(NamedTuple):
-    """What a layer asks of a device, per micro-batch."""
+    """What a layer asks of its devices, for one micro-batch.
+
+    Attributes
+    ----------
+    flops
+        Operations of all tensor-parallel devices together.
+    parameters
+        How many parameters a device holds.
+    activation
+        Bytes that a device saves from F to the end of its B or I.
+    stash
+        Bytes that a device holds from I to W.
+    output
+        Bytes that a device sends to the next stage.
+    reduced
+        Bytes of the tensors that the tensor-parallel devices reduce, by pass.
+    weights_read
+        Whether a pass reads all weights; of the embedding's table each token reads its own row.
+    """
 
     flops: Flops
     parameters: int
     activation: int
     stash: int
     output: int
-    sent: Flops
-    """Bytes of the tensors that the tensor-parallel devices reduce, by pass."""
+    reduced: Flops
     weights_read: bool = True
 
 
@@ -40,7 +66,7 @@ def decoder_model(shape: Decoder, training: Training, device: Device, *, name: s
     Parameters
     ----------
     tick
-        Its length in seconds; durations are rounded up.
+        The length of a tick in seconds; durations are rounded up to ticks.
 
     Returns
     -------
@@ -68,7 +94,7 @@ def decoder_model(shape: Decoder, training: Training, device: Device, *, name: s
 
 
 def faults_of(shape: Decoder, training: Training) -> Iterator[Fault]:
-    """Yield what does not go together: widths, heads and experts, and the devices that share them."""
+    """Yield a fault for all numbers that do not go together: widths, heads and experts, and devices that share them."""
     if shape.hidden % shape.heads and not shape.head_size:
         hint = "give head_size, or other numbers"
         yield Fault("decoder.heads", f"{shape.heads} heads do not divide a width of {shape.hidden}", hint)
@@ -78,66 +104,72 @@ def faults_of(shape: Decoder, training: Training) -> Iterator[Fault]:
     if shape.top_k > shape.experts:
         yield Fault("decoder.top_k", f"{shape.top_k} of {shape.experts} experts", "a token goes to some of them")
     split = training.tensor_parallel
-    counts = (("heads", shape.heads), ("heads of keys", shape.kv_heads or shape.heads), ("columns of ffn", shape.inner))
+    counts = (
+        ("heads", shape.heads),
+        ("heads of keys", shape.kv_heads or shape.heads),
+        ("columns of ffn", shape.ffn_width),
+    )
     for what, count in counts:
         if count % split:
             hint = "each device has equally many"
             yield Fault("training.tensor_parallel", f"{split} devices do not divide {count} {what}", hint)
-    if training.bytes_per_parameter and training.bytes_per_parameter < training.least_bytes:
-        message = f"weight and optimizer alone take {training.least_bytes} bytes, not {training.bytes_per_parameter}"
-        yield Fault("training.bytes_per_parameter", message, f"0 stands for {training.least_bytes + 4}")
+    given, least = training.bytes_per_parameter, training.weight_and_optimizer_bytes
+    if given and given < least:
+        message = f"weight and optimizer alone take {least} bytes, not {given}"
+        yield Fault("training.bytes_per_parameter", message, f"0 stands for {least + 4}")
 
 
 def _layer_load(shape: Decoder, training: Training) -> _Load:
-    reduced = 2 * training.number * training.tokens * shape.hidden
+    reduced = 2 * training.number_bytes * training.tokens * shape.hidden
     return _Load(
         layer_flops(shape, training),
         shape.layer_parameters(training.tensor_parallel),
-        activations.layer_activation(shape, training),
-        activations.layer_stash(shape, training),
-        activations.boundary(shape, training),
+        layer_activation(shape, training),
+        layer_stash(shape, training),
+        boundary_bytes(shape, training),
         Flops(reduced, reduced * (2 if training.recompute == "full" else 1), 0),
     )
 
 
 def _embedding_load(shape: Decoder, training: Training) -> _Load:
     parameters = shape.table_parameters(training.tensor_parallel) + shape.positions * shape.hidden
-    kept = activations.embedding_activation(shape, training)
-    reduced = training.number * training.tokens * shape.hidden
-    output = activations.boundary(shape, training)
-    return _Load(Flops(0, 0, 0), parameters, kept, 0, output, Flops(reduced, 0, 0), weights_read=False)
+    mask = embedding_activation(shape, training)
+    reduced = training.number_bytes * training.tokens * shape.hidden
+    output = boundary_bytes(shape, training)
+    return _Load(Flops(0, 0, 0), parameters, mask, 0, output, Flops(reduced, 0, 0), weights_read=False)
 
 
 def _head_load(shape: Decoder, training: Training) -> _Load:
-    reduced = training.number * training.tokens * shape.hidden
+    reduced = training.number_bytes * training.tokens * shape.hidden
     return _Load(
         head_flops(shape, training),
-        shape.table_parameters(training.tensor_parallel) + shape.norm,
-        activations.head_activation(shape, training),
-        activations.head_stash(shape, training),
+        shape.table_parameters(training.tensor_parallel) + shape.norm_parameters,
+        head_activation(shape, training),
+        head_stash(shape, training),
         0,
         Flops(0, reduced, 0),
     )
 
 
 def _layer(name: str, kind: str, load: _Load, training: Training, device: Device, tick: Fraction) -> Layer:
+    """Return a layer with the ticks of each pass and the bytes of one device."""
     stash = min(load.stash, load.activation)
     seconds = [
         device.seconds(Fraction(flops, training.tensor_parallel), moved)
-        + device.inside.ring(sent, training.tensor_parallel) * (sent > 0)
-        for flops, moved, sent in zip(load.flops, _moved(load, training), load.sent, strict=True)
+        + device.inside.ring(reduced, training.tensor_parallel) * (reduced > 0)
+        for flops, moved, reduced in zip(load.flops, _moved(load, training), load.reduced, strict=True)
     ]
     forward, backward_input, backward_weight = (-(-value // tick) for value in seconds)
-    parts = training.recompute != "full"
+    split = training.recompute != "full"
     return Layer(
         name,
         forward,
         backward_input + backward_weight,
-        backward_input if parts else None,
-        backward_weight if parts else None,
+        backward_input if split else None,
+        backward_weight if split else None,
         load.activation,
-        stash if parts else 0,
-        load.parameters * training.number,
+        stash if split else 0,
+        load.parameters * training.number_bytes,
         training.state_bytes(load.parameters),
         load.output,
         kind,
@@ -145,17 +177,22 @@ def _layer(name: str, kind: str, load: _Load, training: Training, device: Device
 
 
 def _moved(load: _Load, training: Training) -> tuple[int, int, int]:
-    """Return the bytes that each pass moves through memory: weights, what is kept, the output, gradients of weights."""
+    """Return the bytes that F, I and W move through a device's memory.
+
+    F and I read the weights and move the saved activations and the output; W reads what it held and adds to the
+    gradients, which are read and written.
+    """
     if not load.weights_read:  # a table: each token reads its row, and later adds to that row's gradient
         rows = load.output * training.tensor_parallel
-        return 2 * rows, 0, rows + 2 * rows // training.number * training.gradient_bytes
-    weights = load.parameters * training.number
+        return 2 * rows, 0, rows + 2 * rows // training.number_bytes * training.gradient_bytes
+    weights = load.parameters * training.number_bytes
     gradients = load.parameters * training.gradient_bytes
     passing = weights + load.activation + load.output
     return passing, passing, load.stash + 2 * gradients
 
 
 def _devices(shape: Decoder, training: Training, device: Device, tick: Fraction) -> Devices:
+    """Return the memory in bytes, and of the links between nodes latency in ticks and bandwidth in bytes per tick."""
     bandwidth = device.between.bandwidth
     return Devices(
         memory=(_room(shape, training, device),) if device.memory else (),
@@ -165,7 +202,8 @@ def _devices(shape: Decoder, training: Training, device: Device, tick: Fraction)
 
 
 def _room(shape: Decoder, training: Training, device: Device) -> int:
-    again = activations.kept_activation(shape, training) if training.recompute == "full" else 0
+    """Return the bytes of a device that layers can take: without reserves, and what one layer needs when recomputed."""
+    again = saved_activation(shape, training) if training.recompute == "full" else 0
     room = device.memory - device.reserved - again
     if room <= 0:
         message = f"{device.memory} bytes, of which {device.reserved + again} hold no layer"

@@ -1,0 +1,107 @@
+"""Model files of layers, their schema, and the profiles of PipeDream."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from schedverify.core.errors import InputError
+from schedverify.formats.data import parse_toml
+from schedverify.formats.models.model_files import model_from
+from schedverify.formats.models.pipedream import parse_profile
+from schedverify.formats.schema import schemas
+
+MODEL = """
+name = "small"
+tick = "us"
+tied = [["embedding", "head"]]
+
+[[layer]]
+name = "embedding"
+kind = "embedding"
+forward = 10
+backward_input = 5
+backward_weight = 15
+parameters = "2 MiB"
+output = 100
+
+[[layer]]
+name = "t"
+kind = "decoder"
+repeat = 6
+forward = 100
+backward_input = 110
+backward_weight = 90
+activation = 64
+weight_stash = 32
+parameters = 10
+output = 100
+
+[[layer]]
+name = "head"
+kind = "loss"
+forward = 180
+backward_input = 180
+backward_weight = 180
+"""
+
+
+class TestFiles:
+    @pytest.mark.parametrize(
+        ("change", "told"),
+        [
+            (('name = "small"', "version = 2"), "version: expected 1, found 2"),
+            (("repeat = 6", "repeat = 0"), "layer[1].repeat: expected a whole number from 1"),
+            (("forward = 10\n", "forward = 1.5\n"), "layer[0].forward: '1.5' is no multiple of the tick (us)"),
+            (
+                ("forward = 10\n", "forward = 1.5\nbackward = 2.25\n"),
+                'layer[0].forward: 1.5 is no multiple of the tick (us) (tick = "0.01 us" would do, with every duration',
+            ),
+            (('tick = "us"', "tick = 3"), "tick: expected a line of text of at most 1000"),
+            (('kind = "loss"', "kind = 0"), "layer[2].kind: expected one of embedding"),
+            (("forward = 10\n", "forwar = 10\n"), "layer[0].forwar: unknown key (did you mean 'forward'?)"),
+            (('"2 MiB"', '"2 MX"'), "layer[0].parameters: expected bytes"),
+            (('name = "small"', 'name = "small"\nedges = [1]'), "edges[0]: expected a list, found 1"),
+            (('kind = "loss"', 'kind = "los"'), "layer[2].kind: expected one of embedding"),
+            (('"head"]]', '"tail"]]'), "tied[0][1]: no layer is called 'tail'"),
+            (('name = "t"', 'name = "head"\n[[layer]]\nname = "head"'), "layer 8 is called 'head', and so is layer 1"),
+            (("repeat = 6", "repeat = 100000"), "layer[1].repeat: 100000 makes too many layers (a model has at most"),
+            (("backward_weight = 180", ""), "layer[2].backward_weight: missing beside backward_input (give both"),
+            (("forward = 10\n", "forward = 10\nweight_stash = 7\n"), "layer[0].weight_stash: 7 is more than the act"),
+            (('[[layer]]\nname = "t"', '[devices]\nmemori = 3\n[[layer]]\nname = "t"'), "devices.memori: unknown key"),
+        ],
+    )
+    def test_what_is_wrong_is_told(self, change: tuple[str, str], told: str) -> None:
+        with pytest.raises(InputError) as caught:
+            model_from(parse_toml(MODEL.replace(*change)))
+        assert told.replace("'1.5'", "1.5") in str(caught.value)
+
+    def test_the_schema_takes_the_model(self) -> None:
+        schema = json.loads(schemas()["model.json"])
+        Draft202012Validator.check_schema(schema)
+        Draft202012Validator(schema).validate(parse_toml(MODEL))
+
+    def test_graphs_are_read_by_name(self) -> None:
+        text = 'edges = [["a", "c"], ["b", "c"]]\n' + "".join(f'[[layer]]\nname = "{n}"\nforward = 1\n' for n in "abc")
+        assert model_from(parse_toml(text)).all_edges == ((0, 2), (1, 2))
+        with pytest.raises(InputError, match="layer 2 cannot feed layer 0"):
+            model_from(parse_toml(text.replace('["a", "c"]', '["c", "a"]')))
+
+    @pytest.mark.parametrize(
+        ("text", "told"),
+        [
+            ("node1 -- x\n", "line 1"),
+            ("\tnode1 -- node2\n", "there is no node1"),
+            ("nonsense\n", "is no node and no edge"),
+        ],
+    )
+    def test_a_profile_that_is_none_is_told(self, text: str, told: str) -> None:
+        with pytest.raises(InputError, match=told):
+            parse_profile(text)
+
+
+def test_an_entry_is_a_part_of_the_activation() -> None:
+    with pytest.raises(InputError, match=r"layer\[0\]\.entry: 5 is more than the activation"):
+        model_from({"layer": [{"activation": 4, "entry": 5}]})
