@@ -74,12 +74,25 @@ def verify(  # noqa: PLR0913 - each is a keyword of its own
     deduced = problem is None
     problem = deduce_problem(schedule) if problem is None else problem
     check_ranks(schedule, problem.ranks)
-    case = Case(schedule, problem, excerpt, claims or {}, named, eager_bytes)
+    report = _report(Case(schedule, problem, excerpt, claims or {}, named, eager_bytes), chosen, deduced)
+    return report if lowered is None else _joined(report, _judged(lowered, problem, [prop.code for prop in chosen]))
+
+
+def verify_case(case: Case) -> Report:
+    """Judge a case by every property that :func:`verify` selects by itself, as one whose problem was given.
+
+    A case works out its timeline once, so that what is claimed can be read off the timeline that the verifier has made.
+    """
+    return _report(case, _chosen(None, (), None))
+
+
+def _report(case: Case, chosen: list[Property], deduced: bool = False) -> Report:
+    """Judge a case by the chosen properties; ``deduced`` is whether its problem was read off the schedule."""
     results = [_judge(prop, case) for prop in chosen]
     if deduced:
         results = [dataclasses.replace(result, scope=Scope.AS_READ) for result in results]
-    report = Report(tuple(results), case.measures, _remarks(problem, deduced, results), _communication(case, results))
-    return report if lowered is None else _joined(report, _judged(lowered, problem, [prop.code for prop in chosen]))
+    remarks = _remarks(case.problem, deduced, results)
+    return Report(tuple(results), case.measures, remarks, _communication(case, results), case.timeline_source)
 
 
 def claims_of(plan: Plan) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from schedverify.generators import generate
 from schedverify.lowering import add_reduction
 from schedverify.planner import plans
 from schedverify.planner.plans import RefusedPlanError, optimize, plan_of
-from schedverify.planner.proved_lowering import lower
+from schedverify.planner.proved_lowering import ProvedLowering, lower
 from schedverify.simulator.engine import simulate
 from schedverify.verifier.verification import verify
 
@@ -89,7 +89,8 @@ def test_received_bytes_can_be_too_many_for_every_lowering(tmp_path: Path, capsy
 def test_a_lowering_that_is_refused_is_a_fault_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = Problem.chain(ranks=2, microbatches=1)
     hanging = Schedule.parse("0F0 0RECV_B0 0SEND_F0 0B0\n1RECV_F0 1F0 1B0 1SEND_B0")
-    monkeypatch.setattr(plans, "proved_lowering", lambda *_: simulate(hanging, problem, discipline="tagged"))
+    wrong = ProvedLowering(simulate(hanging, problem, discipline="tagged"), verify(hanging, problem))
+    monkeypatch.setattr(plans, "proved_lowering", lambda *_, **__: wrong)
     with pytest.raises(RefusedPlanError, match="refuses what was lowered; please report this:\nSV304"):
         plan_of(generate("1f1b", problem), problem)
 

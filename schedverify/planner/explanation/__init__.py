@@ -71,14 +71,15 @@ def explain(
         return conflict(subject, effort)
     if subject.schedule is None:
         return Explanation(subject.status, subject.objective, remarks=(subject.reason,))
-    verify(subject).raise_for_violations()
+    report = verify(subject)
+    report.raise_for_violations()
     proved = subject.status is Status.OPTIMAL
     gains, remarks = gains_of(subject, effort) if proved else ((), ("what more would gain is told of optimal plans",))
     return Explanation(
         subject.status,
         subject.objective,
         bound=bound_told(subject),
-        critical_path=path_of(subject),
+        critical_path=() if report.timeline is None else path_of(subject, report.timeline),
         binding=tuple(bindings(subject)),
         gains=gains,
         remarks=remarks,

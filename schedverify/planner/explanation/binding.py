@@ -9,6 +9,7 @@ from typing import Any, Final
 from schedverify.core.explanation import PathLink
 from schedverify.core.problem import Problem
 from schedverify.core.result import Plan
+from schedverify.core.timeline import Timeline
 from schedverify.planner.explanation.limits import full_limits
 from schedverify.verifier.graph import critical_path, dependency_graph, step_graph
 
@@ -62,18 +63,16 @@ def _prices_told(rows: Iterable[Mapping[str, Any]]) -> str:
     return "prices on " + ", and on ".join(f"{what} {', '.join(places)}" for what, places in priced.items())
 
 
-def path_of(plan: Plan) -> tuple[PathLink, ...]:
-    """Return a critical path of a plan's schedule: of a span, to the end of the rank that has it.
+def path_of(plan: Plan, timeline: Timeline) -> tuple[PathLink, ...]:
+    """Return a critical path of a plan's schedule, of which this is the timeline: of a span, to the end of its rank.
 
     Where the objective is the peak memory and the makespan has no limit, time does not count, and there is none.
     """
-    if plan.schedule is None or plan.measures is None:
-        return ()
     if plan.objective == "peak-memory" and plan.problem.makespan_limit is None:
         return ()
-    graph = dependency_graph(plan.problem, plan.schedule)
+    graph = dependency_graph(plan.problem, timeline.schedule)
     if plan.objective == "span":
-        graph = graph.subgraph(_before_the_end(plan, graph))
+        graph = graph.subgraph(_before_the_end(timeline, graph))
     steps, path = step_graph(graph), critical_path(graph)
     whys = ["", *(steps.edges[pair]["why"] for pair in pairwise(path))]
     return tuple(PathLink(_told(step), why) for step, why in zip(path, whys, strict=True))
@@ -90,7 +89,7 @@ def bindings(plan: Plan) -> Iterator[str]:
     yield from (full.told for full in full_limits(plan.problem, plan.schedule, plan.measures))
 
 
-def _before_the_end(plan: Plan, graph: Any) -> set[Any]:
+def _before_the_end(timeline: Timeline, graph: Any) -> set[Any]:
     """Return the operations that the last step of the rank with the longest span waits for, and that step."""
     import networkx as nx
 
@@ -98,15 +97,9 @@ def _before_the_end(plan: Plan, graph: Any) -> set[Any]:
     for op, places in graph.nodes(data="places"):
         for rank, position in places:
             lasts[rank] = max(lasts.get(rank, (-1, op)), (position, op), key=lambda pair: pair[0])
-    spans = {rank: _end(plan, rank) - plan.starts[rank][0] for rank in lasts}
+    spans = {rank: timeline.ends[rank][-1] - timeline.starts[rank][0] for rank in lasts}
     last = lasts[max(spans, key=spans.__getitem__)][1]
     return {last, *nx.ancestors(graph, last)}
-
-
-def _end(plan: Plan, rank: int) -> int:
-    from schedverify.simulator.engine import simulate
-
-    return int(simulate(plan.schedule, plan.problem).ends[rank][-1]) if plan.schedule is not None else 0
 
 
 def _told(step: tuple[Any, ...]) -> str:
