@@ -229,9 +229,7 @@ def _verified(
         text = "\n".join(map(str, report.violations))
         raise RefusedPlanError(f"the verifier refuses what the optimizer found; please report this:\n{text}")
     plan = dataclasses.replace(plan, verdicts=tuple((p.code, p.verdict) for p in report.properties))
-    return _with_communication(
-        plan, lowering or proved_lowering(timeline, DEFAULT_DISCIPLINE, select=None)
-    )
+    return _with_communication(plan, lowering or proved_lowering(timeline, DEFAULT_DISCIPLINE, select=None))
 
 
 def _timed(draft: Plan, timeline: Timeline, second: Solution | None, then: str | None) -> Plan:

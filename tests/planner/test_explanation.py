@@ -20,8 +20,8 @@ from schedverify.core.problem.capacity import needs
 from schedverify.core.problem.checks import topological
 from schedverify.core.result import Plan, Status
 from schedverify.planner.explanation.binding import bound_told
+from schedverify.planner.explanation.gains import changes_of
 from schedverify.planner.explanation.limits import FIELDS, with_limit
-from schedverify.planner.explanation.relaxing import changes_of
 from support.tiny_problems import tiny_problems
 
 PAIR: dict[str, Any] = {"ranks": 2, "microbatches": 4, "forward": 1, "backward": 2}
