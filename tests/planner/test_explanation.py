@@ -19,7 +19,7 @@ from schedverify.core.explanation import Gain, Relief
 from schedverify.core.problem.capacity import needs
 from schedverify.core.problem.checks import topological
 from schedverify.core.result import Plan, Status
-from schedverify.planner.explanation.binding import bound_told
+from schedverify.planner.explanation._explain import bound_told
 from schedverify.planner.explanation.gains import changes_of
 from schedverify.planner.explanation.limits import FIELDS, with_limit
 from support.tiny_problems import tiny_problems
