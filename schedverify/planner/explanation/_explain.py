@@ -13,12 +13,20 @@ from schedverify.core.result import Plan, Status
 from schedverify.core.timeline import Timeline
 from schedverify.optimizer import Effort
 from schedverify.planner.explanation.gains import gains_of
-from schedverify.planner.explanation.limits import conflict, full_limits
+from schedverify.planner.explanation.limits import explain_conflict, used_up_limits
 from schedverify.verifier.graph import critical_path, dependency_graph, step_graph
 from schedverify.verifier.rule_pages import property_page
 from schedverify.verifier.verification import verify
 
 __all__ = ["explain"]
+
+_PRICED_ROWS: Final = {
+    "rank": "the time of rank",
+    "bytes": "the bytes of rank",
+    "in_flight": "what is in flight on rank",
+    "in_flight_stage": "what is in flight on stage",
+}
+"""The rows in a certificate of the rule counts that stand for something of which there could be more, as text."""
 
 
 @overload
@@ -72,7 +80,7 @@ def explain(
         return property_page(subject)
     effort = Effort(time_limit, subject.seed, workers, solver_memory, stop or threading.Event())
     if subject.status is Status.INFEASIBLE:
-        return conflict(subject, effort)
+        return explain_conflict(subject, effort)
     if subject.schedule is None:
         return Explanation(subject.status, subject.objective, remarks=(subject.reason,))
     report = verify(subject)
@@ -82,42 +90,34 @@ def explain(
     return Explanation(
         subject.status,
         subject.objective,
-        bound=bound_told(subject),
-        critical_path=() if report.timeline is None else path_of(subject, report.timeline),
-        binding=tuple(bindings(subject)),
+        bound=basis_of_bound(subject),
+        critical_path=() if report.timeline is None else critical_path_of(subject, report.timeline),
+        binding=tuple(used_up_texts(subject)),
         gains=gains,
         remarks=remarks,
     )
 
 
-_PRICED: Final = {
-    "rank": "the time of rank",
-    "bytes": "the bytes of rank",
-    "in_flight": "what is in flight on rank",
-    "in_flight_stage": "what is in flight on stage",
-}
-"""The rows of the rule counts that stand for something of which there could be more."""
-
-
-def bound_told(plan: Plan) -> str:
+def basis_of_bound(plan: Plan) -> str:
     """Return what the bound of a plan rests on: the rule that proves it, or the search."""
     certificate = plan.certificate
     if plan.bound is None:
         return "nothing: none is known"
     if certificate is None:
         return "the search"
-    rule, stated = _rule_told(plan.problem, certificate), certificate.get("bound")
+    rule, stated = _rule_text(plan.problem, certificate), certificate.get("bound")
     if isinstance(stated, int) and stated >= plan.bound:
         return rule
     return f"the search; what can be checked without one is {stated}: {rule}"
 
 
-def _rule_told(problem: Problem, certificate: Mapping[str, Any]) -> str:
+def _rule_text(problem: Problem, certificate: Mapping[str, Any]) -> str:
+    """Return what the rule of a certificate counts, as a part of a sentence."""
     rule, rank, stage = (certificate.get(name) for name in ("rule", "rank", "stage"))
     if rule == "load" and isinstance(rank, int):
         stages = problem.stages_of[rank]
-        told = f"stage{'s' * (len(stages) > 1)} {' and '.join(map(str, stages))}"
-        return f"the load of rank {rank} ({told}), with what must come before and after it"
+        named = f"stage{'s' * (len(stages) > 1)} {' and '.join(map(str, stages))}"
+        return f"the load of rank {rank} ({named}), with what must come before and after it"
     if rule == "pair":
         first, last = certificate["stages"]
         way = "what must come before it" if first == last else f"the way there from stage {first} and back"
@@ -128,22 +128,23 @@ def _rule_told(problem: Problem, certificate: Mapping[str, Any]) -> str:
         return f"the load of rank {rank}, and the time that its limits leave it idle at the begin or the end"
     if rule == "sequence":
         return f"what one sequence holds on rank {rank} when it turns back"
-    return _prices_told(certificate["rows"]) if rule == "counts" else f"the rule {rule}"
+    return _prices_text(certificate["rows"]) if rule == "counts" else f"the rule {rule}"
 
 
-def _prices_told(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Return which ranks' time and which limits have a price in a certificate of the rule counts."""
+def _prices_text(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Return which ranks' time and which limits have a price (a dual value) in a certificate of the rule counts."""
     priced: dict[str, list[str]] = {}
     for row in rows:
-        if what := _PRICED.get(row["row"]):
+        if what := _PRICED_ROWS.get(row["row"]):
             priced.setdefault(what, []).append(str(row["at"][0]))
     return "prices on " + ", and on ".join(f"{what} {', '.join(places)}" for what, places in priced.items())
 
 
-def path_of(plan: Plan, timeline: Timeline) -> tuple[PathLink, ...]:
-    """Return a critical path of a plan's schedule, of which this is the timeline: of a span, to the end of its rank.
+def critical_path_of(plan: Plan, timeline: Timeline) -> tuple[PathLink, ...]:
+    """Return the steps of a critical path of a plan's schedule, whose timeline this is.
 
-    Where the objective is the peak memory and the makespan has no limit, time does not count, and there is none.
+    It ends where the schedule ends, or of a span where the rank with the longest span does. Where the objective is the
+    peak memory and the makespan has no limit, time does not count, and there is none.
     """
     if plan.objective == "peak-memory" and plan.problem.makespan_limit is None:
         return ()
@@ -152,32 +153,33 @@ def path_of(plan: Plan, timeline: Timeline) -> tuple[PathLink, ...]:
         graph = graph.subgraph(_before_the_end(timeline, graph))
     steps, path = step_graph(graph), critical_path(graph)
     whys = ["", *(steps.edges[pair]["why"] for pair in pairwise(path))]
-    return tuple(PathLink(_told(step), why) for step, why in zip(path, whys, strict=True))
+    return tuple(PathLink(_step_text(step), why) for step, why in zip(path, whys, strict=True))
 
 
-def bindings(plan: Plan) -> Iterator[str]:
+def used_up_texts(plan: Plan) -> Iterator[str]:
     """Yield a sentence for each limit that a plan uses up, and for the ranks that hold the peak where it counts."""
     if plan.schedule is None or plan.measures is None:
         return
     if plan.objective == "peak-memory":
         peak = max(plan.measures.peak_memory)
-        ranks = ", ".join(str(rank) for rank, held in enumerate(plan.measures.peak_memory) if held == peak)
+        ranks = ", ".join(str(rank) for rank, most in enumerate(plan.measures.peak_memory) if most == peak)
         yield f"the most bytes, {peak}, are held on rank {ranks}"
-    yield from (full.told for full in full_limits(plan.problem, plan.schedule, plan.measures))
+    yield from (limit.text for limit in used_up_limits(plan.problem, plan.schedule, plan.measures))
 
 
 def _before_the_end(timeline: Timeline, graph: Any) -> set[Any]:
     """Return the operations that the last step of the rank with the longest span waits for, and that step."""
     import networkx as nx
 
-    lasts: dict[int, tuple[int, Any]] = {}
+    last_of: dict[int, tuple[int, Any]] = {}  # by rank: the position and the operation of its last step
     for op, places in graph.nodes(data="places"):
         for rank, position in places:
-            lasts[rank] = max(lasts.get(rank, (-1, op)), (position, op), key=lambda pair: pair[0])
-    spans = {rank: timeline.ends[rank][-1] - timeline.starts[rank][0] for rank in lasts}
-    last = lasts[max(spans, key=spans.__getitem__)][1]
+            last_of[rank] = max(last_of.get(rank, (-1, op)), (position, op), key=lambda pair: pair[0])
+    spans = {rank: timeline.ends[rank][-1] - timeline.starts[rank][0] for rank in last_of}
+    last = last_of[max(spans, key=spans.__getitem__)][1]
     return {last, *nx.ancestors(graph, last)}
 
 
-def _told(step: tuple[Any, ...]) -> str:
+def _step_text(step: tuple[Any, ...]) -> str:
+    """Return a step as it stands in a schedule: one operation, or several that run as one."""
     return str(step[0]) if len(step) == 1 else f"({';'.join(map(str, step))})"

@@ -15,14 +15,14 @@ from schedverify.core.problem import Problem
 from schedverify.core.result import Plan, Status
 from schedverify.optimizer import Effort, Progress
 from schedverify.partitioner.stage_problem import Cut, cut
-from schedverify.planner.joint.search import Looked, Search, solution_of
+from schedverify.planner.joint.search import Search, SearchedPartition, solution_of
 from schedverify.planner.plans import verified
 
 Ints = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Tried:
+class TriedPartition:
     """A partition that its bound did not rule out, or the best, and what the optimizer said of it.
 
     Attributes
@@ -79,7 +79,7 @@ class Joint:
     layers: tuple[Ints, ...]
     bound: int
     first: Plan | None = None
-    tried: tuple[Tried, ...] = ()
+    tried: tuple[TriedPartition, ...] = ()
     partitions: int | None = None
     linearized: bool = False
     reason: str = ""
@@ -172,56 +172,69 @@ def partition_jointly(  # noqa: PLR0913 - each is a keyword of its own
         If the sums of durations are too long for the solver.
     """
     effort = Effort(time_limit, seed, workers, stop=stop or threading.Event())
-    asked = {"ranks": ranks, "microbatches": microbatches, "virtual": virtual}
-    cut_first = _cut(model, asked, family, effort)
+    shape = {"ranks": ranks, "microbatches": microbatches, "virtual": virtual}
+    cut_first = _cut(model, shape, family, effort)
     names = placements or (("loop",) if virtual == 1 else ("loop", "v"))
-    shapes = [Problem.chain(**asked, placement=name) for name in names]
+    shapes = [Problem.chain(**shape, placement=name) for name in names]
     shapes += [cut_first.problem] if cut_first else []
     search = Search(model, list({shape.owner_rank: shape for shape in shapes}.values()), effort, progress)
-    first = None if cut_first is None else search.asked(cut_first.partition.layers, cut_first.problem)
+    first = None if cut_first is None else search.partition_of(cut_first.partition.layers, cut_first.problem)
     if first is not None:
         search.begin(first, 1 / 4)
     search.run()
-    best = search.best or min(search.looked, key=lambda one: one.bound, default=None)
-    if best is None:
-        raise _none(search)
-    return Joint(
-        model,
-        _plan(search, best),
-        best.layers,
-        search.bound,
-        None if first is None or first.value is None else _plan(search, first),
-        tuple(Tried(one.problem.owner_rank, one.layers, one.bound, one.evidence, one.value) for one in search.tried()),
-        _partitions(model, search.shapes),
-        search.linearized,
-        effort.why_over() if search.value is None or search.bound < search.value else "",
-    )
+    return _joint(search, first)
 
 
-def _cut(model: Model, asked: dict[str, int], family: str | None, effort: Effort) -> Cut | None:
+def _cut(model: Model, shape: dict[str, int], family: str | None, effort: Effort) -> Cut | None:
     """Return the partition that comes first; None where none fits what the family has in flight."""
     try:
-        return cut(model, **asked, family=family, time_limit=effort.left / 8, workers=effort.threads)
+        return cut(model, **shape, family=family, time_limit=effort.left / 8, workers=effort.threads)
     except InputError:
         return None
 
 
-def _none(search: Search) -> InputError:
+def _joint(search: Search, first: SearchedPartition | None) -> Joint:
+    """Return what a search has found, beside the best schedule of the partition that came first."""
+    best = search.best or min(search.partitions, key=lambda partition: partition.bound, default=None)
+    if best is None:
+        raise _no_partition(search)
+    plan, plan_first = _plan(search, best), None
+    if first is not None and first.value is not None:
+        plan_first = plan if first is best else _plan(search, first)
+    return Joint(
+        search.model,
+        plan,
+        best.layers,
+        search.bound,
+        first=plan_first,
+        tried=tuple(
+            TriedPartition(tried.placement, tried.layers, tried.bound, tried.evidence, tried.value)
+            for tried in search.not_ruled_out()
+        ),
+        partitions=_count_partitions(search.model, search.shapes),
+        linearized=search.linearized,
+        reason=search.effort.why_over() if search.value is None or search.bound < search.value else "",
+    )
+
+
+def _no_partition(search: Search) -> InputError:
     """Return what is wrong where there is no partition at all, or none was found."""
     stages = search.shapes[0].stages
-    if all(coming.least is None for coming in search.coming.values()):
+    if all(stream.least is None for stream in search.streams.values()):
         hint = "more ranks, stages or memory, or fewer wishes"
         return InfeasibleError(Fault("devices.memory", f"no cut into {stages} stages keeps memory and wishes", hint))
     text = f"no cut into {stages} stages that keeps memory and wishes was found, nor a proof that there is none"
     return UndecidedError(Fault("time_limit", text, "give more time"))
 
 
-def _plan(search: Search, looked: Looked) -> Plan:
+def _plan(search: Search, partition: SearchedPartition) -> Plan:
+    """Return the verified plan of the best schedule of a partition."""
     effort = search.effort
-    return verified(looked.problem, solution_of(looked), seed=effort.seed, seconds=effort.spent)
+    return verified(partition.problem, solution_of(partition), seed=effort.seed, seconds=effort.spent)
 
 
-def _partitions(model: Model, shapes: Sequence[Problem]) -> int | None:
+def _count_partitions(model: Model, shapes: Sequence[Problem]) -> int | None:
+    """Return how many partitions there are, ``C(layers - 1, stages - 1)`` under each placement; None for graphs."""
     if not model.chain or model.wishes != PartitionConstraints():
         return None
     return len(shapes) * math.comb(len(model.layers) - 1, shapes[0].stages - 1)
