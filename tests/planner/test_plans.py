@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,13 +15,14 @@ from schedverify.core.problem import Problem
 from schedverify.core.result import Plan, Verdict
 from schedverify.core.schedule import Schedule
 from schedverify.formats import load
-from schedverify.generators import generate
+from schedverify.generators import families, generate
 from schedverify.lowering import add_reduction
 from schedverify.planner import plans
 from schedverify.planner.plans import RefusedPlanError, optimize, plan_of
 from schedverify.planner.proved_lowering import ProvedLowering, lower
 from schedverify.simulator.engine import simulate
-from schedverify.verifier.verification import verify
+from schedverify.verifier.verification import verify, verify_case
+from support.call_counts import count_calls
 
 TIGHT = """
 ranks = 2
@@ -110,3 +112,46 @@ def test_a_plan_gives_its_communication_to_pytorch(tmp_path: Path) -> None:
     assert read.lowered.measures == plan.lowered.measures
     assert json.loads(Path(source).read_text())["lowered"]["discipline"] == "pair"
     assert main(["verify", source]) == 0
+
+
+def work(task: Callable[[], object]) -> tuple[int, int]:
+    """Return how many verifications and how many timelines a task makes."""
+    counts = count_calls(task, verify, verify_case, simulate)
+    return counts["verify"] + counts["verify_case"], counts["simulate"]
+
+
+@pytest.mark.parametrize("form", ["fused", "split"])
+def test_an_optimize_simulates_and_verifies_each_schedule_once(form: str, tmp_path: Path) -> None:
+    """Each family's schedule, the best one, and the best one with communication; lowering needs two timelines more."""
+    problem = Problem.chain(ranks=4, microbatches=8, form=form)
+    suited = [family for family in families() if family.suits(problem)]
+    in_families = work(lambda: [family.generate(problem) for family in suited])[1]
+    expected = (len(suited) + 2, in_families + len(suited) + 4)
+    assert work(lambda: optimize(problem, workers=1)) == expected
+    path = tmp_path / "problem.json"
+    path.write_text(json.dumps(problem.to_dict()), encoding="utf-8")
+    verifications, timelines = work(lambda: main(["optimize", str(path), "--workers", "1"]))
+    assert verifications == expected[0]
+    assert timelines <= expected[1] + 1, "the picture"
+
+
+def test_a_given_schedule_is_verified_once_without_and_once_with_communication() -> None:
+    problem = Problem.chain(ranks=4, microbatches=8)
+    order = generate("1f1b", problem)
+    lowered = lower(order, problem)
+    assert work(lambda: plan_of(order, problem)) == (2, 4)
+    assert work(lambda: plan_of(lowered, problem)) == (2, 2)
+    assert work(lambda: lower(order, problem, discipline="pair"))[0] == 1
+
+
+def test_a_plan_says_what_the_families_have() -> None:
+    problem = Problem.chain(ranks=3, microbatches=6, activation=2, capacity=6)
+    plan = optimize(problem, workers=1)
+    assert [result.family for result in plan.families] == [f.name for f in families() if f.suits(problem)]
+    for result in plan.families:
+        schedule = generate(result.family, problem)
+        assert result.measures == simulate(schedule, problem).measures
+        violations = verify(schedule, problem, select=["SV1", "SV2", "SV4"]).violations
+        assert result.violated == tuple(sorted({violation.code for violation in violations}))
+    assert {result.violated for result in plan.families} >= {(), ("SV402",)}
+    assert plan_of(generate("1f1b", problem), problem).families == ()
