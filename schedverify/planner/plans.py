@@ -1,17 +1,17 @@
-"""Composes: warm start from the families, optimizer, verifier, plan. No plan leaves before it is verified."""
+"""Makes plans: warm starts from the families, optimizer, lowering, verifier. No plan leaves before it is verified."""
 
 from __future__ import annotations
 
 import dataclasses
 import threading
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from schedverify.core.discipline import DEFAULT_DISCIPLINE
 from schedverify.core.errors import Fault, InputError, ScheduleError, SchedverifyError
 from schedverify.core.problem import Problem
 from schedverify.core.result import FamilyResult, Lowered, Plan, Report, SecondaryObjective, Status
-from schedverify.core.schedule import Schedule
+from schedverify.core.schedule import Schedule, check_ranks
 from schedverify.core.timeline import Timeline
 from schedverify.generators import families
 from schedverify.optimizer import Effort, Hint, LexicographicResult, Progress, Solution, hint_of, minimize
@@ -19,8 +19,9 @@ from schedverify.planner.proved_lowering import ProvedLowering, proved_lowering
 from schedverify.verifier.rules import Case
 from schedverify.verifier.verification import claims_of, verify, verify_case
 
-_NEEDED = ("SV1", "SV2", "SV4")
-_LIMITS = ("SV306", "SV4")
+_NEEDED: Final = ("SV1", "SV2", "SV4")
+"""Beginnings of the codes of what a schedule that the search begins with must keep."""
+_LIMITS: Final = ("SV306", "SV4")
 """What a lowering may break without a fault of ours: the problem's limits, and what it declares of boundaries."""
 
 
@@ -103,12 +104,12 @@ def optimize(  # noqa: PLR0913 - each is a keyword of its own
     if objective is None:
         objective, then = problem.minimize, then or problem.then
     effort = Effort(time_limit, seed, workers, solver_memory, stop or threading.Event())
-    hints, families_found = _warm_starts(problem)
+    hints, results = _warm_starts(problem)
     if hint is not None:
         hints.insert(0, _checked_hint(hint, problem))
     found = minimize(problem, objective=objective, then=then, effort=effort, hints=hints, progress=progress)
     draft = _draft(problem, found, objective, seed, effort.spent)
-    return _verified(dataclasses.replace(draft, families=families_found), found, then)
+    return _verified(dataclasses.replace(draft, families=results), found, then)
 
 
 def plan_of(schedule: Schedule, problem: Problem) -> Plan:
@@ -121,13 +122,14 @@ def plan_of(schedule: Schedule, problem: Problem) -> Plan:
     ScheduleError
         If the verifier objects, or no known lowering keeps the limits; the message tells every violation.
     """
+    check_ranks(schedule, problem.ranks)
     objective = "makespan" if problem.minimize == "period" else problem.minimize
     found = LexicographicResult(Solution(Status.FEASIBLE, schedule=schedule.compute_only()))
     draft = _draft(problem, found, objective, seed=0, seconds=0.0)
     if schedule.lowered:
         plan = _verified(draft, found, None, lowering=_given_lowering(schedule, problem))
     else:
-        plan = _verified(draft, found, None, given=True)
+        plan = _verified(draft, found, None, of_caller=True)
     if plan.lowered is None:
         raise ScheduleError(plan.reason)
     return plan
@@ -146,7 +148,7 @@ def verified(problem: Problem, found: Solution, *, seed: int = 0, seconds: float
 
 
 def _warm_starts(problem: Problem) -> tuple[list[Hint], tuple[FamilyResult, ...]]:
-    """Return the starts of every family's schedule that keeps the limits, and what all families have."""
+    """Return the starts of every family's schedule that keeps the limits, and the result of every family."""
     hints, results = [], []
     for candidate in candidates(problem):
         results.append(candidate.result)
@@ -199,7 +201,7 @@ def _verified(
     found: LexicographicResult,
     then: str | None,
     *,
-    given: bool = False,
+    of_caller: bool = False,
     lowering: ProvedLowering | None = None,
 ) -> Plan:
     """Complete a draft by the schedule that was found, once the verifier has passed both and the lowered schedule.
@@ -208,7 +210,7 @@ def _verified(
     ----------
     then
         The second objective, or None.
-    given
+    of_caller
         Whether the schedule is the caller's: what is wrong with it is then no fault of ours.
     lowering
         The schedule with the communication that the caller gave it.
@@ -219,8 +221,8 @@ def _verified(
     timeline = case.timeline
     plan = draft if timeline is None else _timed(draft, timeline, found.second, then)
     report = verify_case(case.claiming(claims_of(plan)))
-    if given:
-        _raise_for_given(report)
+    if of_caller:
+        _raise_for_caller(report)
     limit = draft.problem.makespan_limit
     if limit is not None and timeline is not None and timeline.makespan > limit:
         text = f"the makespan is {timeline.makespan}, limits.makespan is {limit}"
@@ -252,15 +254,15 @@ def _given_lowering(schedule: Schedule, problem: Problem) -> ProvedLowering:
     case = Case(schedule, problem, discipline=DEFAULT_DISCIPLINE)
     claims = {} if case.measures is None else dataclasses.asdict(case.measures)
     report = verify_case(case.claiming(claims))
-    _raise_for_given(report)
+    _raise_for_caller(report)
     return ProvedLowering(_timeline_of(report), report)
 
 
-def _raise_for_given(report: Report) -> None:
+def _raise_for_caller(report: Report) -> None:
     """Raise a ScheduleError for what is wrong with a schedule that the caller gives."""
-    told = [str(violation) for violation in report.violations if violation.code.startswith((*_NEEDED, "SV3"))]
-    if told:
-        raise ScheduleError("\n".join(told))
+    lines = [str(violation) for violation in report.violations if violation.code.startswith((*_NEEDED, "SV3"))]
+    if lines:
+        raise ScheduleError("\n".join(lines))
 
 
 def _with_communication(plan: Plan, lowering: ProvedLowering) -> Plan:

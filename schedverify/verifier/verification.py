@@ -87,6 +87,7 @@ def verify_case(case: Case) -> Report:
 
     A case works out its timeline once, so that what is claimed can be read off the timeline that the verifier has made.
     """
+    check_ranks(case.schedule, case.problem.ranks)
     return _report(case, _chosen(None, (), None))
 
 

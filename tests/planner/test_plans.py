@@ -10,7 +10,7 @@ import pytest
 
 from schedverify.cli import main
 from schedverify.core.discipline import Discipline
-from schedverify.core.errors import ScheduleError
+from schedverify.core.errors import InputError, ScheduleError
 from schedverify.core.problem import Problem
 from schedverify.core.result import Plan, Verdict
 from schedverify.core.schedule import Schedule
@@ -71,6 +71,18 @@ def test_communication_that_is_given_is_kept() -> None:
     with pytest.raises(ScheduleError, match="SV304"):
         plan_of(hanging, problem)
     assert optimize(problem, hint=lowered, time_limit=5, workers=1).value == 9
+
+
+def test_a_given_schedule_that_is_wrong_is_the_callers_fault() -> None:
+    problem = Problem.chain(ranks=2, microbatches=2, in_flight=1)
+    with pytest.raises(ScheduleError, match=r"^SV103 .*\n?SV103"):
+        plan_of(Schedule.parse("0F0 0B0\n1F0 1B0 1F1"), problem)
+    with pytest.raises(ScheduleError, match=r"^SV201"):
+        plan_of(Schedule.parse("0F0 0B0 0F1 0B1\n1F0 1F1 1B0 1B1"), problem)
+    with pytest.raises(ScheduleError, match=r"^SV401"):
+        plan_of(generate("1f1b", problem), problem)
+    with pytest.raises(InputError, match="ranks"):
+        plan_of(Schedule.parse("0F0 0F1 0B0 0B1"), problem)
 
 
 def test_received_bytes_can_be_too_many_for_every_lowering(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
