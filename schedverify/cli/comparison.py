@@ -11,22 +11,17 @@ from schedverify.core.timeline import Measures
 
 def table(plan: Plan) -> Table:
     """Return the measures of a plan beside those of 1F1B and of the best family within the problem's limits."""
-    from schedverify.planner.plans import candidates
-
-    found = {candidate.family: candidate for candidate in candidates(plan.problem)}
-    valid = [candidate for candidate in found.values() if candidate.report.ok]
-    best = min(valid, key=lambda c: c.timeline.measures.value(plan.objective) or 0, default=None)
-    shown = [candidate for name, candidate in found.items() if name == "1f1b" or candidate is best]
+    valid = [known for known in plan.families if not known.violated]
+    best = min(valid, key=lambda known: known.measures.value(plan.objective) or 0, default=None)
+    shown = [known for known in plan.families if known.family == "1f1b" or known is best]
     grid = Table(box=None, padding=(0, 2, 0, 0))
     for heading in ("", "makespan", "span", "bubble", "span bubble", "peak in flight", "peak memory", ""):
         grid.add_column(heading, justify="left" if not heading or "peak" in heading else "right")
     if plan.measures is not None:
         grid.add_row("this plan", *_figures(plan.measures), "", style="bold")
-    for candidate in shown:
-        note = (
-            "" if candidate.report.ok else "breaks " + ", ".join(sorted({v.code for v in candidate.report.violations}))
-        )
-        grid.add_row(candidate.family, *_figures(candidate.timeline.measures), note)
+    for known in shown:
+        note = "breaks " + ", ".join(known.violated) if known.violated else ""
+        grid.add_row(known.family, *_figures(known.measures), note)
     return grid
 
 

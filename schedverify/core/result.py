@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from schedverify.core.discipline import Communication, Discipline
 from schedverify.core.errors import ScheduleError
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
-from schedverify.core.timeline import Measures
+from schedverify.core.timeline import Measures, Timeline
+
+LARGEST_KEPT_TIMELINE: Final = 1_000_000
+"""Operations of a schedule: the timeline of a longer one is made anew each time that a report is asked for it."""
+TimelineSource = Timeline | Callable[[], Timeline]
+"""A timeline, or what makes it."""
 
 
 class Verdict(StrEnum):
@@ -76,13 +81,23 @@ class Report:
     """The verdicts on a schedule, the measures that follow from it, and what must be known to read them.
 
     ``measures`` is None where the schedule cannot run to its end as a whole, ``communication`` where SV304 was not
-    judged.
+    judged; ``timeline_source`` is behind :attr:`timeline`.
     """
 
     properties: tuple[PropertyResult, ...]
     measures: Measures | None = None
     remarks: tuple[str, ...] = ()
     communication: Communication | None = None
+    timeline_source: TimelineSource | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def timeline(self) -> Timeline | None:
+        """When every step starts and ends, as the verifier found it; None where ``measures`` is.
+
+        That of a schedule with more than :data:`LARGEST_KEPT_TIMELINE` operations is not kept with the report, but made
+        whenever it is asked for.
+        """
+        return self.timeline_source() if callable(self.timeline_source) else self.timeline_source
 
     @property
     def verdict(self) -> Verdict:
@@ -158,6 +173,14 @@ class Part(NamedTuple):
     bound: int | None
 
 
+class FamilyResult(NamedTuple):
+    """What the schedule of a family has of a problem: its measures, and the codes of the properties that it breaks."""
+
+    family: str
+    measures: Measures
+    violated: tuple[str, ...]
+
+
 @dataclass(frozen=True)
 class Plan:
     """What an optimization found: a schedule with its value, the proved bound, and what was verified of both.
@@ -186,6 +209,8 @@ class Plan:
         How long the optimization took; not saved.
     parts
         What each part of the search left known, in their order; not saved.
+    families
+        What the families have that suit the problem, as far as the search began with them; not saved.
     """
 
     problem: Problem
@@ -205,6 +230,7 @@ class Plan:
     reason: str = ""
     seconds: float = field(default=0.0, compare=False)
     parts: tuple[Part, ...] = field(default=(), compare=False)
+    families: tuple[FamilyResult, ...] = field(default=(), compare=False)
 
     @property
     def gap(self) -> Fraction | None:

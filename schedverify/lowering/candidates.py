@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from functools import partial
 from typing import Final
 
 from schedverify.core.op import JOIN_SHIFT, Kind
-from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule, kinds
 from schedverify.core.timeline import Timeline
 from schedverify.lowering.deferral import defer_receives
@@ -19,8 +19,8 @@ MOST_ROUNDS: Final = 4
 """How often the orders are made again from the times of the best lowering, while that helps."""
 
 
-def timed_lowerings(schedule: Schedule, problem: Problem, discipline: str, eager_bytes: int = 0) -> list[Timeline]:
-    """Return timelines of safe lowerings of a compute order under a discipline, the best first.
+def timed_lowerings(timeline: Timeline, discipline: str, eager_bytes: int = 0) -> list[Timeline]:
+    """Return timelines of safe lowerings of a compute order, given by its timeline, under a discipline, the best first.
 
     Those that fit the capacity come before those that do not, then what ends earlier; the default lowering comes
     before its equals. No lowering ends before the order itself, so that where one is as early, no other is tried.
@@ -28,11 +28,10 @@ def timed_lowerings(schedule: Schedule, problem: Problem, discipline: str, eager
     Raises
     ------
     ScheduleError
-        If the schedule is incomplete, has an operation that is not the problem's or communication, or cannot run.
+        If there is communication in the order already.
     """
     found: list[Timeline] = []
-    timeline = simulate(schedule, problem)
-    least = timeline.makespan
+    schedule, problem, least = timeline.schedule, timeline.problem, timeline.makespan
     for _ in range(MOST_ROUNDS):
         before = found[:1]
         for lowered in safe_lowerings(schedule, timeline, discipline):
@@ -54,8 +53,8 @@ def safe_lowerings(schedule: Schedule, timeline: Timeline, discipline: str) -> I
     deferred, or both.
     """
     problem = timeline.problem
-    for order in (by_end(timeline), by_end(timeline, in_turn=False), by_start(timeline)):
-        lowered = add_communication(schedule, problem, order)
+    for ordered in (by_end, partial(by_end, in_turn=False), by_start):
+        lowered = add_communication(schedule, problem, ordered(timeline))
         yield lowered
         yield group_opposite(lowered, problem)
         deferred = defer_receives(lowered, problem, discipline)

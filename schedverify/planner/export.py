@@ -1,4 +1,4 @@
-"""What leaves for PyTorch's runtime: only what the verifier has passed, with what that runtime needs."""
+"""Completes a schedule by what PyTorch's runtime needs, and returns it once the verifier has passed it for that."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from schedverify.lowering import add_reduction
 from schedverify.verifier.verification import verify
 
 _NEEDED: Final = ("SV1", "SV2", "SV3")
-_MOST_TOLD: Final = 10
+_MOST_LISTED: Final = 10
 _HINT: Final = "PyTorch's runtime would fail, hang or train on wrong gradients; --profile none writes it as it stands"
 
 
@@ -24,25 +24,26 @@ def for_torch(schedule: Schedule, problem: Problem, *, profile: str = "torch", c
     profile
         ``torch`` or ``torchtitan``.
     comms
-        Whether its communication leaves too, where it stands in the schedule (PyTorch's ``compute_comms``): then each
-        stage gets its ``REDUCE_GRAD``, if none has one. Without, PyTorch adds all of it when it loads the schedule.
+        Whether the communication that stands in the schedule is kept (PyTorch's ``compute_comms``): then each stage
+        gets its ``REDUCE_GRAD``, if none has one. Without, PyTorch adds all of it when it loads the schedule.
 
     Raises
     ------
     ScheduleError
-        If the verifier objects; with every violation.
+        If the verifier objects; with the first ten violations.
     UnknownNameError
         If there is no such profile.
     """
-    leaving = _reduced(schedule) if comms else schedule.compute_only()
-    report = verify(leaving, problem, select=_NEEDED, profile=profile)
+    exported = _with_reduction(schedule) if comms else schedule.compute_only()
+    report = verify(exported, problem, select=_NEEDED, profile=profile)
     if report.violations:
-        told = [str(violation) for violation in report.violations]
-        more = [f"and {len(told) - _MOST_TOLD} more"] if len(told) > _MOST_TOLD else []
-        raise ScheduleError("\n".join([*told[:_MOST_TOLD], *more, _HINT]))
-    return leaving
+        lines = [str(violation) for violation in report.violations]
+        more = [f"and {len(lines) - _MOST_LISTED} more"] if len(lines) > _MOST_LISTED else []
+        raise ScheduleError("\n".join([*lines[:_MOST_LISTED], *more, _HINT]))
+    return exported
 
 
-def _reduced(schedule: Schedule) -> Schedule:
+def _with_reduction(schedule: Schedule) -> Schedule:
+    """Return a schedule that has communication with a ``REDUCE_GRAD`` for each stage, unless it has any already."""
     reduces = any(bool((kinds(row) == int(Kind.REDUCE_GRAD)).any()) for row in schedule.rows)
     return add_reduction(schedule) if schedule.lowered and not reduces else schedule

@@ -1,35 +1,42 @@
-"""Composes: warm start from the families, optimizer, verifier, plan. No plan leaves before it is verified."""
+"""Makes plans: warm starts from the families, optimizer, lowering, verifier. No plan leaves before it is verified."""
 
 from __future__ import annotations
 
 import dataclasses
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Final, NamedTuple
 
 from schedverify.core.discipline import DEFAULT_DISCIPLINE
 from schedverify.core.errors import Fault, InputError, ScheduleError, SchedverifyError
 from schedverify.core.problem import Problem
-from schedverify.core.result import Lowered, Plan, Report, SecondaryObjective, Status
-from schedverify.core.schedule import Schedule
+from schedverify.core.result import FamilyResult, Lowered, Plan, Report, SecondaryObjective, Status
+from schedverify.core.schedule import Schedule, check_ranks
 from schedverify.core.timeline import Timeline
 from schedverify.generators import families
 from schedverify.optimizer import Effort, Hint, LexicographicResult, Progress, Solution, hint_of, minimize
-from schedverify.planner.proved_lowering import proved_lowering
-from schedverify.simulator.engine import simulate
-from schedverify.verifier.verification import claims_of, verify
+from schedverify.planner.proved_lowering import ProvedLowering, proved_lowering
+from schedverify.verifier.rules import Case
+from schedverify.verifier.verification import claims_of, verify, verify_case
 
-_NEEDED = ("SV1", "SV2", "SV4")
-_LIMITS = ("SV306", "SV4")
+_NEEDED: Final = ("SV1", "SV2", "SV4")
+"""Beginnings of the codes of what a schedule that the search begins with must keep."""
+_LIMITS: Final = ("SV306", "SV4")
 """What a lowering may break without a fault of ours: the problem's limits, and what it declares of boundaries."""
 
 
 class Candidate(NamedTuple):
-    """A family's schedule for a problem, what follows from it, and whether it keeps the problem's limits."""
+    """The schedule of a family for a problem, and whether it keeps the problem's limits."""
 
     family: str
     timeline: Timeline
     report: Report
+
+    @property
+    def result(self) -> FamilyResult:
+        """What a plan keeps of it."""
+        violated = sorted({violation.code for violation in self.report.violations})
+        return FamilyResult(self.family, self.timeline.measures, tuple(violated))
 
 
 class RefusedPlanError(SchedverifyError):
@@ -40,8 +47,8 @@ def candidates(problem: Problem) -> Iterator[Candidate]:
     """Yield the schedule of every family that suits the problem; a family may break the problem's limits."""
     for family in families():
         if family.suits(problem):
-            schedule = family.generate(problem)
-            yield Candidate(family.name, simulate(schedule, problem), verify(schedule, problem, select=_NEEDED))
+            report = verify(family.generate(problem), problem, select=_NEEDED)
+            yield Candidate(family.name, _timeline_of(report), report)
 
 
 def optimize(  # noqa: PLR0913 - each is a keyword of its own
@@ -97,9 +104,12 @@ def optimize(  # noqa: PLR0913 - each is a keyword of its own
     if objective is None:
         objective, then = problem.minimize, then or problem.then
     effort = Effort(time_limit, seed, workers, solver_memory, stop or threading.Event())
-    hints = _hints(problem, hint)
+    hints, results = _warm_starts(problem)
+    if hint is not None:
+        hints.insert(0, _checked_hint(hint, problem))
     found = minimize(problem, objective=objective, then=then, effort=effort, hints=hints, progress=progress)
-    return _passed(problem, found, (objective, then), seed, effort.spent)
+    draft = _draft(problem, found, objective, seed, effort.spent)
+    return _verified(dataclasses.replace(draft, families=results), found, then)
 
 
 def plan_of(schedule: Schedule, problem: Problem) -> Plan:
@@ -112,11 +122,14 @@ def plan_of(schedule: Schedule, problem: Problem) -> Plan:
     ScheduleError
         If the verifier objects, or no known lowering keeps the limits; the message tells every violation.
     """
-    verify(schedule, problem, select=(*_NEEDED, "SV3")).raise_for_violations()
+    check_ranks(schedule, problem.ranks)
     objective = "makespan" if problem.minimize == "period" else problem.minimize
-    given = simulate(schedule, problem) if schedule.lowered else None
     found = LexicographicResult(Solution(Status.FEASIBLE, schedule=schedule.compute_only()))
-    plan = _passed(problem, found, (objective, None), 0, 0.0, given)
+    draft = _draft(problem, found, objective, seed=0, seconds=0.0)
+    if schedule.lowered:
+        plan = _verified(draft, found, None, lowering=_given_lowering(schedule, problem))
+    else:
+        plan = _verified(draft, found, None, of_caller=True)
     if plan.lowered is None:
         raise ScheduleError(plan.reason)
     return plan
@@ -130,83 +143,135 @@ def verified(problem: Problem, found: Solution, *, seed: int = 0, seconds: float
     RefusedPlanError
         If the verifier objects.
     """
-    return _passed(problem, LexicographicResult(found), ("makespan", None), seed, seconds)
+    result = LexicographicResult(found)
+    return _verified(_draft(problem, result, "makespan", seed, seconds), result, None)
 
 
-def _hints(problem: Problem, given: Schedule | None) -> list[Hint]:
-    hints = [_starts(c.timeline) for c in candidates(problem) if c.report.ok]
-    if given is None:
-        return hints
-    given = given.compute_only()
-    report = verify(given, problem, select=_NEEDED)
+def _warm_starts(problem: Problem) -> tuple[list[Hint], tuple[FamilyResult, ...]]:
+    """Return the starts of every family's schedule that keeps the limits, and the result of every family."""
+    hints, results = [], []
+    for candidate in candidates(problem):
+        results.append(candidate.result)
+        if candidate.report.ok:
+            hints.append(_starts(candidate.timeline))
+    return hints, tuple(results)
+
+
+def _checked_hint(given: Schedule, problem: Problem) -> Hint:
+    """Return the starts of a schedule that the caller gives to begin with; raise where it is not valid."""
+    report = verify(given.compute_only(), problem, select=_NEEDED)
     if not report.ok:
         raise InputError(
             [Fault("hint", str(violation), "a hint is a valid schedule") for violation in report.violations]
         )
-    return [_starts(simulate(given, problem)), *hints]
+    return _starts(_timeline_of(report))
 
 
 def _starts(timeline: Timeline) -> Hint:
     return hint_of(timeline.schedule, (row.tolist() for row in timeline.starts))
 
 
-def _passed(
-    problem: Problem,
-    found: LexicographicResult,
-    objectives: tuple[str, str | None],
-    seed: int,
-    seconds: float,
-    given: Timeline | None = None,
-) -> Plan:
-    """Make a plan of what was found and have it verified, claims and all, without and with communication."""
-    first, second = found.first, found.second
-    facts: dict[str, Any] = {"problem": problem, "objective": objectives[0], "seed": seed, "seconds": seconds}
-    facts |= {
-        "status": found.status,
-        "bound": first.bound,
-        "certificate": first.evidence,
-        "reason": found.reason,
-        "parts": found.parts,
-        "partition": problem.partition or None,
-    }
-    if found.schedule is None:
-        return Plan(**facts)
-    timeline = simulate(found.schedule, problem)
-    if problem.makespan_limit is not None and timeline.makespan > problem.makespan_limit:
-        text = f"the makespan is {timeline.makespan}, limits.makespan is {problem.makespan_limit}"
-        raise RefusedPlanError(f"the optimizer passed a limit; please report this: {text}")
-    then = None
-    if objectives[1] is not None and second is not None:
-        value = timeline.measures.value(objectives[1])
-        then = SecondaryObjective(objectives[1], value, second.bound, second.evidence)
-    plan = Plan(
-        **facts,
-        schedule=found.schedule,
-        starts=tuple(tuple(row.tolist()) for row in timeline.starts),
-        measures=timeline.measures,
-        value=timeline.measures.value(objectives[0]),
-        then=then,
+def _timeline_of(report: Report) -> Timeline:
+    """Return the timeline behind a report; raise what the verifier found where the schedule cannot run."""
+    timeline = report.timeline
+    if timeline is None:
+        raise ScheduleError("\n".join(map(str, report.violations)))
+    return timeline
+
+
+def _draft(problem: Problem, found: LexicographicResult, objective: str, seed: int, seconds: float) -> Plan:
+    """Return what a search says besides its schedule: a plan that claims no value, because nothing is verified yet."""
+    first = found.first
+    return Plan(
+        problem,
+        found.status,
+        objective,
+        bound=first.bound,
+        certificate=first.evidence,
+        seed=seed,
+        partition=problem.partition or None,
+        reason=found.reason,
+        seconds=seconds,
+        parts=found.parts,
     )
-    report = verify(found.schedule, problem, claims=claims_of(plan))
-    if report.violations:
+
+
+def _verified(
+    draft: Plan,
+    found: LexicographicResult,
+    then: str | None,
+    *,
+    of_caller: bool = False,
+    lowering: ProvedLowering | None = None,
+) -> Plan:
+    """Complete a draft by the schedule that was found, once the verifier has passed both and the lowered schedule.
+
+    Parameters
+    ----------
+    then
+        The second objective, or None.
+    of_caller
+        Whether the schedule is the caller's: what is wrong with it is then no fault of ours.
+    lowering
+        The schedule with the communication that the caller gave it.
+    """
+    if found.schedule is None:
+        return draft
+    case = Case(found.schedule, draft.problem)
+    timeline = case.timeline
+    plan = draft if timeline is None else _timed(draft, timeline, found.second, then)
+    report = verify_case(case.claiming(claims_of(plan)))
+    if of_caller:
+        _raise_for_caller(report)
+    limit = draft.problem.makespan_limit
+    if limit is not None and timeline is not None and timeline.makespan > limit:
+        text = f"the makespan is {timeline.makespan}, limits.makespan is {limit}"
+        raise RefusedPlanError(f"the optimizer passed a limit; please report this: {text}")
+    if timeline is None or report.violations:
         text = "\n".join(map(str, report.violations))
         raise RefusedPlanError(f"the verifier refuses what the optimizer found; please report this:\n{text}")
-    verdicts = {p.code: p.verdict for p in report.properties}
-    return _with_communication(dataclasses.replace(plan, verdicts=tuple(verdicts.items())), given)
+    plan = dataclasses.replace(plan, verdicts=tuple((p.code, p.verdict) for p in report.properties))
+    return _with_communication(plan, lowering or proved_lowering(timeline, DEFAULT_DISCIPLINE, select=None))
 
 
-def _with_communication(plan: Plan, given: Timeline | None) -> Plan:
-    """Lower a plan for the default discipline (unless it is given lowered), and have that verified as well.
+def _timed(draft: Plan, timeline: Timeline, second: Solution | None, then: str | None) -> Plan:
+    """Return a draft with a schedule and what follows from it: starts, measures, and a value for each objective."""
+    secondary = None
+    if then is not None and second is not None:
+        secondary = SecondaryObjective(then, timeline.measures.value(then), second.bound, second.evidence)
+    return dataclasses.replace(
+        draft,
+        schedule=timeline.schedule,
+        starts=tuple(tuple(row.tolist()) for row in timeline.starts),
+        measures=timeline.measures,
+        value=timeline.measures.value(draft.objective),
+        then=secondary,
+    )
+
+
+def _given_lowering(schedule: Schedule, problem: Problem) -> ProvedLowering:
+    """Judge a schedule with communication that the caller gives, for the default discipline."""
+    case = Case(schedule, problem, discipline=DEFAULT_DISCIPLINE)
+    claims = {} if case.measures is None else dataclasses.asdict(case.measures)
+    report = verify_case(case.claiming(claims))
+    _raise_for_caller(report)
+    return ProvedLowering(_timeline_of(report), report)
+
+
+def _raise_for_caller(report: Report) -> None:
+    """Raise a ScheduleError for what is wrong with a schedule that the caller gives."""
+    lines = [str(violation) for violation in report.violations if violation.code.startswith((*_NEEDED, "SV3"))]
+    if lines:
+        raise ScheduleError("\n".join(lines))
+
+
+def _with_communication(plan: Plan, lowering: ProvedLowering) -> Plan:
+    """Add to a plan its schedule with communication, for the default discipline.
 
     Where messages break a limit (what is received leaves too little memory, say), the plan stays without them, and its
     reason says so.
     """
-    if plan.schedule is None:
-        return plan
-    timeline = given or proved_lowering(plan.schedule, plan.problem, DEFAULT_DISCIPLINE)
-    measures, order = timeline.measures, timeline.schedule
-    lowered = Lowered(order, DEFAULT_DISCIPLINE, 0, measures)
-    report = verify(order, plan.problem, discipline=lowered.discipline, claims=dataclasses.asdict(measures))
+    timeline, report = lowering
     if any(not violation.code.startswith(_LIMITS) for violation in report.violations):
         text = "\n".join(map(str, report.violations))
         raise RefusedPlanError(f"the verifier refuses what was lowered; please report this:\n{text}")
@@ -215,4 +280,8 @@ def _with_communication(plan: Plan, given: Timeline | None) -> Plan:
         reason = f"no known lowering of it keeps the limits: {text}"
         return dataclasses.replace(plan, reason="; ".join(filter(None, (plan.reason, reason))))
     communication = {p.code: p.verdict for p in report.properties if p.code.startswith("SV3")}
-    return dataclasses.replace(plan, lowered=lowered, verdicts=tuple((dict(plan.verdicts) | communication).items()))
+    return dataclasses.replace(
+        plan,
+        lowered=Lowered(timeline.schedule, DEFAULT_DISCIPLINE, 0, timeline.measures),
+        verdicts=tuple((dict(plan.verdicts) | communication).items()),
+    )

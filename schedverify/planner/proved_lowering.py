@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Final
+import dataclasses
+from typing import Final, NamedTuple
 
 from schedverify.core.discipline import Discipline, check_eager_bytes
 from schedverify.core.errors import SchedverifyError
 from schedverify.core.problem import Problem
-from schedverify.core.result import Violation
+from schedverify.core.result import Report, Verdict, Violation
 from schedverify.core.schedule import Schedule
 from schedverify.core.timeline import Timeline
 from schedverify.lowering import add_communication, timed_lowerings
+from schedverify.simulator.engine import simulate
 from schedverify.verifier.verification import verify
 
 _NEEDED: Final = ("SV1", "SV2", "SV3")
+
+
+class ProvedLowering(NamedTuple):
+    """A schedule with communication: its timeline under a discipline, and what the verifier says of it."""
+
+    timeline: Timeline
+    report: Report
 
 
 class RefusedLoweringError(SchedverifyError):
@@ -54,17 +63,36 @@ def lower(schedule: Schedule, problem: Problem, *, discipline: str | None = None
     if discipline is None:
         check_eager_bytes(eager_bytes)
         return add_communication(schedule, problem)
-    return proved_lowering(schedule, problem, discipline, eager_bytes).schedule
-
-
-def proved_lowering(schedule: Schedule, problem: Problem, discipline: str, eager_bytes: int = 0) -> Timeline:
-    """Return the timeline of the best lowering that is proved under a discipline; see :func:`lower`."""
     known = Discipline.of(discipline)
+    return proved_lowering(simulate(schedule, problem), known, eager_bytes).timeline.schedule
+
+
+def proved_lowering(
+    timeline: Timeline, discipline: Discipline, eager_bytes: int = 0, *, select: tuple[str, ...] | None = _NEEDED
+) -> ProvedLowering:
+    """Return the best lowering of a compute order that is proved under a discipline; see :func:`lower`.
+
+    Parameters
+    ----------
+    timeline
+        The timeline of the compute order.
+    select
+        Beginnings of the codes that the verifier judges a lowering by; None for all that it judges by default. Its
+        structure, dependencies and communication (SV1, SV2, SV3) must be among them, and only these can refuse it.
+    """
     refused: list[Violation] = []
-    for timeline in timed_lowerings(schedule, problem, known, eager_bytes):
-        report = verify(timeline.schedule, problem, select=_NEEDED, discipline=known, eager_bytes=eager_bytes)
-        if report.ok:
-            return timeline
-        refused += report.violations[:1]
+    for lowered in timed_lowerings(timeline, discipline, eager_bytes):
+        report = verify(
+            lowered.schedule,
+            timeline.problem,
+            select=select,
+            discipline=discipline,
+            eager_bytes=eager_bytes,
+            claims=dataclasses.asdict(lowered.measures),
+        )
+        needed = [result for result in report.properties if result.code.startswith(_NEEDED)]
+        if all(result.verdict in (Verdict.HOLDS, Verdict.NOT_APPLICABLE) for result in needed):
+            return ProvedLowering(lowered, report)
+        refused += [violation for result in needed for violation in result.violations][:1]
     text = "\n".join(map(str, refused))
     raise RefusedLoweringError(f"the verifier refuses what was lowered; please report this:\n{text}")

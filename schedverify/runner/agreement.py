@@ -178,9 +178,9 @@ def unproved(plan: Plan, backend: Backend) -> str:
         text = f"the plan counts on eager messages of {lowered.eager_bytes} bytes"
         return f"{text}, {backend.name} has none; lower it again without"
     reason = _objections(verify(plan))
-    return reason or _objections(
-        verify(lowered.schedule, plan.problem, select=("SV1", "SV2", "SV3"), discipline=demanded)
-    )
+    if reason or (lowered.discipline, lowered.eager_bytes) == (demanded, 0):
+        return reason  # the plan's own discipline is the one demanded: it has been judged by that
+    return _objections(verify(lowered.schedule, plan.problem, select=("SV1", "SV2", "SV3"), discipline=demanded))
 
 
 def _objections(report: Report) -> str:

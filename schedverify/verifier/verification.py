@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from schedverify.core.discipline import DEFAULT_DISCIPLINE, Communication, Discipline, check_eager_bytes
@@ -11,7 +11,6 @@ from schedverify.core.errors import Fault, InputError, UnknownNameError
 from schedverify.core.problem import Problem
 from schedverify.core.result import Lowered, Plan, PropertyResult, Report, Scope, Verdict, Violation
 from schedverify.core.schedule import Schedule, check_ranks
-from schedverify.verifier.infer_problem import REMARK, deduce_problem
 from schedverify.verifier.rules import REGISTRY, Case, NotApplicable, Property, Undecided
 from schedverify.verifier.runtimes import ON_REQUEST, profile_of
 
@@ -71,15 +70,34 @@ def verify(  # noqa: PLR0913 - each is a keyword of its own
     if isinstance(schedule, Plan):
         claims = claims if claims is not None else claims_of(schedule)
         schedule, problem = _unpacked(schedule, problem)
-    deduced = problem is None
-    problem = deduce_problem(schedule) if problem is None else problem
+    inferred = ""
+    if problem is None:
+        from schedverify.verifier.infer_problem import REMARK, deduce_problem
+
+        problem, inferred = deduce_problem(schedule), REMARK
     check_ranks(schedule, problem.ranks)
-    case = Case(schedule, problem, excerpt, claims or {}, named, eager_bytes)
+    report = _report(Case(schedule, problem, excerpt, claims or {}, named, eager_bytes), chosen, inferred)
+    if lowered is None:
+        return report
+    return _joined(report, _report_on_lowered(lowered, problem, [prop.code for prop in chosen]))
+
+
+def verify_case(case: Case) -> Report:
+    """Judge a case by every property that :func:`verify` selects by itself, as one whose problem was given.
+
+    A case works out its timeline once, so that what is claimed can be read off the timeline that the verifier has made.
+    """
+    check_ranks(case.schedule, case.problem.ranks)
+    return _report(case, _chosen(None, (), None))
+
+
+def _report(case: Case, chosen: list[Property], inferred: str = "") -> Report:
+    """Judge a case by the chosen properties; ``inferred`` is the remark on a problem that was read off the schedule."""
     results = [_judge(prop, case) for prop in chosen]
-    if deduced:
+    if inferred:
         results = [dataclasses.replace(result, scope=Scope.AS_READ) for result in results]
-    report = Report(tuple(results), case.measures, _remarks(problem, deduced, results), _communication(case, results))
-    return report if lowered is None else _joined(report, _judged(lowered, problem, [prop.code for prop in chosen]))
+    remarks = ((inferred,) if inferred else ()) + tuple(_remarks(case.problem, results))
+    return Report(tuple(results), case.measures, remarks, _communication(case, results), case.timeline_source)
 
 
 def claims_of(plan: Plan) -> dict[str, Any]:
@@ -89,8 +107,8 @@ def claims_of(plan: Plan) -> dict[str, Any]:
     return measures | own | {"objective": plan.objective, "then": plan.then and dataclasses.asdict(plan.then)}
 
 
-def _judged(lowered: Lowered, problem: Problem, codes: list[str]) -> Report:
-    """Judge the lowered part of a plan, with the measures that it claims; without any communication it is none."""
+def _report_on_lowered(lowered: Lowered, problem: Problem, codes: list[str]) -> Report:
+    """Judge the lowered part of a plan and the measures that it claims; it must have messages where any is needed."""
     report = verify(
         lowered.schedule,
         problem,
@@ -126,8 +144,8 @@ def _joined(report: Report, lowered: Report) -> Report:
     results = []
     for own, other in zip(report.properties, lowered.properties, strict=True):
         shows = own.verdict is Verdict.NOT_APPLICABLE or (own.verdict is Verdict.HOLDS and other.violations)
-        told = tuple(dataclasses.replace(v, message=f"lowered: {v.message}") for v in other.violations)
-        results.append(dataclasses.replace(other, violations=told) if shows else own)
+        named = tuple(dataclasses.replace(v, message=f"lowered: {v.message}") for v in other.violations)
+        results.append(dataclasses.replace(other, violations=named) if shows else own)
     return dataclasses.replace(report, properties=tuple(results), communication=lowered.communication)
 
 
@@ -175,15 +193,11 @@ def _communication(case: Case, results: list[PropertyResult]) -> Communication |
     return Communication(case.discipline, case.eager_bytes, case.strictest) if judged else None
 
 
-def _remarks(problem: Problem, deduced: bool, results: list[PropertyResult]) -> tuple[str, ...]:
-    """Return what must be known to read a report."""
-    remarks = [REMARK] if deduced else []
+def _remarks(problem: Problem, results: list[PropertyResult]) -> Iterator[str]:
+    """Yield what must be known to read these verdicts."""
     verdicts = {result.code: result.verdict for result in results}
     if verdicts.get("SV304") is Verdict.HOLDS and verdicts.get("SV301") is not Verdict.HOLDS:
-        remarks.append(
-            "SV304 takes a send or receive that meets none as met; run, it can hang, and SV301 is about that"
-        )
+        yield "SV304 takes a send or receive that meets none as met; run, it can hang, and SV301 is about that"
     limited = problem.in_flight is not None or problem.in_flight_stage is not None
     if problem.form == "split" and limited and problem.capacity is None:
-        remarks.append("with a split backward an in-flight limit does not bound memory while W waits; give a capacity")
-    return tuple(remarks)
+        yield "with a split backward an in-flight limit does not bound memory while W waits; give a capacity"

@@ -159,7 +159,7 @@ def test_the_best_of_the_safe_orders_comes_first(discipline: str) -> None:
     for family in families():
         problem = family.problem(ranks=3, microbatches=6)
         order = family.generate(problem)
-        found = timed_lowerings(order, problem, discipline)
+        found = timed_lowerings(simulate(order, problem), discipline)
         makespans = [timeline.makespan for timeline in found]
         assert makespans == sorted(makespans), family.name
         assert makespans[0] >= simulate(order, problem).makespan
@@ -169,7 +169,7 @@ def test_blocking_transfers_gain_by_their_place() -> None:
     problem = Problem.chain(ranks=4, microbatches=8, forward=10, backward=20, latency=1)
     order = generate("1f1b", problem)
     default = simulate(add_communication(order, problem), problem, discipline="block").makespan
-    assert timed_lowerings(order, problem, "block")[0].makespan < default
+    assert timed_lowerings(simulate(order, problem), "block")[0].makespan < default
 
 
 def test_what_fits_the_capacity_comes_first() -> None:
@@ -180,5 +180,5 @@ def test_what_fits_the_capacity_comes_first() -> None:
     least = min(others, key=sum)
     assert sum(least) < sum(default)
     tight = Problem.of(problem.to_dict() | {"memory": {"activation": 10, "capacity": least}})
-    assert timed_lowerings(order, problem, "pair")[0].schedule == lowerings[0]
-    assert timed_lowerings(order, tight, "pair")[0].peak_memory == least
+    assert timed_lowerings(simulate(order, problem), "pair")[0].schedule == lowerings[0]
+    assert timed_lowerings(simulate(order, tight), "pair")[0].peak_memory == least

@@ -18,9 +18,9 @@ from schedverify.cli import main
 from schedverify.core.explanation import Gain, Relief
 from schedverify.core.problem.checks import least_capacity
 from schedverify.core.result import Plan, Status
-from schedverify.planner.explanation.binding import bound_told
+from schedverify.planner.explanation._explain import basis_of_bound
+from schedverify.planner.explanation.gains import changes_of
 from schedverify.planner.explanation.limits import FIELDS, with_limit
-from schedverify.planner.explanation.relaxing import changes_of
 from support.tiny_problems import tiny_problems
 
 PAIR: dict[str, Any] = {"ranks": 2, "microbatches": 4, "forward": 1, "backward": 2}
@@ -100,7 +100,7 @@ def test_each_gain_is_that_of_brute_force(problem: sv.Problem, objective: str) -
     plan, explanation = explained(problem, objective=objective)
     assume(plan.status is Status.OPTIMAL)
     changes = list(changes_of(plan))
-    assert [gain.change for gain in explanation.gains] == [change.told for change in changes]
+    assert [gain.change for gain in explanation.gains] == [change.text for change in changes]
     for gain, change in zip(explanation.gains, changes, strict=True):
         truth = brute_force(change.problem).value(objective)
         assert truth is not None
@@ -222,8 +222,8 @@ def test_what_is_open_is_told(told: Relief | Gain, text: str) -> None:
 )
 def test_what_a_bound_rests_on_is_told_by_its_rule(certificate: dict[str, Any], told: str) -> None:
     plan = Plan(WHY, Status.OPTIMAL, "makespan", bound=9, certificate=certificate | {"bound": 9})
-    assert bound_told(plan).startswith(told)
-    assert "what can be checked without one is 9" in bound_told(dataclasses.replace(plan, bound=10))
+    assert basis_of_bound(plan).startswith(told)
+    assert "what can be checked without one is 9" in basis_of_bound(dataclasses.replace(plan, bound=10))
 
 
 def test_a_plan_that_claims_too_much_is_not_explained() -> None:

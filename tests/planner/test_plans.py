@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from schedverify.cli import main
 from schedverify.core.discipline import Discipline
-from schedverify.core.errors import ScheduleError
+from schedverify.core.errors import InputError, ScheduleError
 from schedverify.core.problem import Problem
 from schedverify.core.result import Plan, Verdict
 from schedverify.core.schedule import Schedule
 from schedverify.formats import load
-from schedverify.generators import generate
+from schedverify.generators import families, generate
 from schedverify.lowering import add_reduction
 from schedverify.planner import plans
 from schedverify.planner.plans import RefusedPlanError, optimize, plan_of
-from schedverify.planner.proved_lowering import lower
+from schedverify.planner.proved_lowering import ProvedLowering, lower
 from schedverify.simulator.engine import simulate
-from schedverify.verifier.verification import verify
+from schedverify.verifier.verification import verify, verify_case
+from support.call_counts import count_calls
 
 TIGHT = """
 ranks = 2
@@ -71,6 +73,18 @@ def test_communication_that_is_given_is_kept() -> None:
     assert optimize(problem, hint=lowered, time_limit=5, workers=1).value == 9
 
 
+def test_a_given_schedule_that_is_wrong_is_the_callers_fault() -> None:
+    problem = Problem.chain(ranks=2, microbatches=2, in_flight=1)
+    with pytest.raises(ScheduleError, match=r"^SV103 .*\n?SV103"):
+        plan_of(Schedule.parse("0F0 0B0\n1F0 1B0 1F1"), problem)
+    with pytest.raises(ScheduleError, match=r"^SV201"):
+        plan_of(Schedule.parse("0F0 0B0 0F1 0B1\n1F0 1F1 1B0 1B1"), problem)
+    with pytest.raises(ScheduleError, match=r"^SV401"):
+        plan_of(generate("1f1b", problem), problem)
+    with pytest.raises(InputError, match="ranks"):
+        plan_of(Schedule.parse("0F0 0F1 0B0 0B1"), problem)
+
+
 def test_received_bytes_can_be_too_many_for_every_lowering(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "tight.toml").write_text(TIGHT)
     problem = load(tmp_path / "tight.toml")
@@ -89,7 +103,8 @@ def test_received_bytes_can_be_too_many_for_every_lowering(tmp_path: Path, capsy
 def test_a_lowering_that_is_refused_is_a_fault_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = Problem.chain(ranks=2, microbatches=1)
     hanging = Schedule.parse("0F0 0RECV_B0 0SEND_F0 0B0\n1RECV_F0 1F0 1B0 1SEND_B0")
-    monkeypatch.setattr(plans, "proved_lowering", lambda *_: simulate(hanging, problem, discipline="tagged"))
+    wrong = ProvedLowering(simulate(hanging, problem, discipline="tagged"), verify(hanging, problem))
+    monkeypatch.setattr(plans, "proved_lowering", lambda *_, **__: wrong)
     with pytest.raises(RefusedPlanError, match="refuses what was lowered; please report this:\nSV304"):
         plan_of(generate("1f1b", problem), problem)
 
@@ -109,3 +124,46 @@ def test_a_plan_gives_its_communication_to_pytorch(tmp_path: Path) -> None:
     assert read.lowered.measures == plan.lowered.measures
     assert json.loads(Path(source).read_text())["lowered"]["discipline"] == "pair"
     assert main(["verify", source]) == 0
+
+
+def work(task: Callable[[], object]) -> tuple[int, int]:
+    """Return how many verifications and how many timelines a task makes."""
+    counts = count_calls(task, verify, verify_case, simulate)
+    return counts["verify"] + counts["verify_case"], counts["simulate"]
+
+
+@pytest.mark.parametrize("form", ["fused", "split"])
+def test_an_optimize_simulates_and_verifies_each_schedule_once(form: str, tmp_path: Path) -> None:
+    """Each family's schedule, the best one, and the best one with communication; lowering needs two timelines more."""
+    problem = Problem.chain(ranks=4, microbatches=8, form=form)
+    suited = [family for family in families() if family.suits(problem)]
+    in_families = work(lambda: [family.generate(problem) for family in suited])[1]
+    expected = (len(suited) + 2, in_families + len(suited) + 4)
+    assert work(lambda: optimize(problem, workers=1)) == expected
+    path = tmp_path / "problem.json"
+    path.write_text(json.dumps(problem.to_dict()), encoding="utf-8")
+    verifications, timelines = work(lambda: main(["optimize", str(path), "--workers", "1"]))
+    assert verifications == expected[0]
+    assert timelines <= expected[1] + 1, "the picture"
+
+
+def test_a_given_schedule_is_verified_once_without_and_once_with_communication() -> None:
+    problem = Problem.chain(ranks=4, microbatches=8)
+    order = generate("1f1b", problem)
+    lowered = lower(order, problem)
+    assert work(lambda: plan_of(order, problem)) == (2, 4)
+    assert work(lambda: plan_of(lowered, problem)) == (2, 2)
+    assert work(lambda: lower(order, problem, discipline="pair"))[0] == 1
+
+
+def test_a_plan_says_what_the_families_have() -> None:
+    problem = Problem.chain(ranks=3, microbatches=6, activation=2, capacity=6)
+    plan = optimize(problem, workers=1)
+    assert [result.family for result in plan.families] == [f.name for f in families() if f.suits(problem)]
+    for result in plan.families:
+        schedule = generate(result.family, problem)
+        assert result.measures == simulate(schedule, problem).measures
+        violations = verify(schedule, problem, select=["SV1", "SV2", "SV4"]).violations
+        assert result.violated == tuple(sorted({violation.code for violation in violations}))
+    assert {result.violated for result in plan.families} >= {(), ("SV402",)}
+    assert plan_of(generate("1f1b", problem), problem).families == ()

@@ -19,7 +19,9 @@ from schedverify.formats.plan_files import canonical, digest
 from schedverify.planner.plans import plan_of
 from schedverify.runner.agreement import unproved
 from schedverify.runner.backends import GLOO, NCCL
+from schedverify.verifier.verification import verify
 from support import runner_jobs as jobs
+from support.call_counts import count_calls
 from support.gloo_pool import GlooPool
 
 pytestmark = pytest.mark.xdist_group("runner")
@@ -144,6 +146,18 @@ def test_a_plan_for_a_milder_discipline_is_refused(discipline: Discipline) -> No
     eager = dataclasses.replace(plan, lowered=dataclasses.replace(lowered, eager_bytes=8))
     assert unproved(eager, GLOO) == ""
     assert bool(unproved(eager, NCCL))
+
+
+def test_a_rank_judges_a_plan_once_where_its_discipline_is_the_one_demanded() -> None:
+    """That is twice in all, without and with communication; under another discipline a third time."""
+    assert PLAN.lowered is not None
+    assert PLAN.lowered.discipline is Discipline.PAIR
+    for backend, verifications in ((NCCL, 2), (GLOO, 3)):
+        counts = count_calls(lambda backend=backend: unproved(PLAN, backend), verify)
+        assert counts["verify"] == verifications, backend.name
+    early = broken(PLAN, ("1RECV_F0", "1F0"))
+    assert early.schedule == PLAN.schedule
+    assert unproved(early, NCCL).startswith("SV30")
 
 
 def test_stages_that_one_rank_cannot_make_are_told_on_all(pool: GlooPool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
 from fractions import Fraction
 from typing import Any
 
@@ -10,13 +11,17 @@ import pytest
 
 from schedverify.core.errors import InputError, ScheduleError, UnknownNameError
 from schedverify.core.problem import Problem
-from schedverify.core.result import Plan, Report, Scope, Status, Verdict
+from schedverify.core.result import LARGEST_KEPT_TIMELINE, Plan, Report, Scope, Status, Verdict
 from schedverify.core.schedule import Schedule
+from schedverify.core.timeline import Timeline
 from schedverify.generators import generate
+from schedverify.lowering import add_communication
 from schedverify.planner.plans import optimize
+from schedverify.simulator.engine import simulate
 from schedverify.verifier.rule_pages import property_page
-from schedverify.verifier.rules import HEADINGS, REGISTRY
-from schedverify.verifier.verification import claims_of, verify
+from schedverify.verifier.rules import HEADINGS, REGISTRY, Case, base
+from schedverify.verifier.verification import claims_of, verify, verify_case
+from support.call_counts import count_calls
 
 PAIR = Problem.chain(ranks=2, microbatches=2)
 RIGHT = "0F0 0F1 0B0 0B1\n1F0 1B0 1F1 1B1"
@@ -256,3 +261,50 @@ def test_a_copy_that_no_micro_batch_goes_through_sends_nothing() -> None:
     assert not verify(plan).violations
     used = Problem.chain(ranks=2, microbatches=2, placement=[[0, 0], [0, 1]], replicas=2, replica_of=[0, 1])
     assert not verify(optimize(used)).violations
+
+
+def test_a_report_carries_the_timeline_that_its_verdicts_rest_on() -> None:
+    order = Schedule.parse(RIGHT)
+    report = verify(order, PAIR)
+    timeline = report.timeline
+    assert timeline is not None
+    assert timeline is report.timeline
+    assert (timeline.measures, timeline) == (report.measures, simulate(order, PAIR))
+    assert [row.tolist() for row in timeline.starts] == [[0, 1, 4, 7], [1, 2, 4, 5]]
+    again = pickle.loads(pickle.dumps(report))
+    assert (again, again.timeline) == (report, timeline)
+    assert verify(Schedule.parse("0F0 0B0 0F1 0B1\n1F0 1F1 1B0 1B1"), PAIR).timeline is None
+
+
+def test_a_report_on_communication_carries_the_timeline_under_its_discipline() -> None:
+    problem = Problem.chain(ranks=2, microbatches=2, latency=3, bytes=4, bandwidth=2)
+    lowered = add_communication(generate("1f1b", problem), problem)
+    timeline = verify(lowered, problem, discipline="block", eager_bytes=1).timeline
+    assert timeline == simulate(lowered, problem, discipline="block", eager_bytes=1)
+    plan = optimize(problem, workers=1)
+    assert plan.schedule is not None
+    assert verify(plan).timeline == simulate(plan.schedule, problem)
+
+
+def test_the_timeline_of_a_long_schedule_is_not_kept_but_made_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert LARGEST_KEPT_TIMELINE == 1_000_000
+    order = Schedule.parse(RIGHT)
+    monkeypatch.setattr(base, "LARGEST_KEPT_TIMELINE", len(order))
+    assert count_calls(lambda: verify(order, PAIR).timeline, simulate) == {"simulate": 1}
+    monkeypatch.setattr(base, "LARGEST_KEPT_TIMELINE", len(order) - 1)
+    report = verify(order, PAIR, excerpt=True)
+    assert not isinstance(report.timeline_source, Timeline)
+    assert count_calls(lambda: (report.timeline, report.timeline), simulate) == {"simulate": 2}
+    assert report.timeline == simulate(order, PAIR, excerpt=True)
+    assert report.measures == simulate(order, PAIR, excerpt=True).measures
+    assert pickle.loads(pickle.dumps(report)).timeline == report.timeline
+
+
+def test_claims_are_held_against_the_timeline_of_the_case() -> None:
+    """What is claimed may be read off the timeline that the verifier has made, which is not made again."""
+    case = Case(Schedule.parse(RIGHT), PAIR)
+    honest = case.claiming({"makespan": 9})
+    assert count_calls(lambda: verify_case(honest), simulate) == {}
+    assert verify_case(honest)["SV501"].verdict is Verdict.HOLDS
+    assert [v.code for v in verify_case(case.claiming({"makespan": 8})).violations] == ["SV501"]
+    assert case.claims == {}

@@ -1,4 +1,4 @@
-"""The search: partitions in the order of their bounds, each given to the optimizer with the best makespan as cutoff."""
+"""Searches partitions in the order of their bounds, each by the optimizer with the best makespan so far as cutoff."""
 
 from __future__ import annotations
 
@@ -20,46 +20,67 @@ from schedverify.partitioner.stage_problem import stage_problem
 from schedverify.simulator.engine import simulate
 
 Ints = tuple[int, ...]
-_SHARE: Final = 1 / 40
-"""Of the whole time, what one partition may take when its turn comes; each further time twice as much."""
+_TURN_SHARE: Final = 1 / 40
+"""The share of the whole time that the first turn of a partition may take; each further turn takes twice as much."""
 _AHEAD: Final = 8
-"""Partitions under each placement that get a glance before the first of them has its turn."""
-_GLANCE: Final = 1 / 200
-"""Of the whole time, what a glance may take: enough for the families' schedules and some by lists."""
-_MOST_ASKED: Final = 2000
-"""Beginnings of partitions that are looked at for a first one, however short the time is."""
+"""How many partitions under each placement get a glance before the first of them has its turn."""
+_GLANCE_SHARE: Final = 1 / 200
+"""The share of the whole time that a glance may take: enough for the families' schedules and a few list schedules."""
+_MOST_BEGINNINGS: Final = 2000
+"""How many beginnings of partitions are judged in search of a first partition, however short the time is."""
 
 
 @dataclass(eq=False)
-class Looked:
-    """A partition that the optimizer is asked about, and what it has said so far."""
+class SearchedPartition:
+    """A partition whose schedules the optimizer searches, and what is known of it so far.
+
+    Attributes
+    ----------
+    layers
+        By stage, the positions of its layers.
+    bound, evidence
+        Ticks that no schedule of this partition can go below, and what proves that.
+    solution
+        The best schedule so far; None where none was found yet.
+    turns
+        How many turns this partition has had in the search.
+    bound_without_search
+        The bound that follows from the formulas alone, in ticks.
+    costs
+        Durations (ticks), memory and messages (bytes) of all stages in one row: what :meth:`no_worse` compares.
+    """
 
     layers: tuple[Ints, ...]
     problem: Problem
     bound: int
     evidence: Any
     solution: Solution | None = None
-    times: int = 0
-    without_search: int = field(init=False)
-    figures: tuple[int, ...] = field(init=False)
+    turns: int = 0
+    bound_without_search: int = field(init=False)
+    costs: Ints = field(init=False)
 
     def __post_init__(self) -> None:
-        self.without_search, p = self.bound, self.problem
-        self.figures = (*p.forward, *p.backward, *p.backward_input, *p.backward_weight, *p.activation, *p.weight_stash,
-                        *p.static, *p.boundary_bytes)  # fmt: skip
+        self.bound_without_search, p = self.bound, self.problem
+        self.costs = (*p.forward, *p.backward, *p.backward_input, *p.backward_weight, *p.activation, *p.weight_stash,
+                      *p.static, *p.boundary_bytes)  # fmt: skip
+
+    @property
+    def placement(self) -> Ints:
+        """The rank of each stage."""
+        return self.problem.owner_rank
 
     @property
     def value(self) -> int | None:
-        """The least makespan that was found."""
+        """The least makespan that was found, in ticks."""
         return None if self.solution is None else self.solution.value
 
-    def no_worse(self, other: Problem, figures: Ints) -> bool:
+    def no_worse(self, other: SearchedPartition) -> bool:
         """Whether every schedule of another partition is one of this, no longer and holding no more.
 
         So it is under one placement where no duration, transfer or memory of this is greater: starts are longest paths,
         which rise with each duration, and what a rank holds at its steps follows from its order.
         """
-        return self.problem.owner_rank == other.owner_rank and all(map(int.__le__, self.figures, figures))
+        return self.placement == other.placement and all(map(int.__le__, self.costs, other.costs))
 
 
 class Search:
@@ -69,153 +90,173 @@ class Search:
     ----------
     shapes
         Problems with the ranks, placement and micro-batches; their costs are not looked at.
+
+    Attributes
+    ----------
+    partitions
+        Those that the optimizer has been given, in that order.
+    streams
+        By placement, the partitions that are still to come, in the order of their bounds.
+    best
+        The partition with the shortest schedule so far.
     """
 
     def __init__(
         self, model: Model, shapes: Sequence[Problem], effort: Effort, progress: Callable[[Progress], None] | None
     ) -> None:
         self.model, self.shapes, self.effort, self._progress = model, shapes, effort, progress
-        self.looked: list[Looked] = []
-        self._asked = 0
+        self.partitions: list[SearchedPartition] = []
+        self._beginnings = 0
         self.linearized = False
-        self.best: Looked | None = None
-        self.coming = {shape.owner_rank: self._partitions(shape) for shape in shapes}
+        self.best: SearchedPartition | None = None
+        self.streams = {shape.owner_rank: self._partitions(shape) for shape in shapes}
 
     @property
     def value(self) -> int | None:
-        """The least makespan so far."""
+        """The least makespan so far, in ticks."""
         return None if self.best is None else self.best.value
 
     @property
     def bound(self) -> int:
         """Ticks that no schedule of any partition can go below."""
-        coming = (partitions.least for partitions in self.coming.values())
-        known = [self.value, *coming, *(looked.bound for looked in self.looked)]
+        to_come = (stream.least for stream in self.streams.values())
+        known = [self.value, *to_come, *(partition.bound for partition in self.partitions)]
         return min((bound for bound in known if bound is not None), default=0)
 
     def run(self) -> None:
-        """Look at partitions until none with a bound below the best makespan is left, or the means are used up.
+        """Search partitions until none with a bound below the best makespan is left, or the means are used up.
 
         Those that come next get a glance before, so that the best is good before it is a cutoff. Those that stay open
         have their turn again once no new ones come.
         """
         streams = {
-            owner_rank: coming.below(lambda: self.value, self._over) for owner_rank, coming in self.coming.items()
+            placement: stream.below(lambda: self.value, self._over) for placement, stream in self.streams.items()
         }
         while True:
-            for owner_rank, stream in streams.items():
-                while self._fresh(owner_rank) < _AHEAD and (whole := next(stream, None)) is not None:
-                    self._meet(whole.judged)
+            for placement, stream in streams.items():
+                while self._waiting(placement) < _AHEAD and (whole := next(stream, None)) is not None:
+                    self._glance(whole.judged)
             if self.effort.over or not (still := list(self._open())):
                 return
-            self.look(min(still, key=lambda one: (one.times > 0, one.bound)))
+            self.search(min(still, key=lambda partition: (partition.turns > 0, partition.bound)))
 
-    def tried(self) -> Iterator[Looked]:
+    def not_ruled_out(self) -> Iterator[SearchedPartition]:
         """Yield the best partition, and those that the bounds without search do not rule out."""
-        for looked in self.looked:
-            if looked is self.best or looked.times or self.value is None or looked.without_search < self.value:
-                yield looked
+        for partition in self.partitions:
+            open_at_first = self.value is None or partition.bound_without_search < self.value
+            if partition is self.best or partition.turns or open_at_first:
+                yield partition
 
-    def begin(self, looked: Looked, share: float) -> None:
-        """Look at a first partition for a share of the time."""
-        self.looked.append(looked)
-        self.look(looked, share)
+    def begin(self, partition: SearchedPartition, share: float) -> None:
+        """Search a first partition for a share of the time."""
+        self.partitions.append(partition)
+        self.search(partition, share)
 
-    def look(self, looked: Looked, share: float | None = None) -> None:
-        """Ask the optimizer about a partition: for something shorter than the best, and then for its shortest."""
-        cutoff, share = self.value, _SHARE * 2**looked.times if share is None else share
-        looked.times += 1
-        if self._solve(looked, share, cutoff) and cutoff is not None and looked.bound < (looked.value or 0):
-            self._solve(looked, share, None)
-        self._tell()
+    def search(self, partition: SearchedPartition, share: float | None = None) -> None:
+        """Give a partition its turn: search for something shorter than the best, and then for its shortest."""
+        cutoff, share = self.value, _TURN_SHARE * 2**partition.turns if share is None else share
+        partition.turns += 1
+        if self._solve(partition, share, cutoff) and cutoff is not None and partition.bound < (partition.value or 0):
+            self._solve(partition, share, None)
+        self._report()
 
-    def _meet(self, looked: Looked) -> None:
+    def _glance(self, partition: SearchedPartition) -> None:
         """Take a glance at a new partition, unless one that is known is no worse."""
-        if not any(one.no_worse(looked.problem, looked.figures) for one in self.looked):
-            self.looked.append(looked)
-            self._solve(looked, _GLANCE, None)
-            self._tell()
+        if not any(known.no_worse(partition) for known in self.partitions):
+            self.partitions.append(partition)
+            self._solve(partition, _GLANCE_SHARE, None)
+            self._report()
 
-    def asked(self, layers: tuple[Ints, ...], problem: Problem) -> Looked:
-        """Return a partition to look at, with the bound that needs no search."""
+    def partition_of(self, layers: tuple[Ints, ...], problem: Problem) -> SearchedPartition:
+        """Return a partition to be searched, with the bound that needs no search."""
         bound = best_bound(problem, "makespan")
-        return Looked(layers, problem, bound.value if bound else 0, bound and bound.evidence)
+        return SearchedPartition(layers, problem, bound.value if bound else 0, bound and bound.evidence)
 
-    def _fresh(self, owner_rank: Ints) -> int:
+    def _waiting(self, placement: Ints) -> int:
         """Return how many open partitions under a placement have not had their turn."""
-        return sum(not one.times and one.problem.owner_rank == owner_rank for one in self._open())
+        return sum(not partition.turns and partition.placement == placement for partition in self._open())
 
     def _over(self) -> bool:
         """Whether no more partitions should come: the means are used up, and there is one, or it is hard to find."""
-        self._asked += 1
-        return self.effort.over and (bool(self.looked) or self._asked > _MOST_ASKED)
+        self._beginnings += 1
+        return self.effort.over and (bool(self.partitions) or self._beginnings > _MOST_BEGINNINGS)
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         if self._progress is not None:
             self._progress(Progress(self.effort.spent, self.value, self.bound))
 
-    def _open(self) -> Iterator[Looked]:
-        for looked in self.looked:
-            if self.value is None or looked.bound < self.value:
-                yield looked
+    def _open(self) -> Iterator[SearchedPartition]:
+        """Yield the partitions that may still have a schedule shorter than the best."""
+        for partition in self.partitions:
+            if self.value is None or partition.bound < self.value:
+                yield partition
 
-    def _partitions(self, shape: Problem) -> PartitionsByBound[Looked]:
+    def _partitions(self, shape: Problem) -> PartitionsByBound[SearchedPartition]:
         """Return the partitions under a placement, which have a turn in the order of their bounds."""
 
-        def judge(layers: tuple[Ints, ...]) -> tuple[int, Looked] | None:
+        def judge(layers: tuple[Ints, ...]) -> tuple[int, SearchedPartition] | None:
             try:
-                looked = self.asked(layers, stage_problem(self.model, layers, shape))
+                partition = self.partition_of(layers, stage_problem(self.model, layers, shape))
             except InputError:  # a rank has no memory for a single micro-batch
                 return None
-            return looked.bound, looked
+            return partition.bound, partition
 
         times = MakespanBounds(self.model, shape.owner_rank, shape.ranks, shape.microbatches)
         self.linearized |= times.cuts.linearized
         return PartitionsByBound(times, judge, seconds=self.effort.left / 20, workers=self.effort.threads)
 
-    def _solve(self, looked: Looked, share: float, cutoff: int | None) -> bool:
-        """Search the schedules of a partition, below a cutoff where there is one; return whether the best is better."""
+    def _solve(self, partition: SearchedPartition, share: float, cutoff: int | None) -> bool:
+        """Search the schedules of a partition; return whether it has the best of all now.
+
+        Parameters
+        ----------
+        share
+            Of the whole time.
+        cutoff
+            Only a makespan below so many ticks is searched for; None for any.
+        """
         seconds = share * self.effort.time_limit
         effort = self.effort.part(min(1.0, seconds / self.effort.left) if self.effort.left else 0.0)
         within = None if cutoff is None else cutoff - 1
-        found = solve(looked.problem, effort=effort, within=within, hints=_hints(looked), progress=self._inner)
-        if found.bound is not None and found.bound > looked.bound:
-            looked.bound, looked.evidence = found.bound, found.evidence
+        hints = _hints(partition)
+        found = solve(partition.problem, effort=effort, within=within, hints=hints, progress=self._report_better)
+        if found.bound is not None and found.bound > partition.bound:
+            partition.bound, partition.evidence = found.bound, found.evidence
         if found.status is Status.INFEASIBLE and cutoff is not None:
-            looked.bound = max(looked.bound, cutoff)
-        if found.value is not None and (looked.value is None or found.value < looked.value):
-            looked.solution = found
-        better = looked.value is not None and (self.value is None or looked.value < self.value)
-        self.best = looked if better else self.best
+            partition.bound = max(partition.bound, cutoff)
+        if found.value is not None and (partition.value is None or found.value < partition.value):
+            partition.solution = found
+        better = partition.value is not None and (self.value is None or partition.value < self.value)
+        self.best = partition if better else self.best
         return better
 
-    def _inner(self, now: Progress) -> None:
-        """Tell of a better schedule in the midst of a search."""
+    def _report_better(self, now: Progress) -> None:
+        """Report a better schedule in the midst of a search."""
         if self._progress is not None and now.value is not None and (self.value is None or now.value < self.value):
             self._progress(Progress(self.effort.spent, now.value, min(self.bound, now.value)))
 
 
-def _hints(looked: Looked) -> list[Hint]:
+def _hints(partition: SearchedPartition) -> list[Hint]:
     """Return the best that is known of a partition, and the schedules of the families; some may break its limits."""
-    problem, own = looked.problem, looked.solution
+    problem, own = partition.problem, partition.solution
     if own is not None and own.schedule is not None:
         return [hint_of(own.schedule, own.starts)]
     timelines = [simulate(family.generate(problem), problem) for family in families() if family.suits(problem)]
     return [hint_of(known.schedule, (row.tolist() for row in known.starts)) for known in timelines]
 
 
-def solution_of(looked: Looked) -> Solution:
+def solution_of(partition: SearchedPartition) -> Solution:
     """Return what is known of a partition at the end: its best schedule, with the highest bound of all searches."""
-    found = looked.solution
+    found = partition.solution
     if found is None or found.value is None:
         reason = "no schedule was found" if found is None else found.reason
-        return Solution(Status.UNKNOWN, bound=looked.bound, evidence=looked.evidence, reason=reason)
-    bound = min(looked.bound, found.value)
+        return Solution(Status.UNKNOWN, bound=partition.bound, evidence=partition.evidence, reason=reason)
+    bound = min(partition.bound, found.value)
     proved = bound == found.value
     return dataclasses.replace(
         found,
         status=Status.OPTIMAL if proved else Status.FEASIBLE,
         bound=bound,
-        evidence=looked.evidence,
+        evidence=partition.evidence,
         reason="" if proved else found.reason,
     )

@@ -9,8 +9,8 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -20,9 +20,9 @@ from schedverify.core.discipline import DEFAULT_DISCIPLINE, Discipline
 from schedverify.core.errors import ScheduleError
 from schedverify.core.op import JOIN_SHIFT, Kind
 from schedverify.core.problem import Problem
-from schedverify.core.result import Scope, Violation
+from schedverify.core.result import LARGEST_KEPT_TIMELINE, Scope, TimelineSource, Violation
 from schedverify.core.schedule import Schedule, kinds
-from schedverify.core.timeline import Measures
+from schedverify.core.timeline import Measures, Timeline
 from schedverify.simulator.engine import simulate
 from schedverify.verifier.occurrences import Occurrences
 
@@ -63,18 +63,43 @@ class Case:
     eager_bytes: int = 0
 
     @cached_property
+    @property
     def measures(self) -> Measures | None:
         """The measures that follow, or None where the schedule cannot run to its end as a whole."""
+        return self._run[0]
+
+    @property
+    def timeline(self) -> Timeline | None:
+        """The timeline that follows, or None where the schedule cannot run to its end as a whole."""
+        return self.timeline_source() if callable(self.timeline_source) else self.timeline_source
+
+    @property
+    def timeline_source(self) -> TimelineSource | None:
+        """The timeline, or what makes it anew where it is too long to be kept; None where there are no measures."""
+        return self._run[1]
+
+    @cached_property
+    def _run(self) -> tuple[Measures | None, TimelineSource | None]:
+        """Simulate the schedule, once."""
+        make = partial(
+            simulate,
+            self.schedule,
+            self.problem,
+            excerpt=self.excerpt,
+            discipline=self.discipline,
+            eager_bytes=self.eager_bytes,
+        )
         try:
-            return simulate(
-                self.schedule,
-                self.problem,
-                excerpt=self.excerpt,
-                discipline=self.discipline,
-                eager_bytes=self.eager_bytes,
-            ).measures
+            timeline = make()
         except ScheduleError:
-            return None
+            return None, None
+        return timeline.measures, timeline if len(self.schedule) <= LARGEST_KEPT_TIMELINE else make
+
+    def claiming(self, claims: Mapping[str, Any]) -> Case:
+        """Return this case with other claims; its timeline is not made a second time."""
+        case = replace(self, claims=claims)
+        vars(case)["_run"] = self._run
+        return case
 
     @cached_property
     def sound(self) -> bool:

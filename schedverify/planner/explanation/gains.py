@@ -10,14 +10,14 @@ from schedverify.core.explanation import Gain
 from schedverify.core.problem import Problem
 from schedverify.core.result import Plan
 from schedverify.optimizer import Effort
-from schedverify.planner.explanation.limits import FIELDS, Full, full_limits, with_limit
+from schedverify.planner.explanation.limits import FIELDS, UsedUpLimit, used_up_limits, with_limit
 from schedverify.planner.plans import optimize
 
 
 class Change(NamedTuple):
-    """One change of a problem that can only make room, and how it is told."""
+    """One change of a problem that can only make room, and a text that says what is changed."""
 
-    told: str
+    text: str
     problem: Problem
 
 
@@ -40,8 +40,8 @@ def gains_of(plan: Plan, effort: Effort) -> tuple[tuple[Gain, ...], tuple[str, .
             stop=effort.stop,
         )
         value = plan.value or 0
-        found = value if again.value is None else again.value
-        gains.append(Gain(change.told, value - found, None if again.bound is None else value - again.bound))
+        least = value if again.value is None else again.value
+        gains.append(Gain(change.text, value - least, None if again.bound is None else value - again.bound))
     remarks = () if all(gain.exact for gain in gains) else ("more time may make the gains exact",)
     return tuple(gains), remarks
 
@@ -55,8 +55,8 @@ def changes_of(plan: Plan) -> Iterator[Change]:
     problem = plan.problem
     if plan.schedule is None or plan.measures is None:
         return
-    for full in full_limits(problem, plan.schedule, plan.measures):
-        yield _relaxed(problem, full)
+    for limit in used_up_limits(problem, plan.schedule, plan.measures):
+        yield _relaxed(problem, limit)
     if plan.objective == "peak-memory" and problem.makespan_limit is None:
         return
     certificate = plan.certificate if plan.bound is not None else None
@@ -66,15 +66,16 @@ def changes_of(plan: Plan) -> Iterator[Change]:
         yield Change("links.latency, one tick less on every link", replace(problem, latency=latency))
 
 
-def _relaxed(problem: Problem, full: Full) -> Change:
-    more = full.given + full.step
-    if full.place is None:
-        return Change(f"{full.limit} {full.given} → {more}", with_limit(problem, full.limit, more))
-    values = list(getattr(problem, FIELDS[full.limit]))
-    values[full.place] = more
-    what = "one more activation" if full.limit == "memory.capacity" else "one more in flight"
-    told = f"{full.limit}[{full.place}] {full.given} → {more} ({what})"
-    return Change(told, with_limit(problem, full.limit, tuple(values)))
+def _relaxed(problem: Problem, limit: UsedUpLimit) -> Change:
+    """Return the change that admits one more activation, micro-batch or tick where a limit is used up."""
+    more = limit.value + limit.step
+    if limit.place is None:
+        return Change(f"{limit.name} {limit.value} → {more}", with_limit(problem, limit.name, more))
+    values = list(getattr(problem, FIELDS[limit.name]))
+    values[limit.place] = more
+    what = "one more activation" if limit.name == "memory.capacity" else "one more in flight"
+    text = f"{limit.name}[{limit.place}] {limit.value} → {more} ({what})"
+    return Change(text, with_limit(problem, limit.name, tuple(values)))
 
 
 def _stages_of(problem: Problem, certificate: Mapping[str, Any]) -> set[int]:
@@ -85,6 +86,7 @@ def _stages_of(problem: Problem, certificate: Mapping[str, Any]) -> set[int]:
 
 
 def _quicker_stage(problem: Problem, preferred: set[int]) -> Iterator[Change]:
+    """Yield the change that takes one tick from the longest operation of the busiest stage, if it takes any."""
     backward = {"fused": ["backward"], "split": ["backward_input", "backward_weight"]}
     parts = ["forward", *backward.get(problem.form, [])]
 

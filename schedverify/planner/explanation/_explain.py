@@ -1,0 +1,185 @@
+"""Explains: a property by its code, or a plan by what binds it and what would make it better."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import pairwise
+from typing import Any, Final, overload
+
+from schedverify.core.explanation import Explanation, PathLink
+from schedverify.core.problem import Problem
+from schedverify.core.result import Plan, Status
+from schedverify.core.timeline import Timeline
+from schedverify.optimizer import Effort
+from schedverify.planner.explanation.gains import gains_of
+from schedverify.planner.explanation.limits import explain_conflict, used_up_limits
+from schedverify.verifier.graph import critical_path, dependency_graph, step_graph
+from schedverify.verifier.rule_pages import property_page
+from schedverify.verifier.verification import verify
+
+__all__ = ["explain"]
+
+_PRICED_ROWS: Final = {
+    "rank": "the time of rank",
+    "bytes": "the bytes of rank",
+    "in_flight": "what is in flight on rank",
+    "in_flight_stage": "what is in flight on stage",
+}
+"""The rows in a certificate of the rule counts that stand for something of which there could be more, as text."""
+
+
+@overload
+def explain(subject: str) -> str: ...
+@overload
+def explain(
+    subject: Plan,
+    *,
+    time_limit: float = 60,
+    workers: int | None = None,
+    solver_memory: int | None = None,
+    stop: threading.Event | None = None,
+) -> Explanation: ...
+def explain(
+    subject: str | Plan,
+    *,
+    time_limit: float = 60,
+    workers: int | None = None,
+    solver_memory: int | None = None,
+    stop: threading.Event | None = None,
+) -> str | Explanation:
+    """Return the page of a property (by its code), or why a plan is as it is.
+
+    Of an infeasible plan: which limits clash, and the least value of each that would do, the others being as they are.
+    Of one with a schedule: what its bound rests on, its critical path, the limits that it uses up. Of an optimal one:
+    what one unit more of each of these would gain, and one tick less on the busiest stage or on every link. This is
+    found by searching again; what is not proved in the time is told as open.
+
+    Parameters
+    ----------
+    subject
+        A code such as ``SV201``, or a plan of :func:`schedverify.optimize`.
+    time_limit, workers, solver_memory, stop
+        Of all the searches together, as in :func:`schedverify.optimize`; the seed is the plan's.
+
+    Returns
+    -------
+    str or Explanation
+        Markdown of a property; of a plan an :class:`~schedverify.Explanation`, which ``str()`` tells.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no property with that code.
+    InputError
+        If a number is out of its range.
+    ScheduleError
+        If the verifier objects to the plan or to what it claims; the message tells every violation.
+    """
+    if isinstance(subject, str):
+        return property_page(subject)
+    effort = Effort(time_limit, subject.seed, workers, solver_memory, stop or threading.Event())
+    if subject.status is Status.INFEASIBLE:
+        return explain_conflict(subject, effort)
+    if subject.schedule is None:
+        return Explanation(subject.status, subject.objective, remarks=(subject.reason,))
+    report = verify(subject)
+    report.raise_for_violations()
+    proved = subject.status is Status.OPTIMAL
+    gains, remarks = gains_of(subject, effort) if proved else ((), ("what more would gain is told of optimal plans",))
+    return Explanation(
+        subject.status,
+        subject.objective,
+        bound=basis_of_bound(subject),
+        critical_path=() if report.timeline is None else critical_path_of(subject, report.timeline),
+        binding=tuple(used_up_texts(subject)),
+        gains=gains,
+        remarks=remarks,
+    )
+
+
+def basis_of_bound(plan: Plan) -> str:
+    """Return what the bound of a plan rests on: the rule that proves it, or the search."""
+    certificate = plan.certificate
+    if plan.bound is None:
+        return "nothing: none is known"
+    if certificate is None:
+        return "the search"
+    rule, stated = _rule_text(plan.problem, certificate), certificate.get("bound")
+    if isinstance(stated, int) and stated >= plan.bound:
+        return rule
+    return f"the search; what can be checked without one is {stated}: {rule}"
+
+
+def _rule_text(problem: Problem, certificate: Mapping[str, Any]) -> str:
+    """Return what the rule of a certificate counts, as a part of a sentence."""
+    rule, rank, stage = (certificate.get(name) for name in ("rule", "rank", "stage"))
+    if rule == "load" and isinstance(rank, int):
+        stages = problem.stages_of[rank]
+        named = f"stage{'s' * (len(stages) > 1)} {' and '.join(map(str, stages))}"
+        return f"the load of rank {rank} ({named}), with what must come before and after it"
+    if rule == "pair":
+        first, last = certificate["stages"]
+        way = "what must come before it" if first == last else f"the way there from stage {first} and back"
+        return f"the load of stage {last}, with {way}"
+    if rule == "memory":
+        return f"stage {stage}: the forwards that must run before its first gradient op are held together"
+    if rule == "idle":
+        return f"the load of rank {rank}, and the time that its limits leave it idle at the begin or the end"
+    if rule == "sequence":
+        return f"what one sequence holds on rank {rank} when it turns back"
+    return _prices_text(certificate["rows"]) if rule == "counts" else f"the rule {rule}"
+
+
+def _prices_text(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Return which ranks' time and which limits have a price (a dual value) in a certificate of the rule counts."""
+    priced: dict[str, list[str]] = {}
+    for row in rows:
+        if what := _PRICED_ROWS.get(row["row"]):
+            priced.setdefault(what, []).append(str(row["at"][0]))
+    return "prices on " + ", and on ".join(f"{what} {', '.join(places)}" for what, places in priced.items())
+
+
+def critical_path_of(plan: Plan, timeline: Timeline) -> tuple[PathLink, ...]:
+    """Return the steps of a critical path of a plan's schedule, whose timeline this is.
+
+    It ends where the schedule ends, or of a span where the rank with the longest span does. Where the objective is the
+    peak memory and the makespan has no limit, time does not count, and there is none.
+    """
+    if plan.objective == "peak-memory" and plan.problem.makespan_limit is None:
+        return ()
+    graph = dependency_graph(plan.problem, timeline.schedule)
+    if plan.objective == "span":
+        graph = graph.subgraph(_before_the_end(timeline, graph))
+    steps, path = step_graph(graph), critical_path(graph)
+    whys = ["", *(steps.edges[pair]["why"] for pair in pairwise(path))]
+    return tuple(PathLink(_step_text(step), why) for step, why in zip(path, whys, strict=True))
+
+
+def used_up_texts(plan: Plan) -> Iterator[str]:
+    """Yield a sentence for each limit that a plan uses up, and for the ranks that hold the peak where it counts."""
+    if plan.schedule is None or plan.measures is None:
+        return
+    if plan.objective == "peak-memory":
+        peak = max(plan.measures.peak_memory)
+        ranks = ", ".join(str(rank) for rank, most in enumerate(plan.measures.peak_memory) if most == peak)
+        yield f"the most bytes, {peak}, are held on rank {ranks}"
+    yield from (limit.text for limit in used_up_limits(plan.problem, plan.schedule, plan.measures))
+
+
+def _before_the_end(timeline: Timeline, graph: Any) -> set[Any]:
+    """Return the operations that the last step of the rank with the longest span waits for, and that step."""
+    import networkx as nx
+
+    last_of: dict[int, tuple[int, Any]] = {}  # by rank: the position and the operation of its last step
+    for op, places in graph.nodes(data="places"):
+        for rank, position in places:
+            last_of[rank] = max(last_of.get(rank, (-1, op)), (position, op), key=lambda pair: pair[0])
+    spans = {rank: timeline.ends[rank][-1] - timeline.starts[rank][0] for rank in last_of}
+    last = last_of[max(spans, key=spans.__getitem__)][1]
+    return {last, *nx.ancestors(graph, last)}
+
+
+def _step_text(step: tuple[Any, ...]) -> str:
+    """Return a step as it stands in a schedule: one operation, or several that run as one."""
+    return str(step[0]) if len(step) == 1 else f"({';'.join(map(str, step))})"
