@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import importlib
 import multiprocessing
 import os
 import signal
@@ -68,6 +70,10 @@ def launch(job: Callable[[], Any], ranks: int) -> None:
 def join_torchrun(backend: str, job: Callable[[], Any], timeout: float | None = None) -> None:
     """Be the process that torchrun's environment says, and do a job in its process group.
 
+    The group is gone at the end, with its threads: a thread of gloo that frees the tensor of a collective while the
+    interpreter ends wants the interpreter's lock, is ended instead, and takes the process with it ("terminate called
+    without an active exception", pytorch issues 179291 and 190489).
+
     Parameters
     ----------
     timeout
@@ -76,6 +82,9 @@ def join_torchrun(backend: str, job: Callable[[], Any], timeout: float | None = 
     import torch
     import torch.distributed as dist
 
+    # It has functions with the default group as a default of theirs, so it would hold the group for ever if something
+    # (a dispatch mode does) loaded it later, when there is one.
+    importlib.import_module("torch.distributed.nn.functional")
     if backend == "nccl":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     dist.init_process_group(backend, timeout=None if timeout is None else timedelta(seconds=timeout))
@@ -83,6 +92,7 @@ def join_torchrun(backend: str, job: Callable[[], Any], timeout: float | None = 
         job()
     finally:
         dist.destroy_process_group()
+        gc.collect()  # a runner refers to itself, and to its groups
 
 
 def _watch(processes: Sequence[Any]) -> None:
