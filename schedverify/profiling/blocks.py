@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch.autograd.graph import get_gradient_edge
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from schedverify.core.errors import Fault, InputError
 from schedverify.profiling.figures import Bytes
-from schedverify.profiling.live import LiveStorages, storages_of
-from schedverify.runner.compute.batches import Tensors, as_tensors, microbatches_of, rows_of
-from schedverify.runner.compute.stages import Loss, Stage
+from schedverify.runner.compute.batches import Loss, Tensors, as_tensors, microbatches_of, rows_of
+from schedverify.runner.compute.stages import Stage
 from schedverify.runner.launch.source import Source
 from schedverify.runner.p2p.messages import is_differentiable
 
@@ -213,3 +215,39 @@ def _named(what: str) -> Iterator[None]:
         reason = str(error).strip() or "no reason is given"
         message = f"{what} fails: {type(error).__name__}: {reason}"
         raise InputError(Fault("model", message, "a block takes what the one before it returns")) from error
+
+
+class LiveStorages(TorchDispatchMode):  # type: ignore[misc]
+    """A context that notes every storage that an operation makes, forward or backward, without keeping it alive.
+
+    Views share a storage, which counts once and whole.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._noted: dict[int, tuple[Any, int]] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operation and note what it made."""
+        made = func(*args, **(kwargs or {}))
+        self.note(each for each in tree_leaves(made) if isinstance(each, torch.Tensor))
+        return made
+
+    def note(self, tensors: Iterable[Any]) -> None:
+        """Note tensors that were made elsewhere."""
+        for tensor in tensors:
+            storage = tensor.untyped_storage()
+            # while the reference stands, no other storage gets its address
+            self._noted.setdefault(storage._cdata, (StorageWeakRef(storage), storage.nbytes()))
+
+    def held(self, besides: Iterable[Any]) -> int:
+        """Return the bytes of what is noted and still held, without the storages of some tensors."""
+        gc.collect(1)  # what is new; a whole collection takes long
+        others = {tensor.untyped_storage()._cdata for tensor in besides}
+        return sum(size for address, (reference, size) in self._noted.items()
+                   if address not in others and not reference.expired())  # fmt: skip
+
+
+def storages_of(tensors: Iterable[Any]) -> list[Any]:
+    """Return weak references to the storages of tensors, each with ``expired()``."""
+    return [StorageWeakRef(tensor.untyped_storage()) for tensor in tensors]

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from typing import Any
 
 from schedverify.core.op import Kind, Op
 from schedverify.core.trace import StepSpan
-from schedverify.runner.compute.batches import Tensors
-from schedverify.runner.compute.feeding import Feed
+from schedverify.runner.compute.batches import Feed, Tensors
 from schedverify.runner.compute.stages import Stage
 from schedverify.runner.failures import RunError, TimedOutError
 from schedverify.runner.p2p.boundaries import Boundaries
 from schedverify.runner.p2p.messages import Name, is_differentiable, name_of
 from schedverify.runner.p2p.transport import Transport
 from schedverify.runner.program import Action, RankProgram
-from schedverify.runner.spans import Spans
 
 
 class Execution:
@@ -200,3 +198,27 @@ class Execution:
         for source, count in self._shares.pop((number, m), ()):
             self._hand_over(Name(number, source, m, True), gradients[first : first + count], position)
             first += count
+
+
+class Spans:
+    """Begin and end of actions, in nanoseconds, added by this rank and by the thread that waits for its sends."""
+
+    def __init__(self, rank: int) -> None:
+        self._rank = rank
+        self._added: list[tuple[int, int, int]] = []
+
+    def add(self, position: int, began: int, ended: int) -> None:
+        """Note one operation of the action at a position."""
+        self._added.append((position, began, ended))
+
+    def ran(self, actions: Iterable[Action]) -> list[StepSpan]:
+        """Return what ran, in the order of the positions."""
+        spans: dict[int, tuple[int, int]] = {}
+        for position, began, ended in self._added:
+            first, last = spans.get(position, (began, ended))
+            spans[position] = min(first, began), max(last, ended)
+        return [
+            StepSpan(self._rank, action.position, action.text, *spans[action.position])
+            for action in actions
+            if action.position in spans
+        ]

@@ -14,20 +14,18 @@ from schedverify.core.result import Plan
 from schedverify.core.trace import BoundaryTransfer, StepSpan
 from schedverify.runner.agreement import agree_on_plan, made_everywhere
 from schedverify.runner.backends import Backend, backend_of, gloo_beside
-from schedverify.runner.compute.batches import Tensors
-from schedverify.runner.compute.feeding import feed_of
+from schedverify.runner.compute.batches import Tensors, feed_of
 from schedverify.runner.compute.gradients import average, sum_shared, weights_of, weights_shared
 from schedverify.runner.compute.stages import Stage
 from schedverify.runner.control.exchange import exchange
 from schedverify.runner.control.last_words import last_words_of
 from schedverify.runner.execution import Execution
 from schedverify.runner.failures import RunError
-from schedverify.runner.modules import Stages, device_of, modules_of
 from schedverify.runner.p2p.boundaries import Boundaries, Hook
-from schedverify.runner.p2p.declared import nameless
+from schedverify.runner.p2p.messages import nameless
 from schedverify.runner.p2p.transport import Transport
 from schedverify.runner.p2p.waiting import DEFAULT_TIMEOUT
-from schedverify.runner.program import program_of
+from schedverify.runner.program import Stages, device_of, modules_of, program_of
 
 Told = TypeVar("Told")
 

@@ -136,3 +136,11 @@ def failure(
         if schedule.ranks == problem.ranks:
             parts.append(draw(schedule, problem, report=report).text(width=100))
     return SchedulerFault("\n\n".join(parts))
+
+
+def warm_up() -> None:
+    """Judge and draw a right schedule, one that waits in a circle, and one with communication."""
+    problem = Problem.chain(ranks=2, microbatches=2)
+    texts = ["0F0 0F1 0B0 0B1\n1F0 1B0 1F1 1B1", "0F0 0B0 0F1 0B1\n1F1 1B1 1F0 1B0", "0F0 0SEND_F0\n1RECV_F0 1F0"]
+    for schedule in (generate("1f1b", problem), *map(Schedule.parse, texts)):
+        draw(schedule, problem, report=verify(schedule, problem)).text()

@@ -24,7 +24,7 @@ from schedverify.core.trace import RunTrace, StepSpan
 from schedverify.formats.plan_files import digest, plan_data
 from schedverify.formats.schema import schemas
 from schedverify.planner.plans import plan_of
-from schedverify.runner.control.clocks import SAME, Clock, ClockAnswer, Reading, aligned, reading
+from schedverify.runner.control.clock_sync import SAME, Clock, ClockAnswer, Reading, aligned, reading
 from support.random_schedules import base
 
 US = 1000

@@ -34,9 +34,8 @@ from schedverify.planner.plans import plan_of  # noqa: E402
 from schedverify.profiling import BlockProfile, Figure, LinkProfile, ModelProfile  # noqa: E402
 from schedverify.profiling.blocks import Chain  # noqa: E402
 from schedverify.profiling.figures import Bytes, pooled  # noqa: E402
-from schedverify.profiling.links import neighbours  # noqa: E402
-from schedverify.runner.launch.cutting import stages_of  # noqa: E402
-from schedverify.runner.launch.source import Source  # noqa: E402
+from schedverify.profiling.session import neighbours  # noqa: E402
+from schedverify.runner.launch.source import Source, stages_of  # noqa: E402
 from schedverify.runner.p2p.waiting import FEW  # noqa: E402
 from support import profile_jobs  # noqa: E402
 from support.gloo_pool import GlooPool  # noqa: E402

@@ -20,8 +20,7 @@ from schedverify.core.problem import Problem  # noqa: E402
 from schedverify.formats import save  # noqa: E402
 from schedverify.generators import generate  # noqa: E402
 from schedverify.planner.plans import plan_of  # noqa: E402
-from schedverify.runner.launch.cutting import stages_of  # noqa: E402
-from schedverify.runner.launch.source import load_source  # noqa: E402
+from schedverify.runner.launch.source import load_source, stages_of  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 MODEL = """

@@ -12,9 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from schedverify.profiling.blocks import Chain
+from schedverify.profiling.blocks import Chain, LiveStorages
 from schedverify.profiling.figures import Bytes
-from schedverify.profiling.live import LiveStorages
 from schedverify.runner import Runner
 from schedverify.runner.compute.stages import Stage
 from schedverify.runner.launch.source import Source

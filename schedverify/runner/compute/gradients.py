@@ -11,8 +11,8 @@ import torch.distributed as dist
 
 from schedverify.core.problem import Problem
 from schedverify.runner.failures import RunError
+from schedverify.runner.p2p.messages import SUMS
 from schedverify.runner.p2p.waiting import Waiting, begin, wait
-from schedverify.runner.tags import SUMS
 
 
 def shared_weights(problem: Problem) -> list[tuple[int, ...]]:

@@ -5,27 +5,17 @@ What a forward keeps is let go at the end of B or I, but for what W reads. The o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch.autograd.graph import get_gradient_edge
 
-from schedverify.runner.compute.batches import Tensors, as_tensors
-from schedverify.runner.compute.engine import add_gradients, own
-from schedverify.runner.compute.saved import Saved
+from schedverify.runner.compute.batches import Loss, Tensors, as_tensors
+from schedverify.runner.compute.saved import Saved, add_gradients, own
 from schedverify.runner.compute.split_backward import WeightPart, input_part
 from schedverify.runner.p2p.messages import is_differentiable
-
-
-class Loss(NamedTuple):
-    """A last stage's loss of one micro-batch."""
-
-    of: Callable[[Tensors], Any]
-    """From the stage's outputs to a scalar, the mean over the rows."""
-    weight: float
-    """The micro-batch's share in the batch; the backward begins with it."""
 
 
 class _Kept:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from schedverify.core.trace import BoundaryLog, BoundaryTransfer
-from schedverify.runner.control.collecting import collect
+from schedverify.runner.control.exchange import collect
 from schedverify.runner.failures import RunError
 from schedverify.runner.p2p.messages import Crossing
 

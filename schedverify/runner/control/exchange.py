@@ -10,8 +10,8 @@ import torch
 import torch.distributed as dist
 
 from schedverify.runner.failures import TimedOutError
+from schedverify.runner.p2p.messages import COLLECTED, EXCHANGED
 from schedverify.runner.p2p.waiting import Waiting, begin, wait
-from schedverify.runner.tags import EXCHANGED
 
 SIZE: Final = 4096
 """Bytes of a message; longer texts are cut."""
@@ -61,3 +61,48 @@ def _packed(text: str) -> Any:
 
 def _unpacked(buffer: Any) -> str:
     return bytes(buffer.tolist()).rstrip(b"\0").decode(errors="replace")
+
+
+def collect(text: str, group: Any, timeout: float, part: str) -> list[str] | None:
+    """Return on rank 0 the texts of all ranks by rank, however long; None on the others. Every rank calls it.
+
+    Parameters
+    ----------
+    part
+        The part of the run, for messages.
+
+    Raises
+    ------
+    TimedOutError
+        If a rank does not come in time.
+    """
+    if dist.get_rank(group):
+        data = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)
+        move(torch.tensor([len(data)]), 0, group, timeout, part, sends=True)
+        move(data, 0, group, timeout, part, sends=True)
+        return None
+    return [text, *(_received(other, group, timeout, part) for other in range(1, dist.get_world_size(group)))]
+
+
+def move(tensor: Any, other: int, group: Any, timeout: float, part: str, *, sends: bool) -> None:
+    """Send a tensor to another rank, or fill it with what that rank sends.
+
+    Raises
+    ------
+    TimedOutError
+        If the other rank does not come in time.
+    """
+    waiting = Waiting(dist.get_rank(group), other, part)
+    if sends:
+        work = begin(lambda: dist.isend(tensor, group=group, group_dst=other, tag=COLLECTED), waiting)
+    else:
+        work = begin(lambda: dist.irecv(tensor, group=group, group_src=other, tag=COLLECTED), waiting)
+    wait(work, waiting, timeout)
+
+
+def _received(other: int, group: Any, timeout: float, part: str) -> str:
+    size = torch.zeros(1, dtype=torch.int64)
+    move(size, other, group, timeout, part, sends=False)
+    data = torch.zeros(int(size), dtype=torch.uint8)
+    move(data, other, group, timeout, part, sends=False)
+    return bytes(data.numpy()).decode()

@@ -17,8 +17,8 @@ import torch.distributed as dist
 
 from schedverify.runner.backends import gloo_beside
 from schedverify.runner.failures import TimedOutError, in_words
+from schedverify.runner.p2p.messages import LAST_WORDS
 from schedverify.runner.p2p.waiting import hang_up
-from schedverify.runner.tags import LAST_WORDS
 
 SIZE: Final = 2048
 """Bytes of the words; longer ones are cut."""

@@ -17,14 +17,16 @@ from schedverify.core.problem import Problem
 from schedverify.core.trace import BoundaryTransfer
 from schedverify.runner.compute.batches import Tensors
 from schedverify.runner.failures import RunError
-from schedverify.runner.p2p.declared import declared, refuted, rows_of
 from schedverify.runner.p2p.messages import (
     Crossing,
     Name,
     Signature,
+    declared,
     gradients_of,
     is_differentiable,
     plain,
+    refuted,
+    rows_of,
     shown,
     signature,
 )

@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 
 from schedverify.runner.failures import TimedOutError
-from schedverify.runner.tags import NEVER
+from schedverify.runner.p2p.messages import NEVER
 
 DEFAULT_TIMEOUT: Final = 60.0
 """Seconds that a rank waits for another before it gives up."""
