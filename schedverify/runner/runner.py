@@ -18,7 +18,7 @@ from schedverify.runner.compute.batches import Tensors, feed_of
 from schedverify.runner.compute.gradients import average, sum_shared, weights_of, weights_shared
 from schedverify.runner.compute.stages import Stage
 from schedverify.runner.control.exchange import exchange
-from schedverify.runner.control.last_words import last_words_of
+from schedverify.runner.control.failure_notices import last_words_of
 from schedverify.runner.execution import Execution
 from schedverify.runner.failures import RunError
 from schedverify.runner.p2p.boundaries import Boundaries, Hook

@@ -17,7 +17,7 @@ from schedverify.core.schedule import Schedule
 from schedverify.core.trace import StepSpan
 from schedverify.formats import load, save
 from schedverify.planner.export import for_torch
-from schedverify.torch_bridge.versions import require_torch
+from schedverify.torch_bridge.torch_internals import require_torch
 from schedverify.verifier.runtimes import PROFILES
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from schedverify.core.errors import Fault, InputError, UnknownNameError
 from schedverify.core.schedule import MAX_RANKS, Schedule
-from schedverify.torch_bridge.versions import require_torch
+from schedverify.torch_bridge.torch_internals import require_torch
 
 _REFUSALS: Final = (ValueError, AssertionError, RuntimeError, IndexError, KeyError)
 """What torch's constructors raise on a shape that they do not take."""

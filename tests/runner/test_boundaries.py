@@ -21,7 +21,7 @@ from schedverify.core.trace import BoundaryLog, BoundaryTransfer  # noqa: E402
 from schedverify.formats import save_boundaries  # noqa: E402
 from schedverify.planner.plans import plan_of  # noqa: E402
 from schedverify.runner import RefusedError, RunError, Runner  # noqa: E402
-from schedverify.runner.control.boundary_log import _joined, gather_log  # noqa: E402
+from schedverify.runner.control.run_logs import _joined, gather_log  # noqa: E402
 from schedverify.runner.p2p.boundaries import Boundaries  # noqa: E402
 from schedverify.runner.p2p.messages import Crossing, Name, nameless  # noqa: E402
 from support import runner_jobs as jobs  # noqa: E402 - it needs torch

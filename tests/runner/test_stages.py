@@ -19,8 +19,8 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from schedverify import Problem
 from schedverify.core.errors import InputError
+from schedverify.runner.compute.autograd import Saved
 from schedverify.runner.compute.batches import feed_of
-from schedverify.runner.compute.saved import Saved
 from schedverify.runner.compute.stages import Stage
 
 SIZE = 4

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from torch.autograd.graph import GradientEdge
 
-from schedverify.runner.compute.saved import Saved, add_gradients, gradients_at, own
+from schedverify.runner.compute.autograd import Saved, add_gradients, gradients_at, own
 
 
 class Form(NamedTuple):

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch.autograd.graph import get_gradient_edge
 
+from schedverify.runner.compute.autograd import Saved, add_gradients, own
 from schedverify.runner.compute.batches import Loss, Tensors, as_tensors
-from schedverify.runner.compute.saved import Saved, add_gradients, own
 from schedverify.runner.compute.split_backward import WeightPart, input_part
 from schedverify.runner.p2p.messages import is_differentiable
 

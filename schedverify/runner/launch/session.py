@@ -11,8 +11,8 @@ import torch.distributed as dist
 from schedverify.core.result import Plan
 from schedverify.formats import save_boundaries, save_run
 from schedverify.formats.plan_files import digest, plan_data
-from schedverify.runner.control.boundary_log import gather_log
 from schedverify.runner.control.clock_sync import ask, gather
+from schedverify.runner.control.run_logs import gather_log
 from schedverify.runner.launch.source import Source, load_source, stages_of
 from schedverify.runner.runner import Runner
 
