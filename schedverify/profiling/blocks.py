@@ -19,8 +19,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from schedverify.core.errors import Fault, InputError
-from schedverify.profiling.figures import Bytes
-from schedverify.runner.compute.batches import Loss, Tensors, as_tensors, microbatches_of, rows_of
+from schedverify.profiling.figures import BlockBytes
+from schedverify.runner.compute.batches import Loss, Tensors, alone, as_tensors, microbatches_of, rows_of
 from schedverify.runner.compute.stages import Stage
 from schedverify.runner.launch.source import Source
 from schedverify.runner.p2p.messages import is_differentiable
@@ -80,7 +80,7 @@ class Chain:
                 _, took = self._timed(number, "backward_weight", (), split=True)
                 samples[number].setdefault("backward_weight", []).append(took)
 
-    def held(self, *, split: bool) -> list[Bytes]:
+    def held(self, *, split: bool) -> list[BlockBytes]:
         """Run one round and return what each block holds meanwhile; without a split backward nothing waits for W.
 
         A round goes before, in which blocks may make what they then keep for ever.
@@ -106,7 +106,7 @@ class Chain:
             found[number]["waiting"] = waiting if split else 0
             if split:
                 self._do(number, "backward_weight", (), split=True)
-        return [Bytes(**count, **_resident(module)) for count, module in zip(found, self.modules, strict=True)]
+        return [BlockBytes(**count, **_resident(module)) for count, module in zip(found, self.modules, strict=True)]
 
     def tied(self) -> Iterator[tuple[str, ...]]:
         """Yield the groups of blocks, by name, that share a weight."""
@@ -163,17 +163,13 @@ class Chain:
             if kind == "forward":
                 return stage.forward(0, given, self._loss if last else None, split=split)
             if kind == "backward_weight":
-                stage.weights(0)
+                stage.run_weights(0)
                 return ()
             return stage.backward(0, given, split=split)
 
 
 def _loss(source: Source, target: Tensors, microbatches: int) -> Loss:
-    return Loss(lambda outputs: source.loss(_alone(outputs), _alone(target)), 1 / microbatches)
-
-
-def _alone(tensors: Tensors) -> Any:
-    return tensors[0] if len(tensors) == 1 else tensors
+    return Loss(lambda outputs: source.loss(alone(outputs), alone(target)), 1 / microbatches)
 
 
 def _copies(tensors: Tensors) -> Tensors:

@@ -32,7 +32,7 @@ class Figure(NamedTuple):
         return Figure(*(max(round(each / nanoseconds), 1) for each in self))
 
 
-class Bytes(NamedTuple):
+class BlockBytes(NamedTuple):
     """What a block holds, in bytes, for one micro-batch or (weights and state) all the time.
 
     Attributes
@@ -74,7 +74,7 @@ class BlockProfile(NamedTuple):
 
     name: str
     times: Mapping[str, Figure]
-    held: Bytes
+    held: BlockBytes
 
     @property
     def split(self) -> bool:

@@ -1,4 +1,4 @@
-"""What one rank runs: its row of the plan's lowered order, with every peer named."""
+"""What one rank runs: its row of the plan's lowered order with every peer named, and the modules of its stages."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from schedverify.core.schedule import Schedule, kinds
 
 
 class Action(NamedTuple):
-    """One step of a rank's order: what is launched as one, and where it stands."""
+    """One step of a rank's order: operations that are launched as one."""
 
     position: int
     text: str
-    """As it stands in the plan."""
+    """The step as it is written in the plan."""
     ops: tuple[Op, ...]
     """Each send and receive with its peer stage."""
 
@@ -32,13 +32,13 @@ class RankProgram(NamedTuple):
     rank: int
     actions: tuple[Action, ...]
     split: frozenset[tuple[int, int]]
-    """The pairs of stage and micro-batch whose backward stands in two parts."""
+    """The pairs of stage and micro-batch whose backward is in two parts, I and W."""
     reduces: bool
-    """Whether ``REDUCE_GRAD`` stands in the rank's order."""
+    """Whether the rank's order has a ``REDUCE_GRAD``."""
 
 
 def program_of(plan: Plan, rank: int) -> RankProgram:
-    """Return what a rank runs of a plan that has a schedule with communication.
+    """Return the program of a rank from a plan that has a schedule with communication.
 
     Raises
     ------

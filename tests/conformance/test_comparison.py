@@ -24,7 +24,7 @@ from schedverify.core.trace import RunTrace, StepSpan
 from schedverify.formats.plan_files import digest, plan_data
 from schedverify.formats.schema import schemas
 from schedverify.planner.plans import plan_of
-from schedverify.runner.control.clock_sync import SAME, Clock, ClockAnswer, Reading, aligned, reading
+from schedverify.runner.control.clock_sync import REFERENCE_CLOCK, Clock, ClockAnswer, Reading, aligned, best_reading
 from support.random_schedules import base
 
 US = 1000
@@ -303,20 +303,20 @@ class TestClocks:
                 begin += there + back
             return told
 
-        clock = Clock(reading(answers(0, first)), reading(answers(length + sum(map(sum, first)), last)))
+        clock = Clock(best_reading(answers(0, first)), best_reading(answers(length + sum(map(sum, first)), last)))
         asked = sum(map(sum, first))
         moment = data.draw(st.integers(asked, max(length, asked)))
         slack = 4 + length * 2 * abs(drift) // 10**12 + 2 * abs(drift)
-        assert abs(clock.true(own(moment)) - moment) <= clock.error + slack
+        assert abs(clock.reference(own(moment)) - moment) <= clock.error + slack
 
     def test_the_soonest_answer_counts(self) -> None:
-        assert reading(
+        assert best_reading(
             [ClockAnswer(0, 500, 1000), ClockAnswer(2000, 2010, 2030), ClockAnswer(3000, 3500, 4000)]
         ) == Reading(2015, 2010, 15)
 
     def test_the_clock_of_rank_0_is_its_own(self) -> None:
         ran = (StepSpan(0, 0, "0F0", 5, 9),)
-        assert aligned(ran, SAME) == ran
+        assert aligned(ran, REFERENCE_CLOCK) == ran
 
 
 def put(*path: str | int, **keys: object) -> Callable[[dict], None]:

@@ -33,10 +33,10 @@ from schedverify.partitioner.stage_problem import cut  # noqa: E402
 from schedverify.planner.plans import plan_of  # noqa: E402
 from schedverify.profiling import BlockProfile, Figure, LinkProfile, ModelProfile  # noqa: E402
 from schedverify.profiling.blocks import Chain  # noqa: E402
-from schedverify.profiling.figures import Bytes, pooled  # noqa: E402
+from schedverify.profiling.figures import BlockBytes, pooled  # noqa: E402
 from schedverify.profiling.session import neighbours  # noqa: E402
 from schedverify.runner.launch.source import Source, stages_of  # noqa: E402
-from schedverify.runner.p2p.waiting import FEW  # noqa: E402
+from schedverify.runner.p2p.waiting import MOST_DEFERRED_BYTES  # noqa: E402
 from support import profile_jobs  # noqa: E402
 from support.gloo_pool import GlooPool  # noqa: E402
 
@@ -116,7 +116,7 @@ class Sleeps(nn.Module):
         return x * Pause.apply(self.gain, 0.0, PAUSES["backward_weight"])
 
 
-def held(*blocks: Any, inputs: Any, split: bool = True) -> list[Bytes]:
+def held(*blocks: Any, inputs: Any, split: bool = True) -> list[BlockBytes]:
     """Return what blocks hold; the loss is a sum, which saves nothing, and leaves one number as its gradient."""
     named = tuple((str(i), block) for i, block in enumerate(blocks))
     chain = Chain(Source(named, lambda _: (inputs, torch.zeros(len(inputs))), lambda output, _: output.sum()), 1)
@@ -202,9 +202,9 @@ def test_frozen_weights_have_no_gradients_and_buffers_are_state() -> None:
 
 def test_what_waits_for_w_never_counts_less_than_it_is() -> None:
     times = dict.fromkeys(("forward", "backward", "backward_input", "backward_weight"), Figure(2500, 1, 1, 1))
-    layer = BlockProfile("a", times, Bytes(10, 6, 14, 3, 8, 8, 0)).layer(1000, copies=0)
+    layer = BlockProfile("a", times, BlockBytes(10, 6, 14, 3, 8, 8, 0)).layer(1000, copies=0)
     assert (layer.activation, layer.entry, layer.weight_stash, layer.forward) == (14, 0, 14, 2)
-    fused = BlockProfile("a", {"forward": times["forward"]}, Bytes(10, 6, 14, 3, 8, 8, 0)).layer(1, 0)
+    fused = BlockProfile("a", {"forward": times["forward"]}, BlockBytes(10, 6, 14, 3, 8, 8, 0)).layer(1, 0)
     assert (fused.activation, fused.entry, fused.weight_stash) == (10, 6, 0)
 
 
@@ -238,7 +238,7 @@ def test_the_slowest_link_is_that_of_the_file() -> None:
         return LinkProfile(ranks, Figure(short, 0, 0, short - 100), Figure(long, 0, 0, long - 100), 4_000_000)
 
     links = link((0, 1), 20_000, 1_020_000), link((1, 2), 30_000, 2_030_000)
-    block = BlockProfile("a", {"forward": Figure(1, 1, 1, 1)}, Bytes(0, 0, 0, 0, 0, 0, 0))
+    block = BlockProfile("a", {"forward": Figure(1, 1, 1, 1)}, BlockBytes(0, 0, 0, 0, 0, 0, 0))
     model = ModelProfile("m:f", (block,), (), links, 1, 1, 0, 3, 1).as_model("us")
     assert model.devices == Devices(latency=30, bandwidth=2000)
     assert link((0, 1), 5000, 4000).bandwidth(1000) is None
@@ -339,7 +339,7 @@ def test_the_memory_of_a_gpt_on_four_ranks_is_as_predicted() -> None:
         # What waits for W is taken for held from F on: too much, but never too little. An activation and a gradient
         # that wait to leave or to be read, and the batch, are alive as well: less than three tensors of a boundary. So
         # are the few sends that are waited for at the end of the step.
-        messages = 3 * 2 * 32 * 32 * NUMBER + FEW
+        messages = 3 * 2 * 32 * 32 * NUMBER + MOST_DEFERRED_BYTES
         for rank, (peak, predicted) in enumerate(peaks_of_a_gpt(pool, "zb-h1", split=True)):
             assert 0.8 * predicted < peak <= predicted + messages, rank
 

@@ -38,6 +38,11 @@ class GlooPool:
         self._pipes: list[Any] = []
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
+    @property
+    def processes(self) -> list[Any]:
+        """The processes that run now."""
+        return list(self._processes)
+
     def __enter__(self) -> GlooPool:
         return self
 

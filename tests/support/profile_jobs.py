@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from schedverify.profiling.blocks import Chain, LiveStorages
-from schedverify.profiling.figures import Bytes
+from schedverify.profiling.figures import BlockBytes
 from schedverify.runner import Runner
 from schedverify.runner.compute.stages import Stage
 from schedverify.runner.launch.source import Source
@@ -40,7 +40,7 @@ def gpt() -> list[Any]:
     return [model.Embedding(), *(model.Block(0.0) for _ in range(DEPTH)), head]
 
 
-def profiled(microbatches: int, *, split: bool) -> list[Bytes]:
+def profiled(microbatches: int, *, split: bool) -> list[BlockBytes]:
     """Return what each block holds, by the profile."""
     model = example()
     named = tuple((str(i), block) for i, block in enumerate(gpt()))
@@ -95,7 +95,7 @@ def _saved(weights: list[Any], peaks: list[int]) -> Iterator[None]:
 @contextmanager
 def _alive(weights: list[Any], peaks: list[int]) -> Iterator[None]:
     """Count what was made and is still there, behind each operation of a stage."""
-    live, plain = LiveStorages(), {name: getattr(Stage, name) for name in ("forward", "backward", "weights")}
+    live, plain = LiveStorages(), {name: getattr(Stage, name) for name in ("forward", "backward", "run_weights")}
 
     def counting(run: Any) -> Any:
         def counted(*arguments: Any, **named: Any) -> Any:

@@ -1,4 +1,12 @@
-"""Holds what autograd saves for a backward in two parts, so that what its second part does not read can be let go."""
+"""What the runner uses of autograd beneath its public functions: calls of its engine, and the tensors that it saves.
+
+What ``torch.autograd.backward`` and ``grad`` do before they call the engine takes, for a small stage, as long as the
+engine itself: they make the gradients that are not given, and compare the shapes of the others with their outputs. Here
+all are given; boundaries compare their shapes, and the engine does.
+
+Tensors that autograd saves in a forward are kept here, so that those which the second part of a backward does not read
+can be freed after its first part. Which node saved which tensor shows in attributes of the nodes (``_raw_saved_...``).
+"""
 
 from __future__ import annotations
 
@@ -11,7 +19,7 @@ from torch.autograd.graph import _engine_run_backward
 
 
 def add_gradients(roots: Sequence[Any], gradients: Sequence[Any], leaves: Sequence[Any] = ()) -> None:
-    """Add gradients to the ``grad`` of leaves, of all by default; what autograd saved is let go.
+    """Add gradients to the ``grad`` of leaves, of all by default; the graph with what it saved is freed.
 
     Parameters
     ----------
@@ -24,18 +32,18 @@ def add_gradients(roots: Sequence[Any], gradients: Sequence[Any], leaves: Sequen
 
 
 def gradients_at(roots: Sequence[Any], gradients: Sequence[Any], places: Sequence[Any]) -> tuple[Any, ...]:
-    """Return the gradients that arrive at leaves and gradient edges, None where none does; the graph stays."""
+    """Return the gradients that arrive at leaves and gradient edges, None where none does; the graph is kept."""
     found: tuple[Any, ...] = _engine_run_backward(
         tuple(roots), tuple(gradients), True, False, tuple(places), allow_unreachable=True, accumulate_grad=False
     )
     return found
 
 
-def own(weights: Sequence[Any], others: Iterable[Any]) -> None:
-    """Have weights that got their first gradient hold it apart from other tensors, and from each other.
+def separate_gradients(weights: Sequence[Any], others: Iterable[Any]) -> None:
+    """Copy the first gradients of weights that share memory with other tensors, or with each other.
 
-    autograd takes over as a weight's ``grad`` what it computed, and adds to it in place later. Where that is a view, of
-    the gradient that goes to another stage, say, that would change too.
+    autograd makes the tensor that it computed the weight's ``grad``, and adds to it in place later. Where that is a
+    view, such as one of a gradient that goes to another stage, the other tensor would change too.
     """
     taken = set(map(_storage, others)) if weights else set()
     for weight in weights:
@@ -46,24 +54,24 @@ def own(weights: Sequence[Any], others: Iterable[Any]) -> None:
 
 
 def _storage(tensor: Any) -> int:
-    """Return where a tensor's numbers lie; 0 where there are none."""
+    """Return the address of a tensor's memory; 0 where it has none."""
     dense = tensor is not None and tensor.layout is torch.strided
     return int(tensor.untyped_storage().data_ptr()) if dense else 0
 
 
 _SILENT: Final = "CppFunction", "CopySlices"
-"""Types of nodes that do not show what they saved: all functions written in C++, and what is written into a view."""
+"""Types of nodes without attributes for what they saved: all functions written in C++, and writes into a view."""
 
 
 @lru_cache(maxsize=1024)
-def _shows(node_type: Any) -> tuple[str, ...] | None:
-    """Return the attributes by which nodes of a type show what they saved; None where they do not show it."""
+def _saved_attributes(node_type: Any) -> tuple[str, ...] | None:
+    """Return the names of the attributes of a node type with saved tensors; None where there are no such attributes."""
     if node_type.__name__ in _SILENT:
         return None
     return tuple(name for name in dir(node_type) if name.startswith("_raw_saved_"))
 
 
-class _HeldTensor:
+class _SavedTensor:
     """One tensor that autograd saved, with its version at that time."""
 
     __slots__ = ("tensor", "version")
@@ -73,40 +81,40 @@ class _HeldTensor:
         self.version = tensor._version
 
 
-class Saved:
-    """What autograd saved during one forward."""
+class SavedTensors:
+    """The tensors that autograd saved during one forward."""
 
     def __init__(self) -> None:
-        self._held: list[_HeldTensor] = []
+        self._tensors: list[_SavedTensor] = []
 
     def hooks(self) -> Any:
-        """Return a context in which everything that autograd saves is held here."""
-        return torch.autograd.graph.saved_tensors_hooks(self._hold, _give)
+        """Return a context in which autograd saves tensors here."""
+        return torch.autograd.graph.saved_tensors_hooks(self._pack, _unpack)
 
     def keep_only(self, nodes: Iterable[Any]) -> None:
-        """Let go of all that is not saved for one of the nodes; of nothing where one does not show what it saved."""
-        kept: set[int] = set()
+        """Free the tensors that none of some nodes saved; none of them where a node does not show what it saved."""
+        needed: set[int] = set()
         for node in nodes:
-            shown = _shows(node.__class__)
+            shown = _saved_attributes(node.__class__)
             if shown is None:
                 return
             for attribute in shown:
                 found = getattr(node, attribute)
-                kept.update(id(each.data) for each in (found if isinstance(found, tuple) else (found,)))
-        for held in self._held:
-            if id(held) not in kept:
-                held.tensor = None
-        self._held.clear()
+                needed.update(id(each.data) for each in (found if isinstance(found, tuple) else (found,)))
+        for saved in self._tensors:
+            if id(saved) not in needed:
+                saved.tensor = None
+        self._tensors.clear()
 
-    def _hold(self, tensor: Any) -> _HeldTensor:
-        held = _HeldTensor(tensor)
-        self._held.append(held)
-        return held
+    def _pack(self, tensor: Any) -> _SavedTensor:
+        saved = _SavedTensor(tensor)
+        self._tensors.append(saved)
+        return saved
 
 
-def _give(held: _HeldTensor) -> Any:
-    if held.tensor is None:
+def _unpack(saved: _SavedTensor) -> Any:
+    if saved.tensor is None:
         raise RuntimeError("a tensor that W reads was let go behind I: the function that saved it does not show it")
-    if held.tensor._version != held.version:
+    if saved.tensor._version != saved.version:
         raise RuntimeError("a tensor that the backward needs was changed in place")
-    return held.tensor
+    return saved.tensor

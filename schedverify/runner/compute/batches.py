@@ -21,9 +21,9 @@ class Loss(NamedTuple):
     """A last stage's loss of one micro-batch."""
 
     of: Callable[[Tensors], Any]
-    """From the stage's outputs to a scalar, the mean over the rows."""
+    """Takes the stage's outputs and returns a scalar, the mean over the rows."""
     weight: float
-    """The micro-batch's share in the batch; the backward begins with it."""
+    """The micro-batch's share of the batch's rows: the gradient with which the backward begins."""
 
 
 def as_tensors(value: Any, place: str) -> Tensors:
@@ -47,8 +47,10 @@ def microbatches_of(value: Any, count: int, place: str) -> list[Tensors]:
     Parameters
     ----------
     value
-        A tensor or a tuple of tensors, whose rows are divided as evenly as they can be, more of them first; or a list
-        with the micro-batches themselves.
+        A tensor or a tuple of tensors of shape ``(rows, ...)``, whose rows are divided as evenly as they can be, the
+        larger parts first; or a list of the micro-batches themselves.
+    place
+        The name of the value, for messages of errors.
 
     Raises
     ------
@@ -77,14 +79,14 @@ def rows_of(tensors: Tensors) -> int:
 
 
 def by_stage(value: Any, stages: Sequence[int]) -> dict[int, Any]:
-    """Return what is given for each of some stages (of one copy): one value for all of them, or a mapping by stage."""
+    """Return a value by stage: the entries of a mapping, or one value for every stage; nothing for None."""
     if isinstance(value, Mapping):
         return {stage: value[stage] for stage in stages if stage in value}
     return {} if value is None else dict.fromkeys(stages, value)
 
 
 class Feed(NamedTuple):
-    """What a step of training is fed on one rank; stages are those of one copy."""
+    """What a step of training is fed on one rank, by stage of one copy of the model."""
 
     inputs: dict[int, list[Tensors]]
     """By first stage, the inputs of each micro-batch."""
@@ -100,20 +102,25 @@ class Feed(NamedTuple):
             return None
         function, target = self.losses[stage], self.targets[stage][microbatch]
         weight = self.weights[stage][microbatch]
-        return Loss(lambda outputs: _scalar(function(_alone(outputs), _alone(target)), stage), weight)
+        return Loss(lambda outputs: _scalar(function(alone(outputs), alone(target)), stage), weight)
 
 
 def feed_of(problem: Problem, rank: int, batch: Any, target: Any, loss: Any) -> Feed:
-    """Cut what this rank is given into micro-batches.
+    """Cut the batch and target of this rank into micro-batches, by stage.
+
+    Parameters
+    ----------
+    batch, target, loss
+        As :class:`schedverify.runner.Runner` and its ``step`` take them.
 
     Raises
     ------
     InputError
         If a first stage of the rank has no inputs, or a last one no targets or loss, or they cannot be cut.
     """
-    here = sorted({stage % problem.stages for stage in problem.stages_of[rank] if _is_used(problem, stage)})
-    firsts = [stage for stage in here if not problem.predecessors[stage]]
-    lasts = [stage for stage in here if not problem.successors[stage]] if problem.form != "inference" else []
+    own = sorted({stage % problem.stages for stage in problem.stages_of[rank] if _is_used(problem, stage)})
+    firsts = [stage for stage in own if not problem.predecessors[stage]]
+    lasts = [stage for stage in own if not problem.successors[stage]] if problem.form != "inference" else []
     given = {"batch": by_stage(batch, firsts), "target": by_stage(target, lasts), "loss": by_stage(loss, lasts)}
     faults = [
         Fault(name, f"rank {rank} holds stage {stage} and is given none for it", "hand it to step, or loss to Runner")
@@ -145,5 +152,6 @@ def _shares(rows: list[int]) -> list[float]:
     return [count / sum(rows) for count in rows]
 
 
-def _alone(tensors: Tensors) -> Any:
+def alone(tensors: Tensors) -> Any:
+    """Return the only tensor of a tuple, or the tuple, as a function of the user takes it."""
     return tensors[0] if len(tensors) == 1 else tensors

@@ -1,4 +1,7 @@
-"""A user's model, named ``MODULE:FUNCTION``: its blocks, and what a step is fed."""
+"""A user's model, named ``MODULE:FUNCTION``: its blocks, cut into stages, and the batches and loss of a step.
+
+Blocks are cut by the plan's partition, or contiguously and evenly where the plan has none.
+"""
 
 from __future__ import annotations
 
@@ -21,23 +24,23 @@ from schedverify.core.result import Plan
 ROWS: Final = 4
 """Rows of a micro-batch, where the model brings no batches."""
 WORDS: Final = 8
-"""Length of a row, where a model that begins with an embedding brings no batches."""
+"""Tokens of a row, where a model that begins with an embedding brings no batches."""
 _NOTHING: Final = "a model, an nn.Sequential or list of blocks, or (model, batch, loss)"
 Batch = Callable[[int], tuple[Any, Any]]
 
 
 class Source(NamedTuple):
-    """What ``FUNCTION()`` gave."""
+    """A user's model, as ``FUNCTION()`` returned it."""
 
     blocks: tuple[tuple[str, Any], ...]
     """The blocks in their order, each with its name."""
     batch: Batch
-    """From the number of a step to its inputs and targets."""
+    """Takes the number of a step and returns its inputs and targets."""
     loss: Callable[[Any, Any], Any]
 
 
 def load_source(reference: str, microbatches: int, seed: int = 0) -> Source:
-    """Call the function that ``MODULE:FUNCTION`` names, with the random numbers seeded, and return what it gave.
+    """Call the function that ``MODULE:FUNCTION`` names, with the random numbers seeded, and return its model.
 
     The current folder is on the path of modules while it is imported.
 
@@ -83,7 +86,7 @@ def _function(reference: str) -> Callable[[], Any]:
 
 
 def _failed(what: str, error: Exception) -> InputError:
-    """Return that the user's own code failed, with the last of its lines that was reached."""
+    """Return an error for the failure of the user's own code, with the last line of it that was reached."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if Path(frame.filename).is_relative_to(Path.cwd())] or frames
     place = "" if isinstance(error, SyntaxError) else f"{Path(own[-1].filename).name}, line {own[-1].lineno}"
