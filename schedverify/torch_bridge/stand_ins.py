@@ -1,14 +1,24 @@
-"""Objects of torch's schedule classes without a process group: what their constructors ask of a stage, and no more."""
+"""Objects of torch's schedule classes without a process group, and what their hand-written loops run.
+
+Stand-in stages have what a constructor reads of a stage, and no more. A loop is run once on a stage that writes down
+what it is called for.
+"""
 
 from __future__ import annotations
 
-import types
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from schedverify.core.errors import Fault, InputError, UnknownNameError
 from schedverify.core.schedule import MAX_RANKS, Schedule
-from schedverify.torch_bridge.torch_internals import require_torch
+from schedverify.torch_bridge.torch_internals import (
+    is_single,
+    lower_order,
+    require_torch,
+    run_loop,
+    runtime_class,
+    schedule_base,
+)
 
 _REFUSALS: Final = (ValueError, AssertionError, RuntimeError, IndexError, KeyError)
 """What torch's constructors raise on a shape that they do not take."""
@@ -50,10 +60,9 @@ def torch_classes() -> dict[str, Any]:
     """
     require_torch()
     from torch.distributed import pipelining
-    from torch.distributed.pipelining import schedules
 
     found = [value for value in vars(pipelining).values() if isinstance(value, type)]
-    kinds = sorted((kind for kind in found if issubclass(kind, schedules._PipelineSchedule)), key=lambda k: k.__name__)
+    kinds = sorted((kind for kind in found if issubclass(kind, schedule_base())), key=lambda k: k.__name__)
     return {short_name(kind.__name__): kind for kind in kinds}
 
 
@@ -108,12 +117,10 @@ def lowered_by_torch(compute: dict[int, list[Any]], *, ranks: int, microbatches:
     InputError
         If torch refuses the order; then with torch's own words.
     """
-    from torch.distributed.pipelining.schedules import _PipelineScheduleRuntime
-
     shape = {"ranks": ranks, "microbatches": microbatches, "virtual": 1}
-    runtime = _built(_PipelineScheduleRuntime, shape, _stages(ranks, 1), defer_pp_recv=defer_receives)
+    runtime = _built(runtime_class(), shape, _stages(ranks, 1), defer_pp_recv=defer_receives)
     try:
-        runtime._prepare_schedule_with_comms(compute)
+        lower_order(runtime, compute)
     except _REFUSALS as error:
         raise InputError(_refusal("torch's lowering", shape, error)) from None
     return runtime
@@ -175,10 +182,13 @@ def torch_loop(name: str, *, ranks: int, microbatches: int) -> Schedule:
     1RECV_F0 1F0 1B0 [1SEND_B0;1RECV_F1] 1F1 1B1 1SEND_B1 1REDUCE_GRAD
     """
     live = live_schedule(name, ranks=ranks, microbatches=microbatches)
-    if not hasattr(live, "_stage"):
+    if not is_single(live):
         message = f"{type(live).__name__} has no loop of its own: it runs its order with communication"
         raise InputError(Fault("name", message, "torch_schedule(..., lowered=True)"))
-    return Schedule.of(_row(live, _RecordingStage(rank, ranks)) for rank in range(ranks))
+    recorded = [_RecordingStage(rank, ranks) for rank in range(ranks)]
+    for stage in recorded:
+        run_loop(live, stage, stage.launch)
+    return Schedule.of(stage.steps for stage in recorded)
 
 
 class _RecordingStage(StandInStage):
@@ -213,22 +223,3 @@ class _RecordingStage(StandInStage):
         """Write down a batch of sends and receives."""
         if batch:
             self.steps.append(batch[0] if len(batch) == 1 else f"[{';'.join(batch)}]")
-
-
-def _row(live: Any, stage: _RecordingStage) -> list[str]:
-    """Run the loop on a stage, with functions that write down in place of those that send and receive."""
-    live._stage = stage
-    live._initialize_stage = lambda *_: None
-
-    def batch_p2p(batch: list[str], **_: Any) -> list[Any]:
-        stage.launch(batch)
-        return []
-
-    def sorted_batch_p2p(batch: list[str], **_: Any) -> dict[int, list[Any]]:
-        stage.launch(batch)
-        return {}
-
-    loop = type(live)._step_microbatches
-    names = loop.__globals__ | {"_batch_p2p": batch_p2p, "_sorted_batch_p2p": sorted_batch_p2p}
-    types.FunctionType(loop.__code__, names, loop.__name__, loop.__defaults__)(live)
-    return stage.steps

@@ -263,7 +263,7 @@ def as_with_nccl(rank: int, text: str, folder: str) -> Trained:
     stages = stages_of(rank, (0, 1), torch.distributed.new_group([0, 1]))
     with mock.patch("torch.distributed.get_backend", return_value="nccl"):
         loaded = load_verified(path, stages, torch.nn.functional.mse_loss)
-    own, control = stages[0].group, loaded._meeting.control
+    own, control = stages[0].group, loaded._rank_group.control
     if control is own or torch.distributed.get_backend(control) != "gloo" or loaded._meeting.limited:
         raise AssertionError(loaded._meeting)
     return stepped(loaded, stages, 3)
