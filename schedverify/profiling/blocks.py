@@ -1,14 +1,15 @@
-"""The blocks of a model one after the other, each as the runner runs a stage: what F, B, I and W take and hold.
+"""Measures the blocks of a model, each run as the runner runs a stage: the time of F, B, I and W, and the live bytes.
 
-Each block is a stage of its own. Its inputs are copies, as if they had come from another rank; gradients come back from
-the block behind it.
+Each block is a stage of its own, one after the other. Its inputs are copies, as if they had come from another rank; its
+gradients come from the block behind it. Live bytes are those of every storage that an operation made, until the last
+reference to it is gone.
 """
 
 from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -35,7 +36,9 @@ class Chain:
     Parameters
     ----------
     microbatches
-        How many micro-batches a batch of the source has; the first of them is what the blocks compute.
+        Number of micro-batches in a batch of the source; the blocks compute the first of them.
+    clock
+        Returns the time in nanoseconds; by default that of the process, when all that was launched is done.
 
     Raises
     ------
@@ -43,7 +46,8 @@ class Chain:
         If the source's batch cannot be made or cut.
     """
 
-    def __init__(self, source: Source, microbatches: int) -> None:
+    def __init__(self, source: Source, microbatches: int, clock: Callable[[], int] | None = None) -> None:
+        self._clock = _now if clock is None else clock
         self.names = [name for name, _ in source.blocks]
         self.modules = [module for _, module in source.blocks]
         self._stages = [
@@ -56,15 +60,17 @@ class Chain:
         self._loss = _loss(source, _copies(microbatches_of(targets, microbatches, "target")[0]), microbatches)
         self.rows = rows_of(self._inputs)
 
-    def times(self, samples: Sequence[Samples], *, split: bool, forward: bool = True) -> None:
-        """Run one round and add what it took to the samples of each block.
+    def time_round(self, samples: Sequence[Samples], *, split: bool, forward: bool = True) -> None:
+        """Run one round and add its times to the samples of each block.
 
         Parameters
         ----------
+        samples
+            By block and kind, the nanoseconds of each round.
         split
             Whether the backward runs in its two parts.
         forward
-            Whether the forward counts. Before a split backward it also holds what autograd saves, and takes longer.
+            Whether the forward counts. Before a split backward it also keeps what autograd saves, and takes longer.
         """
         tensors = self._inputs
         for number, block in enumerate(samples):
@@ -80,20 +86,21 @@ class Chain:
                 _, took = self._timed(number, "backward_weight", (), split=True)
                 samples[number].setdefault("backward_weight", []).append(took)
 
-    def held(self, *, split: bool) -> list[BlockBytes]:
-        """Run one round and return what each block holds meanwhile; without a split backward nothing waits for W.
+    def measure_bytes(self, *, split: bool) -> list[BlockBytes]:
+        """Run one round and return the live bytes of each block meanwhile.
 
-        A round goes before, in which blocks may make what they then keep for ever.
+        A round goes before, in which blocks may make tensors that they then keep for ever. Without a split backward
+        nothing waits for W.
         """
-        self.times([{} for _ in self.names], split=split)
+        self.time_round([{} for _ in self.names], split=split)
         live = [LiveStorages() for _ in self._stages]
         found: list[dict[str, int]] = [{} for _ in self._stages]
         tensors: Tensors = self._inputs
         before = tuple(False for _ in tensors)
         for number, count in enumerate(live):
             needed, after = self._saved(number, tensors, before)
-            entering = zip(tensors, before, needed, strict=True) if number else ()
-            found[number]["entry"] = sum(each.nbytes for each, held, here in entering if held or not here)
+            inputs = zip(tensors, before, needed, strict=True) if number else ()
+            found[number]["entry"] = sum(each.nbytes for each, saved, own in inputs if saved or not own)
             tensors, found[number]["activation"] = self._counted(number, "forward", tensors, count, split)
             before = after
             if number == len(live) - 1:
@@ -116,44 +123,44 @@ class Chain:
                 users.setdefault(id(weight), []).append(name)
         yield from dict.fromkeys(tuple(names) for names in users.values() if len(names) > 1)
 
-    def end(self) -> None:
-        """Forget the gradients."""
+    def drop_gradients(self) -> None:
+        """Drop the gradients of all weights."""
         for module in self.modules:
             module.zero_grad()
 
     def _timed(self, number: int, kind: str, given: Tensors, *, split: bool) -> tuple[Tensors, int]:
-        began = _now()
+        began = self._clock()
         made = self._do(number, kind, given, split=split)
-        return made, _now() - began
+        return made, self._clock() - began
 
     def _counted(self, number: int, kind: str, given: Tensors, live: LiveStorages, split: bool) -> tuple[Tensors, int]:
-        """Run an operation on copies of what is given; return copies of what it made, and the bytes the stage holds."""
+        """Run an operation on copies of its inputs; return copies of its outputs, and the live bytes of the stage."""
         given = _copies(given)
         live.note(given)
         with live:
             made = self._do(number, kind, given, split=split)
         copied = _copies(made)
         del made, given
-        return copied, live.held(_own(self.modules[number]))
+        return copied, live.live_bytes(_own(self.modules[number]))
 
     def _saved(self, number: int, given: Tensors, before: Sequence[bool]) -> tuple[list[bool], tuple[bool, ...]]:
-        """Return which inputs, and which outputs, autograd holds in a graph from which nobody else takes them.
+        """Return by input, and by output, whether a graph that is all that is left of a forward keeps it alive.
 
         Parameters
         ----------
         before
-            Whether a block before holds the input; an output that is an input of these is held, too.
+            By input, whether a block before it keeps the input alive; then so is an output that is this input.
         """
         with torch.enable_grad(), _named(f"the forward of block {self.names[number]!r}"):
             inputs = tuple(_clone(each.detach().requires_grad_(is_differentiable(each.dtype))) for each in given)
             outputs = as_tensors(self.modules[number](*inputs), f"block {self.names[number]}")
             loss = self._loss.of(outputs) if number == len(self._stages) - 1 else None
         into, out = storages_of(inputs), storages_of(outputs)
-        held = {storage.cdata for storage, kept in zip(into, before, strict=True) if kept}
+        alive = {storage.cdata for storage, saved in zip(into, before, strict=True) if saved}
         graph = [get_gradient_edge(each) for each in (*outputs, loss) if each is not None and each.requires_grad]
         del inputs, outputs, loss
         gc.collect(1)
-        found = [not each.expired() for each in into], tuple(not each.expired() or each.cdata in held for each in out)
+        found = [not each.expired() for each in into], tuple(not each.expired() or each.cdata in alive for each in out)
         del graph
         return found
 
@@ -188,7 +195,7 @@ def _now() -> int:
 
 
 def _own(module: Any) -> list[Any]:
-    """Return what is a module's own, whatever the micro-batch: weights, their gradients, buffers."""
+    """Return the tensors of a module that no micro-batch makes: weights, their gradients, buffers."""
     weights = list(module.parameters())
     return [*weights, *(weight.grad for weight in weights if weight.grad is not None), *module.buffers()]
 
@@ -204,7 +211,7 @@ def _resident(module: Any) -> dict[str, int]:
 
 @contextmanager
 def _named(what: str) -> Iterator[None]:
-    """Turn what goes wrong within into an InputError that says where."""
+    """Turn an exception within this context into an InputError that names what failed."""
     try:
         yield
     except Exception as error:
@@ -216,7 +223,7 @@ def _named(what: str) -> Iterator[None]:
 class LiveStorages(TorchDispatchMode):  # type: ignore[misc]
     """A context that notes every storage that an operation makes, forward or backward, without keeping it alive.
 
-    Views share a storage, which counts once and whole.
+    Views share a storage, which is counted once and whole.
     """
 
     def __init__(self) -> None:
@@ -236,8 +243,8 @@ class LiveStorages(TorchDispatchMode):  # type: ignore[misc]
             # while the reference stands, no other storage gets its address
             self._noted.setdefault(storage._cdata, (StorageWeakRef(storage), storage.nbytes()))
 
-    def held(self, besides: Iterable[Any]) -> int:
-        """Return the bytes of what is noted and still held, without the storages of some tensors."""
+    def live_bytes(self, besides: Iterable[Any]) -> int:
+        """Return the bytes of the storages that are noted and still alive, without those of some tensors."""
         gc.collect(1)  # what is new; a whole collection takes long
         others = {tensor.untyped_storage()._cdata for tensor in besides}
         return sum(size for address, (reference, size) in self._noted.items()

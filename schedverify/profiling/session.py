@@ -1,4 +1,7 @@
-"""One process of a profile: measures the blocks, then with the others the links; rank 0 puts all together."""
+"""One process of a profile: measures the blocks, then with the other ranks the links; rank 0 gathers the results.
+
+A link is measured by messages that go there and back between neighbouring ranks, one pair of ranks at a time.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,11 @@ from schedverify.runner.launch.source import Source, load_source
 from schedverify.runner.p2p.waiting import Waiting, wait
 
 Progress = Callable[[int, int], None]
-"""Is told, on rank 0, how many rounds are done, of how many."""
+"""Called on rank 0 with the number of rounds that are done, and of all rounds."""
 
 
 class ProfileSettings(NamedTuple):
-    """What is asked for.
+    """The options of a profile.
 
     Attributes
     ----------
@@ -43,8 +46,8 @@ class ProfileSettings(NamedTuple):
     timeout: float = 60.0
 
 
-class _Found(NamedTuple):
-    """What one rank found."""
+class _RankMeasurements(NamedTuple):
+    """What one rank measured: samples by block; round trips of short and long messages by pair; bytes of a long one."""
 
     samples: list[Samples]
     trips: tuple[dict[Pair, list[int]], dict[Pair, list[int]]]
@@ -70,17 +73,17 @@ def profile(
     """
     given = load_source(settings.model, settings.microbatches) if source is None else source
     chain = Chain(given, settings.microbatches)
-    held = chain.held(split=not settings.fused)
+    memory = chain.measure_bytes(split=not settings.fused)
     if dist.is_initialized():
         dist.barrier()
     samples = _sampled(chain, settings, progress)
-    chain.end()
-    size = long_size(max(each.output for each in held))
-    found = _gathered(_Found(samples, _trips(settings, size), size))
+    chain.drop_gradients()
+    size = long_size(max(each.output for each in memory))
+    found = _gathered(_RankMeasurements(samples, _trips(settings, size), size))
     if not found:
         return None
     blocks = tuple(
-        BlockProfile(name, pooled([rank.samples[i] for rank in found]), held[i]) for i, name in enumerate(chain.names)
+        BlockProfile(name, pooled([rank.samples[i] for rank in found]), memory[i]) for i, name in enumerate(chain.names)
     )
     return ModelProfile(
         settings.model, blocks, tuple(chain.tied()), _links(found), chain.rows, settings.rounds, settings.warmup,
@@ -89,7 +92,7 @@ def profile(
 
 
 def _sampled(chain: Chain, settings: ProfileSettings, progress: Progress | None) -> list[Samples]:
-    """Return the samples of each block; forwards are those of the backward that is asked for."""
+    """Return the samples of each block; forwards count in the rounds of the kind of backward that is asked for."""
     samples: list[Samples] = [{} for _ in chain.names]
     rounds = settings.warmup + settings.rounds
     for number in range(rounds):
@@ -97,8 +100,8 @@ def _sampled(chain: Chain, settings: ProfileSettings, progress: Progress | None)
             for block in samples:
                 block.clear()
         if not settings.fused:
-            chain.times(samples, split=True)
-        chain.times(samples, split=False, forward=settings.fused)
+            chain.time_round(samples, split=True)
+        chain.time_round(samples, split=False, forward=settings.fused)
         if progress is not None and not (dist.is_initialized() and dist.get_rank()):
             progress(number + 1, rounds)
     return samples
@@ -119,17 +122,17 @@ def _trips(settings: ProfileSettings, size: int) -> tuple[dict[Pair, list[int]],
     return short, long
 
 
-def _gathered(mine: _Found) -> list[_Found]:
-    """Return by rank what each found; nothing on ranks other than 0."""
+def _gathered(own: _RankMeasurements) -> list[_RankMeasurements]:
+    """Return on rank 0 the measurements of all ranks, by rank; nothing on the others."""
     if not dist.is_initialized():
-        return [mine]
+        return [own]
     rank, ranks = dist.get_rank(), dist.get_world_size()
-    everybody: list[Any] = [None] * ranks
-    dist.gather_object(mine, everybody if rank == 0 else None)
-    return everybody if rank == 0 else []
+    gathered: list[Any] = [None] * ranks
+    dist.gather_object(own, gathered if rank == 0 else None)
+    return gathered if rank == 0 else []
 
 
-def _links(found: list[_Found]) -> tuple[LinkProfile, ...]:
+def _links(found: list[_RankMeasurements]) -> tuple[LinkProfile, ...]:
     return tuple(
         LinkProfile(pair, Figure.of(trips), Figure.of(rank.trips[1][pair]), rank.size)
         for rank in found

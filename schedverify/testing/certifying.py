@@ -115,7 +115,7 @@ def certify(  # noqa: PLR0913 - each is a choice of its own
 
 
 def _gathered(done: Statement, found: Iterable[tuple[Shape, str | None]], part: Path | None) -> Statement:
-    """Add results one by one; what is done is saved now and then and at an interruption, and dropped at a failure."""
+    """Add results one by one; what is done is saved at intervals and at an interruption, and deleted at a failure."""
     shapes = list(done.shapes)
 
     def so_far() -> Statement:

@@ -1,4 +1,4 @@
-"""Faults of limits: orders that hold more micro-batches, or more bytes, than the problem allows."""
+"""Limits of an order and their faults, counted from the semantics alone: no property vouches for what it judges."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ def exceeds_in_flight(row: Row, rank: int, problem: Problem) -> bool:
 
 def _most_in_flight(row: Row, stages: tuple[int, ...], problem: Problem) -> int:
     ends = (Kind.F,) if problem.form == "inference" else _BACKWARD
-    held = most = 0
+    in_flight = most = 0
     for step in row:
         kinds = [op.kind for op in step.ops if op.stage in stages]
-        held += kinds.count(Kind.F)
-        most = max(most, held)
-        held -= sum(map(kinds.count, ends))
+        in_flight += kinds.count(Kind.F)
+        most = max(most, in_flight)
+        in_flight -= sum(map(kinds.count, ends))
     return most
 
 
 def exceeds_capacity(row: Row, rank: int, problem: Problem) -> bool:
-    """Whether a step holds more bytes than the capacity."""
+    """Whether the live bytes of a step exceed the capacity of the rank."""
     if problem.capacity is None:
         return False
-    held = problem.static[rank]
+    live_bytes = problem.static[rank]
     for step in row:
-        held += sum(problem.kept[op.stage] for op in step.ops if op.kind is Kind.F)
+        live_bytes += sum(problem.kept[op.stage] for op in step.ops if op.kind is Kind.F)
         again = sum(problem.activation[op.stage] - problem.kept[op.stage] for op in step.ops if op.kind in _BACKWARD)
-        if held + again > problem.capacity[rank]:
+        if live_bytes + again > problem.capacity[rank]:
             return True
-        held -= sum(_freed(op, problem) for op in step.ops)
+        live_bytes -= sum(_freed(op, problem) for op in step.ops)
     return False
 
 
 def _freed(op: Op, problem: Problem) -> int:
-    """Return what the end of an operation frees."""
+    """Return the bytes that are freed at the end of an operation."""
     kept, stash = problem.kept[op.stage], problem.weight_stash[op.stage]
     by_forward = kept if problem.form == "inference" else 0
     return {Kind.F: by_forward, Kind.B: kept, Kind.I: kept - stash, Kind.W: stash}[op.kind]

@@ -1,4 +1,4 @@
-"""Faults of compute orders, and of the steps that gather parameters and reduce gradients."""
+"""Faults of single operations: compute, sends and receives, and those that gather parameters and reduce gradients."""
 
 from __future__ import annotations
 

@@ -1,11 +1,10 @@
-"""A profile by facts: bytes counted by hand, sleeps that are at least as long, files that go on to a plan and a run."""
+"""A profile by facts: bytes counted by hand, times by a clock of the test, files that go on to a plan and a run."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,7 +44,10 @@ ROWS, WORDS, WIDTH, HEADS = 2, 3, 8, 2
 NUMBER = 4
 """Bytes of a float32."""
 QUICK = ("--microbatches", "4", "--rounds", "3", "--warmup", "1", "--format", "json", "-o", "model.toml")
-PAUSES = {"forward": 0.004, "backward_input": 0.006, "backward_weight": 0.008}
+PAUSES = {"forward": 4, "backward_input": 6, "backward_weight": 8}
+"""Nanoseconds by which the test's clock goes on in a block."""
+CLOCK = [0]
+"""The time of the test's clock."""
 MODEL = """
 import torch
 from torch import nn
@@ -93,19 +95,19 @@ class Attention(nn.Module):
 
 class Pause(torch.autograd.Function):
     @staticmethod
-    def forward(context: Any, tensor: Any, there: float, back: float) -> Any:
+    def forward(context: Any, tensor: Any, there: int, back: int) -> Any:
         context.back = back
-        time.sleep(there)
+        CLOCK[0] += there
         return tensor.view_as(tensor)
 
     @staticmethod
     def backward(context: Any, gradient: Any) -> Any:
-        time.sleep(context.back)
+        CLOCK[0] += context.back
         return gradient, None, None
 
 
 class Sleeps(nn.Module):
-    """Sleeps in F, on the way back to its input, and on the way back to its weight."""
+    """Lets the clock go on in F, on the way back to its input, and on the way back to its weight."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -113,14 +115,14 @@ class Sleeps(nn.Module):
 
     def forward(self, x: Any) -> Any:
         x = Pause.apply(x, PAUSES["forward"], PAUSES["backward_input"])
-        return x * Pause.apply(self.gain, 0.0, PAUSES["backward_weight"])
+        return x * Pause.apply(self.gain, 0, PAUSES["backward_weight"])
 
 
 def held(*blocks: Any, inputs: Any, split: bool = True) -> list[BlockBytes]:
     """Return what blocks hold; the loss is a sum, which saves nothing, and leaves one number as its gradient."""
     named = tuple((str(i), block) for i, block in enumerate(blocks))
     chain = Chain(Source(named, lambda _: (inputs, torch.zeros(len(inputs))), lambda output, _: output.sum()), 1)
-    return chain.held(split=split)
+    return chain.measure_bytes(split=split)
 
 
 def test_the_bytes_of_layers_are_those_counted_by_hand() -> None:
@@ -211,19 +213,19 @@ def test_what_waits_for_w_never_counts_less_than_it_is() -> None:
 @pytest.mark.parametrize("fused", [False, True])
 def test_a_block_that_sleeps_takes_at_least_so_long(fused: bool) -> None:
     named = (("still", nn.Linear(WIDTH, WIDTH)), ("sleeps", Sleeps()), ("last", nn.Linear(WIDTH, 1)))
-    chain = Chain(Source(named, lambda _: (torch.ones(2, WIDTH), torch.ones(2)), lambda output, _: output.sum()), 1)
+    source = Source(named, lambda _: (torch.ones(2, WIDTH), torch.ones(2)), lambda output, _: output.sum())
+    chain = Chain(source, 1, clock=lambda: CLOCK[0])
     samples: list[dict[str, list[int]]] = [{}, {}, {}]
     for _ in range(3):
         if not fused:
-            chain.times(samples, split=True)
-        chain.times(samples, split=False, forward=fused)
+            chain.time_round(samples, split=True)
+        chain.time_round(samples, split=False, forward=fused)
     assert all(len(times) == 3 for block in samples for times in block.values())
     found = pooled([samples[1]])
     whole = PAUSES["backward_input"] + PAUSES["backward_weight"]
-    for kind, seconds in ({"forward": PAUSES["forward"]} if fused else PAUSES).items():
-        assert found[kind].least >= seconds * 1e9
-    assert found["backward"].least >= whole * 1e9
-    assert set(found) == ({"forward", "backward"} if fused else {*PAUSES, "backward"})
+    times = ({"forward": PAUSES["forward"]} if fused else PAUSES) | {"backward": whole}
+    assert found == {kind: Figure(time, time, time, time) for kind, time in times.items()}
+    assert all(not any(times) for block in (samples[0], samples[2]) for times in block.values())
 
 
 def test_figures_are_medians_and_quartiles_of_all_ranks() -> None:

@@ -45,7 +45,7 @@ def profiled(microbatches: int, *, split: bool) -> list[BlockBytes]:
     model = example()
     named = tuple((str(i), block) for i, block in enumerate(gpt()))
     source = Source(named, lambda step: model.batch(step, microbatches), model.loss)
-    return Chain(source, microbatches).held(split=split)
+    return Chain(source, microbatches).measure_bytes(split=split)
 
 
 class Held:
@@ -101,7 +101,7 @@ def _alive(weights: list[Any], peaks: list[int]) -> Iterator[None]:
         def counted(*arguments: Any, **named: Any) -> Any:
             made = run(*arguments, **named)
             gradients = [weight.grad for weight in weights if weight.grad is not None]
-            peaks.append(live.held([*weights, *gradients]))
+            peaks.append(live.live_bytes([*weights, *gradients]))
             return made
 
         return counted
