@@ -14,8 +14,8 @@ import torch.distributed as dist
 
 from schedverify.profiling.blocks import Chain, Samples
 from schedverify.profiling.figures import BlockProfile, Figure, LinkProfile, ModelProfile, pooled
+from schedverify.runner.control.exchange import transfer
 from schedverify.runner.launch.source import Source, load_source
-from schedverify.runner.p2p.waiting import Waiting, wait
 
 Progress = Callable[[int, int], None]
 """Called on rank 0 with the number of rounds that are done, and of all rounds."""
@@ -145,6 +145,8 @@ SHORT: Final = 8
 LEAST, MOST = 1 << 20, 1 << 26
 """Bounds for the bytes of a message that shows the bandwidth."""
 Pair = tuple[int, int]
+_LINK: Final = "the link"
+"""The part of the run, in messages of errors."""
 
 
 def neighbours(ranks: int) -> list[Pair]:
@@ -181,27 +183,24 @@ def round_trips(
     for first, second in neighbours(dist.get_world_size(group)):
         dist.barrier(group)
         if rank == first:
-            trips = [_there_and_back(buffer, group, rank, second, timeout) for _ in range(warmup + rounds)]
+            trips = [_there_and_back(buffer, second, group, timeout) for _ in range(warmup + rounds)]
             found[first, second] = [trip // 2 for trip in trips[warmup:]]
         elif rank == second:
             for _ in range(warmup + rounds):
-                _receive(buffer, group, rank, first, timeout)
-                _send(buffer, group, rank, first, timeout)
+                _receive(buffer, first, group, timeout)
+                transfer(buffer, first, group, timeout, _LINK, sends=True)
     return found
 
 
-def _there_and_back(buffer: Any, group: Any, rank: int, peer: int, timeout: float) -> int:
+def _there_and_back(buffer: Any, peer: int, group: Any, timeout: float) -> int:
+    """Return the nanoseconds of a round trip."""
     began = time.perf_counter_ns()
-    _send(buffer, group, rank, peer, timeout)
-    _receive(buffer, group, rank, peer, timeout)
+    transfer(buffer, peer, group, timeout, _LINK, sends=True)
+    _receive(buffer, peer, group, timeout)
     return time.perf_counter_ns() - began
 
 
-def _send(buffer: Any, group: Any, rank: int, peer: int, timeout: float) -> None:
-    wait(dist.isend(buffer, group=group, group_dst=peer), Waiting(rank, peer, "the link"), timeout)
-
-
-def _receive(buffer: Any, group: Any, rank: int, peer: int, timeout: float) -> None:
-    wait(dist.irecv(buffer, group=group, group_src=peer), Waiting(rank, peer, "the link"), timeout)
+def _receive(buffer: Any, peer: int, group: Any, timeout: float) -> None:
+    transfer(buffer, peer, group, timeout, _LINK, sends=False)
     if buffer.is_cuda:
         torch.cuda.synchronize()

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -119,7 +120,7 @@ def _gathered(done: Statement, found: Iterable[tuple[Shape, str | None]], part: 
     shapes = list(done.shapes)
 
     def so_far() -> Statement:
-        return Statement(done.scheduler, done.source, done.bounds, done.options, done.versions, tuple(shapes))
+        return replace(done, shapes=tuple(shapes))
 
     try:
         for shape, text in found:

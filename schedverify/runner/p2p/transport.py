@@ -141,12 +141,12 @@ class Transport:
             own = signature(tensors)
             if reason := header_objection(own):
                 raise RunError(f"{waiting}: {reason}")
-            works.append(self._isend(header_of(own), waiting, tag))
+            works.append(self._begin(dist.isend, header_of(own), waiting, tag))
             self._boundaries.learn(name, own)
         parts = [contiguous(tensor) for tensor in tensors]
         if seal is not None:
             parts.append(torch.tensor(seal, dtype=torch.int64, device=self.device))
-        works += [self._isend(part, waiting, tag + number) for number, part in enumerate(parts, 1)]
+        works += [self._begin(dist.isend, part, waiting, tag + number) for number, part in enumerate(parts, 1)]
         size = sum(part.untyped_storage().nbytes() for part in parts)
         if self._batch is None:
             self.sends.add(works, waiting, size, ended)
@@ -166,7 +166,7 @@ class Transport:
             self._post_buffers(posted, name)
         elif not name.backward:
             posted.header = torch.zeros(HEADER, dtype=torch.int64)
-            posted.works = [self._irecv(posted.header, posted.waiting, self._tags.first(name))]
+            posted.works = [self._begin(dist.irecv, posted.header, posted.waiting, self._tags.first(name))]
         self._posted[name] = posted
 
     def take(self, name: Name) -> PostedReceive | None:
@@ -195,21 +195,14 @@ class Transport:
             posted.checksums = torch.zeros(len(parts), dtype=torch.int64, device=self.device)
             parts.append(posted.checksums)
         first = self._tags.first(name) + 1
-        posted.works = [self._irecv(part, posted.waiting, tag) for tag, part in enumerate(parts, first)]
+        posted.works = [self._begin(dist.irecv, part, posted.waiting, tag) for tag, part in enumerate(parts, first)]
 
-    def _isend(self, tensor: Any, waiting: Waiting, tag: int) -> Any:
+    def _begin(self, transfer: Callable[..., Any], tensor: Any, waiting: Waiting, tag: int) -> Any:
+        """Begin ``dist.isend`` or ``dist.irecv`` of a tensor, or add it to the group, and return its handle."""
         if self._batch is not None:
-            return _later(self._batch, dist.P2POp(dist.isend, tensor, group=self._group, group_peer=waiting.peer))
-        to = {"group": self._group, "group_dst": waiting.peer, "tag": tag if self._tagged else 0}
-        return begin(lambda: dist.isend(tensor, **to), waiting)
-
-    def _irecv(self, buffer: Any, waiting: Waiting, tag: int) -> Any:
-        if self._batch is not None:
-            return _later(self._batch, dist.P2POp(dist.irecv, buffer, group=self._group, group_peer=waiting.peer))
-        of = {"group": self._group, "group_src": waiting.peer, "tag": tag if self._tagged else 0}
-        return begin(lambda: dist.irecv(buffer, **of), waiting)
-
-
-def _later(batch: list[BatchedTransfer], transfer: Any) -> BatchedTransfer:
-    batch.append(BatchedTransfer(transfer))
-    return batch[-1]
+            self._batch.append(
+                BatchedTransfer(dist.P2POp(transfer, tensor, group=self._group, group_peer=waiting.peer))
+            )
+            return self._batch[-1]
+        peer = {"group_dst" if transfer is dist.isend else "group_src": waiting.peer}
+        return begin(lambda: transfer(tensor, group=self._group, tag=tag if self._tagged else 0, **peer), waiting)
