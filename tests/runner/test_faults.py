@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,8 +21,7 @@ import schedverify as sv  # noqa: E402
 from schedverify.core.result import Plan  # noqa: E402
 from schedverify.lowering import add_reduction  # noqa: E402
 from schedverify.planner.plans import plan_of  # noqa: E402
-from schedverify.runner import RefusedError, RunError, Runner, StepResult, TimedOutError  # noqa: E402
-from schedverify.runner.p2p.waiting import MOST_DEFERRED_BYTES, Sends, Waiting  # noqa: E402
+from schedverify.runner import RefusedError, RunError, Runner, StepResult  # noqa: E402
 from schedverify.runner.program import Action  # noqa: E402
 from support import runner_jobs as jobs  # noqa: E402 - it needs torch
 
@@ -185,69 +183,6 @@ def test_a_rank_that_is_late_is_not_the_cause_of_more_than_its_lateness(four: Gl
         assert found[rank].startswith(f"rank {rank}, position ")
         signs = "no end within 3 s", "ended by rank 2", "after an earlier timeout", "ended by rank 1, position"
         assert any(sign in found[rank] for sign in signs)
-
-
-def test_a_late_send_is_told_where_it_closed_the_connection_of_another_wait() -> None:
-    class Late:
-        def wait(self, _: Any) -> None:
-            raise RuntimeError("Timed out waiting 3000ms for send operation to complete")
-
-    sends = Sends(3)
-    sends.add([Late()], Waiting(2, 3, "position 5 (2SEND_F1)"), MOST_DEFERRED_BYTES + 1, lambda _: None)
-    sends.abandon()
-    place = "rank 2, position 7 (2RECV_B0), peer rank 3"
-    closed = TimedOutError(f"{place}: the connection was closed after an earlier timeout")
-    assert str(sends.cause(closed)) == "rank 2, position 5 (2SEND_F1), peer rank 3: no end within 3 s"
-    gone = TimedOutError(f"{place}: the peer is gone (it closed the connection)")
-    assert sends.cause(gone) is gone
-    assert Sends(3).cause(closed) is closed
-
-
-class Handle:
-    """A send's handle, that notes which thread waited for it."""
-
-    def __init__(self, *, late: bool = False) -> None:
-        self.late = late
-        self.waited: list[bool] = []
-
-    def wait(self, _: Any) -> None:
-        self.waited.append(threading.current_thread() is threading.main_thread())
-        if self.late:
-            raise RuntimeError("Timed out waiting 3000ms for send operation to complete")
-
-
-def test_few_sends_are_waited_for_at_the_end_by_the_rank_itself() -> None:
-    sends, ended = Sends(3), []
-    handles = [Handle() for _ in range(4)]
-    for handle in handles:
-        sends.add([handle], Waiting(0, 1, "a send"), MOST_DEFERRED_BYTES // 4, ended.append)
-    assert len(ended) == 4
-    assert not any(handle.waited for handle in handles)
-    sends.finish()
-    assert [handle.waited for handle in handles] == [[True]] * 4
-    late = Sends(3)
-    late.add([Handle(late=True)], Waiting(0, 1, "position 5 (0SEND_F1)"), 8, ended.append)
-    with pytest.raises(TimedOutError, match=r"^rank 0, position 5 \(0SEND_F1\), peer rank 1: no end within 3 s$"):
-        late.finish()
-
-
-def test_once_sends_amount_to_much_a_thread_waits_for_them_all_and_frees_their_buffers() -> None:
-    sends, ended, all_left = Sends(3), list[int](), threading.Event()
-
-    def note(time: int) -> None:
-        ended.append(time)
-        if len(ended) == 3:
-            all_left.set()
-
-    handles = [Handle() for _ in range(3)]
-    buffers = [[handle] for handle in handles]
-    for works, size in zip(buffers, (8, MOST_DEFERRED_BYTES, 8), strict=True):
-        sends.add(works, Waiting(0, 1, "a send"), size, note)
-    assert all_left.wait(60)  # the thread needs no end of the step for it
-    assert buffers == [[], [], []]
-    sends.finish()
-    assert [handle.waited for handle in handles] == [[False]] * 3
-    assert len(ended) == 3
 
 
 # Beside the steps of a plan: each case has groups of its own, so that the processes go on
