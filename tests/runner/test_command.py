@@ -143,6 +143,38 @@ def test_torchrun_starts_the_same(desk: Path) -> None:
     assert losses(done.stdout.splitlines()) == pytest.approx(losses(one_process(1, 0)), rel=1e-5)
 
 
+ENDING = """
+import os
+from pathlib import Path
+from schedverify.profiling.blocks import LiveStorages
+from schedverify.runner.launch.processes import join_torchrun
+
+class Holder:
+    pass
+
+def job():
+    import torch
+    import torch.distributed as dist
+    holder = Holder()
+    holder.itself, holder.group = holder, dist.group.WORLD
+    with LiveStorages():
+        torch.ones(2) + 1
+    dist.barrier()
+
+join_torchrun("gloo", job)
+print([path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")])
+"""
+
+
+def test_under_torchrun_no_thread_of_a_process_group_outlives_it(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such a thread may end the process by SIGABRT, while the interpreter ends."""
+    for name, value in {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "0"}.items():
+        monkeypatch.setenv(name, value)
+    done = run(command=("-c", ENDING))
+    assert done.returncode == 0, done.stderr
+    assert "gloo" not in done.stdout
+
+
 def test_a_stage_that_fails_ends_all_and_is_named(desk: Path) -> None:
     done = run("plan.json", "--model", "my_model:fails")
     assert done.returncode == 1
