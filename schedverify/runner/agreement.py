@@ -143,12 +143,12 @@ def _judged(
         loaded = plan if isinstance(plan, Plan) else load_judged(plan)
         if not isinstance(loaded, Plan):
             return None, _NO_PLAN, "a schedule, where a plan is expected; schedverify convert makes one of it"
-        mine = digest(plan_data(loaded))
+        own_digest = digest(plan_data(loaded))
         reason = _unfit(loaded, ranks) or ("" if unverified else unproved(loaded, backend))
         reason = reason or (objection(loaded) if objection else "")
     except Exception as error:  # whatever it is, the other ranks are to know
         return None, _NO_PLAN, error_text(error)
-    return loaded, mine, reason
+    return loaded, own_digest, reason
 
 
 def _unfit(plan: Plan, ranks: int) -> str:

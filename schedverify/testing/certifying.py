@@ -28,7 +28,7 @@ from schedverify.testing.checking import Scheduler, SchedulerFault, check_schedu
 from schedverify.testing.statements import Shape, Statement, load_part, rising, to_text
 
 SAVED_EVERY: Final = 32
-"""Shapes between two savings of what is done."""
+"""The number of shapes after which the results so far are saved."""
 
 
 def certify(  # noqa: PLR0913 - each is a choice of its own

@@ -127,7 +127,7 @@ def lowered_by_torch(compute: dict[int, list[Any]], *, ranks: int, microbatches:
 
 
 def _built(kind: Any, shape: dict[str, int], stages: Any, **keywords: Any) -> Any:
-    """Make an object of a schedule class; a refusal of torch is told as an InputError with the shape."""
+    """Make an object of a schedule class; a refusal of torch becomes an InputError with the shape."""
     try:
         return kind(stages, shape["microbatches"], **keywords)
     except _REFUSALS as error:
@@ -159,7 +159,7 @@ def torch_loop(name: str, *, ranks: int, microbatches: int) -> Schedule:
     """Return what a class with one stage a rank runs, with communication: of ``GPipe``, ``1F1B`` and ``ForwardOnly``.
 
     Their loops are written by hand and run no order (``pipeline_order``) that could be imported. So torch's own loop is
-    run, once for each rank, with a stage that computes and sends nothing and writes down what it is told. What the loop
+    run, once for each rank, with a stage that computes and sends nothing and writes down its calls. What the loop
     launches as one batch is a group of the schedule. That it also waits for a batch before it goes on is not in the
     schedule; the discipline ``block``, under which every send and receive is waited for, is stricter.
 
@@ -192,7 +192,7 @@ def torch_loop(name: str, *, ranks: int, microbatches: int) -> Schedule:
 
 
 class _RecordingStage(StandInStage):
-    """A stage that writes down, as the texts of steps, what it is told to do."""
+    """A stage that writes down, as the texts of steps, the calls of its methods."""
 
     def __init__(self, stage: int, stages: int) -> None:
         super().__init__(stage, stages, stages, group_rank=stage)
