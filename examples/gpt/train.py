@@ -30,7 +30,8 @@ from schedverify.drawing import beside
 from schedverify.formats.plan_files import digest, plan_data
 from schedverify.planner.plans import plan_of
 from schedverify.runner import Runner
-from schedverify.runner.control.clock_sync import ask, gather
+from schedverify.runner.control.clock_sync import read_clock
+from schedverify.runner.control.run_logs import gather_trace
 
 RANKS, MICROBATCHES, TIMEOUT = 4, 8, 60.0
 CLOSE = 1e-4
@@ -89,13 +90,13 @@ def train(plan: Plan, rank: int, steps: int, pause: float) -> Trained:
     stage = model.stage(rank, pause / 1000)
     optimizer = torch.optim.SGD(stage.parameters(), lr=0.2)
     runner = Runner(plan, [stage], model.loss, timeout=TIMEOUT, optimizer=stepping(optimizer))
-    before, losses, ran = ask(runner.control, TIMEOUT), [], []
+    before, losses, ran = read_clock(runner.control, TIMEOUT), [], []
     for step in range(steps):
         result = runner.step(*model.batch(step, MICROBATCHES))
         losses.append(runner.whole_loss(result))
         ran.append(result.ran)
-    readings = before, ask(runner.control, TIMEOUT)
-    return Trained(losses, gather(digest(plan_data(plan)), ran, readings, runner.control, TIMEOUT))
+    readings = before, read_clock(runner.control, TIMEOUT)
+    return Trained(losses, gather_trace(digest(plan_data(plan)), ran, readings, runner.control, TIMEOUT))
 
 
 def stepping(optimizer: Any) -> Callable[[], None]:

@@ -128,7 +128,7 @@ def _data(found: ModelProfile, tick: Tick, copies: int) -> dict[str, object]:
     blocks = [
         {"name": block.name}
         | {kind: told(figure) for kind, figure in block.times.items()}
-        | {name: size for name, size in block.held._asdict().items() if block.split or name != "waiting"}
+        | {name: size for name, size in block.memory._asdict().items() if block.split or name != "waiting"}
         for block in found.blocks
     ]
     links = [
@@ -161,7 +161,7 @@ def _lines(found: ModelProfile, tick: Tick) -> Iterator[str]:
     rows = [[*head, "activation", "waits for W", "output", "weights"]]
     for block in found.blocks:
         times = [figure.ticks(TICKS[tick]) for figure in block.times.values()]
-        sizes = block.held
+        sizes = block.memory
         cells = [f"{each.median} [{each.lower}, {each.upper}]" for each in times]
         waiting = sizes.waiting if block.split else "-"
         rows.append([block.name, *cells, *map(str, (sizes.activation, waiting, sizes.output, sizes.parameters))])

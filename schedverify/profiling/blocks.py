@@ -1,25 +1,28 @@
-"""The blocks of a model one after the other, each as the runner runs a stage: what F, B, I and W take and hold.
+"""Measures the blocks of a model, each run as the runner runs a stage: the time of F, B, I and W, and the live bytes.
 
-Each block is a stage of its own. Its inputs are copies, as if they had come from another rank; gradients come back from
-the block behind it.
+Each block is a stage of its own, one after the other. Its inputs are copies, as if they had come from another rank; its
+gradients come from the block behind it. Live bytes are those of every storage that an operation made, until the last
+reference to it is gone.
 """
 
 from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch.autograd.graph import get_gradient_edge
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from schedverify.core.errors import Fault, InputError
-from schedverify.profiling.figures import Bytes
-from schedverify.profiling.live import LiveStorages, storages_of
-from schedverify.runner.compute.batches import Tensors, as_tensors, microbatches_of, rows_of
-from schedverify.runner.compute.stages import Loss, Stage
+from schedverify.profiling.figures import BlockBytes
+from schedverify.runner.compute.batches import Loss, Tensors, alone, as_tensors, microbatches_of, rows_of
+from schedverify.runner.compute.stages import Stage
 from schedverify.runner.launch.source import Source
 from schedverify.runner.p2p.messages import is_differentiable
 
@@ -33,7 +36,9 @@ class Chain:
     Parameters
     ----------
     microbatches
-        How many micro-batches a batch of the source has; the first of them is what the blocks compute.
+        Number of micro-batches in a batch of the source; the blocks compute the first of them.
+    clock
+        Returns the time in nanoseconds; by default that of the process, when all that was launched is done.
 
     Raises
     ------
@@ -41,7 +46,8 @@ class Chain:
         If the source's batch cannot be made or cut.
     """
 
-    def __init__(self, source: Source, microbatches: int) -> None:
+    def __init__(self, source: Source, microbatches: int, clock: Callable[[], int] | None = None) -> None:
+        self._clock = _now if clock is None else clock
         self.names = [name for name, _ in source.blocks]
         self.modules = [module for _, module in source.blocks]
         self._stages = [
@@ -54,15 +60,17 @@ class Chain:
         self._loss = _loss(source, _copies(microbatches_of(targets, microbatches, "target")[0]), microbatches)
         self.rows = rows_of(self._inputs)
 
-    def times(self, samples: Sequence[Samples], *, split: bool, forward: bool = True) -> None:
-        """Run one round and add what it took to the samples of each block.
+    def time_round(self, samples: Sequence[Samples], *, split: bool, forward: bool = True) -> None:
+        """Run one round and add its times to the samples of each block.
 
         Parameters
         ----------
+        samples
+            By block and kind, the nanoseconds of each round.
         split
             Whether the backward runs in its two parts.
         forward
-            Whether the forward counts. Before a split backward it also holds what autograd saves, and takes longer.
+            Whether the forward counts. Before a split backward it also keeps what autograd saves, and takes longer.
         """
         tensors = self._inputs
         for number, block in enumerate(samples):
@@ -78,20 +86,21 @@ class Chain:
                 _, took = self._timed(number, "backward_weight", (), split=True)
                 samples[number].setdefault("backward_weight", []).append(took)
 
-    def held(self, *, split: bool) -> list[Bytes]:
-        """Run one round and return what each block holds meanwhile; without a split backward nothing waits for W.
+    def measure_bytes(self, *, split: bool) -> list[BlockBytes]:
+        """Run one round and return the live bytes of each block meanwhile.
 
-        A round goes before, in which blocks may make what they then keep for ever.
+        A round goes before, in which blocks may make tensors that they then keep for ever. Without a split backward
+        nothing waits for W.
         """
-        self.times([{} for _ in self.names], split=split)
+        self.time_round([{} for _ in self.names], split=split)
         live = [LiveStorages() for _ in self._stages]
         found: list[dict[str, int]] = [{} for _ in self._stages]
         tensors: Tensors = self._inputs
         before = tuple(False for _ in tensors)
         for number, count in enumerate(live):
             needed, after = self._saved(number, tensors, before)
-            entering = zip(tensors, before, needed, strict=True) if number else ()
-            found[number]["entry"] = sum(each.nbytes for each, held, here in entering if held or not here)
+            inputs = zip(tensors, before, needed, strict=True) if number else ()
+            found[number]["entry"] = sum(each.nbytes for each, saved, own in inputs if saved or not own)
             tensors, found[number]["activation"] = self._counted(number, "forward", tensors, count, split)
             before = after
             if number == len(live) - 1:
@@ -104,7 +113,7 @@ class Chain:
             found[number]["waiting"] = waiting if split else 0
             if split:
                 self._do(number, "backward_weight", (), split=True)
-        return [Bytes(**count, **_resident(module)) for count, module in zip(found, self.modules, strict=True)]
+        return [BlockBytes(**count, **_resident(module)) for count, module in zip(found, self.modules, strict=True)]
 
     def tied(self) -> Iterator[tuple[str, ...]]:
         """Yield the groups of blocks, by name, that share a weight."""
@@ -114,44 +123,44 @@ class Chain:
                 users.setdefault(id(weight), []).append(name)
         yield from dict.fromkeys(tuple(names) for names in users.values() if len(names) > 1)
 
-    def end(self) -> None:
-        """Forget the gradients."""
+    def drop_gradients(self) -> None:
+        """Drop the gradients of all weights."""
         for module in self.modules:
             module.zero_grad()
 
     def _timed(self, number: int, kind: str, given: Tensors, *, split: bool) -> tuple[Tensors, int]:
-        began = _now()
+        began = self._clock()
         made = self._do(number, kind, given, split=split)
-        return made, _now() - began
+        return made, self._clock() - began
 
     def _counted(self, number: int, kind: str, given: Tensors, live: LiveStorages, split: bool) -> tuple[Tensors, int]:
-        """Run an operation on copies of what is given; return copies of what it made, and the bytes the stage holds."""
+        """Run an operation on copies of its inputs; return copies of its outputs, and the live bytes of the stage."""
         given = _copies(given)
         live.note(given)
         with live:
             made = self._do(number, kind, given, split=split)
         copied = _copies(made)
         del made, given
-        return copied, live.held(_own(self.modules[number]))
+        return copied, live.live_bytes(_own(self.modules[number]))
 
     def _saved(self, number: int, given: Tensors, before: Sequence[bool]) -> tuple[list[bool], tuple[bool, ...]]:
-        """Return which inputs, and which outputs, autograd holds in a graph from which nobody else takes them.
+        """Return by input, and by output, whether a graph that is all that is left of a forward keeps it alive.
 
         Parameters
         ----------
         before
-            Whether a block before holds the input; an output that is an input of these is held, too.
+            By input, whether a block before it keeps the input alive; then so is an output that is this input.
         """
         with torch.enable_grad(), _named(f"the forward of block {self.names[number]!r}"):
             inputs = tuple(_clone(each.detach().requires_grad_(is_differentiable(each.dtype))) for each in given)
             outputs = as_tensors(self.modules[number](*inputs), f"block {self.names[number]}")
             loss = self._loss.of(outputs) if number == len(self._stages) - 1 else None
         into, out = storages_of(inputs), storages_of(outputs)
-        held = {storage.cdata for storage, kept in zip(into, before, strict=True) if kept}
+        alive = {storage.cdata for storage, saved in zip(into, before, strict=True) if saved}
         graph = [get_gradient_edge(each) for each in (*outputs, loss) if each is not None and each.requires_grad]
         del inputs, outputs, loss
         gc.collect(1)
-        found = [not each.expired() for each in into], tuple(not each.expired() or each.cdata in held for each in out)
+        found = [not each.expired() for each in into], tuple(not each.expired() or each.cdata in alive for each in out)
         del graph
         return found
 
@@ -161,17 +170,13 @@ class Chain:
             if kind == "forward":
                 return stage.forward(0, given, self._loss if last else None, split=split)
             if kind == "backward_weight":
-                stage.weights(0)
+                stage.run_weights(0)
                 return ()
             return stage.backward(0, given, split=split)
 
 
 def _loss(source: Source, target: Tensors, microbatches: int) -> Loss:
-    return Loss(lambda outputs: source.loss(_alone(outputs), _alone(target)), 1 / microbatches)
-
-
-def _alone(tensors: Tensors) -> Any:
-    return tensors[0] if len(tensors) == 1 else tensors
+    return Loss(lambda outputs: source.loss(alone(outputs), alone(target)), 1 / microbatches)
 
 
 def _copies(tensors: Tensors) -> Tensors:
@@ -190,7 +195,7 @@ def _now() -> int:
 
 
 def _own(module: Any) -> list[Any]:
-    """Return what is a module's own, whatever the micro-batch: weights, their gradients, buffers."""
+    """Return the tensors of a module that no micro-batch makes: weights, their gradients, buffers."""
     weights = list(module.parameters())
     return [*weights, *(weight.grad for weight in weights if weight.grad is not None), *module.buffers()]
 
@@ -206,10 +211,46 @@ def _resident(module: Any) -> dict[str, int]:
 
 @contextmanager
 def _named(what: str) -> Iterator[None]:
-    """Turn what goes wrong within into an InputError that says where."""
+    """Turn an exception within this context into an InputError that names what failed."""
     try:
         yield
     except Exception as error:
         reason = str(error).strip() or "no reason is given"
         message = f"{what} fails: {type(error).__name__}: {reason}"
         raise InputError(Fault("model", message, "a block takes what the one before it returns")) from error
+
+
+class LiveStorages(TorchDispatchMode):  # type: ignore[misc]
+    """A context that notes every storage that an operation makes, forward or backward, without keeping it alive.
+
+    Views share a storage, which is counted once and whole.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._noted: dict[int, tuple[Any, int]] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operation and note what it made."""
+        made = func(*args, **(kwargs or {}))
+        self.note(each for each in tree_leaves(made) if isinstance(each, torch.Tensor))
+        return made
+
+    def note(self, tensors: Iterable[Any]) -> None:
+        """Note tensors that were made elsewhere."""
+        for tensor in tensors:
+            storage = tensor.untyped_storage()
+            # while the reference stands, no other storage gets its address
+            self._noted.setdefault(storage._cdata, (StorageWeakRef(storage), storage.nbytes()))
+
+    def live_bytes(self, besides: Iterable[Any]) -> int:
+        """Return the bytes of the storages that are noted and still alive, without those of some tensors."""
+        gc.collect(1)  # what is new; a whole collection takes long
+        others = {tensor.untyped_storage()._cdata for tensor in besides}
+        return sum(size for address, (reference, size) in self._noted.items()
+                   if address not in others and not reference.expired())  # fmt: skip
+
+
+def storages_of(tensors: Iterable[Any]) -> list[Any]:
+    """Return weak references to the storages of tensors, each with ``expired()``."""
+    return [StorageWeakRef(tensor.untyped_storage()) for tensor in tensors]

@@ -1,4 +1,4 @@
-"""What a profile found: medians with their spread, bytes, links; and the model that they make."""
+"""The results of a profile: medians with their spread, bytes and links; and the model that they make."""
 
 from __future__ import annotations
 
@@ -28,30 +28,30 @@ class Figure(NamedTuple):
         return cls(round(middle), round(lower), round(upper), min(samples))
 
     def ticks(self, nanoseconds: int) -> Figure:
-        """Return the figure in whole ticks; nothing that was measured takes none."""
+        """Return the figure in whole ticks of so many nanoseconds, each at least one tick."""
         return Figure(*(max(round(each / nanoseconds), 1) for each in self))
 
 
-class Bytes(NamedTuple):
-    """What a block holds, in bytes, for one micro-batch or (weights and state) all the time.
+class BlockBytes(NamedTuple):
+    """The live bytes of a block, of one micro-batch or (weights, gradients and buffers) at all times.
 
     Attributes
     ----------
     activation
-        Held from the end of F to its B or I: inputs, and what autograd saved.
+        Bytes that live from the end of F to the end of B or I: inputs, and what autograd saved.
     entry
-        Of the activation, inputs that would not be held if the block before stood on the same stage: it holds them as
-        its outputs, or this block does not need them itself.
+        The part of ``activation`` that would not be added if the block before it were in the same stage: inputs which
+        that block keeps alive as its outputs, or which this block does not need itself.
     waiting
-        Held from the end of I to the end of W: of the forward what W reads, and the gradients that wait for it.
+        Bytes that live from the end of I to the end of W: what W reads of the forward, and the gradients it waits with.
     output
-        Of the tensors that leave the block.
+        Bytes of the tensors that leave the block.
     parameters
-        Of the weights.
+        Bytes of the weights.
     gradients
-        Of the trainable weights once more, for their gradients.
+        Bytes of the gradients of the trainable weights.
     buffers
-        Of the tensors that are part of the block and no weights.
+        Bytes of the tensors that are part of the block and no weights.
     """
 
     activation: int
@@ -64,17 +64,20 @@ class Bytes(NamedTuple):
 
 
 class BlockProfile(NamedTuple):
-    """What was measured of one block.
+    """The measurements of one block.
 
     Attributes
     ----------
     times
-        By kind (``forward``, ``backward`` and, where the backward was split, ``backward_input``, ``backward_weight``).
+        By kind (``forward``, ``backward`` and, where the backward was split, ``backward_input``, ``backward_weight``),
+        in nanoseconds.
+    memory
+        The live bytes.
     """
 
     name: str
     times: Mapping[str, Figure]
-    held: Bytes
+    memory: BlockBytes
 
     @property
     def split(self) -> bool:
@@ -87,24 +90,24 @@ class BlockProfile(NamedTuple):
         ``weight_stash`` is a part of ``activation``. Where more waits for W than F left, since gradients wait as well,
         the activation is taken for as much: memory is never counted too low.
         """
-        held = self.held
-        stash = held.waiting if self.split else 0
-        activation = max(held.activation, stash)
+        memory = self.memory
+        stash = memory.waiting if self.split else 0
+        activation = max(memory.activation, stash)
         costs: dict[str, Any] = {kind: figure.ticks(nanoseconds).median for kind, figure in self.times.items()}
         return Layer(
             self.name,
             **costs,
             activation=activation,
-            entry=min(held.entry, activation - stash),
+            entry=min(memory.entry, activation - stash),
             weight_stash=stash,
-            parameters=held.parameters,
-            state=held.gradients * (1 + copies) + held.buffers,
-            output=held.output,
+            parameters=memory.parameters,
+            state=memory.gradients * (1 + copies) + memory.buffers,
+            output=memory.output,
         )
 
 
 class LinkProfile(NamedTuple):
-    """What was measured between two ranks: half the round trip of a short and of a long message."""
+    """The measurements of a link between two ranks: half the round trips of a short and a long message."""
 
     ranks: tuple[int, int]
     short: Figure
@@ -127,7 +130,7 @@ class LinkProfile(NamedTuple):
 
 
 class ModelProfile(NamedTuple):
-    """What a profile found.
+    """The results of a profile.
 
     Attributes
     ----------
@@ -179,16 +182,16 @@ class ModelProfile(NamedTuple):
         return Model(self.model, layers, tick, tied=tied, devices=devices)
 
     def remarks(self, tick: str = "us") -> dict[str, Any]:
-        """Return what a reader of the model's file wants to know and a model does not hold: ``source`` and spreads."""
-        told = f"schedverify profile {self.model}: medians of {self.rounds} rounds behind {self.warmup}"
+        """Return keys of the model's file for its readers, which a model does not have: ``source`` and ``spread``."""
+        medians = f"schedverify profile {self.model}: medians of {self.rounds} rounds behind {self.warmup}"
         shape = f"rows of a micro-batch: {self.rows}, processes at once: {self.ranks}, threads of each: {self.threads}"
         spread = {
             block.name: {kind: list(figure.ticks(TICKS[tick])[1:3]) for kind, figure in block.times.items()}
             for block in self.blocks
         }
-        return {"source": f"{told}; {shape}; spread: lower and upper quartile", "spread": spread}
+        return {"source": f"{medians}; {shape}; spread: lower and upper quartile", "spread": spread}
 
 
 def pooled(samples: Sequence[Mapping[str, Sequence[int]]]) -> dict[str, Figure]:
-    """Return the figures of one block by kind, from what each rank sampled."""
+    """Return the figures of one block by kind, from the samples of all ranks, in nanoseconds."""
     return {kind: Figure.of([each for rank in samples for each in rank[kind]]) for kind in KINDS if kind in samples[0]}

@@ -1,24 +1,28 @@
-"""One process of a profile: measures the blocks, then with the others the links; rank 0 puts all together."""
+"""One process of a profile: measures the blocks, then with the other ranks the links; rank 0 gathers the results.
+
+A link is measured by messages that go there and back between neighbouring ranks, one pair of ranks at a time.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import torch
 import torch.distributed as dist
 
 from schedverify.profiling.blocks import Chain, Samples
 from schedverify.profiling.figures import BlockProfile, Figure, LinkProfile, ModelProfile, pooled
-from schedverify.profiling.links import SHORT, Pair, long_size, round_trips
+from schedverify.runner.control.exchange import transfer
 from schedverify.runner.launch.source import Source, load_source
 
 Progress = Callable[[int, int], None]
-"""Is told, on rank 0, how many rounds are done, of how many."""
+"""Called on rank 0 with the number of rounds that are done, and of all rounds."""
 
 
 class ProfileSettings(NamedTuple):
-    """What is asked for.
+    """The options of a profile.
 
     Attributes
     ----------
@@ -42,8 +46,8 @@ class ProfileSettings(NamedTuple):
     timeout: float = 60.0
 
 
-class _Found(NamedTuple):
-    """What one rank found."""
+class _RankMeasurements(NamedTuple):
+    """What one rank measured: samples by block; round trips of short and long messages by pair; bytes of a long one."""
 
     samples: list[Samples]
     trips: tuple[dict[Pair, list[int]], dict[Pair, list[int]]]
@@ -69,17 +73,17 @@ def profile(
     """
     given = load_source(settings.model, settings.microbatches) if source is None else source
     chain = Chain(given, settings.microbatches)
-    held = chain.held(split=not settings.fused)
+    memory = chain.measure_bytes(split=not settings.fused)
     if dist.is_initialized():
         dist.barrier()
     samples = _sampled(chain, settings, progress)
-    chain.end()
-    size = long_size(max(each.output for each in held))
-    found = _gathered(_Found(samples, _trips(settings, size), size))
+    chain.drop_gradients()
+    size = long_size(max(each.output for each in memory))
+    found = _gathered(_RankMeasurements(samples, _trips(settings, size), size))
     if not found:
         return None
     blocks = tuple(
-        BlockProfile(name, pooled([rank.samples[i] for rank in found]), held[i]) for i, name in enumerate(chain.names)
+        BlockProfile(name, pooled([rank.samples[i] for rank in found]), memory[i]) for i, name in enumerate(chain.names)
     )
     return ModelProfile(
         settings.model, blocks, tuple(chain.tied()), _links(found), chain.rows, settings.rounds, settings.warmup,
@@ -88,7 +92,7 @@ def profile(
 
 
 def _sampled(chain: Chain, settings: ProfileSettings, progress: Progress | None) -> list[Samples]:
-    """Return the samples of each block; forwards are those of the backward that is asked for."""
+    """Return the samples of each block; forwards count in the rounds of the kind of backward that is asked for."""
     samples: list[Samples] = [{} for _ in chain.names]
     rounds = settings.warmup + settings.rounds
     for number in range(rounds):
@@ -96,8 +100,8 @@ def _sampled(chain: Chain, settings: ProfileSettings, progress: Progress | None)
             for block in samples:
                 block.clear()
         if not settings.fused:
-            chain.times(samples, split=True)
-        chain.times(samples, split=False, forward=settings.fused)
+            chain.time_round(samples, split=True)
+        chain.time_round(samples, split=False, forward=settings.fused)
         if progress is not None and not (dist.is_initialized() and dist.get_rank()):
             progress(number + 1, rounds)
     return samples
@@ -118,19 +122,85 @@ def _trips(settings: ProfileSettings, size: int) -> tuple[dict[Pair, list[int]],
     return short, long
 
 
-def _gathered(mine: _Found) -> list[_Found]:
-    """Return by rank what each found; nothing on ranks other than 0."""
+def _gathered(own: _RankMeasurements) -> list[_RankMeasurements]:
+    """Return on rank 0 the measurements of all ranks, by rank; nothing on the others."""
     if not dist.is_initialized():
-        return [mine]
+        return [own]
     rank, ranks = dist.get_rank(), dist.get_world_size()
-    everybody: list[Any] = [None] * ranks
-    dist.gather_object(mine, everybody if rank == 0 else None)
-    return everybody if rank == 0 else []
+    gathered: list[Any] = [None] * ranks
+    dist.gather_object(own, gathered if rank == 0 else None)
+    return gathered if rank == 0 else []
 
 
-def _links(found: list[_Found]) -> tuple[LinkProfile, ...]:
+def _links(found: list[_RankMeasurements]) -> tuple[LinkProfile, ...]:
     return tuple(
         LinkProfile(pair, Figure.of(trips), Figure.of(rank.trips[1][pair]), rank.size)
         for rank in found
         for pair, trips in rank.trips[0].items()
     )
+
+
+SHORT: Final = 8
+"""Bytes of a message that shows the latency."""
+LEAST, MOST = 1 << 20, 1 << 26
+"""Bounds for the bytes of a message that shows the bandwidth."""
+Pair = tuple[int, int]
+_LINK: Final = "the link"
+"""The part of the run, in messages of errors."""
+
+
+def neighbours(ranks: int) -> list[Pair]:
+    """Return the pairs of ranks between which a pipeline sends: around the ring, each once."""
+    return [(rank, rank + 1) for rank in range(ranks - 1)] + ([(ranks - 1, 0)] if ranks > 2 else [])
+
+
+def long_size(largest: int) -> int:
+    """Return the bytes of the long message: those of the largest output, within bounds."""
+    return min(max(largest, LEAST), MOST)
+
+
+def round_trips(
+    group: Any, size: int, *, rounds: int, warmup: int, timeout: float, device: Any
+) -> dict[Pair, list[int]]:
+    """Return half of each round trip in nanoseconds, by the pairs that begin at this rank; every rank calls it.
+
+    One pair is at work at a time.
+
+    Parameters
+    ----------
+    size
+        Bytes of a message.
+    timeout
+        Seconds that a rank waits for another.
+
+    Raises
+    ------
+    TimedOutError
+        If a message does not come in time.
+    """
+    rank, found = dist.get_rank(group), {}
+    buffer = torch.zeros(size, dtype=torch.uint8, device=device)
+    for first, second in neighbours(dist.get_world_size(group)):
+        dist.barrier(group)
+        if rank == first:
+            trips = [_there_and_back(buffer, second, group, timeout) for _ in range(warmup + rounds)]
+            found[first, second] = [trip // 2 for trip in trips[warmup:]]
+        elif rank == second:
+            for _ in range(warmup + rounds):
+                _receive(buffer, first, group, timeout)
+                transfer(buffer, first, group, timeout, _LINK, sends=True)
+    return found
+
+
+def _there_and_back(buffer: Any, peer: int, group: Any, timeout: float) -> int:
+    """Return the nanoseconds of a round trip."""
+    began = time.perf_counter_ns()
+    transfer(buffer, peer, group, timeout, _LINK, sends=True)
+    _receive(buffer, peer, group, timeout)
+    return time.perf_counter_ns() - began
+
+
+def _receive(buffer: Any, peer: int, group: Any, timeout: float) -> None:
+    transfer(buffer, peer, group, timeout, _LINK, sends=False)
+    if buffer.is_cuda:
+        torch.cuda.synchronize()

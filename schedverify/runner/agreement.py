@@ -1,4 +1,4 @@
-"""Admission: a rank judges the plan for itself, and all ranks agree on plan and verdict before any tensor moves."""
+"""Admission: each rank verifies the plan for itself, and all ranks agree on it before any tensor moves."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from schedverify.formats.loading import load_judged
 from schedverify.formats.plan_files import digest, plan_data
 from schedverify.runner.backends import Backend
 from schedverify.runner.control.exchange import exchange
-from schedverify.runner.failures import RefusedError, in_words
+from schedverify.runner.failures import RefusedError, error_text, ranks_by_text
 from schedverify.verifier.verification import verify
 
 log = logging.getLogger("schedverify")
-_MOST_TOLD: Final = 3
+_MOST_OBJECTIONS: Final = 3
 _NO_PLAN: Final = "-"
 _UNLOWERED: Final = "the plan holds no schedule with communication"
 
 
 Objection = Callable[[Plan], str]
-"""What else a rank has against a plan; empty where nothing."""
+"""Returns why a rank refuses a plan for a reason of its own; an empty text where it does not."""
 
 
 def agree_on_plan(
@@ -43,9 +43,9 @@ def agree_on_plan(
     group
         A gloo group of the pipeline's ranks, over which they agree.
     unverified
-        Whether a plan runs that the verifier was not asked about. It must be whole and the same on all ranks even so.
+        Whether the plan runs without being verified. It must be whole and the same on all ranks even so.
     objection
-        Asked last.
+        Called with the plan if everything else is right.
 
     Raises
     ------
@@ -57,37 +57,38 @@ def agree_on_plan(
     import torch.distributed as dist
 
     rank, ranks = dist.get_rank(group), dist.get_world_size(group)
-    loaded, mine, reason = _judged(plan, backend, ranks, unverified, objection)
-    answers = exchange(f"{mine} {reason}".strip(), group, timeout)
+    loaded, own_digest, reason = _judged(plan, backend, ranks, unverified, objection)
+    answers = exchange(f"{own_digest} {reason}".strip(), group, timeout)
     digests, reasons = zip(*(answer.partition(" ")[::2] for answer in answers), strict=True)
-    refusals = [f"rank {other}: {text}" for other, text in enumerate(reasons) if text] + _strangers(digests)
+    refusals = [f"rank {other}: {text}" for other, text in enumerate(reasons) if text] + _other_plans(digests)
     if refusals or loaded is None:
         raise RefusedError("the plan is not run:\n" + "\n".join(_merged(refusals)))
     if unverified:
         log.warning("rank %d: runs a plan that was NOT verified: it may hang, or train on wrong data", rank)
-    log.info("rank %d: admits plan %s", rank, mine)
+    log.info("rank %d: admits plan %s", rank, own_digest)
     return loaded
 
 
-def made_everywhere(
+def make_on_every_rank(
     make: Callable[[], Any],
-    asked: str,
+    options: str,
     shared: Callable[[Any], Mapping[str, str]],
     group: Any,
     timeout: float,
     *,
     among: str = "",
 ) -> Any:
-    """Return what is made here, once every rank has made its own and was asked for the same.
+    """Return what ``make`` returns on this rank, once it has returned on every rank, and all ranks agree.
 
     Parameters
     ----------
-    asked
-        What both ends of a message must do alike.
+    options
+        Names of what this rank was asked for that all ranks must be asked for.
     shared
-        From what is made here, what must be alike on all ranks that have it: by stages, without spaces.
+        Takes what was made and returns, by stages, texts without spaces that must be equal on all ranks which have
+        these stages.
     among
-        Whose ranks these are, where they are not the pipeline's.
+        The name of the group, where it is not that of the pipeline.
 
     Raises
     ------
@@ -97,33 +98,33 @@ def made_everywhere(
     TimedOutError
         If a rank does not come within ``timeout`` seconds.
     """
-    made, error, mine = None, None, dict[str, str]()
+    made, error, own = None, None, dict[str, str]()
     try:
         made = make()
-        mine |= shared(made)
+        own |= shared(made)
     except Exception as caught:
         error = caught
-    told = "" if error is None else f"{type(error).__name__}: {error}"
-    alike = " ".join(f"{name}={value}" for name, value in mine.items())
+    failure = "" if error is None else f"{type(error).__name__}: {error}"
+    values = " ".join(f"{name}={value}" for name, value in own.items())
     part = f"making the stages{among and f' in {among}'}"
-    answers = exchange(f"{asked}\n{alike}\n{told}", group, timeout, part=part)
+    answers = exchange(f"{options}\n{values}\n{failure}", group, timeout, part=part)
     if error is not None:
         raise error
-    wishes, held, reasons = zip(*(answer.split("\n", 2) for answer in answers), strict=True)
-    refusals = [f"rank {rank}: {reason}" for rank, reason in enumerate(reasons) if reason]
-    if len(set(wishes)) > 1:
+    by_rank, shared_values, failures = zip(*(answer.split("\n", 2) for answer in answers), strict=True)
+    refusals = [f"rank {rank}: {reason}" for rank, reason in enumerate(failures) if reason]
+    if len(set(by_rank)) > 1:
         refusals += [
-            f"rank {rank}: it was asked for {wish}, others were not" for rank, wish in enumerate(wishes) if wish
+            f"rank {rank}: it was asked for {name}, others were not" for rank, name in enumerate(by_rank) if name
         ]
-    refusals += _unlike(held)
+    refusals += _differences(shared_values)
     if refusals:
         raise RefusedError(f"the plan is not run{among and f', in {among}'}:\n" + "\n".join(_merged(refusals)))
     return made
 
 
-def _unlike(held: Sequence[str]) -> list[str]:
-    """Return which ranks have something else than others under one name, and what."""
-    pairs = [(rank, *each.partition("=")[::2]) for rank, text in enumerate(held) for each in text.split()]
+def _differences(shared_values: Sequence[str]) -> list[str]:
+    """Return by rank the values that are not the same on all ranks which have them, from texts ``name=value ...``."""
+    pairs = [(rank, *each.partition("=")[::2]) for rank, text in enumerate(shared_values) for each in text.split()]
     values: dict[str, set[str]] = {}
     for _, name, value in pairs:
         values.setdefault(name, set()).add(value)
@@ -142,16 +143,16 @@ def _judged(
         loaded = plan if isinstance(plan, Plan) else load_judged(plan)
         if not isinstance(loaded, Plan):
             return None, _NO_PLAN, "a schedule, where a plan is expected; schedverify convert makes one of it"
-        mine = digest(plan_data(loaded))
+        own_digest = digest(plan_data(loaded))
         reason = _unfit(loaded, ranks) or ("" if unverified else unproved(loaded, backend))
         reason = reason or (objection(loaded) if objection else "")
     except Exception as error:  # whatever it is, the other ranks are to know
-        return None, _NO_PLAN, in_words(error)
-    return loaded, mine, reason
+        return None, _NO_PLAN, error_text(error)
+    return loaded, own_digest, reason
 
 
 def _unfit(plan: Plan, ranks: int) -> str:
-    """Return what the runner cannot do, verified or not."""
+    """Return why the runner cannot run a plan, verified or not; empty where it can."""
     problem = plan.problem
     if problem.ranks != ranks:
         text = f"the plan is for {problem.ranks} ranks, the process group has {ranks}"
@@ -184,19 +185,19 @@ def unproved(plan: Plan, backend: Backend) -> str:
 
 
 def _objections(report: Report) -> str:
-    """Return what the verifier objects to, or could not decide of what a run rests on."""
-    told = [str(violation) for violation in report.violations]
-    told += [
+    """Return the violations of a report, and its undecided properties but claims of cost (SV5); empty without."""
+    found = [str(violation) for violation in report.violations]
+    found += [
         f"{result.code} is undecided: {result.reason}"
         for result in report.properties
         if result.verdict is Verdict.UNDECIDED and not result.code.startswith("SV5")
     ]
-    more = [f"and {len(told) - _MOST_TOLD} more"] if len(told) > _MOST_TOLD else []
-    return "; ".join(told[:_MOST_TOLD] + more)
+    more = [f"and {len(found) - _MOST_OBJECTIONS} more"] if len(found) > _MOST_OBJECTIONS else []
+    return "; ".join(found[:_MOST_OBJECTIONS] + more)
 
 
-def _strangers(digests: tuple[str, ...]) -> list[str]:
-    """Return which ranks have another plan than most (than the lowest rank's, where no plan is on more ranks)."""
+def _other_plans(digests: tuple[str, ...]) -> list[str]:
+    """Return the ranks whose plan is not the most common one (the lowest rank's, where several are as common)."""
     counted = Counter(each for each in digests if each != _NO_PLAN)
     if len(counted) < 2:
         return []
@@ -210,9 +211,7 @@ def _strangers(digests: tuple[str, ...]) -> list[str]:
 
 
 def _merged(refusals: list[str]) -> list[str]:
-    """Return the refusals, those of the same words as one line."""
-    ranks: dict[str, list[str]] = {}
-    for refusal in refusals:
-        place, _, text = refusal.partition(": ")
-        ranks.setdefault(text, []).append(place.removeprefix("rank "))
-    return [f"rank{'s' if len(who) > 1 else ''} {', '.join(who)}: {text}" for text, who in ranks.items()]
+    """Return refusals ``rank N: text`` with equal texts in one line, such as ``ranks 0, 1: text``."""
+    parts = (refusal.removeprefix("rank ").partition(": ") for refusal in refusals)
+    found = ranks_by_text((rank, text) for rank, _, text in parts)
+    return [f"rank{'s' if len(ranks) > 1 else ''} {', '.join(ranks)}: {text}" for text, ranks in found.items()]

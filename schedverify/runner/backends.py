@@ -1,4 +1,4 @@
-"""What a backend of torch.distributed does with messages: which discipline a plan must be proved for to run on it."""
+"""How the backends of torch.distributed match messages, and so which discipline a plan must be proved for."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Backend(NamedTuple):
 
     name: str
     discipline: Discipline
-    """What it demands of a plan."""
+    """The mildest discipline that a plan must be proved for."""
     tagged: bool
     """Whether it matches messages by their tags."""
     grouped: Discipline | None = None
-    """What it demands of a plan that has groups of transfers, where that is another."""
+    """The mildest discipline for a plan that has groups of transfers, where that is another."""
 
     def demands(self, schedule: Schedule) -> Discipline:
         """Return the mildest discipline that a schedule with communication must be proved for."""
@@ -37,7 +37,7 @@ NCCL = Backend("nccl", Discipline.PAIR, tagged=False, grouped=Discipline.RANK)
 
 
 def backend_of(group: Any) -> Backend:
-    """Return what the process group's backend does.
+    """Return the backend of a process group.
 
     Raises
     ------

@@ -1,34 +1,41 @@
-"""Runs one rank's program for one step of training: its actions in order, each when its inputs are there."""
+"""Runs one rank's program for one step of training: its actions in order, each when its inputs are there.
+
+The span of an action is as its rank sees it, in nanoseconds: a compute step begins when its inputs are there; a send
+ends when its message has left or, while sends are few, when it was begun; a receive begins when it is posted and ends
+when its tensors are read, or have come, whichever is later; a group spans its members.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from schedverify.core.op import Kind, Op
 from schedverify.core.trace import StepSpan
-from schedverify.runner.compute.batches import Tensors
-from schedverify.runner.compute.feeding import Feed
+from schedverify.runner.compute.batches import Feed, Tensors
 from schedverify.runner.compute.stages import Stage
 from schedverify.runner.failures import RunError, TimedOutError
 from schedverify.runner.p2p.boundaries import Boundaries
 from schedverify.runner.p2p.messages import Name, is_differentiable, name_of
 from schedverify.runner.p2p.transport import Transport
 from schedverify.runner.program import Action, RankProgram
-from schedverify.runner.spans import Spans
 
 
 class Execution:
-    """One rank at work on a program.
+    """A program that is run on one rank, once in each step of training.
 
     Parameters
     ----------
+    stages
+        By number, the stages of the rank.
+    transport
+        Moves tensors to and from other ranks.
     reduce
         Called with a stage at its ``REDUCE_GRAD``.
     boundaries
-        Where everything passes that goes from one stage to another.
+        The contracts that are applied to all tensors which go from one stage to another.
     """
 
     def __init__(
@@ -42,21 +49,22 @@ class Execution:
     ) -> None:
         self._problem, self._program, self._rank = program.problem, program, program.rank
         self._places = [f"rank {program.rank}, position {a.position} ({a.text})" for a in program.actions]
-        self._stages, self._transport, self._reduce = stages, transport, reduce
+        self._stages, self.transport, self._reduce = stages, transport, reduce
         self._boundaries = boundaries
+        self._perform: Callable[[Action], None] = self._act
         self._begin(Feed({}, {}, {}, {}))
 
     def _begin(self, feed: Feed) -> None:
         self._feed = feed
         self._ready: dict[Name, Tensors] = {}
-        """What was made here and not yet read or sent."""
-        self._shares: dict[tuple[int, int], list[tuple[int, int]]] = {}
-        """By stage and micro-batch, how many of its inputs that have gradients came from which stage."""
+        """Tensors of this rank's stages that were not yet read or sent, by the name of their message."""
+        self._sources: dict[tuple[int, int], list[tuple[int, int]]] = {}
+        """By stage and micro-batch, pairs of a stage that feeds it and the number of its tensors with gradients."""
         self._spans = Spans(self._rank)
         self.loss: Any = None
         self.outputs: dict[tuple[int, int], Tensors] = {}
         self.peak_in_flight = 0
-        self._transport.begin()
+        self.transport.begin()
         self._boundaries.begin()
         for stage in self._stages.values():
             stage.begin()
@@ -71,50 +79,66 @@ class Execution:
         """
         self._begin(feed)
         try:
-            for action in self._program.actions:
-                self._act(action)
-            self._transport.sends.finish()
+            self._perform_all()
+            self.transport.sends.finish()
             self._boundaries.close()
         except BaseException as error:
-            self._transport.sends.abandon()
-            cause = self._transport.sends.cause(error) if isinstance(error, TimedOutError) else error
+            self.transport.sends.abandon()
+            cause = self.transport.sends.cause(error) if isinstance(error, TimedOutError) else error
             if cause is error:
                 raise
             raise cause from error
         return self._spans.ran(self._program.actions)
 
-    def _act(self, action: Action) -> None:
+    def intercept(self, around: Callable[[Action, Callable[[Action], None]], None]) -> None:
+        """Put a function around every action of later steps: the seam where tests plant faults.
+
+        Parameters
+        ----------
+        around
+            Called with an action and the function that performs it, which it may leave out.
+        """
+        self._perform = partial(_call_around, around, self._perform)
+
+    def _perform_all(self) -> None:
+        perform = self._perform
         try:
-            if action.ops[0].kind.is_transfer:
-                with self._transport.together() if len(action.ops) > 1 else nullcontext():
-                    for op in action.ops:
-                        self._transfer(op, action.position)
-            else:
-                self._compute(action)
+            for action in self._program.actions:
+                perform(action)
         except RunError:
             raise
         except Exception as error:
             raise RunError(f"{self._places[action.position]}: {type(error).__name__}: {error}") from error
+
+    def _act(self, action: Action) -> None:
+        if not action.ops[0].kind.is_transfer:
+            self._compute(action)
+        elif len(action.ops) == 1:
+            self._transfer(action.ops[0], action.position)
+        else:
+            with self.transport.together():
+                for op in action.ops:
+                    self._transfer(op, action.position)
 
     # Transfers
 
     def _transfer(self, op: Op, position: int) -> None:
         began = time.perf_counter_ns()
         if not op.kind.is_send:
-            self._transport.post(op, position)
+            self.transport.post(op, position)
             return
         name = name_of(op)
         if name not in self._ready:
             raise RunError(f"{self._places[position]}: what it sends is not made yet")
         tensors = self._ready.pop(name)
         seal = self._boundaries.leave(name, tensors, self._places[position])
-        self._transport.send(op, position, tensors, seal, lambda end: self._spans.add(position, began, end))
+        self.transport.send(op, position, tensors, seal, lambda end: self._spans.add(position, began, end))
 
     def _read(self, name: Name, position: int) -> Tensors:
-        """Return what another stage made, on this rank or another."""
+        """Return the tensors of a message from another stage, on this rank or another."""
         tensors, seal = self._ready.pop(name, None), None
         if tensors is None:
-            taken = self._transport.take(name)
+            taken = self.transport.take(name)
             if taken is None:
                 made = f"{name.source}{'B or I' if name.backward else 'F'} of micro-batch {name.microbatch}"
                 raise RunError(f"{self._places[position]}: nothing received or made of {made}")
@@ -124,11 +148,11 @@ class Execution:
         return tensors
 
     def _hand_over(self, name: Name, tensors: Tensors, position: int) -> None:
-        """Have tensors lie ready for who reads or sends them."""
+        """Keep tensors of a stage until another stage of this rank reads them, or they are sent."""
         if self._problem.owner_rank[name.source] == self._problem.owner_rank[name.target]:
             self._boundaries.leave(name, tensors, self._places[position])
         else:
-            self._boundaries.keep(name, tensors)
+            self._boundaries.seal(name, tensors)
         self._ready[name] = tensors
 
     # Computing
@@ -137,16 +161,16 @@ class Execution:
         inputs = [self._inputs(op, action.position) for op in action.ops]
         forwards = [op for op in action.ops if op.kind is Kind.F]
         for op in forwards:
-            self._stages[op.stage].hold(op.microbatch or 0)
+            self._stages[op.stage].enter(op.microbatch or 0)
         if forwards:
-            self.peak_in_flight = max(self.peak_in_flight, sum(stage.held for stage in self._stages.values()))
+            self.peak_in_flight = max(self.peak_in_flight, sum(stage.in_flight for stage in self._stages.values()))
         began = time.perf_counter_ns()
         for op, read in zip(action.ops, inputs, strict=True):
             self._do(op, read, action.position)
         self._spans.add(action.position, began, time.perf_counter_ns())
 
     def _inputs(self, op: Op, position: int) -> Any:
-        """Return what an operation reads from others: tensors of an F; of a B or I the gradients of the outputs."""
+        """Return what an operation reads from other stages: an F its inputs, a B or I the gradients of its outputs."""
         stage, m = op.stage, op.microbatch or 0
         if op.kind is Kind.F:
             return self._forward_inputs(stage, m, position)
@@ -161,7 +185,7 @@ class Execution:
             return self._feed.inputs[stage % self._problem.stages][m]
         parts = [self._read(Name(source, stage, m, False), position) for source in sources]
         counts = [sum(is_differentiable(each.dtype) for each in part) for part in parts]
-        self._shares[stage, m] = list(zip(sources, counts, strict=True))
+        self._sources[stage, m] = list(zip(sources, counts, strict=True))
         return tuple(each for part in parts for each in part)
 
     def _do(self, op: Op, read: Any, position: int) -> None:
@@ -169,7 +193,7 @@ class Execution:
         if op.kind is Kind.F:
             self._forward(op, read, position)
         elif op.kind is Kind.W:
-            stage.weights(m)
+            stage.run_weights(m)
         elif op.kind is Kind.REDUCE_GRAD:
             self._reduce(op.stage)
         elif op.kind is Kind.UNSHARD:
@@ -195,8 +219,38 @@ class Execution:
             self.outputs[number, m] = outputs
 
     def _give_back(self, number: int, m: int, gradients: Tensors, position: int) -> None:
-        """Hand the gradients of the inputs to the stages that made those."""
+        """Hand the gradients of a stage's inputs over to the stages that made the inputs."""
         first = 0
-        for source, count in self._shares.pop((number, m), ()):
+        for source, count in self._sources.pop((number, m), ()):
             self._hand_over(Name(number, source, m, True), gradients[first : first + count], position)
             first += count
+
+
+class Spans:
+    """Beginnings and ends of actions, in nanoseconds, added by this rank and by the thread that waits for its sends."""
+
+    def __init__(self, rank: int) -> None:
+        self._rank = rank
+        self._added: list[tuple[int, int, int]] = []
+
+    def add(self, position: int, began: int, ended: int) -> None:
+        """Note one operation of the action at a position."""
+        self._added.append((position, began, ended))
+
+    def ran(self, actions: Iterable[Action]) -> list[StepSpan]:
+        """Return the spans of the actions that ran, in the order of the positions."""
+        spans: dict[int, tuple[int, int]] = {}
+        for position, began, ended in self._added:
+            first, last = spans.get(position, (began, ended))
+            spans[position] = min(first, began), max(last, ended)
+        return [
+            StepSpan(self._rank, action.position, action.text, *spans[action.position])
+            for action in actions
+            if action.position in spans
+        ]
+
+
+def _call_around(
+    around: Callable[[Action, Callable[[Action], None]], None], perform: Callable[[Action], None], action: Action
+) -> None:
+    around(action, perform)

@@ -1,10 +1,13 @@
-"""What one rank runs: its row of the plan's lowered order, with every peer named."""
+"""What one rank runs: its row of the plan's lowered order with every peer named, and the modules of its stages."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from schedverify.core.errors import ScheduleError
+import torch
+
+from schedverify.core.errors import Fault, InputError, ScheduleError
 from schedverify.core.messages import named
 from schedverify.core.op import Kind, Op
 from schedverify.core.problem import Problem
@@ -13,11 +16,11 @@ from schedverify.core.schedule import Schedule, kinds
 
 
 class Action(NamedTuple):
-    """One step of a rank's order: what is launched as one, and where it stands."""
+    """One step of a rank's order: operations that are launched as one."""
 
     position: int
     text: str
-    """As it stands in the plan."""
+    """The step as it is written in the plan."""
     ops: tuple[Op, ...]
     """Each send and receive with its peer stage."""
 
@@ -29,13 +32,13 @@ class RankProgram(NamedTuple):
     rank: int
     actions: tuple[Action, ...]
     split: frozenset[tuple[int, int]]
-    """The pairs of stage and micro-batch whose backward stands in two parts."""
+    """The pairs of stage and micro-batch whose backward is in two parts, I and W."""
     reduces: bool
-    """Whether ``REDUCE_GRAD`` stands in the rank's order."""
+    """Whether the rank's order has a ``REDUCE_GRAD``."""
 
 
 def program_of(plan: Plan, rank: int) -> RankProgram:
-    """Return what a rank runs of a plan that has a schedule with communication.
+    """Return the program of a rank from a plan that has a schedule with communication.
 
     Raises
     ------
@@ -61,3 +64,44 @@ def _check_peers(actions: tuple[Action, ...], rank: int) -> None:
         for op in action.ops:
             if op.kind.is_transfer and op.peer is None:
                 raise ScheduleError(f"rank {rank}, position {action.position} ({op}): no peer on another rank")
+
+
+Stages = Mapping[int, Any] | Sequence[Any]
+"""The modules of a rank's stages: by stage, or in their order."""
+
+
+def modules_of(stages: Stages | Callable[[Plan], Stages], plan: Plan, program: RankProgram) -> dict[int, Any]:
+    """Return the module of each stage of this rank.
+
+    Raises
+    ------
+    InputError
+        If they are not those of its stages, or no modules.
+    """
+    given = stages(plan) if callable(stages) and not isinstance(stages, torch.nn.Module) else stages
+    if not isinstance(given, Mapping | Sequence):
+        hint = "by stage, or a list in the order of the rank's stages"
+        raise InputError(Fault("stages", f"expected the modules of this rank, found {type(given).__name__}", hint))
+    numbers = program.problem.stages_of[program.rank]
+    made = dict(given) if isinstance(given, Mapping) else dict(zip(numbers, given, strict=False))
+    if len(given) != len(numbers) or set(made) != set(numbers):
+        found = sorted(made) if isinstance(given, Mapping) else f"{len(given)} modules"
+        raise InputError(Fault("stages", f"rank {program.rank} holds the stages {list(numbers)}, found {found}"))
+    for number, module in made.items():
+        if not isinstance(module, torch.nn.Module):
+            raise InputError(Fault(f"stages[{number}]", f"expected a torch.nn.Module, found {type(module).__name__}"))
+    sharded = {op.stage for action in program.actions for op in action.ops if op.kind in (Kind.UNSHARD, Kind.RESHARD)}
+    faults = [
+        Fault(f"stages[{number}]", "the plan unshards and reshards it, the module has no unshard and reshard")
+        for number in sorted(sharded)
+        if not (hasattr(made[number], "unshard") and hasattr(made[number], "reshard"))
+    ]
+    if faults:
+        raise InputError(faults)
+    return made
+
+
+def device_of(modules: Mapping[int, Any]) -> Any:
+    """Return the device of the first weight; the host where there is none."""
+    weights = (weight for module in modules.values() for weight in module.parameters())
+    return next((weight.device for weight in weights), torch.device("cpu"))

@@ -12,29 +12,27 @@ import torch.distributed as dist
 from schedverify.core.problem import Problem
 from schedverify.core.result import Plan
 from schedverify.core.trace import BoundaryTransfer, StepSpan
-from schedverify.runner.agreement import agree_on_plan, made_everywhere
+from schedverify.runner.agreement import agree_on_plan, make_on_every_rank
 from schedverify.runner.backends import Backend, backend_of, gloo_beside
-from schedverify.runner.compute.batches import Tensors
-from schedverify.runner.compute.feeding import feed_of
+from schedverify.runner.compute.batches import Tensors, feed_of
 from schedverify.runner.compute.gradients import average, sum_shared, weights_of, weights_shared
 from schedverify.runner.compute.stages import Stage
 from schedverify.runner.control.exchange import exchange
-from schedverify.runner.control.last_words import last_words_of
+from schedverify.runner.control.failure_notices import failure_notices_of
 from schedverify.runner.execution import Execution
 from schedverify.runner.failures import RunError
-from schedverify.runner.modules import Stages, device_of, modules_of
 from schedverify.runner.p2p.boundaries import Boundaries, Hook
-from schedverify.runner.p2p.declared import nameless
+from schedverify.runner.p2p.messages import transfer_objection
 from schedverify.runner.p2p.transport import Transport
 from schedverify.runner.p2p.waiting import DEFAULT_TIMEOUT
-from schedverify.runner.program import program_of
+from schedverify.runner.program import Stages, device_of, modules_of, program_of
 
-Told = TypeVar("Told")
+Returned = TypeVar("Returned")
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one step gave on this rank.
+    """The results of one step on this rank.
 
     Attributes
     ----------
@@ -42,13 +40,13 @@ class StepResult:
         The rank's share of the mean loss over the whole batch, a scalar; None where it holds no last stage. The shares
         of all ranks add up to it.
     outputs
-        By last stage (of all copies) and micro-batch what came out, in inference.
+        In inference, the output tensors by last stage (of all copies) and micro-batch.
     ran
-        What ran and when, in the order of the positions.
+        What ran and when, in nanoseconds, in the order of the positions.
     peak_in_flight
-        The most pairs of stage and micro-batch that were held at once, counted while running.
+        The most pairs of stage and micro-batch that were in flight at once, counted while running.
     crossed
-        Everything that left or reached a stage of this rank, and nothing else did.
+        All transfers that left or reached a stage of this rank.
     """
 
     loss: Any = None
@@ -61,7 +59,7 @@ class StepResult:
 class Runner:
     """Runs a plan's schedule on the ranks of a process group; every rank makes one, at the same time.
 
-    The plan is judged by the verifier on every rank, and all ranks agree on it before any tensor moves.
+    The plan is verified on every rank, and all ranks agree on it before any tensor moves.
 
     Parameters
     ----------
@@ -86,14 +84,14 @@ class Runner:
     forbid_nan
         Whether a NaN in what crosses a boundary stops the run.
     checksums
-        Whether what reaches a stage is held against a checksum made of it when it left; the same on every rank.
+        Whether what reaches a stage is compared with a checksum of what left the other; the same on every rank.
     optimizer
         Called at the end of each step of training, when the gradients are whole: ``optimizer.step``, say.
     data_parallel
         A process group over which gradients are averaged: at a stage's ``REDUCE_GRAD`` where the plan has it, else at
         the end of the step.
     device
-        Where buffers are taken; that of the first weight by default.
+        The device of buffers; that of the first weight by default.
 
     Raises
     ------
@@ -127,15 +125,14 @@ class Runner:
         self.rank = dist.get_rank(self._group)
         self.plan, self._backend, self._control = _admitted(plan, self._group, unverified, timeout)
         self.program = program_of(self.plan, self.rank)
-        asked = "checksums" if checksums else ""
-        self.modules = made_everywhere(
+        self.modules = make_on_every_rank(
             lambda: self._made(stages),
-            asked,
+            "checksums" if checksums else "",
             lambda made: weights_shared(self.problem, made),
             self._control,
             timeout,
         )
-        self._last_words = last_words_of(self._group, timeout)
+        self._notices = failure_notices_of(self._group, timeout)
         self._boundaries = Boundaries(
             self.problem,
             self.rank,
@@ -154,14 +151,15 @@ class Runner:
             boundaries=self._boundaries,
         )
         made = {number: _stage(self.problem, number, module) for number, module in self.modules.items()}
-        self._execution = Execution(self.program, made, transport, reduce=self._reduce, boundaries=self._boundaries)
+        self.execution = Execution(self.program, made, transport, reduce=self._reduce, boundaries=self._boundaries)
+        """Runs the program of this rank; a test plants faults with its ``intercept``."""
 
     def _made(self, stages: Stages | Callable[[Plan], Stages]) -> dict[int, Any]:
         """Return the modules, once the other ranks of the data-parallel group have their own, with as many weights."""
         if self._data_parallel is None:
             return modules_of(stages, self.plan, self.program)
         is_gloo = backend_of(self._data_parallel).name == "gloo"
-        made: dict[int, Any] = made_everywhere(
+        made: dict[int, Any] = make_on_every_rank(
             lambda: modules_of(stages, self.plan, self.program),
             "",
             weights_of,
@@ -173,7 +171,7 @@ class Runner:
 
     @property
     def control(self) -> Any:
-        """A gloo group of the pipeline's ranks, for words beside the tensors."""
+        """A gloo group of the pipeline's ranks, for control messages."""
         return self._control
 
     @property
@@ -204,26 +202,26 @@ class Runner:
         InputError
             If the batch or target that this rank needs is missing, or cannot be cut.
         """
-        return self._or_tell(lambda: self._step(batch, target))
+        return self._reporting(lambda: self._step(batch, target))
 
-    def _or_tell(self, act: Callable[[], Told]) -> Told:
-        """Do something with the other ranks; where it fails, tell them why and close the connections to them."""
+    def _reporting(self, act: Callable[[], Returned]) -> Returned:
+        """Do something with the other ranks; where it fails, send them a notice and close the connections to them."""
         try:
             return act()
         except Exception as error:
             groups = [group for group in (self._group, self._data_parallel) if group is not None]
-            ended = self._last_words.ended(error, [group for group in groups if dist.get_backend(group) == "gloo"])
-            if ended is error:
+            failure = self._notices.report(error, [group for group in groups if dist.get_backend(group) == "gloo"])
+            if failure is error:
                 raise
-            raise ended from error
+            raise failure from error
 
     def _step(self, batch: Any, target: Any) -> StepResult:
         feed = feed_of(self.problem, self.rank, batch, target, self._loss)
-        ran = self._execution.run(feed)
+        ran = self.execution.run(feed)
         if self.problem.form != "inference":
             self._finish_gradients()
             self._update()
-        done = self._execution
+        done = self.execution
         return StepResult(done.loss, done.outputs, tuple(ran), done.peak_in_flight, tuple(self._boundaries.log))
 
     def _update(self) -> None:
@@ -243,8 +241,8 @@ class Runner:
         """
         share = 0.0 if result.loss is None else float(result.loss)
         part = "the loss of the step"
-        told = self._or_tell(lambda: exchange(share.hex(), self._control, self._timeout, part=part))
-        return sum(map(float.fromhex, told))
+        shares = self._reporting(lambda: exchange(share.hex(), self._control, self._timeout, part=part))
+        return sum(map(float.fromhex, shares))
 
     def relearn(self) -> None:
         """Forget the shapes of messages; call it on every rank before a step whose batch has another shape."""
@@ -271,7 +269,7 @@ def _admitted(plan: Plan | str | Path, group: Any, unverified: bool, timeout: fl
         control,
         unverified=unverified,
         timeout=timeout,
-        objection=lambda given: nameless(given.problem, tagged=backend.tagged),
+        objection=lambda given: transfer_objection(given.problem, tagged=backend.tagged),
     )
     return admitted, backend, control
 

@@ -11,6 +11,7 @@ from schedverify.core.problem import Problem as _Problem
 from schedverify.core.schedule import Schedule as _Schedule
 from schedverify.testing.certifying import certify
 from schedverify.testing.checking import SchedulerFault, check_scheduler
+from schedverify.testing.checking import warm_up as _warm_up
 from schedverify.testing.faults import mutations
 from schedverify.testing.lowerings import check_lowering, lowered
 from schedverify.testing.online import OnlineScheduler, scheduler_machine
@@ -18,7 +19,6 @@ from schedverify.testing.orders import schedules
 from schedverify.testing.planting import Mutation
 from schedverify.testing.shapes import problems
 from schedverify.testing.statements import Statement, load_statement
-from schedverify.testing.warmth import warm_up as _warm_up
 
 __all__ = [
     "Mutation", "OnlineScheduler", "SchedulerFault", "Statement", "certify", "check_lowering", "check_scheduler",

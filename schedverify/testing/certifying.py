@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -27,7 +28,7 @@ from schedverify.testing.checking import Scheduler, SchedulerFault, check_schedu
 from schedverify.testing.statements import Shape, Statement, load_part, rising, to_text
 
 SAVED_EVERY: Final = 32
-"""Shapes between two savings of what is done."""
+"""The number of shapes after which the results so far are saved."""
 
 
 def certify(  # noqa: PLR0913 - each is a choice of its own
@@ -115,11 +116,11 @@ def certify(  # noqa: PLR0913 - each is a choice of its own
 
 
 def _gathered(done: Statement, found: Iterable[tuple[Shape, str | None]], part: Path | None) -> Statement:
-    """Add results one by one; what is done is saved now and then and at an interruption, and dropped at a failure."""
+    """Add results one by one; what is done is saved at intervals and at an interruption, and deleted at a failure."""
     shapes = list(done.shapes)
 
     def so_far() -> Statement:
-        return Statement(done.scheduler, done.source, done.bounds, done.options, done.versions, tuple(shapes))
+        return replace(done, shapes=tuple(shapes))
 
     try:
         for shape, text in found:

@@ -1,4 +1,4 @@
-"""What a scheduler must do for a problem, and how its failure is told."""
+"""What a scheduler must do for a problem, and the fault with a picture that is raised where it does not."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def check_scheduler(
         raise failure(f"it has {schedule.ranks} rows for {problem.ranks} ranks", problem, schedule)
     report = verify(schedule, problem, select=properties)
     if not report.ok:
-        raise failure(told(report), problem, schedule, report)
+        raise failure(report_text(report), problem, schedule, report)
     again = _made(scheduler, problem)
     if again != schedule:
         raise failure(f"it is not deterministic; called again, it returns\n{again}", problem, schedule)
@@ -115,7 +115,7 @@ def _value(schedule: Schedule, problem: Problem) -> int:
     return values.get(problem.minimize, timeline.makespan)
 
 
-def told(report: Report) -> str:
+def report_text(report: Report) -> str:
     """Return a line for each violation, its counterexample under it, and for what is undecided the reason."""
     lines = []
     for violation in report.violations:
@@ -136,3 +136,14 @@ def failure(
         if schedule.ranks == problem.ranks:
             parts.append(draw(schedule, problem, report=report).text(width=100))
     return SchedulerFault("\n\n".join(parts))
+
+
+def warm_up() -> None:
+    """Load what examples use, so that none of them exceeds hypothesis' deadline with an import.
+
+    It verifies and draws a right schedule, one that waits in a circle, and one with communication.
+    """
+    problem = Problem.chain(ranks=2, microbatches=2)
+    texts = ["0F0 0F1 0B0 0B1\n1F0 1B0 1F1 1B1", "0F0 0B0 0F1 0B1\n1F1 1B1 1F0 1B0", "0F0 0SEND_F0\n1RECV_F0 1F0"]
+    for schedule in (generate("1f1b", problem), *map(Schedule.parse, texts)):
+        draw(schedule, problem, report=verify(schedule, problem)).text()

@@ -10,9 +10,8 @@ from schedverify.core.errors import Fault, InputError
 from schedverify.core.op import Kind
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
-from schedverify.testing.limit_faults import faults_of_limits
-from schedverify.testing.message_faults import faults_of_messages
-from schedverify.testing.order_faults import faults_of_orders, faults_of_parameters
+from schedverify.testing.limits import faults_of_limits
+from schedverify.testing.operation_faults import faults_of_messages, faults_of_orders, faults_of_parameters
 from schedverify.testing.planting import Mutation, Planted, Rows
 
 Place = tuple[int, int]

@@ -12,7 +12,7 @@ from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
 from schedverify.lowering import add_reduction, add_sharding, defer_receives, group_opposite
 from schedverify.planner.proved_lowering import lower
-from schedverify.testing.checking import failure, told
+from schedverify.testing.checking import failure, report_text
 from schedverify.testing.orders import schedules
 from schedverify.verifier.verification import verify
 
@@ -81,7 +81,7 @@ def check_lowering(
             raise failure(_with_order(text, schedule), problem, made)
     report = verify(made, problem, select=("SV1", "SV2", "SV3"), discipline=discipline)
     if not report.ok:
-        raise failure(_with_order(told(report), schedule), problem, made, report)
+        raise failure(_with_order(report_text(report), schedule), problem, made, report)
     again = _made(lowering, schedule, problem)
     if again != made:
         text = f"the lowering is not deterministic; called again, it returns\n{again}"

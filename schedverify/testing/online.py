@@ -13,7 +13,7 @@ from schedverify.core.errors import InputError
 from schedverify.core.op import Kind, Op, Step
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
-from schedverify.testing.checking import SchedulerFault, failure, told
+from schedverify.testing.checking import SchedulerFault, failure, report_text
 from schedverify.testing.orders import reads
 from schedverify.testing.shapes import problems
 from schedverify.verifier.verification import verify
@@ -22,9 +22,9 @@ __tracebackhide__ = True
 """pytest shows the line of the scheduler, not what stands here."""
 
 _MOST_STEPS: Final = 200
-"""What hypothesis draws of one history; the default problems need at most 96, waiting left out."""
+"""The most moves that hypothesis draws of one history; default problems need at most 96, waiting left out."""
 _LONG: Final = 150
-"""Moves from which on a history that hypothesis has left is led to its end."""
+"""The moves of a history from which on it is continued to its end when hypothesis has drawn no more."""
 
 
 class OnlineScheduler(Protocol):
@@ -35,7 +35,7 @@ class OnlineScheduler(Protocol):
 
 
 class _OnlineRun:
-    """One run of a scheduler for a problem: what was given to each rank, and what has ended."""
+    """One run of a scheduler for a problem: the steps that each rank was given, and the operations that have ended."""
 
     def __init__(self, problem: Problem, scheduler: OnlineScheduler) -> None:
         self.problem, self.scheduler = problem, scheduler
@@ -50,17 +50,17 @@ class _OnlineRun:
         self.failed = False
 
     def moves(self) -> list[tuple[bool, int]]:
-        """Return what can happen next, the simplest first: a rank's step ends (True), or it is asked (False)."""
+        """Return the possible moves, the simplest first: a rank's step ends (True), or a rank is asked (False)."""
         ranks = range(self.problem.ranks)
-        asked = [(False, rank) for rank in ranks if rank not in self.running and rank not in self.waits]
-        return [*((True, rank) for rank in sorted(self.running)), *asked] if self.left() else []
+        free = [(False, rank) for rank in ranks if rank not in self.running and rank not in self.waits]
+        return [*((True, rank) for rank in sorted(self.running)), *free] if self.unfinished() else []
 
     def make(self, move: tuple[bool, int]) -> None:
         """Make one of the moves."""
         ends, rank = move
         (self.end if ends else self.ask)(rank)
 
-    def left(self) -> set[Op]:
+    def unfinished(self) -> set[Op]:
         """Return the operations that have not ended."""
         return self.reads.keys() - self.ended
 
@@ -83,7 +83,7 @@ class _OnlineRun:
         self.running[rank] = step
         report = verify(self.schedule(), self.problem, select=("SV101", "SV4"), excerpt=True)
         if not report.ok:
-            raise self.fault(told(report))
+            raise self.fault(report_text(report))
 
     def end(self, rank: int) -> None:
         """Let the running step of a rank end."""
@@ -100,8 +100,8 @@ class _OnlineRun:
     def fault(self, text: str) -> SchedulerFault:
         """Return a fault with the history before it."""
         self.failed = True
-        told = "\n".join(self.history) or "nothing yet"
-        return failure(f"{text}\n\nWhat happened:\n{told}", self.problem, self.schedule())
+        history = "\n".join(self.history) or "nothing yet"
+        return failure(f"{text}\n\nWhat happened:\n{history}", self.problem, self.schedule())
 
     def _parsed(self, text: str) -> Step:
         try:
@@ -125,14 +125,14 @@ class _OnlineRun:
         self.given |= parts
 
     def _parts(self, op: Op) -> set[Op]:
-        """Return what an operation does; a full backward in a split problem is an I and a W."""
+        """Return the parts of an operation: of a full backward in a split problem an I and a W, else itself."""
         if op.kind is Kind.B and self.problem.form == "split":
             return {op._replace(kind=Kind.I), op._replace(kind=Kind.W)}
         return {op}
 
     def _check_that_someone_goes_on(self) -> None:
         if not self.moves():
-            left = sorted(self.left())
+            left = sorted(self.unfinished())
             raise self.fault(f"every rank waits and nothing runs, while {len(left)} operations are left: {left[0]}")
 
 

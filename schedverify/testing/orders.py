@@ -8,7 +8,7 @@ from schedverify.core.op import Kind, Op, Step
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
 from schedverify.testing.faults import mutations
-from schedverify.testing.holding import exceeds_capacity, exceeds_in_flight
+from schedverify.testing.limits import exceeds_capacity, exceeds_in_flight
 from schedverify.testing.planting import Rows
 
 

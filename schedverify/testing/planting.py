@@ -1,4 +1,4 @@
-"""What all planted faults are made of: rows of steps, and the rows that a fault changes."""
+"""Rows of steps, and a planted fault as the rows that it changes."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def moved(row: Row, position: int, to: int) -> Row:
     return inserted(dropped(row, position), to, row[position])
 
 
-def swapped(row: Row, one: int, other: int) -> Row:
+def swapped(row: Row, first: int, second: int) -> Row:
     """Return a row with two steps exchanged."""
     found = list(row)
-    found[one], found[other] = row[other], row[one]
+    found[first], found[second] = row[second], row[first]
     return found

@@ -135,7 +135,7 @@ def _digest(data: Mapping[str, Any]) -> str | None:
 
 
 def _misfits(data: Mapping[str, Any]) -> Iterator[Fault]:
-    """Tell what is wrong with a file that someone else made, digest and all."""
+    """Yield the faults of a file whose digest is right, but which ``certify`` did not write."""
     bounds, shapes = data["bounds"], data["shapes"]
     names = {"ranks", "virtual", "microbatches"}
     if not (isinstance(bounds, dict) and bounds.keys() == names and all(map(_positive, bounds.values()))):

@@ -9,6 +9,7 @@ from schedverify.core.op import pack_step
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
 from schedverify.torch_bridge.stand_ins import live_schedule, lowered_by_torch
+from schedverify.torch_bridge.torch_internals import counts_of, is_single
 from schedverify.verifier.infer_problem import deduce_problem
 
 
@@ -57,12 +58,12 @@ def problem_from_torch(live: Any, **keys: Any) -> Problem:
         Costs and limits, as :meth:`Problem.chain` takes them; 1 tick for each of F, I and W, 2 for B by default.
     """
     order = getattr(live, "pipeline_order", None) or getattr(live, "pipeline_order_with_comms", None)
-    single = getattr(live, "_stage", None)
-    stages = live._num_stages
-    owner_rank = range(stages) if single is not None else map(live.stage_index_to_group_rank.get, range(stages))
-    shape = {
-        "ranks": stages if single is not None else live.pp_group_size,
-        "microbatches": live._n_microbatches,
+    stages, microbatches = counts_of(live)
+    single = is_single(live)
+    owner_rank = range(stages) if single else map(live.stage_index_to_group_rank.get, range(stages))
+    shape: dict[str, Any] = {
+        "ranks": stages if single else live.pp_group_size,
+        "microbatches": microbatches,
         "placement": list(owner_rank),
         "form": deduce_problem(_schedule(order)).form if order else "inference",
     }
@@ -113,7 +114,7 @@ def torch_schedule(
     1F0 1F1 1B1 1B0
     """
     live = live_schedule(name, ranks=ranks, microbatches=microbatches, virtual=virtual, defer_receives=defer_receives)
-    if lowered and hasattr(live, "_stage"):
+    if lowered and is_single(live):
         from_torch(live)
         computing = {
             rank: [action for action in row if action.is_compute_op] for rank, row in live.pipeline_order.items()

@@ -1,4 +1,4 @@
-"""A verified plan in PyTorch's own pipeline runtime: judged on every rank, agreed on by all, and loaded as it is."""
+"""A verified plan in PyTorch's own pipeline runtime: verified on every rank, agreed on by all, and loaded as it is."""
 
 from __future__ import annotations
 
@@ -17,17 +17,27 @@ from schedverify.core.schedule import Schedule
 from schedverify.core.trace import StepSpan
 from schedverify.formats import load, save
 from schedverify.planner.export import for_torch
-from schedverify.torch_bridge.versions import require_torch
+from schedverify.torch_bridge.torch_internals import (
+    dump_order,
+    has_exchanged_shapes,
+    limit_waits,
+    load_order,
+    require_torch,
+    runtime_class,
+)
 from schedverify.verifier.runtimes import PROFILES
 
 
 class _RankGroup(NamedTuple):
-    """How a rank meets the others: over which group of gloo, for how long, and whether that limits a step's waits."""
+    """A rank and its way to the others."""
 
     rank: int
     control: Any
+    """A gloo group of the pipeline's ranks, for control messages."""
     timeout: float
+    """Seconds that the rank waits for another."""
     limited: bool
+    """Whether each wait within a step has that timeout, too."""
 
 
 class LoadedPlan:
@@ -43,10 +53,10 @@ class LoadedPlan:
         What this rank ran in the last step, and when.
     """
 
-    def __init__(self, runtime: Any, schedule: Schedule, meeting: _RankGroup) -> None:
+    def __init__(self, runtime: Any, schedule: Schedule, rank_group: _RankGroup) -> None:
         self.runtime, self.schedule = runtime, schedule
         self.trace: tuple[StepSpan, ...] = ()
-        self._meeting = meeting
+        self._rank_group = rank_group
 
     def step(self, *args: Any, target: Any = None, losses: list[Any] | None = None, **kwargs: Any) -> Any:
         """Run one step as ``step`` of PyTorch's schedules does: the whole batch, cut by PyTorch into micro-batches.
@@ -63,8 +73,8 @@ class LoadedPlan:
         from schedverify.runner.control.exchange import exchange
         from schedverify.torch_bridge.watching import Watch
 
-        rank, control, timeout, limited = self._meeting
-        if not self.runtime._stages_forward_initialized:
+        rank, control, timeout, limited = self._rank_group
+        if not has_exchanged_shapes(self.runtime):
             exchange("", control, timeout, part="before the first step")
         watch = Watch(rank, timeout if limited else None)
         try:
@@ -123,7 +133,7 @@ def load_verified(
     group = stages[0].group if stages and stages[0].group is not None else distributed.group.WORLD
     name, rank = str(distributed.get_backend(group)), distributed.get_rank(group)
     backend = Backend(f"PyTorch's runtime over {name}", _discipline(name), tagged=False)
-    control = group if name == "gloo" else _beside(distributed, group, timeout)
+    control = group if name == "gloo" else _control_beside(group, timeout)
     admitted = agree_on_plan(
         plan,
         backend,
@@ -132,35 +142,34 @@ def load_verified(
         timeout=timeout,
         objection=lambda given: _objection(given, stages, rank),
     )
-    leaving = _leaving(admitted)
-    schedules = importlib.import_module("torch.distributed.pipelining.schedules")
-    made = schedules._PipelineScheduleRuntime(
+    exported = _exported(admitted)
+    made = runtime_class()(
         list(stages), admitted.problem.microbatches, loss_fn=loss, scale_grads=scale_grads, **runtime
     )
-    _load(made, leaving)
-    return LoadedPlan(made, leaving, _RankGroup(rank, control, timeout, limited=name == "gloo"))
+    _load(made, exported)
+    return LoadedPlan(made, exported, _RankGroup(rank, control, timeout, limited=name == "gloo"))
 
 
-def _leaving(plan: Plan) -> Schedule:
+def _exported(plan: Plan) -> Schedule:
     """Return a plan's order with communication as PyTorch's runtime may load it, judged anew."""
     if plan.lowered is None:
         raise ScheduleError("the plan holds no schedule with communication")
     return for_torch(plan.lowered.schedule, plan.problem)
 
 
-def _load(made: Any, leaving: Schedule) -> None:
+def _load(made: Any, exported: Schedule) -> None:
     """Load an order and see that the runtime holds it and no other."""
     with tempfile.TemporaryDirectory() as folder:
         given, dumped = Path(folder) / "given.csv", Path(folder) / "dumped.csv"
-        save(leaving, given, form="torch-comms-csv")
-        made._load_csv(str(given), "compute_comms")
-        made._dump_csv(str(dumped), "compute_comms")
-        if load(dumped) != leaving:
+        save(exported, given, form="torch-comms-csv")
+        load_order(made, str(given))
+        dump_order(made, str(dumped))
+        if load(dumped) != exported:
             raise ScheduleError("PyTorch's runtime holds another order than it was given; please report this")
 
 
 def _objection(plan: Plan, stages: Sequence[Any], rank: int) -> str:
-    """Return what is against a plan in PyTorch's runtime on this rank; empty where nothing is."""
+    """Return why a plan cannot run in PyTorch's runtime on this rank; empty where it can."""
     problem = plan.problem
     wanted, found = list(problem.stages_of[rank]), sorted(stage.stage_index for stage in stages)
     if wanted != found:
@@ -170,10 +179,10 @@ def _objection(plan: Plan, stages: Sequence[Any], rank: int) -> str:
     if counts:
         return f"the plan has {problem.stages} stages, a stage given says {counts.pop()}"
     try:
-        leaving = _leaving(plan)
+        exported = _exported(plan)
     except ScheduleError as error:
         return str(error).splitlines()[0]
-    return _sharded(stages, leaving, rank)
+    return _sharded(stages, exported, rank)
 
 
 def _sharded(stages: Sequence[Any], schedule: Schedule, rank: int) -> str:
@@ -192,9 +201,9 @@ def _discipline(backend: str) -> Discipline:
     return disciplines[backend]
 
 
-def _beside(distributed: Any, group: Any, timeout: float) -> Any:
-    """Return a group of gloo beside a pipeline's, over which ranks talk; the pipeline's own gets the timeout."""
-    limit = timedelta(seconds=timeout)
-    distributed.distributed_c10d._set_pg_timeout(limit, group)
-    ranks = distributed.get_process_group_ranks(group)
-    return distributed.new_group(ranks, limit, "gloo", use_local_synchronization=True)
+def _control_beside(group: Any, timeout: float) -> Any:
+    """Return a gloo group of a pipeline's ranks for control messages; waits of the pipeline's own get the timeout."""
+    from schedverify.runner.backends import gloo_beside
+
+    limit_waits(group, timedelta(seconds=timeout))
+    return gloo_beside(group, timeout)

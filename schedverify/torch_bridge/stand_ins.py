@@ -1,4 +1,8 @@
-"""Objects of torch's schedule classes without a process group: what their constructors ask of a stage, and no more."""
+"""Objects of torch's schedule classes without a process group, and what their hand-written loops run.
+
+Stand-in stages have what a constructor reads of a stage, and no more. A loop is run once on a stage that writes down
+what it is called for.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,15 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from schedverify.core.errors import Fault, InputError, UnknownNameError
-from schedverify.core.schedule import MAX_RANKS
-from schedverify.torch_bridge.versions import require_torch
+from schedverify.core.schedule import MAX_RANKS, Schedule
+from schedverify.torch_bridge.torch_internals import (
+    is_single,
+    lower_order,
+    require_torch,
+    run_loop,
+    runtime_class,
+    schedule_base,
+)
 
 _REFUSALS: Final = (ValueError, AssertionError, RuntimeError, IndexError, KeyError)
 """What torch's constructors raise on a shape that they do not take."""
@@ -49,10 +60,9 @@ def torch_classes() -> dict[str, Any]:
     """
     require_torch()
     from torch.distributed import pipelining
-    from torch.distributed.pipelining import schedules
 
     found = [value for value in vars(pipelining).values() if isinstance(value, type)]
-    kinds = sorted((kind for kind in found if issubclass(kind, schedules._PipelineSchedule)), key=lambda k: k.__name__)
+    kinds = sorted((kind for kind in found if issubclass(kind, schedule_base())), key=lambda k: k.__name__)
     return {short_name(kind.__name__): kind for kind in kinds}
 
 
@@ -107,19 +117,17 @@ def lowered_by_torch(compute: dict[int, list[Any]], *, ranks: int, microbatches:
     InputError
         If torch refuses the order; then with torch's own words.
     """
-    from torch.distributed.pipelining.schedules import _PipelineScheduleRuntime
-
     shape = {"ranks": ranks, "microbatches": microbatches, "virtual": 1}
-    runtime = _built(_PipelineScheduleRuntime, shape, _stages(ranks, 1), defer_pp_recv=defer_receives)
+    runtime = _built(runtime_class(), shape, _stages(ranks, 1), defer_pp_recv=defer_receives)
     try:
-        runtime._prepare_schedule_with_comms(compute)
+        lower_order(runtime, compute)
     except _REFUSALS as error:
         raise InputError(_refusal("torch's lowering", shape, error)) from None
     return runtime
 
 
 def _built(kind: Any, shape: dict[str, int], stages: Any, **keywords: Any) -> Any:
-    """Make an object of a schedule class; a refusal of torch is told as an InputError with the shape."""
+    """Make an object of a schedule class; a refusal of torch becomes an InputError with the shape."""
     try:
         return kind(stages, shape["microbatches"], **keywords)
     except _REFUSALS as error:
@@ -145,3 +153,73 @@ def _check(shape: dict[str, int]) -> None:
     ]
     if faults:
         raise InputError(faults)
+
+
+def torch_loop(name: str, *, ranks: int, microbatches: int) -> Schedule:
+    """Return what a class with one stage a rank runs, with communication: of ``GPipe``, ``1F1B`` and ``ForwardOnly``.
+
+    Their loops are written by hand and run no order (``pipeline_order``) that could be imported. So torch's own loop is
+    run, once for each rank, with a stage that computes and sends nothing and writes down its calls. What the loop
+    launches as one batch is a group of the schedule. That it also waits for a batch before it goes on is not in the
+    schedule; the discipline ``block``, under which every send and receive is waited for, is stricter.
+
+    Parameters
+    ----------
+    name
+        The class, such as ``Schedule1F1B`` or ``1F1B``.
+    ranks, microbatches
+        Ranks of the pipeline, and micro-batches of a step.
+
+    Raises
+    ------
+    InputError
+        If there is no such class, it refuses the shape, or it has several stages a rank.
+
+    Examples
+    --------
+    >>> print(torch_loop("1F1B", ranks=2, microbatches=2))
+    0F0 0SEND_F0 0F1 [0SEND_F1;0RECV_B0] 0B0 0RECV_B1 0B1 0REDUCE_GRAD
+    1RECV_F0 1F0 1B0 [1SEND_B0;1RECV_F1] 1F1 1B1 1SEND_B1 1REDUCE_GRAD
+    """
+    live = live_schedule(name, ranks=ranks, microbatches=microbatches)
+    if not is_single(live):
+        message = f"{type(live).__name__} has no loop of its own: it runs its order with communication"
+        raise InputError(Fault("name", message, "torch_schedule(..., lowered=True)"))
+    recorded = [_RecordingStage(rank, ranks) for rank in range(ranks)]
+    for stage in recorded:
+        run_loop(live, stage, stage.launch)
+    return Schedule.of(stage.steps for stage in recorded)
+
+
+class _RecordingStage(StandInStage):
+    """A stage that writes down, as the texts of steps, the calls of its methods."""
+
+    def __init__(self, stage: int, stages: int) -> None:
+        super().__init__(stage, stages, stages, group_rank=stage)
+        self.steps: list[str] = []
+
+    def get_fwd_recv_ops(self, microbatch: int) -> list[str]:
+        return [] if self.is_first else [f"{self.stage_index}RECV_F{microbatch}"]
+
+    def get_fwd_send_ops(self, microbatch: int) -> list[str]:
+        return [] if self.is_last else [f"{self.stage_index}SEND_F{microbatch}"]
+
+    def get_bwd_recv_ops(self, microbatch: int) -> list[str]:
+        return [] if self.is_last else [f"{self.stage_index}RECV_B{microbatch}"]
+
+    def get_bwd_send_ops(self, microbatch: int) -> list[str]:
+        return [] if self.is_first else [f"{self.stage_index}SEND_B{microbatch}"]
+
+    def forward_one_chunk(self, microbatch: int, *_: Any, **__: Any) -> None:
+        self.steps.append(f"{self.stage_index}F{microbatch}")
+
+    def backward_one_chunk(self, microbatch: int, **_: Any) -> None:
+        self.steps.append(f"{self.stage_index}B{microbatch}")
+
+    def perform_reduce_grad(self, _: int) -> None:
+        self.steps.append(f"{self.stage_index}REDUCE_GRAD")
+
+    def launch(self, batch: list[str]) -> None:
+        """Write down a batch of sends and receives."""
+        if batch:
+            self.steps.append(batch[0] if len(batch) == 1 else f"[{';'.join(batch)}]")

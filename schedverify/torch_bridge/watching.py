@@ -1,18 +1,18 @@
-"""Watches PyTorch's runtime at work: what ran and when, and an end and a name to every wait.
+"""Watches PyTorch's runtime during a step: what ran and when, and a timeout and a name for every wait.
 
-The runtime has no hooks for sends and receives. While a step runs, three names of its module stand for ours: the
-context that it puts around each action, the function that begins transfers, and the one that waits for them.
+The runtime has no hooks for sends and receives, so three functions of its module are replaced while a step runs: the
+context that it puts around each action, the one that begins transfers, and the one that waits for them.
 """
 
 from __future__ import annotations
 
-import importlib
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final
 
 from schedverify.core.trace import StepSpan
+from schedverify.torch_bridge.torch_internals import RuntimeHooks, replaced_hooks, runtime_hooks
 
 _PREFIX: Final = "PP:"
 
@@ -23,7 +23,7 @@ class Watch:
     Parameters
     ----------
     timeout
-        Seconds until a wait ends; None where waits are the backend's, which blocks the process in a wait with a limit.
+        Seconds until a wait ends; None where the backend itself ends waits, and a wait with a timeout would block.
     """
 
     def __init__(self, rank: int, timeout: float | None) -> None:
@@ -31,22 +31,20 @@ class Watch:
         self.ran: list[StepSpan] = []
         self._current: str | None = None
         self._begun: dict[int, tuple[str, list[int]]] = {}
-        self._schedules: Any = importlib.import_module("torch.distributed.pipelining.schedules")
-        self._record, self._begin = self._schedules.record_function, self._schedules._batch_p2p
-        self._wait = self._schedules._wait_batch_p2p
+        self._torch = runtime_hooks()
 
     @contextmanager
     def action(self, name: str) -> Iterator[None]:
-        """Stand around an action, whose name has the form of the runtime's profiler."""
+        """Note the span of an action, whose name has the form of the runtime's profiler."""
         self._current, start = name.removeprefix(_PREFIX), time.perf_counter_ns()
-        with self._record(name):
+        with self._torch.record(name):
             yield
         self.ran.append(StepSpan(self.rank, len(self.ran), self._current, start, time.perf_counter_ns()))
         self._current = None
 
     def begin(self, transfers: list[Any], desc: str | None = None) -> list[Any]:
-        """Begin transfers, and note what began them and with which ranks they are."""
-        works: list[Any] = self._begin(transfers, desc)
+        """Begin transfers, and note the action that began them and their peers."""
+        works: list[Any] = self._torch.begin(transfers, desc)
         self._begun[id(works)] = (self._place(), [transfer.group_peer for transfer in transfers])
         return works
 
@@ -62,22 +60,14 @@ class Watch:
 
         what, peers = self._begun.pop(id(works))
         if self.timeout is None:
-            self._wait(works)
+            self._torch.wait(works)
             return
         for work, peer in zip(works, peers, strict=True):
             wait(work, Waiting(self.rank, peer, f"{self._place()}, waiting for {what}"), self.timeout)
 
-    @contextmanager
-    def watching(self) -> Iterator[None]:
-        """Have the runtime's steps in this context watched."""
-        schedules = self._schedules
-        schedules.record_function, schedules._batch_p2p = self.action, self.begin
-        schedules._wait_batch_p2p = self.wait
-        try:
-            yield
-        finally:
-            schedules.record_function, schedules._batch_p2p = self._record, self._begin
-            schedules._wait_batch_p2p = self._wait
+    def watching(self) -> AbstractContextManager[None]:
+        """Return a context in which the runtime's steps are watched."""
+        return replaced_hooks(RuntimeHooks(self.action, self.begin, self.wait))
 
     def _place(self) -> str:
         return f"position {len(self.ran)} ({self._current})" if self._current else "behind the last operation"

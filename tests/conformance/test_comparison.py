@@ -24,12 +24,10 @@ from schedverify.core.trace import RunTrace, StepSpan
 from schedverify.formats.plan_files import digest, plan_data
 from schedverify.formats.schema import schemas
 from schedverify.planner.plans import plan_of
-from schedverify.runner.control.clocks import SAME, Clock, ClockAnswer, Reading, aligned, reading
 from support.random_schedules import base
 
 US = 1000
 Capture = pytest.CaptureFixture[str]
-WAYS = st.lists(st.tuples(*[st.integers(0, 10**6)] * 2), min_size=1)
 
 
 def a_plan(name: str = "zb-h1", **keys: object) -> Plan:
@@ -283,40 +281,6 @@ def test_the_timeline_of_a_run_is_the_plan_s_where_it_went_as_predicted() -> Non
     assert [row.tolist() for row in drawn.starts] == [list(row) for row in plan.starts]
     with pytest.raises(InputError, match="2W3 never ran"):
         timeline_of_run(plan, changed(as_predicted(plan), lose))
-
-
-class TestClocks:
-    @given(
-        st.integers(-(10**12), 10**12), st.integers(-200, 200), WAYS, WAYS, st.integers(10**6, 10**11), st.data(),
-    )  # fmt: skip
-    @settings(deadline=None)
-    def test_the_true_time_is_within_the_error(self, offset, drift, first, last, length, data) -> None:
-        """``drift`` is in parts per million; ways take up to a millisecond, there and back not alike."""
-
-        def own(true: int) -> int:
-            return true + offset + true * drift // 10**6
-
-        def answers(begin: int, ways: list[tuple[int, int]]) -> list[ClockAnswer]:
-            told = []
-            for there, back in ways:
-                told.append(ClockAnswer(own(begin), begin + there, own(begin + there + back)))
-                begin += there + back
-            return told
-
-        clock = Clock(reading(answers(0, first)), reading(answers(length + sum(map(sum, first)), last)))
-        asked = sum(map(sum, first))
-        moment = data.draw(st.integers(asked, max(length, asked)))
-        slack = 4 + length * 2 * abs(drift) // 10**12 + 2 * abs(drift)
-        assert abs(clock.true(own(moment)) - moment) <= clock.error + slack
-
-    def test_the_soonest_answer_counts(self) -> None:
-        assert reading(
-            [ClockAnswer(0, 500, 1000), ClockAnswer(2000, 2010, 2030), ClockAnswer(3000, 3500, 4000)]
-        ) == Reading(2015, 2010, 15)
-
-    def test_the_clock_of_rank_0_is_its_own(self) -> None:
-        ran = (StepSpan(0, 0, "0F0", 5, 9),)
-        assert aligned(ran, SAME) == ran
 
 
 def put(*path: str | int, **keys: object) -> Callable[[dict], None]:

@@ -21,10 +21,9 @@ from schedverify.core.trace import BoundaryLog, BoundaryTransfer  # noqa: E402
 from schedverify.formats import save_boundaries  # noqa: E402
 from schedverify.planner.plans import plan_of  # noqa: E402
 from schedverify.runner import RefusedError, RunError, Runner  # noqa: E402
-from schedverify.runner.control.boundary_log import _joined, gather_log  # noqa: E402
+from schedverify.runner.control.run_logs import gather_log, joined_ends  # noqa: E402
 from schedverify.runner.p2p.boundaries import Boundaries  # noqa: E402
-from schedverify.runner.p2p.declared import nameless  # noqa: E402
-from schedverify.runner.p2p.messages import Crossing, Name  # noqa: E402
+from schedverify.runner.p2p.messages import Crossing, Name, transfer_objection  # noqa: E402
 from support import runner_jobs as jobs  # noqa: E402 - it needs torch
 
 pytestmark = pytest.mark.xdist_group("runner")
@@ -99,15 +98,11 @@ def run(
 
 def damaged(runner: Runner) -> None:
     """Have what arrives changed on its way."""
-    execution: Any = runner._execution
-    take = execution._transport.take
 
-    def takes(name: Name) -> Any:
-        posted = take(name)
-        posted.buffers[0][0, 0] += 1
-        return posted
+    def damage(_: Name, buffers: list[Any]) -> None:
+        buffers[0][0, 0] += 1
 
-    execution._transport.take = takes
+    runner.execution.transport.received = damage
 
 
 def told(pool: GlooPool, *arguments: Any, **options: Any) -> list[str]:
@@ -232,8 +227,10 @@ def test_a_dtype_that_torch_does_not_have_is_refused(pool: GlooPool) -> None:
 
 def test_without_tags_a_row_needs_its_shape() -> None:
     problem = the_plan(EDGE | {"dtype": "float64"}).problem
-    assert nameless(problem, tagged=False).endswith("must be declared with dtype and shape; undeclared: 0 to 1")
-    assert nameless(problem, tagged=True) == ""
+    assert transfer_objection(problem, tagged=False).endswith(
+        "must be declared with dtype and shape; undeclared: 0 to 1"
+    )
+    assert transfer_objection(problem, tagged=True) == ""
 
 
 # One rank's boundaries, without processes
@@ -355,7 +352,7 @@ REACHED = LEFT._replace(outgoing=False)
 
 def test_the_log_holds_each_crossing_once_where_both_ends_tell_the_same(tmp_path: Path) -> None:
     back = LEFT._replace(source=1, target=0, backward=True)
-    joined = _joined([back._replace(outgoing=False), LEFT, REACHED, back])
+    joined = joined_ends([back._replace(outgoing=False), LEFT, REACHED, back])
     assert joined == (LEFT, back)
     path = tmp_path / "crossed.json"
     save_boundaries(BoundaryLog("0" * 64, 2, (joined, joined)), path)
@@ -373,7 +370,7 @@ def test_the_log_holds_each_crossing_once_where_both_ends_tell_the_same(tmp_path
 )
 def test_ends_that_differ_are_no_log(ends: list[BoundaryTransfer]) -> None:
     with pytest.raises(RunError, match="boundary 0 to 1, micro-batch 0: what left is"):
-        _joined(ends)
+        joined_ends(ends)
 
 
 def test_the_log_of_all_ranks_comes_together_on_the_first(pool: GlooPool) -> None:

@@ -20,8 +20,7 @@ from schedverify.core.problem import Problem  # noqa: E402
 from schedverify.formats import save  # noqa: E402
 from schedverify.generators import generate  # noqa: E402
 from schedverify.planner.plans import plan_of  # noqa: E402
-from schedverify.runner.launch.cutting import stages_of  # noqa: E402
-from schedverify.runner.launch.source import load_source  # noqa: E402
+from schedverify.runner.launch.source import load_source, stages_of  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 MODEL = """
@@ -70,6 +69,7 @@ class Fails(nn.Module):
 
 class Sleeps(nn.Module):
     def forward(self, x):
+        print("asleep", flush=True)
         time.sleep(60)
         return x
 
@@ -143,6 +143,38 @@ def test_torchrun_starts_the_same(desk: Path) -> None:
     assert losses(done.stdout.splitlines()) == pytest.approx(losses(one_process(1, 0)), rel=1e-5)
 
 
+ENDING = """
+import os
+from pathlib import Path
+from schedverify.profiling.blocks import LiveStorages
+from schedverify.runner.launch.processes import join_torchrun
+
+class Holder:
+    pass
+
+def job():
+    import torch
+    import torch.distributed as dist
+    holder = Holder()
+    holder.itself, holder.group = holder, dist.group.WORLD
+    with LiveStorages():
+        torch.ones(2) + 1
+    dist.barrier()
+
+join_torchrun("gloo", job)
+print([path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")])
+"""
+
+
+def test_under_torchrun_no_thread_of_a_process_group_outlives_it(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such a thread may end the process by SIGABRT, while the interpreter ends."""
+    for name, value in {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "0"}.items():
+        monkeypatch.setenv(name, value)
+    done = run(command=("-c", ENDING))
+    assert done.returncode == 0, done.stderr
+    assert "gloo" not in done.stdout
+
+
 def test_a_stage_that_fails_ends_all_and_is_named(desk: Path) -> None:
     done = run("plan.json", "--model", "my_model:fails")
     assert done.returncode == 1
@@ -172,10 +204,8 @@ def test_a_rank_that_sleeps_is_waited_for_no_longer_than_the_timeout(desk: Path)
 def test_sigterm_ends_all(desk: Path) -> None:
     line = [sys.executable, "-m", "schedverify", "run", "plan.json", "--model", "my_model:sleeps"]
     with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        deadline = time.monotonic() + 60
-        while len(left_over(desk)) < 4 and time.monotonic() < deadline:
-            time.sleep(0.1)
-        time.sleep(3)
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"asleep\n"
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) != 0
     assert not left_over(desk)
@@ -263,14 +293,14 @@ class TestSource:
 
 
 def test_what_ranks_repeat_of_each_other_is_told_once_and_the_cause_first() -> None:
-    from schedverify.runner.launch.processes import _merged, _once
+    from schedverify.runner.failures import merged, without_repeats
 
     cause, waits = "rank 2, position 1 (2F0): ValueError: no", "rank 1, position 3 (1RECV_B0<2), peer rank 2: gone"
     last = "rank 0, position 4 (0RECV_B0<1), peer rank 1: gone"
     failures = {0: f"{last}\nended by {waits}\nended by {cause}", 1: f"{waits}\nended by {cause}", 2: cause}
-    assert _merged(_once(failures)) == [cause, last, waits]
+    assert merged(without_repeats(failures)) == [cause, last, waits]
     alone = {0: f"{last}\nended by {waits}", 1: "the process was ended by SIGKILL"}
-    assert _merged(_once(alone)) == [f"{last}\nended by {waits}", "rank 1: the process was ended by SIGKILL"]
+    assert merged(without_repeats(alone)) == [f"{last}\nended by {waits}", "rank 1: the process was ended by SIGKILL"]
 
 
 def test_what_is_not_installed_is_told() -> None:

@@ -15,7 +15,7 @@ from schedverify import Discipline, Problem, Schedule, families, generate, lower
 from schedverify.core.result import Plan
 from schedverify.lowering import add_reduction, defer_receives
 from schedverify.planner.plans import plan_of
-from schedverify.runner.p2p.waiting import FEW
+from schedverify.runner.p2p.waiting import MOST_DEFERRED_BYTES
 from support import runner_jobs as jobs
 from support.gloo_pool import GlooPool
 
@@ -76,7 +76,7 @@ def test_a_mix_of_whole_and_split_backwards(pool: GlooPool) -> None:
 @pytest.mark.parametrize("family", ["1f1b", "zb-h1"])
 def test_sends_that_amount_to_much(pool: GlooPool, family: str) -> None:
     problem = Problem.chain(ranks=4, microbatches=3, form="split")
-    rows = FEW // (8 * jobs.WIDTH) + 1
+    rows = MOST_DEFERRED_BYTES // (8 * jobs.WIDTH) + 1
     trained(pool, plan_of(generate(family, problem), problem), arguments=(3 * rows, None, 2))
 
 

@@ -19,8 +19,8 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from schedverify import Problem
 from schedverify.core.errors import InputError
-from schedverify.runner.compute.feeding import feed_of
-from schedverify.runner.compute.saved import Saved
+from schedverify.runner.compute.autograd import SavedTensors
+from schedverify.runner.compute.batches import feed_of
 from schedverify.runner.compute.stages import Stage
 
 SIZE = 4
@@ -204,7 +204,7 @@ def test_gradients_are_those_of_autograd(name: str, split: bool, recompute: bool
             torch.testing.assert_close(made, output.detach())
     found = {m: stage.backward(m, expected[m][1], split=split) for m in (1, 0, 2)}
     for m in (0, 2, 1) if split else ():
-        stage.weights(m)
+        stage.run_weights(m)
     for m, gradients in found.items():
         assert len(gradients) == (0 if is_first else 1)
         for gradient in gradients:
@@ -253,7 +253,7 @@ def test_a_graph_of_any_form_is_cut_well_and_forms_may_come_again(moves: list[An
     for m, each in enumerate(inputs):
         found += stage.backward(m, [torch.ones_like(each)] * 2, split=True)
     for m in range(len(inputs)):
-        stage.weights(m)
+        stage.run_weights(m)
     for each, other in zip(found, [] if is_first else expected, strict=True):
         torch.testing.assert_close(each, other)
     for each, other in zip(cut.parameters(), whole.parameters(), strict=True):
@@ -305,7 +305,7 @@ def test_b_lets_go_of_everything() -> None:
     assert module.held() == [0, 2, 3, 5]
     stage.backward(0, [torch.ones(3, SIZE)], split=False)
     assert module.held() == []
-    assert stage.held == 0
+    assert stage.in_flight == 0
 
 
 def test_i_lets_go_of_what_w_does_not_read() -> None:
@@ -314,7 +314,7 @@ def test_i_lets_go_of_what_w_does_not_read() -> None:
     assert module.held() == [0, 2, 3, 5]
     stage.backward(0, [torch.ones(3, SIZE)], split=True)
     assert module.held() == [0, 3], "W reads the inputs of the two matrices"
-    stage.weights(0)
+    stage.run_weights(0)
     assert module.held() == []
 
 
@@ -329,7 +329,7 @@ def test_an_input_that_only_i_reads_is_let_go() -> None:
 
 def test_what_a_function_in_cpp_saved_is_kept_for_it_does_not_show_it() -> None:
     """Nodes of functions written in C++ are all of the type ``CppFunction``, which has no attribute for it."""
-    saved = Saved()
+    saved = SavedTensors()
     with saved.hooks():
         y = (torch.ones(3, requires_grad=True) * 2).exp()
     product = y.grad_fn.next_functions[0][0]
@@ -399,10 +399,10 @@ def test_what_is_changed_in_place_is_told() -> None:
 def test_inference_holds_nothing() -> None:
     module = Watched(nn.Linear(SIZE, SIZE), nn.Tanh())
     stage = Stage(0, module, recompute=False, training=False, is_first=False)
-    stage.hold(0)
-    assert stage.held == 1
+    stage.enter(0)
+    assert stage.in_flight == 1
     stage.forward(0, (torch.randn(3, SIZE),), None, split=False)
-    assert (stage.held, module.held()) == (0, [])
+    assert (stage.in_flight, module.held()) == (0, [])
 
 
 def test_a_weight_gets_its_gradient_in_w_alone() -> None:
@@ -411,7 +411,7 @@ def test_a_weight_gets_its_gradient_in_w_alone() -> None:
     stage.forward(0, (torch.randn(3, SIZE),), None, split=True)
     stage.backward(0, [torch.ones(3, SIZE)], split=True)
     assert all(weight.grad is None for weight in module.parameters())
-    stage.weights(0)
+    stage.run_weights(0)
     assert all(weight.grad is not None for weight in module.parameters())
 
 

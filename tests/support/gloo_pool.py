@@ -38,6 +38,11 @@ class GlooPool:
         self._pipes: list[Any] = []
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
+    @property
+    def processes(self) -> list[Any]:
+        """The processes that run now."""
+        return list(self._processes)
+
     def __enter__(self) -> GlooPool:
         return self
 
@@ -59,10 +64,12 @@ class GlooPool:
         return [outcome or Outcome(hung=True) for outcome in outcomes]
 
     def end(self) -> None:
-        """Kill every process and wait for it."""
+        """End every process and wait for it; one that is late to heed SIGTERM, since torch holds it up, is killed."""
         for process in self._processes:
+            process.terminate()
+        for process in self._processes:
+            process.join(1)
             process.kill()
-        for process in self._processes:
             process.join()
         for pipe in self._pipes:
             pipe.close()

@@ -12,9 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from schedverify.profiling.blocks import Chain
-from schedverify.profiling.figures import Bytes
-from schedverify.profiling.live import LiveStorages
+from schedverify.profiling.blocks import Chain, LiveStorages
+from schedverify.profiling.figures import BlockBytes
 from schedverify.runner import Runner
 from schedverify.runner.compute.stages import Stage
 from schedverify.runner.launch.source import Source
@@ -41,12 +40,12 @@ def gpt() -> list[Any]:
     return [model.Embedding(), *(model.Block(0.0) for _ in range(DEPTH)), head]
 
 
-def profiled(microbatches: int, *, split: bool) -> list[Bytes]:
+def profiled(microbatches: int, *, split: bool) -> list[BlockBytes]:
     """Return what each block holds, by the profile."""
     model = example()
     named = tuple((str(i), block) for i, block in enumerate(gpt()))
     source = Source(named, lambda step: model.batch(step, microbatches), model.loss)
-    return Chain(source, microbatches).held(split=split)
+    return Chain(source, microbatches).measure_bytes(split=split)
 
 
 class Held:
@@ -96,13 +95,13 @@ def _saved(weights: list[Any], peaks: list[int]) -> Iterator[None]:
 @contextmanager
 def _alive(weights: list[Any], peaks: list[int]) -> Iterator[None]:
     """Count what was made and is still there, behind each operation of a stage."""
-    live, plain = LiveStorages(), {name: getattr(Stage, name) for name in ("forward", "backward", "weights")}
+    live, plain = LiveStorages(), {name: getattr(Stage, name) for name in ("forward", "backward", "run_weights")}
 
     def counting(run: Any) -> Any:
         def counted(*arguments: Any, **named: Any) -> Any:
             made = run(*arguments, **named)
             gradients = [weight.grad for weight in weights if weight.grad is not None]
-            peaks.append(live.held([*weights, *gradients]))
+            peaks.append(live.live_bytes([*weights, *gradients]))
             return made
 
         return counted

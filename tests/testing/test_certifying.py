@@ -53,7 +53,7 @@ def test_every_shape_is_stated_and_processes_change_no_byte(tmp_path: Path) -> N
     assert one == two == load_statement(files[0])
     assert one.counts == {"checked": 12, "skipped": 0}
     assert {shape[:3] for shape in one.shapes} == {(p, 1, m) for p in range(1, 4) for m in range(1, 5)}
-    assert one.scheduler == "test_testing.right"
+    assert one.scheduler == f"{right.__module__}.right"
     assert one.options["problem"] == {"latency": 1}
     assert sorted(tmp_path.iterdir()) == files
 

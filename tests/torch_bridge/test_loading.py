@@ -263,9 +263,9 @@ def as_with_nccl(rank: int, text: str, folder: str) -> Trained:
     stages = stages_of(rank, (0, 1), torch.distributed.new_group([0, 1]))
     with mock.patch("torch.distributed.get_backend", return_value="nccl"):
         loaded = load_verified(path, stages, torch.nn.functional.mse_loss)
-    own, control = stages[0].group, loaded._meeting.control
-    if control is own or torch.distributed.get_backend(control) != "gloo" or loaded._meeting.limited:
-        raise AssertionError(loaded._meeting)
+    own, control = stages[0].group, loaded._rank_group.control
+    if control is own or torch.distributed.get_backend(control) != "gloo" or loaded._rank_group.limited:
+        raise AssertionError(loaded._rank_group)
     return stepped(loaded, stages, 3)
 
 
@@ -327,7 +327,7 @@ def loaded_beside(rank: int, text: str) -> LoadedPlan:
         path = Path(folder) / "plan.json"
         path.write_text(text, encoding="utf-8")
         loaded = load_verified(path, stages_of(rank, (0, 1), group), torch.nn.functional.mse_loss, timeout=30)
-    loaded._meeting = loaded._meeting._replace(timeout=1)
+    loaded._rank_group = loaded._rank_group._replace(timeout=1)
     return loaded
 
 
@@ -349,16 +349,16 @@ def no_first_step(rank: int, text: str) -> str:
 def no_second_step(rank: int, text: str) -> str:
     """Have rank 1 stay away from the second step."""
     loaded = loaded_beside(rank, text)
-    loaded._meeting = loaded._meeting._replace(timeout=30)
+    loaded._rank_group = loaded._rank_group._replace(timeout=30)
     first = told(loaded, rank)
-    loaded._meeting = loaded._meeting._replace(timeout=1)
+    loaded._rank_group = loaded._rank_group._replace(timeout=1)
     return first if rank else told(loaded, rank)
 
 
 def no_receive(rank: int, text: str) -> str:
     """Have rank 0 stop before it receives anything."""
     loaded = loaded_beside(rank, text)
-    loaded._meeting = loaded._meeting._replace(timeout=1 if rank else 30)
+    loaded._rank_group = loaded._rank_group._replace(timeout=1 if rank else 30)
     if rank == 0:
         order = loaded.runtime.pipeline_order_with_comms
         order[0] = [action for action in order[0] if str(action).startswith(("0F", "0SEND"))]

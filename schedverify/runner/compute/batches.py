@@ -1,16 +1,29 @@
-"""Cuts a batch into micro-batches along the first dimension; where it does not go up, the first have one row more."""
+"""What a step of training is fed on one rank: micro-batches of inputs and targets, and the loss of each micro-batch.
+
+A batch is cut along its first dimension; where its rows do not divide evenly, the first micro-batches get one row more.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 
 from schedverify.core.errors import Fault, InputError
+from schedverify.core.problem import Problem
 
 Tensors = tuple[Any, ...]
 """Tensors that go together: what a stage reads or makes for one micro-batch."""
+
+
+class Loss(NamedTuple):
+    """A last stage's loss of one micro-batch."""
+
+    of: Callable[[Tensors], Any]
+    """Takes the stage's outputs and returns a scalar, the mean over the rows."""
+    weight: float
+    """The micro-batch's share of the batch's rows: the gradient with which the backward begins."""
 
 
 def as_tensors(value: Any, place: str) -> Tensors:
@@ -34,8 +47,10 @@ def microbatches_of(value: Any, count: int, place: str) -> list[Tensors]:
     Parameters
     ----------
     value
-        A tensor or a tuple of tensors, whose rows are divided as evenly as they can be, more of them first; or a list
-        with the micro-batches themselves.
+        A tensor or a tuple of tensors of shape ``(rows, ...)``, whose rows are divided as evenly as they can be, the
+        larger parts first; or a list of the micro-batches themselves.
+    place
+        The name of the value, for messages of errors.
 
     Raises
     ------
@@ -64,7 +79,79 @@ def rows_of(tensors: Tensors) -> int:
 
 
 def by_stage(value: Any, stages: Sequence[int]) -> dict[int, Any]:
-    """Return what is given for each of some stages (of one copy): one value for all of them, or a mapping by stage."""
+    """Return a value by stage: the entries of a mapping, or one value for every stage; nothing for None."""
     if isinstance(value, Mapping):
         return {stage: value[stage] for stage in stages if stage in value}
     return {} if value is None else dict.fromkeys(stages, value)
+
+
+class Feed(NamedTuple):
+    """What a step of training is fed on one rank, by stage of one copy of the model."""
+
+    inputs: dict[int, list[Tensors]]
+    """By first stage, the inputs of each micro-batch."""
+    targets: dict[int, list[Tensors]]
+    """By last stage, the targets of each micro-batch."""
+    weights: dict[int, list[float]]
+    """By last stage, the share of each micro-batch in the whole batch."""
+    losses: dict[int, Callable[..., Any]]
+
+    def loss(self, stage: int, microbatch: int) -> Loss | None:
+        """Return a last stage's loss of a micro-batch; None of other stages."""
+        if stage not in self.losses:
+            return None
+        function, target = self.losses[stage], self.targets[stage][microbatch]
+        weight = self.weights[stage][microbatch]
+        return Loss(lambda outputs: _scalar(function(alone(outputs), alone(target)), stage), weight)
+
+
+def feed_of(problem: Problem, rank: int, batch: Any, target: Any, loss: Any) -> Feed:
+    """Cut the batch and target of this rank into micro-batches, by stage.
+
+    Parameters
+    ----------
+    batch, target, loss
+        As :class:`schedverify.runner.Runner` and its ``step`` take them.
+
+    Raises
+    ------
+    InputError
+        If a first stage of the rank has no inputs, or a last one no targets or loss, or they cannot be cut.
+    """
+    own = sorted({stage % problem.stages for stage in problem.stages_of[rank] if _is_used(problem, stage)})
+    firsts = [stage for stage in own if not problem.predecessors[stage]]
+    lasts = [stage for stage in own if not problem.successors[stage]] if problem.form != "inference" else []
+    given = {"batch": by_stage(batch, firsts), "target": by_stage(target, lasts), "loss": by_stage(loss, lasts)}
+    faults = [
+        Fault(name, f"rank {rank} holds stage {stage} and is given none for it", "hand it to step, or loss to Runner")
+        for name, stages in (("batch", firsts), ("target", lasts), ("loss", lasts))
+        for stage in stages
+        if stage not in given[name]
+    ]
+    if faults:
+        raise InputError(faults)
+    count = problem.microbatches
+    inputs = {stage: microbatches_of(value, count, "batch") for stage, value in given["batch"].items()}
+    targets = {stage: microbatches_of(value, count, "target") for stage, value in given["target"].items()}
+    weights = {stage: _shares(list(map(rows_of, parts))) for stage, parts in targets.items()}
+    return Feed(inputs, targets, weights, given["loss"])
+
+
+def _scalar(loss: Any, stage: int) -> Any:
+    if isinstance(loss, torch.Tensor) and loss.numel() == 1:
+        return loss
+    found = f"a tensor of {loss.numel()} numbers" if isinstance(loss, torch.Tensor) else type(loss).__name__
+    raise InputError(Fault("loss", f"of stage {stage} it is {found}", "return a scalar, the mean over the rows"))
+
+
+def _is_used(problem: Problem, stage: int) -> bool:
+    return problem.copy_of(stage) in problem.replica_of
+
+
+def _shares(rows: list[int]) -> list[float]:
+    return [count / sum(rows) for count in rows]
+
+
+def alone(tensors: Tensors) -> Any:
+    """Return the only tensor of a tuple, or the tuple, as a function of the user takes it."""
+    return tensors[0] if len(tensors) == 1 else tensors

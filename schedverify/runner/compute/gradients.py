@@ -1,4 +1,7 @@
-"""Adds up gradients between ranks: over copies of the model and tied stages, then over a data-parallel group."""
+"""Sums of gradients between ranks: over copies of the model and tied stages, then over a data-parallel group.
+
+The gradients of a stage's weights go as one row: a tensor of shape ``(numbers,)``, the weights one after the other.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,12 @@ import torch.distributed as dist
 
 from schedverify.core.problem import Problem
 from schedverify.runner.failures import RunError
+from schedverify.runner.p2p.messages import SUM_TAG
 from schedverify.runner.p2p.waiting import Waiting, begin, wait
-from schedverify.runner.tags import SUMS
 
 
 def shared_weights(problem: Problem) -> list[tuple[int, ...]]:
-    """Return the groups of at least two stages (of all copies) that have the same weights."""
+    """Return the groups of at least two stages (of all copies) that have the same weights, each in rising order."""
     merged: list[set[int]] = []
     for group in [*problem.tied, *((stage,) for stage in range(problem.stages))]:
         joined = set(group).union(*(other for other in merged if other & set(group)))
@@ -29,7 +32,7 @@ def shared_weights(problem: Problem) -> list[tuple[int, ...]]:
 def sum_shared(
     problem: Problem, rank: int, modules: Mapping[int, Any], group: Any, timeout: float, tagged: bool
 ) -> None:
-    """Give all stages with the same weights the sum of their gradients.
+    """Replace the gradients of stages with the same weights by their sum; every rank with such a stage calls it.
 
     Raises
     ------
@@ -42,9 +45,8 @@ def sum_shared(
             continue
         own = _distinct([list(modules[stage].parameters()) for stage in stages if problem.owner_rank[stage] == rank])
         summed = sum(map(_flat, own[1:]), _flat(own[0]))
-        parts = {rank: summed} | _exchanged(
-            summed, rank, [each for each in holders if each != rank], group, timeout, tagged
-        )
+        others = [holder for holder in holders if holder != rank]
+        parts = {rank: summed} | _exchanged(summed, rank, others, group, timeout, tagged)
         total = torch.stack([parts[holder] for holder in holders]).sum(0) if len(holders) > 1 else summed
         for weights in own:
             _set(weights, total)
@@ -56,7 +58,7 @@ def average(weights: Iterable[Any], group: Any, place: str, timeout: float) -> N
     Parameters
     ----------
     place
-        Who does it and of which stage, for messages.
+        The rank and the stage, for messages of errors.
 
     Raises
     ------
@@ -78,7 +80,7 @@ def _distinct(sets: list[list[Any]]) -> list[list[Any]]:
 
 
 def _flat(weights: list[Any]) -> Any:
-    """Return the gradients of weights in one row; zeros where there is none."""
+    """Return the gradients of weights as one row, shape ``(numbers,)``; zeros where a weight has none."""
     parts = [
         (torch.zeros_like(weight) if weight.grad is None else weight.grad).reshape(-1)
         for weight in weights
@@ -88,6 +90,7 @@ def _flat(weights: list[Any]) -> Any:
 
 
 def _set(weights: list[Any], flat: Any) -> None:
+    """Set the gradients of weights from one row, shape ``(numbers,)``."""
     first = 0
     for weight in weights:
         if weight.requires_grad:
@@ -96,14 +99,14 @@ def _set(weights: list[Any], flat: Any) -> None:
             first += count
 
 
-def _exchanged(mine: Any, rank: int, others: list[int], group: Any, timeout: float, tagged: bool) -> dict[int, Any]:
-    """Return by rank what the others have; on each pair of ranks the lower one sends first."""
-    tag = SUMS if tagged else 0
-    received = {other: torch.empty_like(mine) for other in others}
+def _exchanged(own: Any, rank: int, others: list[int], group: Any, timeout: float, tagged: bool) -> dict[int, Any]:
+    """Send this rank's row to others and return theirs, by rank; on each pair of ranks the lower one sends first."""
+    tag = SUM_TAG if tagged else 0
+    received = {other: torch.empty_like(own) for other in others}
     works = []
     for other, buffer in received.items():
         to, of = {"group": group, "group_dst": other, "tag": tag}, {"group": group, "group_src": other, "tag": tag}
-        both = [partial(dist.isend, mine, **to), partial(dist.irecv, buffer, **of)]
+        both = [partial(dist.isend, own, **to), partial(dist.irecv, buffer, **of)]
         waiting = Waiting(rank, other, "sum of gradients over stages with the same weights")
         works += [(begin(each, waiting), waiting) for each in (both if rank < other else both[::-1])]
     for work, waiting in works:
@@ -112,7 +115,7 @@ def _exchanged(mine: Any, rank: int, others: list[int], group: Any, timeout: flo
 
 
 def weights_shared(problem: Problem, modules: Mapping[int, Any]) -> dict[str, str]:
-    """Return by group of stages with the same weights how many numbers of which dtype they have on this rank.
+    """Return by stages with the same weights, as ``0+3``, their count of numbers and dtypes, as ``180/float32``.
 
     Raises
     ------
@@ -129,7 +132,7 @@ def weights_shared(problem: Problem, modules: Mapping[int, Any]) -> dict[str, st
 
 
 def weights_of(modules: Mapping[int, Any]) -> dict[str, str]:
-    """Return by stage how many numbers of which dtype its weights have."""
+    """Return by stage its weights' count of numbers and dtypes, as ``180/float32``."""
     return {str(number): _size(module.parameters()) for number, module in modules.items()}
 
 

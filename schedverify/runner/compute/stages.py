@@ -1,35 +1,25 @@
-"""One stage on this rank: runs its module forward and backward, and holds what a micro-batch needs in between.
+"""One stage on this rank: runs its module forward and backward, and keeps what a micro-batch needs in between.
 
-What a forward keeps is let go at the end of B or I, but for what W reads. The outputs themselves are not kept.
+What a forward leaves is freed at the end of B or I, but for what W reads. The outputs themselves are not kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Any, NamedTuple
+from typing import Any, Final
 
 import torch
 from torch.autograd.graph import get_gradient_edge
 
-from schedverify.runner.compute.batches import Tensors, as_tensors
-from schedverify.runner.compute.engine import add_gradients, own
-from schedverify.runner.compute.saved import Saved
+from schedverify.runner.compute.autograd import SavedTensors, add_gradients, separate_gradients
+from schedverify.runner.compute.batches import Loss, Tensors, as_tensors
 from schedverify.runner.compute.split_backward import WeightPart, input_part
 from schedverify.runner.p2p.messages import is_differentiable
 
 
-class Loss(NamedTuple):
-    """A last stage's loss of one micro-batch."""
-
-    of: Callable[[Tensors], Any]
-    """From the stage's outputs to a scalar, the mean over the rows."""
-    weight: float
-    """The micro-batch's share in the batch; the backward begins with it."""
-
-
-class _Kept:
-    """What a micro-batch leaves at a stage from F to B or I."""
+class _InFlight:
+    """What a micro-batch leaves at a stage from its F to its B or I."""
 
     def __init__(self, inputs: Tensors, loss: Loss | None) -> None:
         self.inputs = inputs
@@ -38,8 +28,12 @@ class _Kept:
         """By differentiable output, the edge at which its gradient arrives; None where it needs none."""
         self.seed: Any = None
         """The gradient of the loss, where there is one."""
-        self.saved = Saved()
+        self.saved = SavedTensors()
         self.random: Any = None
+
+
+_NOT_RUN: Final = _InFlight((), None)
+"""Stands for a micro-batch whose F has not made its state yet."""
 
 
 class Stage:
@@ -48,48 +42,48 @@ class Stage:
     Parameters
     ----------
     recompute
-        Whether F keeps its inputs only, and B or I pays the forward again (with the same random numbers).
+        Whether F keeps its inputs only, and B or I runs the forward again, with the same random numbers.
     training
         Whether there is a backward.
     is_first
-        Whether no stage feeds it: then nobody reads the gradients of its inputs.
+        Whether no stage feeds it: then the gradients of its inputs are not computed.
     """
 
     def __init__(self, number: int, module: Any, *, recompute: bool, training: bool, is_first: bool) -> None:
         self.number, self.module = number, module
         self._recompute, self._training, self._is_first = recompute, training, is_first
-        self._kept: dict[int, _Kept] = {}
+        self._in_flight: dict[int, _InFlight] = {}
         self._weight_parts: dict[int, WeightPart] = {}
         self.begin()
 
     def begin(self) -> None:
-        """Begin a step: nothing is held."""
+        """Begin a step of training, with no micro-batch in flight."""
         self._weights = list(self.module.parameters())
-        self._kept.clear()
+        self._in_flight.clear()
         self._weight_parts.clear()
 
-    def hold(self, microbatch: int) -> None:
-        """Count a micro-batch as held, from the begin of the step that runs its F."""
-        self._kept.setdefault(microbatch, _Kept((), None))
+    def enter(self, microbatch: int) -> None:
+        """Count a micro-batch as in flight, from the beginning of the step that runs its F."""
+        self._in_flight.setdefault(microbatch, _NOT_RUN)
 
     @property
-    def held(self) -> int:
-        """How many micro-batches wait for their B or I."""
-        return len(self._kept)
+    def in_flight(self) -> int:
+        """The number of micro-batches from the beginning of their F to the end of their B or I."""
+        return len(self._in_flight)
 
     def forward(self, microbatch: int, inputs: Tensors, loss: Loss | None, *, split: bool) -> Tensors:
         """Run F and return the outputs; of a last stage in training the loss follows them."""
-        kept = _Kept(tuple(map(self._leaf, inputs)), loss)
+        state = _InFlight(tuple(map(self._leaf, inputs)), loss)
         if not self._training:
-            self._kept.pop(microbatch, None)
+            self._in_flight.pop(microbatch, None)
         else:
-            self._kept[microbatch] = kept
+            self._in_flight[microbatch] = state
         if self._training and not self._recompute:
-            return self._run(kept, split)
+            return self._run(state, split)
         if self._training:
-            kept.random = _random_state(inputs)
+            state.random = _random_state(inputs)
         with torch.no_grad():
-            return self._outputs(kept)
+            return self._outputs(state)
 
     def backward(self, microbatch: int, gradients: Sequence[Any], *, split: bool) -> Tensors:
         """Run B, or I where the backward is split, and return the gradients of the differentiable inputs.
@@ -99,66 +93,66 @@ class Stage:
         gradients
             One for each differentiable output; none of a last stage, whose gradient is that of its loss.
         """
-        kept = self._kept[microbatch]
+        state = self._in_flight[microbatch]
         if self._recompute:
-            with _replayed(kept.random):
-                self._run(kept, split)
-        inputs = [each for each in kept.inputs if each.requires_grad]
-        given = gradients if kept.seed is None else (kept.seed,)
-        pairs = [(root, each) for root, each in zip(kept.roots, given, strict=True) if root is not None]
+            with _replayed(state.random):
+                self._run(state, split)
+        inputs = [each for each in state.inputs if each.requires_grad]
+        given = gradients if state.seed is None else (state.seed,)
+        pairs = [(root, each) for root, each in zip(state.roots, given, strict=True) if root is not None]
         roots, arrived = [root for root, _ in pairs], [each for _, each in pairs]
         if split:
-            self._weight_parts[microbatch] = input_part(roots, arrived, inputs, kept.saved)
+            self._weight_parts[microbatch] = input_part(roots, arrived, inputs, state.saved)
         elif roots:
-            self._whole(roots, arrived, inputs)
+            self._run_backward(roots, arrived, inputs)
         found = tuple(each.grad if each.grad is not None else torch.zeros_like(each) for each in inputs)
         if split:
-            _let_go(inputs)
-        del self._kept[microbatch]
+            _free_data(inputs)
+        del self._in_flight[microbatch]
         return found
 
-    def _whole(self, roots: Sequence[Any], arrived: Sequence[Any], inputs: Sequence[Any]) -> None:
+    def _run_backward(self, roots: Sequence[Any], arrived: Sequence[Any], inputs: Sequence[Any]) -> None:
         fresh = [weight for weight in self._weights if weight.grad is None]
         add_gradients(roots, arrived)
-        own(fresh, [*arrived, *(each.grad for each in inputs)])
+        separate_gradients(fresh, [*arrived, *(each.grad for each in inputs)])
 
-    def weights(self, microbatch: int) -> None:
+    def run_weights(self, microbatch: int) -> None:
         """Run W: add the gradients of the weights to their ``grad``."""
         self._weight_parts.pop(microbatch).run()
 
-    def _run(self, kept: _Kept, split: bool) -> Tensors:
-        with torch.enable_grad(), kept.saved.hooks() if split else nullcontext():
-            outputs = self._outputs(kept)
+    def _run(self, state: _InFlight, split: bool) -> Tensors:
+        with torch.enable_grad(), state.saved.hooks() if split else nullcontext():
+            outputs = self._outputs(state)
         leading = [each for each in outputs if is_differentiable(each.dtype)]
-        if kept.loss is not None:
-            leading, kept.seed = [outputs[-1]], torch.full_like(outputs[-1], kept.loss.weight)
-        kept.roots = [get_gradient_edge(each) if each.requires_grad else None for each in leading]
+        if state.loss is not None:
+            leading, state.seed = [outputs[-1]], torch.full_like(outputs[-1], state.loss.weight)
+        state.roots = [get_gradient_edge(each) if each.requires_grad else None for each in leading]
         return tuple(each.detach() for each in outputs)
 
-    def _outputs(self, kept: _Kept) -> Tensors:
-        outputs = as_tensors(self.module(*kept.inputs), f"stage {self.number}")
-        return outputs if kept.loss is None else (*outputs, kept.loss.of(outputs))
+    def _outputs(self, state: _InFlight) -> Tensors:
+        outputs = as_tensors(self.module(*state.inputs), f"stage {self.number}")
+        return outputs if state.loss is None else (*outputs, state.loss.of(outputs))
 
     def _leaf(self, tensor: Any) -> Any:
         leaf = tensor.detach()
         return leaf.requires_grad_(self._training and not self._is_first and is_differentiable(leaf.dtype))
 
 
-def _let_go(inputs: Sequence[Any]) -> None:
-    """Free the data of inputs whose place in the graph must stay for W."""
+def _free_data(inputs: Sequence[Any]) -> None:
+    """Free the memory of inputs, and their gradients, while they stay in the graph for W."""
     for leaf in inputs:
         leaf.grad = None
         leaf.data = leaf.new_empty(0)
 
 
 def _random_state(inputs: Tensors) -> Any:
-    """Return the state of the random numbers, on the host and on the devices of the inputs."""
+    """Return the states of the random number generators: the host's, and by index those of the inputs' devices."""
     devices = sorted({each.device.index for each in inputs if each.device.type == "cuda"})
     return torch.get_rng_state(), {device: torch.cuda.get_rng_state(device) for device in devices}
 
 
 class _replayed:  # noqa: N801 - a context, used like a function
-    """A context in which the random numbers are those of an earlier time."""
+    """A context in which the random numbers are those that followed an earlier state."""
 
     def __init__(self, state: Any) -> None:
         self._state = state

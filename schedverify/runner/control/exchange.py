@@ -1,4 +1,4 @@
-"""Every rank tells every other a few words: one exchange, with a timeout, before anything else moves."""
+"""Control messages: short texts from every rank to every other, and texts of any length from all ranks to rank 0."""
 
 from __future__ import annotations
 
@@ -10,20 +10,22 @@ import torch
 import torch.distributed as dist
 
 from schedverify.runner.failures import TimedOutError
+from schedverify.runner.p2p.messages import COLLECT_TAG, EXCHANGE_TAG
 from schedverify.runner.p2p.waiting import Waiting, begin, wait
-from schedverify.runner.tags import EXCHANGED
 
 SIZE: Final = 4096
-"""Bytes of a message; longer texts are cut."""
+"""Bytes of an exchanged text; longer ones are cut, shorter ones filled up with zeros."""
 
 
 def exchange(text: str, group: Any, timeout: float, *, part: str = "admission") -> list[str]:
-    """Return by rank what each rank of a gloo group told, within ``timeout`` seconds for all of them together.
+    """Send a text to every rank of a gloo group, and return the texts of all ranks, by rank; every rank calls it.
 
     Parameters
     ----------
+    timeout
+        Seconds in which all others must have answered.
     part
-        The part of the run, for messages.
+        The part of the run, for messages of errors.
 
     Raises
     ------
@@ -32,12 +34,13 @@ def exchange(text: str, group: Any, timeout: float, *, part: str = "admission") 
     """
     rank, size = dist.get_rank(group), dist.get_world_size(group)
     others = [other for other in range(size) if other != rank]
-    mine = _packed(text)
+    own = pack_text(text, SIZE)
     received = {other: torch.zeros(SIZE, dtype=torch.uint8) for other in others}
     places = {other: Waiting(rank, other, part) for other in others}
-    sends = [partial(dist.isend, mine, group=group, group_dst=other, tag=EXCHANGED) for other in others]
+    sends = [partial(dist.isend, own, group=group, group_dst=other, tag=EXCHANGE_TAG) for other in others]
     receives = [
-        partial(dist.irecv, buffer, group=group, group_src=other, tag=EXCHANGED) for other, buffer in received.items()
+        partial(dist.irecv, buffer, group=group, group_src=other, tag=EXCHANGE_TAG)
+        for other, buffer in received.items()
     ]
     works = [(other, begin(each, places[other])) for each, other in zip([*receives, *sends], others * 2, strict=True)]
     deadline, absent = time.monotonic() + timeout, dict[int, str]()
@@ -51,13 +54,61 @@ def exchange(text: str, group: Any, timeout: float, *, part: str = "admission") 
     if absent:
         names = ", ".join(f"rank {other}" for other in absent)
         raise TimedOutError(f"rank {rank}, {part}: no word from {names} within {timeout:g} s")
-    return [text if other == rank else _unpacked(received[other]) for other in range(size)]
+    return [text if other == rank else unpack_text(received[other]) for other in range(size)]
 
 
-def _packed(text: str) -> Any:
-    data = text.encode()[:SIZE].ljust(SIZE, b"\0")
-    return torch.frombuffer(bytearray(data), dtype=torch.uint8)
+def pack_text(text: str, size: int) -> Any:
+    """Return a text in UTF-8, cut or filled up with zeros: a uint8 tensor of shape ``(size,)``."""
+    return torch.frombuffer(bytearray(text.encode()[:size].ljust(size, b"\0")), dtype=torch.uint8)
 
 
-def _unpacked(buffer: Any) -> str:
+def unpack_text(buffer: Any) -> str:
+    """Return the text in a tensor that :func:`pack_text` made."""
     return bytes(buffer.tolist()).rstrip(b"\0").decode(errors="replace")
+
+
+def collect(text: str, group: Any, timeout: float, part: str) -> list[str] | None:
+    """Return on rank 0 the texts of all ranks, by rank and of any length; None on the others. Every rank calls it.
+
+    Parameters
+    ----------
+    timeout
+        Seconds in which each message must come: one with the length of a text in bytes, and one with the text.
+    part
+        The part of the run, for messages of errors.
+
+    Raises
+    ------
+    TimedOutError
+        If a rank does not come in time.
+    """
+    if dist.get_rank(group):
+        data = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)
+        transfer(torch.tensor([len(data)]), 0, group, timeout, part, sends=True)
+        transfer(data, 0, group, timeout, part, sends=True)
+        return None
+    return [text, *(_received(other, group, timeout, part) for other in range(1, dist.get_world_size(group)))]
+
+
+def transfer(tensor: Any, other: int, group: Any, timeout: float, part: str, *, sends: bool) -> None:
+    """Send a tensor to another rank, or fill it with what that rank sends.
+
+    Raises
+    ------
+    TimedOutError
+        If the other rank does not come in time.
+    """
+    waiting = Waiting(dist.get_rank(group), other, part)
+    if sends:
+        work = begin(lambda: dist.isend(tensor, group=group, group_dst=other, tag=COLLECT_TAG), waiting)
+    else:
+        work = begin(lambda: dist.irecv(tensor, group=group, group_src=other, tag=COLLECT_TAG), waiting)
+    wait(work, waiting, timeout)
+
+
+def _received(other: int, group: Any, timeout: float, part: str) -> str:
+    size = torch.zeros(1, dtype=torch.int64)
+    transfer(size, other, group, timeout, part, sends=False)
+    data = torch.zeros(int(size), dtype=torch.uint8)
+    transfer(data, other, group, timeout, part, sends=False)
+    return bytes(data.numpy()).decode()

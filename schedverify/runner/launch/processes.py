@@ -1,7 +1,12 @@
-"""Runs processes of this machine, one a rank, over gloo, and ends them all on a failure or signal; or joins others."""
+"""Starts a process for each rank on this machine, over gloo, and ends them all on a failure or signal.
+
+Under torchrun, which starts the processes, a process joins the others instead.
+"""
 
 from __future__ import annotations
 
+import gc
+import importlib
 import multiprocessing
 import os
 import signal
@@ -17,7 +22,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from schedverify.core.errors import InputError, ScheduleError
-from schedverify.runner.failures import RunError
+from schedverify.runner.failures import RunError, merged, without_repeats
 
 FAILED: Final = 1
 WRONG_INPUT: Final = 2
@@ -31,14 +36,14 @@ def launch(job: Callable[[], Any], ranks: int) -> None:
     Parameters
     ----------
     job
-        What each process does in the default process group; it is pickled on its way there.
+        Called in each process, when it has joined the default process group; it is pickled on its way there.
 
     Raises
     ------
     RunError
-        If any of them fails: what each of them said, those of the same words together.
+        If any of them fails: the error of each, equal ones once.
     InputError
-        If all that fail say that what they were given is wrong.
+        If each one that fails does so by an InputError.
     """
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
@@ -55,18 +60,22 @@ def launch(job: Callable[[], Any], ranks: int) -> None:
                 theirs.close()
             _watch(processes)
     failures = {
-        rank: _told(pipe) or _how_it_ended(process.exitcode)
+        rank: _message(pipe) or _how_it_ended(process.exitcode)
         for rank, (process, pipe) in enumerate(zip(processes, pipes, strict=True))
         if process.exitcode
     }
     if failures:
         wrong = all(process.exitcode in (0, WRONG_INPUT) for process in processes)
         kind = InputError if wrong else RunError
-        raise kind("\n".join(_merged(_once(failures))))
+        raise kind("\n".join(merged(without_repeats(failures))))
 
 
 def join_torchrun(backend: str, job: Callable[[], Any], timeout: float | None = None) -> None:
-    """Be the process that torchrun's environment says, and do a job in its process group.
+    """Join the process group that torchrun's environment describes, and do a job in it.
+
+    The group is gone at the end, with its threads: a thread of gloo that frees the tensor of a collective while the
+    interpreter ends wants the interpreter's lock, is ended instead, and takes the process with it ("terminate called
+    without an active exception", pytorch issues 179291 and 190489).
 
     Parameters
     ----------
@@ -76,6 +85,9 @@ def join_torchrun(backend: str, job: Callable[[], Any], timeout: float | None = 
     import torch
     import torch.distributed as dist
 
+    # It has functions with the default group as a default of theirs, so it would hold the group for ever if something
+    # (a dispatch mode does) loaded it later, when there is one.
+    importlib.import_module("torch.distributed.nn.functional")
     if backend == "nccl":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     dist.init_process_group(backend, timeout=None if timeout is None else timedelta(seconds=timeout))
@@ -83,10 +95,11 @@ def join_torchrun(backend: str, job: Callable[[], Any], timeout: float | None = 
         job()
     finally:
         dist.destroy_process_group()
+        gc.collect()  # a runner refers to itself, and to its groups
 
 
 def _watch(processes: Sequence[Any]) -> None:
-    """Wait until all processes have ended, or one has failed and the others had their grace."""
+    """Wait until all processes have ended, or ``GRACE`` seconds have passed since the first of them failed."""
     deadline: float | None = None
     while running := [process for process in processes if process.exitcode is None]:
         left = None if deadline is None else deadline - time.monotonic()
@@ -124,7 +137,7 @@ def _interrupt(*_: Any) -> None:
 
 
 def _serve(job: Callable[[], Any], rank: int, ranks: int, store: str, pipe: Any) -> None:
-    """Be one rank: do the job, and send what went wrong to the process that started this one."""
+    """Be one rank: do the job, and send its error, if it fails, to the process that started this one."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
@@ -148,7 +161,8 @@ def _leave(pipe: Any, message: str, code: int) -> NoReturn:
     os._exit(code)
 
 
-def _told(pipe: Any) -> str:
+def _message(pipe: Any) -> str:
+    """Return the error that a process sent, empty where it sent none."""
     try:
         return str(pipe.recv()) if pipe.poll() else ""
     except EOFError:
@@ -174,25 +188,3 @@ def _how_it_ended(code: int | None) -> str:
     if code is not None and code < 0:
         return f"the process was ended by {signal.Signals(-code).name}"
     return f"the process ended with code {code}"
-
-
-def _once(failures: dict[int, str]) -> dict[int, str]:
-    """Return what ranks said, without what they repeat of others; those first whom others name as the cause."""
-    own = {text.partition("\n")[0] for text in failures.values()}
-    named = {line.removeprefix("ended by ") for text in failures.values() for line in text.splitlines()[1:]}
-    told = {
-        rank: "\n".join(line for line in text.splitlines() if line.removeprefix("ended by ") not in own - {line})
-        for rank, text in failures.items()
-    }
-    return dict(sorted(told.items(), key=lambda item: failures[item[0]] not in named))
-
-
-def _merged(failures: dict[int, str]) -> list[str]:
-    """Return what ranks said, the same words once."""
-    ranks: dict[str, list[int]] = {}
-    for rank, text in failures.items():
-        ranks.setdefault(text, []).append(rank)
-    return [
-        text if text.startswith("rank") or len(who) == len(failures) > 1 else f"rank {', '.join(map(str, who))}: {text}"
-        for text, who in ranks.items()
-    ]

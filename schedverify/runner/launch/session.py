@@ -11,10 +11,9 @@ import torch.distributed as dist
 from schedverify.core.result import Plan
 from schedverify.formats import save_boundaries, save_run
 from schedverify.formats.plan_files import digest, plan_data
-from schedverify.runner.control.boundary_log import gather_log
-from schedverify.runner.control.clock_sync import ask, gather
-from schedverify.runner.launch.cutting import stages_of
-from schedverify.runner.launch.source import Source, load_source
+from schedverify.runner.control.clock_sync import read_clock
+from schedverify.runner.control.run_logs import gather_log, gather_trace
+from schedverify.runner.launch.source import Source, load_source, stages_of
 from schedverify.runner.runner import Runner
 
 
@@ -71,7 +70,7 @@ def session(settings: RunSettings, tell: Callable[[str], None]) -> None:
         checksums=settings.checksums,
     )
     weights = list({id(w): w for module in runner.modules.values() for w in module.parameters()}.values())
-    before = ask(runner.control, settings.timeout) if settings.trace else None
+    before = read_clock(runner.control, settings.timeout) if settings.trace else None
     ran, crossed = [], []
     for step in range(settings.steps):
         inputs, targets = sources[0].batch(step)
@@ -85,8 +84,8 @@ def session(settings: RunSettings, tell: Callable[[str], None]) -> None:
         if runner.rank == 0 and runner.problem.form != "inference":
             tell(f"step {step} loss {loss:.8f}")
     if settings.trace:
-        readings = before, ask(runner.control, settings.timeout)
-        trace = gather(digest(plan_data(runner.plan)), ran, readings, runner.control, settings.timeout)
+        readings = before, read_clock(runner.control, settings.timeout)
+        trace = gather_trace(digest(plan_data(runner.plan)), ran, readings, runner.control, settings.timeout)
         if trace is not None:
             save_run(trace, settings.trace)
     if settings.boundaries:

@@ -1,7 +1,11 @@
-"""A user's model, named ``MODULE:FUNCTION``: its blocks, and what a step is fed."""
+"""A user's model, named ``MODULE:FUNCTION``: its blocks, cut into stages, and the batches and loss of a step.
+
+Blocks are cut by the plan's partition, or contiguously and evenly where the plan has none.
+"""
 
 from __future__ import annotations
 
+import copy
 import importlib
 import sys
 import traceback
@@ -13,27 +17,30 @@ import torch
 from torch import nn
 
 from schedverify.core.errors import Fault, InputError
+from schedverify.core.model import even_parts
+from schedverify.core.problem import Problem
+from schedverify.core.result import Plan
 
 ROWS: Final = 4
 """Rows of a micro-batch, where the model brings no batches."""
 WORDS: Final = 8
-"""Length of a row, where a model that begins with an embedding brings no batches."""
+"""Tokens of a row, where a model that begins with an embedding brings no batches."""
 _NOTHING: Final = "a model, an nn.Sequential or list of blocks, or (model, batch, loss)"
 Batch = Callable[[int], tuple[Any, Any]]
 
 
 class Source(NamedTuple):
-    """What ``FUNCTION()`` gave."""
+    """A user's model, as ``FUNCTION()`` returned it."""
 
     blocks: tuple[tuple[str, Any], ...]
     """The blocks in their order, each with its name."""
     batch: Batch
-    """From the number of a step to its inputs and targets."""
+    """Takes the number of a step and returns its inputs and targets."""
     loss: Callable[[Any, Any], Any]
 
 
 def load_source(reference: str, microbatches: int, seed: int = 0) -> Source:
-    """Call the function that ``MODULE:FUNCTION`` names, with the random numbers seeded, and return what it gave.
+    """Call the function that ``MODULE:FUNCTION`` names, with the random numbers seeded, and return its model.
 
     The current folder is on the path of modules while it is imported.
 
@@ -79,7 +86,7 @@ def _function(reference: str) -> Callable[[], Any]:
 
 
 def _failed(what: str, error: Exception) -> InputError:
-    """Return that the user's own code failed, with the last of its lines that was reached."""
+    """Return an error for the failure of the user's own code, with the last line of it that was reached."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if Path(frame.filename).is_relative_to(Path.cwd())] or frames
     place = "" if isinstance(error, SyntaxError) else f"{Path(own[-1].filename).name}, line {own[-1].lineno}"
@@ -146,3 +153,48 @@ def _inputs(blocks: Sequence[Any], rows: int, reference: str, seed: int = 0) -> 
 def _to_zero(output: Any, target: Any) -> Any:  # noqa: ARG001 - every target is zero
     """Return the mean squared error to zeros."""
     return (output**2).mean()
+
+
+Named = tuple[tuple[str, Any], ...]
+
+
+def stages_of(plan: Plan, blocks: Named, rank: int) -> dict[int, Any]:
+    """Return the module of each stage of a rank; copies of the model begin with equal weights.
+
+    Raises
+    ------
+    InputError
+        If the stages are no chain, there are fewer blocks than stages, or the plan's partition has other layers.
+    """
+    problem = plan.problem
+    _check_chain(problem)
+    parts = _by_partition(plan, blocks) if plan.partition is not None else _by_number(blocks, problem.stages)
+    made = {}
+    for number in problem.stages_of[rank]:
+        module = nn.Sequential(*(block for _, block in parts[number % problem.stages]))
+        made[number] = copy.deepcopy(module) if problem.replicas > 1 else module
+    return made
+
+
+def _check_chain(problem: Problem) -> None:
+    if problem.edges != tuple((stage, stage + 1) for stage in range(problem.stages - 1)):
+        hint = "use schedverify.runner.Runner, with a module for each stage"
+        raise InputError(Fault("problem.edges", "the plan's stages are no chain, as a list of blocks is", hint))
+
+
+def _by_number(blocks: Named, stages: int) -> list[Named]:
+    return [blocks[part.start : part.stop] for part in even_parts(len(blocks), stages)]
+
+
+def _by_partition(plan: Plan, blocks: Named) -> list[Named]:
+    """Return the blocks of each stage: by their names where the partition has these, else by their order."""
+    partition: Sequence[Sequence[str]] = plan.partition or ()
+    names = [name for stage in partition for name in stage]
+    known = dict(blocks)
+    if sorted(names) == sorted(known):
+        return [tuple((name, known[name]) for name in stage) for stage in partition]
+    if len(names) != len(blocks) or len(partition) != plan.problem.stages:
+        found = f"{len(blocks)} blocks, where the plan's partition has {len(names)} layers in {len(partition)} stages"
+        raise InputError(Fault("model", found, "a block for each layer, in their order"))
+    left = iter(blocks)
+    return [tuple(next(left) for _ in stage) for stage in partition]

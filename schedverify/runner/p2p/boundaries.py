@@ -1,7 +1,7 @@
-"""The contract of each boundary: what may cross it is declared, or learned when it first crosses, and nothing else may.
+"""The contract of each boundary: the dtypes and shapes that may cross it are declared, or learned from the first step.
 
-Everything that goes from one stage to another passes here, at both ends, whether a message moves it or it lies ready on
-the same rank: it is held against the contract, shown to the hooks, which may forbid it, and noted in the log.
+All tensors that go from one stage to another pass here at both ends, whether a message moves them or both stages stand
+on one rank: they are compared with the contract, shown to the hooks, which may forbid them, and noted in the log.
 """
 
 from __future__ import annotations
@@ -17,20 +17,22 @@ from schedverify.core.problem import Problem
 from schedverify.core.trace import BoundaryTransfer
 from schedverify.runner.compute.batches import Tensors
 from schedverify.runner.failures import RunError
-from schedverify.runner.p2p.declared import declared, refuted, rows_of
 from schedverify.runner.p2p.messages import (
     Crossing,
     Name,
     Signature,
+    boundary_rows,
+    broken_declaration,
+    contiguous,
+    declared_signatures,
     gradients_of,
     is_differentiable,
-    plain,
-    shown,
     signature,
+    signature_text,
 )
 
 Hook = Callable[[Crossing], None]
-"""Is shown what crosses a boundary, when it leaves and when it has come; raises to stop the run."""
+"""Called with the tensors of a boundary before they leave and after they have come; raises to stop the run."""
 Seal = tuple[int, ...]
 """A checksum (CRC-32) of the bytes of each tensor."""
 _RELEARN: Final = "before steps of other shapes call relearn() on every rank"
@@ -42,13 +44,13 @@ class Boundaries:
     Parameters
     ----------
     known
-        Whether declared boundaries tell both ends the shapes in advance; else they are learned.
+        Whether both ends take the shapes of a boundary from its declaration; else they learn them from what crosses.
     hooks
-        Called with everything that crosses, in their order.
+        Called in their order with everything that crosses.
     forbid_nan
         Whether a NaN in what crosses stops the run.
     sealed
-        Whether checksums are made of what leaves and held against what arrives.
+        Whether checksums are made of what leaves, and compared with checksums of what arrives.
     """
 
     def __init__(
@@ -64,49 +66,49 @@ class Boundaries:
         self._rank, self._hooks = rank, tuple(hooks)
         self._forbid_nan, self.sealed = forbid_nan, sealed
         self._copy, self._owner_rank = problem.stages, problem.owner_rank
-        self._rows = rows_of(problem)
-        self._declared = declared(problem) if known else {}
+        self._rows = boundary_rows(problem)
+        self._declared = declared_signatures(problem) if known else {}
         self._learned: dict[tuple[int, int, int], Signature] = {}
         self._due = Counter(_due(problem, rank))
         self._seals: dict[Name, Seal] = {}
-        """Of what lies ready on this rank, to be read or to be sent."""
+        """Checksums of tensors that wait on this rank to be read or sent, by the name of their message."""
         self.log: list[BoundaryTransfer] = []
 
     def begin(self) -> None:
-        """Begin a step: nothing has crossed."""
+        """Begin a step of training, with an empty log."""
         self.log = []
         self._seals.clear()
 
     def forget(self) -> None:
-        """Forget what was learned."""
+        """Forget the shapes that were learned."""
         self._learned.clear()
 
     def expected(self, name: Name) -> Signature | None:
-        """Return what will cross under a name; None where neither end can know."""
+        """Return the signature of a message, where it is declared or learned; else None."""
         found = self._learned.get(name.forward, self._declared.get(name.forward[:2]))
         return gradients_of(found) if found is not None and name.backward else found
 
     def learn(self, name: Name, members: Signature) -> None:
-        """Note what crosses under a name, which both ends know from now on."""
+        """Note the signature of a message, which both ends know from now on."""
         self._learned[name.forward] = members
 
-    def keep(self, name: Name, tensors: Tensors) -> None:
-        """Have tensors lie ready until they leave for another rank: with checksums, they must not change until then."""
+    def seal(self, name: Name, tensors: Tensors) -> None:
+        """Note checksums of tensors that will be sent later, and must not be changed until then."""
         if self.sealed:
             self._seals[name] = _seal(tensors)
 
     def leave(self, name: Name, tensors: Tensors, place: str) -> Seal | None:
-        """Let tensors leave a stage, and return their seal, if seals are made.
+        """Let tensors leave a stage, and return their checksums, if checksums are made.
 
         Raises
         ------
         RunError
             If they may not; names the place and the boundary.
         """
-        kept = self._seals.pop(name, None)
-        if kept is not None and kept != (now := _seal(tensors)):
+        noted = self._seals.pop(name, None)
+        if noted is not None and noted != (now := _seal(tensors)):
             crossing = self._crossing(name, tensors, outgoing=True)
-            raise RunError(f"{place}: {crossing}: it was changed after it was made, by its checksums {now} and {kept}")
+            raise RunError(f"{place}: {crossing}: it was changed after it was made, by its checksums {now} and {noted}")
         crossing, form = self._passed(name, tensors, place, outgoing=True)
         if crossing.local and not name.backward:
             self.learn(name, form)
@@ -117,7 +119,12 @@ class Boundaries:
         return seal
 
     def reach(self, name: Name, tensors: Tensors, seal: Seal | None, place: str) -> None:
-        """Let tensors reach a stage, with the seal that came with them; what lay ready here has its own.
+        """Let tensors reach a stage.
+
+        Parameters
+        ----------
+        seal
+            The checksums that came with them from another rank; of tensors made on this rank they were noted.
 
         Raises
         ------
@@ -135,7 +142,7 @@ class Boundaries:
         return Crossing(*name, outgoing, self._owner_rank[name.source] == self._owner_rank[name.target], tensors)
 
     def _passed(self, name: Name, tensors: Tensors, place: str, *, outgoing: bool) -> tuple[Crossing, Signature]:
-        """Return what crosses with its form, once it is known that it may."""
+        """Return the tensors as hooks see them, and their signature, after all checks but checksums."""
         crossing, form = self._crossing(name, tensors, outgoing=outgoing), signature(tensors)
         if reason := self._objection(name, form) or (self._forbid_nan and _nan(tensors)):
             raise RunError(f"{place}: {crossing}: {reason}")
@@ -145,7 +152,9 @@ class Boundaries:
             except Exception as error:
                 raise RunError(f"{place}: {crossing}: a hook forbids it: {type(error).__name__}: {error}") from error
         if self._hooks and signature(tensors) != form:
-            raise RunError(f"{place}: {crossing}: a hook made {shown(signature(tensors))} of {shown(form)}")
+            raise RunError(
+                f"{place}: {crossing}: a hook made {signature_text(signature(tensors))} of {signature_text(form)}"
+            )
         return crossing, form
 
     def _note(self, crossing: Crossing, form: Signature, seal: Seal | None) -> None:
@@ -170,22 +179,22 @@ class Boundaries:
         raise RunError(f"rank {self._rank}: {what}: {'did not cross' if missing else 'crossed, where no more may'}")
 
     def _objection(self, name: Name, own: Signature) -> str:
-        """Return why what is there may not cross; empty where it may."""
+        """Return why tensors of a signature may not cross under a name; empty where they may."""
         source, target, _ = name.forward
         edge = source % self._copy, target % self._copy
         rows = self._rows.get(edge)
-        if rows and not name.backward and (wanted := refuted(rows, own)):
-            return f"{shown(own)}, where {wanted} is declared"
+        if rows and not name.backward and (wanted := broken_declaration(rows, own)):
+            return f"{signature_text(own)}, where {wanted} is declared"
         expected = self.expected(name)
         if expected is None or own == expected:
             return ""
         if name.backward:
-            return f"{shown(own)}, where the gradient is of {shown(expected)}"
-        return f"{shown(own)}, where {shown(expected)} crosses ({_RELEARN})"
+            return f"{signature_text(own)}, where the gradient is of {signature_text(expected)}"
+        return f"{signature_text(own)}, where {signature_text(expected)} crosses ({_RELEARN})"
 
 
 def _due(problem: Problem, rank: int) -> list[tuple[Name, bool]]:
-    """Return by name what leaves (True) and reaches (False) the stages of a rank in one step."""
+    """Return the messages of one step that leave (True) or reach (False) the stages of a rank."""
     found = []
     for source, targets in enumerate(problem.successors):
         for target in targets:
@@ -209,4 +218,4 @@ def _nan(tensors: Tensors) -> str:
 
 
 def _seal(tensors: Tensors) -> Seal:
-    return tuple(crc32(plain(tensor).cpu().reshape(-1).view(torch.uint8).numpy().data) for tensor in tensors)
+    return tuple(crc32(contiguous(tensor).cpu().reshape(-1).view(torch.uint8).numpy().data) for tensor in tensors)

@@ -1,18 +1,42 @@
-"""What crosses between two stages, and under which name: edge of the stage graph, direction, micro-batch, tensor."""
+"""Messages between stages: their names and tags, the dtypes and shapes of their tensors, and what a problem declares.
+
+A message is named by an edge of the stage graph, a direction and a micro-batch. It may have a header (where its shapes
+are not known yet), up to 14 tensors, and their checksums; over gloo each part has a tag of its own::
+
+    tag     0        1          2               n          n + 1             16       17
+          header | tensor 0 | tensor 1 | ... tensor n-1 | checksums | ... | header | tensor 0 | ...
+          |<---------------- micro-batch 0 of an edge ------------------->|<-- micro-batch 1 --
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 import torch
 
 from schedverify.core.op import Kind, Op
-from schedverify.core.problem import Problem
+from schedverify.core.problem import Boundary, Problem
 from schedverify.runner.compute.batches import Tensors
 
 MOST_TENSORS: Final = 14
 """The most tensors that may cross together."""
 _PARTS: Final = MOST_TENSORS + 2
+"""Tags of one message: of its header, its tensors, and its checksums, whose tag follows that of the last tensor."""
+
+BOUNDARY_TAGS: Final = (1 << 31) - 8
+"""How many tags there are for messages between stages; the others, which follow, are the highest that gloo takes."""
+UNUSED_TAG: Final = BOUNDARY_TAGS
+"""No message has it: a receive with it ends by its timeout alone."""
+COLLECT_TAG: Final = BOUNDARY_TAGS + 1
+"""Of texts that every rank sends to rank 0."""
+SUM_TAG: Final = BOUNDARY_TAGS + 2
+"""Of sums of gradients, which go in one order on each pair of ranks."""
+EXCHANGE_TAG: Final = BOUNDARY_TAGS + 3
+"""Of texts that every rank sends to every other one."""
+NOTICE_TAG: Final = BOUNDARY_TAGS + 4
+"""Of what a rank that fails sends to the others."""
 
 Signature = tuple[tuple[Any, tuple[int, ...]], ...]
 """Dtype and shape of each tensor that crosses together."""
@@ -61,7 +85,7 @@ def name_of(op: Op) -> Name:
 
 
 class Tags:
-    """The tags of each message: the first is for its header, then follow its tensors and its checksums."""
+    """The tags of messages: of each edge the activations of all micro-batches, then their gradients; 16 a message."""
 
     def __init__(self, problem: Problem) -> None:
         self._microbatches = problem.microbatches
@@ -75,22 +99,25 @@ class Tags:
 
 
 def tags_of(problem: Problem) -> int:
-    """Return how many tags the messages of a problem need."""
+    """Return how many tags the messages of a problem need: 16 for each edge, direction and micro-batch."""
     return sum(map(len, problem.successors)) * 2 * problem.microbatches * _PARTS
 
 
 def signature(tensors: Tensors) -> Signature:
-    """Return dtypes and shapes."""
+    """Return the dtype and shape of each tensor."""
     return tuple((tensor.dtype, tuple(tensor.shape)) for tensor in tensors)
 
 
-def plain(tensor: Any) -> Any:
-    """Return a tensor whose numbers lie in memory one after the other as they are, for a view that is not so a copy."""
+def contiguous(tensor: Any) -> Any:
+    """Return a tensor whose numbers lie in memory one after the other, none of them conjugated or negated lazily.
+
+    A tensor of which this is so already comes back without being copied.
+    """
     return tensor.detach().resolve_conj().resolve_neg().contiguous()
 
 
 def gradients_of(forward: Signature) -> Signature:
-    """Return what comes back for what went: a gradient for each tensor that can have one."""
+    """Return the signature of the gradients of what crossed forward: one for each tensor that can have a gradient."""
     return tuple(member for member in forward if is_differentiable(member[0]))
 
 
@@ -99,12 +126,16 @@ def is_differentiable(dtype: Any) -> bool:
     return bool(dtype.is_floating_point or dtype.is_complex)
 
 
-def shown(members: Signature) -> str:
+def signature_text(members: Signature) -> str:
     """Return a signature as text, such as ``float32 4 x 8``."""
     return ", ".join(f"{str(dtype)[6:]} {' x '.join(map(str, shape)) or 'scalar'}" for dtype, shape in members)
 
 
-# Headers: the number of tensors, then for each its dtype, its dimensions and its shape.
+# A header is a row of HEADER whole numbers:
+#
+#     count | dtype 0, dimensions 0, shape 0 (MOST_DIMENSIONS numbers, filled up with zeros) | dtype 1, ... | zeros
+#
+# where a dtype is its place in DTYPES.
 
 MOST_DIMENSIONS: Final = 8
 HEADER: Final = 1 + MOST_TENSORS * (2 + MOST_DIMENSIONS)
@@ -114,7 +145,7 @@ DTYPES: Final = (
 )  # fmt: skip
 
 
-def unfit(members: Signature) -> str:
+def header_objection(members: Signature) -> str:
     """Return why a header cannot hold a signature; empty where it can."""
     if len(members) > MOST_TENSORS:
         return f"{len(members)} tensors, at most {MOST_TENSORS} may cross together"
@@ -126,16 +157,94 @@ def unfit(members: Signature) -> str:
     return ""
 
 
-def written(members: Signature) -> Any:
-    """Return the header of a signature, a tensor of whole numbers."""
+def header_of(members: Signature) -> Any:
+    """Return the header of a signature: an int64 tensor of shape ``(HEADER,)``."""
     words = [len(members)]
     for dtype, shape in members:
         words += [DTYPES.index(dtype), len(shape), *shape, *[0] * (MOST_DIMENSIONS - len(shape))]
     return torch.tensor(words + [0] * (HEADER - len(words)))
 
 
-def read(header: Any) -> Signature:
+def signature_in(header: Any) -> Signature:
     """Return the signature that a header holds."""
     words = header.tolist()
     rows = [words[1 + i * (2 + MOST_DIMENSIONS) :][: 2 + MOST_DIMENSIONS] for i in range(words[0])]
     return tuple((DTYPES[dtype], tuple(shape[:dimensions])) for dtype, dimensions, *shape in rows)
+
+
+def declared_signatures(problem: Problem) -> dict[tuple[int, int], Signature]:
+    """Return by edge, of all copies of the model, the signature that its rows of ``[[boundary]]`` declare.
+
+    An edge is left out unless it has rows and each of them has a dtype and a shape.
+    """
+    found: dict[tuple[int, int], Signature] = {}
+    for (source, target), rows in boundary_rows(problem).items():
+        if all(row.dtype and row.shape for row in rows):
+            declared = tuple((dtype_of(row), row.shape) for row in rows)
+            copies = range(0, problem.total_stages, problem.stages)
+            found |= {(source + first, target + first): declared for first in copies}
+    return found
+
+
+def dtype_of(row: Boundary) -> Any:
+    """Return the dtype that a row of ``[[boundary]]`` names; None where torch has none of that name that may cross."""
+    found = getattr(torch, row.dtype, None)
+    return found if found in DTYPES else None
+
+
+def broken_declaration(rows: Sequence[Boundary], members: Signature) -> str:
+    """Return as text what rows of ``[[boundary]]`` declare, where a signature is not that; empty where it is.
+
+    A row without shape, dtype or bytes admits every shape, dtype or size.
+    """
+    if len(rows) == len(members) and all(map(_admits, rows, members)):
+        return ""
+    return ", ".join(map(_row_text, rows))
+
+
+def transfer_objection(problem: Problem, *, tagged: bool) -> str:
+    """Return why the messages of a problem cannot be transferred; empty where they can.
+
+    Parameters
+    ----------
+    tagged
+        Whether the backend matches messages by tags. If it does not, every boundary must be declared, since no header
+        may go ahead of a message.
+    """
+    for row in problem.boundaries:
+        if row.dtype and dtype_of(row) is None:
+            return f"boundary {row.source} to {row.target} declares the dtype {row.dtype!r}, which torch does not send"
+    for edge, rows in boundary_rows(problem).items():
+        if len(rows) > MOST_TENSORS:
+            return f"boundary {edge[0]} to {edge[1]} declares {len(rows)} tensors, at most {MOST_TENSORS} may cross"
+    if tagged:
+        needed = tags_of(problem)
+        return f"its messages need {needed} tags, there are {BOUNDARY_TAGS}" if needed > BOUNDARY_TAGS else ""
+    known = declared_signatures(problem)
+    unknown = [f"{source} to {target}" for source, target in problem.edges if (source, target) not in known]
+    text = "without tags every boundary must be declared with dtype and shape; undeclared: "
+    return text + ", ".join(unknown) if unknown else ""
+
+
+def boundary_rows(problem: Problem) -> dict[tuple[int, int], list[Boundary]]:
+    """Return by edge of one copy of the model its rows of ``[[boundary]]``; edges without rows are left out."""
+    rows: dict[tuple[int, int], list[Boundary]] = {}
+    for row in problem.boundaries:
+        rows.setdefault((row.source, row.target), []).append(row)
+    return rows
+
+
+def _admits(row: Boundary, member: tuple[Any, tuple[int, ...]]) -> bool:
+    dtype, shape = member
+    return (
+        (not row.dtype or dtype == dtype_of(row))
+        and (not row.shape or shape == row.shape)
+        and (row.bytes is None or row.bytes == dtype.itemsize * math.prod(shape))
+    )
+
+
+def _row_text(row: Boundary) -> str:
+    size = "" if row.bytes is None else f"{row.bytes} bytes"
+    if row.dtype and row.shape:
+        return f"{signature_text(((dtype_of(row), row.shape),))}{size and f' ({size})'}"
+    return " ".join(filter(None, [row.dtype, " x ".join(map(str, row.shape)), size])) or "any tensor"

@@ -1,7 +1,7 @@
-"""Moves tensors between ranks: a message has a name, a buffer lives from its receive to its reading, and no longer.
+"""Moves tensors between ranks; a buffer lives from the posting of its receive to its reading, and no longer.
 
-The shapes of a message are learned when it first crosses: a header goes ahead of it. After that its receive takes a
-buffer at once.
+Where the shapes of a message are neither declared nor learned, a header with them goes ahead of it, and the buffers are
+taken when the header is there. From the second step on they are taken when the receive is posted.
 """
 
 from __future__ import annotations
@@ -19,12 +19,22 @@ from schedverify.core.problem import Problem
 from schedverify.runner.compute.batches import Tensors
 from schedverify.runner.failures import RunError
 from schedverify.runner.p2p.boundaries import Boundaries, Seal
-from schedverify.runner.p2p.messages import HEADER, Name, Tags, name_of, plain, read, signature, unfit, written
+from schedverify.runner.p2p.messages import (
+    HEADER,
+    Name,
+    Tags,
+    contiguous,
+    header_objection,
+    header_of,
+    name_of,
+    signature,
+    signature_in,
+)
 from schedverify.runner.p2p.waiting import Sends, Waiting, begin, wait_for_all
 
 
-class Posted:
-    """A receive that stands: its buffers, or its header where the shapes are not known yet."""
+class PostedReceive:
+    """A receive that was posted: of its buffers, or of its header alone where the shapes are not known yet."""
 
     def __init__(self, waiting: Waiting, position: int) -> None:
         self.waiting, self.position = waiting, position
@@ -36,12 +46,12 @@ class Posted:
 
     @property
     def seal(self) -> Seal | None:
-        """The checksums that came with it, if they were asked for."""
+        """The checksums that came with it, one a tensor; None where the run has none."""
         return None if self.checksums is None else tuple(self.checksums.tolist())
 
 
-class Late:
-    """A transfer of a group, which is launched with the others of it."""
+class BatchedTransfer:
+    """A transfer that is launched together with the others of its group, and has its handle from then on."""
 
     def __init__(self, transfer: Any) -> None:
         self.transfer = transfer
@@ -60,12 +70,20 @@ class Transport:
     group
         The process group of the pipeline.
     tagged
-        Whether the backend matches messages by their tags. Without, no header may go ahead of a message, and every
-        boundary must be known in advance.
+        Whether the backend matches messages by their tags. If it does not, no header may go ahead of a message, and
+        every boundary must be declared.
+    timeout
+        Seconds that a message is waited for.
     device
-        Where buffers are taken.
+        The device of the buffers.
     boundaries
-        What crosses each boundary, where it is known, and whether checksums follow.
+        The contracts of the boundaries, which know shapes, and whether checksums follow a message.
+
+    Attributes
+    ----------
+    received
+        Where it is not None it is called with the name and the buffers of each message that has come, before anybody
+        reads them: where a test damages them.
     """
 
     def __init__(
@@ -84,18 +102,19 @@ class Transport:
         self._rank, self._group, self._tagged = rank, group, tagged
         self._owner_rank, self._tags = problem.owner_rank, Tags(problem)
         self._boundaries = boundaries
-        self._posted: dict[Name, Posted] = {}
-        self._batch: list[Late] | None = None
+        self.received: Callable[[Name, list[Any]], None] | None = None
+        self._posted: dict[Name, PostedReceive] = {}
+        self._batch: list[BatchedTransfer] | None = None
         self._begun: list[tuple[list[Any], Waiting, int, Callable[[int], None]]] = []
 
     def begin(self) -> None:
-        """Begin a step: nothing is under way."""
+        """Begin a step of training, without sends and receives of an earlier one."""
         self.sends = Sends(self.timeout)
         self._posted.clear()
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Launch the transfers that are begun within as one, where messages are matched by their order alone."""
+        """Launch the transfers that are begun within this context as one, where the backend has no tags."""
         if self._tagged:
             yield
             return
@@ -105,14 +124,14 @@ class Transport:
             yield
         finally:
             self._batch = None
-        works = dist.batch_isend_irecv([late.transfer for late in batch])
-        for i, late in enumerate(batch):
-            late.work = works[i] if len(works) == len(batch) else works[0]
-        for begun in self._begun:
-            self.sends.add(*begun)
+        works = dist.batch_isend_irecv([entry.transfer for entry in batch])
+        for i, entry in enumerate(batch):
+            entry.work = works[i] if len(works) == len(batch) else works[0]
+        for sent in self._begun:
+            self.sends.add(*sent)
 
     def send(self, op: Op, position: int, tensors: Tensors, seal: Seal | None, ended: Callable[[int], None]) -> None:
-        """Begin to send; ``ended`` is called as :meth:`Sends.add` says."""
+        """Begin to send tensors, with their checksums where there are some; ``ended`` is that of :meth:`Sends.add`."""
         self.sends.check()
         name = name_of(op)
         peer, tag = self._owner_rank[name.target], self._tags.first(name)
@@ -120,14 +139,14 @@ class Transport:
         works = []
         if self._boundaries.expected(name) is None:
             own = signature(tensors)
-            if reason := unfit(own):
+            if reason := header_objection(own):
                 raise RunError(f"{waiting}: {reason}")
-            works.append(self._isend(written(own), waiting, tag))
+            works.append(self._begin(dist.isend, header_of(own), waiting, tag))
             self._boundaries.learn(name, own)
-        parts = [plain(tensor) for tensor in tensors]
+        parts = [contiguous(tensor) for tensor in tensors]
         if seal is not None:
             parts.append(torch.tensor(seal, dtype=torch.int64, device=self.device))
-        works += [self._isend(part, waiting, tag + number) for number, part in enumerate(parts, 1)]
+        works += [self._begin(dist.isend, part, waiting, tag + number) for number, part in enumerate(parts, 1)]
         size = sum(part.untyped_storage().nbytes() for part in parts)
         if self._batch is None:
             self.sends.add(works, waiting, size, ended)
@@ -135,32 +154,38 @@ class Transport:
             self._begun.append((works, waiting, size, ended))
 
     def post(self, op: Op, position: int) -> None:
-        """Post a receive; that of a gradient whose activation has not left yet, and is not known, when it is read."""
+        """Post a receive: of its buffers where their shapes are known, else of its header.
+
+        The receive of a gradient whose shapes are not known, since its activation has not left yet, begins when
+        :meth:`take` wants it.
+        """
         name = name_of(op)
         peer = self._owner_rank[name.source]
-        posted = Posted(Waiting(self._rank, peer, f"position {position} ({op})"), position)
+        posted = PostedReceive(Waiting(self._rank, peer, f"position {position} ({op})"), position)
         if self._boundaries.expected(name) is not None:
             self._post_buffers(posted, name)
         elif not name.backward:
             posted.header = torch.zeros(HEADER, dtype=torch.int64)
-            posted.works = [self._irecv(posted.header, posted.waiting, self._tags.first(name))]
+            posted.works = [self._begin(dist.irecv, posted.header, posted.waiting, self._tags.first(name))]
         self._posted[name] = posted
 
-    def take(self, name: Name) -> Posted | None:
-        """Return the receive of a message when its buffers are full; None where no receive stands."""
+    def take(self, name: Name) -> PostedReceive | None:
+        """Wait for a message and return its receive, with full buffers; None where no receive was posted."""
         posted = self._posted.pop(name, None)
         if posted is None:
             return None
         began = time.monotonic()
         if posted.header is not None:
             wait_for_all(posted.works, posted.waiting, self.timeout, began)
-            self._boundaries.learn(name, read(posted.header))
+            self._boundaries.learn(name, signature_in(posted.header))
         if not posted.works:
             self._post_buffers(posted, name)
         wait_for_all(posted.works, posted.waiting, self.timeout, began)
+        if self.received is not None:
+            self.received(name, posted.buffers)
         return posted
 
-    def _post_buffers(self, posted: Posted, name: Name) -> None:
+    def _post_buffers(self, posted: PostedReceive, name: Name) -> None:
         known = self._boundaries.expected(name)
         if known is None:
             raise RunError(f"{posted.waiting}: nothing has left that it could be the gradient of")
@@ -170,21 +195,14 @@ class Transport:
             posted.checksums = torch.zeros(len(parts), dtype=torch.int64, device=self.device)
             parts.append(posted.checksums)
         first = self._tags.first(name) + 1
-        posted.works = [self._irecv(part, posted.waiting, tag) for tag, part in enumerate(parts, first)]
+        posted.works = [self._begin(dist.irecv, part, posted.waiting, tag) for tag, part in enumerate(parts, first)]
 
-    def _isend(self, tensor: Any, waiting: Waiting, tag: int) -> Any:
+    def _begin(self, transfer: Callable[..., Any], tensor: Any, waiting: Waiting, tag: int) -> Any:
+        """Begin ``dist.isend`` or ``dist.irecv`` of a tensor, or add it to the group, and return its handle."""
         if self._batch is not None:
-            return _later(self._batch, dist.P2POp(dist.isend, tensor, group=self._group, group_peer=waiting.peer))
-        to = {"group": self._group, "group_dst": waiting.peer, "tag": tag if self._tagged else 0}
-        return begin(lambda: dist.isend(tensor, **to), waiting)
-
-    def _irecv(self, buffer: Any, waiting: Waiting, tag: int) -> Any:
-        if self._batch is not None:
-            return _later(self._batch, dist.P2POp(dist.irecv, buffer, group=self._group, group_peer=waiting.peer))
-        of = {"group": self._group, "group_src": waiting.peer, "tag": tag if self._tagged else 0}
-        return begin(lambda: dist.irecv(buffer, **of), waiting)
-
-
-def _later(batch: list[Late], transfer: Any) -> Late:
-    batch.append(Late(transfer))
-    return batch[-1]
+            self._batch.append(
+                BatchedTransfer(dist.P2POp(transfer, tensor, group=self._group, group_peer=waiting.peer))
+            )
+            return self._batch[-1]
+        peer = {"group_dst" if transfer is dist.isend else "group_src": waiting.peer}
+        return begin(lambda: transfer(tensor, group=self._group, tag=tag if self._tagged else 0, **peer), waiting)

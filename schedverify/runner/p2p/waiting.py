@@ -1,7 +1,7 @@
 """The one place where a rank waits for another: every wait has a timeout and a name; each handle is waited for once.
 
-gloo tells whether a transfer is complete only to who waits for it, and a wait that times out closes the connection to
-the peer. So nobody can look whether a send is complete: it is waited for at the end of the step, or by a thread.
+Whether a transfer over gloo is complete shows only by waiting for it, and a wait that times out closes the connection
+to the peer. So a send cannot be polled: it is waited for at the end of the step, or by a thread.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ import torch
 import torch.distributed as dist
 
 from schedverify.runner.failures import TimedOutError
-from schedverify.runner.tags import NEVER
+from schedverify.runner.p2p.messages import UNUSED_TAG
 
 DEFAULT_TIMEOUT: Final = 60.0
 """Seconds that a rank waits for another before it gives up."""
 _SHORTEST: Final = 0.001
-"""Seconds of a wait whose time is up; torch takes 0 for none."""
+"""Seconds of a wait whose deadline has passed: to torch, 0 seconds mean no timeout at all."""
 _LATE: Final = "imed out waiting", "Operation timed out"
-"""What torch says when the time of a wait is up: for a message, for a collective."""
+"""Texts in the errors of torch's waits that timed out: of a message, of a collective."""
 _CLOSED: Final = "the connection was closed after an earlier timeout"
 _SOON: Final = 0.5
-"""Seconds that a wait takes at most to end once its connection is closed."""
-FEW: Final = 1 << 14
-"""The most bytes of a step's sends that may stay until its end."""
+"""The most seconds from the closing of a connection to the end of a wait on it."""
+MOST_DEFERRED_BYTES: Final = 1 << 14
+"""The most bytes of sends that are waited for at the end of their step; of more than that a thread takes care."""
 
 
 class Waiting(NamedTuple):
-    """Who waits, where, and for whom; both ranks count within the process group of the pipeline."""
+    """Who waits, where, and for whom; both are ranks within the process group of the pipeline."""
 
     rank: int
     peer: int
@@ -93,70 +93,71 @@ def wait_for_all(works: list[Any], waiting: Waiting | str, timeout: float, began
             raise TimedOutError(f"{waiting}: {reason}") from error
 
 
-def hang_up(group: Any) -> None:
+def close_connections(group: Any) -> None:
     """Close all connections of a gloo group, so that no rank goes on waiting for this one."""
     for peer in range(dist.get_world_size(group)):
         if peer != dist.get_rank(group):
             try:
-                dist.irecv(torch.empty(1), group=group, group_src=peer, tag=NEVER).wait(timedelta(milliseconds=1))
+                dist.irecv(torch.empty(1), group=group, group_src=peer, tag=UNUSED_TAG).wait(timedelta(milliseconds=1))
             except RuntimeError:  # when a wait is late gloo closes every connection; one that is closed is not late
                 continue
 
 
-def _reason(words: str) -> str:
-    """Return in our words what torch says of a connection that failed; its own first line where they are not known."""
+def _reason(error: str) -> str:
+    """Return why a connection failed, from the text of torch's error; the first line of it where it is not known."""
     known = {
         "onnection closed by peer": "the peer is gone (it closed the connection)",
         "onnection reset by peer": "the peer is gone (the connection was reset)",
         "Application timeout caused pair closure": _CLOSED,
     }
-    told = [text for sign, text in known.items() if sign in words]
-    return told[0] if told else f"the peer is late or gone ({words.strip().splitlines()[0]})"
+    found = [reason for sign, reason in known.items() if sign in error]
+    return found[0] if found else f"the peer is late or gone ({error.strip().splitlines()[0]})"
 
 
 class Sends:
-    """The sends that are under way in one step.
+    """The unfinished sends of one step.
 
-    The rank waits for them itself at the end of the step while they are few: a thread that wakes for each small message
-    costs more than the message. Once they amount to much, a thread waits, and frees their buffers as they leave.
+    While they are at most ``MOST_DEFERRED_BYTES`` together, the rank itself waits for them at the end of the step: a
+    thread that wakes for each small message costs more than the message. From then on a thread waits for them, and
+    frees their buffers as they leave.
     """
 
     def __init__(self, timeout: float) -> None:
         self.error: TimedOutError | None = None
         self._timeout = timeout
-        self._few: list[tuple[list[Any], Waiting]] = []
+        self._deferred: list[tuple[list[Any], Waiting]] = []
         self._bytes = 0
         self._queue: SimpleQueue[tuple[list[Any], Waiting, Callable[[int], None]] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
 
     def add(self, works: list[Any], waiting: Waiting, size: int, ended: Callable[[int], None]) -> None:
-        """Have the works waited for.
-
-        Nothing else may hold ``works`` then: with the last of them the buffers are freed.
+        """Add a message that was begun to be sent, so that it is waited for.
 
         Parameters
         ----------
+        works
+            The handles of its transfers. Nothing else may refer to them from now on: with them its buffers are freed.
         size
-            The bytes that are held until the message has left.
+            The bytes of its buffers, which live until it has left.
         ended
-            Is called with the time in nanoseconds: at once for what the rank waits for itself, else, by the thread,
-            when the message has left.
+            Called with the time in nanoseconds: now, where the rank itself will wait for the message; else by the
+            thread, when the message has left.
         """
         self._bytes += size
-        if self._bytes <= FEW:
-            self._few.append((works, waiting))
+        if self._bytes <= MOST_DEFERRED_BYTES:
+            self._deferred.append((works, waiting))
             ended(time.perf_counter_ns())
             return
         if self._thread is None:
             self._thread = threading.Thread(target=self._serve, name="schedverify sends", daemon=True)
             self._thread.start()
-            for few in self._few:
-                self._queue.put((*few, lambda _: None))
-            self._few.clear()
+            for deferred in self._deferred:
+                self._queue.put((*deferred, lambda _: None))
+            self._deferred.clear()
         self._queue.put((works, waiting, ended))
 
     def finish(self) -> None:
-        """Wait until every send is complete; for those that the rank waits for itself the time counts from now.
+        """Wait until every send is complete; the timeout of those that the thread has not counts from now.
 
         Raises
         ------
@@ -164,7 +165,7 @@ class Sends:
             If one of them is not in time.
         """
         began = time.monotonic()
-        for works, waiting in self._few:
+        for works, waiting in self._deferred:
             wait_for_all(works, waiting, self._timeout, began)
         if self._thread is not None:
             self._queue.put(None)
@@ -172,16 +173,16 @@ class Sends:
         self.check()
 
     def check(self) -> None:
-        """Raise the error of a send that failed, where there is one."""
+        """Raise the error of a send that the thread waited for in vain."""
         if self.error is not None:
             raise self.error
 
     def abandon(self) -> None:
-        """Let the thread end by itself, after a failure."""
+        """Have the thread end when it has waited for what was added, after a failure of the step."""
         self._queue.put(None)
 
     def cause(self, error: TimedOutError) -> TimedOutError:
-        """Return the error of the send that was late, where another wait failed because that closed the connections."""
+        """Return the error of the send whose timeout closed the connections, where that is why another wait failed."""
         if self._thread is None or not str(error).endswith(_CLOSED):
             return error
         self._thread.join(_SOON)

@@ -1,13 +1,55 @@
-"""Faults of limits: orders that hold more micro-batches, or more bytes, than the problem allows."""
+"""Limits of an order and their faults, counted from the semantics alone: no property vouches for what it judges."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
-from schedverify.core.op import Kind
+from schedverify.core.op import Kind, Op
 from schedverify.core.problem import Problem
-from schedverify.testing.holding import exceeds_capacity, exceeds_in_flight
 from schedverify.testing.planting import Planted, Row, Rows
+
+_BACKWARD: Final = (Kind.B, Kind.I)
+
+
+def exceeds_in_flight(row: Row, rank: int, problem: Problem) -> bool:
+    """Whether more pairs are in flight than a limit of the rank, or of a stage on it, allows."""
+    stages, of_stage = problem.stages_of[rank], problem.in_flight_stage
+    if problem.in_flight is not None and _most_in_flight(row, stages, problem) > problem.in_flight[rank]:
+        return True
+    return of_stage is not None and any(_most_in_flight(row, (s,), problem) > of_stage[s] for s in stages)
+
+
+def _most_in_flight(row: Row, stages: tuple[int, ...], problem: Problem) -> int:
+    ends = (Kind.F,) if problem.form == "inference" else _BACKWARD
+    in_flight = most = 0
+    for step in row:
+        kinds = [op.kind for op in step.ops if op.stage in stages]
+        in_flight += kinds.count(Kind.F)
+        most = max(most, in_flight)
+        in_flight -= sum(map(kinds.count, ends))
+    return most
+
+
+def exceeds_capacity(row: Row, rank: int, problem: Problem) -> bool:
+    """Whether the live bytes of a step exceed the capacity of the rank."""
+    if problem.capacity is None:
+        return False
+    live_bytes = problem.static[rank]
+    for step in row:
+        live_bytes += sum(problem.kept[op.stage] for op in step.ops if op.kind is Kind.F)
+        again = sum(problem.activation[op.stage] - problem.kept[op.stage] for op in step.ops if op.kind in _BACKWARD)
+        if live_bytes + again > problem.capacity[rank]:
+            return True
+        live_bytes -= sum(_freed(op, problem) for op in step.ops)
+    return False
+
+
+def _freed(op: Op, problem: Problem) -> int:
+    """Return the bytes that are freed at the end of an operation."""
+    kept, stash = problem.kept[op.stage], problem.weight_stash[op.stage]
+    by_forward = kept if problem.form == "inference" else 0
+    return {Kind.F: by_forward, Kind.B: kept, Kind.I: kept - stash, Kind.W: stash}[op.kind]
 
 
 def faults_of_limits(rows: Rows, rank: int, position: int, problem: Problem) -> Iterator[Planted]:
