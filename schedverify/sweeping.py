@@ -10,8 +10,8 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
-from schedverify.formats.reading import PathLike
 from schedverify.formats.result_files import Results, open_results
+from schedverify.formats.text_files import PathLike
 
 if TYPE_CHECKING:
     from rich.progress import Progress

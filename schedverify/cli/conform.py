@@ -31,7 +31,7 @@ def conform(
 ) -> int:
     """Hold a run against its plan: order, hand-overs, in flight; measured times beside predicted ones."""
     from schedverify import conformance, formats
-    from schedverify.cli.console import out
+    from schedverify.cli.terminal import out
     from schedverify.core.result import Plan
     from schedverify.drawing import beside
     from schedverify.drawing import draw as drawn

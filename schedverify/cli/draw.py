@@ -28,8 +28,8 @@ def simulate(
     Of a lowered schedule it also says what the steps waited for that transfers held up most.
     """
     from schedverify import conversion, formats
-    from schedverify.cli.console import out, remark
     from schedverify.cli.report_text import measures_table
+    from schedverify.cli.terminal import out, remark
     from schedverify.drawing import draw as drawn
     from schedverify.simulator import engine
 
@@ -58,7 +58,7 @@ def draw(
 ) -> int:
     """Draw a schedule: as a grid in the terminal, or as .svg, .html or .txt; violations are marked."""
     from schedverify import conversion, formats
-    from schedverify.cli.console import out, remark
+    from schedverify.cli.terminal import out, remark
     from schedverify.drawing import draw as drawn
     from schedverify.verifier import verification
 

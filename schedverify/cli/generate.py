@@ -79,7 +79,7 @@ def lower(
 ) -> int:
     """Put every send and receive into a compute order, so that nothing hangs."""
     from schedverify import conversion, formats, lowering
-    from schedverify.cli.console import remark
+    from schedverify.cli.terminal import remark
     from schedverify.planner import proved_lowering
 
     given = formats.load_problem(problem) if problem is not None else None

@@ -100,7 +100,7 @@ def _bytes(text: str | None) -> int | None:
 
 def _tell_parts(plan: Plan) -> None:
     """Say what each part of the search left known when it ended."""
-    from schedverify.cli.console import remark
+    from schedverify.cli.terminal import remark
 
     for part in plan.parts:
         value, bound = ("-" if known is None else known for known in (part.value, part.bound))
@@ -119,7 +119,7 @@ def _show(plan: Plan, output: str | None) -> None:
     from rich.text import Text
 
     from schedverify.cli.comparison import table
-    from schedverify.cli.console import out, remark
+    from schedverify.cli.terminal import out, remark
     from schedverify.drawing import draw
 
     console = out()

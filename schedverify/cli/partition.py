@@ -181,7 +181,7 @@ def _changes(device: str | None, training: Mapping[str, object]) -> dict[str, di
 
 def _written(given: Model, found: Cut | Joint | Priced, form: str | None) -> dict[str, Any]:
     """Return the cut in the form that a framework takes, by its name; nothing where none is asked for."""
-    from schedverify.formats.cuts.frameworks import for_framework
+    from schedverify.formats.framework_cuts import for_framework
 
     return {} if form is None else {form: for_framework(form, given, found.layers, found.problem.owner_rank)}
 

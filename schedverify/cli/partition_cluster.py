@@ -38,7 +38,7 @@ def advice(model: str, cluster: str, options: Mapping[str, Any], top: int) -> Ad
 
 def show(advice: Advice) -> None:
     """Print the advice: a table of the fastest choices, and why others are not in it."""
-    from schedverify.cli.console import out
+    from schedverify.cli.terminal import out
 
     if advice.ranked:
         out().print(table(advice))

@@ -54,7 +54,7 @@ def profile(  # noqa: PLR0913 - each is an option of the command line
     output_format: TextOrJson = "text",
 ) -> int:
     """Measure the blocks of a model, and links between ranks, and write the model file that partition takes."""
-    from schedverify.cli.console import remark
+    from schedverify.cli.terminal import remark
 
     with needs_torch():
         from schedverify.profiling import ProfileSettings
@@ -99,7 +99,7 @@ def measure(settings: ProfileSettings, units: tuple[Tick, int], output: str | No
 @contextmanager
 def _progress() -> Iterator[Any]:
     """Show on a terminal how many rounds are done, from the first one on."""
-    from schedverify.cli.console import err
+    from schedverify.cli.terminal import err
 
     if not sys.stderr.isatty():
         yield None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.table import Table
 from rich.text import Text
 
-from schedverify.cli.console import out, remark
+from schedverify.cli.terminal import out, remark
 from schedverify.core.result import Report, Verdict
 from schedverify.core.timeline import Measures
 

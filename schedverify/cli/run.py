@@ -45,7 +45,7 @@ def run(  # noqa: PLR0913 - each is an option
 ) -> int:
     """Run a verified plan on torch.distributed, one process for each rank; a line a step."""
     from schedverify import formats
-    from schedverify.cli.console import remark
+    from schedverify.cli.terminal import remark
     from schedverify.core.result import Plan
 
     with needs_torch():

@@ -79,7 +79,7 @@ def lint(
 
 def explain(code: Annotated[str, Parameter(help="The code of a property, such as SV201.")]) -> int:
     """Say what a property checks, why it matters, an example, and its formal definition."""
-    from schedverify.cli.console import print_markdown
+    from schedverify.cli.terminal import print_markdown
     from schedverify.verifier import rule_pages
 
     print_markdown(rule_pages.property_page(code.upper()))

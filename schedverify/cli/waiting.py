@@ -34,7 +34,7 @@ def interruptible() -> Iterator[threading.Event]:
 @contextmanager
 def progress_on_terminal(wanted: bool) -> Iterator[Any]:
     """Show best, bound and gap on a terminal while the search runs."""
-    from schedverify.cli.console import err
+    from schedverify.cli.terminal import err
 
     if not wanted or not sys.stderr.isatty():
         yield None

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schedverify.core.op import Kind
-from schedverify.drawing.bars import Ruler
 from schedverify.drawing.markup import element, px
 from schedverify.drawing.palette import colour
 from schedverify.drawing.panel import GROUP, PAIR, Panel, PanelRow
 from schedverify.drawing.raster import filled, squeezed
+from schedverify.drawing.svg_rows import Ruler
 
 _MOST_CELLS: Final = 480
 _MOST_POINTS: Final = 60_000

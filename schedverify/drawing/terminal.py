@@ -7,14 +7,14 @@ from collections.abc import Iterator, Sequence
 from enum import Enum
 from typing import Final
 
-from schedverify.drawing.axis import Axis, axis
+from schedverify.drawing.captions import Axis, axis
 from schedverify.drawing.cells import Words, fitting
-from schedverify.drawing.half_blocks import halves
 from schedverify.drawing.labels import IDLE, clean
 from schedverify.drawing.legend import figures, legend, sentence
 from schedverify.drawing.palette import FAULT, INK, colour
 from schedverify.drawing.panel import Panel, PanelRow
 from schedverify.drawing.raster import EMPTY, CellRun, Scale, runs
+from schedverify.drawing.terminal_cells import halves
 
 Line = list[tuple[str, str]]
 """Pieces of text, each with its style in the words of rich; an empty style is plain."""

@@ -5,10 +5,10 @@ from schedverify.formats.github import annotations
 from schedverify.formats.loading import load, load_judged, load_problem, load_schedule, load_with_layout, save
 from schedverify.formats.outputs import dumps, report_data, search_data, timeline_data
 from schedverify.formats.runs.boundary_logs import save_boundaries
-from schedverify.formats.runs.run_reader import load_run
 from schedverify.formats.runs.run_traces import save_run
 from schedverify.formats.template_file import template
 from schedverify.formats.trace_files import trace
+from schedverify.formats.trace_reader import load_run
 from schedverify.formats.writing import write_text
 
 __all__ = [

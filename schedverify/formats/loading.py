@@ -13,12 +13,12 @@ from schedverify.core.problem import Problem
 from schedverify.core.result import Plan
 from schedverify.core.schedule import Schedule, check_ranks
 from schedverify.core.timeline import Timeline
-from schedverify.formats import plan_files, plan_reader, problem_files, schedule_files
+from schedverify.formats import plan_files, plan_reader, problem_files, torch_csv
 from schedverify.formats.csv_layout import PLAIN, Layout, layout_of
-from schedverify.formats.data import parse_json
+from schedverify.formats.json_toml import parse_json
 from schedverify.formats.old_csv import NAME as OLD
 from schedverify.formats.old_csv import modernized
-from schedverify.formats.reading import PathLike, check_size, read_text, source_name
+from schedverify.formats.text_files import PathLike, check_size, read_text, source_name
 from schedverify.formats.trace_files import trace
 from schedverify.formats.writing import write_text
 
@@ -30,9 +30,9 @@ _TOML: Final = re.compile(r"\s*(?:#[^\n]*\n\s*)*(?:[A-Za-z_\"'][^\n=]{0,200}=|\[
 _PLAN_KEYS: Final = frozenset(("digest", "problem", "schedule", "verdicts"))
 _WRITERS: Final[dict[str, Callable[[Schedule, Layout], str]]] = {
     "text": lambda schedule, _: f"{schedule}\n",
-    "csv": lambda schedule, layout: schedule_files.to_csv(schedule, comms=schedule.lowered, layout=layout),
-    "torch-csv": lambda schedule, layout: schedule_files.to_csv(schedule, comms=False, layout=layout),
-    "torch-comms-csv": lambda schedule, layout: schedule_files.to_csv(schedule, comms=True, layout=layout),
+    "csv": lambda schedule, layout: torch_csv.to_csv(schedule, comms=schedule.lowered, layout=layout),
+    "torch-csv": lambda schedule, layout: torch_csv.to_csv(schedule, comms=False, layout=layout),
+    "torch-comms-csv": lambda schedule, layout: torch_csv.to_csv(schedule, comms=True, layout=layout),
 }
 
 
@@ -192,7 +192,7 @@ def _sniffed(text: str) -> str:
         return "json"
     if _TOML.match(text):
         return "toml"
-    return "csv" if schedule_files.looks_like_csv(text) else "text"
+    return "csv" if torch_csv.looks_like_csv(text) else "text"
 
 
 def _parse(text: str, form: str) -> Value:
@@ -202,7 +202,7 @@ def _parse(text: str, form: str) -> Value:
         return plan_reader.plan_from(data) if is_plan else problem_files.problem_from(data)
     if form == "toml":
         return problem_files.parse_problem(text, "toml")
-    return schedule_files.parse_csv(text) if form == "csv" else schedule_files.parse_text(text)
+    return torch_csv.parse_csv(text) if form == "csv" else torch_csv.parse_text(text)
 
 
 def _form_for(value: Any, path: PathLike) -> str:

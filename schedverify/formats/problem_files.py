@@ -11,7 +11,7 @@ from schedverify.core.problem import Problem, expand
 from schedverify.core.problem.abridging import brief, shortest
 from schedverify.core.problem.keys import TABLES
 from schedverify.core.problem.showing import shown
-from schedverify.formats.data import parse_json, parse_toml, unfit
+from schedverify.formats.json_toml import parse_json, parse_toml, unfit
 
 
 def parse_problem(text: str, form: str) -> Problem:

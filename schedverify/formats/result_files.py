@@ -8,9 +8,9 @@ from typing import Any, Final, NamedTuple
 
 from schedverify.core.errors import Fault, InputError
 from schedverify.core.problem import Problem
-from schedverify.formats.data import parse_json, unfit
+from schedverify.formats.json_toml import parse_json, unfit
 from schedverify.formats.plan_files import canonical
-from schedverify.formats.reading import read_text
+from schedverify.formats.text_files import read_text
 from schedverify.formats.writing import write_text
 
 MAX_BYTES: Final = 1 << 28

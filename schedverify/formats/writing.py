@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from schedverify.core.errors import Fault, InputError
-from schedverify.formats.reading import PathLike, source_name
+from schedverify.formats.text_files import PathLike, source_name
 
 
 def write_text(path: PathLike, text: str) -> None:

@@ -17,7 +17,7 @@ from schedverify.core.model import Model
 from schedverify.costmodel.decoder import RECOMPUTE, Decoder, Device, Training, activations, decoder_model
 from schedverify.costmodel.decoder.device import Link
 from schedverify.costmodel.decoder.flops import head_flops, layer_flops, model_flops
-from schedverify.formats.data import parse_toml
+from schedverify.formats.json_toml import parse_toml
 from schedverify.formats.models.decoder_files import known
 from schedverify.formats.models.model_files import load_model, model_from
 from schedverify.formats.schema import schemas

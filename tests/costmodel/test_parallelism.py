@@ -23,8 +23,8 @@ from schedverify.costmodel.decoder.device import Link
 from schedverify.costmodel.parallelism import Choices, Cluster, Priced, Rejected, SetUp, advise
 from schedverify.costmodel.parallelism.pricing import Pricing
 from schedverify.costmodel.parallelism.setups import setups_of
-from schedverify.formats.cuts.megatron import read_layout
-from schedverify.formats.data import parse_toml
+from schedverify.formats.json_toml import parse_toml
+from schedverify.formats.megatron_cuts import read_layout
 from schedverify.formats.models.cluster_files import cluster_from, load_decoder
 from schedverify.formats.schema import schemas
 

@@ -24,7 +24,7 @@ from schedverify.core.problem import Problem
 from schedverify.core.result import Plan, PropertyResult, Report, Scope, Status, Verdict, Violation
 from schedverify.core.schedule import Schedule
 from schedverify.drawing import Drawing, beside, draw
-from schedverify.drawing.axis import axis
+from schedverify.drawing.captions import axis
 from schedverify.drawing.labels import clean, number, percent
 from schedverify.drawing.palette import colour
 from schedverify.drawing.panel import PanelRow

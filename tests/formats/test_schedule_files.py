@@ -18,7 +18,7 @@ from schedverify.core.op import Kind, Op
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
 from schedverify.formats import load, save, trace
-from schedverify.formats.schedule_files import looks_like_csv, parse_csv, parse_text, to_csv
+from schedverify.formats.torch_csv import looks_like_csv, parse_csv, parse_text, to_csv
 from schedverify.simulator.engine import simulate
 from support.strategies import read_or_refused, schedules
 

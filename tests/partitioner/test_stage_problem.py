@@ -18,8 +18,8 @@ import schedverify as sv
 from schedverify.cli import main
 from schedverify.core.errors import InfeasibleError, InputError
 from schedverify.core.model import Devices, Layer, Model, PartitionConstraints
-from schedverify.formats.cuts.megatron import megatron_layout, read_layout, refusals
-from schedverify.formats.data import parse_toml
+from schedverify.formats.json_toml import parse_toml
+from schedverify.formats.megatron_cuts import megatron_layout, read_layout, refusals
 from schedverify.formats.models.model_files import load_model, model_from
 from schedverify.formats.models.pipedream import parse_profile
 from schedverify.formats.schema import schemas

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from schedverify.core.errors import Fault, InputError
 from schedverify.core.model import Model
-from schedverify.formats.cuts.megatron import letters_of
+from schedverify.formats.megatron_cuts import letters_of
 
 
 class Flags(NamedTuple):

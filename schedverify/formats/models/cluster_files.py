@@ -12,12 +12,12 @@ from schedverify.core.problem.faults import Faults, check_version
 from schedverify.core.problem.showing import clean, shown
 from schedverify.costmodel.decoder import Decoder, Training
 from schedverify.costmodel.parallelism import Choices, Cluster
-from schedverify.formats.data import parse_json, parse_toml, unfit
+from schedverify.formats.json_toml import parse_json, parse_toml, unfit
 from schedverify.formats.models.cluster_keys import CLUSTER_KEYS, CLUSTER_TABLES, cluster_names
 from schedverify.formats.models.decoder_files import described_of, device_of, value_of
 from schedverify.formats.models.model_keys import DECODER_TABLES, model_names
 from schedverify.formats.models.model_sources import Changes, model_data
-from schedverify.formats.reading import PathLike, read_text, source_name
+from schedverify.formats.text_files import PathLike, read_text, source_name
 
 _NEEDED: Final = ("nodes", "devices", "batch")
 _MAX_BYTES: Final = 1 << 16

@@ -13,12 +13,12 @@ from schedverify.core.model import Devices, Layer, Model, PartitionConstraints
 from schedverify.core.problem.faults import check_version
 from schedverify.core.problem.showing import shown
 from schedverify.core.problem.values import Values
-from schedverify.formats.data import unfit
+from schedverify.formats.json_toml import unfit
 from schedverify.formats.models.decoder_files import model_of
 from schedverify.formats.models.model_keys import DECODER_TABLES, MODEL_KEYS, MODEL_TABLES, model_names
 from schedverify.formats.models.model_sources import Changes, model_data
 from schedverify.formats.models.pipedream import parse_profile
-from schedverify.formats.reading import PathLike, source_name
+from schedverify.formats.text_files import PathLike, source_name
 
 MOST_LAYERS: Final = 100_000
 KINDS: Final = ("", "embedding", "decoder", "mtp", "loss")

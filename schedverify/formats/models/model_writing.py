@@ -10,7 +10,7 @@ from typing import Any
 from schedverify.core.model import Devices, Layer, Model, PartitionConstraints
 from schedverify.formats.models.model_keys import MODEL_KEYS, MODEL_TABLES
 from schedverify.formats.problem_files import toml_value
-from schedverify.formats.reading import PathLike
+from schedverify.formats.text_files import PathLike
 from schedverify.formats.writing import write_text
 
 

@@ -6,8 +6,8 @@ import json
 from typing import Any, Final
 
 from schedverify.core.trace import BoundaryLog, BoundaryTransfer
-from schedverify.formats.reading import PathLike
 from schedverify.formats.schema_parts import TEXT, Schema, closed, listed, titled, whole
+from schedverify.formats.text_files import PathLike
 from schedverify.formats.writing import write_text
 
 VERSION: Final = 1

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from schedverify.core.op import pack_step, unpack
 from schedverify.core.trace import RunTrace
-from schedverify.formats.reading import PathLike
+from schedverify.formats.text_files import PathLike
 from schedverify.formats.trace_files import thread_of
 from schedverify.formats.writing import write_text
 

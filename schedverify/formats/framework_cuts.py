@@ -7,9 +7,9 @@ from typing import Any, Final
 
 from schedverify.core.errors import Fault, InputError, UnknownNameError
 from schedverify.core.model import Model
-from schedverify.formats.cuts.megatron import megatron_layout
 from schedverify.formats.cuts.megatron_flags import megatron_flags
 from schedverify.formats.cuts.stage_lists import Layers, deepspeed_parts, torch_split_points, torchtitan_modules
+from schedverify.formats.megatron_cuts import megatron_layout
 
 FRAMEWORKS: Final[dict[str, Callable[[Model, Layers, int], Any]]] = {
     "megatron-layout": megatron_layout,

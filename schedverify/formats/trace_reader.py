@@ -11,9 +11,8 @@ from schedverify.core.problem.faults import Faults, check_version
 from schedverify.core.problem.numbers import LARGEST
 from schedverify.core.problem.showing import shown
 from schedverify.core.trace import RunTrace, StepSpan
-from schedverify.formats.data import parse_json, unfit
+from schedverify.formats.json_toml import parse_json, unfit
 from schedverify.formats.plan_files import DIGEST
-from schedverify.formats.reading import PathLike, read_text, source_name
 from schedverify.formats.runs.run_traces import (
     ABOUT,
     ARGS,
@@ -31,6 +30,7 @@ from schedverify.formats.runs.run_traces import (
     rank_name,
     thread,
 )
+from schedverify.formats.text_files import PathLike, read_text, source_name
 
 MAX_BYTES: Final = 1 << 28
 _WRITER: Final = "schedverify run --trace writes it"
