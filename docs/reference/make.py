@@ -9,7 +9,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from schedverify.cli.app import app
+from cyclopts import App
+
+from schedverify.cli.app import application
 from schedverify.core.problem.keys import KEYS, TABLES, Key
 from schedverify.formats.models.cluster_keys import CLUSTER_KEYS, CLUSTER_TABLES
 from schedverify.formats.models.model_keys import MODEL_KEYS, MODEL_TABLES
@@ -36,11 +38,12 @@ def pages() -> dict[Path, str]:
 
 def commands() -> str:
     """Return a section for every command, in the order in which they are registered."""
+    app = application()
     names = [name for name in app if not name.startswith("-")]
-    return "\n\n".join(["# Commands", *(command(name) for name in names)]) + "\n"
+    return "\n\n".join(["# Commands", *(command(app, name) for name in names)]) + "\n"
 
 
-def command(name: str) -> str:
+def command(app: App, name: str) -> str:
     """Return the section of one command: what it does, and a row for each argument and option."""
     arguments = app[name].assemble_argument_collection()
     positional = [a.names[0].removeprefix("--").upper() for a in arguments if a.required]

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from schedverify.cli.exit_codes import OK, VIOLATED
-from schedverify.cli.options import TextOrJson
+from schedverify.cli.options import OK, VIOLATED, TextOrJson
 from schedverify.core.errors import Fault, InputError
 
 if TYPE_CHECKING:

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from schedverify.cli.exit_codes import OK, UNDECIDED, VIOLATED
-from schedverify.cli.options import Output, ProblemFile, TextOrJson
-from schedverify.cli.waiting import interruptible, progress_on_terminal
+from schedverify.cli.options import OK, UNDECIDED, VIOLATED, Output, ProblemFile, TextOrJson
+from schedverify.cli.terminal import interruptible, progress_on_terminal
 from schedverify.core.errors import ScheduleError
 
 if TYPE_CHECKING:
@@ -118,7 +117,7 @@ def _gap(goal: Plan | SecondaryObjective) -> str:
 def _show(plan: Plan, output: str | None) -> None:
     from rich.text import Text
 
-    from schedverify.cli.comparison import table
+    from schedverify.cli.report_text import comparison_table
     from schedverify.cli.terminal import out, remark
     from schedverify.drawing import draw
 
@@ -128,7 +127,7 @@ def _show(plan: Plan, output: str | None) -> None:
         console.print(Text.assemble(name, ": ", (plan.status.value, "bold red"), f" ({plan.reason})"))
         return
     console.print(draw(plan))
-    console.print(table(plan))
+    console.print(comparison_table(plan))
     told = f"{plan.objective} {plan.value}, {_gap(plan)}"
     if plan.then is not None:
         told += f"; then {plan.then.objective} {plan.then.value}, {_gap(plan.then)}"

@@ -1,11 +1,25 @@
-"""The arguments that several commands share."""
+"""What several commands share: their arguments, the files that these name, and the exit codes."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from cyclopts import Parameter, validators
 
+if TYPE_CHECKING:
+    from schedverify.core.problem import Problem
+    from schedverify.core.result import Report
+
+OK: Final = 0
+"""What was selected holds, or the command did its work."""
+VIOLATED: Final = 1
+"""A property is violated, or a problem is proved infeasible."""
+WRONG_INPUT: Final = 2
+"""Wrong usage or unreadable input."""
+UNDECIDED: Final = 3
+"""A selected property, or the whole question, stayed open."""
+
+Count = validators.Number(gte=1)
 ScheduleFile = Annotated[
     str, Parameter(allow_leading_hyphen=True, help="Schedule: text, PyTorch's CSV or a plan; - for standard input.")
 ]
@@ -34,3 +48,15 @@ EagerBytes = Annotated[
         help="Messages of at most so many bytes do not wait for their receive.",
     ),
 ]
+
+
+def given_problem(path: str | None) -> Problem | None:
+    """Return the problem in the file that ``--problem`` names, or None where the option is not given."""
+    from schedverify import formats
+
+    return None if path is None else formats.load_problem(path)
+
+
+def code_of(report: Report) -> int:
+    """Return the exit code of a report's verdict."""
+    return {"holds": OK, "violated": VIOLATED}.get(report.verdict, UNDECIDED)

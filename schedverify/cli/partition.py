@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 from cyclopts import Parameter, validators
 
 from schedverify.cli import partition_cluster, partition_jointly
-from schedverify.cli.exit_codes import OK, VIOLATED
-from schedverify.cli.options import TextOrJson
+from schedverify.cli.options import OK, VIOLATED, Count, TextOrJson
 from schedverify.core.errors import Fault, InputError, ScheduleError
 
 if TYPE_CHECKING:
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from schedverify.partitioner.stage_problem import Cut
     from schedverify.planner.joint import Joint
 
-Count = validators.Number(gte=1)
 Recompute = Literal["none", "selective", "full"]
 
 Together = Annotated[

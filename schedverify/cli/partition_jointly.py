@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from schedverify.cli.exit_codes import OK, UNDECIDED
+from schedverify.cli.options import OK, UNDECIDED
 
 if TYPE_CHECKING:
     from schedverify.core.model import Model
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def search(model: Model, asked: dict[str, Any], *, bar: bool) -> Joint:
     """Search for partition and schedule together, with a bar on a terminal; Ctrl-C keeps the best."""
-    from schedverify.cli.waiting import interruptible, progress_on_terminal
+    from schedverify.cli.terminal import interruptible, progress_on_terminal
     from schedverify.planner.joint import partition_jointly
 
     with interruptible() as stop, progress_on_terminal(bar) as tell:

@@ -11,15 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter, validators
 
-from schedverify.cli.exit_codes import OK
-from schedverify.cli.options import TextOrJson
-from schedverify.cli.processes import in_torchrun, needs_torch
+from schedverify.cli.options import OK, Count, TextOrJson
+from schedverify.cli.run import in_torchrun, needs_torch
 
 if TYPE_CHECKING:
     from schedverify.profiling import ModelProfile, ProfileSettings
     from schedverify.profiling.figures import Figure
 
-Count = validators.Number(gte=1)
 Tick = Literal["ns", "us", "ms", "s"]
 
 

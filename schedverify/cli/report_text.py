@@ -1,4 +1,4 @@
-"""A report as people read it: the verdict, a line for each property, every violation, the measures."""
+"""Reports and plans as people read them: verdicts, violations, measures, a plan beside the families of its problem."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from schedverify.cli.terminal import out, remark
-from schedverify.core.result import Report, Verdict
+from schedverify.core.result import Plan, Report, Verdict
 from schedverify.core.timeline import Measures
 
 _STYLE = {Verdict.HOLDS: "green", Verdict.VIOLATED: "bold red", Verdict.UNDECIDED: "yellow"}
@@ -63,3 +63,35 @@ def by_rank(values: tuple[int, ...]) -> str:
         return f"{values[0]} on every rank" if len(values) > 1 else str(values[0])
     shown = " ".join(map(str, values[:32]))
     return shown if len(values) <= 32 else f"{shown} ... (most: {max(values)})"
+
+
+def comparison_table(plan: Plan) -> Table:
+    """Return the measures of a plan beside those of 1F1B and of the best family within the problem's limits."""
+    from schedverify.planner.plans import candidates
+
+    found = {candidate.family: candidate for candidate in candidates(plan.problem)}
+    valid = [candidate for candidate in found.values() if candidate.report.ok]
+    best = min(valid, key=lambda c: c.timeline.measures.value(plan.objective) or 0, default=None)
+    shown = [candidate for name, candidate in found.items() if name == "1f1b" or candidate is best]
+    grid = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("", "makespan", "span", "bubble", "span bubble", "peak in flight", "peak memory", ""):
+        grid.add_column(heading, justify="left" if not heading or "peak" in heading else "right")
+    if plan.measures is not None:
+        grid.add_row("this plan", *_figures(plan.measures), "", style="bold")
+    for candidate in shown:
+        note = (
+            "" if candidate.report.ok else "breaks " + ", ".join(sorted({v.code for v in candidate.report.violations}))
+        )
+        grid.add_row(candidate.family, *_figures(candidate.timeline.measures), note)
+    return grid
+
+
+def _figures(measures: Measures) -> tuple[str, ...]:
+    return (
+        str(measures.makespan),
+        str(measures.span),
+        f"{float(measures.bubble_fraction):.4f}",
+        f"{float(measures.span_bubble):.4f}",
+        by_rank(measures.peak_in_flight),
+        by_rank(measures.peak_memory),
+    )

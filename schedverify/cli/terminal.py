@@ -1,4 +1,7 @@
-"""Where text goes: standard output for data, standard error for remarks and progress."""
+"""Where text goes and how long commands end: standard output for data, standard error for remarks and progress.
+
+Ctrl-C or SIGTERM ends a search with the best answer so far.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from schedverify.optimizer import Progress
 
 
 @cache
@@ -40,3 +51,36 @@ def print_markdown(text: str) -> None:
     from rich.markdown import Markdown
 
     out().print(Markdown(text))
+
+
+@contextmanager
+def interruptible() -> Iterator[threading.Event]:
+    """Turn Ctrl-C and SIGTERM into a wish to stop: the best so far is kept. A second Ctrl-C ends at once."""
+    stop = threading.Event()
+
+    def on_signal(number: int, _frame: Any) -> None:
+        if stop.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def progress_on_terminal(wanted: bool) -> Iterator[Any]:
+    """Show best, bound and gap on a terminal while the search runs."""
+    if not wanted or not sys.stderr.isatty():
+        yield None
+        return
+    with err().status("building the model") as status:
+
+        def show(now: Progress) -> None:
+            gap = "" if not now.bound or now.value is None else f", gap {(now.value - now.bound) / now.bound:.2%}"
+            status.update(f"best {now.value}, bound {now.bound}{gap}, {now.seconds:.0f} s (Ctrl-C keeps the best)")
+
+        yield show

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from schedverify.drawing.labels import plural
+from schedverify.core.op import Kind
+from schedverify.drawing.labels import GROUP_LETTER, IDLE, MEANINGS, PAIR_LETTER, letter, number, percent, plural
+from schedverify.drawing.panel import GROUP, PAIR, Panel
 
 _SECONDS: Final = ("ns", "us", "ms", "s")
 _SUFFIXES: Final = {1000**power: suffix for power, suffix in enumerate(("", "k", "M", "G", "T", "P"))}
@@ -48,3 +51,47 @@ def _scaled(step: int, unit: str) -> tuple[int, str]:
         scale *= 1000
         unit = _SECONDS[_SECONDS.index(unit) + 1] if known else unit
     return scale, unit
+
+
+class Entry(NamedTuple):
+    """One line of a legend: the kind (None for idle and for what has no colour of its own), its letter, its meaning."""
+
+    kind: Kind | None
+    letter: str
+    meaning: str
+
+
+def legend(panels: Sequence[Panel]) -> list[Entry]:
+    """Return an entry for each kind that the panels show, and one for idle time."""
+    used = frozenset[int]().union(*(panel.used for panel in panels))
+    kinds = [Kind(number) for number in sorted(used - {PAIR, GROUP})]
+    entries = [Entry(kind, letter(kind), MEANINGS[kind]) for kind in kinds]
+    if PAIR in used:
+        entries.append(Entry(Kind.F, PAIR_LETTER, "overlapped F and B"))
+    if GROUP in used:
+        entries.append(Entry(Kind.SEND_F, GROUP_LETTER, "communications launched together"))
+    return [*entries, Entry(None, IDLE, "idle")] if any(panel.timed for panel in panels) else entries
+
+
+def figures(panel: Panel) -> list[tuple[str, ...]]:
+    """Return the heads and, by shown rank, the figures that stand beside the rows; empty without a timeline."""
+    measures = panel.measures
+    if measures is None:
+        return []
+    rows = [(number(measures.peak_in_flight[r.rank]), number(measures.peak_memory[r.rank])) for r in panel.rows]
+    return [("in flight", "memory"), *rows]
+
+
+def sentence(panel: Panel) -> str:
+    """Return the measures of a timeline in one line; empty without one."""
+    measures = panel.measures
+    if measures is None:
+        return ""
+    unit = plural(panel.unit)
+    parts = [f"makespan {measures.makespan:,} {unit}", f"span {measures.span:,} {unit}"]
+    parts.append(f"bubble {percent(measures.bubble_fraction)}")
+    if measures.span_bubble != measures.bubble_fraction:
+        parts.append(f"span bubble {percent(measures.span_bubble)}")
+    parts.append(f"peak in flight {max(measures.peak_in_flight)}")
+    parts.append(f"peak memory {number(max(measures.peak_memory))}")
+    return ", ".join(parts)

@@ -16,7 +16,7 @@ from schedverify.core.result import Plan, Report, Status
 from schedverify.core.schedule import Schedule
 from schedverify.core.timeline import Timeline
 from schedverify.drawing.arrange import DrawnOrder, arrange, order_of
-from schedverify.drawing.page import page
+from schedverify.drawing.markup import page
 from schedverify.drawing.panel import Panel
 from schedverify.drawing.svg import sheet
 from schedverify.drawing.terminal import Line, Paint, grid

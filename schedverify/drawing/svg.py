@@ -10,14 +10,11 @@ from typing import Final
 import numpy as np
 
 from schedverify.core.op import Kind
-from schedverify.drawing.captions import axis
-from schedverify.drawing.histogram_rows import strata
-from schedverify.drawing.labels import PAIR_LETTER, clean, percent
-from schedverify.drawing.legend import figures, legend, sentence
+from schedverify.drawing.captions import axis, figures, legend, sentence
+from schedverify.drawing.labels import INK, PAIR_LETTER, clean, colour, percent
 from schedverify.drawing.markup import box_at, element, escaped, px
-from schedverify.drawing.palette import INK, colour
 from schedverify.drawing.panel import Panel
-from schedverify.drawing.svg_rows import CODE_ROOM, Ruler, bars, critical, marks, named
+from schedverify.drawing.svg_rows import CODE_ROOM, Ruler, bars, critical, marks, named, strata
 
 MOST_BARS: Final = 20_000
 """The most steps that are drawn one by one."""

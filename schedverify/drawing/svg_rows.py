@@ -6,11 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from schedverify.core.op import MICROBATCH_MASK, Join, Op, Step
-from schedverify.drawing.labels import candidates, clean
+import numpy as np
+from numpy.typing import NDArray
+
+from schedverify.core.op import MICROBATCH_MASK, Join, Kind, Op, Step
+from schedverify.drawing.labels import FAULT, candidates, clean, colour
 from schedverify.drawing.markup import element, escaped, px
-from schedverify.drawing.palette import FAULT, colour
-from schedverify.drawing.panel import Panel, PanelRow
+from schedverify.drawing.panel import GROUP, PAIR, Panel, PanelRow
+from schedverify.drawing.raster import filled, squeezed
 
 CODE_ROOM: Final = 13.0
 """The room above a row that has marks, for their codes."""
@@ -141,3 +144,40 @@ def _parts(step: Step, top: float, height: float) -> list[tuple[Op, float, float
         return [(step.ops[0], top, height)]
     part = height / len(step.ops)
     return [(op, top + i * part, part) for i, op in enumerate(step.ops)]
+
+
+_MOST_CELLS: Final = 480
+_MOST_POINTS: Final = 60_000
+"""The most cells of all rows together."""
+
+_JOINED: Final = {PAIR: (Kind.F, "overlapped F and B"), GROUP: (Kind.SEND_F, "communications launched together")}
+
+
+def strata(panel: Panel, row: PanelRow, ruler: Ruler, top: float) -> Iterator[str]:
+    """Yield an area for each kind; in each cell its height is the share of the time that the kind fills."""
+    cells = min(_MOST_CELLS, max(_MOST_POINTS // len(panel.rows), 100), panel.horizon)
+    edges = squeezed(panel.horizon, cells).edges
+    base = np.zeros(cells)
+    for number, ticks in filled(row, edges).items():
+        upper = base + ticks / np.diff(edges)
+        kind, name = _JOINED.get(number) or (Kind(number), Kind(number).name)
+        path = _outline(edges, base, upper, ruler, top)
+        yield element("path", element("title", f"rank {row.rank}: {name}"), d=path, fill=colour(kind))
+        base = upper
+
+
+def _outline(
+    edges: NDArray[np.int64], lower: NDArray[np.float64], upper: NDArray[np.float64], ruler: Ruler, top: float
+) -> str:
+    """Return the outline of an area: along its upper side and back along its lower one."""
+    there = zip(edges[1:].tolist(), upper.tolist(), strict=True)
+    back = zip(edges[-2::-1].tolist(), lower[::-1].tolist(), strict=True)
+    path = drawn = reached = ""
+    for edge, share in (*there, *back):
+        y = px(top + ruler.height * (1 - share))
+        if not path:
+            path = f"M{px(ruler.left)} {y}"
+        elif y != drawn:
+            path += f"H{reached}V{y}"
+        drawn, reached = y, px(ruler.x(edge))
+    return f"{path}H{reached}z"

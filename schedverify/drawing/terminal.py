@@ -7,14 +7,11 @@ from collections.abc import Iterator, Sequence
 from enum import Enum
 from typing import Final
 
-from schedverify.drawing.captions import Axis, axis
-from schedverify.drawing.cells import Words, fitting
-from schedverify.drawing.labels import IDLE, clean
-from schedverify.drawing.legend import figures, legend, sentence
-from schedverify.drawing.palette import FAULT, INK, colour
+from schedverify.drawing.captions import Axis, axis, figures, legend, sentence
+from schedverify.drawing.labels import FAULT, IDLE, INK, clean, colour
 from schedverify.drawing.panel import Panel, PanelRow
 from schedverify.drawing.raster import EMPTY, CellRun, Scale, runs
-from schedverify.drawing.terminal_cells import halves
+from schedverify.drawing.terminal_cells import Words, fitting, halves
 
 Line = list[tuple[str, str]]
 """Pieces of text, each with its style in the words of rich; an empty style is plain."""

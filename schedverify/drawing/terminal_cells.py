@@ -3,12 +3,90 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import Final
 
-from schedverify.drawing.labels import IDLE
-from schedverify.drawing.palette import FAULT, colour
+import numpy as np
+
+from schedverify.core.op import Join, Step
+from schedverify.drawing.labels import FAULT, IDLE, candidates, colour
 from schedverify.drawing.panel import Panel, PanelRow
-from schedverify.drawing.raster import EMPTY, Scale, runs, squeezed
+from schedverify.drawing.raster import EMPTY, CellRun, Scale, runs, squeezed, stretched
+
+
+def fitting(family: Sequence[Panel], room: int) -> Scale:
+    """Return the scale that panels share: whole cells for a tick where the room allows, else ticks squeezed into it."""
+    room = max(room, 1)
+    horizon = max(panel.horizon for panel in family)
+    rows = [row for panel in family for row in panel.rows]
+    coarse = int(np.gcd.reduce([np.gcd.reduce(np.concatenate((row.starts, row.ends, [horizon]))) for row in rows]))
+    units = horizon // coarse
+    if units > room:
+        return squeezed(horizon, room)
+    wanted = max((_need(panel, row, coarse) for panel in family for row in panel.rows), default=1)
+    return stretched(horizon, coarse, min(room // units, wanted))
+
+
+class Words:
+    """What the cells of a panel say: stages only where all have room for them and a blank, numbers by kind."""
+
+    def __init__(self, panel: Panel, blocks: Sequence[Sequence[CellRun]]) -> None:
+        self.panel = panel
+        self.staged = panel.chunks > 1
+        self.unnumbered: set[int] = set()
+        self.tight = False
+        for row, row_blocks in zip(panel.rows, blocks, strict=True):
+            for run in row_blocks:
+                if run.position != EMPTY:
+                    self._see(row, run)
+
+    def text(self, row: PanelRow, run: CellRun, fill: str) -> str:
+        """Return what the cells of a run say, as many letters as it has cells.
+
+        Parameters
+        ----------
+        fill
+            What continues a step behind its name.
+        """
+        step, cells = row.step(run.position), run.last - run.first
+        texts = candidates(step, stage=self.staged or _foreign(row, step))
+        bare = int(row.kinds[run.position]) in self.unnumbered and not _foreign(row, step)
+        text = texts[-1] if bare else next((text for text in texts if len(text) <= cells), texts[-1])
+        if row.chunk(step.ops[0].stage) % 2 and not self.staged:
+            text = text.lower()
+        if self.tight or len(text) == cells:
+            return text.ljust(cells, fill)
+        return text.ljust(cells - 1, fill) + " "
+
+    def _see(self, row: PanelRow, run: CellRun) -> None:
+        step, cells = row.step(run.position), run.last - run.first
+        if step.join is Join.GROUP:
+            return
+        if self.staged and len(candidates(step, stage=True)[0]) >= cells:
+            self.staged = False
+        needed = len(candidates(step, stage=False)[0])
+        if needed > cells:
+            self.unnumbered.add(int(row.kinds[run.position]))
+        self.tight = self.tight or needed >= cells
+
+
+def _foreign(row: PanelRow, step: Step) -> bool:
+    """Whether a step's stage does not belong on the rank; then its name says it."""
+    return step.ops[0].stage not in row.chunks
+
+
+def _need(panel: Panel, row: PanelRow, coarse: int) -> int:
+    """Return how many cells a unit must have so that every step's text and a blank fit into its bar."""
+    lengths = (row.ends - row.starts) // coarse
+    need = 1
+    for position in np.flatnonzero(lengths):
+        step = row.step(int(position))
+        if step.join is Join.GROUP:
+            continue
+        text = candidates(step, stage=panel.chunks > 1 or _foreign(row, step))[0]
+        need = max(need, -(-(len(text) + 1) // int(lengths[position])))
+    return need
+
 
 _LEFT: Final = "\N{LEFT HALF BLOCK}"
 _RIGHT: Final = "\N{RIGHT HALF BLOCK}"

@@ -25,8 +25,7 @@ from schedverify.core.result import Plan, PropertyResult, Report, Scope, Status,
 from schedverify.core.schedule import Schedule
 from schedverify.drawing import Drawing, beside, draw
 from schedverify.drawing.captions import axis
-from schedverify.drawing.labels import clean, number, percent
-from schedverify.drawing.palette import colour
+from schedverify.drawing.labels import clean, colour, number, percent
 from schedverify.drawing.panel import PanelRow
 from schedverify.drawing.raster import runs, squeezed, stretched
 from schedverify.generators import families, family, generate
