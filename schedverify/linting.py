@@ -16,9 +16,9 @@ from schedverify.core.problem import Problem
 from schedverify.core.problem.showing import clean, shown
 from schedverify.core.result import Plan, Report
 from schedverify.core.schedule import Schedule
-from schedverify.formats.github import annotations_at, lines_of
 from schedverify.formats.json_toml import parse_toml
 from schedverify.formats.loading import load_judged, load_problem, load_schedule
+from schedverify.formats.outputs import annotations_at, lines_of
 from schedverify.formats.problem_files import problem_from
 from schedverify.formats.text_files import read_text
 from schedverify.verifier.verification import verify

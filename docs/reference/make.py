@@ -13,8 +13,7 @@ from cyclopts import App
 
 from schedverify.cli.app import application
 from schedverify.core.problem.keys import KEYS, TABLES, Key
-from schedverify.formats.models.cluster_keys import CLUSTER_KEYS, CLUSTER_TABLES
-from schedverify.formats.models.model_keys import MODEL_KEYS, MODEL_TABLES
+from schedverify.formats.models.model_keys import CLUSTER_KEYS, CLUSTER_TABLES, MODEL_KEYS, MODEL_TABLES
 from schedverify.generators import families
 from schedverify.verifier.rule_pages import all_pages
 
@@ -31,7 +30,7 @@ def pages() -> dict[Path, str]:
         HERE / "commands.md": NOTE.format("the commands' signatures") + commands(),
         HERE / "problem-keys.md": NOTE.format("schedverify/core/problem/keys.py") + problem_keys(),
         HERE / "model-keys.md": NOTE.format("schedverify/formats/models/model_keys.py") + model_keys(),
-        HERE / "cluster-keys.md": NOTE.format("schedverify/formats/models/cluster_keys.py") + cluster_keys(),
+        HERE / "cluster-keys.md": NOTE.format("schedverify/formats/models/model_keys.py") + cluster_keys(),
         HERE / "families.md": NOTE.format("schedverify/generators/registry.py") + family_pages(),
     }
 

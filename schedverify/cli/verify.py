@@ -51,7 +51,7 @@ def verify(  # noqa: PLR0913 - each is an option of the command line
     if output_format == "json":
         print(formats.dumps(formats.report_data(report)))
     elif output_format == "github":
-        print(formats.annotations(report, schedule), end="")
+        print(formats.github_annotations(report, schedule), end="")
     else:
         report_text.show(report, schedule)
     return code_of(report)

@@ -78,7 +78,7 @@ class Drawing:
         InputError
             If the suffix is another one, or the file cannot be written.
         """
-        from schedverify.formats.writing import write_text
+        from schedverify.formats.text_files import write_text
 
         target = Path(path)
         suffix = target.suffix.lower()

@@ -1,10 +1,15 @@
-"""What the commands print as JSON: reports, timelines, results of a search. Ratios are numbers here."""
+"""What the commands print for programs: reports, timelines and results as JSON, and violations as GitHub takes them.
+
+Ratios are numbers in this JSON. GitHub's workflow commands put each violation at the line of its rank.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from schedverify.core.explanation import Explanation
@@ -94,3 +99,35 @@ def _property(result: PropertyResult) -> dict[str, Any]:
             for violation in result.violations
         ],
     }
+
+
+def github_annotations(report: Report, path: str) -> str:
+    """Return one ``::error`` command for each violation of a report on the schedule file ``path``."""
+    return annotations_at(report, path, lines_of(path))
+
+
+def annotations_at(report: Report, path: str, lines: Sequence[int]) -> str:
+    """Return the same where it is known in which line of the file the order of each rank stands."""
+    text = ""
+    for violation in report.violations:
+        line = f",line={lines[violation.rank]}" if violation.rank is not None and violation.rank < len(lines) else ""
+        text += f"::error file={_escaped_property(path)}{line},title={violation.code}::{_escaped(violation.message)}\n"
+    return text
+
+
+def lines_of(path: str) -> list[int]:
+    """Return for each rank the line where its order stands; nothing for plans and standard input."""
+    if path == "-" or path.endswith(".json"):
+        return []
+    rows = Path(path).read_text(encoding="utf-8").splitlines()
+    if path.endswith(".csv"):
+        return list(range(1, len(rows) + 1))
+    return [number for number, row in enumerate(rows, 1) if row.partition("#")[0].strip()]
+
+
+def _escaped(text: str) -> str:
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _escaped_property(text: str) -> str:
+    return _escaped(text).replace(":", "%3A").replace(",", "%2C")

@@ -13,24 +13,24 @@ from schedverify.core.problem.showing import shown
 from schedverify.core.trace import RunTrace, StepSpan
 from schedverify.formats.json_toml import parse_json, unfit
 from schedverify.formats.plan_files import DIGEST
-from schedverify.formats.runs.run_traces import (
+from schedverify.formats.text_files import PathLike, read_text, source_name
+from schedverify.formats.trace_files import (
     ABOUT,
     ARGS,
-    FORMAT,
     MAX_RANKS,
     MAX_STEPS,
     NAMING,
     NAMING_ARGS,
     RANK_NAME,
+    RUN_FORMAT,
+    RUN_VERSION,
     RUNNING,
     TOP,
     UNIT,
-    VERSION,
     microseconds,
     rank_name,
     thread,
 )
-from schedverify.formats.text_files import PathLike, read_text, source_name
 
 MAX_BYTES: Final = 1 << 28
 _WRITER: Final = "schedverify run --trace writes it"
@@ -67,10 +67,12 @@ def run_from(data: Any) -> RunTrace:
     if not isinstance(about, Mapping):
         key, found = ("otherData", about) if isinstance(data, Mapping) else ("", data)
         raise InputError(Fault(key, f"expected the trace of a run, found {shown(found)}", _WRITER))
-    if about.get("format") != FORMAT:
+    if about.get("format") != RUN_FORMAT:
         hint = "a trace that convert writes is what a plan predicts, not what ran"
-        raise InputError(Fault("otherData.format", f"expected {FORMAT!r}, found {shown(about.get('format'))}", hint))
-    check_version("otherData.version", about.get("version"), VERSION, _WRITER)
+        raise InputError(
+            Fault("otherData.format", f"expected {RUN_FORMAT!r}, found {shown(about.get('format'))}", hint)
+        )
+    check_version("otherData.version", about.get("version"), RUN_VERSION, _WRITER)
     reader = _RunReader(data, about)
     for fault in unfit(data):
         reader.fault(*fault)

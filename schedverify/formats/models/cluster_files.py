@@ -13,9 +13,14 @@ from schedverify.core.problem.showing import clean, shown
 from schedverify.costmodel.decoder import Decoder, Training
 from schedverify.costmodel.parallelism import Choices, Cluster
 from schedverify.formats.json_toml import parse_json, parse_toml, unfit
-from schedverify.formats.models.cluster_keys import CLUSTER_KEYS, CLUSTER_TABLES, cluster_names
 from schedverify.formats.models.decoder_files import described_of, device_of, value_of
-from schedverify.formats.models.model_keys import DECODER_TABLES, model_names
+from schedverify.formats.models.model_keys import (
+    CLUSTER_KEYS,
+    CLUSTER_TABLES,
+    DECODER_TABLES,
+    cluster_names,
+    model_names,
+)
 from schedverify.formats.models.model_sources import Changes, model_data
 from schedverify.formats.text_files import PathLike, read_text, source_name
 

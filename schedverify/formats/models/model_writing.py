@@ -10,8 +10,7 @@ from typing import Any
 from schedverify.core.model import Devices, Layer, Model, PartitionConstraints
 from schedverify.formats.models.model_keys import MODEL_KEYS, MODEL_TABLES
 from schedverify.formats.problem_files import toml_value
-from schedverify.formats.text_files import PathLike
-from schedverify.formats.writing import write_text
+from schedverify.formats.text_files import PathLike, write_text
 
 
 def save_model(model: Model, path: PathLike, *, source: str = "", spread: Mapping[str, Any] | None = None) -> None:
