@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from schedverify.cli.options import OK, VIOLATED, code_of
+from schedverify.cli.app import OK, VIOLATED, code_of
 
 
 def lint(

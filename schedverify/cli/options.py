@@ -1,23 +1,13 @@
-"""What several commands share: their arguments, the files that these name, and the exit codes."""
+"""What several commands share: their arguments, and the files that these name."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter, validators
 
 if TYPE_CHECKING:
     from schedverify.core.problem import Problem
-    from schedverify.core.result import Report
-
-OK: Final = 0
-"""What was selected holds, or the command did its work."""
-VIOLATED: Final = 1
-"""A property is violated, or a problem is proved infeasible."""
-WRONG_INPUT: Final = 2
-"""Wrong usage or unreadable input."""
-UNDECIDED: Final = 3
-"""A selected property, or the whole question, stayed open."""
 
 Count = validators.Number(gte=1)
 ScheduleFile = Annotated[
@@ -55,8 +45,3 @@ def given_problem(path: str | None) -> Problem | None:
     from schedverify import formats
 
     return None if path is None else formats.load_problem(path)
-
-
-def code_of(report: Report) -> int:
-    """Return the exit code of a report's verdict."""
-    return {"holds": OK, "violated": VIOLATED}.get(report.verdict, UNDECIDED)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 from cyclopts import Parameter, validators
 
 from schedverify.cli import partition_cluster, partition_jointly
-from schedverify.cli.options import OK, VIOLATED, Count, TextOrJson
+from schedverify.cli.app import OK, VIOLATED
+from schedverify.cli.options import Count, TextOrJson
 from schedverify.core.errors import Fault, InputError, ScheduleError
 
 if TYPE_CHECKING:

@@ -7,8 +7,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from schedverify.costmodel.parallelism import Advice, Priced, Rejected
 
 DEGREES = ("tensor_parallel", "pipeline_parallel", "data_parallel")
@@ -38,10 +36,8 @@ def advice(model: str, cluster: str, options: Mapping[str, Any], top: int) -> Ad
 
 def show(advice: Advice) -> None:
     """Print the advice: a table of the fastest choices, and why others are not in it."""
-    from schedverify.cli.terminal import out
-
     if advice.ranked:
-        out().print(table(advice))
+        print_ranked(advice)
     for line in remarks(advice):
         print(line)
 
@@ -69,22 +65,21 @@ def _priced(advice: Advice, priced: Priced) -> dict[str, object]:
     }
 
 
-def table(advice: Advice) -> Table:
-    """Return the ranked set-ups as a table."""
-    from rich.table import Table
+def print_ranked(advice: Advice) -> None:
+    """Print the ranked set-ups as a table."""
+    from schedverify.cli.terminal import print_table
 
-    grid = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in HEADINGS:
-        grid.add_column(heading, justify="left" if heading in ("recompute", "next to it") else "right")
+    rows = []
     for priced in advice.ranked:
         setup = priced.setup
         degrees = (*setup[:3], setup.virtual, setup.microbatch_size)
-        grid.add_row(
+        rows.append((
             *map(str, degrees), setup.recompute, setup.inner, f"{priced.step / 1e6:.3f}",
             f"{float(advice.pricing.utilization(priced)):.1%}", f"{float(priced.bubble):.1%}",
             f"{float(priced.sharing):.1%}", f"{priced.reducing / 1e6:.3f}", f"{priced.peak / 1e9:.1f}",
-        )  # fmt: skip
-    return grid
+        ))  # fmt: skip
+    left = ("recompute", "next to it")
+    print_table(rows, HEADINGS, right=[i for i, heading in enumerate(HEADINGS) if heading not in left])
 
 
 def remarks(advice: Advice) -> Iterator[str]:

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from schedverify.cli.options import OK, UNDECIDED
+from schedverify.cli.app import OK, UNDECIDED
 
 if TYPE_CHECKING:
     from schedverify.core.model import Model

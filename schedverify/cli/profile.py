@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter, validators
 
-from schedverify.cli.options import OK, Count, TextOrJson
+from schedverify.cli.app import OK
+from schedverify.cli.options import Count, TextOrJson
 from schedverify.cli.run import in_torchrun, needs_torch
 
 if TYPE_CHECKING:

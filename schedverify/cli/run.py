@@ -14,7 +14,7 @@ from typing import Annotated, Final, Literal
 
 from cyclopts import Parameter, validators
 
-from schedverify.cli.options import OK
+from schedverify.cli.app import OK
 from schedverify.core.errors import Fault, InputError
 
 

@@ -26,8 +26,8 @@ def simulate(
     Of a lowered schedule it also says what the steps waited for that transfers held up most.
     """
     from schedverify import conversion, formats
-    from schedverify.cli.report_text import measures_table
-    from schedverify.cli.terminal import out, remark
+    from schedverify.cli.report_text import print_measures
+    from schedverify.cli.terminal import out, print_line, remark
     from schedverify.drawing import draw as drawn
     from schedverify.simulator import engine
 
@@ -40,9 +40,9 @@ def simulate(
     if note:
         remark(f"note: {note}")
     out().print(drawn(result))
-    out().print(measures_table(result.measures))
+    print_measures(result.measures)
     for line in _held_up(result):
-        out().print(line)
+        print_line(line)
     return 0
 
 

@@ -6,14 +6,8 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from schedverify.cli.options import (
-    DisciplineOption,
-    EagerBytes,
-    ProblemOption,
-    ScheduleFile,
-    code_of,
-    given_problem,
-)
+from schedverify.cli.app import code_of
+from schedverify.cli.options import DisciplineOption, EagerBytes, ProblemOption, ScheduleFile, given_problem
 
 Codes = Annotated[str | None, Parameter(help="Codes or beginnings of codes, parted by commas: SV1,SV401.")]
 

@@ -200,14 +200,20 @@ def _parse(text: str, form: str) -> Value:
         from schedverify.formats.torch_csv import parse_csv
 
         return parse_csv(text)
-    from schedverify.formats import plan_reader, problem_files
+    if form == "toml":
+        from schedverify.formats.problem_files import parse_problem
+
+        return parse_problem(text, form)
     from schedverify.formats.json_toml import parse_json
 
-    if form == "toml":
-        return problem_files.parse_problem(text, "toml")
     data = parse_json(text)
-    is_plan = isinstance(data, dict) and not _PLAN_KEYS.isdisjoint(data)
-    return plan_reader.plan_from(data) if is_plan else problem_files.problem_from(data)
+    if isinstance(data, dict) and not _PLAN_KEYS.isdisjoint(data):
+        from schedverify.formats.plan_reader import plan_from
+
+        return plan_from(data)
+    from schedverify.formats.problem_files import problem_from
+
+    return problem_from(data)
 
 
 def parse_text(text: str) -> Schedule:
