@@ -1,4 +1,7 @@
-"""A time axis: round numbers at even distances, in a unit that keeps them short."""
+"""What stands around the bars, in letters and in SVG alike: a time axis, the meaning of colours, and the measures.
+
+The axis has round numbers at even distances, in a unit that keeps them short.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The words of a picture: what stands in a cell, in a tooltip, in a legend; and text made harmless."""
+"""The words and colours of a picture: what stands in a cell, in a tooltip, in a legend; and text made harmless.
+
+People with any colour vision tell the colours apart (Okabe and Ito), and black letters can be read on them.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pieces of SVG: numbers, escaped text, elements."""
+"""Pieces of SVG (numbers, escaped text, elements), and the page around it for those who see it or need the text."""
 
 from __future__ import annotations
 

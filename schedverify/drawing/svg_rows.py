@@ -1,4 +1,7 @@
-"""The rows of an SVG: lanes, a bar for every step, what is written in it, and the marks of violations."""
+"""The rows of an SVG: a bar for every step with what is written in it, the marks of violations, or a histogram.
+
+A row with too many steps to draw each shows as heights how much of the time each kind fills.
+"""
 
 from __future__ import annotations
 
@@ -89,7 +92,7 @@ def marks(panel: Panel, row: PanelRow, ruler: Ruler, top: float) -> Iterator[str
             continue
         x = ruler.x(int(row.starts[position]))
         width = max(ruler.width(int(row.ends[position] - row.starts[position])), 2.0)
-        text = named(panel, numbers)
+        text = violation_names(panel, numbers)
         place = f'x="{px(x)}" y="{px(top)}" width="{px(width)}" height="{px(ruler.height)}"'
         yield f'<rect {place} class="sv-o" stroke="{FAULT}"><title>{escaped(text)}</title></rect>'
         if x >= free:
@@ -97,7 +100,7 @@ def marks(panel: Panel, row: PanelRow, ruler: Ruler, top: float) -> Iterator[str
             free = x + len(text) * 6.4 + 4
 
 
-def named(panel: Panel, numbers: tuple[int, ...]) -> str:
+def violation_names(panel: Panel, numbers: tuple[int, ...]) -> str:
     """Return violations by their numbers and codes: ``#1 SV401``."""
     texts = [f"#{number} {clean(panel.violations[number - 1].code, 10)}" for number in numbers[:3]]
     return ", ".join(texts) + (" ..." if len(numbers) > 3 else "")
@@ -153,7 +156,7 @@ _MOST_POINTS: Final = 60_000
 _JOINED: Final = {PAIR: (Kind.F, "overlapped F and B"), GROUP: (Kind.SEND_F, "communications launched together")}
 
 
-def strata(panel: Panel, row: PanelRow, ruler: Ruler, top: float) -> Iterator[str]:
+def histogram(panel: Panel, row: PanelRow, ruler: Ruler, top: float) -> Iterator[str]:
     """Yield an area for each kind; in each cell its height is the share of the time that the kind fills."""
     cells = min(_MOST_CELLS, max(_MOST_POINTS // len(panel.rows), 100), panel.horizon)
     edges = squeezed(panel.horizon, cells).edges

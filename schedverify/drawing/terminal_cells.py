@@ -1,4 +1,8 @@
-"""Cells of two halves, each with a colour of its own: twice as fine as letters, for terminals that have colour."""
+"""The cells of a picture in letters: how wide they are, and what they show.
+
+A cell shows letters, alike for all steps of a kind. Where a terminal has colour and steps are crowded, it shows two
+halves with a colour each, which is twice as fine.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ from schedverify.drawing.panel import Panel, PanelRow
 from schedverify.drawing.raster import EMPTY, CellRun, Scale, runs, squeezed, stretched
 
 
-def fitting(family: Sequence[Panel], room: int) -> Scale:
+def shared_scale(family: Sequence[Panel], room: int) -> Scale:
     """Return the scale that panels share: whole cells for a tick where the room allows, else ticks squeezed into it."""
     room = max(room, 1)
     horizon = max(panel.horizon for panel in family)
@@ -27,7 +31,7 @@ def fitting(family: Sequence[Panel], room: int) -> Scale:
     return stretched(horizon, coarse, min(room // units, wanted))
 
 
-class Words:
+class CellTexts:
     """What the cells of a panel say: stages only where all have room for them and a blank, numbers by kind."""
 
     def __init__(self, panel: Panel, blocks: Sequence[Sequence[CellRun]]) -> None:
@@ -92,7 +96,7 @@ _LEFT: Final = "\N{LEFT HALF BLOCK}"
 _RIGHT: Final = "\N{RIGHT HALF BLOCK}"
 
 
-def halves(panel: Panel, row: PanelRow, scale: Scale) -> list[tuple[str, str]]:
+def half_blocks(panel: Panel, row: PanelRow, scale: Scale) -> list[tuple[str, str]]:
     """Return the cells of a row as pieces of text with styles in the words of rich.
 
     Parameters
