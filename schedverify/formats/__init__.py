@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from schedverify.formats.loading import load, load_judged, load_problem, load_schedule, load_with_layout, save
-    from schedverify.formats.outputs import dumps, github_annotations, report_data, search_data, timeline_data
+    from schedverify.formats.outputs import (
+        advice_data,
+        dumps,
+        github_annotations,
+        joint_data,
+        partition_data,
+        report_data,
+        search_data,
+        timeline_data,
+    )
     from schedverify.formats.template_file import template
     from schedverify.formats.text_files import write_text
     from schedverify.formats.torch_csv import Layout
@@ -18,14 +27,14 @@ if TYPE_CHECKING:
     from schedverify.formats.trace_reader import load_run
 
 __all__ = [
-    "Layout", "dumps", "github_annotations", "load", "load_judged", "load_problem", "load_run", "load_schedule",
-    "load_with_layout", "report_data", "save", "save_boundaries", "save_run", "search_data", "template",
-    "timeline_data", "trace", "write_text",
+    "Layout", "advice_data", "dumps", "github_annotations", "joint_data", "load", "load_judged", "load_problem",
+    "load_run", "load_schedule", "load_with_layout", "partition_data", "report_data", "save", "save_boundaries",
+    "save_run", "search_data", "template", "timeline_data", "trace", "write_text",
 ]  # fmt: skip
 
 _MODULES: Final = {
     "loading": "load load_judged load_problem load_schedule load_with_layout save",
-    "outputs": "dumps github_annotations report_data search_data timeline_data",
+    "outputs": "advice_data dumps github_annotations joint_data partition_data report_data search_data timeline_data",
     "template_file": "template",
     "text_files": "write_text",
     "torch_csv": "Layout",

@@ -5,17 +5,21 @@ Ratios are numbers in this JSON. GitHub's workflow commands put each violation a
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from schedverify.core.explanation import Explanation
 from schedverify.core.result import Plan, PropertyResult, Report
 from schedverify.core.timeline import Timeline
 from schedverify.formats.plan_files import measures_data, second_data
+
+if TYPE_CHECKING:
+    from schedverify.costmodel.parallelism import Advice, Priced
+    from schedverify.partitioner.stage_problem import Cut
+    from schedverify.planner.joint import Joint
 
 
 def dumps(data: Any) -> str:
@@ -30,7 +34,7 @@ def report_data(report: Report) -> dict[str, Any]:
         "ok": report.ok,
         "properties": [_property(result) for result in report.properties],
         "measures": None if report.measures is None else measures_data(report.measures, float),
-        "communication": None if report.communication is None else dataclasses.asdict(report.communication),
+        "communication": None if report.communication is None else asdict(report.communication),
         "remarks": list(report.remarks),
     }
 
@@ -98,6 +102,67 @@ def _property(result: PropertyResult) -> dict[str, Any]:
             }
             for violation in result.violations
         ],
+    }
+
+
+def partition_data(found: Cut) -> dict[str, Any]:
+    """Return what ``partition --format json`` prints, but for the cut in the form of a framework."""
+    partition, own = found.partition, found.timeline()
+    return {
+        "layers": found.names,
+        "placement": found.problem.owner_rank,
+        "tick": found.problem.tick,
+        "bottleneck": partition.bottleneck,
+        "bytes": partition.crossing,
+        "proved": partition.proved,
+        "linearized": partition.linearized,
+        "family": found.family,
+        "makespan": own.makespan,
+        "peak_memory": own.peak_memory,
+    }
+
+
+def joint_data(joint: Joint) -> dict[str, Any]:
+    """Return what ``partition --joint --format json`` prints: that of ``optimize``, and keys of its own."""
+    first = joint.first
+    before = None if first is None else {"layers": first.partition, "makespan": first.value, "bound": first.bound}
+    return search_data(joint.plan) | {
+        "status": joint.status.value,
+        "bound": joint.bound,
+        "gap": None if joint.gap is None else float(joint.gap),
+        "reason": joint.reason,
+        "layers": joint.plan.partition,
+        "placement": joint.plan.problem.owner_rank,
+        "own_bound": joint.plan.bound,
+        "partition_first": before,
+        "gain": None if joint.gain is None else float(joint.gain),
+        "partitions": joint.partitions,
+        "linearized": joint.linearized,
+        "tried": [asdict(trial) for trial in joint.tried],
+    }
+
+
+def advice_data(advice: Advice) -> dict[str, Any]:
+    """Return what ``partition --cluster FILE --format json`` prints."""
+    rejected = [{"setup": each.setup, "reason": each.reason, "missing": each.missing} for each in advice.rejected]
+    return {
+        "ranked": [_priced(advice, priced) for priced in advice.ranked],
+        "rejected": rejected,
+        "slower": [{"setup": setup._asdict(), "least": least} for setup, least in advice.slower],
+    }
+
+
+def _priced(advice: Advice, priced: Priced) -> dict[str, Any]:
+    model = advice.pricing.model(priced.setup)
+    return {
+        "setup": priced.setup._asdict(),
+        "step": priced.step,
+        "reducing": priced.reducing,
+        "bubble_fraction": float(priced.bubble),
+        "tensor_share": float(priced.sharing),
+        "utilization": float(advice.pricing.utilization(priced)),
+        "peak_memory": priced.peak,
+        "layers": [[model.layers[i].name for i in stage] for stage in priced.layers],
     }
 
 
