@@ -5,26 +5,25 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, as_completed
+from decimal import Decimal
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
-
-from schedverify.formats.text_files import PathLike
-
-if TYPE_CHECKING:
-    from rich.progress import Progress
-from decimal import Decimal
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
 
 from schedverify.core.errors import Fault, InputError
 from schedverify.core.problem import Problem
 from schedverify.formats.json_toml import parse_json, unfit
 from schedverify.formats.plan_files import canonical
-from schedverify.formats.text_files import read_text, write_text
+from schedverify.formats.text_files import PathLike, naming, read_text, write_text
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 C = TypeVar("C")
 R = TypeVar("R")
+MAX_BYTES: Final = 1 << 28
+_FIELDS: Final = {"configuration", "value"}
 
 
 class Outcome(NamedTuple, Generic[C, R]):
@@ -82,7 +81,7 @@ def sweep(
     keys = [results.key(configuration) for configuration in given]
     known = [Outcome[C, R](c, results.values[key]) for c, key in zip(given, keys, strict=True) if key in results.values]
     left = [c for c, key in zip(given, keys, strict=True) if key not in results.values]
-    return _shown(chain(known, _kept(_outcomes(task, left, executor), results)), len(given))
+    return _shown(chain(known, _recorded(_outcomes(task, left, executor), results)), len(given))
 
 
 def _shown(outcomes: Iterator[Outcome[C, R]], total: int) -> Iterator[Outcome[C, R]]:
@@ -90,7 +89,7 @@ def _shown(outcomes: Iterator[Outcome[C, R]], total: int) -> Iterator[Outcome[C,
         yield from shown.track(outcomes, total=total, description="sweeping")
 
 
-def _kept(outcomes: Iterator[Outcome[C, R]], results: Results) -> Iterator[Outcome[C, R]]:
+def _recorded(outcomes: Iterator[Outcome[C, R]], results: Results) -> Iterator[Outcome[C, R]]:
     for outcome in outcomes:
         if outcome.error is None:
             results.add(outcome.configuration, outcome.value)
@@ -127,10 +126,6 @@ def bar() -> Progress:
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
-MAX_BYTES: Final = 1 << 28
-_FIELDS: Final = {"configuration", "value"}
-
-
 class Results(NamedTuple):
     """A file and what stands in it: values by the canonical text of their configuration."""
 
@@ -165,10 +160,8 @@ def open_results(path: Path) -> Results:
     if not path.exists() or not path.stat().st_size:
         return Results(path, {})
     whole, end, rest = read_text(path, "results, a line of JSON each", MAX_BYTES).rpartition("\n")
-    try:
+    with naming(path):
         read = [_result(number, line) for number, line in enumerate(whole.split("\n"), 1)]
-    except InputError as error:
-        raise error.within(str(path)) from None
     if rest:
         write_text(path, whole + end)
     return Results(path, dict(read))

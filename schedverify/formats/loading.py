@@ -15,7 +15,7 @@ from schedverify.core.problem import Problem
 from schedverify.core.result import Plan
 from schedverify.core.schedule import Schedule, check_ranks
 from schedverify.core.timeline import Timeline
-from schedverify.formats.text_files import PathLike, check_size, read_text, source_name, write_text
+from schedverify.formats.text_files import PathLike, check_size, naming, read_text, source_name, write_text
 
 if TYPE_CHECKING:
     from schedverify.formats.torch_csv import Layout
@@ -130,10 +130,8 @@ def save(value: Value | Timeline, path: PathLike, *, form: str | None = None, la
     ScheduleError
         If the plan has no schedule, or PyTorch's CSV cannot hold the schedule's groups.
     """
-    try:
+    with naming(path):
         text = _text(value, form or _form_for(value, path), layout)
-    except InputError as error:
-        raise error.within(source_name(path)) from None
     write_text(path, text)
 
 
@@ -145,13 +143,11 @@ def _read(path: PathLike, expected: str, grammar: str | None = None) -> tuple[Va
     """Return what a file holds, its text in today's grammar, and its form."""
     form = _form_of(path)
     text = read_text(path, expected, MAX_BYTES.get(form, max(MAX_BYTES.values())))
-    try:
+    with naming(path):
         form = form or _sniffed(text)
         check_size(len(text), expected, MAX_BYTES[form])
         text = _today(text, form, grammar) if grammar else text
         return _parse(text, form), text, form
-    except InputError as error:
-        raise error.within(source_name(path)) from None
 
 
 def _today(text: str, form: str, grammar: str) -> str:
@@ -170,10 +166,8 @@ def _judged(value: Value, path: PathLike, problem: Problem | None) -> Schedule |
         hint = "a schedule is text, PyTorch's CSV or a plan"
         raise InputError(Fault("", "a problem, where a schedule or a plan is expected", hint), source_name(path))
     if problem is not None and isinstance(value, Schedule):
-        try:
+        with naming(path):
             check_ranks(value, problem.ranks)
-        except InputError as error:
-            raise error.within(source_name(path)) from None
     return value
 
 

@@ -6,10 +6,11 @@ it that then takes its name.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -36,10 +37,8 @@ def read_text(path: PathLike, expected: str, limit: int) -> str:
         If there is no such file, or it is a folder, empty, binary, no UTF-8, or larger than ``limit``; it names the
         file.
     """
-    try:
+    with naming(path):
         return _decoded(_content(path, expected, limit), expected)
-    except InputError as error:
-        raise error.within(source_name(path)) from None
 
 
 def source_name(path: PathLike) -> str:
@@ -48,6 +47,15 @@ def source_name(path: PathLike) -> str:
     if name == "-":
         return "standard input"
     return name if name.isprintable() else ascii(name)[1:-1]
+
+
+@contextmanager
+def naming(path: PathLike) -> Iterator[None]:
+    """Name a file in an InputError that is raised within and names none."""
+    try:
+        yield
+    except InputError as error:
+        raise error if error.source else error.within(source_name(path)) from None
 
 
 def check_size(found: int, expected: str, limit: int) -> None:
@@ -146,6 +154,6 @@ def _write(path: Path, content: bytes) -> None:
             beside.chmod(stat.S_IMODE(mode))
         beside.replace(target)
     except BaseException:
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             beside.unlink()
         raise

@@ -13,7 +13,7 @@ from schedverify.core.problem.showing import shown
 from schedverify.core.trace import RunTrace, StepSpan
 from schedverify.formats.json_toml import parse_json, unfit
 from schedverify.formats.plan_files import DIGEST
-from schedverify.formats.text_files import PathLike, read_text, source_name
+from schedverify.formats.text_files import PathLike, naming, read_text
 from schedverify.formats.trace_files import (
     ABOUT,
     ARGS,
@@ -45,10 +45,8 @@ def load_run(path: PathLike) -> RunTrace:
         If the file holds none; with every fault (the first 50) and its place.
     """
     text = read_text(path, "the trace of a run (JSON)", MAX_BYTES)
-    try:
+    with naming(path):
         return run_from(parse_json(text))
-    except InputError as error:
-        raise error.within(source_name(path)) from None
 
 
 def run_from(data: Any) -> RunTrace:
