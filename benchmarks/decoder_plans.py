@@ -16,7 +16,7 @@ from typing import NamedTuple
 from printing import publish, table, where
 
 from schedverify.core.model import Model
-from schedverify.formats.cuts.megatron import megatron_layout, read_layout
+from schedverify.formats.megatron_cuts import megatron_layout, read_layout
 from schedverify.formats.models.model_files import load_model
 from schedverify.partitioner.stage_problem import Cut, cut, even_split, stage_problem
 from schedverify.planner.joint import Joint, partition_jointly

@@ -15,11 +15,11 @@ from schedverify.core.errors import Fault, InputError, clean, nearest, shown
 from schedverify.core.problem import Problem
 from schedverify.core.result import Plan, Report
 from schedverify.core.schedule import Schedule
-from schedverify.formats.data import parse_toml
-from schedverify.formats.github import annotations_at, lines_of
+from schedverify.formats.json_toml import parse_toml
 from schedverify.formats.loading import load_judged, load_problem, load_schedule
+from schedverify.formats.outputs import annotations_at, lines_of
 from schedverify.formats.problem_files import problem_from
-from schedverify.formats.reading import read_text
+from schedverify.formats.text_files import naming, read_text
 from schedverify.verifier.verification import verify
 
 SUFFIX: Final = ".schedule.toml"
@@ -86,10 +86,8 @@ def load_case(path: Path) -> ScheduleCase:
     """
     if path.name.endswith(SUFFIX):
         text = read_text(path, "a schedule and its problem in TOML", _MAX_BYTES)
-        try:
+        with naming(path):
             return _from_table(parse_toml(text), path, path.parent, text)
-        except InputError as error:
-            raise error if error.source else error.within(str(path)) from None
     beside = side_car(path)
     if beside is not None:
         problem = load_problem(beside)
@@ -112,14 +110,13 @@ def configured_cases(pyproject: Path) -> Iterator[tuple[str, ScheduleCase]]:
     table = (
         parse_toml(read_text(pyproject, "a project file in TOML", _MAX_BYTES)).get("tool", {}).get("schedverify", {})
     )
-    try:
+    with naming(pyproject):
         entries, shared = _configured(table)
-        for i, entry in enumerate(entries):
-            key = f"tool.schedverify.schedules[{i}]"
-            case = _from_table(shared | dict(entry), pyproject, pyproject.parent, "", key)
-            yield str(entry.get("file", i)), case
-    except InputError as error:
-        raise error if error.source else error.within(str(pyproject)) from None
+        cases = [
+            _from_table(shared | dict(entry), pyproject, pyproject.parent, "", f"tool.schedverify.schedules[{i}]")
+            for i, entry in enumerate(entries)
+        ]
+    yield from ((str(entry.get("file", i)), case) for i, (entry, case) in enumerate(zip(entries, cases, strict=True)))
 
 
 def is_configured(pyproject: Path) -> bool:

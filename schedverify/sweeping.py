@@ -5,20 +5,25 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, as_completed
+from decimal import Decimal
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
 
-from schedverify.formats.reading import PathLike
-from schedverify.formats.result_files import Results, open_results
+from schedverify.core.errors import Fault, InputError
+from schedverify.core.problem import Problem
+from schedverify.formats.json_toml import parse_json, unfit
+from schedverify.formats.plan_files import canonical
+from schedverify.formats.text_files import PathLike, naming, read_text, write_text
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-
 C = TypeVar("C")
 R = TypeVar("R")
+MAX_BYTES: Final = 1 << 28
+_FIELDS: Final = {"configuration", "value"}
 
 
 class Outcome(NamedTuple, Generic[C, R]):
@@ -76,7 +81,7 @@ def sweep(
     keys = [results.key(configuration) for configuration in given]
     known = [Outcome[C, R](c, results.values[key]) for c, key in zip(given, keys, strict=True) if key in results.values]
     left = [c for c, key in zip(given, keys, strict=True) if key not in results.values]
-    return _shown(chain(known, _kept(_outcomes(task, left, executor), results)), len(given))
+    return _shown(chain(known, _recorded(_outcomes(task, left, executor), results)), len(given))
 
 
 def _shown(outcomes: Iterator[Outcome[C, R]], total: int) -> Iterator[Outcome[C, R]]:
@@ -84,7 +89,7 @@ def _shown(outcomes: Iterator[Outcome[C, R]], total: int) -> Iterator[Outcome[C,
         yield from shown.track(outcomes, total=total, description="sweeping")
 
 
-def _kept(outcomes: Iterator[Outcome[C, R]], results: Results) -> Iterator[Outcome[C, R]]:
+def _recorded(outcomes: Iterator[Outcome[C, R]], results: Results) -> Iterator[Outcome[C, R]]:
     for outcome in outcomes:
         if outcome.error is None:
             results.add(outcome.configuration, outcome.value)
@@ -119,3 +124,74 @@ def bar() -> Progress:
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+class Results(NamedTuple):
+    """A file and what stands in it: values by the canonical text of their configuration."""
+
+    path: Path
+    values: dict[str, Any]
+
+    def key(self, configuration: Any) -> str:
+        """Return the text that a configuration is known by; problems are written out.
+
+        Raises
+        ------
+        InputError
+            If JSON cannot hold it.
+        """
+        return _written(configuration.to_dict() if isinstance(configuration, Problem) else configuration)
+
+    def add(self, configuration: Any, value: Any) -> None:
+        """Add a line to the file; raises an InputError where JSON cannot hold the value."""
+        line = f'{{"configuration":{self.key(configuration)},"value":{_written(value)}}}\n'
+        with self.path.open("a", encoding="utf-8", newline="\n") as file:
+            file.write(line)
+
+
+def open_results(path: Path) -> Results:
+    """Return what a file holds; nothing where there is none. A last line that was cut off is taken away.
+
+    Raises
+    ------
+    InputError
+        With file and line, if a line is no result.
+    """
+    if not path.exists() or not path.stat().st_size:
+        return Results(path, {})
+    whole, end, rest = read_text(path, "results, a line of JSON each", MAX_BYTES).rpartition("\n")
+    with naming(path):
+        read = [_result(number, line) for number, line in enumerate(whole.split("\n"), 1)]
+    if rest:
+        write_text(path, whole + end)
+    return Results(path, dict(read))
+
+
+def _result(number: int, line: str) -> tuple[str, Any]:
+    try:
+        data = parse_json(line)
+        if isinstance(data, dict) and set(data) == _FIELDS and not unfit(data):
+            plain = _plain(data)
+            _written(plain)
+            return _written(plain["configuration"]), plain["value"]
+        message = "no result"
+    except InputError as error:
+        message = error.faults[0].message
+    raise InputError(Fault(f"line {number}", message, "a line holds configuration and value; name a new file"))
+
+
+def _plain(value: Any) -> Any:
+    """Return data with floats for decimals."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return float(value) if isinstance(value, Decimal) else value
+
+
+def _written(value: Any) -> str:
+    try:
+        return canonical(value)
+    except (TypeError, ValueError) as error:
+        message = f"a file cannot hold {type(value).__name__}: {error}"
+        raise InputError(Fault("", message, "numbers, text, lists and tables of them")) from None

@@ -9,10 +9,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from schedverify.cli.app import app
+from cyclopts import App
+
+from schedverify.cli.app import application
 from schedverify.core.problem.keys import KEYS, TABLES, Key
-from schedverify.formats.models.cluster_keys import CLUSTER_KEYS, CLUSTER_TABLES
-from schedverify.formats.models.model_keys import MODEL_KEYS, MODEL_TABLES
+from schedverify.formats.models.model_keys import CLUSTER_KEYS, CLUSTER_TABLES, MODEL_KEYS, MODEL_TABLES
 from schedverify.generators import families
 from schedverify.verifier.rule_pages import all_pages
 
@@ -29,18 +30,19 @@ def pages() -> dict[Path, str]:
         HERE / "commands.md": NOTE.format("the commands' signatures") + commands(),
         HERE / "problem-keys.md": NOTE.format("schedverify/core/problem/keys.py") + problem_keys(),
         HERE / "model-keys.md": NOTE.format("schedverify/formats/models/model_keys.py") + model_keys(),
-        HERE / "cluster-keys.md": NOTE.format("schedverify/formats/models/cluster_keys.py") + cluster_keys(),
+        HERE / "cluster-keys.md": NOTE.format("schedverify/formats/models/model_keys.py") + cluster_keys(),
         HERE / "families.md": NOTE.format("schedverify/generators/registry.py") + family_pages(),
     }
 
 
 def commands() -> str:
     """Return a section for every command, in the order in which they are registered."""
+    app = application()
     names = [name for name in app if not name.startswith("-")]
-    return "\n\n".join(["# Commands", *(command(name) for name in names)]) + "\n"
+    return "\n\n".join(["# Commands", *(command(app, name) for name in names)]) + "\n"
 
 
-def command(name: str) -> str:
+def command(app: App, name: str) -> str:
     """Return the section of one command: what it does, and a row for each argument and option."""
     arguments = app[name].assemble_argument_collection()
     positional = [a.names[0].removeprefix("--").upper() for a in arguments if a.required]

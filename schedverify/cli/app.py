@@ -1,52 +1,60 @@
-"""The commands by name, and the way from an error to an exit code."""
+"""The commands by name, the exit codes, and the way from an error or a verdict to one of them."""
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
-from collections.abc import Sequence
-
-from cyclopts import App, CycloptsError
+from collections.abc import Collection, Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
 
 from schedverify import __version__
-from schedverify.cli import conform, draw, generate, optimize, partition, profile, run, verify
-from schedverify.cli.exit_codes import OK, UNDECIDED, VIOLATED, WRONG_INPUT
 from schedverify.core.errors import InfeasibleError, ScheduleError, SchedverifyError, UndecidedError
 
-app = App(
-    name="schedverify",
-    help="Verified and optimal schedules for pipeline-parallel training.",
-    help_epilogue="Exit codes: 0 holds or done, 1 violated or infeasible, 2 wrong usage or input, 3 undecided.",
-    version=__version__,
-)
-for command in (
-    verify.verify,
-    verify.lint,
-    optimize.optimize,
-    generate.generate,
-    generate.families,
-    generate.lower,
-    draw.simulate,
-    draw.draw,
-    generate.convert,
-    partition.partition,
-    profile.profile,
-    run.run,
-    conform.conform,
-    verify.explain,
-    generate.new,
-):
-    app.command(command)
+if TYPE_CHECKING:
+    from cyclopts import App
+
+    from schedverify.core.result import Report
+
+OK: Final = 0
+"""What was selected holds, or the command did its work."""
+VIOLATED: Final = 1
+"""A property is violated, or a problem is proved infeasible."""
+WRONG_INPUT: Final = 2
+"""Wrong usage or unreadable input."""
+UNDECIDED: Final = 3
+"""A selected property, or the whole question, stayed open."""
+
+COMMANDS: Final = {
+    "verify": "verify",
+    "lint": "lint",
+    "optimize": "optimize",
+    "generate": "generate",
+    "families": "generate",
+    "lower": "lower",
+    "simulate": "simulate",
+    "draw": "draw",
+    "convert": "convert",
+    "partition": "partition",
+    "profile": "profile",
+    "run": "run",
+    "conform": "conform",
+    "explain": "verify",
+    "new": "generate",
+}
+"""By command, the module beside this one in which the function of its name stands."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; nothing that a user can cause ends in a traceback."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    if words == ["--version"]:  # without what parses and prints everything else, which takes much longer to load
+        print(__version__)
+        return OK
+    gc.set_threshold(50_000)  # modules stay: to look through them for garbage takes a tenth of a short command
     try:
-        code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
-        sys.stdout.flush()
-        return code if isinstance(code, int) else OK
-    except CycloptsError as error:
-        return _refused(f"{error}\n(schedverify --help lists the commands, schedverify COMMAND --help their options)")
+        return _called(words)
     except SchedverifyError as error:
         return _refused(str(error), _code(error))
     except (MemoryError, RecursionError):
@@ -56,6 +64,46 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return OK
     except KeyboardInterrupt:
         return _refused("interrupted", 130)
+
+
+def _called(words: list[str]) -> int:
+    """Return the exit code of the command that the words call."""
+    from cyclopts import CycloptsError
+
+    app = application(_needed(words))
+    try:
+        code = app(words, exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as error:
+        return _refused(f"{error}\n(schedverify --help lists the commands, schedverify COMMAND --help their options)")
+    sys.stdout.flush()
+    return code if isinstance(code, int) else OK
+
+
+def application(commands: Collection[str] = tuple(COMMANDS)) -> App:
+    """Return the command line with some of its commands; the modules of the others are not imported."""
+    from cyclopts import App
+
+    app = App(
+        name="schedverify",
+        help="Verified and optimal schedules for pipeline-parallel training.",
+        help_epilogue="Exit codes: 0 holds or done, 1 violated or infeasible, 2 wrong usage or input, 3 undecided.",
+        help_format="plaintext",
+        version=__version__,
+    )
+    for command in commands:
+        module = import_module(f"schedverify.cli.{COMMANDS[command]}")
+        app.command(getattr(module, command))
+    return app
+
+
+def _needed(words: Sequence[str]) -> Collection[str]:
+    """Return the commands that these arguments can be about: the first word's, or else all, such as for ``--help``."""
+    return words[:1] if words and words[0] in COMMANDS else COMMANDS
+
+
+def code_of(report: Report) -> int:
+    """Return the exit code of a report's verdict."""
+    return {"holds": OK, "violated": VIOLATED}.get(report.verdict, UNDECIDED)
 
 
 def _code(error: SchedverifyError) -> int:

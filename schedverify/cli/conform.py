@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from schedverify.cli.exit_codes import OK, VIOLATED
+from schedverify.cli.app import OK, VIOLATED
 from schedverify.cli.options import TextOrJson
 from schedverify.core.errors import Fault, InputError
 
@@ -31,7 +31,7 @@ def conform(
 ) -> int:
     """Hold a run against its plan: order, hand-overs, in flight; measured times beside predicted ones."""
     from schedverify import conformance, formats
-    from schedverify.cli.console import out
+    from schedverify.cli.terminal import print_line
     from schedverify.core.result import Plan
     from schedverify.drawing import beside
     from schedverify.drawing import draw as drawn
@@ -49,7 +49,7 @@ def conform(
         print(formats.dumps(conformance.data_of(found)))
     else:
         for line in _lines(found):
-            out().print(line)
+            print_line(line)
     if output is not None:
         formats.save(conformance.measured_problem(given.problem, ran), output)
     if draw is not None:

@@ -1,51 +1,10 @@
-"""The commands ``simulate`` and ``draw``."""
+"""The command ``draw``."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
 
-from schedverify.cli.options import DisciplineOption, EagerBytes, Output, ProblemOption, ScheduleFile, TextOrJson
-
-if TYPE_CHECKING:
-    from schedverify.core.problem import Problem
-    from schedverify.core.timeline import Timeline
-
-_MOST_DELAYS: Final = 5
-
-
-def simulate(
-    schedule: ScheduleFile,
-    *,
-    problem: ProblemOption = None,
-    discipline: DisciplineOption = "pair",
-    eager_bytes: EagerBytes = 0,
-    output_format: TextOrJson = "text",
-) -> int:
-    """Run a schedule under the problem's costs: when every step starts and ends, and all measures.
-
-    Of a lowered schedule it also says what the steps waited for that transfers held up most.
-    """
-    from schedverify import conversion, formats
-    from schedverify.cli.console import out, remark
-    from schedverify.cli.report_text import measures_table
-    from schedverify.drawing import draw as drawn
-    from schedverify.simulator import engine
-
-    known = _loaded(problem)
-    order, given, note = conversion.subject(formats.load_judged(schedule, known), known)
-    result = engine.simulate(order, given, discipline=discipline, eager_bytes=eager_bytes)
-    if output_format == "json":
-        print(formats.dumps(formats.timeline_data(result)))
-        return 0
-    if note:
-        remark(f"note: {note}")
-    out().print(drawn(result))
-    out().print(measures_table(result.measures))
-    for line in _held_up(result):
-        out().print(line)
-    return 0
+from schedverify.cli.options import DisciplineOption, EagerBytes, Output, ProblemOption, ScheduleFile, given_problem
 
 
 def draw(
@@ -58,11 +17,11 @@ def draw(
 ) -> int:
     """Draw a schedule: as a grid in the terminal, or as .svg, .html or .txt; violations are marked."""
     from schedverify import conversion, formats
-    from schedverify.cli.console import out, remark
+    from schedverify.cli.terminal import out, remark
     from schedverify.drawing import draw as drawn
     from schedverify.verifier import verification
 
-    known = _loaded(problem)
+    known = given_problem(problem)
     order, given, note = conversion.subject(formats.load_judged(schedule, known), known)
     if note:
         remark(f"note: {note}")
@@ -75,21 +34,3 @@ def draw(
     else:
         print(picture.text(100))
     return 0
-
-
-def _held_up(result: Timeline) -> Iterator[str]:
-    """Say what the steps waited for that transfers held up longest."""
-    from schedverify.simulator.delay_reasons import delays
-
-    found = [delay for delay in delays(result) if delay.held_up]
-    if found:
-        ticks = sum(delay.ticks for delay in found)
-        yield f"  held up by transfers: {len(found)} steps, {ticks} ticks in all; the longest:"
-    for delay in sorted(found, key=lambda delay: -delay.ticks)[:_MOST_DELAYS]:
-        yield f"  {delay.ticks:>6}  {delay.text}"
-
-
-def _loaded(problem: str | None) -> Problem | None:
-    from schedverify import formats
-
-    return formats.load_problem(problem) if problem is not None else None

@@ -1,20 +1,12 @@
-"""The commands ``generate``, ``families``, ``lower``, ``convert`` and ``new``."""
+"""The commands ``generate`` and ``families``, and ``new``, which writes a problem to generate for."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from schedverify.cli.options import (
-    DisciplineName,
-    EagerBytes,
-    Output,
-    ProblemOption,
-    ScheduleFile,
-    TargetFile,
-    TextOrJson,
-)
+from schedverify.cli.options import Output, ProblemOption, TextOrJson
 from schedverify.core.errors import Fault, InputError
 
 if TYPE_CHECKING:
@@ -59,70 +51,6 @@ def families(*, output_format: TextOrJson = "text") -> int:
         print(f"{family.name}\n  source: {family.source}\n  placement: {family.placement}\n  shapes: {family.shapes}")
         for exclusion in family.exclusions:
             print(f"  not: {exclusion}")
-    return 0
-
-
-def lower(
-    schedule: ScheduleFile,
-    *,
-    problem: ProblemOption = None,
-    discipline: Annotated[
-        DisciplineName | None,
-        Parameter(help="Try the safe orders, and keep the fastest that is proved under it; else the default order."),
-    ] = None,
-    eager_bytes: EagerBytes = 0,
-    unshard: Annotated[
-        bool, Parameter(negative="", help="Add UNSHARD and RESHARD around the uses of a stage.")
-    ] = False,
-    reduce_grad: Annotated[bool, Parameter(negative="", help="Add REDUCE_GRAD behind the last backward.")] = False,
-    output: Output = None,
-) -> int:
-    """Put every send and receive into a compute order, so that nothing hangs."""
-    from schedverify import conversion, formats, lowering
-    from schedverify.cli.console import remark
-    from schedverify.planner import proved_lowering
-
-    given = formats.load_problem(problem) if problem is not None else None
-    order, known, note = conversion.subject(formats.load_judged(schedule, given), given)
-    lowered = proved_lowering.lower(order, known, discipline=discipline, eager_bytes=eager_bytes)
-    lowered = lowering.add_sharding(lowered, known) if unshard else lowered
-    lowered = lowering.add_reduction(lowered) if reduce_grad else lowered
-    conversion.write(lowered, known, output or "-")
-    if note:
-        remark(f"note: {note}")
-    free = f"proved free of deadlock under {discipline}" if discipline else "free of deadlock under every discipline"
-    remark(f"{free}; schedverify verify --discipline {discipline or 'block'} checks it again")
-    return 0
-
-
-def convert(
-    source: ScheduleFile,
-    target: TargetFile,
-    *,
-    problem: ProblemOption = None,
-    to: Annotated[
-        Literal["text", "torch-csv", "torch-comms-csv", "trace", "plan"] | None,
-        Parameter(help="The form to write; by the suffix of the target where it is left away."),
-    ] = None,
-    grammar: Annotated[
-        Literal["torch-2.5-csv"] | None,
-        Parameter(
-            name="--from",
-            help="torch-2.5-csv: a CSV of PyTorch until 2.5, with B for the input part of the backward, BW for all.",
-        ),
-    ] = None,
-    profile: Annotated[
-        Literal["torch", "torchtitan", "none"] | None,
-        Parameter(help="The runtime that PyTorch's CSV must suit: torch, with --from none, which writes what stands."),
-    ] = None,
-) -> int:
-    """Turn a schedule into another form: text, PyTorch's CSV, a trace for Perfetto, a verified plan."""
-    from schedverify import conversion, formats
-
-    given = formats.load_problem(problem) if problem is not None else None
-    subject, layout = formats.load_with_layout(source, given, grammar)
-    suits = profile or ("none" if grammar else "torch")
-    conversion.convert(subject, given, target, to, layout, None if suits == "none" else suits)
     return 0
 
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from schedverify.cli.exit_codes import OK, UNDECIDED, VIOLATED
+from schedverify.cli.app import OK, UNDECIDED, VIOLATED
 from schedverify.cli.options import Output, ProblemFile, TextOrJson
-from schedverify.cli.waiting import interruptible, progress_on_terminal
+from schedverify.cli.terminal import interruptible, progress_on_terminal
 from schedverify.core.errors import ScheduleError
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def _bytes(text: str | None) -> int | None:
 
 def _tell_parts(plan: Plan) -> None:
     """Say what each part of the search left known when it ended."""
-    from schedverify.cli.console import remark
+    from schedverify.cli.terminal import remark
 
     for part in plan.parts:
         value, bound = ("-" if known is None else known for known in (part.value, part.bound))
@@ -116,23 +116,20 @@ def _gap(goal: Plan | SecondaryObjective) -> str:
 
 
 def _show(plan: Plan, output: str | None) -> None:
-    from rich.text import Text
-
-    from schedverify.cli.comparison import table
-    from schedverify.cli.console import out, remark
+    from schedverify.cli.report_text import print_comparison
+    from schedverify.cli.terminal import out, print_line, remark
     from schedverify.drawing import draw
 
-    console = out()
     name = plan.problem.name or "the problem"
     if plan.schedule is None:
-        console.print(Text.assemble(name, ": ", (plan.status.value, "bold red"), f" ({plan.reason})"))
+        print_line(name, ": ", (plan.status.value, "bold red"), f" ({plan.reason})")
         return
-    console.print(draw(plan))
-    console.print(table(plan))
+    out().print(draw(plan))
+    print_comparison(plan)
     told = f"{plan.objective} {plan.value}, {_gap(plan)}"
     if plan.then is not None:
         told += f"; then {plan.then.objective} {plan.then.value}, {_gap(plan.then)}"
-    console.print(Text.assemble((plan.status.value, "bold green"), f": {told}"))
+    print_line((plan.status.value, "bold green"), f": {told}")
     if plan.reason:
         remark(plan.reason)
     remark(

@@ -1,11 +1,15 @@
-"""The arguments that several commands share."""
+"""What several commands share: their arguments, and the files that these name."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter, validators
 
+if TYPE_CHECKING:
+    from schedverify.core.problem import Problem
+
+Count = validators.Number(gte=1)
 ScheduleFile = Annotated[
     str, Parameter(allow_leading_hyphen=True, help="Schedule: text, PyTorch's CSV or a plan; - for standard input.")
 ]
@@ -34,3 +38,10 @@ EagerBytes = Annotated[
         help="Messages of at most so many bytes do not wait for their receive.",
     ),
 ]
+
+
+def given_problem(path: str | None) -> Problem | None:
+    """Return the problem in the file that ``--problem`` names, or None where the option is not given."""
+    from schedverify import formats
+
+    return None if path is None else formats.load_problem(path)

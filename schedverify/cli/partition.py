@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 from cyclopts import Parameter, validators
 
 from schedverify.cli import partition_cluster, partition_jointly
-from schedverify.cli.exit_codes import OK, VIOLATED
-from schedverify.cli.options import TextOrJson
+from schedverify.cli.app import OK, VIOLATED
+from schedverify.cli.options import Count, TextOrJson
 from schedverify.core.errors import Fault, InputError, ScheduleError
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from schedverify.partitioner.stage_problem import Cut
     from schedverify.planner.joint import Joint
 
-Count = validators.Number(gte=1)
 Recompute = Literal["none", "selective", "full"]
 
 Together = Annotated[
@@ -105,20 +104,22 @@ def partition(  # noqa: PLR0913 - each is an option of the command line
     given = load_model(model, _changes(device, training))
     if plan is not None and not joint:
         raise InputError(Fault("--plan", "stands without --joint", "optimize the problem file that -o writes"))
-    asked = {"ranks": ranks, "virtual": virtual or 1, "microbatches": microbatches or 4 * ranks, "family": family,
+    search = {"ranks": ranks, "virtual": virtual or 1, "microbatches": microbatches or 4 * ranks, "family": family,
              "time_limit": time_limit, "workers": workers}  # fmt: skip
-    told = _together(given, asked | {"seed": seed}, plan, output_format == "text") if joint else _apart(given, asked)
-    written = _written(given, told.found, to or ("megatron-layout" if megatron_layout else None))
+    answer = (
+        _together(given, search | {"seed": seed}, plan, output_format == "text") if joint else _apart(given, search)
+    )
+    written = _written(given, answer.found, to or ("megatron-layout" if megatron_layout else None))
     if output is not None:
-        formats.save(told.found.problem, output)
+        formats.save(answer.found.problem, output)
     if output_format == "json":
-        print(formats.dumps(told.data | written))
+        print(formats.dumps(answer.data | written))
     elif written or "-" not in (output, plan):
-        print("\n".join(map(_text, written.values()) if written else told.lines))
-    return told.code
+        print("\n".join(map(_text, written.values()) if written else answer.lines))
+    return answer.code
 
 
-class _Told(NamedTuple):
+class _Answer(NamedTuple):
     """A model cut into stages, and what is printed of it."""
 
     found: Cut | Joint
@@ -127,24 +128,25 @@ class _Told(NamedTuple):
     code: int = OK
 
 
-def _apart(given: Model, asked: dict[str, Any]) -> _Told:
+def _apart(given: Model, search: dict[str, Any]) -> _Answer:
+    from schedverify import formats
     from schedverify.partitioner.stage_problem import cut
 
-    found = cut(given, **{**asked, "workers": asked["workers"] or 2})
-    return _Told(found, _data(found), [*_table(found), *_lines(found)])
+    found = cut(given, **{**search, "workers": search["workers"] or 2})
+    return _Answer(found, formats.partition_data(found), [*_table(found), *_lines(found)])
 
 
-def _together(given: Model, asked: dict[str, Any], plan: str | None, bar: bool) -> _Told:
+def _together(given: Model, search: dict[str, Any], plan: str | None, bar: bool) -> _Answer:
     from schedverify import formats
 
-    found = partition_jointly.search(given, asked, bar=bar)
+    found = partition_jointly.search(given, search, bar=bar)
     if plan is not None:
         if found.plan.lowered is None:
             raise ScheduleError(f"no plan is written: {found.plan.reason}")
         formats.save(found.plan, plan)
-    return _Told(
+    return _Answer(
         found,
-        partition_jointly.data(found),
+        formats.joint_data(found),
         [*_table(found), *partition_jointly.lines(found)],
         partition_jointly.code(found),
     )
@@ -165,7 +167,7 @@ def _advised(advice: Advice, output: str | None, output_format: str, form: str |
     if best is not None and output is not None:
         formats.save(best.problem, output)
     if output_format == "json":
-        print(formats.dumps(partition_cluster.data(advice) | written))
+        print(formats.dumps(formats.advice_data(advice) | written))
     elif written or (best is not None and output == "-"):
         print("\n".join(map(_text, written.values())), end="\n" if written else "")
     else:
@@ -180,8 +182,8 @@ def _changes(device: str | None, training: Mapping[str, object]) -> dict[str, di
 
 
 def _written(given: Model, found: Cut | Joint | Priced, form: str | None) -> dict[str, Any]:
-    """Return the cut in the form that a framework takes, by its name; nothing where none is asked for."""
-    from schedverify.formats.cuts.frameworks import for_framework
+    """Return the cut in the form that a framework takes, by its name; nothing where none is search for."""
+    from schedverify.formats.framework_cuts import for_framework
 
     return {} if form is None else {form: for_framework(form, given, found.layers, found.problem.owner_rank)}
 
@@ -189,22 +191,6 @@ def _written(given: Model, found: Cut | Joint | Priced, form: str | None) -> dic
 def _text(written: Any) -> str:
     """Return text as it is, and lists as Python, TOML and JSON write them."""
     return written if isinstance(written, str) else json.dumps(written, ensure_ascii=False)
-
-
-def _data(found: Cut) -> dict[str, Any]:
-    partition, own = found.partition, found.timeline()
-    return {
-        "layers": found.names,
-        "placement": found.problem.owner_rank,
-        "tick": found.problem.tick,
-        "bottleneck": partition.bottleneck,
-        "bytes": partition.crossing,
-        "proved": partition.proved,
-        "linearized": partition.linearized,
-        "family": found.family,
-        "makespan": own.makespan,
-        "peak_memory": own.peak_memory,
-    }
 
 
 def _table(found: Cut | Joint) -> Iterator[str]:

@@ -7,9 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
-    from schedverify.costmodel.parallelism import Advice, Priced, Rejected
+    from schedverify.costmodel.parallelism import Advice, Rejected
 
 DEGREES = ("tensor_parallel", "pipeline_parallel", "data_parallel")
 HEADINGS = ("tensor", "pipeline", "data", "virtual", "micro-batch", "recompute", "next to it", "step s", "of peak",
@@ -38,53 +36,27 @@ def advice(model: str, cluster: str, options: Mapping[str, Any], top: int) -> Ad
 
 def show(advice: Advice) -> None:
     """Print the advice: a table of the fastest choices, and why others are not in it."""
-    from schedverify.cli.console import out
-
     if advice.ranked:
-        out().print(table(advice))
+        print_ranked(advice)
     for line in remarks(advice):
         print(line)
 
 
-def data(advice: Advice) -> dict[str, object]:
-    """Return what ``--format json`` prints."""
-    return {
-        "ranked": [_priced(advice, priced) for priced in advice.ranked],
-        "rejected": [{"setup": one.setup, "reason": one.reason, "missing": one.missing} for one in advice.rejected],
-        "slower": [{"setup": setup._asdict(), "least": least} for setup, least in advice.slower],
-    }
+def print_ranked(advice: Advice) -> None:
+    """Print the ranked set-ups as a table."""
+    from schedverify.cli.terminal import print_table
 
-
-def _priced(advice: Advice, priced: Priced) -> dict[str, object]:
-    model = advice.pricing.model(priced.setup)
-    return {
-        "setup": priced.setup._asdict(),
-        "step": priced.step,
-        "reducing": priced.reducing,
-        "bubble_fraction": float(priced.bubble),
-        "tensor_share": float(priced.sharing),
-        "utilization": float(advice.pricing.utilization(priced)),
-        "peak_memory": priced.peak,
-        "layers": [[model.layers[i].name for i in stage] for stage in priced.layers],
-    }
-
-
-def table(advice: Advice) -> Table:
-    """Return the ranked set-ups as a table."""
-    from rich.table import Table
-
-    grid = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in HEADINGS:
-        grid.add_column(heading, justify="left" if heading in ("recompute", "next to it") else "right")
+    rows = []
     for priced in advice.ranked:
         setup = priced.setup
         degrees = (*setup[:3], setup.virtual, setup.microbatch_size)
-        grid.add_row(
+        rows.append((
             *map(str, degrees), setup.recompute, setup.inner, f"{priced.step / 1e6:.3f}",
             f"{float(advice.pricing.utilization(priced)):.1%}", f"{float(priced.bubble):.1%}",
             f"{float(priced.sharing):.1%}", f"{priced.reducing / 1e6:.3f}", f"{priced.peak / 1e9:.1f}",
-        )  # fmt: skip
-    return grid
+        ))  # fmt: skip
+    left = ("recompute", "next to it")
+    print_table(rows, HEADINGS, right=[i for i, heading in enumerate(HEADINGS) if heading not in left])
 
 
 def remarks(advice: Advice) -> Iterator[str]:
@@ -95,11 +67,11 @@ def remarks(advice: Advice) -> Iterator[str]:
     if advice.slower:
         yield f"{len(advice.slower)} more take longer"
     groups: dict[tuple[Any, ...], list[Rejected]] = {}
-    for one in advice.rejected:
-        about = (True, *(one.setup[name] for name in DEGREES)) if one.missing else (False, one.reason)
-        groups.setdefault(about, []).append(one)
+    for rejected in advice.rejected:
+        about = (True, *(rejected.setup[name] for name in DEGREES)) if rejected.missing else (False, rejected.reason)
+        groups.setdefault(about, []).append(rejected)
     for _, group in sorted(groups.items(), key=lambda item: item[0] if item[0][0] else (False,)):
-        nearest = min(group, key=lambda one: one.missing)
+        nearest = min(group, key=lambda rejected: rejected.missing)
         several = f", the nearest of {len(group)}" if nearest.missing else f" and {len(group) - 1} more"
         yield f"{_called(nearest.setup)}{several if len(group) > 1 else ''}: {nearest.reason}"
 

@@ -2,51 +2,28 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from schedverify.cli.exit_codes import OK, UNDECIDED
+from schedverify.cli.app import OK, UNDECIDED
 
 if TYPE_CHECKING:
     from schedverify.core.model import Model
     from schedverify.planner.joint import Joint
 
 
-def search(model: Model, asked: dict[str, Any], *, bar: bool) -> Joint:
+def search(model: Model, options: dict[str, Any], *, bar: bool) -> Joint:
     """Search for partition and schedule together, with a bar on a terminal; Ctrl-C keeps the best."""
-    from schedverify.cli.waiting import interruptible, progress_on_terminal
+    from schedverify.cli.terminal import interruptible, progress_on_terminal
     from schedverify.planner.joint import partition_jointly
 
     with interruptible() as stop, progress_on_terminal(bar) as tell:
-        return partition_jointly(model, **asked, progress=tell, stop=stop)
+        return partition_jointly(model, **options, progress=tell, stop=stop)
 
 
 def code(joint: Joint) -> int:
     """Return the exit code: undecided where no schedule was found in the time."""
     return UNDECIDED if joint.plan.schedule is None else OK
-
-
-def data(joint: Joint) -> dict[str, Any]:
-    """Return what ``--format json`` prints."""
-    from schedverify.formats.outputs import search_data
-
-    first = joint.first
-    before = None if first is None else {"layers": first.partition, "makespan": first.value, "bound": first.bound}
-    return search_data(joint.plan) | {
-        "status": joint.status.value,
-        "bound": joint.bound,
-        "gap": None if joint.gap is None else float(joint.gap),
-        "reason": joint.reason,
-        "layers": joint.plan.partition,
-        "placement": joint.plan.problem.owner_rank,
-        "own_bound": joint.plan.bound,
-        "partition_first": before,
-        "gain": None if joint.gain is None else float(joint.gain),
-        "partitions": joint.partitions,
-        "linearized": joint.linearized,
-        "tried": [dataclasses.asdict(one) for one in joint.tried],
-    }
 
 
 def lines(joint: Joint) -> Iterator[str]:

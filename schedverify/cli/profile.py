@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter, validators
 
-from schedverify.cli.exit_codes import OK
-from schedverify.cli.options import TextOrJson
-from schedverify.cli.processes import in_torchrun, needs_torch
+from schedverify.cli.app import OK
+from schedverify.cli.options import Count, TextOrJson
+from schedverify.cli.run import in_torchrun, needs_torch
 
 if TYPE_CHECKING:
     from schedverify.profiling import ModelProfile, ProfileSettings
     from schedverify.profiling.figures import Figure
 
-Count = validators.Number(gte=1)
 Tick = Literal["ns", "us", "ms", "s"]
 
 
@@ -54,7 +53,7 @@ def profile(  # noqa: PLR0913 - each is an option of the command line
     output_format: TextOrJson = "text",
 ) -> int:
     """Measure the blocks of a model, and links between ranks, and write the model file that partition takes."""
-    from schedverify.cli.console import remark
+    from schedverify.cli.terminal import remark
 
     with needs_torch():
         from schedverify.profiling import ProfileSettings
@@ -99,7 +98,7 @@ def measure(settings: ProfileSettings, units: tuple[Tick, int], output: str | No
 @contextmanager
 def _progress() -> Iterator[Any]:
     """Show on a terminal how many rounds are done, from the first one on."""
-    from schedverify.cli.console import err
+    from schedverify.cli.terminal import err
 
     if not sys.stderr.isatty():
         yield None

@@ -1,15 +1,20 @@
-"""The command ``run``: a verified plan in processes of this machine, or as one process of many under torchrun."""
+"""The command ``run``: a verified plan in processes of this machine, or as one process of many under torchrun.
+
+``profile`` starts its processes in the same way.
+"""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from cyclopts import Parameter, validators
 
-from schedverify.cli.exit_codes import OK
-from schedverify.cli.processes import in_torchrun, needs_torch
+from schedverify.cli.app import OK
 from schedverify.core.errors import Fault, InputError
 
 
@@ -45,7 +50,7 @@ def run(  # noqa: PLR0913 - each is an option
 ) -> int:
     """Run a verified plan on torch.distributed, one process for each rank; a line a step."""
     from schedverify import formats
-    from schedverify.cli.console import remark
+    from schedverify.cli.terminal import remark
     from schedverify.core.result import Plan
 
     with needs_torch():
@@ -67,3 +72,22 @@ def run(  # noqa: PLR0913 - each is an option
 
 def _tell(line: str) -> None:
     print(line, flush=True)
+
+
+_TORCHRUN: Final = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+def in_torchrun() -> bool:
+    """Whether this process is one of many that torchrun started."""
+    return all(name in os.environ for name in _TORCHRUN)
+
+
+@contextmanager
+def needs_torch() -> Iterator[None]:
+    """Turn a failing import of torch into an InputError that says what to install."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise InputError(Fault("torch", "it is not installed", "pip install 'schedverify[torch]'")) from None

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from schedverify.cli.exit_codes import OK, UNDECIDED, VIOLATED
-from schedverify.cli.options import DisciplineOption, EagerBytes, ProblemOption, ScheduleFile
+from schedverify.cli.app import code_of
+from schedverify.cli.options import DisciplineOption, EagerBytes, ProblemOption, ScheduleFile, given_problem
 
 Codes = Annotated[str | None, Parameter(help="Codes or beginnings of codes, parted by commas: SV1,SV401.")]
 
@@ -35,10 +34,9 @@ def verify(  # noqa: PLR0913 - each is an option of the command line
     """Prove that a schedule is right, or show what is wrong with it."""
     from schedverify import formats
     from schedverify.cli import report_text
-    from schedverify.core.result import Verdict
     from schedverify.verifier import verification
 
-    given = formats.load_problem(problem) if problem is not None else None
+    given = given_problem(problem)
     subject = formats.load_judged(schedule, given)
     codes: dict[str, Any] = {"select": _codes(select), "ignore": _codes(ignore) or (), "profile": profile}
     report = verification.verify(
@@ -47,39 +45,15 @@ def verify(  # noqa: PLR0913 - each is an option of the command line
     if output_format == "json":
         print(formats.dumps(formats.report_data(report)))
     elif output_format == "github":
-        print(formats.annotations(report, schedule), end="")
+        print(formats.github_annotations(report, schedule), end="")
     else:
         report_text.show(report, schedule)
-    return {Verdict.HOLDS: OK, Verdict.VIOLATED: VIOLATED}.get(report.verdict, UNDECIDED)
-
-
-def lint(
-    files: Annotated[list[Path], Parameter(help="Files in .schedule.toml, CSV with a problem beside it, plans.")],
-    *,
-    output_format: Annotated[Literal["text", "github"], Parameter(name="--format", help="What is printed.")] = "text",
-) -> int:
-    """Judge schedules that stand in files with what they are for; the worst verdict is the exit code."""
-    from schedverify.core.result import Verdict
-    from schedverify.linting import load_case
-
-    worst = OK
-    for path in files:
-        case = load_case(path)
-        report = case.report()
-        code = {Verdict.HOLDS: OK, Verdict.VIOLATED: VIOLATED}.get(report.verdict, UNDECIDED)
-        worst = code if worst == OK or code == VIOLATED else worst
-        if output_format == "github":
-            print(case.annotations(report), end="")
-        else:
-            print(f"{path}: {report.verdict.value}")
-            for violation in report.violations:
-                print(f"  {violation}")
-    return worst
+    return code_of(report)
 
 
 def explain(code: Annotated[str, Parameter(help="The code of a property, such as SV201.")]) -> int:
     """Say what a property checks, why it matters, an example, and its formal definition."""
-    from schedverify.cli.console import print_markdown
+    from schedverify.cli.terminal import print_markdown
     from schedverify.verifier import rule_pages
 
     print_markdown(rule_pages.property_page(code.upper()))

@@ -1,7 +1,7 @@
 """Holds a run against its plan: what was followed, what it took, and what to optimize next time."""
 
-from schedverify.conformance.comparison import Conformance, conform, data_of, timeline_of_run
 from schedverify.conformance.measured_costs import Cost, measured_problem
 from schedverify.conformance.order_check import Departure
+from schedverify.conformance.run_report import Conformance, conform, data_of, timeline_of_run
 
 __all__ = ["Conformance", "Cost", "Departure", "conform", "data_of", "measured_problem", "timeline_of_run"]

@@ -1,4 +1,4 @@
-"""Whether what was read had been made and had come: each hand-over of a run, by its times.
+"""Whether every step of a run began after what it depends on, by the times of both.
 
 On one rank a send begins when the compute step in front of it has ended, and a compute step when its receives have.
 Between ranks nothing comes before it is sent, or is read before it is made; there the clocks may differ, and what they
@@ -27,14 +27,30 @@ class Message(NamedTuple):
     backward: bool
 
 
-class Did(NamedTuple):
+class RanOp(NamedTuple):
     """An operation, and the step in which it ran."""
 
     op: Op
     ran: StepSpan
 
+    def early(self, what: str, nanoseconds: int, before: str, source: StepSpan) -> EarlyStep:
+        """Return the step of this operation as one that ``began`` or ``ended`` too early.
 
-class Early(NamedTuple):
+        Parameters
+        ----------
+        nanoseconds
+            By how much.
+        before
+            What it should have come after: ``2F0 had ended``.
+        source
+            The step of which ``before`` speaks.
+        """
+        place = f"rank {self.ran.rank}, position {self.ran.position} ({self.op})"
+        message = f"{place}: {what} {nanoseconds / 1000:.1f} us before {before} on rank {source.rank}"
+        return EarlyStep(self.ran, message)
+
+
+class EarlyStep(NamedTuple):
     """A step that began, or ended, before it can have."""
 
     ran: StepSpan
@@ -46,76 +62,96 @@ def ops_of(step: str) -> tuple[Op, ...]:
     return tuple(map(unpack, pack_step(step)))
 
 
-def messages(problem: Problem, step: Sequence[StepSpan], *, sends: bool) -> dict[Message, Did]:
+def messages(problem: Problem, step: Sequence[StepSpan], *, sends: bool) -> dict[Message, RanOp]:
     """Return by message the operation of a step of training that sends it, or receives it."""
-    did = [Did(op, ran) for ran in step for op in ops_of(ran.step) if op.kind.is_transfer and op.kind.is_send is sends]
-    words = named(np.array([each.op.pack() for each in did], dtype=np.int64), problem)
-    found: dict[Message, Did] = {}
-    for each, word in zip(did, words.tolist(), strict=True):
-        stage, peer = each.op.stage, unpack(word).peer
+    transfers = [
+        RanOp(op, ran) for ran in step for op in ops_of(ran.step) if op.kind.is_transfer and op.kind.is_send is sends
+    ]
+    words = named(np.array([transfer.op.pack() for transfer in transfers], dtype=np.int64), problem)
+    found: dict[Message, RanOp] = {}
+    for transfer, word in zip(transfers, words.tolist(), strict=True):
+        stage, peer = transfer.op.stage, unpack(word).peer
         if peer is not None:
             source, target = (stage, peer) if sends else (peer, stage)
-            backward = each.op.kind in (Kind.SEND_B, Kind.RECV_B)
-            found.setdefault(Message(source, target, each.op.microbatch, backward), each)
+            backward = transfer.op.kind in (Kind.SEND_B, Kind.RECV_B)
+            found.setdefault(Message(source, target, transfer.op.microbatch, backward), transfer)
     return found
 
 
-def too_early(problem: Problem, step: Sequence[StepSpan], errors: Sequence[int]) -> Iterator[Early]:
-    """Tell what ran before what it reads, by more than the clocks may differ.
+def early_steps(problem: Problem, step: Sequence[StepSpan], errors: Sequence[int]) -> Iterator[EarlyStep]:
+    """Yield what ran before what it reads was made or had come, by more than the clocks may differ.
 
     Parameters
     ----------
+    step
+        What ran in one step of training.
     errors
         By rank, the nanoseconds by which its times may be wrong.
     """
-    made: dict[Op, list[StepSpan]] = {}
+    computed: dict[Op, list[StepSpan]] = {}
     for ran in step:
         for op in ops_of(ran.step):
             if op.kind.is_compute:
-                made.setdefault(op, []).append(ran)
-    yield from _between_computing(problem, made, errors)
-    sent, received = messages(problem, step, sends=True), messages(problem, step, sends=False)
-    for message, (op, ran) in sent.items():
-        for maker, source in _here(made, ran.rank, message.source, message):
-            if ran.start < source.end:
-                yield _early(Did(op, ran), "began", source.end - ran.start, f"{maker} had ended", source)
-    for message, got in received.items():
-        yield from _received(got, sent.get(message), errors)
-        for reader, ran in _here(made, got.ran.rank, message.target, message):
-            # A group ends with its last member, which may come after what another member brings is read.
-            alone = len(ops_of(got.ran.step)) == 1
-            there = got.ran.end if alone else got.ran.start
-            if ran.start < there:
-                told = f"{got.op} had {'ended' if alone else 'begun'}"
-                yield _early(Did(reader, ran), "began", there - ran.start, told, got.ran)
+                computed.setdefault(op, []).append(ran)
+    yield from _before_operands(problem, computed, errors)
+    sends, receives = messages(problem, step, sends=True), messages(problem, step, sends=False)
+    for message, send in sends.items():
+        yield from _before_made(message, send, computed)
+    for message, receive in receives.items():
+        if message in sends:
+            yield from _before_sent(receive, sends[message], errors)
+        yield from _before_received(message, receive, computed)
 
 
-def _between_computing(problem: Problem, made: dict[Op, list[StepSpan]], errors: Sequence[int]) -> Iterator[Early]:
-    for op, readers in made.items():
-        for needed in _needed(problem, op):
-            for source in made.get(needed, ())[:1]:
+def _before_operands(
+    problem: Problem, computed: dict[Op, list[StepSpan]], errors: Sequence[int]
+) -> Iterator[EarlyStep]:
+    """Yield the compute steps that began before one that they read from had ended."""
+    for op, readers in computed.items():
+        for operand in _operands(problem, op):
+            for source in computed.get(operand, ())[:1]:
                 for ran in readers:
                     early = source.end - ran.start
-                    if source is not ran and early > _slack(source, ran, errors):
-                        yield _early(Did(op, ran), "began", early, f"{needed} had ended", source)
+                    if source is not ran and early > _clock_error(source, ran, errors):
+                        yield RanOp(op, ran).early("began", early, f"{operand} had ended", source)
 
 
-def _received(got: Did, sent: Did | None, errors: Sequence[int]) -> Iterator[Early]:
-    if sent is not None:
-        early = sent.ran.start - got.ran.end
-        if early > _slack(sent.ran, got.ran, errors):
-            yield _early(got, "ended", early, f"{sent.op} began", sent.ran)
+def _before_made(message: Message, send: RanOp, computed: dict[Op, list[StepSpan]]) -> Iterator[EarlyStep]:
+    """Yield a send that began before the compute step that makes its message had ended."""
+    for op, source in _compute_steps(computed, send.ran.rank, message.source, message):
+        if send.ran.start < source.end:
+            yield send.early("began", source.end - send.ran.start, f"{op} had ended", source)
 
 
-def _here(made: dict[Op, list[StepSpan]], rank: int, stage: int, message: Message) -> Iterator[Did]:
-    """Yield the compute step of a stage, on one rank, that makes or reads a message."""
+def _before_sent(receive: RanOp, send: RanOp, errors: Sequence[int]) -> Iterator[EarlyStep]:
+    """Yield a receive that ended before the send of its message began."""
+    early = send.ran.start - receive.ran.end
+    if early > _clock_error(send.ran, receive.ran, errors):
+        yield receive.early("ended", early, f"{send.op} began", send.ran)
+
+
+def _before_received(message: Message, receive: RanOp, computed: dict[Op, list[StepSpan]]) -> Iterator[EarlyStep]:
+    """Yield the compute steps that began before the receive of what they read had ended.
+
+    A group ends with its last member, which may come after what another member brings is read.
+    """
+    alone = len(ops_of(receive.ran.step)) == 1
+    received = receive.ran.end if alone else receive.ran.start
+    for reader in _compute_steps(computed, receive.ran.rank, message.target, message):
+        if reader.ran.start < received:
+            before = f"{receive.op} had {'ended' if alone else 'begun'}"
+            yield reader.early("began", received - reader.ran.start, before, receive.ran)
+
+
+def _compute_steps(computed: dict[Op, list[StepSpan]], rank: int, stage: int, message: Message) -> Iterator[RanOp]:
+    """Yield the compute steps of a stage, on one rank, that make or read a message."""
     for kind in (Kind.B, Kind.I) if message.backward else (Kind.F,):
         op = Op(kind, stage, message.microbatch)
-        yield from (Did(op, ran) for ran in made.get(op, ()) if ran.rank == rank)
+        yield from (RanOp(op, ran) for ran in computed.get(op, ()) if ran.rank == rank)
 
 
-def _needed(problem: Problem, op: Op) -> Iterator[Op]:
-    """Return what an operation reads: the F before it, its own F, the gradients behind it, its own I."""
+def _operands(problem: Problem, op: Op) -> Iterator[Op]:
+    """Yield what an operation reads: the F before it, its own F, the gradients behind it, its own I."""
     if op.stage >= problem.total_stages:
         return
     if op.kind is Kind.F:
@@ -128,10 +164,6 @@ def _needed(problem: Problem, op: Op) -> Iterator[Op]:
             yield from (op._replace(stage=stage, kind=kind) for kind in (Kind.B, Kind.I))
 
 
-def _slack(one: StepSpan, other: StepSpan, errors: Sequence[int]) -> int:
+def _clock_error(one: StepSpan, other: StepSpan, errors: Sequence[int]) -> int:
+    """Return the nanoseconds by which the times of two steps may differ from the truth; 0 on one rank."""
     return 0 if one.rank == other.rank else errors[one.rank] + errors[other.rank]
-
-
-def _early(did: Did, what: str, early: int, before: str, source: StepSpan) -> Early:
-    place = f"rank {did.ran.rank}, position {did.ran.position} ({did.op})"
-    return Early(did.ran, f"{place}: {what} {early / 1000:.1f} us before {before} on rank {source.rank}")

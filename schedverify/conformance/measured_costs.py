@@ -66,7 +66,7 @@ def latency(problem: Problem, trace: RunTrace) -> int:
 
     Others had to wait for their queue, or for whom they were for, to get there; the quickest shows the link.
     """
-    return min((took for _, took in _travels(problem, trace)), default=0)
+    return min((took for _, took in _travel_times(problem, trace)), default=0)
 
 
 def tick_of(problem: Problem) -> Fraction | None:
@@ -130,7 +130,7 @@ def _microseconds(
 def _latencies(problem: Problem, trace: RunTrace, tick: Fraction) -> list[list[int]]:
     """Return rank by rank the microseconds of latency."""
     quickest: dict[tuple[int, int], Fraction] = {}
-    for message, took in _travels(problem, trace):
+    for message, took in _travel_times(problem, trace):
         link = problem.owner_rank[message.source], problem.owner_rank[message.target]
         size = problem.boundary_bytes[message.target if message.backward else message.source]
         occupied = -(-size // problem.bandwidth[link[0]][link[1]]) * tick if problem.bandwidth else Fraction(0)
@@ -140,7 +140,7 @@ def _latencies(problem: Problem, trace: RunTrace, tick: Fraction) -> list[list[i
     return [[round(quickest.get((source, target), others) / 1000) for target in ranks] for source in ranks]
 
 
-def _travels(problem: Problem, trace: RunTrace) -> Iterator[tuple[Message, int]]:
+def _travel_times(problem: Problem, trace: RunTrace) -> Iterator[tuple[Message, int]]:
     """Yield the messages that crossed, and the nanoseconds from the start of each one's send to its receive's end."""
     for step in trace.steps:
         sent = messages(problem, step, sends=True)

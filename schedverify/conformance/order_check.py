@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate, pairwise
 from typing import Final, NamedTuple
 
-from schedverify.conformance.dependency_check import ops_of, too_early
+from schedverify.conformance.dependency_check import early_steps, ops_of
 from schedverify.core.op import Kind
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
 from schedverify.core.trace import RunTrace, StepSpan
 
-_MOST_TOLD: Final = 50
+_MOST_REPORTED: Final = 50
 
 
 class Departure(NamedTuple):
@@ -31,7 +31,7 @@ class Departure(NamedTuple):
 
 
 def departures(schedule: Schedule, problem: Problem, trace: RunTrace, most: Sequence[int]) -> list[Departure]:
-    """Return where a run did not follow a lowered schedule; the first :data:`_MOST_TOLD` of each step of training.
+    """Return where a run did not follow a lowered schedule; the first :data:`_MOST_REPORTED` of each step of training.
 
     Parameters
     ----------
@@ -40,10 +40,13 @@ def departures(schedule: Schedule, problem: Problem, trace: RunTrace, most: Sequ
     """
     found: list[Departure] = []
     for number, step in enumerate(trace.steps):
-        early = too_early(problem, step, trace.errors)
-        handed = (Departure("hand-over", number, ran.rank, ran.position, message) for ran, message in early)
-        told = [*_order(schedule, step, number), *handed, *_in_flight(problem, step, number, most)]
-        found += told[:_MOST_TOLD]
+        early = early_steps(problem, step, trace.errors)
+        in_step = [
+            *(Departure("order", number, *fault) for fault in _order_faults(schedule, step)),
+            *(Departure("hand-over", number, ran.rank, ran.position, message) for ran, message in early),
+            *(Departure("in flight", number, *fault) for fault in _in_flight_faults(problem, step, most)),
+        ]
+        found += in_step[:_MOST_REPORTED]
     return found
 
 
@@ -65,36 +68,35 @@ def peaks(problem: Problem, step: Sequence[StepSpan]) -> list[int]:
 
 def _most(changes: list[tuple[int, int, int]]) -> int:
     """Return the highest count, with changes of one moment in the order of their positions, begins before ends."""
-    held = accumulate(change for _, _, change in sorted(changes, key=lambda each: (each[0], each[1], -each[2])))
-    return max(held, default=0)
+    in_order = sorted(changes, key=lambda change: (change[0], change[1], -change[2]))
+    return max(accumulate(by for _, _, by in in_order), default=0)
 
 
-def _order(schedule: Schedule, step: Sequence[StepSpan], number: int) -> Iterator[Departure]:
-    """Tell what ran elsewhere than planned, twice, never, or before the compute step in front of it had ended."""
-    for rank, wanted in enumerate(schedule.strings()):
-        ran = {each.position: each for each in step if each.rank == rank}
-        if len(ran) < sum(each.rank == rank for each in step):
-            yield Departure("order", number, rank, None, f"rank {rank}: a position ran twice")
-        for position, text in enumerate(wanted):
+def _order_faults(schedule: Schedule, step: Sequence[StepSpan]) -> Iterator[tuple[int, int | None, str]]:
+    """Yield rank, position and message of what ran elsewhere than planned, twice, never, or before its predecessor."""
+    for rank, planned in enumerate(schedule.strings()):
+        spans = [span for span in step if span.rank == rank]
+        ran = {span.position: span for span in spans}
+        if len(ran) < len(spans):
+            yield rank, None, f"rank {rank}: a position ran twice"
+        for position, text in enumerate(planned):
             if position not in ran:
-                yield Departure(
-                    "order", number, rank, position, f"rank {rank}, position {position} ({text}): never ran"
-                )
+                yield rank, position, f"rank {rank}, position {position} ({text}): never ran"
             elif ran[position].step != text:
-                told = f"rank {rank}, position {position} ({text}): {ran[position].step} ran there"
-                yield Departure("order", number, rank, position, told)
-        for position in sorted(set(ran) - set(range(len(wanted)))):
-            told = f"rank {rank}, position {position} ({ran[position].step}): the plan ends before it"
-            yield Departure("order", number, rank, position, told)
-        computed = [each for _, each in sorted(ran.items()) if ops_of(each.step)[0].kind.is_compute]
+                yield rank, position, f"rank {rank}, position {position} ({text}): {ran[position].step} ran there"
+        for position in sorted(set(ran) - set(range(len(planned)))):
+            message = f"rank {rank}, position {position} ({ran[position].step}): the plan ends before it"
+            yield rank, position, message
+        computed = [span for _, span in sorted(ran.items()) if ops_of(span.step)[0].kind.is_compute]
         for before, after in pairwise(computed):
             if after.start < before.end:
-                told = f"rank {rank}, position {after.position} ({after.step}): began before {before.step} had ended"
-                yield Departure("order", number, rank, after.position, told)
+                place = f"rank {rank}, position {after.position} ({after.step})"
+                yield rank, after.position, f"{place}: began before {before.step} had ended"
 
 
-def _in_flight(problem: Problem, step: Sequence[StepSpan], number: int, most: Sequence[int]) -> Iterator[Departure]:
+def _in_flight_faults(
+    problem: Problem, step: Sequence[StepSpan], most: Sequence[int]
+) -> Iterator[tuple[int, None, str]]:
     for rank, (found, allowed) in enumerate(zip(peaks(problem, step), most, strict=True)):
         if found > allowed:
-            told = f"rank {rank}: {found} micro-batches were in flight, the plan has at most {allowed}"
-            yield Departure("in flight", number, rank, None, told)
+            yield rank, None, f"rank {rank}: {found} micro-batches were in flight, the plan has at most {allowed}"

@@ -1,4 +1,4 @@
-"""Pictures of schedules: a grid of letters for the terminal, SVG, and a page with it."""
+"""Pictures of schedules: letters for the terminal, SVG, and a page with it."""
 
 from schedverify.drawing.picture import Drawing, beside, draw
 

@@ -16,10 +16,10 @@ from schedverify.core.result import Plan, Report, Status
 from schedverify.core.schedule import Schedule
 from schedverify.core.timeline import Timeline
 from schedverify.drawing.arrange import DrawnOrder, arrange, order_of
-from schedverify.drawing.page import page
+from schedverify.drawing.markup import page
 from schedverify.drawing.panel import Panel
-from schedverify.drawing.svg import sheet
-from schedverify.drawing.terminal import Line, Paint, grid
+from schedverify.drawing.svg import svg_document
+from schedverify.drawing.terminal import Line, Paint, picture_lines
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions
@@ -56,14 +56,14 @@ class Drawing:
             Whether to paint them, with the escape sequences that terminals know.
         """
         paint = Paint.BLOCKS if colour else Paint.NONE
-        lines = grid(self.panels, self.title, width or shutil.get_terminal_size((100, 24)).columns, paint)
+        lines = picture_lines(self.panels, self.title, width or shutil.get_terminal_size((100, 24)).columns, paint)
         if not colour:
             return "\n".join("".join(text for text, _ in line).rstrip() for line in lines)
         return _painted(lines)
 
     def svg(self) -> str:
         """Return the picture as an SVG document, which needs nothing else to be shown."""
-        return sheet(self.panels, self.title)
+        return svg_document(self.panels, self.title)
 
     def html(self) -> str:
         """Return a page that shows the picture, and the same as text; it needs no scripts and no other files."""
@@ -78,7 +78,7 @@ class Drawing:
         InputError
             If the suffix is another one, or the file cannot be written.
         """
-        from schedverify.formats.writing import write_text
+        from schedverify.formats.text_files import write_text
 
         target = Path(path)
         suffix = target.suffix.lower()
@@ -101,7 +101,7 @@ class Drawing:
         paint = Paint.COLOURS if options.ascii_only else Paint.BLOCKS
         if console.color_system is None or console.no_color:
             paint = Paint.NONE
-        for line in grid(self.panels, self.title, options.max_width, paint):
+        for line in picture_lines(self.panels, self.title, options.max_width, paint):
             yield _rich(line)
 
 

@@ -25,7 +25,7 @@ class CellRun(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Scale:
-    """Where the cells of a grid begin and end, the same for all its rows.
+    """Where the cells of a picture begin and end, the same for all its rows.
 
     Attributes
     ----------

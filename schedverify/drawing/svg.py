@@ -10,14 +10,11 @@ from typing import Final
 import numpy as np
 
 from schedverify.core.op import Kind
-from schedverify.drawing.axis import axis
-from schedverify.drawing.bars import CODE_ROOM, Ruler, bars, critical, marks, named
-from schedverify.drawing.histogram_rows import strata
-from schedverify.drawing.labels import PAIR_LETTER, clean, percent
-from schedverify.drawing.legend import figures, legend, sentence
+from schedverify.drawing.captions import axis, figures, legend, sentence
+from schedverify.drawing.labels import INK, PAIR_LETTER, clean, colour, percent
 from schedverify.drawing.markup import box_at, element, escaped, px
-from schedverify.drawing.palette import INK, colour
 from schedverify.drawing.panel import Panel
+from schedverify.drawing.svg_rows import CODE_ROOM, Ruler, bars, critical, histogram, marks, violation_names
 
 MOST_BARS: Final = 20_000
 """The most steps that are drawn one by one."""
@@ -45,12 +42,12 @@ _STYLE: Final = (
 )
 
 
-def sheet(panels: Sequence[Panel], title: str) -> str:
+def svg_document(panels: Sequence[Panel], title: str) -> str:
     """Return an SVG document; panels with one unit share their scale."""
-    return _SvgSheet(panels, title).document()
+    return _SvgDocument(panels, title).text()
 
 
-class _SvgSheet:
+class _SvgDocument:
     """A picture being made: what is on it so far, and how far down it reaches."""
 
     def __init__(self, panels: Sequence[Panel], title: str) -> None:
@@ -66,7 +63,7 @@ class _SvgSheet:
         self.height = 28.0 if rows <= 32 else 18.0
         self.gap = 6.0 if rows <= 32 else 3.0
 
-    def document(self) -> str:
+    def text(self) -> str:
         """Return the whole."""
         if self.title:
             self._heading(self.title)
@@ -92,7 +89,7 @@ class _SvgSheet:
         self._lanes(panel, ruler, tops)
         self._axis(panel, ruler, tops, last)
         for row, top in zip(panel.rows, tops, strict=True):
-            self.parts += strata(panel, row, ruler, top) if self.thinned else bars(panel, row, ruler, top)
+            self.parts += histogram(panel, row, ruler, top) if self.thinned else bars(panel, row, ruler, top)
             self.parts += critical(row, ruler, top)
             self.parts += marks(panel, row, ruler, top)
         self._remarks(panel)
@@ -132,7 +129,7 @@ class _SvgSheet:
             y = middle - 6 if outside else middle
             self.parts.append(element("text", f"rank {row.rank}", x=_PAD, y=y))
             if outside:
-                text = escaped(named(panel, outside[:1]))
+                text = escaped(violation_names(panel, outside[:1]))
                 self.parts.append(element("text", text, x=_PAD, y=middle + 7, class_="sv-f", font_size=10.0))
             end = panel.horizon if panel.timed else len(row.starts)
             self.parts.append(box_at(_LEFT, top, ruler.width(end), self.height, ""))

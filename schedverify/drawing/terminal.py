@@ -7,14 +7,11 @@ from collections.abc import Iterator, Sequence
 from enum import Enum
 from typing import Final
 
-from schedverify.drawing.axis import Axis, axis
-from schedverify.drawing.cells import Words, fitting
-from schedverify.drawing.half_blocks import halves
-from schedverify.drawing.labels import IDLE, clean
-from schedverify.drawing.legend import figures, legend, sentence
-from schedverify.drawing.palette import FAULT, INK, colour
+from schedverify.drawing.captions import Axis, axis, figures, legend, sentence
+from schedverify.drawing.labels import FAULT, IDLE, INK, clean, colour
 from schedverify.drawing.panel import Panel, PanelRow
 from schedverify.drawing.raster import EMPTY, CellRun, Scale, runs
+from schedverify.drawing.terminal_cells import CellTexts, half_blocks, shared_scale
 
 Line = list[tuple[str, str]]
 """Pieces of text, each with its style in the words of rich; an empty style is plain."""
@@ -36,7 +33,7 @@ _FAULT: Final = f"bold white on {FAULT}"
 _SEEN: Final = f"bold {FAULT}"
 
 
-def grid(panels: Sequence[Panel], title: str, width: int, paint: Paint) -> Iterator[Line]:
+def picture_lines(panels: Sequence[Panel], title: str, width: int, paint: Paint) -> Iterator[Line]:
     """Yield the lines of a picture, none longer than ``width`` (at least :data:`NARROWEST`).
 
     ``paint`` says whether the styles will be seen; without them every step's length is told by letters.
@@ -47,13 +44,13 @@ def grid(panels: Sequence[Panel], title: str, width: int, paint: Paint) -> Itera
         yield []
     for panel in panels:
         family = [other for other in panels if (other.timed, other.unit) == (panel.timed, panel.unit)]
-        yield from _TextSheet(panel, family, width, paint).lines()
+        yield from _PanelText(panel, family, width, paint).lines()
         if panel is not panels[-1]:
             yield []
     yield from _legend(panels, width, paint is not Paint.NONE)
 
 
-class _TextSheet:
+class _PanelText:
     """One panel on its way to lines: where its columns stand, and what its cells say."""
 
     def __init__(self, panel: Panel, family: Sequence[Panel], width: int, paint: Paint) -> None:
@@ -64,15 +61,15 @@ class _TextSheet:
         self.margin = max(len(f"rank {panel.rows[-1].rank}"), len(self._marks(1).unit)) + 2
         self.aside = _columns(figures(panel)) if width >= _FIGURES_FROM else []
         room = width - self.margin
-        self.scale = fitting(family, room)
+        self.scale = shared_scale(family, room)
         if self.aside:
-            narrow = fitting(family, room - len(self.aside[0]))
+            narrow = shared_scale(family, room - len(self.aside[0]))
             self.aside = self.aside if narrow.fine == self.scale.fine else []
             self.scale = narrow if self.aside else self.scale
         self.blocks = [runs(row, self.scale) for row in panel.rows]
-        self.words = Words(panel, self.blocks)
-        crowded = self.scale.squeezed and bool(self.words.unnumbered)
-        self.halved = paint is Paint.BLOCKS and crowded and 2 * self.scale.cells <= self.horizon
+        self.texts = CellTexts(panel, self.blocks)
+        crowded = self.scale.squeezed and bool(self.texts.unnumbered)
+        self.in_half_blocks = paint is Paint.BLOCKS and crowded and 2 * self.scale.cells <= self.horizon
 
     def lines(self) -> Iterator[Line]:
         panel = self.panel
@@ -109,7 +106,11 @@ class _TextSheet:
         name = f"rank {row.rank}"
         outside = self.panel.faults.get(row.rank, ())
         line: Line = [(name, _SEEN if outside else ""), (" " * (self.margin - len(name)), "")]
-        line += halves(self.panel, row, self.scale) if self.halved else [self._block(row, run) for run in blocks]
+        line += (
+            half_blocks(self.panel, row, self.scale)
+            if self.in_half_blocks
+            else [self._block(row, run) for run in blocks]
+        )
         yield [*line, (aside, "")]
         notes = _notes(row, blocks, self.scale)
         if notes or outside:
@@ -122,7 +123,7 @@ class _TextSheet:
             end = self.scale.column(self.panel.horizon - 1) + 1
             inside = min(max(end - run.first, 0), cells) if self.panel.timed else 0
             return IDLE * inside + " " * (cells - inside), _DIM
-        text = self.words.text(row, run, "-" if self.panel.timed and not self.painted else " ")
+        text = self.texts.text(row, run, "-" if self.panel.timed and not self.painted else " ")
         if run.position in row.marks:
             return text, _FAULT
         op = row.step(run.position).ops[0]

@@ -1,33 +1,50 @@
-"""Files and what is printed as JSON: problems, schedules, plans, traces, reports."""
+"""Files and what is printed as JSON: problems, schedules, plans, traces, reports.
 
-from schedverify.formats.csv_layout import Layout
-from schedverify.formats.github import annotations
-from schedverify.formats.loading import load, load_judged, load_problem, load_schedule, load_with_layout, save
-from schedverify.formats.outputs import dumps, report_data, search_data, timeline_data
-from schedverify.formats.runs.boundary_logs import save_boundaries
-from schedverify.formats.runs.run_reader import load_run
-from schedverify.formats.runs.run_traces import save_run
-from schedverify.formats.template_file import template
-from schedverify.formats.trace_files import trace
-from schedverify.formats.writing import write_text
+Each name is loaded when it is first used, so that reading a schedule as text loads no reader of anything else.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from schedverify.formats.loading import load, load_judged, load_problem, load_schedule, load_with_layout, save
+    from schedverify.formats.outputs import (
+        advice_data,
+        dumps,
+        github_annotations,
+        joint_data,
+        partition_data,
+        report_data,
+        search_data,
+        timeline_data,
+    )
+    from schedverify.formats.template_file import template
+    from schedverify.formats.text_files import write_text
+    from schedverify.formats.torch_csv import Layout
+    from schedverify.formats.trace_files import save_boundaries, save_run, trace
+    from schedverify.formats.trace_reader import load_run
 
 __all__ = [
-    "Layout",
-    "annotations",
-    "dumps",
-    "load",
-    "load_judged",
-    "load_problem",
-    "load_run",
-    "load_schedule",
-    "load_with_layout",
-    "report_data",
-    "save",
-    "save_boundaries",
-    "save_run",
-    "search_data",
-    "template",
-    "timeline_data",
-    "trace",
-    "write_text",
-]
+    "Layout", "advice_data", "dumps", "github_annotations", "joint_data", "load", "load_judged", "load_problem",
+    "load_run", "load_schedule", "load_with_layout", "partition_data", "report_data", "save", "save_boundaries",
+    "save_run", "search_data", "template", "timeline_data", "trace", "write_text",
+]  # fmt: skip
+
+_MODULES: Final = {
+    "loading": "load load_judged load_problem load_schedule load_with_layout save",
+    "outputs": "advice_data dumps github_annotations joint_data partition_data report_data search_data timeline_data",
+    "template_file": "template",
+    "text_files": "write_text",
+    "torch_csv": "Layout",
+    "trace_files": "save_boundaries save_run trace",
+    "trace_reader": "load_run",
+}
+_MODULE_OF: Final = {name: module for module, names in _MODULES.items() for name in names.split()}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'schedverify.formats' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"schedverify.formats.{_MODULE_OF[name]}"), name)

@@ -1,39 +1,33 @@
-"""Loads and saves problems, plans and schedules, in the form that the file's name or its content shows."""
+"""Loads and saves problems, plans and schedules, in the form that the file's name or its content shows.
+
+The text form of a schedule is read here. Readers and writers of each other form are imported where a file has it.
+"""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
 from pathlib import PurePath
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from schedverify.core.errors import Fault, InputError, UnknownNameError
 from schedverify.core.problem import Problem
 from schedverify.core.result import Plan
 from schedverify.core.schedule import Schedule, check_ranks
 from schedverify.core.timeline import Timeline
-from schedverify.formats import plan_files, plan_reader, problem_files, schedule_files
-from schedverify.formats.csv_layout import PLAIN, Layout, layout_of
-from schedverify.formats.data import parse_json
-from schedverify.formats.old_csv import NAME as OLD
-from schedverify.formats.old_csv import modernized
-from schedverify.formats.reading import PathLike, check_size, read_text, source_name
-from schedverify.formats.trace_files import trace
-from schedverify.formats.writing import write_text
+from schedverify.formats.text_files import PathLike, check_size, naming, read_text, source_name, write_text
+
+if TYPE_CHECKING:
+    from schedverify.formats.torch_csv import Layout
 
 Value = Problem | Plan | Schedule
 MAX_BYTES: Final = {"text": 1 << 27, "csv": 1 << 27, "json": 1 << 26, "toml": 1 << 21}
 """The most bytes of a file by its form: some ten million operations; TOML's reader is slow and takes 2 MiB."""
 _SUFFIXES: Final = {".csv": "csv", ".json": "json", ".toml": "toml"}
 _TOML: Final = re.compile(r"\s*(?:#[^\n]*\n\s*)*(?:[A-Za-z_\"'][^\n=]{0,200}=|\[\[?[A-Za-z_\"'])")
+_SCHEDULE_FORMS: Final = ("text", "csv", "torch-csv", "torch-comms-csv")
 _PLAN_KEYS: Final = frozenset(("digest", "problem", "schedule", "verdicts"))
-_WRITERS: Final[dict[str, Callable[[Schedule, Layout], str]]] = {
-    "text": lambda schedule, _: f"{schedule}\n",
-    "csv": lambda schedule, layout: schedule_files.to_csv(schedule, comms=schedule.lowered, layout=layout),
-    "torch-csv": lambda schedule, layout: schedule_files.to_csv(schedule, comms=False, layout=layout),
-    "torch-comms-csv": lambda schedule, layout: schedule_files.to_csv(schedule, comms=True, layout=layout),
-}
+_COMMAS: Final = re.compile(r"^[^#\n]*,", re.MULTILINE)
 
 
 def load(path: PathLike) -> Value:
@@ -111,11 +105,13 @@ def load_with_layout(
     InputError
         As :func:`load_schedule`, or if the file is not in the grammar that is named.
     """
+    from schedverify.formats.torch_csv import PLAIN, layout_of
+
     value, text, form = _read(path, "a schedule or a plan", grammar)
     return _judged(value, path, problem), layout_of(text) if form == "csv" else PLAIN
 
 
-def save(value: Value | Timeline, path: PathLike, *, form: str | None = None, layout: Layout = PLAIN) -> None:
+def save(value: Value | Timeline, path: PathLike, *, form: str | None = None, layout: Layout | None = None) -> None:
     r"""Write a problem, plan, schedule or timeline; ``-`` is standard output.
 
     Parameters
@@ -134,10 +130,8 @@ def save(value: Value | Timeline, path: PathLike, *, form: str | None = None, la
     ScheduleError
         If the plan has no schedule, or PyTorch's CSV cannot hold the schedule's groups.
     """
-    try:
+    with naming(path):
         text = _text(value, form or _form_for(value, path), layout)
-    except InputError as error:
-        raise error.within(source_name(path)) from None
     write_text(path, text)
 
 
@@ -149,18 +143,18 @@ def _read(path: PathLike, expected: str, grammar: str | None = None) -> tuple[Va
     """Return what a file holds, its text in today's grammar, and its form."""
     form = _form_of(path)
     text = read_text(path, expected, MAX_BYTES.get(form, max(MAX_BYTES.values())))
-    try:
+    with naming(path):
         form = form or _sniffed(text)
         check_size(len(text), expected, MAX_BYTES[form])
         text = _today(text, form, grammar) if grammar else text
         return _parse(text, form), text, form
-    except InputError as error:
-        raise error.within(source_name(path)) from None
 
 
 def _today(text: str, form: str, grammar: str) -> str:
-    if grammar != OLD:
-        raise UnknownNameError.among("grammar", grammar, [OLD])
+    from schedverify.formats.torch_csv import OLD_GRAMMAR, modernized
+
+    if grammar != OLD_GRAMMAR:
+        raise UnknownNameError.among("grammar", grammar, [OLD_GRAMMAR])
     if form != "csv":
         raise InputError(Fault("", f"no CSV, where {grammar} is expected", "its name ends in .csv"))
     return modernized(text)
@@ -172,10 +166,8 @@ def _judged(value: Value, path: PathLike, problem: Problem | None) -> Schedule |
         hint = "a schedule is text, PyTorch's CSV or a plan"
         raise InputError(Fault("", "a problem, where a schedule or a plan is expected", hint), source_name(path))
     if problem is not None and isinstance(value, Schedule):
-        try:
+        with naming(path):
             check_ranks(value, problem.ranks)
-        except InputError as error:
-            raise error.within(source_name(path)) from None
     return value
 
 
@@ -192,17 +184,46 @@ def _sniffed(text: str) -> str:
         return "json"
     if _TOML.match(text):
         return "toml"
-    return "csv" if schedule_files.looks_like_csv(text) else "text"
+    return "csv" if looks_like_csv(text) else "text"
 
 
 def _parse(text: str, form: str) -> Value:
-    if form == "json":
-        data = parse_json(text)
-        is_plan = isinstance(data, dict) and not _PLAN_KEYS.isdisjoint(data)
-        return plan_reader.plan_from(data) if is_plan else problem_files.problem_from(data)
+    if form == "text":
+        return parse_text(text)
+    if form == "csv":
+        from schedverify.formats.torch_csv import parse_csv
+
+        return parse_csv(text)
     if form == "toml":
-        return problem_files.parse_problem(text, "toml")
-    return schedule_files.parse_csv(text) if form == "csv" else schedule_files.parse_text(text)
+        from schedverify.formats.problem_files import parse_problem
+
+        return parse_problem(text, form)
+    from schedverify.formats.json_toml import parse_json
+
+    data = parse_json(text)
+    if isinstance(data, dict) and not _PLAN_KEYS.isdisjoint(data):
+        from schedverify.formats.plan_reader import plan_from
+
+        return plan_from(data)
+    from schedverify.formats.problem_files import problem_from
+
+    return problem_from(data)
+
+
+def parse_text(text: str) -> Schedule:
+    """Read the text form of a schedule; see :meth:`Schedule.parse`."""
+    try:
+        return Schedule.parse(text)
+    except InputError as error:
+        if not looks_like_csv(text):
+            raise
+        hint = Fault("", "there are commas in it", "PyTorch's CSV is read from files that end in .csv")
+        raise InputError([*error.faults, hint]) from None
+
+
+def looks_like_csv(text: str) -> bool:
+    """Whether a comma stands in the text outside comments; none does in the text form."""
+    return _COMMAS.search(text) is not None
 
 
 def _form_for(value: Any, path: PathLike) -> str:
@@ -214,18 +235,34 @@ def _form_for(value: Any, path: PathLike) -> str:
     return form or own
 
 
-def _text(value: Any, form: str, layout: Layout) -> str:
+def _text(value: Any, form: str, layout: Layout | None) -> str:
+    """Return the text of a value in a form."""
     if isinstance(value, Problem) and form in ("toml", "json"):
+        from schedverify.formats import problem_files
+
         return problem_files.to_toml(value) if form == "toml" else problem_files.to_json(value)
     if isinstance(value, Plan) and form == "plan":
-        return plan_files.to_json(value)
+        from schedverify.formats.plan_files import to_json
+
+        return to_json(value)
     if isinstance(value, Timeline) and form == "trace":
+        from schedverify.formats.trace_files import trace
+
         return trace(value)
     schedule = value.schedule if isinstance(value, Plan | Timeline) else value
-    if isinstance(schedule, Schedule) and form in _WRITERS:
-        return _WRITERS[form](schedule, layout)
+    if isinstance(schedule, Schedule) and form in _SCHEDULE_FORMS:
+        return _schedule_text(schedule, form, layout)
     what = type(value).__name__.lower()
     hint = {"problem": ".toml or .json", "schedule": ".txt or .csv"}.get(
         what, ".json, or .txt or .csv for its schedule"
     )
     raise InputError(Fault("", f"a {what} has no form {form!r}", f"save it as {hint}"))
+
+
+def _schedule_text(schedule: Schedule, form: str, layout: Layout | None) -> str:
+    if form == "text":
+        return f"{schedule}\n"
+    from schedverify.formats.torch_csv import PLAIN, to_csv
+
+    comms = form == "torch-comms-csv" or (form == "csv" and schedule.lowered)
+    return to_csv(schedule, comms=comms, layout=layout or PLAIN)

@@ -1,26 +1,65 @@
-"""JSON Schemas of what commands print as JSON, with ratios as numbers, and of the trace that ``run`` writes."""
+"""JSON Schemas of what commands print as JSON, with ratios as numbers, and of what ``run`` writes; and their parts."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any, Final
+
 from schedverify.core.discipline import Discipline
 from schedverify.core.problem.keys import OBJECTIVES
+from schedverify.core.problem.numbers import LARGEST
 from schedverify.core.result import Scope, Status, Verdict
 from schedverify.costmodel.decoder import RECOMPUTE
 from schedverify.costmodel.parallelism.setups import INNER
-from schedverify.formats.plan_files import BY_RANK, RATIOS, TICKS
-from schedverify.formats.runs.run_traces import FORMAT, MAX_RANKS, MAX_STEPS, RANK_NAME, UNIT, VERSION, rank_name
-from schedverify.formats.schema_parts import (
-    CODE,
-    DIGEST_TEXT,
-    TEXT,
-    Schema,
-    closed,
-    listed,
-    one_of,
-    or_null,
-    titled,
-    whole,
+from schedverify.formats.plan_files import BY_RANK, DIGEST, RATIOS, TICKS
+from schedverify.formats.trace_files import (
+    BOUNDARIES_FORMAT,
+    BOUNDARIES_VERSION,
+    MAX_RANKS,
+    MAX_STEPS,
+    RANK_NAME,
+    RUN_FORMAT,
+    RUN_VERSION,
+    UNIT,
+    rank_name,
 )
+
+Schema = dict[str, Any]
+DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"
+TEXT: Final[Schema] = {"type": "string"}
+RATIO_TEXT: Final[Schema] = {"type": "string", "pattern": "^[0-9]+(/[1-9][0-9]*)?$"}
+DIGEST_TEXT: Final[Schema] = {"type": "string", "pattern": f"^{DIGEST.pattern}$"}
+CODE: Final = "^SV[0-9]+$"
+
+
+def whole(least: int = 0) -> Schema:
+    """Return the schema of a whole number from ``least`` to 2^62."""
+    return {"type": "integer", "minimum": least, "maximum": LARGEST}
+
+
+def listed(items: Schema) -> Schema:
+    """Return the schema of a list."""
+    return {"type": "array", "items": items}
+
+
+def one_of(values: Iterable[str]) -> Schema:
+    """Return the schema of a text that is one of some."""
+    return {"enum": [str(value) for value in values]}
+
+
+def or_null(schema: Schema) -> Schema:
+    """Return the schema of a value or null."""
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def closed(properties: Schema) -> Schema:
+    """Return the schema of an object with exactly these keys."""
+    return {"type": "object", "properties": properties, "required": sorted(properties), "additionalProperties": False}
+
+
+def titled(title: str, schema: Schema) -> Schema:
+    """Return a schema as it stands in a file of its own."""
+    return {"$schema": DRAFT, "title": title, **schema}
 
 
 def report_schema() -> Schema:
@@ -74,13 +113,29 @@ def run_schema() -> Schema:
         "args": closed(args),
     })  # fmt: skip
     about = closed({
-        "format": {"const": FORMAT}, "version": {"const": VERSION}, "plan": DIGEST_TEXT,
+        "format": {"const": RUN_FORMAT}, "version": {"const": RUN_VERSION}, "plan": DIGEST_TEXT,
         "ranks": whole(1) | {"maximum": MAX_RANKS}, "steps": whole() | {"maximum": MAX_STEPS},
         "errors": listed(whole()) | {"minItems": 1},
     })  # fmt: skip
     return titled("schedverify run --trace", closed({
         "displayTimeUnit": {"const": UNIT}, "otherData": about, "traceEvents": listed({"oneOf": [naming, running]}),
     }))  # fmt: skip
+
+
+def boundaries_schema() -> Schema:
+    """Return the schema of what ``run --boundaries`` writes."""
+    tensor = closed({"dtype": TEXT, "shape": listed(whole(0))})
+    crossed = closed({
+        "source": whole(0), "target": whole(0), "microbatch": whole(0), "backward": {"type": "boolean"},
+        "local": {"type": "boolean"}, "tensors": listed(tensor), "bytes": whole(0), "checksums": listed(whole(0)),
+    })  # fmt: skip
+    top = {
+        "format": {"const": BOUNDARIES_FORMAT},
+        "version": {"const": BOUNDARIES_VERSION},
+        "plan": TEXT,
+        "ranks": whole(1),
+    }
+    return titled("schedverify boundary log", closed(top | {"steps": listed(listed(crossed))}))
 
 
 def search_schema() -> Schema:

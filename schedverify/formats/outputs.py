@@ -1,16 +1,25 @@
-"""What the commands print as JSON: reports, timelines, results of a search. Ratios are numbers here."""
+"""What the commands print for programs: reports, timelines and results as JSON, and violations as GitHub takes them.
+
+Ratios are numbers in this JSON. GitHub's workflow commands put each violation at the line of its rank.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from schedverify.core.explanation import Explanation
 from schedverify.core.result import Plan, PropertyResult, Report
 from schedverify.core.timeline import Timeline
 from schedverify.formats.plan_files import measures_data, second_data
+
+if TYPE_CHECKING:
+    from schedverify.costmodel.parallelism import Advice, Priced
+    from schedverify.partitioner.stage_problem import Cut
+    from schedverify.planner.joint import Joint
 
 
 def dumps(data: Any) -> str:
@@ -25,7 +34,7 @@ def report_data(report: Report) -> dict[str, Any]:
         "ok": report.ok,
         "properties": [_property(result) for result in report.properties],
         "measures": None if report.measures is None else measures_data(report.measures, float),
-        "communication": None if report.communication is None else dataclasses.asdict(report.communication),
+        "communication": None if report.communication is None else asdict(report.communication),
         "remarks": list(report.remarks),
     }
 
@@ -94,3 +103,96 @@ def _property(result: PropertyResult) -> dict[str, Any]:
             for violation in result.violations
         ],
     }
+
+
+def partition_data(found: Cut) -> dict[str, Any]:
+    """Return what ``partition --format json`` prints, but for the cut in the form of a framework."""
+    partition, own = found.partition, found.timeline()
+    return {
+        "layers": found.names,
+        "placement": found.problem.owner_rank,
+        "tick": found.problem.tick,
+        "bottleneck": partition.bottleneck,
+        "bytes": partition.crossing,
+        "proved": partition.proved,
+        "linearized": partition.linearized,
+        "family": found.family,
+        "makespan": own.makespan,
+        "peak_memory": own.peak_memory,
+    }
+
+
+def joint_data(joint: Joint) -> dict[str, Any]:
+    """Return what ``partition --joint --format json`` prints: that of ``optimize``, and keys of its own."""
+    first = joint.first
+    before = None if first is None else {"layers": first.partition, "makespan": first.value, "bound": first.bound}
+    return search_data(joint.plan) | {
+        "status": joint.status.value,
+        "bound": joint.bound,
+        "gap": None if joint.gap is None else float(joint.gap),
+        "reason": joint.reason,
+        "layers": joint.plan.partition,
+        "placement": joint.plan.problem.owner_rank,
+        "own_bound": joint.plan.bound,
+        "partition_first": before,
+        "gain": None if joint.gain is None else float(joint.gain),
+        "partitions": joint.partitions,
+        "linearized": joint.linearized,
+        "tried": [asdict(trial) for trial in joint.tried],
+    }
+
+
+def advice_data(advice: Advice) -> dict[str, Any]:
+    """Return what ``partition --cluster FILE --format json`` prints."""
+    rejected = [{"setup": each.setup, "reason": each.reason, "missing": each.missing} for each in advice.rejected]
+    return {
+        "ranked": [_priced(advice, priced) for priced in advice.ranked],
+        "rejected": rejected,
+        "slower": [{"setup": setup._asdict(), "least": least} for setup, least in advice.slower],
+    }
+
+
+def _priced(advice: Advice, priced: Priced) -> dict[str, Any]:
+    model = advice.pricing.model(priced.setup)
+    return {
+        "setup": priced.setup._asdict(),
+        "step": priced.step,
+        "reducing": priced.reducing,
+        "bubble_fraction": float(priced.bubble),
+        "tensor_share": float(priced.sharing),
+        "utilization": float(advice.pricing.utilization(priced)),
+        "peak_memory": priced.peak,
+        "layers": [[model.layers[i].name for i in stage] for stage in priced.layers],
+    }
+
+
+def github_annotations(report: Report, path: str) -> str:
+    """Return one ``::error`` command for each violation of a report on the schedule file ``path``."""
+    return annotations_at(report, path, lines_of(path))
+
+
+def annotations_at(report: Report, path: str, lines: Sequence[int]) -> str:
+    """Return the same where it is known in which line of the file the order of each rank stands."""
+    text = ""
+    for violation in report.violations:
+        line = f",line={lines[violation.rank]}" if violation.rank is not None and violation.rank < len(lines) else ""
+        text += f"::error file={_escaped_property(path)}{line},title={violation.code}::{_escaped(violation.message)}\n"
+    return text
+
+
+def lines_of(path: str) -> list[int]:
+    """Return for each rank the line where its order stands; nothing for plans and standard input."""
+    if path == "-" or path.endswith(".json"):
+        return []
+    rows = Path(path).read_text(encoding="utf-8").splitlines()
+    if path.endswith(".csv"):
+        return list(range(1, len(rows) + 1))
+    return [number for number, row in enumerate(rows, 1) if row.partition("#")[0].strip()]
+
+
+def _escaped(text: str) -> str:
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _escaped_property(text: str) -> str:
+    return _escaped(text).replace(":", "%3A").replace(",", "%2C")

@@ -13,7 +13,7 @@ from schedverify.core.errors import Fault, InputError, ScheduleError
 from schedverify.core.problem.numbers import whole
 from schedverify.core.result import Lowered, Plan, SecondaryObjective
 from schedverify.core.timeline import Measures
-from schedverify.formats.data import unfit
+from schedverify.formats.json_toml import unfit
 
 VERSION: Final = 1
 DIGEST: Final = re.compile(r"[0-9a-f]{64}")

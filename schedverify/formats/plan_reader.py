@@ -20,7 +20,7 @@ from schedverify.core.problem.numbers import LARGEST
 from schedverify.core.result import Lowered, Plan, SecondaryObjective, Status, Verdict
 from schedverify.core.schedule import Schedule, Words
 from schedverify.core.timeline import Measures
-from schedverify.formats.data import unfit
+from schedverify.formats.json_toml import unfit
 from schedverify.formats.plan_files import BY_RANK, RATIOS, TICKS, VERSION, digest
 
 FIELDS: Final = (

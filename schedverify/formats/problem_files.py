@@ -10,7 +10,7 @@ from schedverify.core.errors import Fault, InputError, shown
 from schedverify.core.problem import Problem
 from schedverify.core.problem.keys import TABLES
 from schedverify.core.problem.writing import brief, shortest
-from schedverify.formats.data import parse_json, parse_toml, unfit
+from schedverify.formats.json_toml import parse_json, parse_toml, unfit
 
 
 def parse_problem(text: str, form: str) -> Problem:
@@ -41,18 +41,23 @@ def problem_from(data: Any) -> Problem:
 def to_toml(problem: Problem, *, defaults: bool = True) -> str:
     """Return the TOML text of a problem, or, of a small one, the shortest; it reads back as an equal problem."""
     data = brief(problem) if defaults else shortest(problem)
-    lines = [f"{name} = {toml_value(value)}" for name, value in data.items() if name not in (*TABLES, "boundary")]
+    lines = list(toml_lines({name: value for name, value in data.items() if name not in (*TABLES, "boundary")}))
     for table in TABLES:
         if data.get(table):
-            lines += ["", f"[{table}]", *(f"{name} = {toml_value(value)}" for name, value in data[table].items())]
+            lines += ["", f"[{table}]", *toml_lines(data[table])]
     for row in data.get("boundary", ()):
-        lines += ["", "[[boundary]]", *(f"{name} = {toml_value(value)}" for name, value in row.items())]
+        lines += ["", "[[boundary]]", *toml_lines(row)]
     return "\n".join(lines) + "\n"
 
 
 def to_json(problem: Problem) -> str:
     """Return the JSON text of a problem, a line for each key; it reads back as an equal one."""
     return "{\n" + ",\n".join(_json_members(brief(problem), "  ")) + "\n}\n"
+
+
+def toml_lines(table: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the line of each key of a table in TOML."""
+    return (f"{name} = {toml_value(value)}" for name, value in table.items())
 
 
 def toml_value(value: Any) -> str:

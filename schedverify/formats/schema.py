@@ -12,33 +12,30 @@ from schedverify.core.discipline import Discipline
 from schedverify.core.problem.keys import FORMS, KEYS, OBJECTIVES, TABLES, Key
 from schedverify.core.result import Status, Verdict
 from schedverify.costmodel.decoder import DTYPES, RECOMPUTE
-from schedverify.formats.models.cluster_keys import CLUSTER_KEYS, CLUSTER_TABLES
-from schedverify.formats.models.model_keys import MODEL_KEYS, MODEL_TABLES
+from schedverify.formats.models.model_keys import CLUSTER_KEYS, CLUSTER_TABLES, MODEL_KEYS, MODEL_TABLES
 from schedverify.formats.output_schemas import (
+    CODE,
+    DIGEST_TEXT,
+    RATIO_TEXT,
+    TEXT,
+    Schema,
     advice_schema,
+    boundaries_schema,
+    closed,
     conformance_schema,
+    listed,
+    one_of,
+    or_null,
     partition_schema,
     report_schema,
     run_schema,
     search_schema,
     second_schema,
     timeline_schema,
-)
-from schedverify.formats.plan_files import BY_RANK, RATIOS, TICKS, VERSION
-from schedverify.formats.runs.boundary_logs import boundaries_schema
-from schedverify.formats.schema_parts import (
-    CODE,
-    DIGEST_TEXT,
-    RATIO_TEXT,
-    TEXT,
-    Schema,
-    closed,
-    listed,
-    one_of,
-    or_null,
     titled,
     whole,
 )
+from schedverify.formats.plan_files import BY_RANK, RATIOS, TICKS, VERSION
 
 FOLDER: Final = Path("specs") / "schema"
 

@@ -21,8 +21,7 @@ from schedverify import __version__
 from schedverify.core.errors import Fault, InputError
 from schedverify.core.problem import Problem
 from schedverify.formats.plan_files import canonical
-from schedverify.formats.reading import PathLike
-from schedverify.formats.writing import write_text
+from schedverify.formats.text_files import PathLike, write_text
 from schedverify.sweeping import bar
 from schedverify.testing.checking import Scheduler, SchedulerFault, check_scheduler
 from schedverify.testing.statements import Shape, Statement, load_part, rising, to_text

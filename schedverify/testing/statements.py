@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Final
 
 from schedverify.core.errors import Fault, InputError, shown
-from schedverify.formats.data import parse_json, unfit
+from schedverify.formats.json_toml import parse_json, unfit
 from schedverify.formats.plan_files import canonical, digest
-from schedverify.formats.reading import PathLike, read_text, source_name
+from schedverify.formats.text_files import PathLike, read_text, source_name
 
 VERSION: Final = 1
 MAX_BYTES: Final = 1 << 26

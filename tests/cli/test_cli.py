@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
+import pty
+import re
 import signal
 import subprocess
 import sys
-import time
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import schedverify as sv
 from schedverify.cli import main
 
 RIGHT = "0F0 0F1 0B0 0B1\n1F0 1B0 1F1 1B1\n"
@@ -257,13 +262,78 @@ def test_an_interrupted_search_keeps_the_best(files: Path, number: signal.Signal
     )
     Path("hard.toml").write_text(hard, encoding="utf-8")
     command = [sys.executable, "-m", "schedverify", "optimize", "hard.toml", "--time-limit", "250", "-o", "hard.json"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    time.sleep(12)
+    terminal, other_end = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "200"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=other_end, text=True, env=environment)
+    os.close(other_end)
+    shown = read_until(terminal, rb"best [0-9]")
     process.send_signal(number)
-    out, err = process.communicate(timeout=60)
-    assert "Traceback" not in err
-    if process.returncode == 0:
-        assert "feasible: makespan" in out or "optimal" in out
-        assert Path("hard.json").exists()
-    else:
-        assert (process.returncode, "unknown" in out) == (3, True)
+    rest = threading.Thread(target=lambda: shown.extend(read_until(terminal, rb"\Z.")), daemon=True)
+    rest.start()
+    out, _ = process.communicate(timeout=120)
+    rest.join(timeout=30)
+    assert b"Traceback" not in shown
+    assert process.returncode == 0
+    assert "feasible: makespan" in out
+    assert main(["verify", "hard.json"]) == 0
+
+
+def read_until(terminal: int, pattern: bytes) -> bytearray:
+    """Return what comes out of a terminal until a pattern stands in it, or the other end is closed."""
+    shown = bytearray()
+    with contextlib.suppress(OSError):  # EIO, where nothing holds the other end any more
+        while not re.search(pattern, shown) and (piece := os.read(terminal, 4096)):
+            shown += piece
+    return shown
+
+
+def loaded_by(*arguments: str) -> set[str]:
+    """Return the modules that a command has loaded when it is done."""
+    text = (
+        f"import sys; from schedverify.cli import main; main({list(arguments)}); print(*sys.modules, file=sys.stderr)"
+    )
+    made = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=60, check=True)
+    return set(made.stderr.splitlines()[-1].split())
+
+
+def test_the_version_loads_no_parser_and_nothing_that_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"{sv.__version__}\n"
+    assert not {"cyclopts", "rich", "numpy"} & loaded_by("--version")
+
+
+def test_help_loads_no_markdown() -> None:
+    assert not {"markdown_it", "rich.markdown", "numpy"} & loaded_by("--help")
+
+
+def test_a_command_loads_no_other_and_a_text_no_reader_of_anything_else(files: Path) -> None:
+    found = {module for module in loaded_by("verify", "right.txt") if module.startswith(("schedverify", "rich"))}
+    commands = {module for module in found if module.startswith("schedverify.cli.")}
+    parts = ("app", "options", "report_text", "terminal", "verify")
+    assert commands == {f"schedverify.cli.{name}" for name in parts}
+    formats = {module for module in found if module.startswith("schedverify.formats.")}
+    assert formats == {"schedverify.formats.loading", "schedverify.formats.text_files"}
+    assert "rich" not in found
+    rooms = {module.split(".")[1] for module in found if "." in module and module.startswith("schedverify")}
+    assert rooms == {"cli", "core", "formats", "simulator", "verifier"}
+
+
+def test_a_pipe_gets_what_rich_would_print(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables, lines and remarks that go into a pipe as they are equal those that rich lays out there."""
+    from schedverify.cli import terminal
+
+    commands = (("verify", "stuck.txt"), ("verify", "right.txt"), ("simulate", "right.txt", "-p", "two.toml"))
+    plain = [printed(command) for command in commands]
+    monkeypatch.setattr(terminal, "_is_plain", lambda _: False)
+    assert [printed(command) for command in commands] == plain
+
+
+def printed(command: tuple[str, ...]) -> tuple[str, str]:
+    from schedverify.cli import terminal
+
+    terminal.out.cache_clear()
+    terminal.err.cache_clear()
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        main(command)
+    return out.getvalue(), err.getvalue()

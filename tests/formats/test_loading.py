@@ -18,8 +18,7 @@ from schedverify.core.result import Plan, Status
 from schedverify.core.schedule import Schedule
 from schedverify.formats import load, load_judged, load_problem, load_schedule, save
 from schedverify.formats.loading import MAX_BYTES
-from schedverify.formats.reading import read_text
-from schedverify.formats.writing import write_text
+from schedverify.formats.text_files import read_text, write_text
 from schedverify.generators import generate
 from schedverify.planner.plans import plan_of
 from schedverify.simulator.engine import simulate

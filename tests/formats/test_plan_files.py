@@ -21,7 +21,7 @@ from schedverify.core.problem.numbers import LARGEST
 from schedverify.core.result import Lowered, Plan, SecondaryObjective, Status, Verdict
 from schedverify.core.schedule import Schedule
 from schedverify.core.timeline import Measures
-from schedverify.formats.data import parse_json
+from schedverify.formats.json_toml import parse_json
 from schedverify.formats.plan_files import canonical, digest, plan_data, to_json
 from schedverify.formats.plan_reader import FIELDS, plan_from
 from schedverify.formats.schema import plan_schema

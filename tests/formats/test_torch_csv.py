@@ -16,9 +16,7 @@ from schedverify.core.errors import InputError, UnknownNameError
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
 from schedverify.formats import Layout, load, load_with_layout, save
-from schedverify.formats.csv_layout import layout_of
-from schedverify.formats.old_csv import modernized
-from schedverify.formats.schedule_files import parse_csv, to_csv
+from schedverify.formats.torch_csv import layout_of, modernized, parse_csv, to_csv
 from schedverify.verifier.verification import verify
 
 PROBLEM = Problem.chain(ranks=2, microbatches=2)

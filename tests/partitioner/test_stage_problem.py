@@ -9,7 +9,7 @@ import pytest
 import schedverify as sv
 from schedverify.core.errors import InputError
 from schedverify.core.model import Devices, Layer, Model, PartitionConstraints
-from schedverify.formats.data import parse_toml
+from schedverify.formats.json_toml import parse_toml
 from schedverify.formats.models.model_files import load_model, model_from
 from schedverify.partitioner.stage_problem import cut, even_split, evenly, stage_problem
 

@@ -23,7 +23,7 @@ from schedverify.cli import main  # noqa: E402
 from schedverify.core.errors import InputError  # noqa: E402
 from schedverify.core.model import Devices, Layer, Model, PartitionConstraints  # noqa: E402
 from schedverify.formats import load  # noqa: E402
-from schedverify.formats.data import parse_toml  # noqa: E402
+from schedverify.formats.json_toml import parse_toml  # noqa: E402
 from schedverify.formats.models.model_files import load_model, model_from  # noqa: E402
 from schedverify.formats.models.model_writing import model_data, save_model  # noqa: E402
 from schedverify.formats.schema import schemas  # noqa: E402

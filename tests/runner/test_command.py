@@ -14,7 +14,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
-from schedverify.cli.processes import needs_torch  # noqa: E402
+from schedverify.cli.run import needs_torch  # noqa: E402
 from schedverify.core.errors import InputError  # noqa: E402 - after torch is known to be there
 from schedverify.core.problem import Problem  # noqa: E402
 from schedverify.formats import save  # noqa: E402

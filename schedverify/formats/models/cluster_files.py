@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any, Final, NamedTuple
@@ -10,12 +9,17 @@ from typing import Any, Final, NamedTuple
 from schedverify.core.errors import Fault, Faults, InputError, check_version, clean, shown
 from schedverify.costmodel.decoder import Decoder, Training
 from schedverify.costmodel.parallelism import Choices, Cluster
-from schedverify.formats.data import parse_json, parse_toml, unfit
-from schedverify.formats.models.cluster_keys import CLUSTER_KEYS, CLUSTER_TABLES, cluster_names
+from schedverify.formats.json_toml import parse_either, unfit
 from schedverify.formats.models.decoder_files import described_of, device_of, value_of
-from schedverify.formats.models.model_keys import DECODER_TABLES, model_names
+from schedverify.formats.models.model_keys import (
+    CLUSTER_KEYS,
+    CLUSTER_TABLES,
+    DECODER_TABLES,
+    cluster_names,
+    model_names,
+)
 from schedverify.formats.models.model_sources import Changes, model_data
-from schedverify.formats.reading import PathLike, read_text, source_name
+from schedverify.formats.text_files import PathLike, naming, read_text
 
 _NEEDED: Final = ("nodes", "devices", "batch")
 _MAX_BYTES: Final = 1 << 16
@@ -47,11 +51,8 @@ def load_cluster(path: PathLike, device: str | None = None) -> Cluster:
         With the file's name and every fault in it.
     """
     text = read_text(path, "a cluster in TOML or JSON", _MAX_BYTES)
-    is_json = PurePath(os.fspath(path)).suffix == ".json" or text.lstrip().startswith("{")
-    try:
-        return cluster_from(parse_json(text) if is_json else parse_toml(text), device)
-    except InputError as error:
-        raise error.within(source_name(path)) from None
+    with naming(path):
+        return cluster_from(parse_either(text, path), device)
 
 
 def cluster_from(data: Any, device: str | None = None) -> Cluster:
@@ -95,10 +96,8 @@ def load_decoder(path: PathLike, changes: Changes | None = None) -> DecoderFile:
     InputError
         With the file's name and every fault in it; also if the model is no decoder.
     """
-    try:
-        return _decoder_from(model_data(path, changes or {}), PurePath(os.fspath(path)).stem)
-    except InputError as error:
-        raise error if error.source else error.within(source_name(path)) from None
+    with naming(path):
+        return _decoder_from(model_data(path, changes or {}), PurePath(path).stem)
 
 
 def _decoder_from(data: Any, name: str) -> DecoderFile:

@@ -15,7 +15,7 @@ from schedverify.core.problem.keys import Key
 from schedverify.core.problem.numbers import LARGEST, exact, size, whole
 from schedverify.costmodel.decoder import DTYPES, RECOMPUTE, Decoder, Device, Training, decoder_model
 from schedverify.costmodel.decoder.device import Link
-from schedverify.formats.data import parse_toml
+from schedverify.formats.json_toml import parse_toml
 from schedverify.formats.models.model_keys import MODEL_KEYS
 
 Table = Mapping[str, Any]

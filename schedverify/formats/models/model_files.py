@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import PurePath
@@ -11,12 +10,12 @@ from typing import Any, Final
 from schedverify.core.errors import Fault, InputError, check_version, nearest, shown
 from schedverify.core.model import Devices, Layer, Model, PartitionConstraints
 from schedverify.core.problem.reader import TableReader
-from schedverify.formats.data import unfit
+from schedverify.formats.json_toml import unfit
 from schedverify.formats.models.decoder_files import model_of
 from schedverify.formats.models.model_keys import DECODER_TABLES, MODEL_KEYS, MODEL_TABLES, model_names
 from schedverify.formats.models.model_sources import Changes, model_data
 from schedverify.formats.models.pipedream import parse_profile
-from schedverify.formats.reading import PathLike, source_name
+from schedverify.formats.text_files import PathLike, naming
 
 MOST_LAYERS: Final = 100_000
 KINDS: Final = ("", "embedding", "decoder", "mtp", "loss")
@@ -192,8 +191,6 @@ def load_model(path: PathLike, changes: Changes | None = None) -> Model:
     InputError
         With the file's name and every fault in it.
     """
-    try:
+    with naming(path):
         data = model_data(path, changes or {})
-        return parse_profile(data, PurePath(os.fspath(path)).stem) if isinstance(data, str) else model_from(data)
-    except InputError as error:
-        raise error if error.source else error.within(source_name(path)) from None
+        return parse_profile(data, PurePath(path).stem) if isinstance(data, str) else model_from(data)

@@ -8,10 +8,10 @@ from pathlib import Path, PurePath
 from typing import Any, Final
 
 from schedverify.core.errors import Fault, InputError, nearest
-from schedverify.formats.data import parse_json, parse_toml
+from schedverify.formats.json_toml import parse_either
 from schedverify.formats.models.decoder_files import known
 from schedverify.formats.models.pipedream import looks_like_profile
-from schedverify.formats.reading import PathLike, read_text
+from schedverify.formats.text_files import PathLike, read_text
 
 Changes = Mapping[str, Mapping[str, Any]]
 """By table of a model file (``training``, ``device``), keys that go before those of the file."""
@@ -33,8 +33,7 @@ def model_data(path: PathLike, changes: Changes) -> Any:
         if not changes:
             return text
         raise InputError([Fault(table, "is for a decoder, and this is a profile of PipeDream") for table in changes])
-    is_json = PurePath(os.fspath(path)).suffix == ".json" or text.lstrip().startswith("{")
-    return _changed(parse_json(text) if is_json else parse_toml(text), changes)
+    return _changed(parse_either(text, path), changes)
 
 
 def _by_name(name: str) -> dict[str, Any] | None:

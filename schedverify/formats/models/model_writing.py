@@ -9,9 +9,8 @@ from typing import Any
 
 from schedverify.core.model import Devices, Layer, Model, PartitionConstraints
 from schedverify.formats.models.model_keys import MODEL_KEYS, MODEL_TABLES
-from schedverify.formats.problem_files import toml_value
-from schedverify.formats.reading import PathLike
-from schedverify.formats.writing import write_text
+from schedverify.formats.problem_files import toml_lines
+from schedverify.formats.text_files import PathLike, write_text
 
 
 def save_model(model: Model, path: PathLike, *, source: str = "", spread: Mapping[str, Any] | None = None) -> None:
@@ -78,14 +77,12 @@ def _to_toml(data: Mapping[str, Any]) -> str:
 
 
 def _toml_lines(data: Mapping[str, Any]) -> Iterator[str]:
-    for name, value in data.items():
-        if name not in ("layer", *MODEL_TABLES):
-            yield f"{name} = {toml_value(value)}"
+    yield from toml_lines({name: value for name, value in data.items() if name not in ("layer", *MODEL_TABLES)})
     for row in data["layer"]:
-        yield from ("", "[[layer]]", *(f"{name} = {toml_value(value)}" for name, value in row.items()))
+        yield from ("", "[[layer]]", *toml_lines(row))
     for table in MODEL_TABLES:
         if table in data:
-            yield from ("", f"[{table}]", *(f"{name} = {toml_value(value)}" for name, value in data[table].items()))
+            yield from ("", f"[{table}]", *toml_lines(data[table]))
 
 
 def _to_json(data: Mapping[str, Any]) -> str:

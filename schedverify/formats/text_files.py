@@ -1,10 +1,16 @@
-"""Reads a file, or standard input, whole: as UTF-8 text, and never more of it than a limit."""
+"""Text files, or standard input and output, as a whole.
+
+A file is read as UTF-8, and never more of it than a limit. It is written whole or not at all: into a new file beside
+it that then takes its name.
+"""
 
 from __future__ import annotations
 
 import os
 import stat
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -31,10 +37,8 @@ def read_text(path: PathLike, expected: str, limit: int) -> str:
         If there is no such file, or it is a folder, empty, binary, no UTF-8, or larger than ``limit``; it names the
         file.
     """
-    try:
+    with naming(path):
         return _decoded(_content(path, expected, limit), expected)
-    except InputError as error:
-        raise error.within(source_name(path)) from None
 
 
 def source_name(path: PathLike) -> str:
@@ -43,6 +47,15 @@ def source_name(path: PathLike) -> str:
     if name == "-":
         return "standard input"
     return name if name.isprintable() else ascii(name)[1:-1]
+
+
+@contextmanager
+def naming(path: PathLike) -> Iterator[None]:
+    """Name a file in an InputError that is raised within and names none."""
+    try:
+        yield
+    except InputError as error:
+        raise error if error.source else error.within(source_name(path)) from None
 
 
 def check_size(found: int, expected: str, limit: int) -> None:
@@ -95,3 +108,52 @@ def _decoded(content: bytes, expected: str) -> str:
 
 def _binary(expected: str) -> InputError:
     return InputError(Fault("", f"a binary file; expected {expected}", "UTF-8 text"))
+
+
+def write_text(path: PathLike, text: str) -> None:
+    r"""Write UTF-8 text with ``\n`` line ends; ``-`` is standard output. An old file stays until the new one is whole.
+
+    Raises
+    ------
+    InputError
+        If it cannot be written; it names the file.
+    """
+    if os.fspath(path) == "-":
+        _print(text)
+        return
+    try:
+        _write(Path(path), text.encode("utf-8"))
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "the path is no path"
+        fault = Fault("", f"cannot be written: {reason}", "name a file in a folder that exists and is yours")
+        raise InputError(fault, source_name(path)) from None
+
+
+def _print(text: str) -> None:
+    sys.stdout.flush()
+    buffer = getattr(sys.stdout, "buffer", None)
+    if buffer is None:
+        sys.stdout.write(text)
+    else:
+        buffer.write(text.encode("utf-8"))
+        buffer.flush()
+
+
+def _write(path: Path, content: bytes) -> None:
+    target = path.resolve()
+    mode = target.stat().st_mode if target.exists() else None
+    if mode is not None and not stat.S_ISREG(mode):
+        with target.open("wb") as file:
+            file.write(content)
+        return
+    beside = target.with_name(f".{target.name[:100]}.{os.urandom(8).hex()}.tmp")
+    try:
+        with beside.open("xb") as file:
+            file.write(content)
+        if mode is not None:
+            beside.chmod(stat.S_IMODE(mode))
+        beside.replace(target)
+    except BaseException:
+        with suppress(OSError):
+            beside.unlink()
+        raise

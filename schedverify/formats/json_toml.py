@@ -9,9 +9,11 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
+from pathlib import PurePath
 from typing import Any, Final
 
 from schedverify.core.errors import Fault, InputError, clean, shown
+from schedverify.formats.text_files import PathLike
 
 MAX_DEPTH: Final = 32
 MAX_BRACKETS: Final = 2_000_000
@@ -78,6 +80,12 @@ def parse_toml(text: str) -> dict[str, Any]:
         raise _too_deep(text) from None
     except ValueError as error:
         raise _bad_number(text, str(error)) from None
+
+
+def parse_either(text: str, path: PathLike) -> Any:
+    """Return the data of a text: JSON where the file's name ends so or the text begins with a brace, else TOML."""
+    is_json = PurePath(path).suffix == ".json" or text.lstrip().startswith("{")
+    return parse_json(text) if is_json else parse_toml(text)
 
 
 def unfit(data: Any, *, floats: bool = True) -> list[Fault]:

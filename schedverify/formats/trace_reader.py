@@ -9,22 +9,22 @@ from typing import Any, Final
 from schedverify.core.errors import Fault, Faults, InputError, check_version, shown
 from schedverify.core.problem.numbers import LARGEST
 from schedverify.core.trace import RunTrace, StepSpan
-from schedverify.formats.data import parse_json, unfit
+from schedverify.formats.json_toml import parse_json, unfit
 from schedverify.formats.plan_files import DIGEST
-from schedverify.formats.reading import PathLike, read_text, source_name
-from schedverify.formats.runs.run_traces import (
+from schedverify.formats.text_files import PathLike, naming, read_text
+from schedverify.formats.trace_files import (
     ABOUT,
     ARGS,
-    FORMAT,
     MAX_RANKS,
     MAX_STEPS,
     NAMING,
     NAMING_ARGS,
     RANK_NAME,
+    RUN_FORMAT,
+    RUN_VERSION,
     RUNNING,
     TOP,
     UNIT,
-    VERSION,
     microseconds,
     rank_name,
     thread,
@@ -43,10 +43,8 @@ def load_run(path: PathLike) -> RunTrace:
         If the file holds none; with every fault (the first 50) and its place.
     """
     text = read_text(path, "the trace of a run (JSON)", MAX_BYTES)
-    try:
+    with naming(path):
         return run_from(parse_json(text))
-    except InputError as error:
-        raise error.within(source_name(path)) from None
 
 
 def run_from(data: Any) -> RunTrace:
@@ -65,10 +63,12 @@ def run_from(data: Any) -> RunTrace:
     if not isinstance(about, Mapping):
         key, found = ("otherData", about) if isinstance(data, Mapping) else ("", data)
         raise InputError(Fault(key, f"expected the trace of a run, found {shown(found)}", _WRITER))
-    if about.get("format") != FORMAT:
+    if about.get("format") != RUN_FORMAT:
         hint = "a trace that convert writes is what a plan predicts, not what ran"
-        raise InputError(Fault("otherData.format", f"expected {FORMAT!r}, found {shown(about.get('format'))}", hint))
-    check_version("otherData.version", about.get("version"), VERSION, _WRITER)
+        raise InputError(
+            Fault("otherData.format", f"expected {RUN_FORMAT!r}, found {shown(about.get('format'))}", hint)
+        )
+    check_version("otherData.version", about.get("version"), RUN_VERSION, _WRITER)
     reader = _RunReader(data, about)
     for fault in unfit(data):
         reader.fault(*fault)

@@ -17,7 +17,7 @@ import schedverify as sv
 from schedverify import formats
 from schedverify.cli import main
 from schedverify.conformance import conform, data_of, measured_problem, timeline_of_run
-from schedverify.conformance.dependency_check import too_early
+from schedverify.conformance.dependency_check import early_steps
 from schedverify.core.errors import InputError, ScheduleError
 from schedverify.core.result import Plan
 from schedverify.core.trace import RunTrace, StepSpan
@@ -197,8 +197,8 @@ def test_what_is_read_from_a_group_need_not_wait_for_its_other_members() -> None
     """A group ends with its last member; what another brings may be read before, but not before the group began."""
     plan, group = a_plan(), "[1RECV_F0;1RECV_F1]"
     receive, reader = StepSpan(1, 0, group, 0, 50), StepSpan(1, 1, "1F0", 20, 40)
-    assert not list(too_early(plan.problem, (receive, reader), (0, 0, 0)))
-    found = list(too_early(plan.problem, (receive._replace(start=25), reader), (0, 0, 0)))
+    assert not list(early_steps(plan.problem, (receive, reader), (0, 0, 0)))
+    found = list(early_steps(plan.problem, (receive._replace(start=25), reader), (0, 0, 0)))
     assert [str(each.message) for each in found] == [
         "rank 1, position 1 (1F0): began 0.0 us before 1RECV_F0 had begun on rank 1"
     ]

@@ -1,4 +1,7 @@
-"""The rows of an SVG: lanes, a bar for every step, what is written in it, and the marks of violations."""
+"""The rows of an SVG: a bar for every step with what is written in it, the marks of violations, or a histogram.
+
+A row with too many steps to draw each shows as heights how much of the time each kind fills.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from schedverify.core.op import MICROBATCH_MASK, Join, Op, Step
-from schedverify.drawing.labels import candidates, clean
+import numpy as np
+from numpy.typing import NDArray
+
+from schedverify.core.op import MICROBATCH_MASK, Join, Kind, Op, Step
+from schedverify.drawing.labels import FAULT, candidates, clean, colour
 from schedverify.drawing.markup import element, escaped, px
-from schedverify.drawing.palette import FAULT, colour
-from schedverify.drawing.panel import Panel, PanelRow
+from schedverify.drawing.panel import GROUP, PAIR, Panel, PanelRow
+from schedverify.drawing.raster import filled, squeezed
 
 CODE_ROOM: Final = 13.0
 """The room above a row that has marks, for their codes."""
@@ -86,7 +92,7 @@ def marks(panel: Panel, row: PanelRow, ruler: Ruler, top: float) -> Iterator[str
             continue
         x = ruler.x(int(row.starts[position]))
         width = max(ruler.width(int(row.ends[position] - row.starts[position])), 2.0)
-        text = named(panel, numbers)
+        text = violation_names(panel, numbers)
         place = f'x="{px(x)}" y="{px(top)}" width="{px(width)}" height="{px(ruler.height)}"'
         yield f'<rect {place} class="sv-o" stroke="{FAULT}"><title>{escaped(text)}</title></rect>'
         if x >= free:
@@ -94,7 +100,7 @@ def marks(panel: Panel, row: PanelRow, ruler: Ruler, top: float) -> Iterator[str
             free = x + len(text) * 6.4 + 4
 
 
-def named(panel: Panel, numbers: tuple[int, ...]) -> str:
+def violation_names(panel: Panel, numbers: tuple[int, ...]) -> str:
     """Return violations by their numbers and codes: ``#1 SV401``."""
     texts = [f"#{number} {clean(panel.violations[number - 1].code, 10)}" for number in numbers[:3]]
     return ", ".join(texts) + (" ..." if len(numbers) > 3 else "")
@@ -141,3 +147,40 @@ def _parts(step: Step, top: float, height: float) -> list[tuple[Op, float, float
         return [(step.ops[0], top, height)]
     part = height / len(step.ops)
     return [(op, top + i * part, part) for i, op in enumerate(step.ops)]
+
+
+_MOST_CELLS: Final = 480
+_MOST_POINTS: Final = 60_000
+"""The most cells of all rows together."""
+
+_JOINED: Final = {PAIR: (Kind.F, "overlapped F and B"), GROUP: (Kind.SEND_F, "communications launched together")}
+
+
+def histogram(panel: Panel, row: PanelRow, ruler: Ruler, top: float) -> Iterator[str]:
+    """Yield an area for each kind; in each cell its height is the share of the time that the kind fills."""
+    cells = min(_MOST_CELLS, max(_MOST_POINTS // len(panel.rows), 100), panel.horizon)
+    edges = squeezed(panel.horizon, cells).edges
+    base = np.zeros(cells)
+    for number, ticks in filled(row, edges).items():
+        upper = base + ticks / np.diff(edges)
+        kind, name = _JOINED.get(number) or (Kind(number), Kind(number).name)
+        path = _outline(edges, base, upper, ruler, top)
+        yield element("path", element("title", f"rank {row.rank}: {name}"), d=path, fill=colour(kind))
+        base = upper
+
+
+def _outline(
+    edges: NDArray[np.int64], lower: NDArray[np.float64], upper: NDArray[np.float64], ruler: Ruler, top: float
+) -> str:
+    """Return the outline of an area: along its upper side and back along its lower one."""
+    there = zip(edges[1:].tolist(), upper.tolist(), strict=True)
+    back = zip(edges[-2::-1].tolist(), lower[::-1].tolist(), strict=True)
+    path = drawn = reached = ""
+    for edge, share in (*there, *back):
+        y = px(top + ruler.height * (1 - share))
+        if not path:
+            path = f"M{px(ruler.left)} {y}"
+        elif y != drawn:
+            path += f"H{reached}V{y}"
+        drawn, reached = y, px(ruler.x(edge))
+    return f"{path}H{reached}z"

@@ -11,8 +11,8 @@ import pytest
 from schedverify.cli import main
 from schedverify.core.errors import InputError, UnknownNameError
 from schedverify.core.model import Layer, Model, even_parts
-from schedverify.formats.cuts.frameworks import FRAMEWORKS, for_framework
-from schedverify.formats.cuts.megatron_flags import Flags, decoder_layers, megatron_flags
+from schedverify.formats.framework_cuts import FRAMEWORKS, for_framework
+from schedverify.formats.megatron_cuts import Flags, decoder_layers, megatron_flags
 
 Capture = pytest.CaptureFixture[str]
 

@@ -1,18 +1,24 @@
-"""How wide the cells of a grid are, and what is written into them: alike for all steps of a kind."""
+"""The cells of a picture in letters: how wide they are, and what they show.
+
+A cell shows letters, alike for all steps of a kind. Where a terminal has colour and steps are crowded, it shows two
+halves with a colour each, which is twice as fine.
+"""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 
 from schedverify.core.op import Join, Step
-from schedverify.drawing.labels import candidates
+from schedverify.drawing.labels import FAULT, IDLE, candidates, colour
 from schedverify.drawing.panel import Panel, PanelRow
-from schedverify.drawing.raster import EMPTY, CellRun, Scale, squeezed, stretched
+from schedverify.drawing.raster import EMPTY, CellRun, Scale, runs, squeezed, stretched
 
 
-def fitting(family: Sequence[Panel], room: int) -> Scale:
+def shared_scale(family: Sequence[Panel], room: int) -> Scale:
     """Return the scale that panels share: whole cells for a tick where the room allows, else ticks squeezed into it."""
     room = max(room, 1)
     horizon = max(panel.horizon for panel in family)
@@ -25,7 +31,7 @@ def fitting(family: Sequence[Panel], room: int) -> Scale:
     return stretched(horizon, coarse, min(room // units, wanted))
 
 
-class Words:
+class CellTexts:
     """What the cells of a panel say: stages only where all have room for them and a blank, numbers by kind."""
 
     def __init__(self, panel: Panel, blocks: Sequence[Sequence[CellRun]]) -> None:
@@ -84,3 +90,41 @@ def _need(panel: Panel, row: PanelRow, coarse: int) -> int:
         text = candidates(step, stage=panel.chunks > 1 or _foreign(row, step))[0]
         need = max(need, -(-(len(text) + 1) // int(lengths[position])))
     return need
+
+
+_LEFT: Final = "\N{LEFT HALF BLOCK}"
+_RIGHT: Final = "\N{RIGHT HALF BLOCK}"
+
+
+def half_blocks(panel: Panel, row: PanelRow, scale: Scale) -> list[tuple[str, str]]:
+    """Return the cells of a row as pieces of text with styles in the words of rich.
+
+    Parameters
+    ----------
+    scale
+        That of the whole cells; it must be a squeezed one.
+    """
+    fine = squeezed(int(scale.edges[-1]), 2 * scale.cells)
+    colours: list[str] = []
+    for first, last, position in runs(row, fine):
+        colours += [_colour(panel, row, position)] * (last - first)
+    end = scale.column(panel.horizon - 1) + 1
+    cells = list(zip(colours[::2], colours[1::2], strict=True))
+    pieces = [_piece(pair, len(list(group))) for pair, group in itertools.groupby(cells[:end])]
+    return [*pieces, (" " * (scale.cells - end), "")]
+
+
+def _colour(panel: Panel, row: PanelRow, position: int) -> str:
+    if position == EMPTY:
+        return ""
+    op = row.step(position).ops[0]
+    return FAULT if position in row.marks else colour(op.kind, row.chunk(op.stage), panel.chunks)
+
+
+def _piece(pair: tuple[str, str], cells: int) -> tuple[str, str]:
+    left, right = pair
+    if left == right:
+        return (" " * cells, f"on {left}") if left else (IDLE * cells, "dim")
+    if not left:
+        return _RIGHT * cells, right
+    return _LEFT * cells, f"{left} on {right}" if right else left

@@ -1,0 +1,42 @@
+"""The command ``lower``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from schedverify.cli.options import DisciplineName, EagerBytes, Output, ProblemOption, ScheduleFile, given_problem
+
+
+def lower(
+    schedule: ScheduleFile,
+    *,
+    problem: ProblemOption = None,
+    discipline: Annotated[
+        DisciplineName | None,
+        Parameter(help="Try the safe orders, and keep the fastest that is proved under it; else the default order."),
+    ] = None,
+    eager_bytes: EagerBytes = 0,
+    unshard: Annotated[
+        bool, Parameter(negative="", help="Add UNSHARD and RESHARD around the uses of a stage.")
+    ] = False,
+    reduce_grad: Annotated[bool, Parameter(negative="", help="Add REDUCE_GRAD behind the last backward.")] = False,
+    output: Output = None,
+) -> int:
+    """Put every send and receive into a compute order, so that nothing hangs."""
+    from schedverify import conversion, formats, lowering
+    from schedverify.cli.terminal import remark
+    from schedverify.planner import proved_lowering
+
+    given = given_problem(problem)
+    order, known, note = conversion.subject(formats.load_judged(schedule, given), given)
+    lowered = proved_lowering.lower(order, known, discipline=discipline, eager_bytes=eager_bytes)
+    lowered = lowering.add_sharding(lowered, known) if unshard else lowered
+    lowered = lowering.add_reduction(lowered) if reduce_grad else lowered
+    conversion.write(lowered, known, output or "-")
+    if note:
+        remark(f"note: {note}")
+    free = f"proved free of deadlock under {discipline}" if discipline else "free of deadlock under every discipline"
+    remark(f"{free}; schedverify verify --discipline {discipline or 'block'} checks it again")
+    return 0

@@ -1,0 +1,58 @@
+"""The command ``simulate``: when every step starts and ends, and all measures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+from schedverify.cli.options import DisciplineOption, EagerBytes, ProblemOption, ScheduleFile, TextOrJson, given_problem
+
+if TYPE_CHECKING:
+    from schedverify.core.timeline import Timeline
+
+_MOST_DELAYS: Final = 5
+
+
+def simulate(
+    schedule: ScheduleFile,
+    *,
+    problem: ProblemOption = None,
+    discipline: DisciplineOption = "pair",
+    eager_bytes: EagerBytes = 0,
+    output_format: TextOrJson = "text",
+) -> int:
+    """Run a schedule under the problem's costs: when every step starts and ends, and all measures.
+
+    Of a lowered schedule it also says what the steps waited for that transfers held up most.
+    """
+    from schedverify import conversion, formats
+    from schedverify.cli.report_text import print_measures
+    from schedverify.cli.terminal import out, print_line, remark
+    from schedverify.drawing import draw as drawn
+    from schedverify.simulator import engine
+
+    known = given_problem(problem)
+    order, given, note = conversion.subject(formats.load_judged(schedule, known), known)
+    result = engine.simulate(order, given, discipline=discipline, eager_bytes=eager_bytes)
+    if output_format == "json":
+        print(formats.dumps(formats.timeline_data(result)))
+        return 0
+    if note:
+        remark(f"note: {note}")
+    out().print(drawn(result))
+    print_measures(result.measures)
+    for line in _held_up(result):
+        print_line(line)
+    return 0
+
+
+def _held_up(result: Timeline) -> Iterator[str]:
+    """Say what the steps waited for that transfers held up longest."""
+    from schedverify.simulator.delay_reasons import delays
+
+    found = [delay for delay in delays(result) if delay.held_up]
+    if found:
+        ticks = sum(delay.ticks for delay in found)
+        yield f"  held up by transfers: {len(found)} steps, {ticks} ticks in all; the longest:"
+    for delay in sorted(found, key=lambda delay: -delay.ticks)[:_MOST_DELAYS]:
+        yield f"  {delay.ticks:>6}  {delay.text}"

@@ -1,0 +1,171 @@
+"""Where text goes and how long commands end: standard output for data, standard error for remarks and progress.
+
+Ctrl-C or SIGTERM ends a search with the best answer so far.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+import threading
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from schedverify.optimizer import Progress
+
+Piece = str | tuple[str, str]
+"""Text, or text and its style in the words of rich."""
+_PIPE_WIDTH: Final = 140
+_FORCING: Final = ("FORCE_COLOR", "TTY_COMPATIBLE")
+"""What makes rich take a pipe for a terminal."""
+
+
+@cache
+def out() -> Console:
+    """Return the console of standard output; a pipe gets wide lines and no colour."""
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else _PIPE_WIDTH
+    return Console(highlight=False, width=width, markup=False, emoji=False)
+
+
+@cache
+def err() -> Console:
+    """Return the console of standard error."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, markup=False, emoji=False)
+
+
+def print_line(*pieces: Piece) -> None:
+    """Print pieces of text as one line, with their styles on a terminal."""
+    line = "".join(map(_text, pieces))
+    if _goes_as_it_is([line]):
+        print(line)
+        return
+    from rich.text import Text
+
+    out().print(Text.assemble(*pieces))
+
+
+def print_table(
+    rows: Sequence[Sequence[Piece]], headings: Sequence[str] = (), *, right: Collection[int] = (), bold: int = -1
+) -> None:
+    """Print rows of cells in columns, each with two blanks behind it.
+
+    Parameters
+    ----------
+    headings
+        A heading for each column; none by default.
+    right
+        The columns that stand to the right.
+    bold
+        The row that is set off on a terminal.
+    """
+    texts = [list(map(_text, row)) for row in ([headings] if headings else []) + list(rows)]
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    lines = [
+        "".join(f"{cell:{'>' if i in right else '<'}{widths[i]}}  " for i, cell in enumerate(row)) for row in texts
+    ]
+    if lines and _goes_as_it_is(lines):
+        print("\n".join(lines))
+        return
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, show_header=bool(headings), padding=(0, 2, 0, 0))
+    for i in range(len(widths)):
+        table.add_column(headings[i] if headings else "", justify="right" if i in right else "left")
+    for number, row in enumerate(rows):
+        cells = [Text(*cell) if isinstance(cell, tuple) else cell for cell in row]
+        table.add_row(*cells, style="bold" if number == bold else None)
+    out().print(table)
+
+
+def _text(piece: Piece) -> str:
+    return piece if isinstance(piece, str) else piece[0]
+
+
+def _goes_as_it_is(lines: Sequence[str]) -> bool:
+    """Whether lines can go into a pipe without rich, which would lay them out alike.
+
+    To load it takes longer than to verify a small schedule.
+    """
+    return not sys.stdout.isatty() and _is_plain(lines) and max(map(len, lines)) <= _PIPE_WIDTH
+
+
+def _is_plain(lines: Sequence[str]) -> bool:
+    """Whether every letter takes one column of its own, and no colours are wanted where there is no terminal."""
+    return not any(map(os.environ.get, _FORCING)) and all(line.isascii() and line.isprintable() for line in lines)
+
+
+def remark(text: str) -> None:
+    """Print a remark to standard error."""
+    columns = os.environ.get("COLUMNS", "")
+    lines = _wrapped(text, int(columns) if columns.isdecimal() else 80)
+    if lines and not any(map(os.isatty, range(3))) and _is_plain(lines):
+        print("\n".join(lines), file=sys.stderr)
+    else:
+        err().print(text, style="dim")
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """Return text broken between words as rich does it into a pipe; nothing where a word is longer than a line."""
+    lines = [""]
+    for word in re.findall(r"\s*\S+\s*", text):
+        if len(word.rstrip()) > width:
+            return []
+        if len(lines[-1] + word.rstrip()) > width:
+            lines.append("")
+        lines[-1] += word
+    return [line[:width] for line in lines]
+
+
+def print_markdown(text: str) -> None:
+    """Print Markdown: as it is into a pipe, laid out on a terminal."""
+    if not sys.stdout.isatty():
+        print(text, end="")
+        return
+    from rich.markdown import Markdown
+
+    out().print(Markdown(text))
+
+
+@contextmanager
+def interruptible() -> Iterator[threading.Event]:
+    """Turn Ctrl-C and SIGTERM into a wish to stop: the best so far is kept. A second Ctrl-C ends at once."""
+    stop = threading.Event()
+
+    def on_signal(number: int, _frame: Any) -> None:
+        if stop.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def progress_on_terminal(wanted: bool) -> Iterator[Any]:
+    """Show best, bound and gap on a terminal while the search runs."""
+    if not wanted or not sys.stderr.isatty():
+        yield None
+        return
+    with err().status("building the model") as status:
+
+        def show(now: Progress) -> None:
+            gap = "" if not now.bound or now.value is None else f", gap {(now.value - now.bound) / now.bound:.2%}"
+            status.update(f"best {now.value}, bound {now.bound}{gap}, {now.seconds:.0f} s (Ctrl-C keeps the best)")
+
+        yield show

@@ -1,1 +1,0 @@
-"""How other frameworks are told where a model is cut."""

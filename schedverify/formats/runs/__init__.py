@@ -1,1 +1,0 @@
-"""Files of what ran: traces and boundary logs."""
