@@ -29,7 +29,8 @@ def simulate(
     """
     from schedverify import conversion, formats
     from schedverify.cli.console import out, remark
-    from schedverify.cli.report_text import measures_table
+    from schedverify.cli.report_text import print_lines
+    from schedverify.core.timeline import measures_table
     from schedverify.drawing import draw as drawn
     from schedverify.simulator import engine
 
@@ -42,7 +43,7 @@ def simulate(
     if note:
         remark(f"note: {note}")
     out().print(drawn(result))
-    out().print(measures_table(result.measures))
+    print_lines(measures_table(result.measures, out().width))
     for line in _held_up(result):
         out().print(line)
     return 0

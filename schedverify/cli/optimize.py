@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
@@ -14,7 +15,8 @@ from schedverify.core.errors import ScheduleError
 
 if TYPE_CHECKING:
     from schedverify.core.explanation import Explanation
-    from schedverify.core.result import Plan, SecondaryObjective
+    from schedverify.core.result import Plan
+    from schedverify.core.timeline import Measures
 
 
 def optimize(  # noqa: PLR0913 - each is an option of the command line
@@ -107,38 +109,30 @@ def _tell_parts(plan: Plan) -> None:
         remark(f"{part.began + part.seconds:.1f} s  {part.name}: {plan.objective} {value}, bound {bound}")
 
 
-def _gap(goal: Plan | SecondaryObjective) -> str:
-    """Say how far from the optimum the value of an objective can still be."""
-    if goal.gap:
-        return f"at most {float(goal.gap):.2%} above the optimum"
-    unknown = goal.value is None or goal.bound is None or goal.bound < goal.value
-    return "no bound is known" if unknown else f"no schedule has less than {goal.bound}"
-
-
 def _show(plan: Plan, output: str | None) -> None:
-    from rich.text import Text
-
-    from schedverify.cli.comparison import table
     from schedverify.cli.console import out, remark
+    from schedverify.cli.report_text import print_lines
+    from schedverify.core.plan import outcome_line, plan_remarks, plan_table
     from schedverify.drawing import draw
 
-    console = out()
-    name = plan.problem.name or "the problem"
-    if plan.schedule is None:
-        console.print(Text.assemble(name, ": ", (plan.status.value, "bold red"), f" ({plan.reason})"))
-        return
-    console.print(draw(plan))
-    console.print(table(plan))
-    told = f"{plan.objective} {plan.value}, {_gap(plan)}"
-    if plan.then is not None:
-        told += f"; then {plan.then.objective} {plan.then.value}, {_gap(plan.then)}"
-    console.print(Text.assemble((plan.status.value, "bold green"), f": {told}"))
-    if plan.reason:
-        remark(plan.reason)
-    remark(
-        f"{plan.seconds:.1f} s, seed {plan.seed}; verified: " + ", ".join(c for c, v in plan.verdicts if v == "holds")
-    )
-    if plan.lowered is not None:
-        remark(f"with its communication, under {plan.lowered.discipline}: makespan {plan.lowered.measures.makespan}")
-    if output is not None:
+    if plan.schedule is not None:
+        out().print(draw(plan))
+        print_lines(plan_table(plan, _others(plan), out().width))
+    print_lines([outcome_line(plan)])
+    for text in plan_remarks(plan):
+        remark(text)
+    if output is not None and plan.schedule is not None:
         remark(f"plan written to {output}; schedverify verify {output} checks it again")
+
+
+def _others(plan: Plan) -> Iterator[tuple[str, Measures, str]]:
+    """Yield name, measures and a note of 1F1B, and of the best family that keeps the problem's limits."""
+    from schedverify.planner.plans import candidates
+
+    found = {candidate.family: candidate for candidate in candidates(plan.problem)}
+    valid = [candidate for candidate in found.values() if candidate.report.ok]
+    best = min(valid, key=lambda c: c.timeline.measures.value(plan.objective) or 0, default=None)
+    for name, candidate in found.items():
+        if name == "1f1b" or candidate is best:
+            broken = sorted({violation.code for violation in candidate.report.violations})
+            yield name, candidate.timeline.measures, "breaks " + ", ".join(broken) if broken else ""

@@ -50,7 +50,7 @@ def plan_data(plan: Plan) -> dict[str, Any]:
         "lowered": None if plan.lowered is None else lowered_data(plan.lowered),
         "timeline": [list(row) for row in plan.starts] or None,
         "measures": None if plan.measures is None else measures_data(plan.measures, str),
-        "verdicts": {code: verdict.value for code, verdict in plan.verdicts},
+        "verdicts": {code: verdict.value for code, verdict in plan.verdicts.items()},
         "status": plan.status.value,
         "objective": plan.objective,
         "value": plan.value,

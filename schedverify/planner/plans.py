@@ -192,7 +192,7 @@ def _passed(
         text = "\n".join(map(str, report.violations))
         raise RefusedPlanError(f"the verifier refuses what the optimizer found; please report this:\n{text}")
     verdicts = {p.code: p.verdict for p in report.properties}
-    return _with_communication(dataclasses.replace(plan, verdicts=tuple(verdicts.items())), given)
+    return _with_communication(dataclasses.replace(plan, verdicts=verdicts), given)
 
 
 def _with_communication(plan: Plan, given: Timeline | None) -> Plan:
@@ -215,4 +215,4 @@ def _with_communication(plan: Plan, given: Timeline | None) -> Plan:
         reason = f"no known lowering of it keeps the limits: {text}"
         return dataclasses.replace(plan, reason="; ".join(filter(None, (plan.reason, reason))))
     communication = {p.code: p.verdict for p in report.properties if p.code.startswith("SV3")}
-    return dataclasses.replace(plan, lowered=lowered, verdicts=tuple((dict(plan.verdicts) | communication).items()))
+    return dataclasses.replace(plan, lowered=lowered, verdicts={**plan.verdicts, **communication})
