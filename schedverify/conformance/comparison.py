@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from schedverify.core.argument_types import check_types
 from schedverify.conformance.dependency_check import ops_of
 from schedverify.conformance.measured_costs import Cost, bubble, costs, latency, makespans, measured_problem, tick_of
 from schedverify.conformance.order_check import Departure, departures, peaks
@@ -75,6 +76,7 @@ def conform(plan: Plan, trace: RunTrace) -> Conformance:
         If the trace is of another plan or number of ranks, or holds no step of training, or the plan has no
         communication.
     """
+    check_types("conform", plan=(plan, Plan), trace=(trace, RunTrace))
     lowered = _lowered(plan, trace)
     if plan.measures is None:
         raise InputError(Fault("measures", "the plan states none", "schedverify convert makes a plan of a schedule"))
@@ -117,6 +119,7 @@ def timeline_of_run(plan: Plan, trace: RunTrace, step: int = -1) -> Timeline:
     InputError
         If the trace is not one of the plan, or a compute step of the plan did not run in it.
     """
+    check_types("timeline_of_run", plan=(plan, Plan), trace=(trace, RunTrace))
     schedule = _lowered(plan, trace).schedule.compute_only()
     ran = {(each.rank, each.step): each for each in trace.steps[step] if ops_of(each.step)[0].kind.is_compute}
     rows = schedule.strings()

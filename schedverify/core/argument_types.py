@@ -70,12 +70,9 @@ def _sentence(function: str, value: object, wanted: type, arguments: Mapping[str
 
 
 def _swapped(value: object, arguments: Mapping[str, Wanted]) -> bool:
-    """Whether a value has the type of another argument, whose value has a wrong type or is left away."""
-    return any(
-        isinstance(value, tuple(kind for kind in types if kind is not type(None)))
-        and (other is None or not isinstance(other, tuple(types)))
-        for other, *types in arguments.values()
-    )
+    """Whether a value has the type of another argument, whose value has a wrong type."""
+    return any(isinstance(value, tuple(types)) and not isinstance(other, tuple(types))
+               for other, *types in arguments.values())  # fmt: skip
 
 
 def _kind(value: object) -> str:

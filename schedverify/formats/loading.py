@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import PurePath
 from typing import Any, Final
 
+from schedverify.core.argument_types import check_types
 from schedverify.core.errors import Fault, InputError, UnknownNameError
 from schedverify.core.problem import Problem
 from schedverify.core.result import Plan
@@ -47,6 +48,7 @@ def load(path: PathLike) -> Value:
     InputError
         With the file's name and every fault in it.
     """
+    check_types("load", path=(path, os.PathLike, str))
     return _load(path, "a problem, a plan or a schedule")
 
 
@@ -134,6 +136,7 @@ def save(value: Value | Timeline, path: PathLike, *, form: str | None = None, la
     ScheduleError
         If the plan has no schedule, or PyTorch's CSV cannot hold the schedule's groups.
     """
+    check_types("save", value=(value, Schedule, Plan, Problem, Timeline), path=(path, os.PathLike, str))
     try:
         text = _text(value, form or _form_for(value, path), layout)
     except InputError as error:

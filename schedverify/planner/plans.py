@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+from schedverify.core.argument_types import check_types
 from schedverify.core.discipline import DEFAULT_DISCIPLINE
 from schedverify.core.errors import Fault, InputError, ScheduleError, SchedverifyError
 from schedverify.core.problem import Problem
@@ -94,6 +95,7 @@ def optimize(  # noqa: PLR0913 - each is a keyword of its own
     UnsupportedError
         If the problem has something that the optimizer cannot take yet.
     """
+    check_types("optimize", problem=(problem, Problem), hint=(hint, Schedule, type(None)))
     if objective is None:
         objective, then = problem.minimize, then or problem.then
     effort = Effort(time_limit, seed, workers, solver_memory, stop or threading.Event())
@@ -112,6 +114,7 @@ def plan_of(schedule: Schedule, problem: Problem) -> Plan:
     ScheduleError
         If the verifier objects, or no known lowering keeps the limits; the message tells every violation.
     """
+    check_types("plan_of", schedule=(schedule, Schedule), problem=(problem, Problem))
     verify(schedule, problem, select=(*_NEEDED, "SV3")).raise_for_violations()
     objective = "makespan" if problem.minimize == "period" else problem.minimize
     given = simulate(schedule, problem) if schedule.lowered else None

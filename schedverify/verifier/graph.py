@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from schedverify.core.argument_types import check_types
 from schedverify.core.durations import op_duration, step_duration
 from schedverify.core.op import Kind, Op
 from schedverify.core.problem import Problem
@@ -62,6 +63,7 @@ def dependency_graph(problem: Problem, schedule: Schedule | None = None) -> nx.D
     rank, ``transfer`` between two, ``own forward``, ``own input part``, ``earlier part``, ``later part``, ``rank
     order``) and ``lag`` in ticks. Without a schedule a split problem's backward is I and W.
     """
+    check_types("dependency_graph", problem=(problem, Problem), schedule=(schedule, Schedule, type(None)))
     import networkx as nx
 
     graph = nx.DiGraph()
@@ -112,6 +114,7 @@ def critical_path(graph: nx.DiGraph) -> list[tuple[Any, ...]]:
     """
     import networkx as nx
 
+    check_types("critical_path", graph=(graph, nx.DiGraph))
     steps = step_graph(graph)
     latest: dict[Any, tuple[int, Any]] = {}
     for node in nx.topological_sort(steps):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import overload
 
+from schedverify.core.argument_types import check_types
 from schedverify.core.explanation import Explanation
 from schedverify.core.result import Plan, Status
 from schedverify.optimizer import Effort
@@ -64,6 +65,7 @@ def explain(
     ScheduleError
         If the verifier objects to the plan or to what it claims; the message tells every violation.
     """
+    check_types("explain", subject=(subject, Plan, str))
     if isinstance(subject, str):
         return property_page(subject)
     effort = Effort(time_limit, subject.seed, workers, solver_memory, stop or threading.Event())

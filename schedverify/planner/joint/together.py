@@ -6,6 +6,7 @@ import math
 import threading
 from collections.abc import Callable, Sequence
 
+from schedverify.core.argument_types import check_types
 from schedverify.core.errors import Fault, InfeasibleError, InputError, UndecidedError
 from schedverify.core.model import Model, PartitionConstraints
 from schedverify.core.problem import Problem
@@ -76,6 +77,7 @@ def partition_jointly(  # noqa: PLR0913 - each is a keyword of its own
     UnsupportedError
         If the sums of durations are too long for the solver.
     """
+    check_types("partition_jointly", model=(model, Model))
     effort = Effort(time_limit, seed, workers, stop=stop or threading.Event())
     asked = {"ranks": ranks, "microbatches": microbatches, "virtual": virtual}
     cut_first = _cut(model, asked, family, effort)
