@@ -120,9 +120,7 @@ def convert(
     from schedverify import conversion, formats
 
     given = formats.load_problem(problem) if problem is not None else None
-    subject, layout = formats.load_with_layout(source, given, grammar)
-    suits = profile or ("none" if grammar else "torch")
-    conversion.convert(subject, given, target, to, layout, None if suits == "none" else suits)
+    conversion.convert(source, target, problem=given, to=to, grammar=grammar, profile=profile)
     return 0
 
 
@@ -130,7 +128,7 @@ def new(*, output: Output = None) -> int:
     """Write a commented problem file to begin with."""
     from schedverify import formats
 
-    formats.write_text(output or "-", formats.template())
+    formats.write_text(output or "-", formats.new())
     return 0
 
 

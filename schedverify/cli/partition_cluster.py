@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,26 +13,6 @@ if TYPE_CHECKING:
 DEGREES = ("tensor_parallel", "pipeline_parallel", "data_parallel")
 HEADINGS = ("tensor", "pipeline", "data", "virtual", "micro-batch", "recompute", "next to it", "step s", "of peak",
             "bubble", "all-reduces", "gradients s", "memory GB")  # fmt: skip
-
-
-def advice(model: str, cluster: str, options: Mapping[str, Any], top: int) -> Advice:
-    """Return the advice for a model on the cluster of a file.
-
-    Parameters
-    ----------
-    options
-        ``device``, ``sequence``, and the degrees that are fixed; None for what is left open.
-    """
-    from schedverify.costmodel.parallelism import advise
-    from schedverify.formats.models.cluster_files import load_cluster, load_decoder
-
-    given = {name: value for name, value in options.items() if value is not None}
-    device, sequence = given.pop("device", None), given.pop("sequence", None)
-    decoder = load_decoder(model, {"training": {"sequence": sequence}} if sequence else {})
-    found = load_cluster(cluster, device)
-    fixed = decoder.fixed | {name: (value,) for name, value in given.items()}
-    found = replace(found, choices=replace(found.choices, **fixed))
-    return advise(decoder.shape, decoder.training, found, top=top, name=decoder.name)
 
 
 def show(advice: Advice) -> None:

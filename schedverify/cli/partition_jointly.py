@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from schedverify.cli.exit_codes import OK, UNDECIDED
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 def search(model: Model, asked: dict[str, Any], *, bar: bool) -> Joint:
     """Search for partition and schedule together, with a bar on a terminal; Ctrl-C keeps the best."""
     from schedverify.cli.waiting import interruptible, progress_on_terminal
-    from schedverify.planner.joint import partition_jointly
+    from schedverify.models import partition
 
     with interruptible() as stop, progress_on_terminal(bar) as tell:
-        return partition_jointly(model, **asked, progress=tell, stop=stop)
+        return cast("Joint", partition(model, joint=True, **asked, progress=tell, stop=stop))
 
 
 def code(joint: Joint) -> int:

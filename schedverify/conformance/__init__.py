@@ -3,5 +3,10 @@
 from schedverify.conformance.comparison import Conformance, conform, data_of, timeline_of_run
 from schedverify.conformance.measured_costs import Cost, measured_problem
 from schedverify.conformance.order_check import Departure
+from schedverify.core.trace import RunTrace, StepSpan
+from schedverify.formats.runs.run_reader import load_run
 
-__all__ = ["Conformance", "Cost", "Departure", "conform", "data_of", "measured_problem", "timeline_of_run"]
+__all__ = [
+    "Conformance", "Cost", "Departure", "RunTrace", "StepSpan", "conform", "data_of", "load_run", "measured_problem",
+    "timeline_of_run",
+]  # fmt: skip

@@ -125,7 +125,7 @@ class Timeline:
         return self.measures.peak_memory
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return a dict for each step, rank after rank: ``rank``, ``position``, ``step`` as text, ``start`` and ``end``.
+        """Return a dict for each step, rank after rank: ``rank``, ``position``, ``step`` as text, ``start``, ``end``.
 
         ``pandas.DataFrame(timeline.rows())`` makes a table of them. Ticks are plain integers.
         """

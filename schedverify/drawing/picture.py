@@ -180,6 +180,8 @@ def beside(*drawings: Drawing, title: str = "") -> Drawing:
     InputError
         If there is no picture.
     """
+    for drawing in drawings:
+        check_types("beside", drawing=(drawing, Drawing))
     panels = tuple(panel for drawing in drawings for panel in drawing.panels)
     if not panels:
         raise InputError("expected at least one drawing")

@@ -7,7 +7,7 @@ from schedverify.formats.outputs import dumps, report_data, search_data, timelin
 from schedverify.formats.runs.boundary_logs import save_boundaries
 from schedverify.formats.runs.run_reader import load_run
 from schedverify.formats.runs.run_traces import save_run
-from schedverify.formats.template_file import template
+from schedverify.formats.template_file import new
 from schedverify.formats.trace_files import trace
 from schedverify.formats.writing import write_text
 
@@ -21,12 +21,12 @@ __all__ = [
     "load_run",
     "load_schedule",
     "load_with_layout",
+    "new",
     "report_data",
     "save",
     "save_boundaries",
     "save_run",
     "search_data",
-    "template",
     "timeline_data",
     "trace",
     "write_text",

@@ -113,6 +113,7 @@ def load_with_layout(
     InputError
         As :func:`load_schedule`, or if the file is not in the grammar that is named.
     """
+    check_types("load_with_layout", path=(path, os.PathLike, str))
     value, text, form = _read(path, "a schedule or a plan", grammar)
     return _judged(value, path, problem), layout_of(text) if form == "csv" else PLAIN
 

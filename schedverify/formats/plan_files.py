@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any, Final
 
+from schedverify.core.argument_types import check_types
 from schedverify.core.errors import Fault, InputError, ScheduleError
 from schedverify.core.problem.numbers import whole
 from schedverify.core.result import Lowered, Plan, SecondaryObjective
@@ -37,6 +38,18 @@ def to_json(plan: Plan) -> str:
     if faults := unfit(data, floats=False):
         raise InputError(faults)
     return canonical(data | {"digest": digest(data)}) + "\n"
+
+
+def plan_digest(plan: Plan) -> str:
+    """Return the digest that a plan's file holds: of two plans the same only where they are.
+
+    Raises
+    ------
+    ScheduleError
+        If the plan has no schedule.
+    """
+    check_types("plan_digest", plan=(plan, Plan))
+    return digest(plan_data(plan))
 
 
 def plan_data(plan: Plan) -> dict[str, Any]:

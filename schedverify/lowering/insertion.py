@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from schedverify.core.argument_types import check_types
 from schedverify.core.errors import ScheduleError
 from schedverify.core.messages import needed_messages, short
 from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, STAGE_SHIFT, Kind
@@ -30,6 +31,7 @@ def add_communication(schedule: Schedule, problem: Problem, order: TotalOrder | 
     ScheduleError
         If the schedule is incomplete, has an operation that is not the problem's or communication, or cannot run.
     """
+    check_types("add_communication", schedule=(schedule, Schedule), problem=(problem, Problem))
     refuse_communication(schedule)
     if order is None:
         order = by_end(simulate(schedule, problem))
