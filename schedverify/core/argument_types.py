@@ -66,7 +66,7 @@ def _sentence(function: str, value: object, wanted: type, arguments: Mapping[str
     told = f"{function} needs {needed}, found {'None' if value is None else _with_article(found)}"
     if _swapped(value, arguments):
         return f"{told}: the arguments are swapped, it is {function}({', '.join(arguments)})"
-    kinds = (_kind(value), found, "")
+    kinds = (_kind(value) or found, found, "")
     cure = next((_CURES[wanted.__name__, kind] for kind in kinds if (wanted.__name__, kind) in _CURES), "")
     if not cure and _kind(value) == "file":
         cure = _LOAD

@@ -97,11 +97,15 @@ def counted(count: int, word: str) -> str:
 
 
 def _widths(widths: list[int], limit: int | None) -> list[int]:
-    """Take from the widest columns what is too much for a line."""
+    """Take what is too much for a line from the widest columns, in equal parts."""
     while limit is not None and (excess := sum(widths) + _GAP * len(widths) - limit) > 0 and max(widths) > 1:
-        widest = max(range(len(widths)), key=widths.__getitem__)
-        second = max((width for width in widths if width != widths[widest]), default=1)
-        widths[widest] -= min(excess, max(1, widths[widest] - second))
+        most = max(widths)
+        second = max((width for width in widths if width < most), default=1)
+        widest = [column for column, width in enumerate(widths) if width == most]
+        for done, column in enumerate(widest):
+            cut = min(most - second, round(excess / (len(widest) - done)))
+            widths[column] -= cut
+            excess -= cut
     return widths
 
 

@@ -79,7 +79,7 @@ def dependency_graph(
         An order of the problem's operations.
     discipline, eager_bytes
         What blocks what in a lowered schedule, and the size up to which its messages are eager; see semantics,
-        section 4. Without a discipline, sends and receives are nodes that stand in their rank's order alone.
+        section 4. Without a discipline, sends and receives are left out.
 
     Raises
     ------
