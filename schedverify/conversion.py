@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from typing import Final
 
 from schedverify import formats
+from schedverify.core.argument_types import check_types
 from schedverify.core.errors import Fault, InputError
 from schedverify.core.problem import Problem
 from schedverify.core.result import Plan
 from schedverify.core.schedule import Schedule, check_ranks
+from schedverify.core.timeline import Timeline
+from schedverify.formats.text_files import PathLike
 from schedverify.planner.export import for_torch
 from schedverify.planner.plans import plan_of
 from schedverify.simulator.engine import simulate
@@ -36,24 +40,34 @@ def subject(given: Schedule | Plan, problem: Problem | None) -> tuple[Schedule, 
 
 
 def convert(
-    given: Schedule | Plan,
-    problem: Problem | None,
-    target: str,
+    source: Schedule | Plan | PathLike,
+    target: PathLike,
+    *,
+    problem: Problem | None = None,
     to: str | None = None,
-    layout: formats.Layout | None = None,
-    profile: str | None = "torch",
-) -> None:
-    """Write a schedule to ``target`` in the form ``to``, or in the form that the target's suffix names.
+    grammar: str | None = None,
+    profile: str | None = None,
+) -> Schedule | Plan | Timeline:
+    """Write a schedule to a file in another form, as the command ``convert`` does, and return what was written.
 
     A plan is written only after the verifier has passed its schedule, a trace only of a schedule that can run.
 
     Parameters
     ----------
-    layout
-        Line ends and idle cells of the CSV that the schedule was read from, for the one that is written.
+    source
+        A schedule or a plan, or the file of one. Line ends and idle cells of a CSV are written again.
+    target
+        The file; ``-`` is standard output.
+    problem
+        What the schedule is for, where that is known.
+    to
+        ``text``, ``torch-csv``, ``torch-comms-csv``, ``trace`` or ``plan``; by the suffix of the target where it is
+        left away.
+    grammar
+        ``torch-2.5-csv`` of a file in the grammar that PyTorch had until 2.5.
     profile
-        The runtime that PyTorch's CSV is for; see :func:`schedverify.planner.export.for_torch`. None writes what
-        stands.
+        The runtime that PyTorch's CSV must suit, ``torch`` or ``torchtitan``; ``none`` writes what stands. By default
+        ``torch``, with a grammar ``none``.
 
     Raises
     ------
@@ -62,19 +76,27 @@ def convert(
     ScheduleError
         If a plan or a trace is asked of a schedule that is not valid, or a CSV of one that the profile does not admit.
     """
+    check_types("convert", source=(source, Schedule, Plan, os.PathLike, str), target=(target, os.PathLike, str))
+    given, layout = (
+        (source, formats.Layout())
+        if isinstance(source, Schedule | Plan)
+        else formats.load_with_layout(source, problem, grammar)
+    )
     schedule, known, _ = subject(given, problem)
-    form = to or _form(target)
+    form = to or _form(os.fspath(target))
+    written: Schedule | Plan | Timeline
     if form == "plan":
-        keep = isinstance(given, Plan) and problem is None
-        formats.save(given if keep else plan_of(schedule, known), target, form="plan")
+        written = given if isinstance(given, Plan) and problem is None else plan_of(schedule, known)
     elif form == "trace":
-        formats.save(simulate(schedule, known), target, form="trace")
+        written = simulate(schedule, known)
     else:
         lowered = given.lowered if isinstance(given, Plan) and form == "torch-comms-csv" else None
-        order = lowered.schedule if lowered else schedule
-        if profile is not None and form in CSV_FORMS:
-            order = for_torch(order, known, profile=profile, comms=form != "torch-csv")
-        formats.save(order, target, form=form, layout=layout or formats.Layout())
+        written = lowered.schedule if lowered else schedule
+        suits = profile or ("none" if grammar else "torch")
+        if suits != "none" and form in CSV_FORMS:
+            written = for_torch(written, known, profile=suits, comms=form != "torch-csv")
+    formats.save(written, target, form=form, layout=layout)
+    return written
 
 
 def write(schedule: Schedule, problem: Problem, target: str) -> None:

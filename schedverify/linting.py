@@ -7,9 +7,10 @@ pytest, by pre-commit, by ``schedverify lint``.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from schedverify.core.errors import Fault, InputError, clean, nearest, shown
 from schedverify.core.problem import Problem
@@ -19,7 +20,7 @@ from schedverify.formats.json_toml import parse_toml
 from schedverify.formats.loading import load_judged, load_problem, load_schedule
 from schedverify.formats.outputs import annotations_at, lines_of
 from schedverify.formats.problem_files import problem_from
-from schedverify.formats.text_files import naming, read_text
+from schedverify.formats.text_files import PathLike, naming, read_text
 from schedverify.verifier.verification import verify
 
 SUFFIX: Final = ".schedule.toml"
@@ -59,6 +60,32 @@ class ScheduleCase:
     def annotations(self, report: Report) -> str:
         """Return one workflow command of GitHub for each violation, at the line of its rank."""
         return annotations_at(report, str(self.path), self.lines)
+
+
+class Linted(NamedTuple):
+    """A schedule that stands in a file, and what the verifier says of it."""
+
+    case: ScheduleCase
+    report: Report
+
+
+def lint(files: Iterable[PathLike]) -> Iterator[Linted]:
+    """Judge schedules that stand in files with what they are for, one after another, as the command ``lint`` does.
+
+    Parameters
+    ----------
+    files
+        Each a ``*.schedule.toml``, a plan, or a CSV with a problem beside it.
+
+    Raises
+    ------
+    InputError
+        When the turn of a file comes that is none of these; with the key and what was expected.
+    """
+    if isinstance(files, str | os.PathLike):
+        raise TypeError(f"lint needs files, found a {type(files).__name__}: put it into a list")
+    cases = (load_case(Path(os.fspath(path))) for path in files)
+    return (Linted(case, case.report()) for case in cases)
 
 
 def side_car(path: Path) -> Path | None:

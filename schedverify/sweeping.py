@@ -74,6 +74,8 @@ def sweep(
     >>> [(done.configuration, done.value) for done in sv.sweep(makespan, [2, 4])]
     [(2, 27), (4, 33)]
     """
+    if not callable(task):
+        raise TypeError(f"sweep needs a function, found a {type(task).__name__}: it is sweep(task, configurations)")
     given = list(configurations)
     if path is None:
         return _shown(_outcomes(task, given, executor), len(given))

@@ -13,14 +13,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from schedverify.core.problem import Problem
-from schedverify.core.result import Status
-from schedverify.core.schedule import Schedule
-from schedverify.drawing import Drawing, beside, draw
-from schedverify.generators import families, generate
-from schedverify.generators.registry import Family
-from schedverify.simulator.engine import simulate
-from schedverify.verifier.verification import verify
+from schedverify import (
+    Drawing,
+    Family,
+    Problem,
+    Schedule,
+    Status,
+    beside,
+    draw,
+    families,
+    generate,
+    optimize,
+    simulate,
+    verify,
+)
 
 HERE = Path(__file__).parent
 BROKEN = HERE.parents[1] / "specs" / "broken"
@@ -169,8 +175,6 @@ def page(best: dict[str, Any]) -> str:
 
 def search() -> None:
     """Search for the best schedules anew, and keep those that are proved to be optimal."""
-    from schedverify.planner.plans import optimize
-
     problems = {duel.name: duel.limited for duel in DUELS}
     for family in families():
         problem = shown_problem(family)

@@ -11,8 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from schedverify.costmodel.parallelism import Priced, advise
-from schedverify.formats.models.cluster_files import cluster_from, load_decoder
+from schedverify.models import Priced, advise, cluster_from, load_decoder
 
 PAGE = Path(__file__).with_suffix(".md")
 BANDWIDTHS = (3, 25, 100, 300)

@@ -23,15 +23,8 @@ import torch.distributed as dist
 import torch.multiprocessing
 
 import schedverify as sv
-from schedverify.conformance import Conformance, conform, measured_problem, timeline_of_run
-from schedverify.core.result import Plan
-from schedverify.core.trace import RunTrace
-from schedverify.drawing import beside
-from schedverify.formats.plan_files import digest, plan_data
-from schedverify.planner.plans import plan_of
-from schedverify.runner import Runner
-from schedverify.runner.control.clock_sync import read_clock
-from schedverify.runner.control.run_logs import gather_trace
+from schedverify.conformance import Conformance, RunTrace, measured_problem, timeline_of_run
+from schedverify.runner import Runner, gather_trace, read_clock
 
 RANKS, MICROBATCHES, TIMEOUT = 4, 8, 60.0
 CLOSE = 1e-4
@@ -66,7 +59,7 @@ def rank_main(rank: int, store: str, chosen: argparse.Namespace) -> None:
     met = dist.FileStore(store, RANKS)
     dist.init_process_group("gloo", store=met, rank=rank, world_size=RANKS, timeout=timedelta(seconds=TIMEOUT))
     problem = sv.Problem.chain(ranks=RANKS, microbatches=MICROBATCHES, form="split", in_flight=RANKS)
-    first = plan_of(sv.generate("zb-h1", problem), problem)
+    first = sv.plan_of(sv.generate("zb-h1", problem), problem)
     profiled = train(first, rank, 3, chosen.pause)
     plans: list[Any] = [plans_for(measured_problem(problem, profiled.trace), chosen) if profiled.trace else None]
     dist.broadcast_object_list(plans)
@@ -76,16 +69,16 @@ def rank_main(rank: int, store: str, chosen: argparse.Namespace) -> None:
         tell(plans[0], runs, chosen.out)
 
 
-def plans_for(problem: sv.Problem, chosen: argparse.Namespace) -> dict[str, Plan]:
+def plans_for(problem: sv.Problem, chosen: argparse.Namespace) -> dict[str, sv.Plan]:
     """Return three plans for the costs that were measured, and save them."""
-    plans = {name: plan_of(sv.generate(name, problem), problem) for name in ("1f1b", "zb-h1")}
+    plans = {name: sv.plan_of(sv.generate(name, problem), problem) for name in ("1f1b", "zb-h1")}
     plans["optimized"] = sv.optimize(problem, time_limit=chosen.seconds, workers=1)
     for name, plan in plans.items():
         sv.save(plan, chosen.out / f"{name}.plan.json")
     return plans
 
 
-def train(plan: Plan, rank: int, steps: int, pause: float) -> Trained:
+def train(plan: sv.Plan, rank: int, steps: int, pause: float) -> Trained:
     """Train the model anew with a plan."""
     stage = model.stage(rank, pause / 1000)
     optimizer = torch.optim.SGD(stage.parameters(), lr=0.2)
@@ -96,7 +89,7 @@ def train(plan: Plan, rank: int, steps: int, pause: float) -> Trained:
         losses.append(runner.whole_loss(result))
         ran.append(result.ran)
     readings = before, read_clock(runner.control, TIMEOUT)
-    return Trained(losses, gather_trace(digest(plan_data(plan)), ran, readings, runner.control, TIMEOUT))
+    return Trained(losses, gather_trace(sv.plan_digest(plan), ran, readings, runner.control, TIMEOUT))
 
 
 def stepping(optimizer: Any) -> Callable[[], None]:
@@ -109,7 +102,7 @@ def stepping(optimizer: Any) -> Callable[[], None]:
     return step
 
 
-def tell(plans: dict[str, Plan], runs: dict[str, Trained], out: Path) -> None:
+def tell(plans: dict[str, sv.Plan], runs: dict[str, Trained], out: Path) -> None:
     """Print the losses and a line for each plan, draw what ran, and stop where anything is not as it was proved."""
     print("step   " + "".join(f"{name:>12}" for name in runs))
     for step, losses in enumerate(zip(*(run.losses for run in runs.values()), strict=True)):
@@ -119,13 +112,13 @@ def tell(plans: dict[str, Plan], runs: dict[str, Trained], out: Path) -> None:
     print("the losses are the same\n\nplan       predicted ms  measured ms  ratio  bubble  peak in flight")
     pictures = []
     for name, trace in ((name, run.trace) for name, run in runs.items() if run.trace):
-        found = conform(plans[name], trace)
+        found = sv.conform(plans[name], trace)
         print(line(name, found))
         if not found.ok:
             raise SystemExit("\n".join(map(str, found.departures)))
         middle = sorted(range(len(found.makespans)), key=found.makespans.__getitem__)[len(found.makespans) // 2]
         pictures.append(sv.draw(timeline_of_run(plans[name], trace, middle), title=f"{name}, microseconds"))
-    beside(*pictures).save(out / "what-ran.svg")
+    sv.beside(*pictures).save(out / "what-ran.svg")
     print(f"every run followed its plan; {out / 'what-ran.svg'} shows the median step of each")
 
 

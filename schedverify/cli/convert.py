@@ -31,10 +31,8 @@ def convert(
     ] = None,
 ) -> int:
     """Turn a schedule into another form: text, PyTorch's CSV, a trace for Perfetto, a verified plan."""
-    from schedverify import conversion, formats
+    from schedverify import conversion
 
     given = given_problem(problem)
-    subject, layout = formats.load_with_layout(source, given, grammar)
-    suits = profile or ("none" if grammar else "torch")
-    conversion.convert(subject, given, target, to, layout, None if suits == "none" else suits)
+    conversion.convert(source, target, problem=given, to=to, grammar=grammar, profile=profile)
     return 0

@@ -58,7 +58,7 @@ def new(*, output: Output = None) -> int:
     """Write a commented problem file to begin with."""
     from schedverify import formats
 
-    formats.write_text(output or "-", formats.template())
+    formats.write_text(output or "-", formats.new())
     return 0
 
 

@@ -16,12 +16,10 @@ def lint(
     output_format: Annotated[Literal["text", "github"], Parameter(name="--format", help="What is printed.")] = "text",
 ) -> int:
     """Judge schedules that stand in files with what they are for; the worst verdict is the exit code."""
-    from schedverify.linting import load_case
+    from schedverify import linting
 
     worst = OK
-    for path in files:
-        case = load_case(path)
-        report = case.report()
+    for path, (case, report) in zip(files, linting.lint(files), strict=True):
         code = code_of(report)
         worst = code if worst == OK or code == VIOLATED else worst
         if output_format == "github":

@@ -14,7 +14,7 @@ from schedverify.core.errors import ScheduleError
 
 if TYPE_CHECKING:
     from schedverify.core.explanation import Explanation
-    from schedverify.core.result import Plan, SecondaryObjective
+    from schedverify.core.result import Plan
 
 
 def optimize(  # noqa: PLR0913 - each is an option of the command line
@@ -107,35 +107,17 @@ def _tell_parts(plan: Plan) -> None:
         remark(f"{part.began + part.seconds:.1f} s  {part.name}: {plan.objective} {value}, bound {bound}")
 
 
-def _gap(goal: Plan | SecondaryObjective) -> str:
-    """Say how far from the optimum the value of an objective can still be."""
-    if goal.gap:
-        return f"at most {float(goal.gap):.2%} above the optimum"
-    unknown = goal.value is None or goal.bound is None or goal.bound < goal.value
-    return "no bound is known" if unknown else f"no schedule has less than {goal.bound}"
-
-
 def _show(plan: Plan, output: str | None) -> None:
-    from schedverify.cli.report_text import print_comparison
-    from schedverify.cli.terminal import out, print_line, remark
+    from schedverify.cli.report_text import print_lines
+    from schedverify.cli.terminal import line_width, out, remark
+    from schedverify.core.plan import outcome_line, plan_remarks, plan_table
     from schedverify.drawing import draw
 
-    name = plan.problem.name or "the problem"
-    if plan.schedule is None:
-        print_line(name, ": ", (plan.status.value, "bold red"), f" ({plan.reason})")
-        return
-    out().print(draw(plan))
-    print_comparison(plan)
-    told = f"{plan.objective} {plan.value}, {_gap(plan)}"
-    if plan.then is not None:
-        told += f"; then {plan.then.objective} {plan.then.value}, {_gap(plan.then)}"
-    print_line((plan.status.value, "bold green"), f": {told}")
-    if plan.reason:
-        remark(plan.reason)
-    remark(
-        f"{plan.seconds:.1f} s, seed {plan.seed}; verified: " + ", ".join(c for c, v in plan.verdicts if v == "holds")
-    )
-    if plan.lowered is not None:
-        remark(f"with its communication, under {plan.lowered.discipline}: makespan {plan.lowered.measures.makespan}")
-    if output is not None:
+    if plan.schedule is not None:
+        out().print(draw(plan))
+        print_lines(plan_table(plan, line_width()))
+    print_lines([outcome_line(plan)])
+    for text in plan_remarks(plan):
+        remark(text)
+    if output is not None and plan.schedule is not None:
         remark(f"plan written to {output}; schedverify verify {output} checks it again")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, cast
 
 from cyclopts import Parameter, validators
 
@@ -89,22 +89,23 @@ def partition(  # noqa: PLR0913 - each is an option of the command line
     output_format: TextOrJson = "text",
 ) -> int:
     """Cut a model into stages: the least load of the busiest rank or link, within every rank's memory."""
-    from schedverify import formats
-    from schedverify.formats.models.model_files import load_model
+    from schedverify import formats, models
 
     training = {"sequence": sequence, "microbatch_size": microbatch_size, "tensor_parallel": tensor_parallel,
                 "recompute": recompute}  # fmt: skip
     if cluster is not None:
         _refuse(microbatches=microbatches, family=family, joint=joint or None, plan=plan)
-        options = {**training, "device": device, "pipeline_parallel": ranks, "virtual": virtual}
+        options: dict[str, Any] = {**training, "device": device, "ranks": ranks, "virtual": virtual, "top": top}
         form = to or ("megatron-layout" if megatron_layout else None)
-        return _advised(partition_cluster.advice(model, cluster, options, top), output, output_format, form)
+        return _advised(
+            cast("Advice", models.partition(model, cluster=cluster, **options)), output, output_format, form
+        )
     if ranks is None:
         raise InputError(Fault("--ranks", "missing", "how many devices the pipeline has, or --cluster FILE"))
-    given = load_model(model, _changes(device, training))
+    given = models.load_model(model, models.decoder_changes(device, training))
     if plan is not None and not joint:
         raise InputError(Fault("--plan", "stands without --joint", "optimize the problem file that -o writes"))
-    search = {"ranks": ranks, "virtual": virtual or 1, "microbatches": microbatches or 4 * ranks, "family": family,
+    search = {"ranks": ranks, "virtual": virtual, "microbatches": microbatches, "family": family,
              "time_limit": time_limit, "workers": workers}  # fmt: skip
     answer = (
         _together(given, search | {"seed": seed}, plan, output_format == "text") if joint else _apart(given, search)
@@ -129,10 +130,9 @@ class _Answer(NamedTuple):
 
 
 def _apart(given: Model, search: dict[str, Any]) -> _Answer:
-    from schedverify import formats
-    from schedverify.partitioner.stage_problem import cut
+    from schedverify import formats, models
 
-    found = cut(given, **{**search, "workers": search["workers"] or 2})
+    found = cast("Cut", models.partition(given, **search))
     return _Answer(found, formats.partition_data(found), [*_table(found), *_lines(found)])
 
 
@@ -173,12 +173,6 @@ def _advised(advice: Advice, output: str | None, output_format: str, form: str |
     else:
         partition_cluster.show(advice)
     return OK if best is not None else VIOLATED
-
-
-def _changes(device: str | None, training: Mapping[str, object]) -> dict[str, dict[str, object]]:
-    """Return what the options say of a decoder's training and device, by table of a model file."""
-    given = {name: value for name, value in training.items() if value is not None}
-    return ({"training": given} if given else {}) | ({"device": {"like": device}} if device else {})
 
 
 def _written(given: Model, found: Cut | Joint | Priced, form: str | None) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,26 +11,6 @@ if TYPE_CHECKING:
 DEGREES = ("tensor_parallel", "pipeline_parallel", "data_parallel")
 HEADINGS = ("tensor", "pipeline", "data", "virtual", "micro-batch", "recompute", "next to it", "step s", "of peak",
             "bubble", "all-reduces", "gradients s", "memory GB")  # fmt: skip
-
-
-def advice(model: str, cluster: str, options: Mapping[str, Any], top: int) -> Advice:
-    """Return the advice for a model on the cluster of a file.
-
-    Parameters
-    ----------
-    options
-        ``device``, ``sequence``, and the degrees that are fixed; None for what is left open.
-    """
-    from schedverify.costmodel.parallelism import advise
-    from schedverify.formats.models.cluster_files import load_cluster, load_decoder
-
-    given = {name: value for name, value in options.items() if value is not None}
-    device, sequence = given.pop("device", None), given.pop("sequence", None)
-    decoder = load_decoder(model, {"training": {"sequence": sequence}} if sequence else {})
-    found = load_cluster(cluster, device)
-    fixed = decoder.fixed | {name: (value,) for name, value in given.items()}
-    found = replace(found, choices=replace(found.choices, **fixed))
-    return advise(decoder.shape, decoder.training, found, top=top, name=decoder.name)
 
 
 def show(advice: Advice) -> None:
@@ -44,9 +23,11 @@ def show(advice: Advice) -> None:
 
 def print_ranked(advice: Advice) -> None:
     """Print the ranked set-ups as a table."""
-    from schedverify.cli.terminal import print_table
+    from schedverify.cli.report_text import print_lines
+    from schedverify.cli.terminal import line_width
+    from schedverify.core.presentation import Span, table
 
-    rows = []
+    rows: list[tuple[str, ...]] = [HEADINGS]
     for priced in advice.ranked:
         setup = priced.setup
         degrees = (*setup[:3], setup.virtual, setup.microbatch_size)
@@ -56,7 +37,8 @@ def print_ranked(advice: Advice) -> None:
             f"{float(priced.sharing):.1%}", f"{priced.reducing / 1e6:.3f}", f"{priced.peak / 1e9:.1f}",
         ))  # fmt: skip
     left = ("recompute", "next to it")
-    print_table(rows, HEADINGS, right=[i for i, heading in enumerate(HEADINGS) if heading not in left])
+    right = [i for i, heading in enumerate(HEADINGS) if heading not in left]
+    print_lines(table([tuple(map(Span, row)) for row in rows], line_width(), right))
 
 
 def remarks(advice: Advice) -> Iterator[str]:

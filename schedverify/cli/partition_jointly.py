@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from schedverify.cli.app import OK, UNDECIDED
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 def search(model: Model, options: dict[str, Any], *, bar: bool) -> Joint:
     """Search for partition and schedule together, with a bar on a terminal; Ctrl-C keeps the best."""
     from schedverify.cli.terminal import interruptible, progress_on_terminal
-    from schedverify.planner.joint import partition_jointly
+    from schedverify.models import partition
 
     with interruptible() as stop, progress_on_terminal(bar) as tell:
-        return partition_jointly(model, **options, progress=tell, stop=stop)
+        return cast("Joint", partition(model, joint=True, **options, progress=tell, stop=stop))
 
 
 def code(joint: Joint) -> int:

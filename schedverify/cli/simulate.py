@@ -26,8 +26,9 @@ def simulate(
     Of a lowered schedule it also says what the steps waited for that transfers held up most.
     """
     from schedverify import conversion, formats
-    from schedverify.cli.report_text import print_measures
-    from schedverify.cli.terminal import out, print_line, remark
+    from schedverify.cli.report_text import print_lines
+    from schedverify.cli.terminal import line_width, out, print_line, remark
+    from schedverify.core.timeline import measures_table
     from schedverify.drawing import draw as drawn
     from schedverify.simulator import engine
 
@@ -40,7 +41,7 @@ def simulate(
     if note:
         remark(f"note: {note}")
     out().print(drawn(result))
-    print_measures(result.measures)
+    print_lines(measures_table(result.measures, line_width()))
     for line in _held_up(result):
         print_line(line)
     return 0

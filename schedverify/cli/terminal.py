@@ -10,7 +10,7 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
@@ -55,38 +55,9 @@ def print_line(*pieces: Piece) -> None:
     out().print(Text.assemble(*pieces))
 
 
-def print_table(
-    rows: Sequence[Sequence[Piece]], headings: Sequence[str] = (), *, right: Collection[int] = (), bold: int = -1
-) -> None:
-    """Print rows of cells in columns, each with two blanks behind it.
-
-    Parameters
-    ----------
-    headings
-        A heading for each column; none by default.
-    right
-        The columns that stand to the right.
-    bold
-        The row that is set off on a terminal.
-    """
-    texts = [list(map(_text, row)) for row in ([headings] if headings else []) + list(rows)]
-    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
-    lines = [
-        "".join(f"{cell:{'>' if i in right else '<'}{widths[i]}}  " for i, cell in enumerate(row)) for row in texts
-    ]
-    if lines and _goes_as_it_is(lines):
-        print("\n".join(lines))
-        return
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, show_header=bool(headings), padding=(0, 2, 0, 0))
-    for i in range(len(widths)):
-        table.add_column(headings[i] if headings else "", justify="right" if i in right else "left")
-    for number, row in enumerate(rows):
-        cells = [Text(*cell) if isinstance(cell, tuple) else cell for cell in row]
-        table.add_row(*cells, style="bold" if number == bold else None)
-    out().print(table)
+def line_width() -> int:
+    """Return the most letters of a line on standard output."""
+    return out().width if sys.stdout.isatty() or _is_coloured() else _PIPE_WIDTH
 
 
 def _text(piece: Piece) -> str:
@@ -103,7 +74,12 @@ def _goes_as_it_is(lines: Sequence[str]) -> bool:
 
 def _is_plain(lines: Sequence[str]) -> bool:
     """Whether every letter takes one column of its own, and no colours are wanted where there is no terminal."""
-    return not any(map(os.environ.get, _FORCING)) and all(line.isascii() and line.isprintable() for line in lines)
+    return not _is_coloured() and all(line.isascii() and line.isprintable() for line in lines)
+
+
+def _is_coloured() -> bool:
+    """Whether colours are wanted where there is no terminal."""
+    return any(map(os.environ.get, _FORCING))
 
 
 def remark(text: str) -> None:

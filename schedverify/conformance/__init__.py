@@ -3,5 +3,10 @@
 from schedverify.conformance.measured_costs import Cost, measured_problem
 from schedverify.conformance.order_check import Departure
 from schedverify.conformance.run_report import Conformance, conform, data_of, timeline_of_run
+from schedverify.core.trace import RunTrace, StepSpan
+from schedverify.formats.trace_reader import load_run
 
-__all__ = ["Conformance", "Cost", "Departure", "conform", "data_of", "measured_problem", "timeline_of_run"]
+__all__ = [
+    "Conformance", "Cost", "Departure", "RunTrace", "StepSpan", "conform", "data_of", "load_run", "measured_problem",
+    "timeline_of_run",
+]  # fmt: skip

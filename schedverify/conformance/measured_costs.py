@@ -10,6 +10,7 @@ from statistics import median
 from typing import Final, NamedTuple
 
 from schedverify.conformance.dependency_check import Message, messages, ops_of
+from schedverify.core.argument_types import check_types
 from schedverify.core.op import Kind
 from schedverify.core.problem import Problem
 from schedverify.core.trace import RunTrace, StepSpan
@@ -90,6 +91,7 @@ def measured_problem(problem: Problem, trace: RunTrace) -> Problem:
     InputError
         If nothing was measured, or the result is no problem.
     """
+    check_types("measured_problem", problem=(problem, Problem), trace=(trace, RunTrace))
     found = {(cost.kind, cost.stage): cost for cost in costs(problem, trace)}
     planned = sum(cost.planned * cost.runs for cost in found.values())
     scale = Fraction(sum(cost.median * cost.runs for cost in found.values()), planned) if planned else Fraction(1000)

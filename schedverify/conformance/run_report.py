@@ -11,12 +11,13 @@ import numpy as np
 from schedverify.conformance.dependency_check import ops_of
 from schedverify.conformance.measured_costs import Cost, bubble, costs, latency, makespans, measured_problem, tick_of
 from schedverify.conformance.order_check import Departure, departures, peaks
+from schedverify.core.argument_types import check_types
 from schedverify.core.errors import Fault, InputError
 from schedverify.core.problem import Problem
 from schedverify.core.result import Lowered, Plan
 from schedverify.core.timeline import Timeline
 from schedverify.core.trace import RunTrace
-from schedverify.formats.plan_files import digest, plan_data
+from schedverify.formats.plan_files import plan_digest
 from schedverify.simulator.engine import simulate
 from schedverify.simulator.metrics import measure
 
@@ -75,6 +76,7 @@ def conform(plan: Plan, trace: RunTrace) -> Conformance:
         If the trace is of another plan or number of ranks, or holds no step of training, or the plan has no
         communication.
     """
+    check_types("conform", plan=(plan, Plan), trace=(trace, RunTrace))
     lowered = _lowered(plan, trace)
     if plan.measures is None:
         raise InputError(Fault("measures", "the plan states none", "schedverify convert makes a plan of a schedule"))
@@ -117,6 +119,7 @@ def timeline_of_run(plan: Plan, trace: RunTrace, step: int = -1) -> Timeline:
     InputError
         If the trace is not one of the plan, or a compute step of the plan did not run in it.
     """
+    check_types("timeline_of_run", plan=(plan, Plan), trace=(trace, RunTrace))
     schedule = _lowered(plan, trace).schedule.compute_only()
     ran = {(each.rank, each.step): each for each in trace.steps[step] if ops_of(each.step)[0].kind.is_compute}
     rows = schedule.strings()
@@ -140,8 +143,8 @@ def _lowered(plan: Plan, trace: RunTrace) -> Lowered:
     """Return what ran, once plan and trace belong together."""
     if plan.lowered is None:
         raise InputError(Fault("lowered", "the plan holds no communication", "schedverify convert adds it"))
-    if trace.plan != digest(plan_data(plan)):
-        found = f"the trace is of the plan {trace.plan[:12]}, this one is {digest(plan_data(plan))[:12]}"
+    if trace.plan != plan_digest(plan):
+        found = f"the trace is of the plan {trace.plan[:12]}, this one is {plan_digest(plan)[:12]}"
         raise InputError(Fault("otherData.plan", found, "give the plan that ran"))
     if trace.ranks != plan.problem.ranks:
         raise InputError(Fault("otherData.ranks", f"{trace.ranks} ranks, the plan has {plan.problem.ranks}"))

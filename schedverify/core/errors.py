@@ -80,6 +80,12 @@ class ScheduleError(SchedverifyError):
     """A schedule that cannot do what was asked of it, such as a timeline of one that deadlocks."""
 
 
+for _error in (
+    SchedverifyError, InputError, UnknownNameError, UnsupportedError, InfeasibleError, UndecidedError, ScheduleError,
+):  # fmt: skip
+    _error.__module__ = "schedverify"  # a traceback names them as they are imported
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return ``did you mean 'x'?`` for the known name nearest to ``name``, or an empty string."""
     close = difflib.get_close_matches(name[:80], list(known), n=1)

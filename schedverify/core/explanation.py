@@ -125,6 +125,9 @@ class Explanation:
     def __str__(self) -> str:
         return "\n".join(line for part in self._parts() for line in part)
 
+    def __repr__(self) -> str:
+        return f"<Explanation: {self.status.value}, {self.objective}>"
+
     def _parts(self) -> Iterator[list[str]]:
         if self.clash:
             alone = "" if self.minimal else " (perhaps already some of them)"

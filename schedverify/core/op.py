@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from enum import IntEnum
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast, overload
 
+from schedverify.core.argument_types import check_types
 from schedverify.core.errors import Fault, InputError
 
 STAGE_SHIFT: Final = 24
@@ -66,13 +67,37 @@ class Join(IntEnum):
     """It belongs to the group of communications that the operation before it began."""
 
 
-class Op(NamedTuple):
-    """One operation. ``microbatch`` is None for UNSHARD, RESHARD and REDUCE_GRAD, ``peer`` where it is not named."""
+class _OpFields(NamedTuple):
+    """The fields of an operation, apart from its class so that that may be made of text too."""
 
     kind: Kind
     stage: int
-    microbatch: int | None = None
-    peer: int | None = None
+    microbatch: int | None
+    peer: int | None
+
+
+class Op(_OpFields):
+    """One operation. ``microbatch`` is None for UNSHARD, RESHARD and REDUCE_GRAD, ``peer`` where it is not named.
+
+    It is made of its fields, or of its text: ``Op("2F0")`` is ``Op(Kind.F, 2, 0)``, and prints as ``2F0``.
+    """
+
+    __slots__ = ()
+
+    @overload
+    def __new__(cls, kind: str) -> Op: ...
+    @overload
+    def __new__(cls, kind: Kind, stage: int, microbatch: int | None = None, peer: int | None = None) -> Op: ...
+    def __new__(
+        cls, kind: Kind | str, stage: int | None = None, microbatch: int | None = None, peer: int | None = None
+    ) -> Op:
+        """Make an operation of its fields, or read it as :meth:`parse` does."""
+        if stage is None:
+            return cls.parse(cast("str", kind))
+        return tuple.__new__(cls, (kind, stage, microbatch, peer))
+
+    def __repr__(self) -> str:
+        return f"Op('{self}')"
 
     def __str__(self) -> str:
         text = f"{self.stage}{self.kind.name}"
@@ -91,6 +116,7 @@ class Op(NamedTuple):
         InputError
             If the text is no operation, in full, or a number in it does not fit.
         """
+        check_types("Op.parse", text=(text, str))
         return unpack(pack_text(text))
 
     def pack(self, join: Join = Join.BEGIN) -> int:

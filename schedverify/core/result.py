@@ -1,49 +1,29 @@
-"""What is found out about a schedule: violations, reports, plans. Values only."""
+"""What is found out about a schedule: violations, and reports, which print themselves. Values only."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from enum import StrEnum
-from fractions import Fraction
-from typing import Any, Final, NamedTuple
+from typing import Final
 
-from schedverify.core.discipline import Communication, Discipline
-from schedverify.core.errors import ScheduleError
-from schedverify.core.problem import Problem
-from schedverify.core.schedule import Schedule
-from schedverify.core.timeline import Measures, Timeline
+from schedverify.core.discipline import Communication
+from schedverify.core.errors import ScheduleError, nearest
+from schedverify.core.plan import FamilyResult, Lowered, Part, Plan, SecondaryObjective
+from schedverify.core.presentation import Line, Span, Tone, counted, html_of, table, text_of
+from schedverify.core.timeline import Measures, Timeline, measures_table
+from schedverify.core.verdict import Scope, Status, Verdict, Verdicts
+
+__all__ = [
+    "LARGEST_KEPT_TIMELINE", "FamilyResult", "Lowered", "Part", "Plan", "PropertyResult", "Report", "Scope",
+    "SecondaryObjective", "Status", "TimelineSource", "Verdict", "Verdicts", "Violation", "judgement_lines",
+    "measures_lines",
+]  # fmt: skip
 
 LARGEST_KEPT_TIMELINE: Final = 1_000_000
 """Operations of a schedule: the timeline of a longer one is made anew each time that a report is asked for it."""
 TimelineSource = Timeline | Callable[[], Timeline]
 """A timeline, or what makes it."""
-
-
-class Verdict(StrEnum):
-    """What can be said of a property, and of a whole report."""
-
-    HOLDS = "holds"
-    VIOLATED = "violated"
-    UNDECIDED = "undecided"
-    NOT_APPLICABLE = "not applicable"
-
-
-class Scope(StrEnum):
-    """For what a verdict is valid."""
-
-    EVERY_DURATION = "every duration"
-    THESE_COSTS = "these costs"
-    AS_READ = "as read from the file"
-
-
-class Status(StrEnum):
-    """How an optimization ended; these never fall together."""
-
-    OPTIMAL = "optimal"
-    FEASIBLE = "feasible"
-    INFEASIBLE = "infeasible"
-    UNKNOWN = "unknown"
+_TONES: Final = {Verdict.HOLDS: Tone.GOOD, Verdict.VIOLATED: Tone.BAD, Verdict.UNDECIDED: Tone.OPEN}
 
 
 @dataclass(frozen=True)
@@ -121,122 +101,56 @@ class Report:
             raise ScheduleError("\n".join(map(str, self.violations)))
 
     def __getitem__(self, code: str) -> PropertyResult:
-        for result in self.properties:
-            if result.code == code:
-                return result
-        raise KeyError(code)
+        """Return the result of one property, by its code: ``report["SV304"]``.
+
+        Raises
+        ------
+        KeyError
+            If the property was not judged.
+        """
+        known = {result.code: result for result in self.properties}
+        if code not in known:
+            hint = nearest(code, known) if isinstance(code, str) else ""
+            raise KeyError(f"{code!r} was not judged" + (f"; {hint}" if hint else ""))
+        return known[code]
+
+    def __str__(self) -> str:
+        return text_of(self._lines())
+
+    def __repr__(self) -> str:
+        failed = [result.code for result in self.properties if result.verdict is self.verdict]
+        if self.verdict is Verdict.HOLDS:
+            return f"<Report: holds, {len(self.properties)} properties>"
+        told = f"{counted(len(self.violations), 'violation')} of " if self.violations else ""
+        return f"<Report: {self.verdict.value}, {told}{', '.join(failed)}>"
+
+    def _repr_html_(self) -> str:
+        """Return the report as Jupyter shows it."""
+        return html_of(self._lines())
+
+    def _lines(self) -> Iterator[Line]:
+        yield from ([Span(f"note: {remark}", Tone.FAINT)] for remark in self.remarks)
+        yield from judgement_lines(self)
+        yield from measures_lines(self)
 
 
-@dataclass(frozen=True)
-class SecondaryObjective:
-    """What was minimized behind the first objective: among the schedules that have no more of the first.
-
-    Attributes
-    ----------
-    value, bound
-        As in a :class:`Plan`; ``bound`` holds of every schedule whose first value is no greater than the plan's.
-    certificate
-        Evidence for ``bound``, under that ceiling.
-    """
-
-    objective: str
-    value: int | None = None
-    bound: int | None = None
-    certificate: Mapping[str, Any] | None = field(default=None, hash=False)
-
-    @property
-    def gap(self) -> Fraction | None:
-        """``(value - bound) / bound``; None where either is unknown or the bound is 0."""
-        return _gap(self.value, self.bound)
+def judgement_lines(report: Report, source: str = "", width: int | None = None) -> Iterator[Line]:
+    """Yield the verdict (on ``source``), a line for each property, and every violation."""
+    tone = _TONES.get(report.verdict, Tone.FAINT)
+    yield [*([Span(source), Span(": ")] if source else []), Span(report.verdict.value, tone)]
+    rows = []
+    for result in report.properties:
+        note = result.reason or result.scope.value * (result.verdict is Verdict.HOLDS)
+        verdict = Span(result.verdict.value, _TONES.get(result.verdict, Tone.FAINT))
+        rows.append((Span(f"  {result.code}"), Span(result.name), verdict, Span(note, Tone.FAINT)))
+    yield from table(rows, width)
+    for violation in report.violations:
+        yield [Span("  "), Span(violation.code, Tone.BAD), Span(f" {violation.message}")]
 
 
-@dataclass(frozen=True)
-class Lowered:
-    """A plan's schedule with the communication in it, what it is for, and its measures under that; see Timeline."""
-
-    schedule: Schedule
-    discipline: Discipline
-    eager_bytes: int
-    measures: Measures
-
-
-class Part(NamedTuple):
-    """What one part of a search left known: when it began, how long it took, the best value and the bound behind it.
-
-    Seconds count from the begin of the search; ``value`` and ``bound`` are None where nothing was known.
-    """
-
-    name: str
-    began: float
-    seconds: float
-    value: int | None
-    bound: int | None
-
-
-class FamilyResult(NamedTuple):
-    """What the schedule of a family has of a problem: its measures, and the codes of the properties that it breaks."""
-
-    family: str
-    measures: Measures
-    violated: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What an optimization found: a schedule with its value, the proved bound, and what was verified of both.
-
-    Attributes
-    ----------
-    schedule
-        None where the status is infeasible or unknown.
-    starts
-        For each rank the start of every step, in ticks.
-    lowered
-        The schedule with its communication; None where none that is known keeps the limits.
-    value, bound
-        The objective's value (None without a schedule) and what no schedule can go below (None where not known).
-    certificate
-        Evidence for ``bound`` that needs no solver: a mapping of plain values, or None.
-    then
-        The second objective, or None.
-    verdicts
-        Code and verdict of every property that was checked.
-    partition
-        The layers of each stage, or None.
-    reason
-        Why there is no schedule, or what is open.
-    seconds
-        How long the optimization took; not saved.
-    parts
-        What each part of the search left known, in their order; not saved.
-    families
-        What the families have that suit the problem, as far as the search began with them; not saved.
-    """
-
-    problem: Problem
-    status: Status
-    objective: str
-    schedule: Schedule | None = None
-    starts: tuple[tuple[int, ...], ...] = ()
-    measures: Measures | None = None
-    lowered: Lowered | None = None
-    value: int | None = None
-    bound: int | None = None
-    certificate: Mapping[str, Any] | None = field(default=None, hash=False)
-    then: SecondaryObjective | None = None
-    verdicts: tuple[tuple[str, Verdict], ...] = ()
-    seed: int = 0
-    partition: tuple[tuple[str, ...], ...] | None = None
-    reason: str = ""
-    seconds: float = field(default=0.0, compare=False)
-    parts: tuple[Part, ...] = field(default=(), compare=False)
-    families: tuple[FamilyResult, ...] = field(default=(), compare=False)
-
-    @property
-    def gap(self) -> Fraction | None:
-        """``(value - bound) / bound``; None where either is unknown or the bound is 0."""
-        return _gap(self.value, self.bound)
-
-
-def _gap(value: int | None, bound: int | None) -> Fraction | None:
-    return None if value is None or not bound else Fraction(value - bound, bound)
+def measures_lines(report: Report, width: int | None = None) -> Iterator[Line]:
+    """Yield under which discipline a schedule was judged, and its measures, where they are known."""
+    if report.communication is not None:
+        yield [Span(f"  {report.communication}")]
+    if report.measures is not None:
+        yield from measures_table(report.measures, width)

@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from schedverify.core.argument_types import check_types
 from schedverify.core.errors import Fault, InputError
 from schedverify.core.op import JOIN_SHIFT, KIND_MASK, KIND_SHIFT, Join, Kind, Op, Step, pack_step, unpack
 
@@ -79,6 +80,7 @@ class Schedule:
         InputError
             With the line and the step of every fault (the first 20).
         """
+        check_types("Schedule.parse", text=(text, str))
         rows: list[Words] = []
         faults: list[Fault] = []
         text = text.replace("\r\n", "\n").replace("\r", "\n")

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from schedverify.core.discipline import Discipline
+from schedverify.core.op import JOIN_SHIFT, Op, Step, pack_step
+from schedverify.core.presentation import Line, Span, html_of, picture_of, table, text_of
 from schedverify.core.problem import Problem
-from schedverify.core.schedule import Schedule
+from schedverify.core.schedule import Schedule, positions
+
+_MOST_SHOWN: Final = 32
+"""Ranks whose figures stand in one line."""
+_OPERATION: Final = (1 << JOIN_SHIFT) - 1
+"""The bits of a packed word that say which operation it is, without how it joins the one before it."""
 
 
 @dataclass(frozen=True)
@@ -39,17 +48,35 @@ class Measures:
         return {"makespan": self.makespan, "span": self.span, "peak-memory": max(self.peak_memory)}.get(objective)
 
 
+class StepTime(NamedTuple):
+    """Where a step of a schedule stands, and its first and last tick.
+
+    Attributes
+    ----------
+    rank, position
+        Its rank, and which step of the rank's order it is, from 0.
+    start, end
+        Ticks. A send or receive lasts from where it begins to occupy its queue until it is complete.
+    """
+
+    rank: int
+    position: int
+    start: int
+    end: int
+
+
 @dataclass(frozen=True, eq=False)
 class Timeline:
     """When every step starts and ends: as early as its rank, its inputs and the links allow.
 
-    Equal where schedule, problem and discipline are, since they imply it.
+    Equal where schedule, problem and discipline are, since they imply it. ``timeline["2F0"]`` is one step,
+    :meth:`rows` all of them, ``print`` shows the measures.
 
     Attributes
     ----------
     starts, ends
-        For each rank the ticks of its steps, int64, in the order of the schedule. A send or receive lasts from where
-        it begins to occupy its queue until it is complete.
+        For each rank the ticks at which its steps start and end, in the order of the schedule: int64 arrays of shape
+        ``(steps,)``, read-only. A send or receive lasts from where it begins to occupy its queue until it is complete.
     discipline, eager_bytes
         What blocks what in a lowered schedule; else None and 0.
     """
@@ -88,14 +115,61 @@ class Timeline:
         return self.measures.span_bubble
 
     @property
-    def peak_in_flight(self) -> list[int]:
+    def peak_in_flight(self) -> tuple[int, ...]:
         """The most (stage, micro-batch) pairs in flight on each rank."""
-        return list(self.measures.peak_in_flight)
+        return self.measures.peak_in_flight
 
     @property
-    def peak_memory(self) -> list[int]:
+    def peak_memory(self) -> tuple[int, ...]:
         """The most bytes held on each rank, the static part included."""
-        return list(self.measures.peak_memory)
+        return self.measures.peak_memory
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return a dict for each step, rank after rank: ``rank``, ``position``, ``step`` as text, ``start``, ``end``.
+
+        ``pandas.DataFrame(timeline.rows())`` makes a table of them. Ticks are plain integers.
+        """
+        return [
+            {"rank": rank, "position": position, "step": str(step), "start": start, "end": end}
+            for rank, (starts, ends) in enumerate(zip(self.starts, self.ends, strict=True))
+            for position, (step, start, end) in enumerate(
+                zip(self.schedule.steps(rank), starts.tolist(), ends.tolist(), strict=True)
+            )
+        ]
+
+    def __getitem__(self, step: str | Op | Step) -> StepTime:
+        """Return where a step stands and when it runs: ``timeline["2F0"]``.
+
+        An operation finds the step that it is a part of; of several ranks with the same step, the first counts.
+
+        Raises
+        ------
+        KeyError
+            If there is no such step.
+        InputError
+            If the text is no step.
+        """
+        words = pack_step(str(step))
+        for rank, row in enumerate(self.schedule.rows):
+            for index in np.flatnonzero(row & _OPERATION == words[0] & _OPERATION).tolist():
+                position = int(positions(row[: index + 1])[-1])
+                if len(words) == 1 or str(self.schedule.step(rank, position)) == str(step):
+                    return StepTime(rank, position, int(self.starts[rank][position]), int(self.ends[rank][position]))
+        raise KeyError(f"no rank runs {step}")
+
+    def __iter__(self) -> Iterator[Any]:
+        raise TypeError("a Timeline is not iterable: rows() has its steps")
+
+    def __str__(self) -> str:
+        return text_of(measures_table(self.measures))
+
+    def __repr__(self) -> str:
+        steps = sum(map(len, self.starts))
+        return f"<Timeline: {self.schedule.ranks} ranks, {steps} steps, makespan {self.makespan}>"
+
+    def _repr_html_(self) -> str:
+        """Return the timeline as Jupyter shows it: its picture and its measures."""
+        return picture_of(self) + html_of(measures_table(self.measures))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Timeline):
@@ -108,3 +182,26 @@ class Timeline:
     @property
     def _key(self) -> tuple[Schedule, Problem, Discipline | None, int]:
         return self.schedule, self.problem, self.discipline, self.eager_bytes
+
+
+def measures_table(measures: Measures, width: int | None = None) -> Iterator[Line]:
+    """Yield the lines of a table of names and figures."""
+    overhead = "none" if measures.bubble_overhead is None else f"{float(measures.bubble_overhead):.4f}"
+    figures = {
+        "makespan": str(measures.makespan),
+        "span": str(measures.span),
+        "bubble fraction": f"{float(measures.bubble_fraction):.4f}",
+        "bubble overhead": overhead,
+        "span bubble": f"{float(measures.span_bubble):.4f}",
+        "peak in flight": by_rank(measures.peak_in_flight),
+        "peak memory": by_rank(measures.peak_memory),
+    }
+    return table([(Span(f"  {name}"), Span(figure)) for name, figure in figures.items()], width)
+
+
+def by_rank(values: tuple[int, ...]) -> str:
+    """Return figures by rank in a line; one figure where they are equal."""
+    if len(set(values)) == 1:
+        return f"{values[0]} on every rank" if len(values) > 1 else str(values[0])
+    shown = " ".join(map(str, values[:_MOST_SHOWN]))
+    return shown if len(values) <= _MOST_SHOWN else f"{shown} ... (most: {max(values)})"

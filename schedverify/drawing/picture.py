@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from schedverify.core.argument_types import check_types
 from schedverify.core.discipline import DEFAULT_DISCIPLINE
 from schedverify.core.errors import Fault, InputError
 from schedverify.core.problem import Problem
@@ -150,6 +151,7 @@ def draw(
     2, peak memory 2
     F forward   B backward   . idle
     """
+    check_types("draw", schedule=(schedule, Schedule, Plan, Timeline), problem=(problem, Problem, type(None)))
     if not isinstance(schedule, Schedule) and problem is not None and problem != schedule.problem:
         raise InputError(f"the {type(schedule).__name__.lower()} is of another problem than the one given")
     if isinstance(schedule, Schedule):
@@ -178,6 +180,8 @@ def beside(*drawings: Drawing, title: str = "") -> Drawing:
     InputError
         If there is no picture.
     """
+    for drawing in drawings:
+        check_types("beside", drawing=(drawing, Drawing))
     panels = tuple(panel for drawing in drawings for panel in drawing.panels)
     if not panels:
         raise InputError("expected at least one drawing")

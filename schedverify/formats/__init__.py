@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         search_data,
         timeline_data,
     )
-    from schedverify.formats.template_file import template
+    from schedverify.formats.template_file import new
     from schedverify.formats.text_files import write_text
     from schedverify.formats.torch_csv import Layout
     from schedverify.formats.trace_files import save_boundaries, save_run, trace
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Layout", "advice_data", "dumps", "github_annotations", "joint_data", "load", "load_judged", "load_problem",
-    "load_run", "load_schedule", "load_with_layout", "partition_data", "report_data", "save", "save_boundaries",
-    "save_run", "search_data", "template", "timeline_data", "trace", "write_text",
+    "load_run", "load_schedule", "load_with_layout", "new", "partition_data", "report_data", "save", "save_boundaries",
+    "save_run", "search_data", "timeline_data", "trace", "write_text",
 ]  # fmt: skip
 
 _MODULES: Final = {
     "loading": "load load_judged load_problem load_schedule load_with_layout save",
     "outputs": "advice_data dumps github_annotations joint_data partition_data report_data search_data timeline_data",
-    "template_file": "template",
+    "template_file": "new",
     "text_files": "write_text",
     "torch_csv": "Layout",
     "trace_files": "save_boundaries save_run trace",

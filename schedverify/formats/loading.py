@@ -10,6 +10,7 @@ import re
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Final
 
+from schedverify.core.argument_types import check_types
 from schedverify.core.errors import Fault, InputError, UnknownNameError
 from schedverify.core.problem import Problem
 from schedverify.core.result import Plan
@@ -41,6 +42,7 @@ def load(path: PathLike) -> Value:
     InputError
         With the file's name and every fault in it.
     """
+    check_types("load", path=(path, os.PathLike, str))
     return _load(path, "a problem, a plan or a schedule")
 
 
@@ -107,6 +109,7 @@ def load_with_layout(
     """
     from schedverify.formats.torch_csv import PLAIN, layout_of
 
+    check_types("load_with_layout", path=(path, os.PathLike, str))
     value, text, form = _read(path, "a schedule or a plan", grammar)
     return _judged(value, path, problem), layout_of(text) if form == "csv" else PLAIN
 
@@ -130,6 +133,7 @@ def save(value: Value | Timeline, path: PathLike, *, form: str | None = None, la
     ScheduleError
         If the plan has no schedule, or PyTorch's CSV cannot hold the schedule's groups.
     """
+    check_types("save", value=(value, Schedule, Plan, Problem, Timeline), path=(path, os.PathLike, str))
     with naming(path):
         text = _text(value, form or _form_for(value, path), layout)
     write_text(path, text)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any, Final
 
+from schedverify.core.argument_types import check_types
 from schedverify.core.errors import Fault, InputError, ScheduleError
 from schedverify.core.problem.numbers import whole
 from schedverify.core.result import Lowered, Plan, SecondaryObjective
@@ -39,6 +40,18 @@ def to_json(plan: Plan) -> str:
     return canonical(data | {"digest": digest(data)}) + "\n"
 
 
+def plan_digest(plan: Plan) -> str:
+    """Return the digest that a plan's file holds: of two plans the same only where they are.
+
+    Raises
+    ------
+    ScheduleError
+        If the plan has no schedule.
+    """
+    check_types("plan_digest", plan=(plan, Plan))
+    return digest(plan_data(plan))
+
+
 def plan_data(plan: Plan) -> dict[str, Any]:
     """Return what a plan file holds, without the digest; see :func:`to_json`."""
     if plan.schedule is None:
@@ -50,7 +63,7 @@ def plan_data(plan: Plan) -> dict[str, Any]:
         "lowered": None if plan.lowered is None else lowered_data(plan.lowered),
         "timeline": [list(row) for row in plan.starts] or None,
         "measures": None if plan.measures is None else measures_data(plan.measures, str),
-        "verdicts": {code: verdict.value for code, verdict in plan.verdicts},
+        "verdicts": {code: verdict.value for code, verdict in plan.verdicts.items()},
         "status": plan.status.value,
         "objective": plan.objective,
         "value": plan.value,

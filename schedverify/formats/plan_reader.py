@@ -173,17 +173,17 @@ class _PlanReader(Faults):
             return ()
         return self._numbers(key, value)
 
-    def _verdicts(self) -> tuple[tuple[str, Verdict], ...]:
+    def _verdicts(self) -> dict[str, Verdict]:
         table = self.data.get("verdicts")
         if not isinstance(table, Mapping):
             self.fault("verdicts", f"expected an object of codes and verdicts, found {shown(table)}")
-            return ()
+            return {}
         known = tuple(Verdict)
         for code, verdict in table.items():
             if not _CODE.fullmatch(code) or verdict not in known:
                 message = f"expected a code such as SV201 and one of {', '.join(known)}, found {shown(verdict)}"
                 self.fault(f"verdicts.{clean(code)}", message)
-        return tuple((code, Verdict(table[code])) for code in sorted(table) if table[code] in known)
+        return {code: Verdict(table[code]) for code in sorted(table) if table[code] in known}
 
     def _second(self) -> SecondaryObjective | None:
         if "then" not in self.data:

@@ -61,8 +61,8 @@ _HEAD: Final = """\
 _COLUMN: Final = 47
 
 
-def template() -> str:
-    """Return a problem file that is valid as it stands, and shows every key with its meaning and an example."""
+def new() -> str:
+    """Return a commented problem file to begin with: valid as it stands, every key with its meaning and an example."""
     parts = [_HEAD, *_lines("")]
     for table in TABLES:
         parts += ["", f"[{table}]", *_lines(table)]

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from schedverify.core.argument_types import check_types
 from schedverify.core.errors import Fault, InputError, UnknownNameError
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
@@ -105,6 +106,7 @@ def generate(family: str, problem: Problem) -> Schedule:
     0F0 0F1 0B0 0F2 0B1 0B2
     1F0 1B0 1F1 1B1 1F2 1B2
     """
+    check_types("generate", family=(family, str), problem=(problem, Problem))
     return _named(family).generate(problem)
 
 

@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from schedverify.core.argument_types import check_types
 from schedverify.core.discipline import DEFAULT_DISCIPLINE, Discipline
 from schedverify.core.messages import named
 from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, MICROBATCH_MASK, PEER_SHIFT, STAGE_SHIFT, Kind
@@ -29,6 +30,7 @@ def defer_receives(schedule: Schedule, problem: Problem, discipline: str = DEFAU
     step would need a way from the transfer to that step, and every such way goes through a message that the receive
     did not pass.
     """
+    check_types("defer_receives", schedule=(schedule, Schedule), problem=(problem, Problem))
     one_queue = Discipline.of(discipline) in (Discipline.RANK, Discipline.BLOCK)
     return Schedule(_DeferredRow(row, problem, one_queue).words() for row in schedule.rows)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from schedverify.core.argument_types import check_types
 from schedverify.core.discipline import Discipline
 from schedverify.core.op import JOIN_SHIFT, Join
 from schedverify.core.problem import Problem
@@ -23,6 +24,7 @@ def group_opposite(schedule: Schedule, problem: Problem) -> Schedule:
     ScheduleError
         If operations or messages are missing or too many.
     """
+    check_types("group_opposite", schedule=(schedule, Schedule), problem=(problem, Problem))
     program = LoweredProgram(schedule, problem)
     transfers = match(program, Discipline.PAIR)
     size = len(program.words)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from schedverify.core.argument_types import check_types
 from schedverify.core.errors import ScheduleError
 from schedverify.core.messages import needed_messages, short
 from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, STAGE_SHIFT, Kind
@@ -135,6 +136,7 @@ def add_communication(schedule: Schedule, problem: Problem, order: TotalOrder | 
     ScheduleError
         If the schedule is incomplete, has an operation that is not the problem's or communication, or cannot run.
     """
+    check_types("add_communication", schedule=(schedule, Schedule), problem=(problem, Problem))
     _refuse_communication(schedule)
     if order is None:
         order = by_end(simulate(schedule, problem))

@@ -10,6 +10,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from schedverify.core.argument_types import check_types
 from schedverify.core.errors import Fault, InputError
 from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, KIND_SHIFT, STAGE_SHIFT, Kind
 from schedverify.core.problem import Problem
@@ -35,6 +36,7 @@ def add_sharding(schedule: Schedule, problem: Problem, *, most: int | None = Non
     InputError
         If fewer are allowed than one step uses, or UNSHARD or RESHARD stand in the schedule already.
     """
+    check_types("add_sharding", schedule=(schedule, Schedule), problem=(problem, Problem))
     _refuse(schedule, Kind.UNSHARD, Kind.RESHARD)
     allowed = problem.total_stages if most is None else most
     return Schedule(_sharded(row, rank, allowed) for rank, row in enumerate(schedule.rows))
@@ -48,6 +50,7 @@ def add_reduction(schedule: Schedule) -> Schedule:
     InputError
         If REDUCE_GRAD stands in the schedule already.
     """
+    check_types("add_reduction", schedule=(schedule, Schedule))
     _refuse(schedule, Kind.REDUCE_GRAD)
     return Schedule(map(_reduced, schedule.rows))
 

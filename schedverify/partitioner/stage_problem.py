@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import chain, pairwise
 from typing import Any, NamedTuple
 
+from schedverify.core.argument_types import check_types
 from schedverify.core.errors import InputError
 from schedverify.core.model import Model, PartitionConstraints, even_parts
 from schedverify.core.op import Kind
@@ -77,6 +78,7 @@ def cut(
     UnknownNameError
         If there is no such family.
     """
+    check_types("cut", model=(model, Model))
     chosen = family_of(family or ("1f1b" if virtual == 1 else "interleaved-1f1b"))
     shape = chosen.problem(ranks, microbatches, virtual)
     schedule = chosen.generate(shape)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from schedverify.core.argument_types import check_types
 from schedverify.core.errors import ScheduleError
 from schedverify.core.op import Kind
 from schedverify.core.problem import Problem
@@ -34,6 +35,7 @@ def for_torch(schedule: Schedule, problem: Problem, *, profile: str = "torch", c
     UnknownNameError
         If there is no such profile.
     """
+    check_types("for_torch", schedule=(schedule, Schedule), problem=(problem, Problem))
     exported = _with_reduction(schedule) if comms else schedule.compute_only()
     report = verify(exported, problem, select=_NEEDED, profile=profile)
     if report.violations:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
+from schedverify.core.argument_types import check_types
 from schedverify.core.discipline import DEFAULT_DISCIPLINE
 from schedverify.core.errors import Fault, InputError, ScheduleError, SchedverifyError
 from schedverify.core.problem import Problem
@@ -101,6 +102,7 @@ def optimize(  # noqa: PLR0913 - each is a keyword of its own
     UnsupportedError
         If the problem has something that the optimizer cannot take yet.
     """
+    check_types("optimize", problem=(problem, Problem), hint=(hint, Schedule, type(None)))
     if objective is None:
         objective, then = problem.minimize, then or problem.then
     effort = Effort(time_limit, seed, workers, solver_memory, stop or threading.Event())
@@ -122,6 +124,7 @@ def plan_of(schedule: Schedule, problem: Problem) -> Plan:
     ScheduleError
         If the verifier objects, or no known lowering keeps the limits; the message tells every violation.
     """
+    check_types("plan_of", schedule=(schedule, Schedule), problem=(problem, Problem))
     check_ranks(schedule, problem.ranks)
     objective = "makespan" if problem.minimize == "period" else problem.minimize
     found = LexicographicResult(Solution(Status.FEASIBLE, schedule=schedule.compute_only()))
@@ -230,7 +233,8 @@ def _verified(
     if timeline is None or report.violations:
         text = "\n".join(map(str, report.violations))
         raise RefusedPlanError(f"the verifier refuses what the optimizer found; please report this:\n{text}")
-    plan = dataclasses.replace(plan, verdicts=tuple((p.code, p.verdict) for p in report.properties))
+    verdicts = {p.code: p.verdict for p in report.properties}
+    plan = dataclasses.replace(plan, verdicts=verdicts)
     return _with_communication(plan, lowering or proved_lowering(timeline, DEFAULT_DISCIPLINE, select=None))
 
 
@@ -283,5 +287,5 @@ def _with_communication(plan: Plan, lowering: ProvedLowering) -> Plan:
     return dataclasses.replace(
         plan,
         lowered=Lowered(timeline.schedule, DEFAULT_DISCIPLINE, 0, timeline.measures),
-        verdicts=tuple((dict(plan.verdicts) | communication).items()),
+        verdicts={**plan.verdicts, **communication},
     )

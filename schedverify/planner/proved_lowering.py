@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Final, NamedTuple
 
+from schedverify.core.argument_types import check_types
 from schedverify.core.discipline import Discipline, check_eager_bytes
 from schedverify.core.errors import SchedverifyError
 from schedverify.core.problem import Problem
@@ -60,6 +61,7 @@ def lower(schedule: Schedule, problem: Problem, *, discipline: str | None = None
     0F0 0SEND_F0 0RECV_B0 0B0
     1RECV_F0 1F0 1B0 1SEND_B0
     """
+    check_types("lower", schedule=(schedule, Schedule), problem=(problem, Problem))
     if discipline is None:
         check_eager_bytes(eager_bytes)
         return add_communication(schedule, problem)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from schedverify.core.argument_types import check_types
 from schedverify.core.op import unpack
 from schedverify.core.timeline import Timeline
 from schedverify.simulator.p2p_engine import LoweredRun, run
@@ -41,6 +42,7 @@ def delays(timeline: Timeline) -> Iterator[Delay]:
 
     There are none where no communication stands in the schedule.
     """
+    check_types("delays", timeline=(timeline, Timeline))
     if timeline.discipline is None:
         return
     reasons = _BindingEdges(run(timeline.schedule, timeline.problem, timeline.discipline, timeline.eager_bytes))

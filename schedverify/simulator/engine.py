@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from schedverify.core.argument_types import check_types
 from schedverify.core.discipline import DEFAULT_DISCIPLINE, Discipline, check_eager_bytes
 from schedverify.core.errors import ScheduleError
 from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, MICROBATCH_MASK, STAGE_SHIFT, Kind
@@ -53,6 +54,7 @@ def simulate(
     UnknownNameError, InputError
         If there is no such discipline, or no such size.
     """
+    check_types("simulate", schedule=(schedule, Schedule), problem=(problem, Problem))
     known = Discipline.of(discipline)
     check_eager_bytes(eager_bytes)
     if schedule.lowered and not excerpt:

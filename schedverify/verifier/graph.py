@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from schedverify.core.argument_types import check_types
+from schedverify.core.errors import Fault, InputError
 from schedverify.core.messages import expanded, neighbours
 from schedverify.core.op import INDEX_MASK, MICROBATCH_MASK, STAGE_SHIFT, Kind, Op
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule, kinds
+from schedverify.verifier.lowered_graph import lowered_critical_path, lowered_graph
 from schedverify.verifier.occurrences import Occurrences, packed
 
 if TYPE_CHECKING:
@@ -117,16 +120,42 @@ def parts(ops: Ints) -> tuple[Ints, Ints, Ints]:
     return kinds(ops), ops >> STAGE_SHIFT & INDEX_MASK, ops & MICROBATCH_MASK
 
 
-def dependency_graph(problem: Problem, schedule: Schedule | None = None) -> nx.DiGraph:
+def dependency_graph(
+    problem: Problem, schedule: Schedule | None = None, *, discipline: str | None = None, eager_bytes: int = 0
+) -> nx.DiGraph:
     """Return the graph of a problem's operations, or of a schedule's, with its rank orders.
 
     Nodes are :class:`~schedverify.core.op.Op` values (and :class:`Unmatched` ones for what nobody waits for), with the
     attributes ``duration`` (of the step) and ``places`` (rank and position). Edges carry ``why`` (``data`` on one
     rank, ``transfer`` between two, ``own forward``, ``own input part``, ``earlier part``, ``later part``, ``rank
     order``) and ``lag`` in ticks. Without a schedule a split problem's backward is I and W.
+
+    With a discipline it is the graph of a lowered schedule: what every step, send and receive waits for under it. Nodes
+    are :class:`~schedverify.LoweredEvent` values with the attributes ``start`` and ``duration``. An edge carries
+    ``why`` (``rank order``, ``input``, ``received``, ``queue``, ``sent``), ``lag`` (the ticks from the start of its
+    tail to the soonest start of its head) and ``slack`` (the ticks by which it could be longer before its head starts
+    later). The start of a node is the length of the longest path to it.
+
+    Parameters
+    ----------
+    schedule
+        An order of the problem's operations.
+    discipline, eager_bytes
+        What blocks what in a lowered schedule, and the size up to which its messages are eager; see semantics,
+        section 4. Without a discipline, sends and receives are left out.
+
+    Raises
+    ------
+    ScheduleError
+        If a discipline is given, and the schedule cannot run to its end under it.
+    InputError
+        If a discipline is given without a lowered schedule.
     """
+    check_types("dependency_graph", problem=(problem, Problem), schedule=(schedule, Schedule, type(None)))
     import networkx as nx
 
+    if discipline is not None:
+        return lowered_graph(problem, _lowered(schedule), discipline, eager_bytes)
     graph = nx.DiGraph()
     if schedule is None:
         for op in _needed(problem):
@@ -166,7 +195,8 @@ def step_graph(graph: nx.DiGraph) -> nx.DiGraph:
 def critical_path(graph: nx.DiGraph) -> list[tuple[Any, ...]]:
     """Return the steps of a longest path through a graph of :func:`dependency_graph`, each a tuple of its parts.
 
-    Each step waits for the one before it, so that only a change on this path can shorten the makespan.
+    Each step waits for the one before it, so that only a change on this path can shorten the makespan. Of the graph of
+    a lowered schedule its nodes are :class:`~schedverify.LoweredEvent` values, sends and receives among them.
 
     Raises
     ------
@@ -175,6 +205,9 @@ def critical_path(graph: nx.DiGraph) -> list[tuple[Any, ...]]:
     """
     import networkx as nx
 
+    check_types("critical_path", graph=(graph, nx.DiGraph))
+    if "discipline" in graph.graph:
+        return [*lowered_critical_path(graph)]
     steps = step_graph(graph)
     latest: dict[Any, tuple[int, Any]] = {}
     for node in nx.topological_sort(steps):
@@ -187,6 +220,13 @@ def critical_path(graph: nx.DiGraph) -> list[tuple[Any, ...]]:
         path.append(node)
         node = latest[node][1]
     return path[::-1]
+
+
+def _lowered(schedule: Schedule | None) -> Schedule:
+    if schedule is None or not schedule.lowered:
+        hint = "sv.lower(schedule, problem) puts it in"
+        raise InputError(Fault("discipline", "no communication stands in the schedule", hint))
+    return schedule
 
 
 def _by_place(graph: nx.DiGraph) -> dict[Any, list[Any]]:

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from schedverify.core.argument_types import check_types
 from schedverify.core.discipline import DEFAULT_DISCIPLINE, Communication, Discipline, check_eager_bytes
 from schedverify.core.errors import Fault, InputError, UnknownNameError
 from schedverify.core.problem import Problem
@@ -64,6 +65,7 @@ def verify(  # noqa: PLR0913 - each is a keyword of its own
     UnknownNameError
         If a code in ``select`` or ``ignore`` begins no property's code, or there is no such discipline or profile.
     """
+    check_types("verify", schedule=(schedule, Schedule, Plan), problem=(problem, Problem, type(None)))
     chosen, named = _chosen(select, ignore, profile), Discipline.of(discipline)
     check_eager_bytes(eager_bytes)
     lowered = schedule.lowered if isinstance(schedule, Plan) else None

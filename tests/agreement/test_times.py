@@ -42,8 +42,8 @@ def test_starts_and_measures_agree() -> None:
         for name, value in measures(found.rows, found.data).items():
             assert getattr(timeline.measures, name) == value, f"{name} of {story}"
         true = peaks(found.rows, found.data)
-        assert timeline.peak_in_flight == true["in_flight"], story
-        assert timeline.peak_memory == true["capacity"], story
+        assert list(timeline.peak_in_flight) == true["in_flight"], story
+        assert list(timeline.peak_memory) == true["capacity"], story
 
 
 def test_verdicts_on_timelines_agree() -> None:

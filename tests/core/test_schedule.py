@@ -21,6 +21,21 @@ def test_an_operation_packs_and_prints_and_comes_back(op: Op) -> None:
     assert 0 <= op.pack(Join.GROUP) < 2**63
 
 
+@given(ops(list(Kind), peers=True))
+def test_an_operation_is_made_of_its_text_and_prints_as_itself(op: Op) -> None:
+    assert Op(str(op)) == op
+    assert repr(op) == f"Op('{op}')"
+    assert eval(repr(op)) == op
+    assert pickle.loads(pickle.dumps(op)) == op
+    assert op._replace(stage=op.stage) == Op(*op)
+
+
+def test_an_operation_that_is_none() -> None:
+    assert (str(Op("2F0")), Op("2F0").kind, Op("0SEND_F1>3").peer) == ("2F0", Kind.F, 3)
+    with pytest.raises(InputError, match="'2X0' is no operation"):
+        Op("2X0")
+
+
 @given(schedules())
 def test_a_schedule_prints_and_parses_back(schedule: Schedule) -> None:
     again = Schedule.parse(str(schedule))

@@ -18,7 +18,7 @@ from schedverify.core.problem.keys import KEYS
 from schedverify.formats.json_toml import MAX_BRACKETS, LongNumber, parse_json, parse_toml, place
 from schedverify.formats.problem_files import brief, parse_problem, to_json, to_toml
 from schedverify.formats.schema import problem_schema
-from schedverify.formats.template_file import template
+from schedverify.formats.template_file import new
 from support.strategies import problem_data, problems, read_or_refused
 
 SCHEMA = Draft202012Validator(problem_schema())
@@ -150,7 +150,7 @@ def test_no_damage_is_anything_but_a_problem_or_an_input_error(data: st.DataObje
 
 
 def test_the_template_is_a_problem_and_shows_every_key() -> None:
-    text = template()
+    text = new()
     problem = parse_problem(text, "toml")
     assert problem == Problem.chain(ranks=4, microbatches=8, name="my-problem", form="split")
     for key in KEYS:
@@ -158,7 +158,7 @@ def test_the_template_is_a_problem_and_shows_every_key() -> None:
 
 
 def test_the_template_is_a_problem_with_every_line_in_use() -> None:
-    lines = template().splitlines()
+    lines = new().splitlines()
     head = lines.index("")
     used = [line.removeprefix("# ") for line in lines[head:]]
     problem = parse_problem("\n".join(used), "toml")

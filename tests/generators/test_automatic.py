@@ -159,7 +159,7 @@ class TestMemory:
     def test_ranks_that_keep_nothing_count_microbatches(self, name: str) -> None:
         problem = family(name).problem(4, 20, activation=0)
         timeline = simulate(generate(name, problem), problem)
-        assert timeline.peak_memory == [0] * 4
+        assert timeline.peak_memory == (0,) * 4
         assert max(timeline.peak_in_flight) <= {"zb-1p": 4}.get(name, 8)
         assert generate(name, problem) == generate(name, family(name).problem(4, 20, **HALVES))
 

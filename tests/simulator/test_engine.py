@@ -58,7 +58,7 @@ def test_measures_of_1f1b() -> None:
     assert timeline.makespan == timeline.span == 33
     assert timeline.bubble_fraction == timeline.span_bubble == Fraction(3, 11)
     assert timeline.bubble_overhead == Fraction(3, 8)
-    assert timeline.peak_in_flight == timeline.peak_memory == [4, 3, 2, 1]
+    assert timeline.peak_in_flight == timeline.peak_memory == (4, 3, 2, 1)
     assert timeline.measures.work == (24, 24, 24, 24)
 
 
@@ -128,7 +128,7 @@ def test_an_excerpt_counts_what_it_lacks_as_done() -> None:
     problem = Problem.chain(ranks=2, microbatches=2, forward=1, backward=2, latency=9)
     timeline = simulate(Schedule.parse("0B1\n1B0 1B1"), problem, excerpt=True)
     assert [row.tolist() for row in timeline.starts] == [[13], [0, 2]]
-    assert timeline.peak_in_flight == [1, 2]
+    assert timeline.peak_in_flight == (1, 2)
 
 
 def test_the_sweep_is_linear() -> None:

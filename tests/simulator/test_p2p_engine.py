@@ -181,8 +181,8 @@ def test_received_bytes_count_from_the_receive_to_the_end_of_the_step_that_reads
     problem = Problem.chain(ranks=2, microbatches=2, forward=1, backward=2, bytes=[5, 7], activation=[100, 1000])
     early = "0F0 0F1 0SEND_F0 0SEND_F1 0RECV_B0 0B0 0RECV_B1 0B1\n1RECV_F0 1RECV_F1 1F0 1B0 1SEND_B0 1F1 1B1 1SEND_B1"
     late = "0F0 0SEND_F0 0F1 0SEND_F1 0RECV_B0 0B0 0RECV_B1 0B1\n1RECV_F0 1F0 1B0 1RECV_F1 1SEND_B0 1F1 1B1 1SEND_B1"
-    assert simulate(Schedule.parse(early), problem).peak_memory == [205, 1010]
-    assert simulate(Schedule.parse(late), problem).peak_memory == [205, 1005]
+    assert simulate(Schedule.parse(early), problem).peak_memory == (205, 1010)
+    assert simulate(Schedule.parse(late), problem).peak_memory == (205, 1005)
 
 
 def test_the_peaks_are_those_that_the_verifier_finds() -> None:

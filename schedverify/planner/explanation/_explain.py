@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 from typing import Any, Final, overload
 
+from schedverify.core.argument_types import check_types
 from schedverify.core.explanation import Explanation, PathLink
 from schedverify.core.problem import Problem
 from schedverify.core.result import Plan, Status
@@ -76,6 +77,7 @@ def explain(
     ScheduleError
         If the verifier objects to the plan or to what it claims; the message tells every violation.
     """
+    check_types("explain", subject=(subject, Plan, str))
     if isinstance(subject, str):
         return property_page(subject)
     effort = Effort(time_limit, subject.seed, workers, solver_memory, stop or threading.Event())

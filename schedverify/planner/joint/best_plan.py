@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
+from schedverify.core.argument_types import check_types
 from schedverify.core.errors import Fault, InfeasibleError, InputError, UndecidedError
 from schedverify.core.model import Model, PartitionConstraints
 from schedverify.core.problem import Problem
@@ -171,6 +172,7 @@ def partition_jointly(  # noqa: PLR0913 - each is a keyword of its own
     UnsupportedError
         If the sums of durations are too long for the solver.
     """
+    check_types("partition_jointly", model=(model, Model))
     effort = Effort(time_limit, seed, workers, stop=stop or threading.Event())
     shape = {"ranks": ranks, "microbatches": microbatches, "virtual": virtual}
     cut_first = _cut(model, shape, family, effort)

@@ -1,0 +1,211 @@
+"""What an optimization found: a plan, what is proved of it, and how it prints itself. Values only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any, Final, NamedTuple
+
+from schedverify.core.discipline import Discipline
+from schedverify.core.presentation import Line, Span, Tone, html_of, picture_of, table, text_of
+from schedverify.core.problem import Problem
+from schedverify.core.schedule import Schedule
+from schedverify.core.timeline import Measures, by_rank
+from schedverify.core.verdict import Status, Verdict, Verdicts
+
+
+@dataclass(frozen=True)
+class SecondaryObjective:
+    """What was minimized behind the first objective: among the schedules that have no more of the first.
+
+    Attributes
+    ----------
+    value, bound
+        As in a :class:`Plan`; ``bound`` holds of every schedule whose first value is no greater than the plan's.
+    certificate
+        Evidence for ``bound``, under that ceiling.
+    """
+
+    objective: str
+    value: int | None = None
+    bound: int | None = None
+    certificate: Mapping[str, Any] | None = field(default=None, hash=False)
+
+    @property
+    def gap(self) -> Fraction | None:
+        """``(value - bound) / bound``; None where either is unknown or the bound is 0."""
+        return _gap(self.value, self.bound)
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A plan's schedule with the communication in it, what it is for, and its measures under that; see Timeline."""
+
+    schedule: Schedule
+    discipline: Discipline
+    eager_bytes: int
+    measures: Measures
+
+
+class Part(NamedTuple):
+    """What one part of a search left known: when it began, how long it took, the best value and the bound behind it.
+
+    Seconds count from the begin of the search; ``value`` and ``bound`` are None where nothing was known.
+    """
+
+    name: str
+    began: float
+    seconds: float
+    value: int | None
+    bound: int | None
+
+
+class FamilyResult(NamedTuple):
+    """What the schedule of a family has of a problem: its measures, and the codes of the properties that it breaks."""
+
+    family: str
+    measures: Measures
+    violated: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an optimization found: a schedule with its value, the proved bound, and what was verified of both.
+
+    Attributes
+    ----------
+    schedule
+        None where the status is infeasible or unknown.
+    starts
+        For each rank the start of every step, in ticks.
+    lowered
+        The schedule with its communication; None where none that is known keeps the limits.
+    value, bound
+        The objective's value (None without a schedule) and what no schedule can go below (None where not known).
+    certificate
+        Evidence for ``bound`` that needs no solver: a mapping of plain values, or None.
+    then
+        The second objective, or None.
+    verdicts
+        The verdict of every property that was checked, by its code.
+    partition
+        The layers of each stage, or None.
+    reason
+        Why there is no schedule, or what is open.
+    seconds
+        How long the optimization took; not saved.
+    parts
+        What each part of the search left known, in their order; not saved.
+    families
+        What the families have that suit the problem, as far as the search began with them; not saved.
+    """
+
+    problem: Problem
+    status: Status
+    objective: str
+    schedule: Schedule | None = None
+    starts: tuple[tuple[int, ...], ...] = ()
+    measures: Measures | None = None
+    lowered: Lowered | None = None
+    value: int | None = None
+    bound: int | None = None
+    certificate: Mapping[str, Any] | None = field(default=None, hash=False)
+    then: SecondaryObjective | None = None
+    verdicts: Mapping[str, Verdict] = Verdicts()
+    seed: int = 0
+    partition: tuple[tuple[str, ...], ...] | None = None
+    reason: str = ""
+    seconds: float = field(default=0.0, compare=False)
+    parts: tuple[Part, ...] = field(default=(), compare=False)
+    families: tuple[FamilyResult, ...] = field(default=(), compare=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.verdicts, Verdicts):
+            object.__setattr__(self, "verdicts", Verdicts(self.verdicts))
+
+    @property
+    def gap(self) -> Fraction | None:
+        """``(value - bound) / bound``; None where either is unknown or the bound is 0."""
+        return _gap(self.value, self.bound)
+
+    def __str__(self) -> str:
+        return text_of(self._lines())
+
+    def __repr__(self) -> str:
+        value = f"{self.objective} {self.value}" if self.value is not None else self.objective
+        order = "" if self.schedule is None else f", {self.schedule.ranks} ranks, {len(self.schedule)} operations"
+        return f"<Plan: {self.status.value}, {value}{order}>"
+
+    def _repr_html_(self) -> str:
+        """Return the plan as Jupyter shows it: its picture, and what ``print`` tells."""
+        return (picture_of(self) if self.schedule is not None else "") + html_of(self._lines())
+
+    def _lines(self) -> Iterator[Line]:
+        yield from plan_table(self)
+        yield outcome_line(self)
+        yield from ([Span(remark, Tone.FAINT)] for remark in plan_remarks(self))
+
+
+_HEADINGS: Final = ("", "makespan", "span", "bubble", "span bubble", "peak in flight", "peak memory", "")
+
+
+def plan_table(plan: Plan, width: int | None = None) -> Iterator[Line]:
+    """Yield the measures of a plan, below them those of 1F1B and of the best family that keeps the problem's limits."""
+    right = [column for column, heading in enumerate(_HEADINGS) if heading and "peak" not in heading]
+    rows = [tuple(Span(heading, Tone.STRONG) for heading in _HEADINGS)]
+    if plan.measures is not None:
+        rows.append(tuple(Span(cell, Tone.STRONG) for cell in ("this plan", *_figures(plan.measures), "")))
+    valid = [known for known in plan.families if not known.violated]
+    best = min(valid, key=lambda known: known.measures.value(plan.objective) or 0, default=None)
+    for known in plan.families:
+        if known.family == "1f1b" or known is best:
+            note = "breaks " + ", ".join(known.violated) if known.violated else ""
+            rows.append(tuple(map(Span, (known.family, *_figures(known.measures), note))))
+    return table(rows, width, right) if len(rows) > 1 else iter(())
+
+
+def outcome_line(plan: Plan) -> Line:
+    """Return how a search ended, its value and what is proved of it; or why there is no schedule."""
+    if plan.schedule is None:
+        name = plan.problem.name or "the problem"
+        return [Span(name), Span(": "), Span(plan.status.value, Tone.BAD), Span(f" ({plan.reason})")]
+    told = f": {plan.objective} {plan.value}, {_proof(plan)}"
+    if plan.then is not None:
+        told += f"; then {plan.then.objective} {plan.then.value}, {_proof(plan.then)}"
+    return [Span(plan.status.value, Tone.BEST), Span(told)]
+
+
+def plan_remarks(plan: Plan) -> Iterator[str]:
+    """Yield what is open, how long the search took, what was verified, and the makespan with communication."""
+    if plan.schedule is None:
+        return
+    if plan.reason:
+        yield plan.reason
+    holding = ", ".join(code for code, verdict in plan.verdicts.items() if verdict == Verdict.HOLDS)
+    yield f"{plan.seconds:.1f} s, seed {plan.seed}; verified: {holding}"
+    if plan.lowered is not None:
+        yield f"with its communication, under {plan.lowered.discipline}: makespan {plan.lowered.measures.makespan}"
+
+
+def _figures(measures: Measures) -> tuple[str, ...]:
+    return (
+        str(measures.makespan),
+        str(measures.span),
+        f"{float(measures.bubble_fraction):.4f}",
+        f"{float(measures.span_bubble):.4f}",
+        by_rank(measures.peak_in_flight),
+        by_rank(measures.peak_memory),
+    )
+
+
+def _proof(goal: Plan | SecondaryObjective) -> str:
+    """Say how far from the optimum the value of an objective can still be."""
+    if goal.gap:
+        return f"at most {float(goal.gap):.2%} above the optimum"
+    unknown = goal.value is None or goal.bound is None or goal.bound < goal.value
+    return "no bound is known" if unknown else f"no schedule has less than {goal.bound}"
+
+
+def _gap(value: int | None, bound: int | None) -> Fraction | None:
+    return None if value is None or not bound else Fraction(value - bound, bound)

@@ -1,0 +1,199 @@
+"""The public names: importable as the reference writes them, one function a command, nothing else in ``dir``."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import networkx as nx
+import pytest
+
+import schedverify as sv
+from schedverify.cli import main
+from schedverify.cli.app import app
+from schedverify.formats import report_data
+
+ROOT = Path(__file__).parents[1]
+REFERENCE = (ROOT / "docs" / "reference" / "python.md").read_text(encoding="utf-8")
+DOCUMENTED = re.findall(r"^\.\. auto\w+:: (\S+)$", REFERENCE, re.MULTILINE)
+ROOMS = {"conformance", "lowering", "models", "profiling", "runner", "testing", "torch", "torch_bridge"}
+WITHOUT_FUNCTION = {"profile", "run"}
+"""Commands that run torch: schedverify.profiling.profile and schedverify.runner.Runner are what Python has of them."""
+PROBLEM = sv.Problem.chain(ranks=2, microbatches=2, forward=1, backward=2)
+SCHEDULE = sv.generate("1f1b", PROBLEM)
+MODEL = "llama-2-7b"
+
+
+@pytest.mark.parametrize("name", DOCUMENTED)
+def test_what_the_reference_names_is_importable_as_written(name: str) -> None:
+    module, _, attribute = name.rpartition(".")
+    if module in ("schedverify.runner", "schedverify.profiling", "schedverify.torch_bridge"):
+        pytest.importorskip("torch", reason="torch is not installed")
+    assert hasattr(importlib.import_module(module), attribute)
+
+
+def test_documented_names_stand_in_the_package_or_in_a_public_room() -> None:
+    assert len(DOCUMENTED) > 100
+    assert {name.partition(".")[2].rpartition(".")[0] for name in DOCUMENTED} == ROOMS - {"torch"} | {""}
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    assert set(sv.__all__) - {name.rpartition(".")[2] for name in DOCUMENTED} == set()
+
+
+def test_pages_and_examples_name_public_rooms_alone() -> None:
+    dotted = re.compile(r"(?<![/\w-])schedverify\.([a-z_]+)\.[A-Za-z_.]+|from schedverify\.([a-z_]+)[\w.]* import")
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "docs").rglob("*.py"),
+             *(ROOT / "examples").rglob("*.py")]  # fmt: skip
+    maker = ROOT / "docs" / "reference" / "make.py"  # makes pages of what is not public: keys, rules, commands
+    found = {
+        (str(page.relative_to(ROOT)), match[0])
+        for page in pages
+        if page != maker and "changelog" not in page.name
+        for match in dotted.finditer(page.read_text(encoding="utf-8"))
+        if (match[1] or match[2]) not in ROOMS | {"testing", "pytest_plugin"}
+    }
+    assert found == set()
+
+
+def test_dir_has_public_names_alone() -> None:
+    assert set(dir(sv)) == {*sv.__all__, *ROOMS, "__version__"}
+
+
+def test_rooms_are_loaded_when_they_are_used() -> None:
+    code = (
+        "import sys, schedverify as sv\n"
+        "print([name for name in sys.modules if name.startswith('schedverify.')])\n"
+        "sv.lowering.add_communication; sv.models.load_model; sv.conformance.load_run\n"
+        "from schedverify import models\n"
+        "print(sv.models is models is sys.modules['schedverify.models'], 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.splitlines() == ["[]", "True False"]
+
+
+def test_the_bridge_has_two_names() -> None:
+    pytest.importorskip("torch", reason="torch is not installed")
+    assert sv.torch is sv.torch_bridge is importlib.import_module("schedverify.torch_bridge")
+    assert callable(sv.torch.from_torch)
+
+
+def test_errors_are_named_as_they_are_imported() -> None:
+    with pytest.raises(sv.InputError) as caught:
+        sv.Schedule.parse("?")
+    assert f"{type(caught.value).__module__}.{type(caught.value).__qualname__}" == "schedverify.InputError"
+
+
+class TestEachCommandIsAFunction:
+    def test_of_its_name(self) -> None:
+        commands = {name for name in app if not name.startswith("-")}
+        assert commands - WITHOUT_FUNCTION <= set(sv.__all__)
+        assert commands >= WITHOUT_FUNCTION
+
+    @pytest.mark.parametrize(
+        ("name", "other"),
+        [
+            ("verify", {"output_format"}),
+            ("optimize", {"output", "explain", "parts", "output_format"}),
+            ("partition", {"output", "to", "megatron_layout", "plan", "output_format"}),
+            ("simulate", {"output_format"}),
+            ("draw", {"output"}),
+            ("convert", set()),
+            ("lint", {"output_format"}),
+            ("conform", {"output", "draw", "output_format"}),
+            ("lower", {"output", "unshard", "reduce_grad"}),
+        ],
+    )
+    def test_with_its_arguments(self, name: str, other: set[str]) -> None:
+        """``other`` is what the command prints and writes beside what the function returns."""
+        command = inspect.signature(inspect.unwrap(app[name].default_command)).parameters
+        assert set(command) - set(inspect.signature(getattr(sv, name)).parameters) == other
+
+    def test_partition(self, tmp_path, capsys) -> None:
+        main(["partition", MODEL, "--device", "a100-80gb", "--sequence", "2048", "--ranks", "4", "--format", "json"])
+        printed = capsys.readouterr().out
+        found = sv.partition(MODEL, device="a100-80gb", sequence=2048, ranks=4)
+        assert isinstance(found, sv.models.Cut)
+        assert json.loads(printed)["makespan"] == found.timeline().makespan
+        given = sv.models.load_model(MODEL, {"training": {"sequence": 2048}, "device": {"like": "a100-80gb"}})
+        assert sv.partition(given, ranks=4).partition == found.partition
+
+    def test_partition_jointly(self) -> None:
+        layers = [{"name": f"l{i}", "forward": i + 1, "backward": 2 * i + 2, "output": 1} for i in range(4)]
+        model = sv.models.model_from({"name": "four", "layer": layers})
+        found = sv.partition(model, ranks=2, microbatches=2, joint=True, workers=1)
+        assert isinstance(found, sv.Joint)
+        assert found == sv.partition_jointly(model, ranks=2, microbatches=2, time_limit=20, workers=1)
+
+    def test_partition_for_a_cluster(self, tmp_path, capsys) -> None:
+        cluster = tmp_path / "cluster.toml"
+        cluster.write_text(
+            'nodes = 1\ndevices = 4\nbatch = 16\n[device]\nlike = "a100-80gb"\n[choices]\nmicrobatch_size = 1\n',
+            encoding="utf-8",
+        )
+        advice = sv.partition(MODEL, cluster=cluster, sequence=2048, tensor_parallel=1, virtual=1, top=1)
+        assert isinstance(advice, sv.models.Advice)
+        assert [priced.setup.tensor_parallel for priced in advice.ranked] == [1]
+        main(["partition", MODEL, "--cluster", str(cluster), "--sequence", "2048", "--tensor-parallel", "1",
+              "--virtual", "1", "--top", "1", "--format", "json"])  # fmt: skip
+        assert json.loads(capsys.readouterr().out)["ranked"][0]["step"] == advice.ranked[0].step
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ({"model": MODEL}, "ranks: missing (how many devices the pipeline has, or a cluster)"),
+            ({"model": "value", "ranks": 2, "sequence": 8},
+             "training: is said of a decoder in a file (give the model's file or name)"),
+            ({"model": "value", "cluster": "c.toml"},
+             "model: expected a decoder beside a cluster (give its file or its name)"),
+        ],
+    )  # fmt: skip
+    def test_partition_says_what_does_not_go_together(self, arguments, message) -> None:
+        value = sv.models.model_from({"name": "one", "layer": [{"name": "a", "forward": 1, "backward": 2}]})
+        model = value if arguments["model"] == "value" else arguments["model"]
+        with pytest.raises(sv.InputError) as caught:
+            sv.partition(**(arguments | {"model": model}))
+        assert str(caught.value) == message
+
+    def test_convert(self, tmp_path) -> None:
+        source, target = tmp_path / "s.txt", tmp_path / "s.csv"
+        sv.save(SCHEDULE, source)
+        assert sv.convert(source, target, problem=PROBLEM) == SCHEDULE
+        assert sv.load(target) == SCHEDULE
+        plan = sv.convert(SCHEDULE, tmp_path / "plan.json", problem=PROBLEM)
+        assert sv.load(tmp_path / "plan.json") == plan == sv.plan_of(SCHEDULE, PROBLEM)
+        timeline = sv.convert(SCHEDULE, tmp_path / "trace.json", problem=PROBLEM, to="trace")
+        assert timeline == sv.simulate(SCHEDULE, PROBLEM)
+        idle = tmp_path / "idle.csv"
+        idle.write_bytes(b"0F0,,,0B0\r\n,1F0,1B0\r\n")
+        sv.convert(idle, target)
+        assert target.read_bytes() == idle.read_bytes()
+
+    def test_lint(self, tmp_path) -> None:
+        case = tmp_path / "case.schedule.toml"
+        text = 'schedule = "0F0 0B0"\n[problem]\nranks = 1\nmicrobatches = 1\ncosts = { forward = 1, backward = 2 }\n'
+        case.write_text(text, encoding="utf-8")
+        ((found, report),) = sv.lint([case])
+        assert (found.path, report.ok, report == found.report()) == (case, True, True)
+
+    def test_new(self, capsys) -> None:
+        main(["new"])
+        assert sv.new() == capsys.readouterr().out
+        assert sv.new().startswith("#")
+
+    def test_verify(self, tmp_path, capsys) -> None:
+        sv.save(SCHEDULE, tmp_path / "s.txt")
+        sv.save(PROBLEM, tmp_path / "p.toml")
+        main(["verify", str(tmp_path / "s.txt"), "-p", str(tmp_path / "p.toml"), "--format", "json"])
+        assert json.loads(capsys.readouterr().out) == json.loads(json.dumps(report_data(sv.verify(SCHEDULE, PROBLEM))))
+
+
+def test_networkx_has_the_graph_of_a_lowered_schedule() -> None:
+    graph = sv.dependency_graph(PROBLEM, sv.lower(SCHEDULE, PROBLEM), discipline="pair")
+    assert isinstance(graph, nx.DiGraph)
+    assert all(isinstance(node, sv.LoweredEvent) for node in graph)
