@@ -18,7 +18,7 @@ from schedverify.core.op import INDEX_MASK, MICROBATCH_MASK, STAGE_SHIFT, Kind, 
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule, kinds
 from schedverify.verifier.lowered_graph import lowered_critical_path, lowered_graph
-from schedverify.verifier.occurrences import Occurrences, packed
+from schedverify.verifier.occurrences import Occurrences, joined, packed
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -66,14 +66,19 @@ def needs(problem: Problem, op: Op) -> Iterator[Need]:
             yield from (Need(Op(kind, stage, m + 1), "later part", 0) for kind in (Kind.B, Kind.I))
 
 
-def reads(occurrences: Occurrences, *, across: bool) -> Iterator[tuple[Ints, Ints]]:
-    """Yield what the operations of a schedule read, on their own rank or across ranks, kind by kind.
+def reads(occurrences: Occurrences, *, across: bool) -> tuple[Ints, Ints]:
+    """Return what the operations of a schedule read, on their own rank or across ranks.
 
-    Each pair is of two arrays of one length: entries of ``occurrences``, and the packed operations that they read. An
-    entry that reads several has its place several times; what is read may stand nowhere.
+    The two arrays have one length: entries of ``occurrences``, and the packed operations that they read. An entry that
+    reads several stands several times; what is read may stand nowhere.
     """
+    return joined(_reads(occurrences, across=across))
+
+
+def _reads(occurrences: Occurrences, *, across: bool) -> Iterator[tuple[Ints, Ints]]:
+    """Yield what :func:`reads` returns, kind by kind."""
     problem = occurrences.problem
-    kind, stage, m = parts(occurrences.op)
+    kind, stage, m = kind_stage_microbatch(occurrences.op)
     forward, gradient = forwards_and_gradients(kind)
     fed, peer = beside(problem, stage, forward, onward=False, across=across)
     yield fed, packed(Kind.F, peer, m[fed])
@@ -115,7 +120,7 @@ def forwards_and_gradients(kind: Ints) -> tuple[Ints, Ints]:
     return np.flatnonzero(kind == int(Kind.F)), np.flatnonzero((kind == int(Kind.B)) | (kind == int(Kind.I)))
 
 
-def parts(ops: Ints) -> tuple[Ints, Ints, Ints]:
+def kind_stage_microbatch(ops: Ints) -> tuple[Ints, Ints, Ints]:
     """Return kind, stage and micro-batch of packed operations."""
     return kinds(ops), ops >> STAGE_SHIFT & INDEX_MASK, ops & MICROBATCH_MASK
 

@@ -31,9 +31,9 @@ from numpy.typing import NDArray
 
 from schedverify.core.discipline import Discipline
 from schedverify.simulator.csr_graph import Precedence
-from schedverify.verifier.graph import beside, forwards_and_gradients, parts, reads
+from schedverify.verifier.graph import beside, forwards_and_gradients, kind_stage_microbatch, reads
 from schedverify.verifier.matching import Transfers, matched, packed_name
-from schedverify.verifier.occurrences import Occurrences
+from schedverify.verifier.occurrences import Occurrences, joined
 
 Ints = NDArray[np.int64]
 Edges = tuple[Ints, Ints, Ints]
@@ -94,29 +94,53 @@ class EventGraph(Precedence):
     def _edges(self) -> Edges:
         occurrences, transfers, present = self.occurrences, self.transfers, self.present
         split = self.apart
-        whole = [
-            _step_inputs(occurrences),
-            self._of_transfers(_received_inputs(occurrences, transfers, present), tail=True),
-            self._of_transfers(_sent_outputs(occurrences, transfers, present), tail=False),
+        edges = [
+            self._step_inputs(),
+            self._received_inputs(),
+            self._sent_outputs(),
             (self.node[self.send[split]], self.node[self.receive[split]], np.full(int(split.sum()), -1)),
         ]
         steps = (occurrences.step_rank, occurrences.step_position, occurrences.node, occurrences.step_rank)
         events = (transfers.position[present], self.node[present], transfers.rank[present])
         if self.discipline is Discipline.BLOCK:
-            parts = zip(steps, (transfers.rank[present], *events), strict=True)
-            whole.append(self._queued(*(np.concatenate(pair) for pair in parts)))
+            together = zip(steps, (transfers.rank[present], *events), strict=True)
+            edges.append(self._queued(*(np.concatenate(pair) for pair in together)))
         else:
-            whole += [self._queued(*steps), self._posted()]
+            edges += [self._queued(*steps), self._posted()]
         queue = self._queue()
         if queue is not None:
-            whole.append(self._queued(queue, *events))
-        before, after, waiting_rank = (np.concatenate(arrays) for arrays in zip(*whole, strict=True))
+            edges.append(self._queued(queue, *events))
+        before, after, waiting_rank = (np.concatenate(arrays) for arrays in zip(*edges, strict=True))
         return before, after, waiting_rank
 
-    def _of_transfers(self, edges: Edges, *, tail: bool) -> Edges:
-        """Replace the entries of transfers at one end of edges by their nodes."""
-        before, after, waiting_rank = edges
-        return (self.node[before], after, waiting_rank) if tail else (before, self.node[after], waiting_rank)
+    def _step_inputs(self) -> Edges:
+        """Let steps wait for those of the same rank whose outputs they read."""
+        occurrences = self.occurrences
+        reader, ops = reads(occurrences, across=False)
+        maker = occurrences.first_on(ops, occurrences.rank[reader])
+        reader, maker = reader[maker >= 0], maker[maker >= 0]
+        return occurrences.node[maker], occurrences.node[occurrences.step[reader]], occurrences.rank[reader]
+
+    def _received_inputs(self) -> Edges:
+        """Let steps wait for the first receive, on their rank, of each tensor that they read."""
+        occurrences, transfers = self.occurrences, self.transfers
+        receives = self.present[~transfers.is_send[self.present]]
+        names, first = np.unique(transfers.name[receives], return_index=True)
+        reader, wanted = joined(_remote_reads(occurrences))
+        at = np.minimum(np.searchsorted(names, wanted), max(len(names) - 1, 0))
+        found = names[at] == wanted if len(names) else np.zeros(len(wanted), dtype=bool)
+        reader, receive = reader[found], receives[first[at[found]]]
+        same_rank = occurrences.rank[reader] == transfers.rank[receive]
+        reader, receive = reader[same_rank], receive[same_rank]
+        return self.node[receive], occurrences.node[occurrences.step[reader]], occurrences.rank[reader]
+
+    def _sent_outputs(self) -> Edges:
+        """Let sends wait for the first step, on their rank, that makes their tensor."""
+        occurrences, transfers = self.occurrences, self.transfers
+        send, ops = transfers.makers(self.present[transfers.sound[self.present]])
+        maker = occurrences.first_on(ops, transfers.rank[send])
+        send, maker = send[maker >= 0], maker[maker >= 0]
+        return occurrences.node[maker], self.node[send], transfers.rank[send]
 
     def _queue(self) -> Ints | None:
         """Return the queue of each present transfer on its own rank, or None where the program alone orders them."""
@@ -175,43 +199,10 @@ class EventGraph(Precedence):
         return before, after, np.concatenate((rank[member], rank[waits]))
 
 
-def _step_inputs(occurrences: Occurrences) -> Edges:
-    """Return edges from steps to those of the same rank that read their outputs, on account of that rank."""
-    pairs = list(reads(occurrences, across=False))
-    reader = np.concatenate([entries for entries, _ in pairs])
-    maker = occurrences.first_on(np.concatenate([ops for _, ops in pairs]), occurrences.rank[reader])
-    reader, maker = reader[maker >= 0], maker[maker >= 0]
-    return occurrences.node[maker], occurrences.node[occurrences.step[reader]], occurrences.rank[reader]
-
-
-def _received_inputs(occurrences: Occurrences, transfers: Transfers, present: Ints) -> Edges:
-    """Return edges from the first receive (its number) of each tensor to the steps of its rank that read it."""
-    receives = present[~transfers.is_send[present]]
-    names, first = np.unique(transfers.name[receives], return_index=True)
-    pairs = list(_remote_reads(occurrences))
-    reader = np.concatenate([entries for entries, _ in pairs])
-    wanted = np.concatenate([name for _, name in pairs])
-    at = np.minimum(np.searchsorted(names, wanted), max(len(names) - 1, 0))
-    found = names[at] == wanted if len(names) else np.zeros(len(wanted), dtype=bool)
-    reader, receive = reader[found], receives[first[at[found]]]
-    same_rank = occurrences.rank[reader] == transfers.rank[receive]
-    reader, receive = reader[same_rank], receive[same_rank]
-    return receive, occurrences.node[occurrences.step[reader]], occurrences.rank[reader]
-
-
-def _sent_outputs(occurrences: Occurrences, transfers: Transfers, present: Ints) -> Edges:
-    """Return edges from the steps that make tensors of the problem to the sends (their numbers) that send them."""
-    pairs = list(transfers.makers(present[transfers.sound[present]]))
-    send = np.concatenate([sends for sends, _ in pairs])
-    maker = occurrences.first_on(np.concatenate([ops for _, ops in pairs]), transfers.rank[send])
-    send, maker = send[maker >= 0], maker[maker >= 0]
-    return occurrences.node[maker], send, transfers.rank[send]
-
-
 def _remote_reads(occurrences: Occurrences) -> Iterator[tuple[Ints, Ints]]:
     """Yield entries with the tensors, packed, that they read from other ranks."""
     problem = occurrences.problem
-    kind, stage, m = parts(occurrences.op)
+    kind, stage, m = kind_stage_microbatch(occurrences.op)
     forward, gradient = forwards_and_gradients(kind)
     fed, peer = beside(problem, stage, forward, onward=False, across=True)
     yield fed, packed_name(False, peer, stage[fed], m[fed])

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from schedverify.core.op import INDEX_MASK, MICROBATCH_MASK, PEER_SHIFT, STAGE_SHIFT, Kind, Op, unpack
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule, kinds, positions
-from schedverify.verifier.occurrences import packed
+from schedverify.verifier.occurrences import joined, packed
 
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
@@ -107,13 +107,13 @@ class Transfers:
         source, target = name >> _SOURCE_SHIFT & INDEX_MASK, name >> _TARGET_SHIFT & INDEX_MASK
         return bool(name >> _BACKWARD_SHIFT), source, target, name & MICROBATCH_MASK
 
-    def makers(self, entries: Ints) -> Iterator[tuple[Ints, Ints]]:
-        """Yield which of the entries send an activation, with the F that make it, then gradients' B and I."""
-        return self._partners(entries[self.is_send[entries]])
+    def makers(self, entries: Ints) -> tuple[Ints, Ints]:
+        """Return the entries that send, with the packed operation that makes the tensor: F, or each of B and I."""
+        return joined(self._partners(entries[self.is_send[entries]]))
 
-    def readers(self, entries: Ints) -> Iterator[tuple[Ints, Ints]]:
-        """Yield which of the entries receive an activation, with the F that read it, then gradients' B and I."""
-        return self._partners(entries[~self.is_send[entries]])
+    def readers(self, entries: Ints) -> tuple[Ints, Ints]:
+        """Return the entries that receive, with the packed operation that reads the tensor: F, or each of B and I."""
+        return joined(self._partners(entries[~self.is_send[entries]]))
 
     def _partners(self, entries: Ints) -> Iterator[tuple[Ints, Ints]]:
         """Yield entries with the operations of their own stages and micro-batches that make or read their tensors."""

@@ -5,6 +5,7 @@ What the problem does not know at all is left out: SV101 reports it, and no othe
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cached_property
 
 import numpy as np
@@ -164,6 +165,12 @@ class Occurrences:
 def _computing(words: Words, problem: Problem) -> Flags:
     """Mark the packed operations that compute and that the problem knows."""
     return (kinds(words) <= int(Kind.W)) & problem.has_operations(words)
+
+
+def joined(pairs: Iterable[tuple[Ints, Ints]]) -> tuple[Ints, Ints]:
+    """Return the first arrays of some pairs one after another, and the second ones."""
+    first, second = (np.concatenate(arrays) for arrays in zip(*pairs, strict=True))
+    return first, second
 
 
 def packed(kind: Kind, stage: Ints, microbatch: Ints) -> Ints:

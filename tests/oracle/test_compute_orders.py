@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from oracle.compute_orders import judge, peaks, places
+from oracle.compute_orders import CODES, judge, peaks, places
 from oracle.law import Case, Law, read_step
 from oracle.memory import bytes_by_step
 from schedverify.core.problem import Problem
@@ -103,7 +103,7 @@ def test_hand_cases(keys, text, codes):
     problem = Problem.chain(**keys).to_dict()
     verdicts = judge(rows_of(text), problem)
     violated = {code for code, found in verdicts.items() if found}
-    assert set(verdicts) == set(judge.CODES)
+    assert set(verdicts) == set(CODES)
     assert violated == set(codes.split())
 
 
@@ -230,7 +230,7 @@ def test_bases_are_valid_and_mutants_repeat():
 
 
 def test_every_fault_and_every_code_occurs():
-    names, codes, alone = set(), dict.fromkeys(judge.CODES, 0), set()
+    names, codes, alone = set(), dict.fromkeys(CODES, 0), set()
     for seed in range(4000):
         problem, rows, name = mutants.mutant(seed)
         verdicts = judge(rows, problem.to_dict())
@@ -242,4 +242,4 @@ def test_every_fault_and_every_code_occurs():
             alone.add(violated[0])
     assert names == set(mutants.FAULTS)
     assert min(codes.values()) > 100, codes
-    assert alone == set(judge.CODES)
+    assert alone == set(CODES)

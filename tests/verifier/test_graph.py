@@ -55,11 +55,9 @@ def test_operations_read_at_once_what_each_needs() -> None:
         found = base(number)
         occurrences = Occurrences(Schedule.of(found.rows), found.problem)
         for across in (False, True):
-            read = {
-                (unpack(int(occurrences.op[entry])), unpack(int(word)))
-                for entries, words in reads(occurrences, across=across)
-                for entry, word in zip(entries, words, strict=True)
-            }
+            entries, words = reads(occurrences, across=across)
+            reading = occurrences.op[entries]
+            read = set(zip(map(unpack, reading.tolist()), map(unpack, words.tolist()), strict=True))
             needed = {
                 (op, need.op)
                 for op in map(unpack, occurrences.ops.tolist())

@@ -131,10 +131,8 @@ def made_and_received(case: Case) -> Iterator[Violation]:
     """
     transfers = case.transfers
     fine = np.flatnonzero(transfers.sound)
-    for entries, ops in transfers.makers(fine):
-        yield from _misplaced(case, entries, ops, is_send=True)
-    for entries, ops in transfers.readers(fine):
-        yield from _misplaced(case, entries, ops, is_send=False)
+    yield from _misplaced(case, *transfers.makers(fine), is_send=True)
+    yield from _misplaced(case, *transfers.readers(fine), is_send=False)
 
 
 def _violation(transfers: Transfers, entry: int, text: str) -> Violation:

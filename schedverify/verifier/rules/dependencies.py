@@ -10,7 +10,7 @@ from schedverify.core.op import Op
 from schedverify.core.result import Scope, Violation
 from schedverify.simulator.csr_graph import Precedence
 from schedverify.verifier.graph import needs, reads
-from schedverify.verifier.occurrences import Occurrences
+from schedverify.verifier.occurrences import Occurrences, joined
 from schedverify.verifier.rules.base import Case, NotApplicable, rule, violation_of_cycle
 from schedverify.verifier.rules.structure import doubled, misplaced
 
@@ -55,9 +55,8 @@ def acyclic(case: Case) -> Iterator[Violation]:
 
 def _cyclic(occurrences: Occurrences) -> bool:
     """Whether dependencies and rank orders have a cycle; where each operation stands once on each of its ranks."""
-    pairs = [*reads(occurrences, across=False), *reads(occurrences, across=True)]
-    reader = np.concatenate([entries for entries, _ in pairs])
-    maker = occurrences.first(np.concatenate([ops for _, ops in pairs]))
+    reader, ops = joined(reads(occurrences, across=across) for across in (False, True))
+    maker = occurrences.first(ops)
     reader, maker = reader[maker >= 0], maker[maker >= 0]
     node, rank = occurrences.node, occurrences.step_rank
     follows = np.flatnonzero(rank[1:] == rank[:-1])
