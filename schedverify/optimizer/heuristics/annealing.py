@@ -46,8 +46,7 @@ class FlatOps(NamedTuple):
     rank_begin
         Shape (ranks + 1,): where the operations of each rank begin in an order, and where the last ones end.
     duration, rank, fifo_line
-        Shape (ops,): scaled ticks; the rank; the number of the class (stage and letter of the node) whose operations
-        keep their order.
+        Shape (ops,): scaled ticks; the rank; the number of the stage and letter whose operations keep their order.
     input_begin, inputs, lags
         Shapes (ops + 1,), (inputs,) and (inputs,): what each operation waits for, and the scaled ticks between the end
         of that and the start that it allows.
