@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("torch", reason="torch is not installed")
 
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
@@ -236,6 +236,7 @@ class Woven(nn.Module):
 MOVES = st.tuples(st.sampled_from(["product", "sum", "tanh", "halves"]), st.integers(0, 20), st.integers(0, 20))
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.lists(MOVES, min_size=2, max_size=9), min_size=1, max_size=3), st.booleans())
 def test_a_graph_of_any_form_is_cut_well_and_forms_may_come_again(moves: list[Any], is_first: bool) -> None:
     moves = [*moves, *moves]

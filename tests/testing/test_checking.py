@@ -16,6 +16,8 @@ from schedverify.testing import Mutation, SchedulerFault, check_scheduler, mutat
 
 Scheduler = Callable[[sv.Problem], sv.Schedule]
 PLAIN = problems()
+UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""No test is decided by how long an example takes."""
 EVERYTHING = problems(
     max_ranks=3, max_microbatches=3, virtual=2, placements=("loop", "v"), latency=2, memory=True, limits=True,
     uneven=True, replicas=2,
@@ -117,7 +119,7 @@ def smallest_failure(scheduler: Scheduler, strategy: st.SearchStrategy[sv.Proble
     """Run a user's test to its failure; the last problem that hypothesis tries is the smallest."""
     tried: list[sv.Problem] = []
 
-    @settings(database=None)
+    @settings(UNTIMED, database=None)
     @given(strategy)
     def test(problem: sv.Problem) -> None:
         tried.append(problem)
@@ -140,6 +142,7 @@ def test_a_faulty_scheduler_is_caught_and_told_small(scheduler: Scheduler) -> No
     assert "\nrank 0" in picture
 
 
+@UNTIMED
 @given(PLAIN)
 def test_a_right_scheduler_passes(problem: sv.Problem) -> None:
     assert check_scheduler(right, problem, at_least_as_good_as="1f1b") == sv.generate("1f1b", problem)
@@ -153,7 +156,12 @@ def test_every_family_passes(family) -> None:
         for parts in (False, True)
     )
 
-    @settings(max_examples=25, database=None, suppress_health_check=[HealthCheck.filter_too_much])
+    @settings(
+        UNTIMED,
+        max_examples=25,
+        database=None,
+        suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow],
+    )
     @given(fused | split)
     def test(problem: sv.Problem) -> None:
         assume(family.suits(problem))
@@ -194,7 +202,7 @@ def test_a_problem_has_one_form() -> None:
         given(problems(split=True, inference=True))(lambda problem: None)()
 
 
-@settings(max_examples=60)
+@settings(UNTIMED, max_examples=60)
 @given(st.data())
 def test_schedules_are_valid_or_not_as_asked(data: st.DataObject) -> None:
     problem = data.draw(EVERYTHING | problems(split=True, memory=True) | problems(inference=True, virtual=2))
@@ -202,7 +210,7 @@ def test_schedules_are_valid_or_not_as_asked(data: st.DataObject) -> None:
     assert not sv.verify(data.draw(schedules(problem, valid=False)), problem).ok
 
 
-@settings(max_examples=100)
+@settings(UNTIMED, max_examples=100)
 @given(st.data())
 def test_each_mutation_trips_the_property_that_it_names(data: st.DataObject) -> None:
     problem = data.draw(PLAIN | problems(split=True) | problems(virtual=2, placements=("v",)))
@@ -214,7 +222,7 @@ def test_every_order_of_a_small_problem_comes_out() -> None:
     problem = sv.Problem.chain(ranks=1, microbatches=2)
     seen: set[sv.Schedule] = set()
 
-    @settings(max_examples=200, database=None)
+    @settings(UNTIMED, max_examples=200, database=None)
     @given(schedules(problem))
     def collect(schedule: sv.Schedule) -> None:
         seen.add(schedule)
@@ -236,7 +244,7 @@ def test_orders_that_keep_a_limit_are_many(keys: dict[str, list[int]]) -> None:
     problem = sv.Problem.chain(ranks=2, microbatches=3, **keys)
     seen: set[sv.Schedule] = set()
 
-    @settings(max_examples=100, database=None)
+    @settings(UNTIMED, max_examples=100, database=None)
     @given(schedules(problem))
     def collect(schedule: sv.Schedule) -> None:
         seen.add(schedule)
@@ -246,6 +254,7 @@ def test_orders_that_keep_a_limit_are_many(keys: dict[str, list[int]]) -> None:
     assert all(sv.verify(schedule, problem).ok for schedule in seen)
 
 
+@UNTIMED
 @given(st.from_type(sv.Problem), st.from_type(sv.Schedule))
 def test_types_are_registered(problem: sv.Problem, schedule: sv.Schedule) -> None:
     assert isinstance(problem, sv.Problem)
