@@ -197,7 +197,7 @@ class _Pass:
             self.weights[weight.rank].append(weight)
         work = (sum(s.ticks for s in (*self.flows[rank], *self.weights[rank])) for rank in ranks)
         self.pace = (policy.age or 0) * max(work)
-        self.held, self.free, self.idle = [0 for _ in ranks], [0 for _ in ranks], [0 for _ in ranks]
+        self.in_use, self.free, self.idle = [0 for _ in ranks], [0 for _ in ranks], [0 for _ in ranks]
         self.last: list[Kind | None] = [None for _ in ranks]
         self.words: list[list[int]] = [[] for _ in ranks]
         self.events = [(0, rank) for rank in ranks]
@@ -228,7 +228,7 @@ class _Pass:
     def _options(self, rank: int, now: int) -> tuple[list[_Option], bool]:
         """Return the F and I that a rank has memory for, in their order, and whether one waits for memory."""
         options, full = [], False
-        room, age, last = self.limits[rank] - self.held[rank], self.policy.age, self.last[rank]
+        room, age, last = self.limits[rank] - self.in_use[rank], self.policy.age, self.last[rank]
         for place, stream in enumerate(self.flows[rank]):
             done = stream.done
             if done == len(stream.arrivals) or (stream.after and done - stream.after.done >= stream.ahead):
@@ -270,7 +270,7 @@ class _Pass:
             self.idle[rank] += now - self.free[rank]
         self.words[rank].append(stream.kind << KIND_SHIFT | stream.stage << STAGE_SHIFT | stream.done)
         stream.done += 1
-        self.held[rank] += stream.change
+        self.in_use[rank] += stream.change
         self.free[rank] = end
         if stream.kind is not Kind.W:
             self.last[rank] = stream.kind

@@ -30,7 +30,7 @@ def split_backward(problem: Problem) -> Fault | None:
 
 
 def chain(problem: Problem) -> Fault | None:
-    """Ask for one copy of a chain of stages, and whole sequences."""
+    """Ask for one copy of a chain of stages."""
     if problem.replicas > 1:
         return Fault(
             "replicas", f"wants one copy of the model; this problem has {problem.replicas}", "nearest: replicas = 1"

@@ -75,16 +75,16 @@ def levels(schedule: Schedule, problem: Problem) -> Numbers:
 
     It is when the steps start if every operation takes one tick and messages none.
     """
-    one, none = (1,) * problem.total_stages, (0,) * problem.ranks
+    one_tick, no_latency = (1,) * problem.total_stages, (0,) * problem.ranks
     unit = dataclasses.replace(
         problem,
-        forward=one,
-        backward=one,
-        backward_input=one,
-        backward_weight=one,
+        forward=one_tick,
+        backward=one_tick,
+        backward_input=one_tick,
+        backward_weight=one_tick,
         recompute=(False,) * problem.total_stages,
         overlapped=(),
-        latency=(none,) * problem.ranks,
+        latency=(no_latency,) * problem.ranks,
         bandwidth=None,
     )
     return np.concatenate(simulate(schedule, unit).starts)
