@@ -15,13 +15,14 @@ import pytest
 
 import schedverify as sv
 from schedverify.cli import main
-from schedverify.cli.app import app
+from schedverify.cli.app import application
 from schedverify.formats import report_data
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = (ROOT / "docs" / "reference" / "python.md").read_text(encoding="utf-8")
 DOCUMENTED = re.findall(r"^\.\. auto\w+:: (\S+)$", REFERENCE, re.MULTILINE)
 ROOMS = {"conformance", "lowering", "models", "profiling", "runner", "testing", "torch", "torch_bridge"}
+app = application()
 WITHOUT_FUNCTION = {"profile", "run"}
 """Commands that run torch: schedverify.profiling.profile and schedverify.runner.Runner are what Python has of them."""
 PROBLEM = sv.Problem.chain(ranks=2, microbatches=2, forward=1, backward=2)

@@ -10,7 +10,7 @@ from jsonschema import Draft202012Validator
 
 import schedverify as sv
 from schedverify.cli import main
-from schedverify.formats.cuts.megatron import read_layout
+from schedverify.formats.megatron_cuts import read_layout
 from schedverify.formats.schema import schemas
 
 Capture = pytest.CaptureFixture[str]

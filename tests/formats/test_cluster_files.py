@@ -10,7 +10,7 @@ from jsonschema import Draft202012Validator
 
 from schedverify.core.errors import InputError
 from schedverify.costmodel.parallelism import Choices
-from schedverify.formats.data import parse_toml
+from schedverify.formats.json_toml import parse_toml
 from schedverify.formats.models.cluster_files import cluster_from, load_decoder
 from schedverify.formats.schema import schemas
 

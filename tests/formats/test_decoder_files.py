@@ -8,7 +8,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from schedverify.core.errors import InputError
-from schedverify.formats.data import parse_toml
+from schedverify.formats.json_toml import parse_toml
 from schedverify.formats.models.decoder_files import known
 from schedverify.formats.models.model_files import model_from
 from schedverify.formats.schema import schemas

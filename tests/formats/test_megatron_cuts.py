@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from schedverify.core.errors import InputError
 from schedverify.core.model import Layer, Model
-from schedverify.formats.cuts.megatron import megatron_layout, read_layout, refusals
-from schedverify.formats.data import parse_toml
+from schedverify.formats.json_toml import parse_toml
+from schedverify.formats.megatron_cuts import megatron_layout, read_layout, refusals
 from schedverify.formats.models.model_files import model_from
 from schedverify.partitioner.stage_problem import cut
 

@@ -62,7 +62,6 @@ class Case:
     discipline: Discipline = DEFAULT_DISCIPLINE
     eager_bytes: int = 0
 
-    @cached_property
     @property
     def measures(self) -> Measures | None:
         """The measures that follow, or None where the schedule cannot run to its end as a whole."""
