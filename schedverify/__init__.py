@@ -10,6 +10,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any, Final
 
+from schedverify.core import VERSION
+
 if TYPE_CHECKING:
     from schedverify import conformance, lowering, models, profiling, runner, testing, torch_bridge  # noqa: F401 - they are rooms
     from schedverify import torch_bridge as torch  # noqa: F401
@@ -51,7 +53,7 @@ if TYPE_CHECKING:
     from schedverify.verifier.lowered_graph import LoweredEvent
     from schedverify.verifier.verification import verify
 
-__version__: Final = "0.1.0"
+__version__: Final = VERSION
 
 __all__ = [
     "Boundary", "Communication", "Delay", "Discipline", "Drawing", "Explanation", "Family", "Gain", "InfeasibleError",

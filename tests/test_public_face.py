@@ -75,7 +75,7 @@ def test_rooms_are_loaded_when_they_are_used() -> None:
         "print(sv.models is models is sys.modules['schedverify.models'], 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
-    assert done.stdout.splitlines() == ["[]", "True False"]
+    assert done.stdout.splitlines() == ["['schedverify.core']", "True False"]
 
 
 def test_the_bridge_has_two_names() -> None:

@@ -17,7 +17,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Final
 
-from schedverify import __version__
+from schedverify.core import VERSION
 from schedverify.core.errors import Fault, InputError
 from schedverify.core.problem import Problem
 from schedverify.formats.plan_files import canonical
@@ -95,7 +95,7 @@ def certify(  # noqa: PLR0913 - each is a choice of its own
         "properties": selected,
         "takes": None if takes is None else _name(takes),
     }
-    versions = {"python": platform.python_version(), "schedverify": __version__}
+    versions = {"python": platform.python_version(), "schedverify": VERSION}
     nothing = Statement(_name(scheduler), _source(scheduler), bounds, options, versions, ())
     to_text(nothing)
     part = None if path is None else Path(f"{os.fspath(path)}.part")
