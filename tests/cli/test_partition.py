@@ -1,4 +1,4 @@
-"""The command `partition`: from a model file to a problem, a layout, JSON, and what is wrong."""
+"""The command ``partition``: apart from the schedule, with it, for a cluster; and what it refuses."""
 
 from __future__ import annotations
 
@@ -6,117 +6,73 @@ import json
 from pathlib import Path
 
 import pytest
-from jsonschema import Draft202012Validator
 
-import schedverify as sv
 from schedverify.cli import main
-from schedverify.formats.schema import schemas
 
 Capture = pytest.CaptureFixture[str]
-MODEL = """
-name = "small"
-tick = "us"
-tied = [["embedding", "head"]]
-
-[[layer]]
-name = "embedding"
-kind = "embedding"
-forward = 10
-backward_input = 5
-backward_weight = 15
-parameters = "2 MiB"
-output = 100
-
-[[layer]]
-name = "t"
-kind = "decoder"
-repeat = 6
-forward = 100
-backward_input = 110
-backward_weight = 90
-activation = 64
-weight_stash = 32
-parameters = 10
-output = 100
-
-[[layer]]
-name = "head"
-kind = "loss"
-forward = 180
-backward_input = 180
-backward_weight = 180
-"""
+MODEL = 'tick = "us"\n[[layer]]\nname = "block"\nrepeat = 4\nforward = 2\nbackward = 4\nparameters = 10\n'
 
 
-class TestCommand:
-    def test_it_writes_a_problem_that_can_be_optimized(self, tmp_path: Path, capsys: Capture) -> None:
-        (tmp_path / "m.toml").write_text(MODEL)
-        target = str(tmp_path / "p.toml")
-        assert main(["partition", str(tmp_path / "m.toml"), "--ranks", "2", "-o", target]) == 0
-        told = capsys.readouterr().out
-        assert "busiest rank or link: 1230 us a micro-batch (no partition has less)" in told
-        assert "embedding to t3" in told
-        problem = sv.load(target)
-        assert sv.optimize(problem, time_limit=5, workers=1).value is not None
-        assert main(["partition", str(tmp_path / "m.toml"), "--ranks", "2", "--format", "json"]) == 0
-        assert json.loads(capsys.readouterr().out)["layers"][0] == ["embedding", "t0", "t1", "t2", "t3"]
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    Path("m.toml").write_text(MODEL)
+    Path("c.toml").write_text('nodes = 1\ndevices = 8\nbatch = 8\n[device]\nlike = "a100-80gb"\n')
+    return tmp_path
 
-    def test_it_prints_a_layout_and_nothing_else(self, tmp_path: Path, capsys: Capture) -> None:
-        (tmp_path / "m.toml").write_text(MODEL)
-        assert main(["partition", str(tmp_path / "m.toml"), "--ranks", "2", "--megatron-layout"]) == 0
-        assert capsys.readouterr().out == "Et*4|t*2L\n"
 
-    def test_too_many_stages_are_told(self, tmp_path: Path, capsys: Capture) -> None:
-        (tmp_path / "m.toml").write_text(MODEL)
-        assert main(["partition", str(tmp_path / "m.toml"), "--ranks", "9"]) == 2
-        assert "8 layers cannot fill 9 stages" in capsys.readouterr().err
+def test_equal_layers_are_cut_in_the_middle(desk: Path, capsys: Capture) -> None:
+    """Two layers a stage take 12 us a micro-batch; 1F1B of 8 on 2 ranks takes (8 + 1) times as long."""
+    assert main(["partition", "m.toml", "--ranks", "2", "-o", "p.toml"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1:3] == [
+        "    0     0       2        4         8  block0 to block1",
+        "    1     1       2        4         8  block2 to block3",
+    ]
+    assert lines[3] == "busiest rank or link: 12 us a micro-batch (no partition has less)"
+    assert lines[5:7] == [
+        "1f1b, 8 micro-batches: makespan 108 us",
+        "with as many layers on each stage: 108 us",
+    ]
+    assert main(["generate", "1f1b", "-p", "p.toml"]) == 0
 
-    def test_it_says_where_an_even_split_is_shorter(self, tmp_path: Path, capsys: Capture) -> None:
-        work = [(6, 5), (6, 3), (2, 4), (1, 3), (4, 3), (6, 4)]
-        layers = "".join(f"[[layer]]\nforward = {forward}\nbackward = {backward}\n" for forward, backward in work)
-        (tmp_path / "m.toml").write_text(layers)
-        assert main(["partition", str(tmp_path / "m.toml"), "--ranks", "3", "--microbatches", "3"]) == 0
-        told = capsys.readouterr().out
-        assert "1f1b, 3 micro-batches: makespan 83 tick\n" in told
-        assert "with as many layers on each stage: 81 tick, which is less, though" in told
 
-    @pytest.mark.parametrize("form", [None, "megatron-layout", "megatron-flags", "torch", "torchtitan", "deepspeed"])
-    def test_what_it_prints_as_json_fits_the_schema(self, form: str | None, tmp_path: Path, capsys: Capture) -> None:
-        (tmp_path / "m.toml").write_text(MODEL)
-        to = () if form is None else ("--to", form)
-        assert main(["partition", str(tmp_path / "m.toml"), "--ranks", "2", "--format", "json", *to]) == 0
-        printed = json.loads(capsys.readouterr().out)
-        Draft202012Validator(json.loads(schemas()["partition.json"])).validate(printed)
-        assert (printed["tick"], printed["placement"]) == ("us", [0, 1])
-        assert form is None or printed[form]
+def test_with_the_schedule_the_best_of_all_is_proved(desk: Path, capsys: Capture) -> None:
+    command = ["partition", "m.toml", "--ranks", "2", "--joint", "--microbatches", "2", "--workers", "1"]
+    assert main([*command, "--plan", "plan.json"]) == 0
+    out = capsys.readouterr().out
+    assert "makespan 36 us: no partition has a schedule with less" in out
+    assert "partition first, schedule second: 36 us, no more" in out
+    assert main(["verify", "plan.json"]) == 0
+    capsys.readouterr()
+    assert main([*command, "--format", "json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert (data["value"], data["bound"], data["gap"], data["partitions"]) == (36, 36, 0, 3)
+    assert data["layers"] == [["block0", "block1"], ["block2", "block3"]]
 
-    def test_keys_that_stand_twice_are_refused(self, tmp_path: Path, capsys: Capture) -> None:
-        (tmp_path / "m.json").write_text('{"name": "a", "name": "b", "layer": [{"forward": 1}]}')
-        assert main(["partition", str(tmp_path / "m.json"), "--ranks", "1"]) == 2
-        assert "name: the key stands twice" in capsys.readouterr().err
 
-    def test_no_partition_is_a_verdict(self, tmp_path: Path, capsys: Capture) -> None:
-        (tmp_path / "m.toml").write_text(MODEL + "[devices]\nmemory = 1024\n")
-        assert main(["partition", str(tmp_path / "m.toml"), "--ranks", "2"]) == 1
-        assert "devices.memory: no cut into 2 stages fits; it takes" in capsys.readouterr().err
+def test_a_cluster_gets_a_table_and_reasons(desk: Path, capsys: Capture) -> None:
+    command = ["partition", "llama-2-7b", "--cluster", "c.toml", "--sequence", "2048", "--top", "2"]
+    assert main(command) == 0
+    head, *rows = capsys.readouterr().out.splitlines()
+    assert head.split()[:4] == ["tensor", "pipeline", "data", "virtual"]
+    assert [len(row.split()) for row in rows[:2]] == [13, 13]
+    assert "more take longer" in rows[2]
+    assert main([*command, "--format", "json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert [len(data["ranked"]), set(data)] == [2, {"ranked", "rejected", "slower"}]
 
-    def test_an_even_split_that_does_not_fit_is_shown_with_what_it_lacks(self, tmp_path: Path, capsys: Capture) -> None:
-        """Not even one micro-batch of it fits on the last rank."""
-        layers = "".join(f'[[layer]]\nname = "{name}"\nforward = 1\nactivation = 10\n' for name in "abc")
-        text = f"{layers}[[layer]]\nforward = 1\n[devices]\nmemory = [100, 5]\n"
-        (tmp_path / "m.toml").write_text(text)
-        assert main(["partition", str(tmp_path / "m.toml"), "--ranks", "2", "--microbatches", "2"]) == 0
-        told = capsys.readouterr().out
-        assert "with as many layers on each stage: 6 tick, with 10 bytes on rank 1, which has 5\n" in told
-        assert told.endswith("peak memory by rank: 60 0 bytes\n")
 
-    @pytest.mark.parametrize("wrong", [("--time-limit", "-1"), ("--workers", "0"), ("--time-limit", "nan")])
-    def test_no_limits_that_are_none(self, wrong: tuple[str, str], tmp_path: Path, capsys: Capture) -> None:
-        (tmp_path / "m.toml").write_text(MODEL)
-        assert main(["partition", str(tmp_path / "m.toml"), "--ranks", "2", *wrong]) == 2
-        assert wrong[0] in capsys.readouterr().err
-
-    def test_it_writes_to_standard_output(self, tmp_path: Path, capsys: Capture) -> None:
-        (tmp_path / "m.toml").write_text(MODEL)
-        assert main(["partition", str(tmp_path / "m.toml"), "--ranks", "2", "-o", "-"]) == 0
-        assert capsys.readouterr().out.startswith('version = 1\nname = "small"\n')
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "--ranks: missing"),
+        (["--ranks", "2", "--plan", "p.json"], "--plan: stands without --joint"),
+        (["--cluster", "c.toml", "--family", "1f1b"], "--family: does not go with --cluster"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(
+    options: list[str], message: str, desk: Path, capsys: Capture
+) -> None:
+    assert main(["partition", "m.toml", *options]) == 2
+    assert message in capsys.readouterr().err
