@@ -137,6 +137,12 @@ class ProblemFields:
         return tuple(map(tuple, rows))
 
     @cached_property
+    def microbatch_counts(self) -> Ints:
+        """By stage (of all copies), how many micro-batches go through it."""
+        counts = np.bincount(self._copy_by_microbatch, minlength=self.replicas).tolist()
+        return tuple(counts[self.copy_of(stage)] for stage in range(self.total_stages))
+
+    @cached_property
     def successors(self) -> Matrix:
         """By stage (of all copies), the stages that it feeds."""
         return self._neighbours(0)
