@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from schedverify.core.op import INDEX_MASK, KIND_SHIFT, MICROBATCH_MASK, PEER_SHIFT, STAGE_SHIFT, Kind
 from schedverify.core.problem import Problem
-from schedverify.core.schedule import Schedule, Words, kinds
+from schedverify.core.schedule import Schedule, Words, kinds, rank_of_each
 
 Ints = NDArray[np.int64]
 
@@ -37,12 +37,12 @@ def needed_messages(schedule: Schedule, problem: Problem) -> Messages:
     # key              by operation the list that it sends to, count how many are in it
     # maker, peer      the lists of all operations in a row: whose list it is, and where in peers the entry stands
     words = np.concatenate(schedule.rows)
-    rank = np.repeat(np.arange(schedule.ranks), [len(row) for row in schedule.rows])
     kind, stage = kinds(words), words >> STAGE_SHIFT & INDEX_MASK
     offsets, peers = neighbours(problem, across=True)
     backward = (kind != int(Kind.F)).astype(np.int64)
     key = stage + backward * problem.total_stages
-    sends = (kind != int(Kind.W)) & (rank == np.array(problem.owner_rank, dtype=np.int64)[stage])
+    owner_rank = np.array(problem.owner_rank, dtype=np.int64)
+    sends = (kind != int(Kind.W)) & (rank_of_each(schedule) == owner_rank[stage])
     count = np.where(sends, np.diff(offsets)[key], 0)
     maker, peer = expanded(offsets[key], count)
     source, microbatch, target = stage[maker], words[maker] & MICROBATCH_MASK, peers[peer]

@@ -17,6 +17,8 @@ from schedverify.core.op import JOIN_SHIFT, KIND_MASK, KIND_SHIFT, Join, Kind, O
 Words = NDArray[np.int64]
 """The packed operations of one rank, in order; see :mod:`schedverify.core.op`."""
 
+OPERATION_MASK: Final = (1 << JOIN_SHIFT) - 1
+"""The bits of a packed word that say which operation it is, without how it joins the one before it."""
 MAX_RANKS: Final = 65_535
 MAX_FAULTS: Final = 20
 
@@ -188,12 +190,27 @@ def positions(row: Words) -> NDArray[np.int64]:
     return np.cumsum(row >> JOIN_SHIFT == 0, dtype=np.int64) - 1
 
 
+def step_bounds(row: Words) -> NDArray[np.int64]:
+    """Return by which operation of a row each of its steps begins, and last how many operations there are."""
+    return np.append(np.flatnonzero(row >> JOIN_SHIFT == 0), len(row))
+
+
+def is_transfer(row: Words) -> NDArray[np.bool_]:
+    """Return for each operation of a row whether it sends or receives."""
+    return (kinds(row) >= int(Kind.SEND_F)) & (kinds(row) <= int(Kind.RECV_B))
+
+
+def rank_of_each(schedule: Schedule) -> NDArray[np.int64]:
+    """Return the rank of each operation of a schedule, rank after rank, in the order of its concatenated rows."""
+    return np.repeat(np.arange(schedule.ranks), [len(row) for row in schedule.rows])
+
+
 def _computing(row: Words) -> Words:
     """Return the operations of a row that compute; the first of a step that are left begins it."""
     kept = kinds(row) <= int(Kind.W)
     words, step = row[kept], positions(row)[kept]
     begins = np.append(True, np.diff(step) != 0)[: len(words)]
-    return np.where(begins, words & (1 << JOIN_SHIFT) - 1, words)
+    return np.where(begins, words & OPERATION_MASK, words)
 
 
 def _step(words: list[int]) -> Step:
@@ -233,6 +250,5 @@ def _frozen(row: Iterable[int] | Words) -> Words:
 def _well_formed(words: Words) -> bool:
     join = words >> JOIN_SHIFT
     mixed = (join[1:] != 0) & (join[:-1] != 0) & (join[1:] != join[:-1])
-    return bool(
-        (words >= 0).all() and (kinds(words) <= int(Kind.REDUCE_GRAD)).all() and join[0] == 0 and not mixed.any()
-    )
+    sound = (words >= 0) & (kinds(words) <= int(Kind.REDUCE_GRAD))
+    return bool(sound.all() and join[0] == 0 and not mixed.any())
