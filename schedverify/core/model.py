@@ -136,12 +136,12 @@ class Model:
     @property
     def chain(self) -> bool:
         """Whether each layer feeds the next one and no other."""
-        return self.edges is None or sorted(self.edges) == [(i, i + 1) for i in range(len(self.layers) - 1)]
+        return sorted(self.all_edges) == [*pairwise(range(len(self.layers)))]
 
     @cached_property
     def all_edges(self) -> tuple[Edge, ...]:
         """The edges, those of a chain where none are given."""
-        return tuple((i, i + 1) for i in range(len(self.layers) - 1)) if self.edges is None else self.edges
+        return tuple(pairwise(range(len(self.layers)))) if self.edges is None else self.edges
 
     @property
     def split(self) -> bool:

@@ -248,10 +248,7 @@ def local_inputs(program: LoweredProgram) -> tuple[Ints, Ints]:
     backward = problem.total_stages
     forward, weight = (np.flatnonzero(kind == int(k)) for k in (Kind.F, Kind.W))
     gradient = np.flatnonzero((kind == int(Kind.B)) | (kind == int(Kind.I)))
-    pairs = [
-        (gradient, stage[gradient], m[gradient]),
-        (weight, stage[weight] + backward, m[weight]),
-    ]
+    pairs = [(gradient, stage[gradient], m[gradient]), (weight, stage[weight] + backward, m[weight])]
     if problem.slices > 1:
         later = forward[m[forward] % problem.slices > 0]
         earlier = gradient[m[gradient] % problem.slices < problem.slices - 1]

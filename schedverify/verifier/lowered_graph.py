@@ -22,13 +22,7 @@ if TYPE_CHECKING:
     import networkx as nx
 
 _OPERATION = (1 << JOIN_SHIFT) - 1
-_WHY = {
-    Why.ORDER: "rank order",
-    Why.INPUT: "input",
-    Why.RECEIVED: "received",
-    Why.QUEUE: "queue",
-    Why.SENT: "sent",
-}
+_WHY = {Why.ORDER: "rank order", Why.INPUT: "input", Why.RECEIVED: "received", Why.QUEUE: "queue", Why.SENT: "sent"}
 
 
 class LoweredEvent(NamedTuple):
