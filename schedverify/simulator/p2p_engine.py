@@ -31,12 +31,10 @@ class LoweredRun(NamedTuple):
 def simulate_lowered(schedule: Schedule, problem: Problem, discipline: Discipline, eager_bytes: int) -> Timeline:
     """Return the timeline of a lowered schedule; see :func:`schedverify.simulator.engine.simulate`."""
     ran = run(schedule, problem, discipline, eager_bytes)
-    starts, ends = _by_step(ran)
-    counts = np.bincount(ran.program.step_rank, minlength=schedule.ranks)
-    bounds = np.cumsum(counts)[:-1]
-    begun, over = (tuple(map(_frozen, np.split(ticks, bounds))) for ticks in (starts, ends))
-    measures = measure(schedule, problem, begun, over)
-    return Timeline(schedule, problem, begun, over, measures, discipline, eager_bytes)
+    bounds = np.cumsum(np.bincount(ran.program.step_rank, minlength=schedule.ranks))[:-1]
+    starts, ends = (tuple(np.split(ticks, bounds)) for ticks in _by_step(ran))
+    measures = measure(schedule, problem, starts, ends)
+    return Timeline(schedule, problem, starts, ends, measures, discipline, eager_bytes)
 
 
 def run(schedule: Schedule, problem: Problem, discipline: Discipline, eager_bytes: int) -> LoweredRun:
@@ -80,17 +78,7 @@ def _by_step(ran: LoweredRun) -> tuple[Ints, Ints]:
 
 
 def _blocked(program: LoweredProgram, events: Events, blocked: NDArray[np.bool_]) -> str:
-    waiting = np.concatenate(
-        (np.flatnonzero(program.computes & blocked[program.node]), events.step[blocked[events.nodes]])
-    )
-    step = int(waiting.min())
-    return (
-        f"the schedule cannot run to its end under {events.discipline.value}: "
-        f"{program.text(step)} waits at {program.place(step)} for ever; verify it to see the cycle"
-    )
-
-
-def _frozen(ticks: Ints) -> Ints:
-    ticks = ticks.copy()
-    ticks.flags.writeable = False
-    return ticks
+    computing = np.flatnonzero(program.computes & blocked[program.node])
+    step = int(np.concatenate((computing, events.step[blocked[events.nodes]])).min())
+    text = f"{program.text(step)} waits at {program.place(step)} for ever; verify it to see the cycle"
+    return f"the schedule cannot run to its end under {events.discipline.value}: {text}"
