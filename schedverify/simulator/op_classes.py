@@ -10,17 +10,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-
-from schedverify.core.op import INDEX_MASK, Kind
-from schedverify.core.problem import Problem
-
-if TYPE_CHECKING:
-    from schedverify.simulator import kernels
 from numpy.typing import NDArray
 
 from schedverify.core.errors import ScheduleError
-from schedverify.core.op import JOIN_SHIFT, MICROBATCH_MASK, STAGE_SHIFT, Join, unpack
+from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, MICROBATCH_MASK, STAGE_SHIFT, Join, Kind, unpack
+from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule, Words, kinds
+
+if TYPE_CHECKING:
+    from schedverify.simulator import kernels
+
+_F, _W = int(Kind.F), int(Kind.W)
 
 
 def check_runnable(schedule: Schedule, problem: Problem, excerpt: bool) -> None:
@@ -49,7 +49,7 @@ def _strangers(row: Words, problem: Problem, rank: int) -> NDArray[np.bool_]:
     """Mark the operations of a row that cannot stand there."""
     on_rank = np.zeros(INDEX_MASK + 1, dtype=bool)
     on_rank[list(problem.stages_of[rank])] = True
-    fits = problem.has_operations(row) & (kinds(row) <= int(Kind.W)) & on_rank[row >> STAGE_SHIFT & INDEX_MASK]
+    fits = problem.has_operations(row) & (kinds(row) <= _W) & on_rank[row >> STAGE_SHIFT & INDEX_MASK]
     return np.asarray(~fits | (row >> JOIN_SHIFT == int(Join.GROUP)))
 
 
@@ -76,9 +76,6 @@ def _complete(counts: NDArray[np.int64], problem: Problem) -> NDArray[np.bool_]:
     if problem.form == "inference":
         return forward
     return forward & ((counts[:, 1] > 0) | (counts[:, 2] > 0) & (counts[:, 3] > 0))
-
-
-_F, _W = int(Kind.F), int(Kind.W)
 
 
 def describe_class(key: int, problem: Problem) -> tuple[tuple[tuple[int, int], ...], int, int]:

@@ -58,6 +58,11 @@ class Edges(NamedTuple):
     why: Ints
 
 
+def _edges(tail: Ints, head: Ints, lag: Ints, rank: Ints, why: Why) -> Edges:
+    """Return edges that all have one reason."""
+    return Edges(tail, head, lag, rank, np.full(len(tail), why))
+
+
 class Leaving(NamedTuple):
     """When members of a queue are done with it: so many ticks after the start of a node.
 
@@ -113,15 +118,18 @@ class Events:
         program, transfers = self.program, self.transfers
         node, ticks = program.makers
         alone = np.flatnonzero(self.alone)
-        maker, origin = node[transfers.made], program.rank[transfers.send]
+        maker, origin, target = (
+            node[transfers.made],
+            program.rank[transfers.send],
+            program.rank[transfers.receive[alone]],
+        )
         parts = [
             self._local(),
-            Edges(maker, self.sends, ticks[transfers.made], origin, np.full(len(maker), Why.INPUT)),
+            _edges(maker, self.sends, ticks[transfers.made], origin, Why.INPUT),
             self._received(),
-            Edges(self.sends[alone], self.receives[alone], 0 * alone, program.rank[transfers.receive[alone]],
-                  np.full(len(alone), Why.SENT)),
+            _edges(self.sends[alone], self.receives[alone], 0 * alone, target, Why.SENT),
             self._programs(),
-        ]  # fmt: skip
+        ]
         queue = self._queue()
         if queue is not None:
             parts.append(self._chained(queue, self.step, self.nodes, self.rank, self._leaving(whole=False), Why.QUEUE))
@@ -131,9 +139,8 @@ class Events:
         """Let each step wait for the outputs that no message brings."""
         reader, slot = local_inputs(self.program)
         node, ticks = self.program.makers
-        step = self.program.step[reader]
-        why = np.full(len(reader), Why.INPUT)
-        return Edges(node[slot], self.program.node[step], ticks[slot], self.program.rank[reader], why)
+        waiting = self.program.node[self.program.step[reader]]
+        return _edges(node[slot], waiting, ticks[slot], self.program.rank[reader], Why.INPUT)
 
     def _received(self) -> Edges:
         """Let each step wait until the tensors from other ranks that it reads are there."""
@@ -142,8 +149,7 @@ class Events:
         transfer = leaving.entry[received] - size
         reader = readers(self.program, self.transfers)[transfer]
         ranks = self.program.rank[self.transfers.receive[transfer]]
-        why = np.full(len(transfer), Why.RECEIVED)
-        return Edges(leaving.node[received], reader, leaving.lag[received], ranks, why)
+        return _edges(leaving.node[received], reader, leaving.lag[received], ranks, Why.RECEIVED)
 
     def _leaving(self, *, whole: bool) -> Leaving:
         """Say when each end (sends, then receives) frees its queue or, as a whole, is complete.
@@ -188,8 +194,7 @@ class Events:
         found = last >= 0
         found[found] = program.step_rank[compute[last[found]]] == rank[found]
         tail = compute[last[found]]
-        return Edges(program.node[tail], node[found], program.duration[tail], rank[found],
-                     np.full(len(tail), Why.ORDER))  # fmt: skip
+        return _edges(program.node[tail], node[found], program.duration[tail], rank[found], Why.ORDER)
 
     def _chained(self, queue: Ints, step: Ints, node: Ints, rank: Ints, leaving: Leaving, why: Why) -> Edges:
         """Let each member of a queue wait until the entry before it lets go; what has one step there is one entry.
@@ -226,8 +231,7 @@ class Events:
             whole[several] = self.count + np.arange(len(several))
             self.count += len(several)
             grouped = whole[left] >= 0
-            inner = Edges(ends[grouped], whole[left[grouped]], lag[grouped], account[grouped],
-                          np.full(int(grouped.sum()), why))  # fmt: skip
+            inner = _edges(ends[grouped], whole[left[grouped]], lag[grouped], account[grouped], why)
             left = np.concatenate((left[~grouped], several))
             ends = np.concatenate((ends[~grouped], whole[several]))
             lag = np.concatenate((lag[~grouped], 0 * several))
@@ -237,7 +241,7 @@ class Events:
         goes = follows[left + 1]
         left, ends, lag, account = left[goes], ends[goes], lag[goes], account[goes]
         run, member = expanded(first[left + 1], size[left + 1])
-        outer = Edges(ends[run], node[order[member]], lag[run], account[run], np.full(len(run), why))
+        outer = _edges(ends[run], node[order[member]], lag[run], account[run], why)
         return Edges(*map(np.concatenate, zip(inner, outer, strict=True))) if len(several) else outer
 
 

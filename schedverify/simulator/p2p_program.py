@@ -13,12 +13,12 @@ from schedverify.core.errors import ScheduleError
 from schedverify.core.messages import named, needed_messages
 from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, MICROBATCH_MASK, PEER_SHIFT, STAGE_SHIFT, Join, Kind, unpack
 from schedverify.core.problem import Problem
-from schedverify.core.schedule import Schedule, Words, kinds
+from schedverify.core.schedule import OPERATION_MASK, Schedule, Words, is_transfer, kinds, rank_of_each
 from schedverify.simulator.joint_steps import joint_steps_of
 from schedverify.simulator.op_classes import check_runnable
 
 Ints = NDArray[np.int64]
-_W, _RECV_B = int(Kind.W), int(Kind.RECV_B)
+_W = int(Kind.W)
 
 
 class LoweredProgram:
@@ -43,7 +43,7 @@ class LoweredProgram:
     def __init__(self, schedule: Schedule, problem: Problem) -> None:
         self.problem = problem
         self.words = np.concatenate(schedule.rows)
-        self.rank = np.repeat(np.arange(schedule.ranks), [len(row) for row in schedule.rows])
+        self.rank = rank_of_each(schedule)
         kind, begins = kinds(self.words), self.words >> JOIN_SHIFT == 0
         self.step = np.cumsum(begins) - 1
         self.step_rank = self.rank[begins]
@@ -87,7 +87,7 @@ class LoweredProgram:
 
     def _check_joins(self, kind: Ints) -> None:
         """Refuse groups of anything but transfers, and overlapped steps of anything but compute."""
-        join, transfers = self.words >> JOIN_SHIFT, (kind > _W) & (kind <= _RECV_B)
+        join, transfers = self.words >> JOIN_SHIFT, is_transfer(self.words)
         group, overlap = join == int(Join.GROUP), join == int(Join.OVERLAP)
         first = np.searchsorted(self.step, self.step)
         bad = group & ~(transfers & transfers[first]) | overlap & ((kind > _W) | (kind[first] > _W))
@@ -98,9 +98,9 @@ class LoweredProgram:
     def _durations(self, kind: Ints) -> Ints:
         problem, stages = self.problem, self.problem.total_stages
         costs = np.zeros((_W + 1, stages), dtype=np.int64)
-        for letter in np.unique(kind[kind <= _W]).tolist():
-            costs[letter] = [problem.duration(letter, stage) for stage in range(stages)]
         computes = kind <= _W
+        for letter in np.unique(kind[computes]).tolist():
+            costs[letter] = [problem.duration(letter, stage) for stage in range(stages)]
         ticks = np.zeros(len(self.step_rank), dtype=np.int64)
         np.add.at(ticks, self.step[computes], costs[kind[computes], self.words[computes] >> STAGE_SHIFT & INDEX_MASK])
         overlapped = np.unique(self.step[self.words >> JOIN_SHIFT == int(Join.OVERLAP)])
@@ -123,9 +123,6 @@ class LoweredProgram:
                 node[step] = first[number]
             offset += len(row)
         return node
-
-
-_JOINLESS = (1 << JOIN_SHIFT) - 1
 
 
 class MatchedTransfers(NamedTuple):
@@ -166,8 +163,8 @@ def match(program: LoweredProgram, discipline: Discipline) -> MatchedTransfers:
     """
     problem = program.problem
     kind = kinds(program.words)
-    at = np.flatnonzero((kind > int(Kind.W)) & (kind <= int(Kind.RECV_B)))
-    full = named(program.words[at] & _JOINLESS, problem)
+    at = np.flatnonzero(is_transfer(program.words))
+    full = named(program.words[at] & OPERATION_MASK, problem)
     is_send = (kind[at] == int(Kind.SEND_F)) | (kind[at] == int(Kind.SEND_B))
     needed = needed_messages(program.order, problem)
     _check(program, at, full, np.concatenate((needed.sends, needed.receives)))
@@ -183,7 +180,7 @@ def match(program: LoweredProgram, discipline: Discipline) -> MatchedTransfers:
 def _transfers(program: LoweredProgram, send: Ints, receive: Ints) -> MatchedTransfers:
     problem = program.problem
     owner_rank = np.array(problem.owner_rank, dtype=np.int64)
-    sent, received = (named(program.words[ends] & _JOINLESS, problem) for ends in (send, receive))
+    sent, received = (named(program.words[ends] & OPERATION_MASK, problem) for ends in (send, receive))
     source, target = _ends(sent)
     reader, origin = _ends(received)
     onward = kinds(sent) == int(Kind.SEND_F)
