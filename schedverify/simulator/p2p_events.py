@@ -118,11 +118,8 @@ class Events:
         program, transfers = self.program, self.transfers
         node, ticks = program.makers
         alone = np.flatnonzero(self.alone)
-        maker, origin, target = (
-            node[transfers.made],
-            program.rank[transfers.send],
-            program.rank[transfers.receive[alone]],
-        )
+        maker, origin = node[transfers.made], program.rank[transfers.send]
+        target = program.rank[transfers.receive[alone]]
         parts = [
             self._local(),
             _edges(maker, self.sends, ticks[transfers.made], origin, Why.INPUT),

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from schedverify.core.op import INDEX_MASK, MICROBATCH_MASK, PEER_SHIFT, STAGE_SHIFT, Kind, Op, unpack
 from schedverify.core.problem import Problem
-from schedverify.core.schedule import Schedule, kinds, positions
+from schedverify.core.schedule import Schedule, is_transfer, kinds, positions, rank_of_each
 from schedverify.verifier.occurrences import joined, packed
 
 Ints = NDArray[np.int64]
@@ -56,11 +56,9 @@ class Transfers:
     def __init__(self, schedule: Schedule, problem: Problem) -> None:
         self.problem = problem
         words = np.concatenate(schedule.rows)
-        rank = np.repeat(np.arange(schedule.ranks), [len(row) for row in schedule.rows])
+        rank = rank_of_each(schedule)
         position = np.concatenate([positions(row) for row in schedule.rows])
-        kind = kinds(words)
-        chosen = (kind >= int(Kind.SEND_F)) & (kind <= int(Kind.RECV_B))
-        chosen &= problem.has_operations(words)
+        chosen = is_transfer(words) & problem.has_operations(words)
         chosen[chosen] = self._owner_rank[words[chosen] >> STAGE_SHIFT & INDEX_MASK] == rank[chosen]
         self.word, self.rank, self.position = words[chosen], rank[chosen], position[chosen]
         self.backward = kinds(self.word) >= int(Kind.SEND_B)
@@ -129,10 +127,8 @@ class Transfers:
         """Find the peer of each entry, the rank at the other end, and what is wrong with it."""
         named = (self.word >> PEER_SHIFT & INDEX_MASK) - 1
         onward = self.is_send ^ self.backward
-        table = _table(self.problem)
-        side = onward.astype(np.int64)
-        sole, flaw = table[0][side, self.stage], table[1][side, self.stage]
-        neighbours = self._neighbours(onward)
+        sole, flaw = (by_side[onward.astype(np.int64), self.stage] for by_side in _table(self.problem))
+        neighbours = self._neighbours(onward, named)
         known = (named >= 0) & (named < self.problem.total_stages)
         other = self._owner_rank[np.where(known, named, 0)]
         own = np.select([~neighbours, other == self.rank], [int(Flaw.STRANGER), int(Flaw.ONE_RANK)], int(Flaw.NONE))
@@ -141,12 +137,10 @@ class Transfers:
         other = np.where(named >= 0, np.where(known, other, -1), self._owner_rank[np.maximum(sole, 0)])
         self.partner = np.where((self.peer < 0) | (other == self.rank), -1, other)
 
-    def _neighbours(self, onward: Flags) -> Flags:
+    def _neighbours(self, onward: Flags, named: Ints) -> Flags:
         """Mark the entries whose named peer is a neighbour of their stage in the direction of the tensor."""
-        named = (self.word >> PEER_SHIFT & INDEX_MASK) - 1
         first, second = np.where(onward, (self.stage, named), (named, self.stage))
-        pairs = [(s, t) for s, targets in enumerate(self.problem.successors) for t in targets]
-        edges = np.array([s << 16 | t for s, t in pairs], dtype=np.int64)
+        edges = np.array([s << 16 | t for s, ts in enumerate(self.problem.successors) for t in ts], dtype=np.int64)
         return np.asarray(np.isin(first << 16 | second, edges) & (named >= 0))
 
 

@@ -11,17 +11,15 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, KIND_SHIFT, STAGE_SHIFT, Kind, Op
+from schedverify.core.op import INDEX_MASK, KIND_SHIFT, STAGE_SHIFT, Kind, Op
 from schedverify.core.problem import Problem
-from schedverify.core.schedule import Schedule, Words, kinds, positions
+from schedverify.core.schedule import OPERATION_MASK, Schedule, Words, kinds, positions, rank_of_each
 from schedverify.simulator.csr_graph import merged
 
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 Place = tuple[int, int]
 """A rank and a position in its order."""
-
-_JOINLESS = (1 << JOIN_SHIFT) - 1
 
 
 class Occurrences:
@@ -55,8 +53,8 @@ class Occurrences:
         self.schedule, self.problem = schedule, problem
         words = np.concatenate(schedule.rows)
         chosen = _computing(words, problem)
-        self.op = words[chosen] & _JOINLESS
-        self.rank = np.repeat(np.arange(schedule.ranks), [len(row) for row in schedule.rows])[chosen]
+        self.op = words[chosen] & OPERATION_MASK
+        self.rank = rank_of_each(schedule)[chosen]
         self.position = np.concatenate([positions(row) for row in schedule.rows])[chosen]
         begins = np.ones(len(self.op), dtype=bool)
         begins[1:] = (np.diff(self.rank) != 0) | (np.diff(self.position) != 0)
