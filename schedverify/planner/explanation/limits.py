@@ -110,22 +110,17 @@ def explain_conflict(plan: Plan, effort: Effort) -> Explanation:
             searches -= 1
         undecided += [name] if status is Status.UNKNOWN else []
         searches -= 1
-    reliefs = []
-    for left, name in zip(range(len(clash), 0, -1), clash, strict=True):
-        reliefs.append(relief(plan.problem, name, effort.part(1 / left)))
+    shares = zip(range(len(clash), 0, -1), clash, strict=True)
+    reliefs = tuple(relief(plan.problem, name, effort.part(1 / left)) for left, name in shares)
     remarks = [] if clash else [plan.reason]
     remarks += [f"whether the others clash without {name} is open" for name in undecided]
-    return Explanation(
-        plan.status, plan.objective, clash=tuple(clash), minimal=not undecided, reliefs=tuple(reliefs),
-        remarks=tuple(remarks),
-    )  # fmt: skip
+    return Explanation(plan.status, plan.objective, tuple(clash), not undecided, reliefs, remarks=tuple(remarks))
 
 
 def without_limits(problem: Problem, names: list[str]) -> Problem:
     """Return the problem without some of its limits."""
-    for name in names:
-        problem = with_limit(problem, name, None)
-    return problem
+    changed: dict[str, Any] = {FIELDS[name]: None for name in names}
+    return replace(problem, **changed)
 
 
 def any_schedule(problem: Problem, effort: Effort) -> Solution:
