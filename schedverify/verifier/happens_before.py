@@ -93,12 +93,11 @@ class EventGraph(Precedence):
 
     def _edges(self) -> Edges:
         occurrences, transfers, present = self.occurrences, self.transfers, self.present
-        split = self.apart
         edges = [
             self._step_inputs(),
             self._received_inputs(),
             self._sent_outputs(),
-            (self.node[self.send[split]], self.node[self.receive[split]], np.full(int(split.sum()), -1)),
+            (self.node[self.send[self.apart]], self.node[self.receive[self.apart]], np.full(self.apart.sum(), -1)),
         ]
         steps = (occurrences.step_rank, occurrences.step_position, occurrences.node, occurrences.step_rank)
         events = (transfers.position[present], self.node[present], transfers.rank[present])

@@ -92,9 +92,8 @@ def timeline_respected(case: Case) -> Iterator[Violation]:
     if rows is None:
         raise NotApplicable("no timeline is handed in")
     steps = case.occurrences.steps
-    counts = [len(row) for row in steps]
-    if [len(row) for row in rows] != counts:
-        found = [len(row) for row in rows]
+    found, counts = ([len(row) for row in each] for each in (rows, steps))
+    if found != counts:
         yield Violation("SV202", f"the timeline has {found} starts by rank, the schedule {counts} steps")
         return
     for rank, (row, starts) in enumerate(zip(steps, rows, strict=True)):
@@ -129,8 +128,6 @@ def _inputs_there(
                 yield Violation("SV202", message, rank, position, (str(op), str(need.op)), (need.why,))
     for r, p in main[op]:
         if place in main[op] and rows[r][p] != start and (r, p) > place:
-            message = (
-                f"rank {rank}, position {position} ({op}) starts at {start}, but at {rows[r][p]} on rank {r}; "
-                "it is one operation"
-            )
+            other = f"{rows[r][p]} on rank {r}; it is one operation"
+            message = f"rank {rank}, position {position} ({op}) starts at {start}, but at {other}"
             yield Violation("SV202", message, rank, position, (str(op),))
