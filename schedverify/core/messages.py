@@ -41,8 +41,7 @@ def needed_messages(schedule: Schedule, problem: Problem) -> Messages:
     offsets, peers = neighbours(problem, across=True)
     backward = (kind != int(Kind.F)).astype(np.int64)
     key = stage + backward * problem.total_stages
-    owner_rank = np.array(problem.owner_rank, dtype=np.int64)
-    sends = (kind != int(Kind.W)) & (rank_of_each(schedule) == owner_rank[stage])
+    sends = (kind != int(Kind.W)) & (rank_of_each(schedule) == problem.owner_rank_array[stage])
     count = np.where(sends, np.diff(offsets)[key], 0)
     maker, peer = expanded(offsets[key], count)
     source, microbatch, target = stage[maker], words[maker] & MICROBATCH_MASK, peers[peer]

@@ -168,8 +168,7 @@ def match(program: LoweredProgram, discipline: Discipline) -> MatchedTransfers:
     is_send = (kind[at] == int(Kind.SEND_F)) | (kind[at] == int(Kind.SEND_B))
     needed = needed_messages(program.order, problem)
     _check(program, at, full, np.concatenate((needed.sends, needed.receives)))
-    owner_rank = np.array(problem.owner_rank, dtype=np.int64)
-    source, target = (owner_rank[stage] for stage in _ends(full))
+    source, target = (problem.owner_rank_array[stage] for stage in _ends(full))
     channel = np.where(is_send, source * problem.ranks + target, target * problem.ranks + source)
     key = [channel] if discipline is not Discipline.TAGGED else [full & MICROBATCH_MASK, *_names(full, is_send)]
     sends, receives = (at[side][np.lexsort((at[side], *(k[side] for k in key)))] for side in (is_send, ~is_send))
@@ -179,13 +178,12 @@ def match(program: LoweredProgram, discipline: Discipline) -> MatchedTransfers:
 
 def _transfers(program: LoweredProgram, send: Ints, receive: Ints) -> MatchedTransfers:
     problem = program.problem
-    owner_rank = np.array(problem.owner_rank, dtype=np.int64)
     sent, received = (named(program.words[ends] & OPERATION_MASK, problem) for ends in (send, receive))
     source, target = _ends(sent)
     reader, origin = _ends(received)
     onward = kinds(sent) == int(Kind.SEND_F)
     size = np.array(problem.boundary_bytes, dtype=np.int64)[np.where(onward, source, target)]
-    sender, receiver = owner_rank[source], owner_rank[target]
+    sender, receiver = problem.owner_rank_array[source], problem.owner_rank_array[target]
     occupied = np.zeros_like(size)
     if problem.bandwidth:
         occupied = -(-size // np.array(problem.bandwidth, dtype=np.int64)[sender, receiver])
@@ -210,7 +208,7 @@ def _names(full: Words, is_send: NDArray[np.bool_]) -> tuple[Ints, Ints, NDArray
 
 def _check(program: LoweredProgram, at: Ints, full: Words, needed: Words) -> None:
     """Raise a ScheduleError that names the first of the messages that is not as needed."""
-    owner_rank = np.array(program.problem.owner_rank, dtype=np.int64)
+    owner_rank = program.problem.owner_rank_array
     if np.array_equal(np.sort(full), np.sort(needed)) and (owner_rank[_ends(full)[0]] == program.rank[at]).all():
         return
     order = np.argsort(full, kind="stable")

@@ -59,7 +59,7 @@ class Transfers:
         rank = rank_of_each(schedule)
         position = np.concatenate([positions(row) for row in schedule.rows])
         chosen = is_transfer(words) & problem.has_operations(words)
-        chosen[chosen] = self._owner_rank[words[chosen] >> STAGE_SHIFT & INDEX_MASK] == rank[chosen]
+        chosen[chosen] = problem.owner_rank_array[words[chosen] >> STAGE_SHIFT & INDEX_MASK] == rank[chosen]
         self.word, self.rank, self.position = words[chosen], rank[chosen], position[chosen]
         self.backward = kinds(self.word) >= int(Kind.SEND_B)
         self.is_send = kinds(self.word) % 2 == int(Kind.SEND_F) % 2
@@ -119,10 +119,6 @@ class Transfers:
             some = entries[self.backward[entries] == backward]
             yield some, packed(kind, self.stage[some], self.microbatch[some])
 
-    @cached_property
-    def _owner_rank(self) -> Ints:
-        return np.array(self.problem.owner_rank, dtype=np.int64)
-
     def _resolve(self) -> None:
         """Find the peer of each entry, the rank at the other end, and what is wrong with it."""
         named = (self.word >> PEER_SHIFT & INDEX_MASK) - 1
@@ -130,11 +126,11 @@ class Transfers:
         sole, flaw = (by_side[onward.astype(np.int64), self.stage] for by_side in _table(self.problem))
         neighbours = self._neighbours(onward, named)
         known = (named >= 0) & (named < self.problem.total_stages)
-        other = self._owner_rank[np.where(known, named, 0)]
+        other = self.problem.owner_rank_array[np.where(known, named, 0)]
         own = np.select([~neighbours, other == self.rank], [int(Flaw.STRANGER), int(Flaw.ONE_RANK)], int(Flaw.NONE))
         self.flaw = np.where(named >= 0, own, flaw)
         self.peer = np.where(named >= 0, named, sole)
-        other = np.where(named >= 0, np.where(known, other, -1), self._owner_rank[np.maximum(sole, 0)])
+        other = np.where(named >= 0, np.where(known, other, -1), self.problem.owner_rank_array[np.maximum(sole, 0)])
         self.partner = np.where((self.peer < 0) | (other == self.rank), -1, other)
 
     def _neighbours(self, onward: Flags, named: Ints) -> Flags:

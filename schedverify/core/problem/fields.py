@@ -128,6 +128,11 @@ class ProblemFields:
         return tuple(ranks[0] for ranks in self.placement)
 
     @cached_property
+    def owner_rank_array(self) -> NDArray[np.int64]:
+        """:attr:`owner_rank` as an array, shape ``(total_stages,)``."""
+        return np.array(self.owner_rank, dtype=np.int64)
+
+    @cached_property
     def stages_of(self) -> Matrix:
         """By rank, its stages in rising order."""
         rows: list[list[int]] = [[] for _ in range(self.ranks)]

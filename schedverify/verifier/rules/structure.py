@@ -183,11 +183,10 @@ def _fault(op: Op, problem: Problem) -> str:
 def _astray(case: Case) -> Iterator[Violation]:
     """Tell the communication that stands on a rank where its stage is not, or does not send and receive."""
     problem = case.problem
-    owner_rank = np.array(problem.owner_rank, dtype=np.int64)
     for rank, row in enumerate(case.schedule.rows):
         stage = row >> STAGE_SHIFT & INDEX_MASK
         away = (kinds(row) > int(Kind.W)) & problem.has_operations(row)
-        away[away] = owner_rank[stage[away]] != rank
+        away[away] = problem.owner_rank_array[stage[away]] != rank
         places = positions(row)
         for index in np.flatnonzero(away).tolist():
             op, ranks = unpack(int(row[index])), problem.placement[int(stage[index])]
