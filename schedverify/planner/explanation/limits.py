@@ -7,13 +7,13 @@ from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 from schedverify.core.explanation import Explanation, Relief
-from schedverify.core.op import Kind
 from schedverify.core.problem import Problem
 from schedverify.core.result import Plan, Status
 from schedverify.core.schedule import Schedule
 from schedverify.core.timeline import Measures
 from schedverify.optimizer import Effort, Solution, least_peak, solve
 from schedverify.simulator.engine import simulate
+from schedverify.simulator.metrics import peak_in_flight
 
 FIELDS: Final = {
     "memory.capacity": "capacity",
@@ -82,15 +82,12 @@ def _used_up_in_flight(name: str, kind: str, limits: Sequence[int], peaks: Seque
 
 
 def in_flight_by_stage(problem: Problem, schedule: Schedule) -> list[int]:
-    """Return for each stage the most micro-batches in flight: those whose F has run and whose B or I has not."""
-    most = [0] * problem.total_stages
-    for rank in range(schedule.ranks):
-        now = dict.fromkeys(problem.stages_of[rank], 0)
-        for step in schedule.steps(rank):
-            for op in step.ops:
-                now[op.stage] += {Kind.F: 1, Kind.B: -1, Kind.I: -1}.get(op.kind, 0)
-                most[op.stage] = max(most[op.stage], now[op.stage])
-    return most
+    """Return for each stage the most micro-batches in flight on any of its ranks."""
+    rows = schedule.rows
+    return [
+        max(peak_in_flight(rows[rank], problem, stage) for rank in ranks)
+        for stage, ranks in enumerate(problem.placement)
+    ]
 
 
 def explain_conflict(plan: Plan, effort: Effort) -> Explanation:
