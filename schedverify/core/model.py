@@ -174,11 +174,10 @@ def even_parts(count: int, parts: int) -> tuple[range, ...]:
 
 
 def _named_twice(layers: tuple[Layer, ...]) -> list[Fault]:
-    seen: dict[str, int] = {}
+    first: dict[str, int] = {}
     faults = []
     for i, layer in enumerate(layers):
-        if layer.name in seen:
-            message = f"layer {i} is called {layer.name[:60]!r}, and so is layer {seen[layer.name]}"
+        if first.setdefault(layer.name, i) != i:
+            message = f"layer {i} is called {layer.name[:60]!r}, and so is layer {first[layer.name]}"
             faults.append(Fault(f"layer[{i}].name", message, "each layer has a name of its own"))
-        seen.setdefault(layer.name, i)
     return faults

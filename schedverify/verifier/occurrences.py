@@ -136,10 +136,8 @@ class Occurrences:
         return index, self.ops[index] == ops
 
     def _main(self, op: Op, places: list[Place]) -> tuple[Place, ...]:
-        first: dict[int, Place] = {}
-        for place in places:
-            first.setdefault(place[0], place)
-        own = tuple(first[rank] for rank in sorted(self.problem.placement[op.stage]) if rank in first)
+        first = dict(reversed(places))  # by rank; of several positions there, the first comes last and stays
+        own = tuple((rank, first[rank]) for rank in sorted(self.problem.placement[op.stage]) if rank in first)
         return own or (places[0],)
 
     def _merged(self) -> Ints:
