@@ -131,13 +131,11 @@ class Timeline:
 
         ``pandas.DataFrame(timeline.rows())`` makes a table of them. Ticks are plain integers.
         """
-        return [
-            {"rank": rank, "position": position, "step": str(step), "start": start, "end": end}
-            for rank, (starts, ends) in enumerate(zip(self.starts, self.ends, strict=True))
-            for position, (step, start, end) in enumerate(
-                zip(self.schedule.steps(rank), starts.tolist(), ends.tolist(), strict=True)
-            )
-        ]
+        names, rows = ("rank", "position", "step", "start", "end"), []
+        for rank, (starts, ends) in enumerate(zip(self.starts, self.ends, strict=True)):
+            steps = zip(map(str, self.schedule.steps(rank)), starts.tolist(), ends.tolist(), strict=True)
+            rows += [dict(zip(names, (rank, at, *step), strict=True)) for at, step in enumerate(steps)]
+        return rows
 
     def __getitem__(self, step: str | Op | Step) -> StepTime:
         """Return where a step stands and when it runs: ``timeline["2F0"]``.

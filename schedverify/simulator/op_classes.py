@@ -7,6 +7,7 @@ and where their outputs stand. With M micro-batches and S stages the output of F
 
 from __future__ import annotations
 
+from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -102,11 +103,8 @@ def class_table(problem: Problem) -> kernels.OpClassTable:
     """Return what every class of single operations reads, costs and makes, as arrays for the compiled sweep."""
     from schedverify.simulator import kernels
 
-    parts = (0, 1) if problem.slices > 1 else (0, 0)
-    keys = [
-        kind << 33 | stage << 1 | beside for kind in range(_W + 1) for stage in range(problem.total_stages)
-        for beside in parts
-    ]  # fmt: skip
+    every = product(range(_W + 1), range(problem.total_stages), (0, 1) if problem.slices > 1 else (0, 0))
+    keys = [kind << 33 | stage << 1 | beside for kind, stage, beside in every]
     known = {int(Kind[letter]) for letter in problem.kinds}
     classes = [describe_class(key, problem) if key >> 33 in known else ((), 0, 0) for key in keys]
     inputs = np.array([pair for reads, _, _ in classes for pair in reads], dtype=np.int64).reshape(-1, 2)

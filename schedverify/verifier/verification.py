@@ -109,16 +109,21 @@ def claims_of(plan: Plan) -> dict[str, Any]:
     return measures | own | {"objective": plan.objective, "then": plan.then and dataclasses.asdict(plan.then)}
 
 
-def _report_on_lowered(lowered: Lowered, problem: Problem, codes: list[str]) -> Report:
-    """Judge the lowered part of a plan and the measures that it claims; it must have messages where any is needed."""
-    report = verify(
+def verify_lowered(lowered: Lowered, problem: Problem, select: Iterable[str] | None) -> Report:
+    """Judge a schedule with communication under its own discipline, and the measures that are claimed of it."""
+    return verify(
         lowered.schedule,
         problem,
-        select=codes,
+        select=select,
         discipline=lowered.discipline,
         eager_bytes=lowered.eager_bytes,
         claims=dataclasses.asdict(lowered.measures),
     )
+
+
+def _report_on_lowered(lowered: Lowered, problem: Problem, codes: list[str]) -> Report:
+    """Judge the lowered part of a plan and the measures that it claims; it must have messages where any is needed."""
+    report = verify_lowered(lowered, problem, codes)
     if lowered.schedule.lowered or not _has_messages(problem):
         return report
     silent = (Violation("SV301", "no send and no receive stands in it"),)

@@ -83,11 +83,8 @@ def _used_up_in_flight(name: str, kind: str, limits: Sequence[int], peaks: Seque
 
 def in_flight_by_stage(problem: Problem, schedule: Schedule) -> list[int]:
     """Return for each stage the most micro-batches in flight on any of its ranks."""
-    rows = schedule.rows
-    return [
-        max(peak_in_flight(rows[rank], problem, stage) for rank in ranks)
-        for stage, ranks in enumerate(problem.placement)
-    ]
+    rows, places = schedule.rows, enumerate(problem.placement)
+    return [max(peak_in_flight(rows[rank], problem, stage) for rank in ranks) for stage, ranks in places]
 
 
 def explain_conflict(plan: Plan, effort: Effort) -> Explanation:

@@ -122,9 +122,8 @@ def _inputs_there(
         for r, p in main.get(need.op, ())[:1]:
             arrival = rows[r][p] + case.problem.step_duration(case.occurrences.steps[r][p]) + need.lag
             if start < arrival:
-                message = (
-                    f"rank {rank}, position {position} ({op}) starts at {start}, before {need.op} is there at {arrival}"
-                )
+                late = f"before {need.op} is there at {arrival}"
+                message = f"rank {rank}, position {position} ({op}) starts at {start}, {late}"
                 yield Violation("SV202", message, rank, position, (str(op), str(need.op)), (need.why,))
     for r, p in main[op]:
         if place in main[op] and rows[r][p] != start and (r, p) > place:
