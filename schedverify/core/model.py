@@ -7,9 +7,9 @@ from functools import cached_property
 from itertools import pairwise
 
 from schedverify.core.errors import Fault, InputError
+from schedverify.core.problem.fields import Ints
 
 Edge = tuple[int, int]
-Ints = tuple[int, ...]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,11 @@ from schedverify.core.argument_types import check_types
 from schedverify.core.errors import Fault, InputError
 from schedverify.core.op import JOIN_SHIFT, KIND_MASK, KIND_SHIFT, Join, Kind, Op, Step, pack_step, unpack
 
-Words = NDArray[np.int64]
+IntArray = NDArray[np.int64]
+"""Whole numbers; where a docstring gives no shape, one for each operation, message or edge of what it is about."""
+Flags = NDArray[np.bool_]
+"""Marks, alike."""
+Words = IntArray
 """The packed operations of one rank, in order; see :mod:`schedverify.core.op`."""
 
 OPERATION_MASK: Final = (1 << JOIN_SHIFT) - 1
@@ -180,27 +184,27 @@ def up_to_most(faults: list[Fault]) -> list[Fault]:
     return faults if len(faults) < MAX_FAULTS else [*faults, Fault("", f"reading stopped at the {MAX_FAULTS}th fault")]
 
 
-def kinds(row: Words) -> NDArray[np.int64]:
+def kinds(row: Words) -> IntArray:
     """Return the kind of each operation of a row."""
     return row >> KIND_SHIFT & KIND_MASK
 
 
-def positions(row: Words) -> NDArray[np.int64]:
+def positions(row: Words) -> IntArray:
     """Return for each operation of a row the position of its step."""
     return np.cumsum(row >> JOIN_SHIFT == 0, dtype=np.int64) - 1
 
 
-def step_bounds(row: Words) -> NDArray[np.int64]:
+def step_bounds(row: Words) -> IntArray:
     """Return by which operation of a row each of its steps begins, and last how many operations there are."""
     return np.append(np.flatnonzero(row >> JOIN_SHIFT == 0), len(row))
 
 
-def is_transfer(row: Words) -> NDArray[np.bool_]:
+def is_transfer(row: Words) -> Flags:
     """Return for each operation of a row whether it sends or receives."""
     return (kinds(row) >= int(Kind.SEND_F)) & (kinds(row) <= int(Kind.RECV_B))
 
 
-def rank_of_each(schedule: Schedule) -> NDArray[np.int64]:
+def rank_of_each(schedule: Schedule) -> IntArray:
     """Return the rank of each operation of a schedule, rank after rank, in the order of its concatenated rows."""
     return np.repeat(np.arange(schedule.ranks), [len(row) for row in schedule.rows])
 

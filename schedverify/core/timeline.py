@@ -8,14 +8,15 @@ from fractions import Fraction
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from schedverify.core.discipline import Discipline
 from schedverify.core.op import Op, Step, pack_step
 from schedverify.core.presentation import Line, Span, html_of, picture_of, table, text_of
 from schedverify.core.problem import Problem
-from schedverify.core.schedule import OPERATION_MASK, Schedule, positions
+from schedverify.core.schedule import OPERATION_MASK, IntArray, Schedule, positions
 
+Ticks = IntArray
+"""Starts or ends of the steps of one rank, shape ``(steps,)``."""
 _MOST_SHOWN: Final = 32
 """Ranks whose figures stand in one line."""
 
@@ -81,8 +82,8 @@ class Timeline:
 
     schedule: Schedule
     problem: Problem
-    starts: tuple[NDArray[np.int64], ...]
-    ends: tuple[NDArray[np.int64], ...]
+    starts: tuple[Ticks, ...]
+    ends: tuple[Ticks, ...]
     measures: Measures
     discipline: Discipline | None = None
     eager_bytes: int = 0

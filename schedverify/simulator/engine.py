@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
 from schedverify.core.argument_types import check_types
 from schedverify.core.discipline import DEFAULT_DISCIPLINE, Discipline, check_eager_bytes
@@ -14,13 +13,11 @@ from schedverify.core.errors import ScheduleError
 from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, MICROBATCH_MASK, STAGE_SHIFT, Kind
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule, Words, kinds
-from schedverify.core.timeline import Timeline
+from schedverify.core.timeline import Ticks, Timeline
 from schedverify.simulator.csr_graph import is_large
 from schedverify.simulator.joint_steps import JointStep, joint_steps_of
 from schedverify.simulator.metrics import measure
 from schedverify.simulator.op_classes import check_runnable, class_table, describe_class
-
-Ticks = NDArray[np.int64]
 
 _F, _W = int(Kind.F), int(Kind.W)
 _PENDING = 1 << 70

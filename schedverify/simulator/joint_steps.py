@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, STAGE_SHIFT, Op, unpack
 from schedverify.core.problem import Problem
-from schedverify.core.schedule import OPERATION_MASK, Schedule, Words, step_bounds
+from schedverify.core.schedule import OPERATION_MASK, Flags, IntArray, Schedule, Words, step_bounds
 from schedverify.simulator.csr_graph import merged
 
 
@@ -55,7 +54,7 @@ def joint_steps_of(schedule: Schedule, problem: Problem) -> tuple[list[JointStep
     return joint, placed
 
 
-def _joint_in(row: Words, shared: NDArray[np.bool_]) -> list[tuple[int, tuple[int, ...]]]:
+def _joint_in(row: Words, shared: Flags) -> list[tuple[int, tuple[int, ...]]]:
     """Return index and operations (packed, joins taken off) of the steps of a row that are joint."""
     chosen = shared[row >> STAGE_SHIFT & INDEX_MASK] | (row >> JOIN_SHIFT != 0)
     if not chosen.any():
@@ -66,7 +65,7 @@ def _joint_in(row: Words, shared: NDArray[np.bool_]) -> list[tuple[int, tuple[in
     return [(first, tuple((row[first:end] & OPERATION_MASK).tolist())) for first, end in runs]
 
 
-def _connected(steps: list[tuple[int, ...]]) -> NDArray[np.int64]:
+def _connected(steps: list[tuple[int, ...]]) -> IntArray:
     """Return for each step the number of its group: steps that share an operation are in one group."""
     owner: dict[int, int] = {}
     pairs = [(owner.setdefault(word, step), step) for step, words in enumerate(steps) for word in words]

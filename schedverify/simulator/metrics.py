@@ -5,15 +5,13 @@ from __future__ import annotations
 from fractions import Fraction
 
 import numpy as np
-from numpy.typing import NDArray
 
 from schedverify.core.messages import named, neighbours
 from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, PEER_SHIFT, STAGE_SHIFT, Kind
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule, Words, kinds, positions
-from schedverify.core.timeline import Measures
+from schedverify.core.timeline import Measures, Ticks
 
-Ticks = NDArray[np.int64]
 _PAIR = (1 << 40) - 1
 _F, _B, _I, _W = map(int, (Kind.F, Kind.B, Kind.I, Kind.W))
 _RECV_F, _RECV_B = int(Kind.RECV_F), int(Kind.RECV_B)

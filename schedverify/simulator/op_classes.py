@@ -11,12 +11,11 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from schedverify.core.errors import ScheduleError
 from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, MICROBATCH_MASK, STAGE_SHIFT, Join, Kind, unpack
 from schedverify.core.problem import Problem
-from schedverify.core.schedule import Schedule, Words, kinds
+from schedverify.core.schedule import Flags, IntArray, Schedule, Words, kinds
 
 if TYPE_CHECKING:
     from schedverify.simulator import kernels
@@ -46,7 +45,7 @@ def check_runnable(schedule: Schedule, problem: Problem, excerpt: bool) -> None:
             raise ScheduleError(f"{text}; verify says more")
 
 
-def _strangers(row: Words, problem: Problem, rank: int) -> NDArray[np.bool_]:
+def _strangers(row: Words, problem: Problem, rank: int) -> Flags:
     """Mark the operations of a row that cannot stand there."""
     on_rank = np.zeros(INDEX_MASK + 1, dtype=bool)
     on_rank[list(problem.stages_of[rank])] = True
@@ -54,7 +53,7 @@ def _strangers(row: Words, problem: Problem, rank: int) -> NDArray[np.bool_]:
     return np.asarray(~fits | (row >> JOIN_SHIFT == int(Join.GROUP)))
 
 
-def _counts(row: Words, problem: Problem, rank: int) -> NDArray[np.int64]:
+def _counts(row: Words, problem: Problem, rank: int) -> IntArray:
     """Count the operations of a row by stage (in the rank's order of stages), kind and micro-batch."""
     stages, size = np.array(problem.stages_of[rank], dtype=np.int64), problem.microbatches
     local = np.searchsorted(stages, row >> STAGE_SHIFT & INDEX_MASK)
@@ -62,7 +61,7 @@ def _counts(row: Words, problem: Problem, rank: int) -> NDArray[np.int64]:
     return np.bincount(flat, minlength=len(stages) * 4 * size).reshape(len(stages), 4, size)
 
 
-def _check_counts(counts: NDArray[np.int64], problem: Problem, rank: int) -> None:
+def _check_counts(counts: IntArray, problem: Problem, rank: int) -> None:
     full, split = counts[:, 1], np.maximum(counts[:, 2], counts[:, 3])
     twice = (counts > 1).any(axis=1) | (full + split > 1)
     if twice.any():
@@ -71,7 +70,7 @@ def _check_counts(counts: NDArray[np.int64], problem: Problem, rank: int) -> Non
         raise ScheduleError(f"rank {rank} runs an operation of stage {stage}, micro-batch {m} twice; verify says more")
 
 
-def _complete(counts: NDArray[np.int64], problem: Problem) -> NDArray[np.bool_]:
+def _complete(counts: IntArray, problem: Problem) -> Flags:
     """Return by stage and micro-batch whether all that is needed stands."""
     forward = counts[:, 0] > 0
     if problem.form == "inference":

@@ -12,15 +12,12 @@ from enum import IntEnum
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from schedverify.core.discipline import Discipline
 from schedverify.core.messages import expanded, neighbours
 from schedverify.core.op import INDEX_MASK, MICROBATCH_MASK, STAGE_SHIFT, Kind
-from schedverify.core.schedule import kinds
+from schedverify.core.schedule import IntArray, kinds
 from schedverify.simulator.p2p_program import LoweredProgram, MatchedTransfers
-
-Ints = NDArray[np.int64]
 
 
 class Why(IntEnum):
@@ -51,14 +48,14 @@ class Edges(NamedTuple):
         Why it does, as :class:`Why`.
     """
 
-    tail: Ints
-    head: Ints
-    lag: Ints
-    rank: Ints
-    why: Ints
+    tail: IntArray
+    head: IntArray
+    lag: IntArray
+    rank: IntArray
+    why: IntArray
 
 
-def _edges(tail: Ints, head: Ints, lag: Ints, rank: Ints, why: Why) -> Edges:
+def _edges(tail: IntArray, head: IntArray, lag: IntArray, rank: IntArray, why: Why) -> Edges:
     """Return edges that all have one reason."""
     return Edges(tail, head, lag, rank, np.full(len(tail), why))
 
@@ -76,9 +73,9 @@ class Leaving(NamedTuple):
         The node after whose start it is done, and the ticks between.
     """
 
-    entry: Ints
-    node: Ints
-    lag: Ints
+    entry: IntArray
+    node: IntArray
+    lag: IntArray
 
 
 class Events:
@@ -110,7 +107,7 @@ class Events:
         self.edges = self._edges()
 
     @property
-    def done(self) -> Ints:
+    def done(self) -> IntArray:
         """By transfer, the ticks from its start until the receive is complete, where both ends have one start."""
         return self.transfers.occupied + self.transfers.latency
 
@@ -165,7 +162,7 @@ class Events:
             np.concatenate((send, receive, moved[alone])),
         )
 
-    def _queue(self) -> Ints | None:
+    def _queue(self) -> IntArray | None:
         """Return the queue of each end on its own rank, or None where nothing queues."""
         ranks, size = self.program.problem.ranks, len(self.transfers.send)
         if self.discipline is Discipline.TAGGED:
@@ -193,7 +190,9 @@ class Events:
         tail = compute[last[found]]
         return _edges(program.node[tail], node[found], program.duration[tail], rank[found], Why.ORDER)
 
-    def _chained(self, queue: Ints, step: Ints, node: Ints, rank: Ints, leaving: Leaving, why: Why) -> Edges:
+    def _chained(
+        self, queue: IntArray, step: IntArray, node: IntArray, rank: IntArray, leaving: Leaving, why: Why
+    ) -> Edges:
         """Let each member of a queue wait until the entry before it lets go; what has one step there is one entry.
 
         ``leaving`` says of members, by their numbers, when they let go: so many ticks after the start of a node, and of
@@ -242,7 +241,7 @@ class Events:
         return Edges(*map(np.concatenate, zip(inner, outer, strict=True))) if len(several) else outer
 
 
-def local_inputs(program: LoweredProgram) -> tuple[Ints, Ints]:
+def local_inputs(program: LoweredProgram) -> tuple[IntArray, IntArray]:
     """Return which operations (counted rank after rank) read which outputs that no message brings."""
     problem, words = program.problem, program.words
     kind, stage, m = kinds(words), words >> STAGE_SHIFT & INDEX_MASK, words & MICROBATCH_MASK
@@ -263,7 +262,7 @@ def local_inputs(program: LoweredProgram) -> tuple[Ints, Ints]:
     return reader, np.concatenate([stages * problem.microbatches + parts for _, stages, parts in pairs])
 
 
-def readers(program: LoweredProgram, transfers: MatchedTransfers) -> Ints:
+def readers(program: LoweredProgram, transfers: MatchedTransfers) -> IntArray:
     """Return for each transfer the node of the step that reads what its receive takes."""
     count, backward = program.problem.microbatches, program.problem.total_stages
     side = np.where(transfers.read < backward * count, 0, backward)

@@ -6,18 +6,16 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from schedverify.core.discipline import Discipline
 from schedverify.core.errors import ScheduleError
 from schedverify.core.messages import named, needed_messages
 from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, MICROBATCH_MASK, PEER_SHIFT, STAGE_SHIFT, Join, Kind, unpack
 from schedverify.core.problem import Problem
-from schedverify.core.schedule import OPERATION_MASK, Schedule, Words, is_transfer, kinds, rank_of_each
+from schedverify.core.schedule import OPERATION_MASK, Flags, IntArray, Schedule, Words, is_transfer, kinds, rank_of_each
 from schedverify.simulator.joint_steps import joint_steps_of
 from schedverify.simulator.op_classes import check_runnable
 
-Ints = NDArray[np.int64]
 _W = int(Kind.W)
 
 
@@ -55,7 +53,7 @@ class LoweredProgram:
         self.node = self._merged()
 
     @cached_property
-    def makers(self) -> tuple[Ints, Ints]:
+    def makers(self) -> tuple[IntArray, IntArray]:
         """By output, the node that makes it, and after how many ticks: when the longest of the node's steps ends.
 
         Both of shape (2·S·M,): F of stage s and micro-batch m stands at ``s·M+m``, its B or I at ``(S+s)·M+m``. The
@@ -70,7 +68,7 @@ class LoweredProgram:
         np.maximum.at(ticks, slot, self.duration[self.step[makes]])
         return node, ticks
 
-    def slot(self, words: Words) -> Ints:
+    def slot(self, words: Words) -> IntArray:
         """Return where the outputs of F, B and I stand among all outputs."""
         stage = words >> STAGE_SHIFT & INDEX_MASK
         side = np.where(kinds(words) == int(Kind.F), 0, self.problem.total_stages)
@@ -85,7 +83,7 @@ class LoweredProgram:
         """Return a step's first operation."""
         return str(unpack(int(self.words[np.searchsorted(self.step, step)])))
 
-    def _check_joins(self, kind: Ints) -> None:
+    def _check_joins(self, kind: IntArray) -> None:
         """Refuse groups of anything but transfers, and overlapped steps of anything but compute."""
         join, transfers = self.words >> JOIN_SHIFT, is_transfer(self.words)
         group, overlap = join == int(Join.GROUP), join == int(Join.OVERLAP)
@@ -95,7 +93,7 @@ class LoweredProgram:
             step = int(self.step[int(bad.argmax())])
             raise ScheduleError(f"{self.place(step)}: {self.text(step)} begins no step of a timeline; verify says more")
 
-    def _durations(self, kind: Ints) -> Ints:
+    def _durations(self, kind: IntArray) -> IntArray:
         problem, stages = self.problem, self.problem.total_stages
         costs = np.zeros((_W + 1, stages), dtype=np.int64)
         computes = kind <= _W
@@ -109,7 +107,7 @@ class LoweredProgram:
             ticks[step] = problem.step_duration(tuple(map(unpack, self.words[first:last].tolist())))
         return ticks
 
-    def _merged(self) -> Ints:
+    def _merged(self) -> IntArray:
         node = np.arange(len(self.step_rank))
         if all(len(ranks) == 1 for ranks in self.problem.placement):
             return node
@@ -143,14 +141,14 @@ class MatchedTransfers(NamedTuple):
         Bytes.
     """
 
-    send: Ints
-    receive: Ints
-    made: Ints
-    read: Ints
-    reader: Ints
-    occupied: Ints
-    latency: Ints
-    size: Ints
+    send: IntArray
+    receive: IntArray
+    made: IntArray
+    read: IntArray
+    reader: IntArray
+    occupied: IntArray
+    latency: IntArray
+    size: IntArray
 
 
 def match(program: LoweredProgram, discipline: Discipline) -> MatchedTransfers:
@@ -176,7 +174,7 @@ def match(program: LoweredProgram, discipline: Discipline) -> MatchedTransfers:
     return _transfers(program, sends[order], receives[order])
 
 
-def _transfers(program: LoweredProgram, send: Ints, receive: Ints) -> MatchedTransfers:
+def _transfers(program: LoweredProgram, send: IntArray, receive: IntArray) -> MatchedTransfers:
     problem = program.problem
     sent, received = (named(program.words[ends] & OPERATION_MASK, problem) for ends in (send, receive))
     source, target = _ends(sent)
@@ -195,18 +193,18 @@ def _transfers(program: LoweredProgram, send: Ints, receive: Ints) -> MatchedTra
     return MatchedTransfers(send, receive, made, read, reader, occupied, latency, size)
 
 
-def _ends(full: Words) -> tuple[Ints, Ints]:
+def _ends(full: Words) -> tuple[IntArray, IntArray]:
     """Return the stages of fully named transfers: their own, and the one at the other end."""
     return full >> STAGE_SHIFT & INDEX_MASK, (full >> PEER_SHIFT & INDEX_MASK) - 1
 
 
-def _names(full: Words, is_send: NDArray[np.bool_]) -> tuple[Ints, Ints, NDArray[np.bool_]]:
+def _names(full: Words, is_send: Flags) -> tuple[IntArray, IntArray, Flags]:
     """Return what identifies a tensor beside the micro-batch: who sends it, who takes it, whether it is a gradient."""
     own, peer = _ends(full)
     return np.where(is_send, own, peer), np.where(is_send, peer, own), kinds(full) >= int(Kind.SEND_B)
 
 
-def _check(program: LoweredProgram, at: Ints, full: Words, needed: Words) -> None:
+def _check(program: LoweredProgram, at: IntArray, full: Words, needed: Words) -> None:
     """Raise a ScheduleError that names the first of the messages that is not as needed."""
     owner_rank = program.problem.owner_rank_array
     if np.array_equal(np.sort(full), np.sort(needed)) and (owner_rank[_ends(full)[0]] == program.rank[at]).all():

@@ -9,15 +9,12 @@ from collections.abc import Iterable
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
 from schedverify.core.op import INDEX_MASK, KIND_SHIFT, STAGE_SHIFT, Kind, Op
 from schedverify.core.problem import Problem
-from schedverify.core.schedule import OPERATION_MASK, Schedule, Words, kinds, positions, rank_of_each
+from schedverify.core.schedule import OPERATION_MASK, Flags, IntArray, Schedule, Words, kinds, positions, rank_of_each
 from schedverify.simulator.csr_graph import merged
 
-Ints = NDArray[np.int64]
-Flags = NDArray[np.bool_]
 Place = tuple[int, int]
 """A rank and a position in its order."""
 
@@ -107,13 +104,13 @@ class Occurrences:
         again[self._first_by_rank[1]] = False
         return again
 
-    def first(self, ops: Ints) -> Ints:
+    def first(self, ops: IntArray) -> IntArray:
         """Return the first step of packed operations on the lowest rank that has them, or -1."""
         index, found = self._index(ops)
         firsts = np.unique(self.index, return_index=True)[1]
         return np.where(found, self.step[firsts[index]], -1) if len(firsts) else np.full(len(ops), -1)
 
-    def first_on(self, ops: Ints, ranks: Ints) -> Ints:
+    def first_on(self, ops: IntArray, ranks: IntArray) -> IntArray:
         """Return the first step of packed operations on given ranks, or -1 where one does not stand there."""
         index, found = self._index(ops)
         keys, firsts = self._first_by_rank
@@ -124,11 +121,11 @@ class Occurrences:
         return np.where(found & (keys[at] == wanted), self.step[firsts[at]], -1)
 
     @cached_property
-    def _first_by_rank(self) -> tuple[Ints, Ints]:
+    def _first_by_rank(self) -> tuple[IntArray, IntArray]:
         """Sorted (operation, rank) pairs as numbers, and the entry where each stands first."""
         return np.unique(self.index * self.problem.ranks + self.rank, return_index=True)
 
-    def _index(self, ops: Ints) -> tuple[Ints, Flags]:
+    def _index(self, ops: IntArray) -> tuple[IntArray, Flags]:
         """Return the places of packed operations in the sorted list of those that stand, and whether they do."""
         if not len(self.ops):
             return np.zeros(len(ops), dtype=np.int64), np.zeros(len(ops), dtype=bool)
@@ -140,7 +137,7 @@ class Occurrences:
         own = tuple((rank, first[rank]) for rank in sorted(self.problem.placement[op.stage]) if rank in first)
         return own or (places[0],)
 
-    def _merged(self) -> Ints:
+    def _merged(self) -> IntArray:
         """Return for each step the first of those that run as one with it: firsts of one operation on its ranks."""
         chosen = np.flatnonzero(self._on_stages_of(2))
         keys, first = np.unique(self.index[chosen] * self.problem.ranks + self.rank[chosen], return_index=True)
@@ -163,12 +160,12 @@ def _computing(words: Words, problem: Problem) -> Flags:
     return (kinds(words) <= int(Kind.W)) & problem.has_operations(words)
 
 
-def joined(pairs: Iterable[tuple[Ints, Ints]]) -> tuple[Ints, Ints]:
+def joined(pairs: Iterable[tuple[IntArray, IntArray]]) -> tuple[IntArray, IntArray]:
     """Return the first arrays of some pairs one after another, and the second ones."""
     first, second = (np.concatenate(arrays) for arrays in zip(*pairs, strict=True))
     return first, second
 
 
-def packed(kind: Kind, stage: Ints, microbatch: Ints) -> Ints:
+def packed(kind: Kind, stage: IntArray, microbatch: IntArray) -> IntArray:
     """Return packed compute operations."""
     return np.asarray(int(kind) << KIND_SHIFT | stage << STAGE_SHIFT | microbatch)

@@ -14,13 +14,12 @@ from schedverify.core.errors import Fault, InfeasibleError, InputError, Undecide
 from schedverify.core.model import Model, PartitionConstraints
 from schedverify.core.plan import Plan, relative_gap
 from schedverify.core.problem import Problem
+from schedverify.core.problem.fields import Ints
 from schedverify.core.result import Status
 from schedverify.optimizer import Effort, Progress
 from schedverify.partitioner.stage_problem import Cut, cut
 from schedverify.planner.joint.search import Search, SearchedPartition, solution_of
 from schedverify.planner.plans import verified
-
-Ints = tuple[int, ...]
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any, Final
 from schedverify.core.errors import InputError
 from schedverify.core.model import Model
 from schedverify.core.problem import Problem
+from schedverify.core.problem.fields import Ints
 from schedverify.core.result import Status
 from schedverify.generators import families
 from schedverify.optimizer import Effort, Hint, Progress, Solution, hint_of, solve
@@ -20,7 +21,6 @@ from schedverify.partitioner.stage_problem import stage_problem
 from schedverify.planner.plans import starts_of
 from schedverify.simulator.engine import simulate
 
-Ints = tuple[int, ...]
 _TURN_SHARE: Final = 1 / 40
 """The share of the whole time that the first turn of a partition may take; each further turn takes twice as much."""
 _AHEAD: Final = 8

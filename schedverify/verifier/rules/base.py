@@ -14,13 +14,12 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from schedverify.core.discipline import DEFAULT_DISCIPLINE, Discipline
 from schedverify.core.errors import ScheduleError
 from schedverify.core.problem import Problem
 from schedverify.core.result import LARGEST_KEPT_TIMELINE, Scope, TimelineSource, Violation
-from schedverify.core.schedule import Schedule, is_transfer
+from schedverify.core.schedule import IntArray, Schedule, is_transfer
 from schedverify.core.timeline import Measures, Timeline
 from schedverify.simulator.engine import is_simple, simulate
 from schedverify.verifier.occurrences import Occurrences
@@ -143,7 +142,7 @@ class Case:
         return self._events(self.discipline)
 
     @cached_property
-    def matched(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def matched(self) -> tuple[IntArray, IntArray]:
         """The sends and the receives that match as the n-th on their channel, as numbers of transfers."""
         from schedverify.verifier.matching import matched
 
