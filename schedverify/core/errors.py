@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple, NoReturn
+from typing import Any, Final, NamedTuple
 
 
 class SchedverifyError(Exception):
@@ -143,7 +143,7 @@ class Faults:
             return
         self.more += 1
         if self.more == _MAX_COUNTED:
-            self._raise()
+            self.raise_faults()
 
     def check_keys(
         self, place: str, table: Mapping[str, Any], known: Sequence[str], *, needed: Sequence[str], missing: str
@@ -186,11 +186,8 @@ class Faults:
     def raise_faults(self) -> None:
         """Raise what was found, if anything was."""
         if self.faults:
-            self._raise()
-
-    def _raise(self) -> NoReturn:
-        rest = f"and {self.more} more" if self.more < _MAX_COUNTED else f"and at least {self.more} more"
-        raise InputError([*self.faults, Fault("", rest)] if self.more else self.faults)
+            rest = f"and {self.more} more" if self.more < _MAX_COUNTED else f"and at least {self.more} more"
+            raise InputError([*self.faults, Fault("", rest)] if self.more else self.faults)
 
 
 def check_version(key: str, found: Any, known: int, hint: str) -> None:

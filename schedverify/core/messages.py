@@ -5,13 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from schedverify.core.op import INDEX_MASK, KIND_SHIFT, MICROBATCH_MASK, PEER_SHIFT, STAGE_SHIFT, Kind
 from schedverify.core.problem import Problem
-from schedverify.core.schedule import Schedule, Words, kinds
-
-Ints = NDArray[np.int64]
+from schedverify.core.schedule import IntArray, Schedule, Words, kinds, rank_of_each
 
 _PEER = INDEX_MASK << PEER_SHIFT
 
@@ -19,7 +16,7 @@ _PEER = INDEX_MASK << PEER_SHIFT
 class Messages(NamedTuple):
     """Messages in the order of the operations that make them, rank after rank; each array has shape ``(messages,)``."""
 
-    maker: Ints
+    maker: IntArray
     """The operation that makes the tensor, counted over the whole schedule, rank after rank, from 0."""
     sends: Words
     """The packed sends, all with the peer stage named; see :func:`short`."""
@@ -37,12 +34,11 @@ def needed_messages(schedule: Schedule, problem: Problem) -> Messages:
     # key              by operation the list that it sends to, count how many are in it
     # maker, peer      the lists of all operations in a row: whose list it is, and where in peers the entry stands
     words = np.concatenate(schedule.rows)
-    rank = np.repeat(np.arange(schedule.ranks), [len(row) for row in schedule.rows])
     kind, stage = kinds(words), words >> STAGE_SHIFT & INDEX_MASK
     offsets, peers = neighbours(problem, across=True)
     backward = (kind != int(Kind.F)).astype(np.int64)
     key = stage + backward * problem.total_stages
-    sends = (kind != int(Kind.W)) & (rank == np.array(problem.owner_rank, dtype=np.int64)[stage])
+    sends = (kind != int(Kind.W)) & (rank_of_each(schedule) == problem.owner_rank_array[stage])
     count = np.where(sends, np.diff(offsets)[key], 0)
     maker, peer = expanded(offsets[key], count)
     source, microbatch, target = stage[maker], words[maker] & MICROBATCH_MASK, peers[peer]
@@ -50,7 +46,7 @@ def needed_messages(schedule: Schedule, problem: Problem) -> Messages:
     return Messages(maker, _packed(send, source, microbatch, target), _packed(send + 1, target, microbatch, source))
 
 
-def neighbours(problem: Problem, *, across: bool) -> tuple[Ints, Ints]:
+def neighbours(problem: Problem, *, across: bool) -> tuple[IntArray, IntArray]:
     """Return the neighbours of each stage in one list, and where in it those of each stage begin.
 
     Parameters
@@ -80,7 +76,7 @@ def neighbours(problem: Problem, *, across: bool) -> tuple[Ints, Ints]:
     return offsets, np.array([peer for row in rows for peer in row], dtype=np.int64)
 
 
-def expanded(first: Ints, count: Ints) -> tuple[Ints, Ints]:
+def expanded(first: IntArray, count: IntArray) -> tuple[IntArray, IntArray]:
     """Return all members of some runs of consecutive numbers, each with the position of its run.
 
     Parameters
@@ -113,12 +109,12 @@ def named(transfers: Words, problem: Problem) -> Words:
     return np.where(lone, transfers | (peer + 1) << PEER_SHIFT, transfers)
 
 
-def _side(transfers: Words, problem: Problem) -> Ints:
+def _side(transfers: Words, problem: Problem) -> IntArray:
     """Return where in the lists of :func:`neighbours` the peers of sends and receives stand."""
     kind, stage = kinds(transfers), np.minimum(transfers >> STAGE_SHIFT & INDEX_MASK, problem.total_stages - 1)
     onward = (kind == int(Kind.SEND_F)) | (kind == int(Kind.RECV_B))
     return np.asarray(stage + np.where(onward, 0, problem.total_stages))
 
 
-def _packed(kind: Ints, stage: Ints, microbatch: Ints, peer: Ints) -> Words:
+def _packed(kind: IntArray, stage: IntArray, microbatch: IntArray, peer: IntArray) -> Words:
     return microbatch | stage << STAGE_SHIFT | kind << KIND_SHIFT | (peer + 1) << PEER_SHIFT

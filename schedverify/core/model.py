@@ -7,9 +7,9 @@ from functools import cached_property
 from itertools import pairwise
 
 from schedverify.core.errors import Fault, InputError
+from schedverify.core.problem.fields import Ints
 
 Edge = tuple[int, int]
-Ints = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -136,12 +136,12 @@ class Model:
     @property
     def chain(self) -> bool:
         """Whether each layer feeds the next one and no other."""
-        return self.edges is None or sorted(self.edges) == [(i, i + 1) for i in range(len(self.layers) - 1)]
+        return sorted(self.all_edges) == [*pairwise(range(len(self.layers)))]
 
     @cached_property
     def all_edges(self) -> tuple[Edge, ...]:
         """The edges, those of a chain where none are given."""
-        return tuple((i, i + 1) for i in range(len(self.layers) - 1)) if self.edges is None else self.edges
+        return tuple(pairwise(range(len(self.layers)))) if self.edges is None else self.edges
 
     @property
     def split(self) -> bool:
@@ -174,11 +174,10 @@ def even_parts(count: int, parts: int) -> tuple[range, ...]:
 
 
 def _named_twice(layers: tuple[Layer, ...]) -> list[Fault]:
-    seen: dict[str, int] = {}
+    first: dict[str, int] = {}
     faults = []
     for i, layer in enumerate(layers):
-        if layer.name in seen:
-            message = f"layer {i} is called {layer.name[:60]!r}, and so is layer {seen[layer.name]}"
+        if first.setdefault(layer.name, i) != i:
+            message = f"layer {i} is called {layer.name[:60]!r}, and so is layer {first[layer.name]}"
             faults.append(Fault(f"layer[{i}].name", message, "each layer has a name of its own"))
-        seen.setdefault(layer.name, i)
     return faults

@@ -162,13 +162,8 @@ def pack_text(text: str, join: Join = Join.BEGIN) -> int:
     if arrow and (not named.is_transfer or (arrow == ">") != named.is_send):
         expected = "a send names its peer after '>', a receive after '<', and nothing else names one"
         raise InputError(Fault("", f"{text[:60]!r} is no operation", expected))
-    return _pack(
-        named,
-        int(stage),
-        None if microbatch is None else int(microbatch),
-        None if peer is None else int(peer),
-        join,
-    )
+    number = None if microbatch is None else int(microbatch)
+    return _pack(named, int(stage), number, None if peer is None else int(peer), join)
 
 
 def pack_step(text: str) -> list[int]:

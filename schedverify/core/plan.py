@@ -11,7 +11,7 @@ from schedverify.core.discipline import Discipline
 from schedverify.core.presentation import Line, Span, Tone, html_of, picture_of, table, text_of
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
-from schedverify.core.timeline import Measures, by_rank
+from schedverify.core.timeline import Measures, figures_of
 from schedverify.core.verdict import Status, Verdict, Verdicts
 
 
@@ -35,7 +35,7 @@ class SecondaryObjective:
     @property
     def gap(self) -> Fraction | None:
         """``(value - bound) / bound``; None where either is unknown or the bound is 0."""
-        return _gap(self.value, self.bound)
+        return relative_gap(self.value, self.bound)
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class Plan:
     @property
     def gap(self) -> Fraction | None:
         """``(value - bound) / bound``; None where either is unknown or the bound is 0."""
-        return _gap(self.value, self.bound)
+        return relative_gap(self.value, self.bound)
 
     def __str__(self) -> str:
         return text_of(self._lines())
@@ -189,15 +189,8 @@ def plan_remarks(plan: Plan) -> Iterator[str]:
         yield f"with its communication, under {plan.lowered.discipline}: makespan {plan.lowered.measures.makespan}"
 
 
-def _figures(measures: Measures) -> tuple[str, ...]:
-    return (
-        str(measures.makespan),
-        str(measures.span),
-        f"{float(measures.bubble_fraction):.4f}",
-        f"{float(measures.span_bubble):.4f}",
-        by_rank(measures.peak_in_flight),
-        by_rank(measures.peak_memory),
-    )
+def _figures(measures: Measures) -> list[str]:
+    return [figure for name, figure in figures_of(measures).items() if name != "bubble overhead"]
 
 
 def _proof(goal: Plan | SecondaryObjective) -> str:
@@ -208,5 +201,6 @@ def _proof(goal: Plan | SecondaryObjective) -> str:
     return "no bound is known" if unknown else f"no schedule has less than {goal.bound}"
 
 
-def _gap(value: int | None, bound: int | None) -> Fraction | None:
+def relative_gap(value: int | None, bound: int | None) -> Fraction | None:
+    """Return ``(value - bound) / bound``; None where either is unknown or the bound is 0."""
     return None if value is None or not bound else Fraction(value - bound, bound)

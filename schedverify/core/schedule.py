@@ -14,9 +14,15 @@ from schedverify.core.argument_types import check_types
 from schedverify.core.errors import Fault, InputError
 from schedverify.core.op import JOIN_SHIFT, KIND_MASK, KIND_SHIFT, Join, Kind, Op, Step, pack_step, unpack
 
-Words = NDArray[np.int64]
+IntArray = NDArray[np.int64]
+"""Whole numbers; where a docstring gives no shape, one for each operation, message or edge of what it is about."""
+Flags = NDArray[np.bool_]
+"""Marks, alike."""
+Words = IntArray
 """The packed operations of one rank, in order; see :mod:`schedverify.core.op`."""
 
+OPERATION_MASK: Final = (1 << JOIN_SHIFT) - 1
+"""The bits of a packed word that say which operation it is, without how it joins the one before it."""
 MAX_RANKS: Final = 65_535
 MAX_FAULTS: Final = 20
 
@@ -178,14 +184,29 @@ def up_to_most(faults: list[Fault]) -> list[Fault]:
     return faults if len(faults) < MAX_FAULTS else [*faults, Fault("", f"reading stopped at the {MAX_FAULTS}th fault")]
 
 
-def kinds(row: Words) -> NDArray[np.int64]:
+def kinds(row: Words) -> IntArray:
     """Return the kind of each operation of a row."""
     return row >> KIND_SHIFT & KIND_MASK
 
 
-def positions(row: Words) -> NDArray[np.int64]:
+def positions(row: Words) -> IntArray:
     """Return for each operation of a row the position of its step."""
     return np.cumsum(row >> JOIN_SHIFT == 0, dtype=np.int64) - 1
+
+
+def step_bounds(row: Words) -> IntArray:
+    """Return by which operation of a row each of its steps begins, and last how many operations there are."""
+    return np.append(np.flatnonzero(row >> JOIN_SHIFT == 0), len(row))
+
+
+def is_transfer(row: Words) -> Flags:
+    """Return for each operation of a row whether it sends or receives."""
+    return (kinds(row) >= int(Kind.SEND_F)) & (kinds(row) <= int(Kind.RECV_B))
+
+
+def rank_of_each(schedule: Schedule) -> IntArray:
+    """Return the rank of each operation of a schedule, rank after rank, in the order of its concatenated rows."""
+    return np.repeat(np.arange(schedule.ranks), [len(row) for row in schedule.rows])
 
 
 def _computing(row: Words) -> Words:
@@ -193,7 +214,7 @@ def _computing(row: Words) -> Words:
     kept = kinds(row) <= int(Kind.W)
     words, step = row[kept], positions(row)[kept]
     begins = np.append(True, np.diff(step) != 0)[: len(words)]
-    return np.where(begins, words & (1 << JOIN_SHIFT) - 1, words)
+    return np.where(begins, words & OPERATION_MASK, words)
 
 
 def _step(words: list[int]) -> Step:
@@ -233,6 +254,5 @@ def _frozen(row: Iterable[int] | Words) -> Words:
 def _well_formed(words: Words) -> bool:
     join = words >> JOIN_SHIFT
     mixed = (join[1:] != 0) & (join[:-1] != 0) & (join[1:] != join[:-1])
-    return bool(
-        (words >= 0).all() and (kinds(words) <= int(Kind.REDUCE_GRAD)).all() and join[0] == 0 and not mixed.any()
-    )
+    sound = (words >= 0) & (kinds(words) <= int(Kind.REDUCE_GRAD))
+    return bool(sound.all() and join[0] == 0 and not mixed.any())

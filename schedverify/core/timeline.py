@@ -8,18 +8,17 @@ from fractions import Fraction
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from schedverify.core.discipline import Discipline
-from schedverify.core.op import JOIN_SHIFT, Op, Step, pack_step
+from schedverify.core.op import Op, Step, pack_step
 from schedverify.core.presentation import Line, Span, html_of, picture_of, table, text_of
 from schedverify.core.problem import Problem
-from schedverify.core.schedule import Schedule, positions
+from schedverify.core.schedule import OPERATION_MASK, IntArray, Schedule, positions
 
+Ticks = IntArray
+"""Starts or ends of the steps of one rank, shape ``(steps,)``."""
 _MOST_SHOWN: Final = 32
 """Ranks whose figures stand in one line."""
-_OPERATION: Final = (1 << JOIN_SHIFT) - 1
-"""The bits of a packed word that say which operation it is, without how it joins the one before it."""
 
 
 @dataclass(frozen=True)
@@ -83,11 +82,15 @@ class Timeline:
 
     schedule: Schedule
     problem: Problem
-    starts: tuple[NDArray[np.int64], ...]
-    ends: tuple[NDArray[np.int64], ...]
+    starts: tuple[Ticks, ...]
+    ends: tuple[Ticks, ...]
     measures: Measures
     discipline: Discipline | None = None
     eager_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        for ticks in (*self.starts, *self.ends):
+            ticks.flags.writeable = False
 
     @property
     def makespan(self) -> int:
@@ -129,13 +132,11 @@ class Timeline:
 
         ``pandas.DataFrame(timeline.rows())`` makes a table of them. Ticks are plain integers.
         """
-        return [
-            {"rank": rank, "position": position, "step": str(step), "start": start, "end": end}
-            for rank, (starts, ends) in enumerate(zip(self.starts, self.ends, strict=True))
-            for position, (step, start, end) in enumerate(
-                zip(self.schedule.steps(rank), starts.tolist(), ends.tolist(), strict=True)
-            )
-        ]
+        names, rows = ("rank", "position", "step", "start", "end"), []
+        for rank, (starts, ends) in enumerate(zip(self.starts, self.ends, strict=True)):
+            steps = zip(map(str, self.schedule.steps(rank)), starts.tolist(), ends.tolist(), strict=True)
+            rows += [dict(zip(names, (rank, at, *step), strict=True)) for at, step in enumerate(steps)]
+        return rows
 
     def __getitem__(self, step: str | Op | Step) -> StepTime:
         """Return where a step stands and when it runs: ``timeline["2F0"]``.
@@ -151,7 +152,7 @@ class Timeline:
         """
         words = pack_step(str(step))
         for rank, row in enumerate(self.schedule.rows):
-            for index in np.flatnonzero(row & _OPERATION == words[0] & _OPERATION).tolist():
+            for index in np.flatnonzero(row & OPERATION_MASK == words[0] & OPERATION_MASK).tolist():
                 position = int(positions(row[: index + 1])[-1])
                 if len(words) == 1 or str(self.schedule.step(rank, position)) == str(step):
                     return StepTime(rank, position, int(self.starts[rank][position]), int(self.ends[rank][position]))
@@ -184,10 +185,10 @@ class Timeline:
         return self.schedule, self.problem, self.discipline, self.eager_bytes
 
 
-def measures_table(measures: Measures, width: int | None = None) -> Iterator[Line]:
-    """Yield the lines of a table of names and figures."""
+def figures_of(measures: Measures) -> dict[str, str]:
+    """Return the measures as text, by what tables call them, in the order of tables."""
     overhead = "none" if measures.bubble_overhead is None else f"{float(measures.bubble_overhead):.4f}"
-    figures = {
+    return {
         "makespan": str(measures.makespan),
         "span": str(measures.span),
         "bubble fraction": f"{float(measures.bubble_fraction):.4f}",
@@ -196,7 +197,11 @@ def measures_table(measures: Measures, width: int | None = None) -> Iterator[Lin
         "peak in flight": by_rank(measures.peak_in_flight),
         "peak memory": by_rank(measures.peak_memory),
     }
-    return table([(Span(f"  {name}"), Span(figure)) for name, figure in figures.items()], width)
+
+
+def measures_table(measures: Measures, width: int | None = None) -> Iterator[Line]:
+    """Yield the lines of a table of names and figures."""
+    return table([(Span(f"  {name}"), Span(figure)) for name, figure in figures_of(measures).items()], width)
 
 
 def by_rank(values: tuple[int, ...]) -> str:

@@ -13,7 +13,7 @@ from schedverify.core.errors import InputError, ScheduleError
 from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, STAGE_SHIFT, Kind, pack_step
 from schedverify.core.problem import Problem
 from schedverify.core.result import Report, Violation
-from schedverify.core.schedule import Schedule, Words, kinds, positions
+from schedverify.core.schedule import OPERATION_MASK, Schedule, Words, kinds, positions
 from schedverify.core.timeline import Timeline
 from schedverify.drawing.panel import PAIR, Panel, PanelRow
 from schedverify.simulator.engine import simulate
@@ -153,7 +153,7 @@ def _cycle(schedule: Schedule, violation: Violation) -> list[tuple[int, int]]:
         except InputError:
             continue
         for rank, row in enumerate(schedule.rows):
-            found = row & (1 << JOIN_SHIFT) - 1 == word
+            found = row & OPERATION_MASK == word
             if found.any():
                 places += [(rank, int(position)) for position in positions(row)[found]]
     return places

@@ -11,11 +11,11 @@ import numpy as np
 from schedverify.core.argument_types import check_types
 from schedverify.core.discipline import DEFAULT_DISCIPLINE, Discipline
 from schedverify.core.messages import named
-from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, MICROBATCH_MASK, PEER_SHIFT, STAGE_SHIFT, Kind
+from schedverify.core.op import INDEX_MASK, MICROBATCH_MASK, PEER_SHIFT, STAGE_SHIFT, Kind
 from schedverify.core.problem import Problem
-from schedverify.core.schedule import Schedule, Words, kinds
+from schedverify.core.schedule import Schedule, Words, is_transfer, kinds, step_bounds
 
-_W, _RECV_B = int(Kind.W), int(Kind.RECV_B)
+_W = int(Kind.W)
 
 
 def defer_receives(schedule: Schedule, problem: Problem, discipline: str = DEFAULT_DISCIPLINE) -> Schedule:
@@ -55,15 +55,14 @@ class _DeferredRow:
         """By the key of a step, the queues of the receives that wait for it."""
         kind, stage = kinds(row), row >> STAGE_SHIFT & INDEX_MASK
         peer = (named(row, problem) >> PEER_SHIFT & INDEX_MASK) - 1
-        owner_rank = np.append(np.array(problem.owner_rank, dtype=np.int64), -1)
-        transfer = (kind > _W) & (kind <= _RECV_B)
+        owner_rank, transfer = np.append(problem.owner_rank_array, -1), is_transfer(row)
         forward = (kind == int(Kind.F)) | (kind == int(Kind.RECV_F))
         key = (stage * 2 + forward) << STAGE_SHIFT | row & MICROBATCH_MASK
         shared = np.array([len(ranks) > 1 for ranks in problem.placement])[np.minimum(stage, problem.total_stages - 1)]
         queue = np.where(transfer, 0 if one_queue else owner_rank[peer], -1)
         self.operations = list(zip(row.tolist(), kind.tolist(), queue.tolist(), key.tolist(), strict=True))
         self.is_barrier = (shared & one_queue & ~transfer).tolist()
-        self.begins = [*np.flatnonzero(row >> JOIN_SHIFT == 0).tolist(), len(row)]
+        self.begins = step_bounds(row).tolist()
 
     def words(self) -> Iterator[int]:
         """Yield the operations in their new order."""

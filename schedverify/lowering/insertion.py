@@ -17,7 +17,7 @@ from schedverify.core.errors import ScheduleError
 from schedverify.core.messages import needed_messages, short
 from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, STAGE_SHIFT, Kind
 from schedverify.core.problem import Problem
-from schedverify.core.schedule import Schedule, kinds, positions
+from schedverify.core.schedule import Schedule, kinds, positions, rank_of_each
 from schedverify.core.timeline import Timeline
 from schedverify.simulator.engine import simulate
 from schedverify.simulator.joint_steps import joint_steps_of
@@ -144,15 +144,14 @@ def add_communication(schedule: Schedule, problem: Problem, order: TotalOrder | 
     words = np.concatenate(schedule.rows)
     step = np.cumsum(words >> JOIN_SHIFT == 0) - 1
     maker, count = step[messages.maker], len(messages.maker)
-    rank = np.repeat(np.arange(schedule.ranks), [len(row) for row in schedule.rows])
     transfers = short(np.concatenate((messages.sends, messages.receives)), problem)
-    owner_rank = np.array(problem.owner_rank, dtype=np.int64)
     # All operations and then all transfers, as columns of one table that is sorted by rank and place:
     #            operations    sends              receives
     #   rank     its own       of the sender      of the receiver
     #   place    of its step   of the maker's     of the maker's
     #   behind   0             1                  1
-    ranks = np.concatenate((rank, owner_rank[transfers >> STAGE_SHIFT & INDEX_MASK]))
+    receiving = problem.owner_rank_array[transfers >> STAGE_SHIFT & INDEX_MASK]
+    ranks = np.concatenate((rank_of_each(schedule), receiving))
     place = np.concatenate((order.steps[step], order.messages[maker], order.messages[maker]))
     level, turn = (np.concatenate((by[step], by[maker], by[maker])) for by in (order.levels, order.turns))
     behind = np.repeat([0, 1], [len(words), 2 * count])

@@ -12,9 +12,9 @@ import numpy as np
 
 from schedverify.core.argument_types import check_types
 from schedverify.core.errors import Fault, InputError
-from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, KIND_SHIFT, STAGE_SHIFT, Kind
+from schedverify.core.op import INDEX_MASK, KIND_SHIFT, STAGE_SHIFT, Kind
 from schedverify.core.problem import Problem
-from schedverify.core.schedule import Schedule, Words, kinds, positions
+from schedverify.core.schedule import Schedule, Words, kinds, positions, step_bounds
 
 _W = int(Kind.W)
 _NEVER = 1 << 62
@@ -68,7 +68,7 @@ def _reduced(row: Words) -> Words:
     kind, stage = kinds(row), row >> STAGE_SHIFT & INDEX_MASK
     ends = np.flatnonzero((kind == int(Kind.B)) | (kind == _W))
     stages, last = np.unique(stage[ends][::-1], return_index=True)
-    begins = np.append(np.flatnonzero(row >> JOIN_SHIFT == 0), len(row))
+    begins = step_bounds(row)
     behind = begins[np.searchsorted(begins, ends[::-1][last], side="right")]
     order = np.argsort(behind, kind="stable")
     return np.insert(row, behind[order], stages[order] << STAGE_SHIFT | int(Kind.REDUCE_GRAD) << KIND_SHIFT)
@@ -100,9 +100,9 @@ def _sharded(row: Words, rank: int, most: int) -> Iterator[int]:
 def _uses(row: Words) -> tuple[list[tuple[list[int], list[int]]], dict[tuple[int, int], int]]:
     """Return the words of each step with the stages that it uses, and by step and stage the step that uses it next."""
     computes, stage = kinds(row) <= _W, row >> STAGE_SHIFT & INDEX_MASK
-    begins = np.append(np.flatnonzero(row >> JOIN_SHIFT == 0), len(row)).tolist()
     words, used = row.tolist(), np.where(computes, stage, -1).tolist()
-    steps = [(words[first:last], sorted(set(used[first:last]) - {-1})) for first, last in pairwise(begins)]
+    bounds = step_bounds(row).tolist()
+    steps = [(words[first:last], sorted(set(used[first:last]) - {-1})) for first, last in pairwise(bounds)]
     later: dict[int, int] = {}
     next_use = {}
     for number in reversed(range(len(steps))):

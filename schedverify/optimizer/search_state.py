@@ -10,8 +10,9 @@ from fractions import Fraction
 from typing import Any, Final
 
 from schedverify.core.errors import ScheduleError
+from schedverify.core.plan import Part, relative_gap
 from schedverify.core.problem import Problem
-from schedverify.core.result import Part, Status
+from schedverify.core.result import Status
 from schedverify.core.schedule import Schedule
 from schedverify.optimizer.effort import MIB, Effort
 from schedverify.optimizer.orders import Rows, earliest, keeps_limits, measure, relabelled, rows_of, schedule_of
@@ -34,7 +35,7 @@ class Progress:
     @property
     def gap(self) -> Fraction | None:
         """``(value - bound) / bound``; None where the value is unknown or the bound is 0."""
-        return _gap(self.value, self.bound)
+        return relative_gap(self.value, self.bound)
 
 
 @dataclass(frozen=True)
@@ -73,11 +74,7 @@ class Solution:
     @property
     def gap(self) -> Fraction | None:
         """``(value - bound) / bound``; None where either is unknown or the bound is 0."""
-        return _gap(self.value, self.bound)
-
-
-def _gap(value: int | None, bound: int | None) -> Fraction | None:
-    return None if value is None or not bound else Fraction(value - bound, bound)
+        return relative_gap(self.value, self.bound)
 
 
 class Incumbent:

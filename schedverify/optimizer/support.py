@@ -93,7 +93,7 @@ def _obstacles(problem: Problem) -> Iterator[str]:
     for rank, stages in enumerate(problem.stages_of):
         for stage in stages:
             before = above[stage].intersection(stages)
-            if problem.copy_of(stage) not in problem.replica_of:
+            if not problem.microbatch_counts[stage]:
                 continue
             in_flight = (
                 f"on rank {rank} one sequence has {parts} x {len(before) + 1} in flight when stage {stage} turns back"

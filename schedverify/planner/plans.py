@@ -156,7 +156,7 @@ def _warm_starts(problem: Problem) -> tuple[list[Hint], tuple[FamilyResult, ...]
     for candidate in candidates(problem):
         results.append(candidate.result)
         if candidate.report.ok:
-            hints.append(_starts(candidate.timeline))
+            hints.append(starts_of(candidate.timeline))
     return hints, tuple(results)
 
 
@@ -164,13 +164,12 @@ def _checked_hint(given: Schedule, problem: Problem) -> Hint:
     """Return the starts of a schedule that the caller gives to begin with; raise where it is not valid."""
     report = verify(given.compute_only(), problem, select=_NEEDED)
     if not report.ok:
-        raise InputError(
-            [Fault("hint", str(violation), "a hint is a valid schedule") for violation in report.violations]
-        )
-    return _starts(_timeline_of(report))
+        raise InputError([Fault("hint", str(broken), "a hint is a valid schedule") for broken in report.violations])
+    return starts_of(_timeline_of(report))
 
 
-def _starts(timeline: Timeline) -> Hint:
+def starts_of(timeline: Timeline) -> Hint:
+    """Return the schedule of a timeline and its starts, as the optimizer begins with them."""
     return hint_of(timeline.schedule, (row.tolist() for row in timeline.starts))
 
 
@@ -184,13 +183,12 @@ def _timeline_of(report: Report) -> Timeline:
 
 def _draft(problem: Problem, found: LexicographicResult, objective: str, seed: int, seconds: float) -> Plan:
     """Return what a search says besides its schedule: a plan that claims no value, because nothing is verified yet."""
-    first = found.first
     return Plan(
         problem,
         found.status,
         objective,
-        bound=first.bound,
-        certificate=first.evidence,
+        bound=found.first.bound,
+        certificate=found.first.evidence,
         seed=seed,
         partition=problem.partition or None,
         reason=found.reason,
@@ -231,11 +229,15 @@ def _verified(
         text = f"the makespan is {timeline.makespan}, limits.makespan is {limit}"
         raise RefusedPlanError(f"the optimizer passed a limit; please report this: {text}")
     if timeline is None or report.violations:
-        text = "\n".join(map(str, report.violations))
-        raise RefusedPlanError(f"the verifier refuses what the optimizer found; please report this:\n{text}")
-    verdicts = {p.code: p.verdict for p in report.properties}
-    plan = dataclasses.replace(plan, verdicts=verdicts)
+        raise _refusal("the optimizer found", report)
+    plan = dataclasses.replace(plan, verdicts={p.code: p.verdict for p in report.properties})
     return _with_communication(plan, lowering or proved_lowering(timeline, DEFAULT_DISCIPLINE, select=None))
+
+
+def _refusal(what: str, report: Report) -> RefusedPlanError:
+    """Return the error that the verifier objects to what the optimizer found, or to what was lowered."""
+    text = "\n".join(map(str, report.violations))
+    return RefusedPlanError(f"the verifier refuses what {what}; please report this:\n{text}")
 
 
 def _timed(draft: Plan, timeline: Timeline, second: Solution | None, then: str | None) -> Plan:
@@ -277,8 +279,7 @@ def _with_communication(plan: Plan, lowering: ProvedLowering) -> Plan:
     """
     timeline, report = lowering
     if any(not violation.code.startswith(_LIMITS) for violation in report.violations):
-        text = "\n".join(map(str, report.violations))
-        raise RefusedPlanError(f"the verifier refuses what was lowered; please report this:\n{text}")
+        raise _refusal("was lowered", report)
     if report.violations:
         text = "; ".join(violation.message for violation in report.violations)
         reason = f"no known lowering of it keeps the limits: {text}"

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Final, NamedTuple
 
 from schedverify.core.argument_types import check_types
 from schedverify.core.discipline import Discipline, check_eager_bytes
 from schedverify.core.errors import SchedverifyError
 from schedverify.core.problem import Problem
-from schedverify.core.result import Report, Verdict, Violation
+from schedverify.core.result import Lowered, Report, Verdict, Violation
 from schedverify.core.schedule import Schedule
 from schedverify.core.timeline import Timeline
 from schedverify.lowering import add_communication, timed_lowerings
 from schedverify.simulator.engine import simulate
-from schedverify.verifier.verification import verify
+from schedverify.verifier.verification import verify_lowered
 
 _NEEDED: Final = ("SV1", "SV2", "SV3")
 
@@ -84,14 +83,8 @@ def proved_lowering(
     """
     refused: list[Violation] = []
     for lowered in timed_lowerings(timeline, discipline, eager_bytes):
-        report = verify(
-            lowered.schedule,
-            timeline.problem,
-            select=select,
-            discipline=discipline,
-            eager_bytes=eager_bytes,
-            claims=dataclasses.asdict(lowered.measures),
-        )
+        claimed = Lowered(lowered.schedule, discipline, eager_bytes, lowered.measures)
+        report = verify_lowered(claimed, timeline.problem, select)
         needed = [result for result in report.properties if result.code.startswith(_NEEDED)]
         if all(result.verdict in (Verdict.HOLDS, Verdict.NOT_APPLICABLE) for result in needed):
             return ProvedLowering(lowered, report)

@@ -12,7 +12,7 @@ from schedverify.core.messages import named
 from schedverify.core.op import Kind, Op
 from schedverify.core.problem import Problem
 from schedverify.core.result import Plan
-from schedverify.core.schedule import Schedule, kinds
+from schedverify.core.schedule import Schedule, is_transfer
 
 
 class Action(NamedTuple):
@@ -48,7 +48,7 @@ def program_of(plan: Plan, rank: int) -> RankProgram:
     if plan.lowered is None:
         raise ScheduleError("the plan holds no schedule with communication")
     problem, row = plan.problem, plan.lowered.schedule.rows[rank]
-    transfers = (kinds(row) >= int(Kind.SEND_F)) & (kinds(row) <= int(Kind.RECV_B))
+    transfers = is_transfer(row)
     full = row.copy()
     full[transfers] = named(row[transfers], problem)
     steps = zip(plan.lowered.schedule.steps(rank), Schedule([full]).steps(0), strict=True)

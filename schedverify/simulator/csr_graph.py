@@ -21,10 +21,8 @@ from functools import cached_property
 from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 
-Ints = NDArray[np.int64]
-Flags = NDArray[np.bool_]
+from schedverify.core.schedule import Flags, IntArray
 
 LARGE = 100_000
 """From so many operations or events on compiled loops pay; below, loading the compiler takes longer than the loop."""
@@ -46,7 +44,7 @@ class Precedence:
         The two ends of each edge, shape (edges,).
     """
 
-    def __init__(self, count: int, before: Ints, after: Ints) -> None:
+    def __init__(self, count: int, before: IntArray, after: IntArray) -> None:
         self.count, self.before, self.after = count, before, after
 
     @property
@@ -55,17 +53,17 @@ class Precedence:
         return self._walked[0]
 
     @property
-    def order(self) -> Ints:
+    def order(self) -> IntArray:
         """The nodes that can happen, in an order in which they can: the certificate, where it holds them all."""
         return self._walked[1]
 
     @cached_property
-    def successors(self) -> tuple[Ints, Ints]:
+    def successors(self) -> tuple[IntArray, IntArray]:
         """Where the nodes that wait for each node begin in an array, shape (count + 1,), and that array."""
         begins = np.append(0, np.cumsum(np.bincount(self.before, minlength=self.count)))
         return begins, self.after[self._by_first_end]
 
-    def longest_paths(self, lag: Ints) -> Ints:
+    def longest_paths(self, lag: IntArray) -> IntArray:
         """Return the length of the longest path to each node that is not blocked, where each edge is ``lag`` long.
 
         Parameters
@@ -90,12 +88,12 @@ class Precedence:
         return part
 
     @cached_property
-    def _by_first_end(self) -> Ints:
+    def _by_first_end(self) -> IntArray:
         """The edges, sorted by their first ends."""
         return np.argsort(self.before, kind="stable")
 
     @cached_property
-    def _walked(self) -> tuple[Flags, Ints]:
+    def _walked(self) -> tuple[Flags, IntArray]:
         """Let happen what can, until nothing is left that can."""
         begins, targets = self.successors
         missing = np.bincount(self.after, minlength=self.count)
@@ -107,7 +105,7 @@ class Precedence:
         return missing > 0, order
 
 
-def _walk(begins: list[int], targets: list[int], missing: list[int]) -> tuple[Flags, Ints]:
+def _walk(begins: list[int], targets: list[int], missing: list[int]) -> tuple[Flags, IntArray]:
     """Do what the kernel does: count down what each node still waits for; at none, it happens."""
     order = [node for node, count in enumerate(missing) if not count]
     for node in order:
@@ -118,7 +116,7 @@ def _walk(begins: list[int], targets: list[int], missing: list[int]) -> tuple[Fl
     return np.array(missing, dtype=np.int64) > 0, np.array(order, dtype=np.int64)
 
 
-def _longest(begins: list[int], targets: list[int], lags: list[int], order: list[int]) -> Ints:
+def _longest(begins: list[int], targets: list[int], lags: list[int], order: list[int]) -> IntArray:
     """Do what the kernel does."""
     length = [0] * (len(begins) - 1)
     for node in order:
@@ -130,7 +128,7 @@ def _longest(begins: list[int], targets: list[int], lags: list[int], order: list
     return np.array(length, dtype=np.int64)
 
 
-def merged(count: int, pairs: list[tuple[int, int]]) -> Ints:
+def merged(count: int, pairs: list[tuple[int, int]]) -> IntArray:
     """Return for each of ``count`` nodes the lowest of its group; the two of each pair are in one group.
 
     ``parent`` is a forest in which each node points at a lower one of its group, or is the lowest and points at itself:

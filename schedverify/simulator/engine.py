@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
 from schedverify.core.argument_types import check_types
 from schedverify.core.discipline import DEFAULT_DISCIPLINE, Discipline, check_eager_bytes
@@ -14,13 +13,11 @@ from schedverify.core.errors import ScheduleError
 from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, MICROBATCH_MASK, STAGE_SHIFT, Kind
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule, Words, kinds
-from schedverify.core.timeline import Timeline
+from schedverify.core.timeline import Ticks, Timeline
 from schedverify.simulator.csr_graph import is_large
 from schedverify.simulator.joint_steps import JointStep, joint_steps_of
 from schedverify.simulator.metrics import measure
 from schedverify.simulator.op_classes import check_runnable, class_table, describe_class
-
-Ticks = NDArray[np.int64]
 
 _F, _W = int(Kind.F), int(Kind.W)
 _PENDING = 1 << 70
@@ -62,7 +59,7 @@ def simulate(
 
         return simulate_lowered(schedule, problem, known, eager_bytes)
     check_runnable(schedule, problem, excerpt)
-    large = is_large(len(schedule)) and _is_simple(schedule, problem)
+    large = is_large(len(schedule)) and is_simple(schedule, problem)
     starts, ends = _compiled(schedule, problem) if large else _Sweep(schedule, problem).run()
     return Timeline(schedule, problem, starts, ends, measure(schedule, problem, starts, ends, excerpt=excerpt))
 
@@ -101,26 +98,21 @@ class _Sweep:
         self._number(schedule)
 
     def run(self) -> tuple[tuple[Ticks, ...], tuple[Ticks, ...]]:
-        """Sweep until no rank can go on; raise where steps are left."""
-        self._sweep()
-        _check_ended([len(starts) for starts in self.starts], [len(steps) for steps in self.classes])
-        begun = [np.array(row, dtype=np.int64) for row in self.starts]
-        ended = [row + self._durations(rank) for rank, row in enumerate(begun)]
-        return tuple(map(_frozen, begun)), tuple(map(_frozen, ended))
-
-    def _sweep(self) -> None:
-        """Run the steps of every rank, each until it must wait for an output, until none can go on."""
+        """Run the steps of every rank, each until it must wait, until none can go on; raise where steps are left."""
         ranks = [self._run_rank(rank) for rank in range(len(self.starts))]
         self.ready.extend(range(len(ranks)))
         while self.ready:
             next(ranks[self.ready.popleft()], None)
+        _check_ended([len(starts) for starts in self.starts], [len(steps) for steps in self.classes])
+        begun = tuple(np.array(row, dtype=np.int64) for row in self.starts)
+        return begun, tuple(row + self._durations(rank) for rank, row in enumerate(begun))
 
     def _run_rank(self, rank: int) -> Iterator[None]:
         """Run the steps of a rank; yield wherever it must wait, to be resumed once the output is made."""
         made, more_waiters, op_classes = self.made, self.more_waiters, self.op_classes
         ready, starts = self.ready, self.starts[rank]
         now = 0
-        for kind, m in self._steps(rank):
+        for kind, m in zip(self.classes[rank].tolist(), self.microbatches[rank].tolist(), strict=True):
             if kind < 0:
                 joint = self.joint_steps[-1 - kind]
                 while (start := self._start_joint(joint, rank, now)) < 0:
@@ -148,10 +140,6 @@ class _Sweep:
                 ready.append(waiter - 1)
                 if more_waiters:
                     ready += more_waiters.pop(slot, ())
-
-    def _steps(self, rank: int) -> Iterator[tuple[int, int]]:
-        """Return the class and the micro-batch of each step of a rank."""
-        return zip(self.classes[rank].tolist(), self.microbatches[rank].tolist(), strict=True)
 
     def _durations(self, rank: int) -> Ticks:
         """Return the ticks of each step of a rank."""
@@ -236,7 +224,7 @@ class _Sweep:
             self.ready += self.more_waiters.pop(slot, ())
 
 
-def _is_simple(schedule: Schedule, problem: Problem) -> bool:
+def is_simple(schedule: Schedule, problem: Problem) -> bool:
     """Whether every step of a schedule is one operation on one rank."""
     joint = any(len(ranks) > 1 for ranks in problem.placement)
     return not joint and all(int(row.max(initial=0)) >> JOIN_SHIFT == 0 for row in schedule.rows)
@@ -251,8 +239,7 @@ def _compiled(schedule: Schedule, problem: Problem) -> tuple[tuple[Ticks, ...], 
     places = (2 * problem.total_stages + 1) * problem.microbatches
     starts, ends, done = kernels.sweep(np.concatenate(schedule.rows), bounds, class_table(problem), places)
     _check_ended(done.tolist(), counts)
-    begun, ended = (tuple(map(_frozen, np.split(ticks, bounds[1:-1]))) for ticks in (starts, ends))
-    return begun, ended
+    return tuple(np.split(starts, bounds[1:-1])), tuple(np.split(ends, bounds[1:-1]))
 
 
 def _check_ended(done: list[int], steps: list[int]) -> None:
@@ -268,8 +255,3 @@ def _outputs(row: Words, problem: Problem) -> Words:
     kind, total = kinds(row), problem.total_stages
     base = np.where(kind == _W, 2 * total, (row >> STAGE_SHIFT & INDEX_MASK) + np.where(kind == _F, 0, total))
     return np.asarray(base * problem.microbatches + (row & MICROBATCH_MASK), dtype=np.int64)
-
-
-def _frozen(ticks: Ticks) -> Ticks:
-    ticks.flags.writeable = False
-    return ticks

@@ -5,14 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, STAGE_SHIFT, Op, unpack
 from schedverify.core.problem import Problem
-from schedverify.core.schedule import Schedule, Words
+from schedverify.core.schedule import OPERATION_MASK, Flags, IntArray, Schedule, Words, step_bounds
 from schedverify.simulator.csr_graph import merged
-
-_JOINLESS = (1 << JOIN_SHIFT) - 1
 
 
 @dataclass
@@ -57,21 +54,18 @@ def joint_steps_of(schedule: Schedule, problem: Problem) -> tuple[list[JointStep
     return joint, placed
 
 
-def _joint_in(row: Words, shared: NDArray[np.bool_]) -> list[tuple[int, tuple[int, ...]]]:
+def _joint_in(row: Words, shared: Flags) -> list[tuple[int, tuple[int, ...]]]:
     """Return index and operations (packed, joins taken off) of the steps of a row that are joint."""
     chosen = shared[row >> STAGE_SHIFT & INDEX_MASK] | (row >> JOIN_SHIFT != 0)
     if not chosen.any():
         return []
-    first = np.flatnonzero(row >> JOIN_SHIFT == 0)
-    sizes = np.diff(np.append(first, len(row)))
-    begins = np.logical_or.reduceat(chosen, first)
-    return [
-        (index, tuple((row[index : index + size] & _JOINLESS).tolist()))
-        for index, size in zip(first[begins].tolist(), sizes[begins].tolist(), strict=True)
-    ]
+    bounds = step_bounds(row)
+    joint = np.flatnonzero(np.logical_or.reduceat(chosen, bounds[:-1]))
+    runs = zip(bounds[joint].tolist(), bounds[joint + 1].tolist(), strict=True)
+    return [(first, tuple((row[first:end] & OPERATION_MASK).tolist())) for first, end in runs]
 
 
-def _connected(steps: list[tuple[int, ...]]) -> NDArray[np.int64]:
+def _connected(steps: list[tuple[int, ...]]) -> IntArray:
     """Return for each step the number of its group: steps that share an operation are in one group."""
     owner: dict[int, int] = {}
     pairs = [(owner.setdefault(word, step), step) for step, words in enumerate(steps) for word in words]

@@ -11,11 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
 from schedverify.core.op import INDEX_MASK, KIND_MASK, KIND_SHIFT, MICROBATCH_MASK, STAGE_SHIFT, Kind
-
-Ints = NDArray[np.int64]
+from schedverify.core.schedule import IntArray
 
 ABSENT = -(1 << 62)
 """In place of the tick at which an output is made: no operation of the schedule makes it."""
@@ -42,17 +40,17 @@ class OpClassTable(NamedTuple):
         How many there are, of all copies of the model.
     """
 
-    cost: Ints
-    output: Ints
-    inputs_of: Ints
-    inputs: Ints
-    lag: Ints
+    cost: IntArray
+    output: IntArray
+    inputs_of: IntArray
+    inputs: IntArray
+    lag: IntArray
     stages: int
     slices: int
 
 
 @njit(cache=True, nogil=True)
-def sweep(words: Ints, first: Ints, table: OpClassTable, outputs: int) -> tuple[Ints, Ints, Ints]:
+def sweep(words: IntArray, first: IntArray, table: OpClassTable, outputs: int) -> tuple[IntArray, IntArray, IntArray]:
     """Run every rank, each operation as early as it can; return starts, ends, and by rank how many could run.
 
     ``words`` has the packed operations of rank r at ``first[r]:first[r + 1]``; each makes its own one of ``outputs``
@@ -116,7 +114,7 @@ def _class(word: int, stages: int, slices: int) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _unmade(words: Ints, table: OpClassTable, outputs: int) -> Ints:
+def _unmade(words: IntArray, table: OpClassTable, outputs: int) -> IntArray:
     """Return when each output is made, before anything has run; those of W have no place of their own."""
     made = np.full(outputs, ABSENT, np.int64)
     for word in words:
@@ -125,7 +123,7 @@ def _unmade(words: Ints, table: OpClassTable, outputs: int) -> Ints:
 
 
 @njit(cache=True, nogil=True)
-def longest(begins: Ints, targets: Ints, lags: Ints, order: Ints) -> Ints:
+def longest(begins: IntArray, targets: IntArray, lags: IntArray, order: IntArray) -> IntArray:
     """Return the longest path to each node, given an order in which each stands behind all that lead to it.
 
     The edges of node n are ``targets[begins[n]:begins[n + 1]]``, each with its lag.
@@ -138,7 +136,7 @@ def longest(begins: Ints, targets: Ints, lags: Ints, order: Ints) -> Ints:
 
 
 @njit(cache=True, nogil=True)
-def happening(begins: Ints, targets: Ints, waits: Ints) -> Ints:
+def happening(begins: IntArray, targets: IntArray, waits: IntArray) -> IntArray:
     """Return the nodes that can happen, first come first; count down in ``waits`` what each still waits for."""
     # ``order`` is the queue as well: before ``done`` stand the nodes whose edges have been followed, from there to
     # ``found`` those that can happen next, and behind that nothing yet.

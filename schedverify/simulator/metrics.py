@@ -5,15 +5,13 @@ from __future__ import annotations
 from fractions import Fraction
 
 import numpy as np
-from numpy.typing import NDArray
 
 from schedverify.core.messages import named, neighbours
 from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, PEER_SHIFT, STAGE_SHIFT, Kind
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule, Words, kinds, positions
-from schedverify.core.timeline import Measures
+from schedverify.core.timeline import Measures, Ticks
 
-Ticks = NDArray[np.int64]
 _PAIR = (1 << 40) - 1
 _F, _B, _I, _W = map(int, (Kind.F, Kind.B, Kind.I, Kind.W))
 _RECV_F, _RECV_B = int(Kind.RECV_F), int(Kind.RECV_B)
@@ -72,10 +70,9 @@ def peak_in_flight(row: Words, problem: Problem, stage: int | None = None) -> in
 
 def _peak_memory(row: Words, problem: Problem, rank: int) -> int:
     """Return the most bytes of activations that a row holds (semantics, SV402), the static part left out."""
-    activation, stash = np.array(problem.activation), np.array(problem.weight_stash)
-    saved_bytes = np.array(problem.kept)
     kind, stage = kinds(row), np.minimum(row >> STAGE_SHIFT & INDEX_MASK, problem.total_stages - 1)
-    saved, full, left = saved_bytes[stage], activation[stage], stash[stage]
+    by_stage = (problem.kept, problem.activation, problem.weight_stash)
+    saved, full, left = (np.array(sizes)[stage] for sizes in by_stage)
     taken = np.where(kind == _F, saved, 0)
     extra = np.where((kind == _B) | (kind == _I), full - saved, 0)
     freed = np.select([kind == _B, kind == _I, kind == _W], [saved, saved - left, left], 0)
@@ -99,13 +96,12 @@ def _received(row: Words, problem: Problem, rank: int) -> tuple[Words, Words]:
     fed = (sizes[offsets[1:]] - sizes[offsets[:-1]])[problem.total_stages :]
     feeds = np.diff(offsets)[: problem.total_stages] * size
     read = np.select([kind == _F, (kind == _B) | (kind == _I)], [fed[stage], feeds[stage]], 0)
-    return taken, np.where(np.array(problem.owner_rank)[stage] == rank, read, 0)
+    return taken, np.where(problem.owner_rank_array[stage] == rank, read, 0)
 
 
 def _bytes_before(problem: Problem, full: Words, left: Words) -> int:
     """Return the bytes of pairs that are held in full, and of those of which the weight stash is left."""
-    saved_bytes = np.array(problem.kept)
-    stash = np.array(problem.weight_stash)
+    saved_bytes, stash = np.array(problem.kept), np.array(problem.weight_stash)
     return int(saved_bytes[full >> STAGE_SHIFT].sum() + stash[left >> STAGE_SHIFT].sum())
 
 

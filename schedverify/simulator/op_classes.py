@@ -7,20 +7,20 @@ and where their outputs stand. With M micro-batches and S stages the output of F
 
 from __future__ import annotations
 
+from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from schedverify.core.op import INDEX_MASK, Kind
+from schedverify.core.errors import ScheduleError
+from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, MICROBATCH_MASK, STAGE_SHIFT, Join, Kind, unpack
 from schedverify.core.problem import Problem
+from schedverify.core.schedule import Flags, IntArray, Schedule, Words, kinds
 
 if TYPE_CHECKING:
     from schedverify.simulator import kernels
-from numpy.typing import NDArray
 
-from schedverify.core.errors import ScheduleError
-from schedverify.core.op import JOIN_SHIFT, MICROBATCH_MASK, STAGE_SHIFT, Join, unpack
-from schedverify.core.schedule import Schedule, Words, kinds
+_F, _W = int(Kind.F), int(Kind.W)
 
 
 def check_runnable(schedule: Schedule, problem: Problem, excerpt: bool) -> None:
@@ -45,15 +45,15 @@ def check_runnable(schedule: Schedule, problem: Problem, excerpt: bool) -> None:
             raise ScheduleError(f"{text}; verify says more")
 
 
-def _strangers(row: Words, problem: Problem, rank: int) -> NDArray[np.bool_]:
+def _strangers(row: Words, problem: Problem, rank: int) -> Flags:
     """Mark the operations of a row that cannot stand there."""
     on_rank = np.zeros(INDEX_MASK + 1, dtype=bool)
     on_rank[list(problem.stages_of[rank])] = True
-    fits = problem.has_operations(row) & (kinds(row) <= int(Kind.W)) & on_rank[row >> STAGE_SHIFT & INDEX_MASK]
+    fits = problem.has_operations(row) & (kinds(row) <= _W) & on_rank[row >> STAGE_SHIFT & INDEX_MASK]
     return np.asarray(~fits | (row >> JOIN_SHIFT == int(Join.GROUP)))
 
 
-def _counts(row: Words, problem: Problem, rank: int) -> NDArray[np.int64]:
+def _counts(row: Words, problem: Problem, rank: int) -> IntArray:
     """Count the operations of a row by stage (in the rank's order of stages), kind and micro-batch."""
     stages, size = np.array(problem.stages_of[rank], dtype=np.int64), problem.microbatches
     local = np.searchsorted(stages, row >> STAGE_SHIFT & INDEX_MASK)
@@ -61,7 +61,7 @@ def _counts(row: Words, problem: Problem, rank: int) -> NDArray[np.int64]:
     return np.bincount(flat, minlength=len(stages) * 4 * size).reshape(len(stages), 4, size)
 
 
-def _check_counts(counts: NDArray[np.int64], problem: Problem, rank: int) -> None:
+def _check_counts(counts: IntArray, problem: Problem, rank: int) -> None:
     full, split = counts[:, 1], np.maximum(counts[:, 2], counts[:, 3])
     twice = (counts > 1).any(axis=1) | (full + split > 1)
     if twice.any():
@@ -70,15 +70,12 @@ def _check_counts(counts: NDArray[np.int64], problem: Problem, rank: int) -> Non
         raise ScheduleError(f"rank {rank} runs an operation of stage {stage}, micro-batch {m} twice; verify says more")
 
 
-def _complete(counts: NDArray[np.int64], problem: Problem) -> NDArray[np.bool_]:
+def _complete(counts: IntArray, problem: Problem) -> Flags:
     """Return by stage and micro-batch whether all that is needed stands."""
     forward = counts[:, 0] > 0
     if problem.form == "inference":
         return forward
     return forward & ((counts[:, 1] > 0) | (counts[:, 2] > 0) & (counts[:, 3] > 0))
-
-
-_F, _W = int(Kind.F), int(Kind.W)
 
 
 def describe_class(key: int, problem: Problem) -> tuple[tuple[tuple[int, int], ...], int, int]:
@@ -105,11 +102,8 @@ def class_table(problem: Problem) -> kernels.OpClassTable:
     """Return what every class of single operations reads, costs and makes, as arrays for the compiled sweep."""
     from schedverify.simulator import kernels
 
-    parts = (0, 1) if problem.slices > 1 else (0, 0)
-    keys = [
-        kind << 33 | stage << 1 | beside for kind in range(_W + 1) for stage in range(problem.total_stages)
-        for beside in parts
-    ]  # fmt: skip
+    every = product(range(_W + 1), range(problem.total_stages), (0, 1) if problem.slices > 1 else (0, 0))
+    keys = [kind << 33 | stage << 1 | beside for kind, stage, beside in every]
     known = {int(Kind[letter]) for letter in problem.kinds}
     classes = [describe_class(key, problem) if key >> 33 in known else ((), 0, 0) for key in keys]
     inputs = np.array([pair for reads, _, _ in classes for pair in reads], dtype=np.int64).reshape(-1, 2)

@@ -5,19 +5,16 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from schedverify.core.discipline import Discipline, check_eager_bytes
 from schedverify.core.errors import ScheduleError
 from schedverify.core.problem import Problem
-from schedverify.core.schedule import Schedule
+from schedverify.core.schedule import Flags, IntArray, Schedule
 from schedverify.core.timeline import Timeline
 from schedverify.simulator.csr_graph import Precedence
 from schedverify.simulator.metrics import measure
 from schedverify.simulator.p2p_events import Events
 from schedverify.simulator.p2p_program import LoweredProgram, match
-
-Ints = NDArray[np.int64]
 
 
 class LoweredRun(NamedTuple):
@@ -25,18 +22,16 @@ class LoweredRun(NamedTuple):
 
     program: LoweredProgram
     events: Events
-    start: Ints
+    start: IntArray
 
 
 def simulate_lowered(schedule: Schedule, problem: Problem, discipline: Discipline, eager_bytes: int) -> Timeline:
     """Return the timeline of a lowered schedule; see :func:`schedverify.simulator.engine.simulate`."""
     ran = run(schedule, problem, discipline, eager_bytes)
-    starts, ends = _by_step(ran)
-    counts = np.bincount(ran.program.step_rank, minlength=schedule.ranks)
-    bounds = np.cumsum(counts)[:-1]
-    begun, over = (tuple(map(_frozen, np.split(ticks, bounds))) for ticks in (starts, ends))
-    measures = measure(schedule, problem, begun, over)
-    return Timeline(schedule, problem, begun, over, measures, discipline, eager_bytes)
+    bounds = np.cumsum(np.bincount(ran.program.step_rank, minlength=schedule.ranks))[:-1]
+    starts, ends = (tuple(np.split(ticks, bounds)) for ticks in _by_step(ran))
+    measures = measure(schedule, problem, starts, ends)
+    return Timeline(schedule, problem, starts, ends, measures, discipline, eager_bytes)
 
 
 def run(schedule: Schedule, problem: Problem, discipline: Discipline, eager_bytes: int) -> LoweredRun:
@@ -57,7 +52,7 @@ def run(schedule: Schedule, problem: Problem, discipline: Discipline, eager_byte
     return LoweredRun(program, events, graph.longest_paths(events.edges.lag))
 
 
-def _by_step(ran: LoweredRun) -> tuple[Ints, Ints]:
+def _by_step(ran: LoweredRun) -> tuple[IntArray, IntArray]:
     """Return start and end of every step: of transfers, from where they occupy their queue until they are complete."""
     program, events, start = ran
     starts = start[program.node]
@@ -79,18 +74,8 @@ def _by_step(ran: LoweredRun) -> tuple[Ints, Ints]:
     return starts, ends
 
 
-def _blocked(program: LoweredProgram, events: Events, blocked: NDArray[np.bool_]) -> str:
-    waiting = np.concatenate(
-        (np.flatnonzero(program.computes & blocked[program.node]), events.step[blocked[events.nodes]])
-    )
-    step = int(waiting.min())
-    return (
-        f"the schedule cannot run to its end under {events.discipline.value}: "
-        f"{program.text(step)} waits at {program.place(step)} for ever; verify it to see the cycle"
-    )
-
-
-def _frozen(ticks: Ints) -> Ints:
-    ticks = ticks.copy()
-    ticks.flags.writeable = False
-    return ticks
+def _blocked(program: LoweredProgram, events: Events, blocked: Flags) -> str:
+    computing = np.flatnonzero(program.computes & blocked[program.node])
+    step = int(np.concatenate((computing, events.step[blocked[events.nodes]])).min())
+    text = f"{program.text(step)} waits at {program.place(step)} for ever; verify it to see the cycle"
+    return f"the schedule cannot run to its end under {events.discipline.value}: {text}"

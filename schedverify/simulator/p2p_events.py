@@ -12,15 +12,12 @@ from enum import IntEnum
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from schedverify.core.discipline import Discipline
 from schedverify.core.messages import expanded, neighbours
 from schedverify.core.op import INDEX_MASK, MICROBATCH_MASK, STAGE_SHIFT, Kind
-from schedverify.core.schedule import kinds
+from schedverify.core.schedule import IntArray, kinds
 from schedverify.simulator.p2p_program import LoweredProgram, MatchedTransfers
-
-Ints = NDArray[np.int64]
 
 
 class Why(IntEnum):
@@ -51,11 +48,16 @@ class Edges(NamedTuple):
         Why it does, as :class:`Why`.
     """
 
-    tail: Ints
-    head: Ints
-    lag: Ints
-    rank: Ints
-    why: Ints
+    tail: IntArray
+    head: IntArray
+    lag: IntArray
+    rank: IntArray
+    why: IntArray
+
+
+def _edges(tail: IntArray, head: IntArray, lag: IntArray, rank: IntArray, why: Why) -> Edges:
+    """Return edges that all have one reason."""
+    return Edges(tail, head, lag, rank, np.full(len(tail), why))
 
 
 class Leaving(NamedTuple):
@@ -71,9 +73,9 @@ class Leaving(NamedTuple):
         The node after whose start it is done, and the ticks between.
     """
 
-    entry: Ints
-    node: Ints
-    lag: Ints
+    entry: IntArray
+    node: IntArray
+    lag: IntArray
 
 
 class Events:
@@ -105,7 +107,7 @@ class Events:
         self.edges = self._edges()
 
     @property
-    def done(self) -> Ints:
+    def done(self) -> IntArray:
         """By transfer, the ticks from its start until the receive is complete, where both ends have one start."""
         return self.transfers.occupied + self.transfers.latency
 
@@ -114,14 +116,14 @@ class Events:
         node, ticks = program.makers
         alone = np.flatnonzero(self.alone)
         maker, origin = node[transfers.made], program.rank[transfers.send]
+        target = program.rank[transfers.receive[alone]]
         parts = [
             self._local(),
-            Edges(maker, self.sends, ticks[transfers.made], origin, np.full(len(maker), Why.INPUT)),
+            _edges(maker, self.sends, ticks[transfers.made], origin, Why.INPUT),
             self._received(),
-            Edges(self.sends[alone], self.receives[alone], 0 * alone, program.rank[transfers.receive[alone]],
-                  np.full(len(alone), Why.SENT)),
+            _edges(self.sends[alone], self.receives[alone], 0 * alone, target, Why.SENT),
             self._programs(),
-        ]  # fmt: skip
+        ]
         queue = self._queue()
         if queue is not None:
             parts.append(self._chained(queue, self.step, self.nodes, self.rank, self._leaving(whole=False), Why.QUEUE))
@@ -131,9 +133,8 @@ class Events:
         """Let each step wait for the outputs that no message brings."""
         reader, slot = local_inputs(self.program)
         node, ticks = self.program.makers
-        step = self.program.step[reader]
-        why = np.full(len(reader), Why.INPUT)
-        return Edges(node[slot], self.program.node[step], ticks[slot], self.program.rank[reader], why)
+        waiting = self.program.node[self.program.step[reader]]
+        return _edges(node[slot], waiting, ticks[slot], self.program.rank[reader], Why.INPUT)
 
     def _received(self) -> Edges:
         """Let each step wait until the tensors from other ranks that it reads are there."""
@@ -142,8 +143,7 @@ class Events:
         transfer = leaving.entry[received] - size
         reader = readers(self.program, self.transfers)[transfer]
         ranks = self.program.rank[self.transfers.receive[transfer]]
-        why = np.full(len(transfer), Why.RECEIVED)
-        return Edges(leaving.node[received], reader, leaving.lag[received], ranks, why)
+        return _edges(leaving.node[received], reader, leaving.lag[received], ranks, Why.RECEIVED)
 
     def _leaving(self, *, whole: bool) -> Leaving:
         """Say when each end (sends, then receives) frees its queue or, as a whole, is complete.
@@ -162,7 +162,7 @@ class Events:
             np.concatenate((send, receive, moved[alone])),
         )
 
-    def _queue(self) -> Ints | None:
+    def _queue(self) -> IntArray | None:
         """Return the queue of each end on its own rank, or None where nothing queues."""
         ranks, size = self.program.problem.ranks, len(self.transfers.send)
         if self.discipline is Discipline.TAGGED:
@@ -188,10 +188,11 @@ class Events:
         found = last >= 0
         found[found] = program.step_rank[compute[last[found]]] == rank[found]
         tail = compute[last[found]]
-        return Edges(program.node[tail], node[found], program.duration[tail], rank[found],
-                     np.full(len(tail), Why.ORDER))  # fmt: skip
+        return _edges(program.node[tail], node[found], program.duration[tail], rank[found], Why.ORDER)
 
-    def _chained(self, queue: Ints, step: Ints, node: Ints, rank: Ints, leaving: Leaving, why: Why) -> Edges:
+    def _chained(
+        self, queue: IntArray, step: IntArray, node: IntArray, rank: IntArray, leaving: Leaving, why: Why
+    ) -> Edges:
         """Let each member of a queue wait until the entry before it lets go; what has one step there is one entry.
 
         ``leaving`` says of members, by their numbers, when they let go: so many ticks after the start of a node, and of
@@ -226,8 +227,7 @@ class Events:
             whole[several] = self.count + np.arange(len(several))
             self.count += len(several)
             grouped = whole[left] >= 0
-            inner = Edges(ends[grouped], whole[left[grouped]], lag[grouped], account[grouped],
-                          np.full(int(grouped.sum()), why))  # fmt: skip
+            inner = _edges(ends[grouped], whole[left[grouped]], lag[grouped], account[grouped], why)
             left = np.concatenate((left[~grouped], several))
             ends = np.concatenate((ends[~grouped], whole[several]))
             lag = np.concatenate((lag[~grouped], 0 * several))
@@ -237,21 +237,18 @@ class Events:
         goes = follows[left + 1]
         left, ends, lag, account = left[goes], ends[goes], lag[goes], account[goes]
         run, member = expanded(first[left + 1], size[left + 1])
-        outer = Edges(ends[run], node[order[member]], lag[run], account[run], np.full(len(run), why))
+        outer = _edges(ends[run], node[order[member]], lag[run], account[run], why)
         return Edges(*map(np.concatenate, zip(inner, outer, strict=True))) if len(several) else outer
 
 
-def local_inputs(program: LoweredProgram) -> tuple[Ints, Ints]:
+def local_inputs(program: LoweredProgram) -> tuple[IntArray, IntArray]:
     """Return which operations (counted rank after rank) read which outputs that no message brings."""
     problem, words = program.problem, program.words
     kind, stage, m = kinds(words), words >> STAGE_SHIFT & INDEX_MASK, words & MICROBATCH_MASK
     backward = problem.total_stages
     forward, weight = (np.flatnonzero(kind == int(k)) for k in (Kind.F, Kind.W))
     gradient = np.flatnonzero((kind == int(Kind.B)) | (kind == int(Kind.I)))
-    pairs = [
-        (gradient, stage[gradient], m[gradient]),
-        (weight, stage[weight] + backward, m[weight]),
-    ]
+    pairs = [(gradient, stage[gradient], m[gradient]), (weight, stage[weight] + backward, m[weight])]
     if problem.slices > 1:
         later = forward[m[forward] % problem.slices > 0]
         earlier = gradient[m[gradient] % problem.slices < problem.slices - 1]
@@ -265,7 +262,7 @@ def local_inputs(program: LoweredProgram) -> tuple[Ints, Ints]:
     return reader, np.concatenate([stages * problem.microbatches + parts for _, stages, parts in pairs])
 
 
-def readers(program: LoweredProgram, transfers: MatchedTransfers) -> Ints:
+def readers(program: LoweredProgram, transfers: MatchedTransfers) -> IntArray:
     """Return for each transfer the node of the step that reads what its receive takes."""
     count, backward = program.problem.microbatches, program.problem.total_stages
     side = np.where(transfers.read < backward * count, 0, backward)

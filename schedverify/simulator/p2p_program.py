@@ -6,19 +6,17 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from schedverify.core.discipline import Discipline
 from schedverify.core.errors import ScheduleError
 from schedverify.core.messages import named, needed_messages
 from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, MICROBATCH_MASK, PEER_SHIFT, STAGE_SHIFT, Join, Kind, unpack
 from schedverify.core.problem import Problem
-from schedverify.core.schedule import Schedule, Words, kinds
+from schedverify.core.schedule import OPERATION_MASK, Flags, IntArray, Schedule, Words, is_transfer, kinds, rank_of_each
 from schedverify.simulator.joint_steps import joint_steps_of
 from schedverify.simulator.op_classes import check_runnable
 
-Ints = NDArray[np.int64]
-_W, _RECV_B = int(Kind.W), int(Kind.RECV_B)
+_W = int(Kind.W)
 
 
 class LoweredProgram:
@@ -43,7 +41,7 @@ class LoweredProgram:
     def __init__(self, schedule: Schedule, problem: Problem) -> None:
         self.problem = problem
         self.words = np.concatenate(schedule.rows)
-        self.rank = np.repeat(np.arange(schedule.ranks), [len(row) for row in schedule.rows])
+        self.rank = rank_of_each(schedule)
         kind, begins = kinds(self.words), self.words >> JOIN_SHIFT == 0
         self.step = np.cumsum(begins) - 1
         self.step_rank = self.rank[begins]
@@ -55,7 +53,7 @@ class LoweredProgram:
         self.node = self._merged()
 
     @cached_property
-    def makers(self) -> tuple[Ints, Ints]:
+    def makers(self) -> tuple[IntArray, IntArray]:
         """By output, the node that makes it, and after how many ticks: when the longest of the node's steps ends.
 
         Both of shape (2·S·M,): F of stage s and micro-batch m stands at ``s·M+m``, its B or I at ``(S+s)·M+m``. The
@@ -70,7 +68,7 @@ class LoweredProgram:
         np.maximum.at(ticks, slot, self.duration[self.step[makes]])
         return node, ticks
 
-    def slot(self, words: Words) -> Ints:
+    def slot(self, words: Words) -> IntArray:
         """Return where the outputs of F, B and I stand among all outputs."""
         stage = words >> STAGE_SHIFT & INDEX_MASK
         side = np.where(kinds(words) == int(Kind.F), 0, self.problem.total_stages)
@@ -85,9 +83,9 @@ class LoweredProgram:
         """Return a step's first operation."""
         return str(unpack(int(self.words[np.searchsorted(self.step, step)])))
 
-    def _check_joins(self, kind: Ints) -> None:
+    def _check_joins(self, kind: IntArray) -> None:
         """Refuse groups of anything but transfers, and overlapped steps of anything but compute."""
-        join, transfers = self.words >> JOIN_SHIFT, (kind > _W) & (kind <= _RECV_B)
+        join, transfers = self.words >> JOIN_SHIFT, is_transfer(self.words)
         group, overlap = join == int(Join.GROUP), join == int(Join.OVERLAP)
         first = np.searchsorted(self.step, self.step)
         bad = group & ~(transfers & transfers[first]) | overlap & ((kind > _W) | (kind[first] > _W))
@@ -95,12 +93,12 @@ class LoweredProgram:
             step = int(self.step[int(bad.argmax())])
             raise ScheduleError(f"{self.place(step)}: {self.text(step)} begins no step of a timeline; verify says more")
 
-    def _durations(self, kind: Ints) -> Ints:
+    def _durations(self, kind: IntArray) -> IntArray:
         problem, stages = self.problem, self.problem.total_stages
         costs = np.zeros((_W + 1, stages), dtype=np.int64)
-        for letter in np.unique(kind[kind <= _W]).tolist():
-            costs[letter] = [problem.duration(letter, stage) for stage in range(stages)]
         computes = kind <= _W
+        for letter in np.unique(kind[computes]).tolist():
+            costs[letter] = [problem.duration(letter, stage) for stage in range(stages)]
         ticks = np.zeros(len(self.step_rank), dtype=np.int64)
         np.add.at(ticks, self.step[computes], costs[kind[computes], self.words[computes] >> STAGE_SHIFT & INDEX_MASK])
         overlapped = np.unique(self.step[self.words >> JOIN_SHIFT == int(Join.OVERLAP)])
@@ -109,7 +107,7 @@ class LoweredProgram:
             ticks[step] = problem.step_duration(tuple(map(unpack, self.words[first:last].tolist())))
         return ticks
 
-    def _merged(self) -> Ints:
+    def _merged(self) -> IntArray:
         node = np.arange(len(self.step_rank))
         if all(len(ranks) == 1 for ranks in self.problem.placement):
             return node
@@ -123,9 +121,6 @@ class LoweredProgram:
                 node[step] = first[number]
             offset += len(row)
         return node
-
-
-_JOINLESS = (1 << JOIN_SHIFT) - 1
 
 
 class MatchedTransfers(NamedTuple):
@@ -146,14 +141,14 @@ class MatchedTransfers(NamedTuple):
         Bytes.
     """
 
-    send: Ints
-    receive: Ints
-    made: Ints
-    read: Ints
-    reader: Ints
-    occupied: Ints
-    latency: Ints
-    size: Ints
+    send: IntArray
+    receive: IntArray
+    made: IntArray
+    read: IntArray
+    reader: IntArray
+    occupied: IntArray
+    latency: IntArray
+    size: IntArray
 
 
 def match(program: LoweredProgram, discipline: Discipline) -> MatchedTransfers:
@@ -166,13 +161,12 @@ def match(program: LoweredProgram, discipline: Discipline) -> MatchedTransfers:
     """
     problem = program.problem
     kind = kinds(program.words)
-    at = np.flatnonzero((kind > int(Kind.W)) & (kind <= int(Kind.RECV_B)))
-    full = named(program.words[at] & _JOINLESS, problem)
+    at = np.flatnonzero(is_transfer(program.words))
+    full = named(program.words[at] & OPERATION_MASK, problem)
     is_send = (kind[at] == int(Kind.SEND_F)) | (kind[at] == int(Kind.SEND_B))
     needed = needed_messages(program.order, problem)
     _check(program, at, full, np.concatenate((needed.sends, needed.receives)))
-    owner_rank = np.array(problem.owner_rank, dtype=np.int64)
-    source, target = (owner_rank[stage] for stage in _ends(full))
+    source, target = (problem.owner_rank_array[stage] for stage in _ends(full))
     channel = np.where(is_send, source * problem.ranks + target, target * problem.ranks + source)
     key = [channel] if discipline is not Discipline.TAGGED else [full & MICROBATCH_MASK, *_names(full, is_send)]
     sends, receives = (at[side][np.lexsort((at[side], *(k[side] for k in key)))] for side in (is_send, ~is_send))
@@ -180,15 +174,14 @@ def match(program: LoweredProgram, discipline: Discipline) -> MatchedTransfers:
     return _transfers(program, sends[order], receives[order])
 
 
-def _transfers(program: LoweredProgram, send: Ints, receive: Ints) -> MatchedTransfers:
+def _transfers(program: LoweredProgram, send: IntArray, receive: IntArray) -> MatchedTransfers:
     problem = program.problem
-    owner_rank = np.array(problem.owner_rank, dtype=np.int64)
-    sent, received = (named(program.words[ends] & _JOINLESS, problem) for ends in (send, receive))
+    sent, received = (named(program.words[ends] & OPERATION_MASK, problem) for ends in (send, receive))
     source, target = _ends(sent)
     reader, origin = _ends(received)
     onward = kinds(sent) == int(Kind.SEND_F)
     size = np.array(problem.boundary_bytes, dtype=np.int64)[np.where(onward, source, target)]
-    sender, receiver = owner_rank[source], owner_rank[target]
+    sender, receiver = problem.owner_rank_array[source], problem.owner_rank_array[target]
     occupied = np.zeros_like(size)
     if problem.bandwidth:
         occupied = -(-size // np.array(problem.bandwidth, dtype=np.int64)[sender, receiver])
@@ -200,20 +193,20 @@ def _transfers(program: LoweredProgram, send: Ints, receive: Ints) -> MatchedTra
     return MatchedTransfers(send, receive, made, read, reader, occupied, latency, size)
 
 
-def _ends(full: Words) -> tuple[Ints, Ints]:
+def _ends(full: Words) -> tuple[IntArray, IntArray]:
     """Return the stages of fully named transfers: their own, and the one at the other end."""
     return full >> STAGE_SHIFT & INDEX_MASK, (full >> PEER_SHIFT & INDEX_MASK) - 1
 
 
-def _names(full: Words, is_send: NDArray[np.bool_]) -> tuple[Ints, Ints, NDArray[np.bool_]]:
+def _names(full: Words, is_send: Flags) -> tuple[IntArray, IntArray, Flags]:
     """Return what identifies a tensor beside the micro-batch: who sends it, who takes it, whether it is a gradient."""
     own, peer = _ends(full)
     return np.where(is_send, own, peer), np.where(is_send, peer, own), kinds(full) >= int(Kind.SEND_B)
 
 
-def _check(program: LoweredProgram, at: Ints, full: Words, needed: Words) -> None:
+def _check(program: LoweredProgram, at: IntArray, full: Words, needed: Words) -> None:
     """Raise a ScheduleError that names the first of the messages that is not as needed."""
-    owner_rank = np.array(program.problem.owner_rank, dtype=np.int64)
+    owner_rank = program.problem.owner_rank_array
     if np.array_equal(np.sort(full), np.sort(needed)) and (owner_rank[_ends(full)[0]] == program.rank[at]).all():
         return
     order = np.argsort(full, kind="stable")

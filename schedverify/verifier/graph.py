@@ -9,20 +9,18 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from schedverify.core.argument_types import check_types
 from schedverify.core.errors import Fault, InputError
 from schedverify.core.messages import expanded, neighbours
 from schedverify.core.op import INDEX_MASK, MICROBATCH_MASK, STAGE_SHIFT, Kind, Op
 from schedverify.core.problem import Problem
-from schedverify.core.schedule import Schedule, kinds
+from schedverify.core.schedule import IntArray, Schedule, kinds
 from schedverify.verifier.occurrences import Occurrences, joined, packed
 
 if TYPE_CHECKING:
     import networkx as nx
 
-Ints = NDArray[np.int64]
 _GRADIENTS = (Kind.B, Kind.I)
 
 
@@ -65,7 +63,7 @@ def needs(problem: Problem, op: Op) -> Iterator[Need]:
             yield from (Need(Op(kind, stage, m + 1), "later part", 0) for kind in (Kind.B, Kind.I))
 
 
-def reads(occurrences: Occurrences, *, across: bool) -> tuple[Ints, Ints]:
+def reads(occurrences: Occurrences, *, across: bool) -> tuple[IntArray, IntArray]:
     """Return what the operations of a schedule read, on their own rank or across ranks.
 
     The two arrays have one length: entries of ``occurrences``, and the packed operations that they read. An entry that
@@ -74,7 +72,7 @@ def reads(occurrences: Occurrences, *, across: bool) -> tuple[Ints, Ints]:
     return joined(_reads(occurrences, across=across))
 
 
-def _reads(occurrences: Occurrences, *, across: bool) -> Iterator[tuple[Ints, Ints]]:
+def _reads(occurrences: Occurrences, *, across: bool) -> Iterator[tuple[IntArray, IntArray]]:
     """Yield what :func:`reads` returns, kind by kind."""
     problem = occurrences.problem
     kind, stage, m = kind_stage_microbatch(occurrences.op)
@@ -88,7 +86,7 @@ def _reads(occurrences: Occurrences, *, across: bool) -> Iterator[tuple[Ints, In
         yield from _own_reads(problem, kind, stage, m)
 
 
-def _own_reads(problem: Problem, kind: Ints, stage: Ints, m: Ints) -> Iterator[tuple[Ints, Ints]]:
+def _own_reads(problem: Problem, kind: IntArray, stage: IntArray, m: IntArray) -> Iterator[tuple[IntArray, IntArray]]:
     """Yield entries with the operations of their own stage that they read."""
     forward, gradient = forwards_and_gradients(kind)
     weight = np.flatnonzero(kind == int(Kind.W))
@@ -102,7 +100,9 @@ def _own_reads(problem: Problem, kind: Ints, stage: Ints, m: Ints) -> Iterator[t
         yield earlier, packed(made, stage[earlier], m[earlier] + 1)
 
 
-def beside(problem: Problem, stage: Ints, entries: Ints, *, onward: bool, across: bool) -> tuple[Ints, Ints]:
+def beside(
+    problem: Problem, stage: IntArray, entries: IntArray, *, onward: bool, across: bool
+) -> tuple[IntArray, IntArray]:
     """Repeat entries for each stage that theirs feeds, or is fed by; return them beside those stages.
 
     Where stage 0 feeds the stages 1 and 2, the entries ``[4, 7]`` of stage 0 become ``[4, 4, 7, 7]`` beside
@@ -114,12 +114,12 @@ def beside(problem: Problem, stage: Ints, entries: Ints, *, onward: bool, across
     return entries[run], peers[member]
 
 
-def forwards_and_gradients(kind: Ints) -> tuple[Ints, Ints]:
+def forwards_and_gradients(kind: IntArray) -> tuple[IntArray, IntArray]:
     """Return which of the operations are F, and which make a gradient (B and I)."""
     return np.flatnonzero(kind == int(Kind.F)), np.flatnonzero((kind == int(Kind.B)) | (kind == int(Kind.I)))
 
 
-def kind_stage_microbatch(ops: Ints) -> tuple[Ints, Ints, Ints]:
+def kind_stage_microbatch(ops: IntArray) -> tuple[IntArray, IntArray, IntArray]:
     """Return kind, stage and micro-batch of packed operations."""
     return kinds(ops), ops >> STAGE_SHIFT & INDEX_MASK, ops & MICROBATCH_MASK
 

@@ -27,16 +27,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
 from schedverify.core.discipline import Discipline
+from schedverify.core.schedule import IntArray
 from schedverify.simulator.csr_graph import Precedence
 from schedverify.verifier.graph import beside, forwards_and_gradients, kind_stage_microbatch, reads
 from schedverify.verifier.matching import Transfers, matched, packed_name
 from schedverify.verifier.occurrences import Occurrences, joined
 
-Ints = NDArray[np.int64]
-Edges = tuple[Ints, Ints, Ints]
+Edges = tuple[IntArray, IntArray, IntArray]
 """Three arrays of shape (edges,): what must happen, what waits for it, and the rank that waits.
 
 The rank is -1 where a receive waits for its send.
@@ -93,12 +92,11 @@ class EventGraph(Precedence):
 
     def _edges(self) -> Edges:
         occurrences, transfers, present = self.occurrences, self.transfers, self.present
-        split = self.apart
         edges = [
             self._step_inputs(),
             self._received_inputs(),
             self._sent_outputs(),
-            (self.node[self.send[split]], self.node[self.receive[split]], np.full(int(split.sum()), -1)),
+            (self.node[self.send[self.apart]], self.node[self.receive[self.apart]], np.full(self.apart.sum(), -1)),
         ]
         steps = (occurrences.step_rank, occurrences.step_position, occurrences.node, occurrences.step_rank)
         events = (transfers.position[present], self.node[present], transfers.rank[present])
@@ -142,7 +140,7 @@ class EventGraph(Precedence):
         send, maker = send[maker >= 0], maker[maker >= 0]
         return occurrences.node[maker], self.node[send], transfers.rank[send]
 
-    def _queue(self) -> Ints | None:
+    def _queue(self) -> IntArray | None:
         """Return the queue of each present transfer on its own rank, or None where the program alone orders them."""
         rank, partner = self.transfers.rank[self.present], self.transfers.partner[self.present]
         if self.discipline in (Discipline.TAGGED, Discipline.BLOCK):
@@ -162,7 +160,7 @@ class EventGraph(Precedence):
         behind[behind] = occurrences.step_rank[last[behind]] == rank[behind]
         return occurrences.node[last[behind]], self.node[self.present][behind], rank[behind]
 
-    def _queued(self, queue: Ints, position: Ints, node: Ints, rank: Ints) -> Edges:
+    def _queued(self, queue: IntArray, position: IntArray, node: IntArray, rank: IntArray) -> Edges:
         """Let each member wait for the whole entry before it in its queue; members of one position there are one entry.
 
         An entry of several is stood for by a node of its own, so that no more edges arise than there are members. Of
@@ -199,7 +197,7 @@ class EventGraph(Precedence):
         return before, after, np.concatenate((rank[member], rank[waits]))
 
 
-def _remote_reads(occurrences: Occurrences) -> Iterator[tuple[Ints, Ints]]:
+def _remote_reads(occurrences: Occurrences) -> Iterator[tuple[IntArray, IntArray]]:
     """Yield entries with the tensors, packed, that they read from other ranks."""
     problem = occurrences.problem
     kind, stage, m = kind_stage_microbatch(occurrences.op)

@@ -7,16 +7,14 @@ from typing import Any, Final
 
 import numpy as np
 
-from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, MICROBATCH_MASK, STAGE_SHIFT, Kind
+from schedverify.core.op import INDEX_MASK, MICROBATCH_MASK, STAGE_SHIFT, Kind
 from schedverify.core.problem import Problem
-from schedverify.core.schedule import Schedule, Words, kinds
+from schedverify.core.schedule import OPERATION_MASK, Schedule, Words, kinds
 
 REMARK: Final = (
     "no problem is given: ranks, placement and micro-batches are read off the schedule, "
     "and unit costs stand in (F, I and W 1 tick each, B 2)"
 )
-
-_JOINLESS: Final = (1 << JOIN_SHIFT) - 1
 
 
 def deduce_problem(schedule: Schedule) -> Problem:
@@ -26,7 +24,7 @@ def deduce_problem(schedule: Schedule) -> Problem:
     where none stands, most of its communication; one that does not stand in the schedule at all, on rank ``stage mod
     ranks``. The first of several ranks is the one that sends and receives most.
     """
-    rows = [row & _JOINLESS for row in schedule.rows]
+    rows = [row & OPERATION_MASK for row in schedule.rows]
     words = np.concatenate(rows)
     numbered = words[kinds(words) < int(Kind.UNSHARD)]
     letters = {Kind(kind).name for kind in np.unique(kinds(words)).tolist()}
@@ -56,8 +54,8 @@ def _placement(rows: list[Words], stages: int) -> list[list[int]]:
         full = [rank for rank, count in enumerate(counts) if count and count == whole[stage]]
         chosen = counts if whole[stage] else messages
         most = max(range(len(chosen)), key=chosen.__getitem__)
-        full = sorted(full, key=lambda rank: -messages[rank])
-        placement.append(full or [most if chosen[most] else stage % len(chosen)])
+        nearest = most if chosen[most] else stage % len(chosen)
+        placement.append(sorted(full, key=lambda rank: -messages[rank]) or [nearest])
     return placement
 
 

@@ -7,28 +7,21 @@ step starts, and how much longer a transfer or a step could take before anything
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from schedverify.core.discipline import Discipline
-from schedverify.core.op import JOIN_SHIFT, Op, unpack
+from schedverify.core.op import Op, unpack
 from schedverify.core.problem import Problem
-from schedverify.core.schedule import Schedule
+from schedverify.core.schedule import OPERATION_MASK, Schedule
 from schedverify.simulator.p2p_engine import LoweredRun, run
 from schedverify.simulator.p2p_events import Why
 
 if TYPE_CHECKING:
     import networkx as nx
 
-_OPERATION = (1 << JOIN_SHIFT) - 1
-_WHY = {
-    Why.ORDER: "rank order",
-    Why.INPUT: "input",
-    Why.RECEIVED: "received",
-    Why.QUEUE: "queue",
-    Why.SENT: "sent",
-}
+_WHY = {Why.ORDER: "rank order", Why.INPUT: "input", Why.RECEIVED: "received", Why.QUEUE: "queue", Why.SENT: "sent"}
 
 
 class LoweredEvent(NamedTuple):
@@ -68,10 +61,8 @@ def lowered_graph(problem: Problem, schedule: Schedule, discipline: str, eager_b
     start, edges = ran.start.tolist(), ran.events.edges
     nodes, duration = list(_nodes(ran)), _durations(ran)
     graph = nx.DiGraph(discipline=str(discipline), eager_bytes=eager_bytes)
-    present = np.unique(
-        np.concatenate((ran.program.node[ran.program.computes], ran.events.nodes, edges.tail, edges.head))
-    )
-    for index in present.tolist():
+    computing = ran.program.node[ran.program.computes]
+    for index in np.unique(np.concatenate((computing, ran.events.nodes, edges.tail, edges.head))).tolist():
         graph.add_node(nodes[index], start=start[index], duration=duration[index])
     for tail, head, lag, _, why in zip(*(column.tolist() for column in edges), strict=True):
         known = graph.get_edge_data(nodes[tail], nodes[head])
@@ -99,8 +90,9 @@ def _nodes(ran: LoweredRun) -> Iterator[LoweredEvent]:
     ``|-- steps --|-- transfers (sends) --|-- receives alone --|-- ends of groups --|``
     """
     program, events = ran.program, ran.events
-    words = (program.words & _OPERATION).tolist()
-    place = list(zip(program.step_rank.tolist(), _positions(program.step_rank).tolist(), strict=True))
+    words, rank = (program.words & OPERATION_MASK).tolist(), program.step_rank
+    position = np.arange(len(rank)) - np.searchsorted(rank, rank)
+    place = list(zip(rank.tolist(), position.tolist(), strict=True))
     step, firsts = program.step.tolist(), np.searchsorted(program.step, np.arange(len(place) + 1)).tolist()
     joint: dict[int, list[int]] = {}
     for number, node in enumerate(program.node.tolist()):
@@ -145,9 +137,4 @@ def _durations(ran: LoweredRun) -> list[int]:
     computes = np.flatnonzero(program.computes)
     np.maximum.at(ticks, program.node[computes], program.duration[computes])
     ticks[events.sends] = events.done
-    return [int(tick) for tick in ticks]
-
-
-def _positions(step_rank: Any) -> Any:
-    """Return by step its position in its rank's order."""
-    return np.arange(len(step_rank)) - np.searchsorted(step_rank, step_rank)
+    return list(map(int, ticks))

@@ -7,15 +7,12 @@ from enum import IntEnum
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
 from schedverify.core.op import INDEX_MASK, MICROBATCH_MASK, PEER_SHIFT, STAGE_SHIFT, Kind, Op, unpack
 from schedverify.core.problem import Problem
-from schedverify.core.schedule import Schedule, kinds, positions
+from schedverify.core.schedule import Flags, IntArray, Schedule, is_transfer, kinds, positions, rank_of_each
 from schedverify.verifier.occurrences import joined, packed
 
-Ints = NDArray[np.int64]
-Flags = NDArray[np.bool_]
 _SOURCE_SHIFT, _TARGET_SHIFT, _BACKWARD_SHIFT = 40, 24, 56
 
 
@@ -56,12 +53,10 @@ class Transfers:
     def __init__(self, schedule: Schedule, problem: Problem) -> None:
         self.problem = problem
         words = np.concatenate(schedule.rows)
-        rank = np.repeat(np.arange(schedule.ranks), [len(row) for row in schedule.rows])
+        rank = rank_of_each(schedule)
         position = np.concatenate([positions(row) for row in schedule.rows])
-        kind = kinds(words)
-        chosen = (kind >= int(Kind.SEND_F)) & (kind <= int(Kind.RECV_B))
-        chosen &= problem.has_operations(words)
-        chosen[chosen] = self._owner_rank[words[chosen] >> STAGE_SHIFT & INDEX_MASK] == rank[chosen]
+        chosen = is_transfer(words) & problem.has_operations(words)
+        chosen[chosen] = problem.owner_rank_array[words[chosen] >> STAGE_SHIFT & INDEX_MASK] == rank[chosen]
         self.word, self.rank, self.position = words[chosen], rank[chosen], position[chosen]
         self.backward = kinds(self.word) >= int(Kind.SEND_B)
         self.is_send = kinds(self.word) % 2 == int(Kind.SEND_F) % 2
@@ -69,20 +64,20 @@ class Transfers:
         self._resolve()
 
     @cached_property
-    def name(self) -> Ints:
+    def name(self) -> IntArray:
         """The tensor that each moves, packed: direction, stage that makes it, stage that reads it, micro-batch."""
         source = np.where(self.is_send, self.stage, self.peer)
         target = np.where(self.is_send, self.peer, self.stage)
         return packed_name(self.backward, source, target, self.microbatch)
 
     @cached_property
-    def channel(self) -> Ints:
+    def channel(self) -> IntArray:
         """The directed pair of ranks that each goes through, as one number; meaningless without a partner."""
         first, second = np.where(self.is_send, (self.rank, self.partner), (self.partner, self.rank))
         return np.asarray(first * self.problem.ranks + second)
 
     @cached_property
-    def size(self) -> Ints:
+    def size(self) -> IntArray:
         """The bytes of each message; those of a gradient are the bytes of what it is the gradient of."""
         maker = np.where(self.is_send ^ self.backward, self.stage, self.peer)
         sizes = np.array(self.problem.boundary_bytes, dtype=np.int64)
@@ -107,50 +102,42 @@ class Transfers:
         source, target = name >> _SOURCE_SHIFT & INDEX_MASK, name >> _TARGET_SHIFT & INDEX_MASK
         return bool(name >> _BACKWARD_SHIFT), source, target, name & MICROBATCH_MASK
 
-    def makers(self, entries: Ints) -> tuple[Ints, Ints]:
+    def makers(self, entries: IntArray) -> tuple[IntArray, IntArray]:
         """Return the entries that send, with the packed operation that makes the tensor: F, or each of B and I."""
         return joined(self._partners(entries[self.is_send[entries]]))
 
-    def readers(self, entries: Ints) -> tuple[Ints, Ints]:
+    def readers(self, entries: IntArray) -> tuple[IntArray, IntArray]:
         """Return the entries that receive, with the packed operation that reads the tensor: F, or each of B and I."""
         return joined(self._partners(entries[~self.is_send[entries]]))
 
-    def _partners(self, entries: Ints) -> Iterator[tuple[Ints, Ints]]:
+    def _partners(self, entries: IntArray) -> Iterator[tuple[IntArray, IntArray]]:
         """Yield entries with the operations of their own stages and micro-batches that make or read their tensors."""
         for kind, backward in ((Kind.F, False), (Kind.B, True), (Kind.I, True)):
             some = entries[self.backward[entries] == backward]
             yield some, packed(kind, self.stage[some], self.microbatch[some])
 
-    @cached_property
-    def _owner_rank(self) -> Ints:
-        return np.array(self.problem.owner_rank, dtype=np.int64)
-
     def _resolve(self) -> None:
         """Find the peer of each entry, the rank at the other end, and what is wrong with it."""
         named = (self.word >> PEER_SHIFT & INDEX_MASK) - 1
         onward = self.is_send ^ self.backward
-        table = _table(self.problem)
-        side = onward.astype(np.int64)
-        sole, flaw = table[0][side, self.stage], table[1][side, self.stage]
-        neighbours = self._neighbours(onward)
+        sole, flaw = (by_side[onward.astype(np.int64), self.stage] for by_side in _table(self.problem))
+        neighbours = self._neighbours(onward, named)
         known = (named >= 0) & (named < self.problem.total_stages)
-        other = self._owner_rank[np.where(known, named, 0)]
+        other = self.problem.owner_rank_array[np.where(known, named, 0)]
         own = np.select([~neighbours, other == self.rank], [int(Flaw.STRANGER), int(Flaw.ONE_RANK)], int(Flaw.NONE))
         self.flaw = np.where(named >= 0, own, flaw)
         self.peer = np.where(named >= 0, named, sole)
-        other = np.where(named >= 0, np.where(known, other, -1), self._owner_rank[np.maximum(sole, 0)])
+        other = np.where(named >= 0, np.where(known, other, -1), self.problem.owner_rank_array[np.maximum(sole, 0)])
         self.partner = np.where((self.peer < 0) | (other == self.rank), -1, other)
 
-    def _neighbours(self, onward: Flags) -> Flags:
+    def _neighbours(self, onward: Flags, named: IntArray) -> Flags:
         """Mark the entries whose named peer is a neighbour of their stage in the direction of the tensor."""
-        named = (self.word >> PEER_SHIFT & INDEX_MASK) - 1
         first, second = np.where(onward, (self.stage, named), (named, self.stage))
-        pairs = [(s, t) for s, targets in enumerate(self.problem.successors) for t in targets]
-        edges = np.array([s << 16 | t for s, t in pairs], dtype=np.int64)
+        edges = np.array([s << 16 | t for s, ts in enumerate(self.problem.successors) for t in ts], dtype=np.int64)
         return np.asarray(np.isin(first << 16 | second, edges) & (named >= 0))
 
 
-def matched(transfers: Transfers, present: Ints, *, by_name: bool) -> tuple[Ints, Ints]:
+def matched(transfers: Transfers, present: IntArray, *, by_name: bool) -> tuple[IntArray, IntArray]:
     """Return the sends and receives that match: the n-th on each channel, or the n-th of each tensor.
 
     Parameters
@@ -166,7 +153,7 @@ def matched(transfers: Transfers, present: Ints, *, by_name: bool) -> tuple[Ints
     return present[is_send][sends], present[~is_send][receives]
 
 
-def _numbered(channel: Ints, most: int) -> Ints:
+def _numbered(channel: IntArray, most: int) -> IntArray:
     """Return for each entry its channel and its number in that channel, as one number.
 
     .. code-block:: text
@@ -182,7 +169,7 @@ def _numbered(channel: Ints, most: int) -> Ints:
     return channel * (most + 1) + number
 
 
-def packed_name(backward: Flags | bool, source: Ints, target: Ints, microbatch: Ints) -> Ints:
+def packed_name(backward: Flags | bool, source: IntArray, target: IntArray, microbatch: IntArray) -> IntArray:
     """Pack what identifies a tensor that crosses between stages.
 
     .. code-block:: text
@@ -194,7 +181,7 @@ def packed_name(backward: Flags | bool, source: Ints, target: Ints, microbatch: 
     return np.asarray(direction | source << _SOURCE_SHIFT | target << _TARGET_SHIFT | microbatch)
 
 
-def _table(problem: Problem) -> tuple[Ints, Ints]:
+def _table(problem: Problem) -> tuple[IntArray, IntArray]:
     """Return the peer that each stage means where it names none (or -1), and why it means none.
 
     By side: 0 the stages that feed it, 1 those that it feeds; then by stage.

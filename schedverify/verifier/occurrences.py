@@ -9,19 +9,14 @@ from collections.abc import Iterable
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
-from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, KIND_SHIFT, STAGE_SHIFT, Kind, Op
+from schedverify.core.op import INDEX_MASK, KIND_SHIFT, STAGE_SHIFT, Kind, Op
 from schedverify.core.problem import Problem
-from schedverify.core.schedule import Schedule, Words, kinds, positions
+from schedverify.core.schedule import OPERATION_MASK, Flags, IntArray, Schedule, Words, kinds, positions, rank_of_each
 from schedverify.simulator.csr_graph import merged
 
-Ints = NDArray[np.int64]
-Flags = NDArray[np.bool_]
 Place = tuple[int, int]
 """A rank and a position in its order."""
-
-_JOINLESS = (1 << JOIN_SHIFT) - 1
 
 
 class Occurrences:
@@ -55,8 +50,8 @@ class Occurrences:
         self.schedule, self.problem = schedule, problem
         words = np.concatenate(schedule.rows)
         chosen = _computing(words, problem)
-        self.op = words[chosen] & _JOINLESS
-        self.rank = np.repeat(np.arange(schedule.ranks), [len(row) for row in schedule.rows])[chosen]
+        self.op = words[chosen] & OPERATION_MASK
+        self.rank = rank_of_each(schedule)[chosen]
         self.position = np.concatenate([positions(row) for row in schedule.rows])[chosen]
         begins = np.ones(len(self.op), dtype=bool)
         begins[1:] = (np.diff(self.rank) != 0) | (np.diff(self.position) != 0)
@@ -109,13 +104,13 @@ class Occurrences:
         again[self._first_by_rank[1]] = False
         return again
 
-    def first(self, ops: Ints) -> Ints:
+    def first(self, ops: IntArray) -> IntArray:
         """Return the first step of packed operations on the lowest rank that has them, or -1."""
         index, found = self._index(ops)
         firsts = np.unique(self.index, return_index=True)[1]
         return np.where(found, self.step[firsts[index]], -1) if len(firsts) else np.full(len(ops), -1)
 
-    def first_on(self, ops: Ints, ranks: Ints) -> Ints:
+    def first_on(self, ops: IntArray, ranks: IntArray) -> IntArray:
         """Return the first step of packed operations on given ranks, or -1 where one does not stand there."""
         index, found = self._index(ops)
         keys, firsts = self._first_by_rank
@@ -126,11 +121,11 @@ class Occurrences:
         return np.where(found & (keys[at] == wanted), self.step[firsts[at]], -1)
 
     @cached_property
-    def _first_by_rank(self) -> tuple[Ints, Ints]:
+    def _first_by_rank(self) -> tuple[IntArray, IntArray]:
         """Sorted (operation, rank) pairs as numbers, and the entry where each stands first."""
         return np.unique(self.index * self.problem.ranks + self.rank, return_index=True)
 
-    def _index(self, ops: Ints) -> tuple[Ints, Flags]:
+    def _index(self, ops: IntArray) -> tuple[IntArray, Flags]:
         """Return the places of packed operations in the sorted list of those that stand, and whether they do."""
         if not len(self.ops):
             return np.zeros(len(ops), dtype=np.int64), np.zeros(len(ops), dtype=bool)
@@ -138,13 +133,11 @@ class Occurrences:
         return index, self.ops[index] == ops
 
     def _main(self, op: Op, places: list[Place]) -> tuple[Place, ...]:
-        first: dict[int, Place] = {}
-        for place in places:
-            first.setdefault(place[0], place)
-        own = tuple(first[rank] for rank in sorted(self.problem.placement[op.stage]) if rank in first)
+        first = dict(reversed(places))  # by rank; of several positions there, the first comes last and stays
+        own = tuple((rank, first[rank]) for rank in sorted(self.problem.placement[op.stage]) if rank in first)
         return own or (places[0],)
 
-    def _merged(self) -> Ints:
+    def _merged(self) -> IntArray:
         """Return for each step the first of those that run as one with it: firsts of one operation on its ranks."""
         chosen = np.flatnonzero(self._on_stages_of(2))
         keys, first = np.unique(self.index[chosen] * self.problem.ranks + self.rank[chosen], return_index=True)
@@ -167,12 +160,12 @@ def _computing(words: Words, problem: Problem) -> Flags:
     return (kinds(words) <= int(Kind.W)) & problem.has_operations(words)
 
 
-def joined(pairs: Iterable[tuple[Ints, Ints]]) -> tuple[Ints, Ints]:
+def joined(pairs: Iterable[tuple[IntArray, IntArray]]) -> tuple[IntArray, IntArray]:
     """Return the first arrays of some pairs one after another, and the second ones."""
     first, second = (np.concatenate(arrays) for arrays in zip(*pairs, strict=True))
     return first, second
 
 
-def packed(kind: Kind, stage: Ints, microbatch: Ints) -> Ints:
+def packed(kind: Kind, stage: IntArray, microbatch: IntArray) -> IntArray:
     """Return packed compute operations."""
     return np.asarray(int(kind) << KIND_SHIFT | stage << STAGE_SHIFT | microbatch)

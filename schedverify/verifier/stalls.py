@@ -63,10 +63,9 @@ class Stalls:
 
         self.graph, self.schedule = graph, schedule
         self.before: dict[int, list[Part]] = {}
-        first, second = graph.before, graph.after
-        both = graph.blocked[first] & graph.blocked[second]
-        rows = zip(first[both].tolist(), second[both].tolist(), graph.waiting_rank[both].tolist(), strict=True)
-        for node, later, rank in rows:
+        both = graph.blocked[graph.before] & graph.blocked[graph.after]
+        columns = (graph.before, graph.after, graph.waiting_rank)
+        for node, later, rank in zip(*(column[both].tolist() for column in columns), strict=True):
             self.before.setdefault(later, []).append((node, rank))
         self.waits = nx.MultiDiGraph()
         self.reached: dict[Part, list[BlockedPart]] = {}
@@ -107,8 +106,7 @@ class Stalls:
         for node, rank in (*self.steps, *self.entries):
             self.ranks_of.setdefault(node, []).append(rank)
         for node, waits in self.before.items():
-            if node not in self.ranks_of:
-                self.ranks_of[node] = [waits[0][1]]
+            self.ranks_of.setdefault(node, [waits[0][1]])
 
     def _roots(self) -> Iterator[Part]:
         """Yield the first blocked compute step of each rank, and the transfers at which its queues stand."""
@@ -165,21 +163,16 @@ class Stalls:
         behind = f"which stands behind it at position {awaited.position}"
         text = f"{awaited.text}, {behind if awaited.position > place.position else 'a part of the same step'}"
         blocked = BlockedPart(first[1], first[0], -1)
-        wait = Wait(blocked.rank, place.position, place.text, blocked.rank, text)
-        self.waits.add_edge(blocked, blocked, wait=wait)
+        self.waits.add_edge(blocked, blocked, wait=Wait(first[1], place.position, place.text, first[1], text))
         return blocked
 
     def _awaited(self, blocked: BlockedPart) -> Iterator[tuple[Part, str]]:
         """Yield the parts of other ranks that a blocked one waits for, each with its text."""
         for before, account in self.before[blocked.node]:
-            if account == -1:
-                part = (before, self.ranks_of[before][0])
-                yield part, self._at(part).text
-            elif (blocked.node, blocked.rank) in self.steps:
-                part = (blocked.node, account)
-                yield part, f"rank {account} to reach it at position {self._at(part).position}"
-            else:
-                yield (blocked.node, account), self._at((blocked.node, account)).text
+            part = (before, self.ranks_of[before][0]) if account == -1 else (blocked.node, account)
+            joint = account != -1 and (blocked.node, blocked.rank) in self.steps
+            place = self._at(part)
+            yield part, f"rank {account} to reach it at position {place.position}" if joint else place.text
 
     def _wait(self, blocked: BlockedPart, target: int, awaited: str) -> Wait:
         place = self._at((blocked.node, blocked.rank))

@@ -109,36 +109,34 @@ def claims_of(plan: Plan) -> dict[str, Any]:
     return measures | own | {"objective": plan.objective, "then": plan.then and dataclasses.asdict(plan.then)}
 
 
-def _report_on_lowered(lowered: Lowered, problem: Problem, codes: list[str]) -> Report:
-    """Judge the lowered part of a plan and the measures that it claims; it must have messages where any is needed."""
-    report = verify(
+def verify_lowered(lowered: Lowered, problem: Problem, select: Iterable[str] | None) -> Report:
+    """Judge a schedule with communication under its own discipline, and the measures that are claimed of it."""
+    return verify(
         lowered.schedule,
         problem,
-        select=codes,
+        select=select,
         discipline=lowered.discipline,
         eager_bytes=lowered.eager_bytes,
         claims=dataclasses.asdict(lowered.measures),
     )
+
+
+def _report_on_lowered(lowered: Lowered, problem: Problem, codes: list[str]) -> Report:
+    """Judge the lowered part of a plan and the measures that it claims; it must have messages where any is needed."""
+    report = verify_lowered(lowered, problem, codes)
     if lowered.schedule.lowered or not _has_messages(problem):
         return report
     silent = (Violation("SV301", "no send and no receive stands in it"),)
-    results = (
-        dataclasses.replace(result, verdict=Verdict.VIOLATED, violations=silent, reason="")
-        if result.code == "SV301"
-        else result
-        for result in report.properties
-    )
+    wrong: dict[str, Any] = {"verdict": Verdict.VIOLATED, "violations": silent, "reason": ""}
+    results = (dataclasses.replace(each, **wrong) if each.code == "SV301" else each for each in report.properties)
     return dataclasses.replace(report, properties=tuple(results))
 
 
 def _has_messages(problem: Problem) -> bool:
     """Whether a micro-batch passes from a rank to another: through a copy of the model that any goes through."""
-    return any(
-        problem.owner_rank[source] != problem.owner_rank[target]
-        for source, targets in enumerate(problem.successors)
-        if problem.copy_of(source) in problem.replica_of
-        for target in targets
-    )
+    owner_rank = problem.owner_rank
+    edges = [(source, target) for source, targets in enumerate(problem.successors) for target in targets]
+    return any(problem.microbatch_counts[a] and owner_rank[a] != owner_rank[b] for a, b in edges)
 
 
 def _joined(report: Report, lowered: Report) -> Report:
@@ -171,11 +169,8 @@ def _chosen(select: Iterable[str] | None, ignore: Iterable[str], profile: str | 
     for prefix in (*wanted, *unwanted):
         if not any(code.startswith(prefix) for code in REGISTRY) or not prefix:
             raise UnknownNameError.among("property", prefix, REGISTRY)
-    return [
-        p
-        for code, p in sorted(REGISTRY.items())
-        if code.startswith(wanted) and not (unwanted and code.startswith(unwanted))
-    ]
+    codes = sorted(code for code in REGISTRY if code.startswith(wanted) and not code.startswith(unwanted))
+    return [REGISTRY[code] for code in codes]
 
 
 def _judge(prop: Property, case: Case) -> PropertyResult:

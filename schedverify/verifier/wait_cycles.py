@@ -63,10 +63,8 @@ class UntimedRun:
         """Number the steps; those that hold one operation's main instance get one number."""
         places = [(rank, position) for rank, row in enumerate(self.occurrences.steps) for position in range(len(row))]
         number = {place: index for index, place in enumerate(places)}
-        pairs = [
-            (number[first], number[other]) for first, *others in self.occurrences.main.values() for other in others
-        ]
-        lowest = merged(len(places), pairs)
+        main = self.occurrences.main.values()
+        lowest = merged(len(places), [(number[first], number[other]) for first, *more in main for other in more])
         nodes = np.unique(lowest, return_inverse=True)[1].tolist()
         self.node = dict(zip(places, nodes, strict=True))
         self.members: list[list[Place]] = [[] for _ in set(nodes)]

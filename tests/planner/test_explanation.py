@@ -162,6 +162,12 @@ def test_an_infeasible_problem_is_told_in_words() -> None:
     assert str(explanation.reliefs[0]).endswith("no value would do, the other limits clash by themselves")
 
 
+def test_a_forward_alone_is_in_flight_until_it_ends() -> None:
+    """In inference the F of a micro-batch ends its flight, so that one at a time uses up a limit of one."""
+    _, explanation = explained(sv.Problem.chain(ranks=2, microbatches=4, form="inference", in_flight_stage=1))
+    assert explanation.binding == tuple(f"stage {stage} has 1 in flight, its limit" for stage in (0, 1))
+
+
 def test_a_plan_that_is_not_proved_says_so() -> None:
     hard = sv.Problem.chain(
         ranks=4, microbatches=12, virtual=2, placement="v", forward=[3, 5, 4, 6, 3, 5, 4, 2], backward_input=4,

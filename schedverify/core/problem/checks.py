@@ -16,9 +16,8 @@ def check(problem: ProblemFields, reader: ProblemReader) -> None:
     """Add a fault for everything in the problem that contradicts itself."""
     if len(problem.topological_order) < problem.total_stages:
         left = sorted(set(range(problem.stages)) - set(problem.topological_order))
-        reader.fault(
-            "edges", f"the stage graph has a cycle: stages {left[:10]} are on it or behind it", "make it a DAG"
-        )
+        message = f"the stage graph has a cycle: stages {left[:10]} are on it or behind it"
+        reader.fault("edges", message, "make it a DAG")
         return
     _slices(problem, reader)
     _stash(problem, reader)
@@ -38,12 +37,8 @@ def _slices(problem: ProblemFields, reader: ProblemReader) -> None:
     elif problem.slices > 1 and problem.replicas > 1:
         for first in range(0, problem.microbatches, problem.slices):
             if len(set(problem.replica_of[first : first + problem.slices])) > 1:
-                sequence = first // problem.slices
-                reader.fault(
-                    f"replica_of[{first}]",
-                    f"the parts of sequence {sequence} go through different copies",
-                    "give them one",
-                )
+                message = f"the parts of sequence {first // problem.slices} go through different copies"
+                reader.fault(f"replica_of[{first}]", message, "give them one")
 
 
 def _stash(problem: ProblemFields, reader: ProblemReader) -> None:
@@ -88,9 +83,8 @@ def least_capacity(problem: ProblemFields) -> list[int]:
     lower than they could be.
     """
     least = list(problem.static)
-    used = set(problem.replica_of)
     for stage, rank, before in _saved_before(problem):
-        if problem.copy_of(stage) in used:
+        if problem.microbatch_counts[stage]:
             least[rank] = max(least[rank], problem.static[rank] + _own_bytes(problem, stage) + before * problem.slices)
     return least
 
@@ -108,13 +102,10 @@ def _saved_before(problem: ProblemFields) -> Iterator[tuple[int, int, int]]:
 
     The bytes are what the stages before it, on the same rank, have saved of one micro-batch.
     """
-    if problem.form == "inference":
+    forest = all(len(before) <= 1 for before in problem.predecessors)
+    if problem.form == "inference" or (not forest and problem.total_stages**2 > _MOST_PAIRS):
         return _separately(problem)
-    if all(len(before) <= 1 for before in problem.predecessors):
-        return _along_paths(problem)
-    if problem.total_stages**2 <= _MOST_PAIRS:
-        return _by_ancestors(problem)
-    return _separately(problem)
+    return _along_paths(problem) if forest else _by_ancestors(problem)
 
 
 def _separately(problem: ProblemFields) -> Iterator[tuple[int, int, int]]:

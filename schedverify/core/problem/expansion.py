@@ -74,10 +74,8 @@ def _with_costs(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _costs(reader: ProblemReader, sizes: Sizes, form: str) -> dict[str, Any]:
-    forward, backward, inputs, weights = (
-        reader.listed(f"costs.{name}", sizes.by_stage)
-        for name in ("forward", "backward", "backward_input", "backward_weight")
-    )
+    given = ("forward", "backward", "backward_input", "backward_weight")
+    forward, backward, inputs, weights = (reader.listed(f"costs.{name}", sizes.by_stage) for name in given)
     _missing_costs(reader, form)
     zeros = _filled(0, sizes.by_stage)
     parts = (inputs or zeros, weights or zeros) if inputs is not None and weights is not None else ((), ())
@@ -146,11 +144,10 @@ def _memory(reader: ProblemReader, sizes: Sizes) -> dict[str, Any]:
 
 
 def _limits(reader: ProblemReader, sizes: Sizes) -> dict[str, Any]:
-    makespan = reader.get("limits.makespan")
     return {
         "in_flight": reader.listed("limits.in_flight", sizes.by_rank, low=1),
         "in_flight_stage": reader.listed("limits.in_flight_stage", sizes.by_stage, low=1),
-        "makespan_limit": None if makespan is None else reader.count("limits.makespan", 1),
+        "makespan_limit": None if reader.get("limits.makespan") is None else reader.count("limits.makespan", 1),
         "boundaries": _boundaries(reader, sizes.stages),
     }
 

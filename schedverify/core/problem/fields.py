@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
 from schedverify.core.op import INDEX_MASK, KIND_MASK, KIND_SHIFT, MICROBATCH_MASK, STAGE_SHIFT, Kind, Op
+from schedverify.core.schedule import Flags, IntArray
 
 Ints = tuple[int, ...]
+"""Whole numbers by stage, by rank or by micro-batch; an array of them is an ``IntArray``."""
 Matrix = tuple[Ints, ...]
 
 _F, _B, _W = int(Kind.F), int(Kind.B), int(Kind.W)
@@ -128,6 +129,11 @@ class ProblemFields:
         return tuple(ranks[0] for ranks in self.placement)
 
     @cached_property
+    def owner_rank_array(self) -> IntArray:
+        """:attr:`owner_rank` as an array, shape ``(total_stages,)``."""
+        return np.array(self.owner_rank, dtype=np.int64)
+
+    @cached_property
     def stages_of(self) -> Matrix:
         """By rank, its stages in rising order."""
         rows: list[list[int]] = [[] for _ in range(self.ranks)]
@@ -135,6 +141,12 @@ class ProblemFields:
             for rank in ranks:
                 rows[rank].append(stage)
         return tuple(map(tuple, rows))
+
+    @cached_property
+    def microbatch_counts(self) -> Ints:
+        """By stage (of all copies), how many micro-batches go through it."""
+        counts = np.bincount(self._copy_by_microbatch, minlength=self.replicas).tolist()
+        return tuple(counts[self.copy_of(stage)] for stage in range(self.total_stages))
 
     @cached_property
     def successors(self) -> Matrix:
@@ -188,7 +200,7 @@ class ProblemFields:
         """Return whether a micro-batch goes through a stage; both must be in range."""
         return self.replica_of[microbatch] == stage // self.stages
 
-    def passing(self) -> NDArray[np.bool_]:
+    def passing(self) -> Flags:
         """Return whether a micro-batch goes through a stage, shape ``(total_stages, microbatches)``."""
         copies = np.arange(self.total_stages) // self.stages
         return np.asarray(np.equal.outer(copies, self._copy_by_microbatch), dtype=bool)
@@ -208,7 +220,7 @@ class ProblemFields:
             return False
         return microbatch is None or (0 <= microbatch < self.microbatches and self.passes(stage, microbatch))
 
-    def has_operations(self, words: NDArray[np.int64]) -> NDArray[np.bool_]:
+    def has_operations(self, words: IntArray) -> Flags:
         """Return :meth:`has_operation` for each of some packed operations, in the shape of ``words``."""
         kind, stage = words >> KIND_SHIFT & KIND_MASK, words >> STAGE_SHIFT & INDEX_MASK
         microbatch = words & MICROBATCH_MASK
@@ -226,12 +238,12 @@ class ProblemFields:
         return self._lag(self.owner_rank[source], self.owner_rank[target], self.boundary_bytes[target])
 
     @cached_property
-    def _copy_by_microbatch(self) -> NDArray[np.int64]:
+    def _copy_by_microbatch(self) -> IntArray:
         """``replica_of`` as an array, shape ``(microbatches,)``."""
         return np.array(self.replica_of, dtype=np.int64)
 
     @cached_property
-    def _kind_fits(self) -> NDArray[np.bool_]:
+    def _kind_fits(self) -> Flags:
         """:meth:`has_kind` by number of the kind, shape ``(32,)``: all that the bits of a packed operation can hold."""
         fits = np.zeros(KIND_MASK + 1, dtype=bool)
         fits[[int(kind) for kind in Kind if self.has_kind(kind)]] = True

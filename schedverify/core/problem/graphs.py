@@ -53,9 +53,7 @@ def keywords_of(graph: DirectedGraph, keys: Mapping[str, object]) -> dict[str, A
     if "rank" in columns:
         columns["placement"] = columns.pop("rank")
     edges = [(stage[first], stage[second]) for first, second in _pairs(graph)]
-    boundaries = [
-        {"from": stage[edge[0]], "to": stage[edge[1]], **attributes} for edge, attributes in _described(graph)
-    ]
+    boundaries = [{"from": stage[edge[0]], "to": stage[edge[1]], **given_of} for edge, given_of in _described(graph)]
     ranks = 1 + max((rank for entry in columns.get("placement", ()) for rank in _integers(entry)), default=0)
     return {"ranks": ranks, **columns, "stages": len(nodes), "edges": edges, "boundaries": boundaries, **keys}
 

@@ -56,13 +56,8 @@ KEYS: Final = (
     Key("memory", "capacity", "sizes by rank", "no limit", "what a rank has"),
     Key("limits", "in_flight", "counts by rank", "no limit", "micro-batches in flight on a rank, over its stages"),
     Key("limits", "in_flight_stage", "counts by stage", "no limit", "micro-batches in flight on a stage"),
-    Key(
-        "limits",
-        "makespan",
-        "duration",
-        "no limit",
-        "the most ticks that the whole may take; what peak-memory is traded against",
-    ),
+    Key("limits", "makespan", "duration", "no limit",
+        "the most ticks that the whole may take; what peak-memory is traded against"),
     Key("objective", "minimize", "objective", '"makespan"', "what the optimizer minimizes"),
     Key("objective", "then", "objective", "no second one", "what it minimizes next, among the best by the first"),
     Key("boundary", "from", "index", "", "the stage that sends"),
@@ -70,7 +65,7 @@ KEYS: Final = (
     Key("boundary", "shape", "shape", "", "the shape of the tensor"),
     Key("boundary", "dtype", "text", "", "the dtype of the tensor"),
     Key("boundary", "bytes", "size", "", "the bytes of the tensor"),
-)
+)  # fmt: skip
 
 REMARKS: Final = tuple(key.name for key in KEYS if key.shape.startswith("remark"))
 """Keys that a file may hold and a Problem does not."""

@@ -50,9 +50,7 @@ def size(value: Any) -> int | None:
         return whole(value)
     match = _SIZE.fullmatch(value)
     factor = _UNITS.get(match[2].lower()) if match else None
-    if match is None or factor is None:
-        return None
-    return whole(Fraction(match[1]) * factor)
+    return whole(Fraction(match[1]) * factor) if match and factor else None
 
 
 def decimal_places(value: Any) -> int:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final
 
 from schedverify.core.errors import InputError
 from schedverify.core.problem.expansion import checked_fields
 from schedverify.core.problem.fields import Boundary, Matrix, ProblemFields
 from schedverify.core.problem.keys import KEYS, TABLES
+
+_MEMORY: Final = ("activation", "weight_stash", "recompute", "boundary", "static", "capacity")
+_LIMITS: Final = {"in_flight": "in_flight", "in_flight_stage": "in_flight_stage", "makespan": "makespan_limit"}
+"""The keys of the table, and the names of the fields."""
 
 
 def full_data(problem: ProblemFields) -> dict[str, Any]:
@@ -29,17 +34,15 @@ def full_data(problem: ProblemFields) -> dict[str, Any]:
         "tied": [list(group) for group in problem.tied],
         "replicas": problem.replicas,
         "slices": problem.slices,
+        "partition": [list(layers) for layers in problem.partition] or None,
+        "replica_of": problem.replica_of if problem.replicas > 1 else None,
     }
-    if problem.partition:
-        top["partition"] = [list(layers) for layers in problem.partition]
-    if problem.replicas > 1:
-        top["replica_of"] = list(problem.replica_of)
-    return top | {
+    return _present(top) | {
         "costs": _costs(problem),
         "links": _links(problem),
-        "memory": _memory(problem),
-        "limits": _limits(problem),
-        "objective": {"minimize": problem.minimize} | ({"then": problem.then} if problem.then else {}),
+        "memory": _present({name: getattr(problem, name) for name in _MEMORY}),
+        "limits": _present({name: getattr(problem, field) for name, field in _LIMITS.items()}),
+        "objective": _present({"minimize": problem.minimize, "then": problem.then or None}),
         "boundary": [_boundary(boundary) for boundary in problem.boundaries],
     }
 
@@ -96,39 +99,22 @@ def _entry(ranks: tuple[int, ...]) -> int | list[int]:
     return ranks[0] if len(ranks) == 1 else list(ranks)
 
 
+def _present(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what there is of some values, without each that is None; tuples become lists."""
+    there = {name: value for name, value in values.items() if value is not None}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in there.items()}
+
+
 def _costs(problem: ProblemFields) -> dict[str, Any]:
-    costs: dict[str, Any] = {"forward": list(problem.forward), "backward": list(problem.backward)}
-    if problem.backward_input:
-        costs |= {"backward_input": list(problem.backward_input), "backward_weight": list(problem.backward_weight)}
+    parts = {name: getattr(problem, name) or None for name in ("backward_input", "backward_weight")}
     rows = [{"forward": f, "backward": b, "cost": cost} for f, b, cost in problem.overlapped]
-    return costs | {"overlapped": rows}
+    return _present({"forward": problem.forward, "backward": problem.backward, **parts, "overlapped": rows})
 
 
 def _links(problem: ProblemFields) -> dict[str, Any]:
-    links: dict[str, Any] = {"latency": _compact(problem.latency), "bytes": list(problem.boundary_bytes)}
-    if problem.bandwidth is not None:
-        links["bandwidth"] = _compact(problem.bandwidth)
-    if problem.buffer is not None:
-        links["buffer"] = problem.buffer
-    return links
-
-
-def _memory(problem: ProblemFields) -> dict[str, Any]:
-    memory: dict[str, Any] = {
-        name: list(getattr(problem, name)) for name in ("activation", "weight_stash", "recompute", "boundary", "static")
-    }
-    return memory if problem.capacity is None else memory | {"capacity": list(problem.capacity)}
-
-
-def _limits(problem: ProblemFields) -> dict[str, Any]:
-    limits: dict[str, Any] = {}
-    if problem.in_flight is not None:
-        limits["in_flight"] = list(problem.in_flight)
-    if problem.in_flight_stage is not None:
-        limits["in_flight_stage"] = list(problem.in_flight_stage)
-    if problem.makespan_limit is not None:
-        limits["makespan"] = problem.makespan_limit
-    return limits
+    bandwidth = None if problem.bandwidth is None else _compact(problem.bandwidth)
+    links = {"latency": _compact(problem.latency), "bytes": problem.boundary_bytes}
+    return _present({**links, "bandwidth": bandwidth, "buffer": problem.buffer})
 
 
 def _compact(matrix: Matrix) -> int | list[list[int]]:
@@ -143,9 +129,5 @@ def _compact(matrix: Matrix) -> int | list[list[int]]:
 
 
 def _boundary(boundary: Boundary) -> dict[str, Any]:
-    data: dict[str, Any] = {"from": boundary.source, "to": boundary.target}
-    if boundary.shape:
-        data["shape"] = list(boundary.shape)
-    if boundary.dtype:
-        data["dtype"] = boundary.dtype
-    return data if boundary.bytes is None else data | {"bytes": boundary.bytes}
+    crosses = {"shape": boundary.shape or None, "dtype": boundary.dtype or None, "bytes": boundary.bytes}
+    return _present({"from": boundary.source, "to": boundary.target, **crosses})

@@ -30,7 +30,7 @@ class Costs:
         self.problem = problem
         self.trains = problem.form != "inference"
         stages = range(problem.total_stages)
-        self.count = [problem.replica_of.count(problem.copy_of(stage)) for stage in stages]
+        self.count = list(problem.microbatch_counts)
         self.forward = list(problem.forward)
         ways = [self._ways_back(stage) for stage in stages]
         self.gradient = [min(gradient for gradient, _ in way) for way in ways]

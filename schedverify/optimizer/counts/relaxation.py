@@ -79,8 +79,8 @@ class Counts:
     def __init__(self, problem: Problem, objective: str) -> None:
         self.problem = problem
         self.trains = problem.form != "inference"
-        self.stages = [s for s in range(problem.total_stages) if problem.copy_of(s) in problem.replica_of]
-        self.number = {stage: problem.replica_of.count(problem.copy_of(stage)) for stage in self.stages}
+        self.number = {stage: count for stage, count in enumerate(problem.microbatch_counts) if count}
+        self.stages = list(self.number)
         self.gradients = {stage: self._gradients(stage) for stage in self.stages}
         self.classes = [(kind, stage) for stage in self.stages for kind in self._kinds(stage)]
         self.cost = {(kind, stage): problem.duration(int(Kind[kind]), stage) for kind, stage in self.classes}

@@ -9,9 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
-Ints = NDArray[np.int64]
+from schedverify.core.schedule import IntArray
 
 _FROM_NOTHING = -1
 """The reason of a start at 0."""
@@ -58,21 +57,21 @@ class FlatOps(NamedTuple):
         Shape (ranks,): the most that a rank may hold.
     """
 
-    rank_begin: Ints
-    duration: Ints
-    rank: Ints
-    fifo_line: Ints
-    input_begin: Ints
-    inputs: Ints
-    lags: Ints
-    reader_begin: Ints
-    readers: Ints
-    start_bytes: Ints
-    net_bytes: Ints
-    start_in_flight: Ints
-    net_in_flight: Ints
-    byte_limit: Ints
-    in_flight_limit: Ints
+    rank_begin: IntArray
+    duration: IntArray
+    rank: IntArray
+    fifo_line: IntArray
+    input_begin: IntArray
+    inputs: IntArray
+    lags: IntArray
+    reader_begin: IntArray
+    readers: IntArray
+    start_bytes: IntArray
+    net_bytes: IntArray
+    start_in_flight: IntArray
+    net_in_flight: IntArray
+    byte_limit: IntArray
+    in_flight_limit: IntArray
 
 
 class _Timing(NamedTuple):
@@ -86,12 +85,12 @@ class _Timing(NamedTuple):
                 timed  ready      done = 2 are timed, ready = 4 have joined; if they meet before the end, none can run
     """
 
-    start: Ints
-    reason: Ints
-    previous: Ints
-    following: Ints
-    pending: Ints
-    queue: Ints
+    start: IntArray
+    reason: IntArray
+    previous: IntArray
+    following: IntArray
+    pending: IntArray
+    queue: IntArray
 
 
 class Cooling(NamedTuple):
@@ -103,8 +102,8 @@ class Cooling(NamedTuple):
 
 @njit(cache=True, nogil=True)
 def anneal(
-    ops: FlatOps, order: Ints, moves: int, cooling: Cooling, target: int, span: bool, seed: int
-) -> tuple[int, Ints, Ints]:
+    ops: FlatOps, order: IntArray, moves: int, cooling: Cooling, target: int, span: bool, seed: int
+) -> tuple[int, IntArray, IntArray]:
     """Walk so many moves from an order; return the least value met, its order, and where the walk ended.
 
     The value is the makespan, or the span. Each move takes an operation of a critical path that waits for the one
@@ -151,7 +150,7 @@ def _stays(worse: int, temperature: float) -> bool:
 
 
 @njit(cache=True, nogil=True)
-def _time_order(ops: FlatOps, order: Ints, timing: _Timing) -> bool:
+def _time_order(ops: FlatOps, order: IntArray, timing: _Timing) -> bool:
     """Start every operation as early as the order allows; return whether all of them can run.
 
     The reason of a start is the input that came last, or else the operation before it on its rank. The arrays are
@@ -187,7 +186,7 @@ def _time_order(ops: FlatOps, order: Ints, timing: _Timing) -> bool:
 
 
 @njit(cache=True, nogil=True)
-def _first_ready(input_begin: Ints, previous: Ints, pending: Ints, queue: Ints) -> int:
+def _first_ready(input_begin: IntArray, previous: IntArray, pending: IntArray, queue: IntArray) -> int:
     """Count what each operation waits for, and queue those that wait for nothing; return how many these are."""
     ready = 0
     for u in range(len(pending)):
@@ -199,7 +198,7 @@ def _first_ready(input_begin: Ints, previous: Ints, pending: Ints, queue: Ints) 
 
 
 @njit(cache=True, nogil=True)
-def _link(rank_begin: Ints, order: Ints, previous: Ints, following: Ints) -> None:
+def _link(rank_begin: IntArray, order: IntArray, previous: IntArray, following: IntArray) -> None:
     """Write for each operation its neighbours on its rank into ``previous`` and ``following``."""
     for rank in range(len(rank_begin) - 1):
         before = -1
@@ -213,7 +212,7 @@ def _link(rank_begin: Ints, order: Ints, previous: Ints, following: Ints) -> Non
 
 
 @njit(cache=True, nogil=True)
-def _value(ops: FlatOps, order: Ints, start: Ints, span: bool) -> tuple[int, int]:
+def _value(ops: FlatOps, order: IntArray, start: IntArray, span: bool) -> tuple[int, int]:
     """Return the makespan or span, and the operation that ends it."""
     worst, last = -1, -1
     for rank in range(len(ops.rank_begin) - 1):
@@ -227,7 +226,7 @@ def _value(ops: FlatOps, order: Ints, start: Ints, span: bool) -> tuple[int, int
 
 
 @njit(cache=True, nogil=True)
-def _critical(reason: Ints, previous: Ints, last: int, critical: Ints) -> int:
+def _critical(reason: IntArray, previous: IntArray, last: int, critical: IntArray) -> int:
     """Write the operations on a critical path that wait for their rank into ``critical``; return how many."""
     count, u = 0, last
     while u >= 0:
@@ -241,7 +240,7 @@ def _critical(reason: Ints, previous: Ints, last: int, critical: Ints) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _move(ops: FlatOps, order: Ints, places: Ints, critical: Ints) -> tuple[int, int]:
+def _move(ops: FlatOps, order: IntArray, places: IntArray, critical: IntArray) -> tuple[int, int]:
     """Make a random move that keeps FIFO lines and limits; return from where to where, one place twice for none."""
     for _ in range(_TRIES):
         source = places[critical[np.random.randint(len(critical))]]
@@ -261,7 +260,7 @@ def _move(ops: FlatOps, order: Ints, places: Ints, critical: Ints) -> tuple[int,
 
 
 @njit(cache=True, nogil=True)
-def _in_line(fifo_line: Ints, order: Ints, source: int, goal: int) -> bool:
+def _in_line(fifo_line: IntArray, order: IntArray, source: int, goal: int) -> bool:
     """Whether an operation passes none of its own FIFO line on the way."""
     way = range(goal, source) if goal < source else range(source + 1, goal + 1)
     for k in way:  # noqa: SIM110 - the compiler takes no generators
@@ -271,7 +270,7 @@ def _in_line(fifo_line: Ints, order: Ints, source: int, goal: int) -> bool:
 
 
 @njit(cache=True, nogil=True)
-def _shift(order: Ints, source: int, goal: int) -> None:
+def _shift(order: IntArray, source: int, goal: int) -> None:
     """Take an operation out at one place and put it in at another."""
     u = order[source]
     if goal < source:
@@ -284,7 +283,7 @@ def _shift(order: Ints, source: int, goal: int) -> None:
 
 
 @njit(cache=True, nogil=True)
-def _fits(ops: FlatOps, order: Ints, rank: int, until: int) -> bool:
+def _fits(ops: FlatOps, order: IntArray, rank: int, until: int) -> bool:
     """Whether a rank keeps its limits up to a place in its order."""
     start_bytes, net_bytes = ops.start_bytes, ops.net_bytes
     start_in_flight, net_in_flight = ops.start_in_flight, ops.net_in_flight

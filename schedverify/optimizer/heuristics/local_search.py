@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from schedverify.core.schedule import IntArray
 from schedverify.optimizer.orders import Rows, footprint
 from schedverify.optimizer.tasks import Node, OpKey, Tasks, node_of
 
 if TYPE_CHECKING:
-    from schedverify.optimizer.heuristics.annealing import FlatOps, Ints
+    from schedverify.optimizer.heuristics.annealing import FlatOps
 
 LEAST_STEPS: Final = 80
 """Below this many operations the solver is done before a compiler has begun."""
@@ -74,11 +75,11 @@ class LocalSearch:
                 value, best = found, order
         return self._rows(best)
 
-    def order(self) -> Ints:
+    def order(self) -> IntArray:
         """Return the given order, as places in ``ops``."""
         return np.arange(len(self.ops))
 
-    def _rows(self, order: Ints) -> Rows:
+    def _rows(self, order: IntArray) -> Rows:
         ops = [self.ops[u] for u in order.tolist()]
         return [ops[begin:end] for begin, end in pairwise(self.flat.rank_begin.tolist())]
 
@@ -135,10 +136,10 @@ class LocalSearch:
         return admitted
 
 
-def _row_begins(rows: Sequence[Sized]) -> Ints:
+def _row_begins(rows: Sequence[Sized]) -> IntArray:
     """Return where each row begins if all stand one behind another, and where the last one ends: shape (rows + 1,)."""
     return np.concatenate([np.zeros(1, np.int64), np.cumsum([len(row) for row in rows], dtype=np.int64)])
 
 
-def _ints(values: Iterable[int]) -> Ints:
+def _ints(values: Iterable[int]) -> IntArray:
     return np.array(list(values), dtype=np.int64)

@@ -91,8 +91,7 @@ def _quicker_stage(problem: Problem, preferred: set[int]) -> Iterator[Change]:
     parts = ["forward", *backward.get(problem.form, [])]
 
     def work(stage: int) -> int:
-        count = problem.replica_of.count(problem.copy_of(stage))
-        return count * sum(int(getattr(problem, part)[stage]) for part in parts)
+        return problem.microbatch_counts[stage] * sum(int(getattr(problem, part)[stage]) for part in parts)
 
     busiest = max(range(problem.total_stages), key=lambda stage: (work(stage), stage in preferred))
     longest = max(parts, key=lambda part: getattr(problem, part)[busiest])

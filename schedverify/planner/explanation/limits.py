@@ -7,13 +7,13 @@ from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 from schedverify.core.explanation import Explanation, Relief
-from schedverify.core.op import Kind
 from schedverify.core.problem import Problem
 from schedverify.core.result import Plan, Status
 from schedverify.core.schedule import Schedule
 from schedverify.core.timeline import Measures
 from schedverify.optimizer import Effort, Solution, least_peak, solve
 from schedverify.simulator.engine import simulate
+from schedverify.simulator.metrics import peak_in_flight
 
 FIELDS: Final = {
     "memory.capacity": "capacity",
@@ -82,15 +82,9 @@ def _used_up_in_flight(name: str, kind: str, limits: Sequence[int], peaks: Seque
 
 
 def in_flight_by_stage(problem: Problem, schedule: Schedule) -> list[int]:
-    """Return for each stage the most micro-batches in flight: those whose F has run and whose B or I has not."""
-    most = [0] * problem.total_stages
-    for rank in range(schedule.ranks):
-        now = dict.fromkeys(problem.stages_of[rank], 0)
-        for step in schedule.steps(rank):
-            for op in step.ops:
-                now[op.stage] += {Kind.F: 1, Kind.B: -1, Kind.I: -1}.get(op.kind, 0)
-                most[op.stage] = max(most[op.stage], now[op.stage])
-    return most
+    """Return for each stage the most micro-batches in flight on any of its ranks."""
+    rows, places = schedule.rows, enumerate(problem.placement)
+    return [max(peak_in_flight(rows[rank], problem, stage) for rank in ranks) for stage, ranks in places]
 
 
 def explain_conflict(plan: Plan, effort: Effort) -> Explanation:
@@ -110,22 +104,17 @@ def explain_conflict(plan: Plan, effort: Effort) -> Explanation:
             searches -= 1
         undecided += [name] if status is Status.UNKNOWN else []
         searches -= 1
-    reliefs = []
-    for left, name in zip(range(len(clash), 0, -1), clash, strict=True):
-        reliefs.append(relief(plan.problem, name, effort.part(1 / left)))
+    shares = zip(range(len(clash), 0, -1), clash, strict=True)
+    reliefs = tuple(relief(plan.problem, name, effort.part(1 / left)) for left, name in shares)
     remarks = [] if clash else [plan.reason]
     remarks += [f"whether the others clash without {name} is open" for name in undecided]
-    return Explanation(
-        plan.status, plan.objective, clash=tuple(clash), minimal=not undecided, reliefs=tuple(reliefs),
-        remarks=tuple(remarks),
-    )  # fmt: skip
+    return Explanation(plan.status, plan.objective, tuple(clash), not undecided, reliefs, remarks=tuple(remarks))
 
 
 def without_limits(problem: Problem, names: list[str]) -> Problem:
     """Return the problem without some of its limits."""
-    for name in names:
-        problem = with_limit(problem, name, None)
-    return problem
+    changed: dict[str, Any] = {FIELDS[name]: None for name in names}
+    return replace(problem, **changed)
 
 
 def any_schedule(problem: Problem, effort: Effort) -> Solution:

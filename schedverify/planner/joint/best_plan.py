@@ -12,14 +12,14 @@ from typing import Any
 from schedverify.core.argument_types import check_types
 from schedverify.core.errors import Fault, InfeasibleError, InputError, UndecidedError
 from schedverify.core.model import Model, PartitionConstraints
+from schedverify.core.plan import Plan, relative_gap
 from schedverify.core.problem import Problem
-from schedverify.core.result import Plan, Status
+from schedverify.core.problem.fields import Ints
+from schedverify.core.result import Status
 from schedverify.optimizer import Effort, Progress
 from schedverify.partitioner.stage_problem import Cut, cut
 from schedverify.planner.joint.search import Search, SearchedPartition, solution_of
 from schedverify.planner.plans import verified
-
-Ints = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class Joint:
     @property
     def gap(self) -> Fraction | None:
         """``(value - bound) / bound`` over all partitions; None where either is unknown or the bound is 0."""
-        return None if self.plan.value is None or not self.bound else Fraction(self.plan.value, self.bound) - 1
+        return relative_gap(self.plan.value, self.bound)
 
     @property
     def gain(self) -> Fraction | None:
@@ -215,7 +215,7 @@ def _joint(search: Search, first: SearchedPartition | None) -> Joint:
         ),
         partitions=_count_partitions(search.model, search.shapes),
         linearized=search.linearized,
-        reason=search.effort.why_over() if search.value is None or search.bound < search.value else "",
+        reason=search.effort.why_over() if search.shorter(search.bound) else "",
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 from schedverify.core.errors import InputError
 from schedverify.core.model import Model
 from schedverify.core.problem import Problem
+from schedverify.core.problem.fields import Ints
 from schedverify.core.result import Status
 from schedverify.generators import families
 from schedverify.optimizer import Effort, Hint, Progress, Solution, hint_of, solve
@@ -17,9 +18,9 @@ from schedverify.optimizer.bounds.formulas import best_bound
 from schedverify.partitioner.best_first import PartitionsByBound
 from schedverify.partitioner.lower_bounds import MakespanBounds
 from schedverify.partitioner.stage_problem import stage_problem
+from schedverify.planner.plans import starts_of
 from schedverify.simulator.engine import simulate
 
-Ints = tuple[int, ...]
 _TURN_SHARE: Final = 1 / 40
 """The share of the whole time that the first turn of a partition may take; each further turn takes twice as much."""
 _AHEAD: Final = 8
@@ -116,11 +117,15 @@ class Search:
         """The least makespan so far, in ticks."""
         return None if self.best is None else self.best.value
 
+    def shorter(self, ticks: int) -> bool:
+        """Whether so many ticks are fewer than the best makespan so far, if there is any."""
+        return self.value is None or ticks < self.value
+
     @property
     def bound(self) -> int:
         """Ticks that no schedule of any partition can go below."""
-        to_come = (stream.least for stream in self.streams.values())
-        known = [self.value, *to_come, *(partition.bound for partition in self.partitions)]
+        known = [self.value, *(stream.least for stream in self.streams.values())]
+        known += [partition.bound for partition in self.partitions]
         return min((bound for bound in known if bound is not None), default=0)
 
     def run(self) -> None:
@@ -129,9 +134,7 @@ class Search:
         Those that come next get a glance before, so that the best is good before it is a cutoff. Those that stay open
         have their turn again once no new ones come.
         """
-        streams = {
-            placement: stream.below(lambda: self.value, self._over) for placement, stream in self.streams.items()
-        }
+        streams = {key: stream.below(lambda: self.value, self._over) for key, stream in self.streams.items()}
         while True:
             for placement, stream in streams.items():
                 while self._waiting(placement) < _AHEAD and (whole := next(stream, None)) is not None:
@@ -143,8 +146,7 @@ class Search:
     def not_ruled_out(self) -> Iterator[SearchedPartition]:
         """Yield the best partition, and those that the bounds without search do not rule out."""
         for partition in self.partitions:
-            open_at_first = self.value is None or partition.bound_without_search < self.value
-            if partition is self.best or partition.turns or open_at_first:
+            if partition is self.best or partition.turns or self.shorter(partition.bound_without_search):
                 yield partition
 
     def begin(self, partition: SearchedPartition, share: float) -> None:
@@ -186,10 +188,8 @@ class Search:
             self._progress(Progress(self.effort.spent, self.value, self.bound))
 
     def _open(self) -> Iterator[SearchedPartition]:
-        """Yield the partitions that may still have a schedule shorter than the best."""
-        for partition in self.partitions:
-            if self.value is None or partition.bound < self.value:
-                yield partition
+        """Return the partitions that may still have a schedule shorter than the best."""
+        return (partition for partition in self.partitions if self.shorter(partition.bound))
 
     def _partitions(self, shape: Problem) -> PartitionsByBound[SearchedPartition]:
         """Return the partitions under a placement, which have a turn in the order of their bounds."""
@@ -217,8 +217,7 @@ class Search:
         """
         seconds = share * self.effort.time_limit
         effort = self.effort.part(min(1.0, seconds / self.effort.left) if self.effort.left else 0.0)
-        within = None if cutoff is None else cutoff - 1
-        hints = _hints(partition)
+        within, hints = None if cutoff is None else cutoff - 1, _hints(partition)
         found = solve(partition.problem, effort=effort, within=within, hints=hints, progress=self._report_better)
         if found.bound is not None and found.bound > partition.bound:
             partition.bound, partition.evidence = found.bound, found.evidence
@@ -226,13 +225,13 @@ class Search:
             partition.bound = max(partition.bound, cutoff)
         if found.value is not None and (partition.value is None or found.value < partition.value):
             partition.solution = found
-        better = partition.value is not None and (self.value is None or partition.value < self.value)
+        better = partition.value is not None and self.shorter(partition.value)
         self.best = partition if better else self.best
         return better
 
     def _report_better(self, now: Progress) -> None:
         """Report a better schedule in the midst of a search."""
-        if self._progress is not None and now.value is not None and (self.value is None or now.value < self.value):
+        if self._progress is not None and now.value is not None and self.shorter(now.value):
             self._progress(Progress(self.effort.spent, now.value, min(self.bound, now.value)))
 
 
@@ -241,8 +240,7 @@ def _hints(partition: SearchedPartition) -> list[Hint]:
     problem, own = partition.problem, partition.solution
     if own is not None and own.schedule is not None:
         return [hint_of(own.schedule, own.starts)]
-    timelines = [simulate(family.generate(problem), problem) for family in families() if family.suits(problem)]
-    return [hint_of(known.schedule, (row.tolist() for row in known.starts)) for known in timelines]
+    return [starts_of(simulate(family.generate(problem), problem)) for family in families() if family.suits(problem)]
 
 
 def solution_of(partition: SearchedPartition) -> Solution:

@@ -145,7 +145,7 @@ def _scalar(loss: Any, stage: int) -> Any:
 
 
 def _is_used(problem: Problem, stage: int) -> bool:
-    return problem.copy_of(stage) in problem.replica_of
+    return problem.microbatch_counts[stage] > 0
 
 
 def _shares(rows: list[int]) -> list[float]:

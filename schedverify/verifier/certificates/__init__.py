@@ -58,8 +58,7 @@ def proved_peak(
         If the rule or the place is unknown, or the rule does not hold for the problem.
     """
     rule = _chosen_rule({"sequence": sequence_peak, "memory": admission_peak}, objective, certificate)
-    derivation = Derivation(problem, ceiling[0] if ceiling else "makespan", ceiling)
-    return rule(derivation, certificate)
+    return rule(Derivation(problem, ceiling[0] if ceiling else "makespan", ceiling), certificate)
 
 
 def _chosen_rule(rules: Mapping[str, Rule], objective: str, certificate: Mapping[str, Any]) -> Rule:

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Final
 
-from schedverify.verifier.certificates.derivation import Derivation, EvidenceError, stage_order
+from schedverify.verifier.certificates.derivation import Derivation, EvidenceError
 from schedverify.verifier.certificates.rows import Class, Rows, is_count
 
 MOST_CHANGES: Final = 2_000_000
@@ -89,14 +89,12 @@ class _Prices:
 
         Each micro-batch on a stage has one F, and either one B, or one I and one W.
         """
-        due, problem = 0, self.rows.problem
+        due = 0
         for stage in self.rows.used:
-            ways = []
-            for kind in self.rows.gradients(stage):
-                both = [(kind, stage), ("W", stage)] if kind == "I" else [(kind, stage)]
-                ways.append(sum(self._cheapest(each, windows, ticks) for each in both))
+            forms = ["IW" if kind == "I" else kind for kind in self.rows.gradients(stage)]
+            ways = [sum(self._cheapest((kind, stage), windows, ticks) for kind in form) for form in forms]
             forward = self._cheapest(("F", stage), windows, ticks)
-            due += problem.replica_of.count(problem.copy_of(stage)) * (forward + min(ways, default=0))
+            due += self.rows.problem.microbatch_counts[stage] * (forward + min(ways, default=0))
         return due
 
     def _cheapest(self, each: Class, windows: Windows, ticks: int) -> int:
@@ -151,7 +149,7 @@ class Windows:
         self.rows, self.problem, self.cost = rows, rows.problem, rows.cost
         ranks = set(range(self.problem.ranks)) if makespan else self._rank_of_the_span()
         self._in_time = {s for s in rows.used if ranks & set(self.problem.placement[s])}
-        self._order = [s for s in stage_order(self.problem) if s in rows.used]
+        self._order = [s for s in self.problem.topological_order if s in rows.used]
         self.first: dict[Class, int] = {}
         self.rest: dict[Class, int | None] = {}
         self._look_back()

@@ -10,31 +10,30 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-
 from schedverify.core.problem import Problem
-from schedverify.simulator.csr_graph import Precedence
 
 
 class EvidenceError(ValueError):
     """Evidence that names an unknown rule or an absent place, or a rule that does not hold for this problem."""
 
 
-def stage_order(problem: Problem) -> list[int]:
-    """Return the stages of a problem, of all copies of the model, each after those that feed it."""
-    edges = [(source, stage) for stage, sources in enumerate(problem.predecessors) for source in sources]
-    ends = np.array(edges, dtype=np.int64).reshape(-1, 2)
-    return [int(stage) for stage in Precedence(problem.total_stages, ends[:, 0], ends[:, 1]).order]
-
-
 class Derivation:
-    """The parts that the rules share: cheapest costs and longest paths."""
+    """The parts that the rules share: cheapest costs and longest paths.
+
+    Attributes
+    ----------
+    order
+        The stages, each after those that feed it.
+    passing
+        By stage, how many micro-batches go through it.
+    """
 
     def __init__(self, problem: Problem, objective: str, ceiling: tuple[str, int] | None) -> None:
         self.problem = problem
         self.ceiling = ceiling
         self.makespan = objective == "makespan"
         self.training = problem.form != "inference"
+        self.order, self.passing = problem.topological_order, problem.microbatch_counts
         for forward, backward, cost in problem.overlapped:
             if cost < problem.forward[forward] + self.backward(backward):
                 raise EvidenceError("overlapped pairs cost less than the sum here, which no rule accounts for")
@@ -46,10 +45,10 @@ class Derivation:
         activations flow on to the last.
         """
         rank = self.index(certificate.get("rank"), self.problem.ranks, "rank")
-        stages = [s for s in self.problem.stages_of[rank] if self.passing(s)]
+        stages = [s for s in self.problem.stages_of[rank] if self.passing[s]]
         if not stages:
             return 0
-        work = sum(self.passing(s) * (self.problem.forward[s] + self.backward(s)) for s in stages)
+        work = sum(self.passing[s] * (self.problem.forward[s] + self.backward(s)) for s in stages)
         if not self.makespan:
             return work
         tail = 0
@@ -68,20 +67,16 @@ class Derivation:
         if not isinstance(stages, list | tuple) or len(stages) != 2:
             raise EvidenceError("the rule pair names two stages")
         s, t = (self.index(stage, self.problem.total_stages, "stage") for stage in stages)
-        if not self.passing(t):
+        if not self.passing[t]:
             return 0
         head = self.head[s] if self.makespan else 0
         forward = self.problem.forward
         if s == t:
-            return head + self.passing(s) * (forward[s] + self.backward(s))
+            return head + self.passing[s] * (forward[s] + self.backward(s))
         way = self.way(s, t)
         if way is None or not self.training:
             raise EvidenceError(f"stage {t} is not reached from stage {s} by a way that leads back")
-        return head + way[0] + self.passing(t) * (forward[t] + self.gradient(t)) + way[1]
-
-    def passing(self, stage: int) -> int:
-        """How many micro-batches go through a stage."""
-        return self.problem.replica_of.count(self.problem.copy_of(stage))
+        return head + way[0] + self.passing[t] * (forward[t] + self.gradient(t)) + way[1]
 
     def gradient(self, stage: int) -> int:
         """The least ticks of an operation that makes a stage's input gradient."""
@@ -115,11 +110,9 @@ class Derivation:
         """By stage, the longest path of forwards after its F (its own not counted)."""
         after: dict[int, int] = {}
         for stage in reversed(self.order):
-            hops = [
-                (t, self.problem.forward_lag(stage, t) + self.problem.forward[t])
-                for t in self.problem.successors[stage]
-            ]
-            after[stage] = max((after[t] + hop for t, hop in hops), default=0)
+            onward = self.problem.successors[stage]
+            hops = (self.problem.forward_lag(stage, t) + self.problem.forward[t] + after[t] for t in onward)
+            after[stage] = max(hops, default=0)
         return after
 
     @cached_property
@@ -128,15 +121,9 @@ class Derivation:
         after: dict[int, int] = {}
         for stage in self.order:
             before = self.problem.predecessors[stage]
-            after[stage] = max(
-                (after[b] + self.problem.backward_lag(stage, b) + self.gradient(b) for b in before), default=0
-            )
+            hops = (after[b] + self.problem.backward_lag(stage, b) + self.gradient(b) for b in before)
+            after[stage] = max(hops, default=0)
         return after
-
-    @cached_property
-    def order(self) -> list[int]:
-        """The stages, each after those that feed it."""
-        return stage_order(self.problem)
 
     def way(self, s: int, t: int) -> tuple[int, int] | None:
         """Return the longest ways from the start of F on s to F on t, and from the gradient on t to the end on s."""
@@ -179,14 +166,14 @@ def sequence_peak(known: Derivation, certificate: Mapping[str, Any]) -> int:
     """One sequence alone, at the stage of the rank where it holds most: all stages that it came through wait for it."""
     problem = known.problem
     rank = known.index(certificate.get("rank"), problem.ranks, "rank")
-    stages = [s for s in problem.stages_of[rank] if known.passing(s)]
-    peak = [max(problem.kept[s], problem.activation[s]) for s in stages]
+    stages = [s for s in problem.stages_of[rank] if known.passing[s]]
+    peaks = [max(problem.kept[s], problem.activation[s]) for s in stages]
     if not known.training:
         return problem.static[rank] + max((problem.kept[s] for s in stages), default=0)
     for place, stage in enumerate(stages):
         waiting = sum(problem.kept[other] for other in stages if other in _leading_to(problem, stage))
-        peak[place] += problem.slices * waiting + (problem.slices - 1) * problem.kept[stage]
-    return problem.static[rank] + max(peak, default=0)
+        peaks[place] += problem.slices * waiting + (problem.slices - 1) * problem.kept[stage]
+    return problem.static[rank] + max(peaks, default=0)
 
 
 def admission_peak(known: Derivation, certificate: Mapping[str, Any]) -> int:
@@ -198,15 +185,15 @@ def admission_peak(known: Derivation, certificate: Mapping[str, Any]) -> int:
     problem = known.problem
     stage = known.index(certificate.get("stage"), problem.total_stages, "stage")
     rank, forward = problem.owner_rank[stage], problem.forward[stage]
-    if problem.stages_of[rank] != (stage,) or not known.training or not known.passing(stage) or not forward:
+    if problem.stages_of[rank] != (stage,) or not known.training or not known.passing[stage] or not forward:
         raise EvidenceError(f"stage {stage} is not alone on rank {rank} in training, with a forward that takes time")
-    ticks = known.passing(stage) * (forward + known.backward(stage)) + known.until_gradient(stage)
+    ticks = known.passing[stage] * (forward + known.backward(stage)) + known.until_gradient(stage)
     needed = [0]
     if problem.makespan_limit is not None:
         needed.append(ticks + known.head[stage] - problem.makespan_limit)
     if known.ceiling is not None:
         needed.append(ticks + (known.head[stage] if known.makespan else 0) - known.ceiling[1])
-    first = min(max(1, -(-max(needed) // forward)), known.passing(stage))
+    first = min(max(1, -(-max(needed) // forward)), known.passing[stage])
     saved = problem.kept[stage]
     return problem.static[rank] + (first - 1) * saved + max(problem.activation[stage], saved)
 

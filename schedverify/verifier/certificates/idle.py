@@ -40,7 +40,7 @@ def proved_idle(known: Derivation, certificate: Mapping[str, Any]) -> int:
         If the rank is none of the problem's, or there is no backward.
     """
     rank = known.index(certificate.get("rank"), known.problem.ranks, "rank")
-    stages = [s for s in known.problem.stages_of[rank] if known.passing(s)]
+    stages = [s for s in known.problem.stages_of[rank] if known.passing[s]]
     if not known.training:
         raise EvidenceError("without a backward nothing is held")
     return _Idle(known, rank, stages).ticks() if stages else 0
@@ -50,15 +50,12 @@ class _Idle:
     """The two halves of the argument on one rank."""
 
     def __init__(self, known: Derivation, rank: int, stages: list[int]) -> None:
-        self.known = known
-        self.problem = known.problem
-        self.rank = rank
-        self.stages = stages
+        self.known, self.problem, self.rank, self.stages = known, known.problem, rank, stages
 
     def ticks(self) -> int:
         """All work, behind the idle time before the first gradient op; or with what the last F must still wait for."""
         known, problem = self.known, self.problem
-        work = sum(known.passing(s) * (problem.forward[s] + known.backward(s)) for s in self.stages)
+        work = sum(known.passing[s] * (problem.forward[s] + known.backward(s)) for s in self.stages)
         turned = min(self._gradient_from(s) for s in self.stages)
         arrivals = {known.head[s] for s in self.stages} if known.makespan else set()
         ahead = max((self._idle_before(tick) for tick in arrivals if tick <= turned), default=0)
@@ -70,10 +67,10 @@ class _Idle:
 
     def _idle_before(self, tick: int) -> int:
         """How long the rank idles before a tick at which no gradient op has started: only what arrived earlier runs."""
-        arrived = [not self.known.makespan or self.known.head[s] < tick for s in self.stages]
-        forwards = [
-            self._flying(s, self.problem.forward[s] * can_run) for s, can_run in zip(self.stages, arrived, strict=True)
-        ]
+        forwards = []
+        for s in self.stages:
+            arrived = not self.known.makespan or self.known.head[s] < tick
+            forwards.append(self._flying(s, self.problem.forward[s] * arrived))
         return tick - self._most(forwards)
 
     def _gradient_from(self, s: int) -> int:
@@ -94,7 +91,7 @@ class _Idle:
 
     def _flying(self, s: int, ticks: int) -> _HeldLimits:
         saved_bytes = self.problem.kept[s]
-        alone = [self.known.passing(s)]
+        alone = [self.known.passing[s]]
         alone += [self.problem.in_flight[self.rank]] if self.problem.in_flight is not None else []
         alone += [self.problem.in_flight_stage[s]] if self.problem.in_flight_stage is not None else []
         alone += [self._room // saved_bytes] if self._room is not None and saved_bytes else []
@@ -103,10 +100,8 @@ class _Idle:
     def _waiting(self) -> Iterable[_HeldLimits]:
         """What waits for its W: at least the backward without the I that is done."""
         for s in self.stages if self.problem.form == "split" else ():
-            done = self.problem.backward_input[s] + self.known.again(s)
-            yield _HeldLimits(
-                self.problem.weight_stash[s], 0, max(0, self.known.backward(s) - done), self.known.passing(s)
-            )
+            left = self.known.backward(s) - self.problem.backward_input[s] - self.known.again(s)
+            yield _HeldLimits(self.problem.weight_stash[s], 0, max(0, left), self.known.passing[s])
 
     @property
     def _room(self) -> int | None:
@@ -119,18 +114,15 @@ class _Idle:
     def _hold_all(self) -> bool:
         """Whether the rank can have every micro-batch of all its stages in flight at once."""
         limited = [self._flying(s, 1) for s in self.stages]
-        full = [part._replace(number=self.known.passing(s)) for s, part in zip(self.stages, limited, strict=True)]
+        full = [part._replace(number=self.known.passing[s]) for s, part in zip(self.stages, limited, strict=True)]
         limit = None if self.problem.in_flight is None else self.problem.in_flight[self.rank]
-        return (
-            limited == full
-            and (self._room is None or sum(part.size * part.number for part in full) <= self._room)
-            and (limit is None or sum(part.number for part in full) <= limit)
-        )
+        fits = self._room is None or sum(part.size * part.number for part in full) <= self._room
+        return limited == full and fits and (limit is None or sum(part.number for part in full) <= limit)
 
     def _most(self, parts: list[_HeldLimits]) -> int:
         """The most ticks that can be left for what is held at once, whatever the limits admit of it."""
         most = [sum(part.ticks * part.number for part in parts)]
-        most.append(sum(part.ticks * self.known.passing(s) for s, part in zip(self.stages, parts, strict=False)))
+        most.append(sum(part.ticks * self.known.passing[s] for s, part in zip(self.stages, parts, strict=False)))
         if self._room is not None:
             most.append(_priced([(part.size, part.ticks, part.number) for part in parts], self._room))
         if self.problem.in_flight is not None:
@@ -144,8 +136,5 @@ def _priced(parts: list[tuple[int, int, int]], room: int) -> int:
     The best price is that of one of the parts, or nothing.
     """
     prices = [Fraction(0), *(Fraction(ticks, size) for size, ticks, _ in parts if size)]
-    values = [
-        price * room + sum(count * max(Fraction(0), ticks - price * size) for size, ticks, count in parts)
-        for price in prices
-    ]
-    return math.floor(min(values))
+    above = (sum(count * max(Fraction(0), ticks - price * size) for size, ticks, count in parts) for price in prices)
+    return math.floor(min(price * room + worth for price, worth in zip(prices, above, strict=True)))

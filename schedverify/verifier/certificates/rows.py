@@ -54,7 +54,7 @@ class Rows:
         self.training = problem.form != "inference"
         if self.training and any(len(ranks) > 1 for ranks in problem.placement):
             raise EvidenceError("a stage stands on several ranks here, which the rule counts does not account for")
-        self.used = [s for s in range(problem.total_stages) if problem.copy_of(s) in problem.replica_of]
+        self.used = [stage for stage, count in enumerate(problem.microbatch_counts) if count]
         self.cost = {
             (kind, stage): problem.duration(int(Kind[kind]), stage)
             for stage in self.used

@@ -29,20 +29,6 @@ from schedverify.verifier.rules import (
 from schedverify.verifier.rules.base import HEADINGS, REGISTRY, Case, NotApplicable, Property, Undecided
 
 __all__ = [
-    "HEADINGS",
-    "REGISTRY",
-    "Case",
-    "NotApplicable",
-    "Property",
-    "Undecided",
-    "boundaries",
-    "buffers",
-    "communication",
-    "deadlocks",
-    "dependencies",
-    "memory",
-    "parameters",
-    "performance",
-    "structure",
-    "torch_runtime",
-]
+    "HEADINGS", "REGISTRY", "Case", "NotApplicable", "Property", "Undecided", "boundaries", "buffers", "communication",
+    "deadlocks", "dependencies", "memory", "parameters", "performance", "structure", "torch_runtime",
+]  # fmt: skip

@@ -14,16 +14,14 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from schedverify.core.discipline import DEFAULT_DISCIPLINE, Discipline
 from schedverify.core.errors import ScheduleError
-from schedverify.core.op import JOIN_SHIFT, Kind
 from schedverify.core.problem import Problem
 from schedverify.core.result import LARGEST_KEPT_TIMELINE, Scope, TimelineSource, Violation
-from schedverify.core.schedule import Schedule, kinds
+from schedverify.core.schedule import IntArray, Schedule, is_transfer
 from schedverify.core.timeline import Measures, Timeline
-from schedverify.simulator.engine import simulate
+from schedverify.simulator.engine import is_simple, simulate
 from schedverify.verifier.occurrences import Occurrences
 
 if TYPE_CHECKING:
@@ -106,9 +104,7 @@ class Case:
 
         This is known only of whole compute orders in which every step is one operation on one rank.
         """
-        joint = any(len(ranks) > 1 for ranks in self.problem.placement)
-        single = all(int(row.max(initial=0)) >> JOIN_SHIFT == 0 for row in self.schedule.rows)
-        return single and not joint and not self.schedule.lowered and self.ran is not None
+        return is_simple(self.schedule, self.problem) and not self.schedule.lowered and self.ran is not None
 
     @cached_property
     def ran(self) -> Measures | None:
@@ -118,8 +114,7 @@ class Case:
     @cached_property
     def has_transfers(self) -> bool:
         """Whether a send or receive stands in the schedule at all."""
-        kind = kinds(np.concatenate(self.schedule.rows))
-        return bool(((kind >= int(Kind.SEND_F)) & (kind <= int(Kind.RECV_B))).any())
+        return bool(is_transfer(np.concatenate(self.schedule.rows)).any())
 
     @cached_property
     def transfers(self) -> Transfers:
@@ -147,7 +142,7 @@ class Case:
         return self._events(self.discipline)
 
     @cached_property
-    def matched(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def matched(self) -> tuple[IntArray, IntArray]:
         """The sends and the receives that match as the n-th on their channel, as numbers of transfers."""
         from schedverify.verifier.matching import matched
 
@@ -181,10 +176,8 @@ def violation_of_cycle(code: str, cycle: list[Wait], blocked: set[int]) -> Viola
     story = tuple(map(str, cycle))
     behind = sorted(blocked - {wait.rank for wait in cycle})
     tail = f"; rank {', '.join(map(str, behind))} cannot end either" if behind else ""
-    first = cycle[0]
-    return Violation(
-        code, "; ".join(story) + tail, first.rank, first.position, tuple(wait.step for wait in cycle), story
-    )
+    steps, first = tuple(wait.step for wait in cycle), cycle[0]
+    return Violation(code, "; ".join(story) + tail, first.rank, first.position, steps, story)
 
 
 @dataclass(frozen=True)

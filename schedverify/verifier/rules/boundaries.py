@@ -77,8 +77,7 @@ def _differing(case: Case, declared: dict[Edge, Tensors]) -> Iterator[Violation]
 def _missized(transfers: Transfers, declared: dict[Edge, Tensors]) -> Iterator[Violation]:
     sends = np.flatnonzero(transfers.is_send & transfers.sound)
     seen: set[Edge] = set()
-    names = transfers.name[sends]
-    _, first = np.unique(names >> 24, return_index=True)
+    _, first = np.unique(transfers.name[sends] >> 24, return_index=True)
     for entry in sends[np.sort(first)].tolist():
         edge, size = _edge(transfers, entry), int(transfers.size[entry])
         bytes_of = [tensor[2] for tensor in declared.get(edge, ())]

@@ -6,16 +6,14 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from schedverify.core.op import Kind, Op, unpack
 from schedverify.core.result import Violation
+from schedverify.core.schedule import IntArray
 from schedverify.verifier.rules.base import Case, NotApplicable, rule, violation_at
 
 if TYPE_CHECKING:
     from schedverify.verifier.matching import Transfers
-
-Ints = NDArray[np.int64]
 
 
 @rule("SV301", "every send has its receive")
@@ -160,7 +158,7 @@ def _flawed(transfers: Transfers, entry: int) -> str:
     return f"it does not say which of the stages {names} is at the other end; {mark} names it"
 
 
-def _tensors(case: Case) -> Ints:
+def _tensors(case: Case) -> IntArray:
     """Return what must cross between ranks, packed."""
     from schedverify.verifier.matching import packed_name
 
@@ -177,7 +175,7 @@ def _tensors(case: Case) -> Ints:
     return np.concatenate(parts)
 
 
-def _uncrossed(case: Case, names: Ints) -> Iterator[Violation]:
+def _uncrossed(case: Case, names: IntArray) -> Iterator[Violation]:
     """Tell what must cross and is neither sent nor received; in an excerpt only what is made and read in it."""
     main = case.occurrences.main if len(names) else {}
     for name in names.tolist():
@@ -204,7 +202,7 @@ def _ends(case: Case, name: int) -> tuple[str, str]:
     return str(ends[0]), str(ends[1])
 
 
-def _misplaced(case: Case, entries: Ints, ops: Ints, *, is_send: bool) -> Iterator[Violation]:
+def _misplaced(case: Case, entries: IntArray, ops: IntArray, *, is_send: bool) -> Iterator[Violation]:
     transfers = case.transfers
     position = transfers.position[entries]
     found = case.occurrences.first_on(ops, transfers.rank[entries])

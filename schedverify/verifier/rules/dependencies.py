@@ -92,9 +92,8 @@ def timeline_respected(case: Case) -> Iterator[Violation]:
     if rows is None:
         raise NotApplicable("no timeline is handed in")
     steps = case.occurrences.steps
-    counts = [len(row) for row in steps]
-    if [len(row) for row in rows] != counts:
-        found = [len(row) for row in rows]
+    found, counts = ([len(row) for row in each] for each in (rows, steps))
+    if found != counts:
         yield Violation("SV202", f"the timeline has {found} starts by rank, the schedule {counts} steps")
         return
     for rank, (row, starts) in enumerate(zip(steps, rows, strict=True)):
@@ -123,14 +122,11 @@ def _inputs_there(
         for r, p in main.get(need.op, ())[:1]:
             arrival = rows[r][p] + case.problem.step_duration(case.occurrences.steps[r][p]) + need.lag
             if start < arrival:
-                message = (
-                    f"rank {rank}, position {position} ({op}) starts at {start}, before {need.op} is there at {arrival}"
-                )
+                late = f"before {need.op} is there at {arrival}"
+                message = f"rank {rank}, position {position} ({op}) starts at {start}, {late}"
                 yield Violation("SV202", message, rank, position, (str(op), str(need.op)), (need.why,))
     for r, p in main[op]:
         if place in main[op] and rows[r][p] != start and (r, p) > place:
-            message = (
-                f"rank {rank}, position {position} ({op}) starts at {start}, but at {rows[r][p]} on rank {r}; "
-                "it is one operation"
-            )
+            other = f"{rows[r][p]} on rank {r}; it is one operation"
+            message = f"rank {rank}, position {position} ({op}) starts at {start}, but at {other}"
             yield Violation("SV202", message, rank, position, (str(op),))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -99,6 +100,10 @@ def bytes_held(case: Case) -> Iterator[Violation]:
             yield Violation("SV402", message, rank, position, _step(case, rank, position))
 
 
+def _pair(op: Op) -> Pair:
+    return op.stage, op.microbatch or 0
+
+
 def _few(case: Case, ran: Measures) -> bool:
     """Whether the limits are kept, by the peaks of a schedule that has run."""
     problem, rows = case.problem, case.schedule.rows
@@ -114,11 +119,11 @@ def _flights(case: Case, rank: int) -> Iterator[dict[Pair, None]]:
     ends = (Kind.F,) if case.problem.form == "inference" else (Kind.B, Kind.I)
     unfinished: dict[Pair, None] = dict.fromkeys(pair for pair, kind in _before(case, rank).items() if kind != Kind.W)
     for ops in case.occurrences.steps[rank]:
-        unfinished.update(dict.fromkeys((op.stage, op.microbatch or 0) for op in ops if op.kind == Kind.F))
+        unfinished.update(dict.fromkeys(_pair(op) for op in ops if op.kind == Kind.F))
         yield unfinished
         for op in ops:
             if op.kind in ends:
-                unfinished.pop((op.stage, op.microbatch or 0), None)
+                unfinished.pop(_pair(op), None)
 
 
 def _counts(problem: Problem, rank: int, pairs: dict[Pair, None]) -> Iterator[tuple[str, int, int]]:
@@ -126,10 +131,7 @@ def _counts(problem: Problem, rank: int, pairs: dict[Pair, None]) -> Iterator[tu
     if problem.in_flight is not None:
         yield "over its stages", len(pairs), problem.in_flight[rank]
     if problem.in_flight_stage is not None:
-        by_stage: dict[int, int] = {}
-        for stage, _ in pairs:
-            by_stage[stage] = by_stage.get(stage, 0) + 1
-        for stage, count in by_stage.items():
+        for stage, count in Counter(stage for stage, _ in pairs).items():
             yield f"on stage {stage}", count, problem.in_flight_stage[stage]
 
 
@@ -151,7 +153,7 @@ def _before(case: Case, rank: int) -> dict[Pair, Kind]:
     found: dict[Pair, Kind] = {}
     for ops in case.occurrences.steps[rank]:
         for op in ops:
-            pair = (op.stage, op.microbatch or 0)
+            pair = _pair(op)
             if op.kind != Kind.F and Op(Kind.F, *pair) not in places:
                 found[pair] = min(op.kind, found.get(pair, op.kind))
     made = (Kind.B, Kind.I)
@@ -174,20 +176,23 @@ def _arriving(case: Case, rank: int) -> dict[int, list[tuple[tuple[bool, int, in
 
 @dataclass
 class _Bytes:
-    """What the pairs of one rank hold: in full, or after I what waits for W; and what is received and not yet read."""
+    """The bytes that the pairs of one rank hold: in full, or after I those of what waits for W; and what is unread.
+
+    That is what is received and not yet read. No pair is in ``full`` and ``reduced`` at once.
+    """
 
     case: Case
     rank: int
-    full: set[Pair] = field(default_factory=set)
-    reduced: set[Pair] = field(default_factory=set)
+    full: dict[Pair, int] = field(default_factory=dict)
+    reduced: dict[Pair, int] = field(default_factory=dict)
     unread: dict[tuple[bool, int, int], int] = field(default_factory=dict)
     level: int = 0
 
     def levels(self) -> Iterator[int]:
         """Yield the bytes held while each step runs."""
         self.level = self.case.problem.static[self.rank]
-        for (stage, m), kind in _before(self.case, self.rank).items():
-            self._hold(stage, m) if kind != Kind.W else self._reduce(stage, m)
+        for pair, kind in _before(self.case, self.rank).items():
+            self._hold(pair) if kind != Kind.W else self._reduce(pair)
         arriving = _arriving(self.case, self.rank)
         for position, ops in enumerate(self.case.occurrences.steps[self.rank]):
             for tensor, size in arriving.get(position, ()):
@@ -195,41 +200,36 @@ class _Bytes:
                 self.level += size
             for op in ops:
                 if op.kind == Kind.F:
-                    self._hold(op.stage, op.microbatch or 0)
-            made_again = {(op.stage, op.microbatch or 0) for op in ops if op.kind in (Kind.B, Kind.I)}
-            yield self.level + sum(self._extra(stage) for stage, _ in made_again & self.full)
+                    self._hold(_pair(op))
+            made_again = {_pair(op) for op in ops if op.kind in (Kind.B, Kind.I)}
+            yield self.level + sum(self._extra(stage) for stage, _ in made_again & self.full.keys())
             for op in ops:
                 self._end(op)
 
-    def _hold(self, stage: int, m: int) -> None:
-        self._free(stage, m)
-        self.full.add((stage, m))
-        self.level += self.case.problem.kept[stage]
+    def _hold(self, pair: Pair) -> None:
+        self._free(pair)
+        self.full[pair] = self.case.problem.kept[pair[0]]
+        self.level += self.full[pair]
 
-    def _reduce(self, stage: int, m: int) -> None:
-        self._free(stage, m)
-        self.reduced.add((stage, m))
-        self.level += self.case.problem.weight_stash[stage]
+    def _reduce(self, pair: Pair) -> None:
+        self._free(pair)
+        self.reduced[pair] = self.case.problem.weight_stash[pair[0]]
+        self.level += self.reduced[pair]
 
-    def _free(self, stage: int, m: int) -> None:
-        if (stage, m) in self.full:
-            self.full.remove((stage, m))
-            self.level -= self.case.problem.kept[stage]
-        elif (stage, m) in self.reduced:
-            self.reduced.remove((stage, m))
-            self.level -= self.case.problem.weight_stash[stage]
+    def _free(self, pair: Pair) -> None:
+        self.level -= self.full.pop(pair, 0) + self.reduced.pop(pair, 0)
 
     def _extra(self, stage: int) -> int:
         """Return what a backward holds of a stage, while it runs, beyond what its F saved."""
         return self.case.problem.activation[stage] - self.case.problem.kept[stage]
 
     def _end(self, op: Op) -> None:
-        pair = (op.stage, op.microbatch or 0)
+        pair = _pair(op)
         if op.kind != Kind.W:
             self.level -= self.unread.pop((op.kind != Kind.F, *pair), 0)
         if op.kind == Kind.B or (op.kind == Kind.F and self.case.problem.form == "inference"):
-            self._free(*pair)
+            self._free(pair)
         elif op.kind == Kind.I and pair in self.full:
-            self._reduce(*pair)
+            self._reduce(pair)
         elif op.kind == Kind.W and pair in self.reduced:
-            self._free(*pair)
+            self._free(pair)

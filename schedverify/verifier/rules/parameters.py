@@ -50,7 +50,12 @@ def gathered_and_reduced(case: Case) -> Iterator[Violation]:
     if any(op.kind == Kind.REDUCE_GRAD for row in rows for _, op in row):
         for stage, ranks in enumerate(case.problem.placement):
             for rank in sorted(ranks):
-                yield from _reduced_once(rank, stage, rows[rank])
+                own = [(position, op) for position, op in rows[rank] if op.stage == stage]
+                places = [position for position, op in own if op.kind == Kind.REDUCE_GRAD]
+                last = max(((position, op) for position, op in own if op.kind in (Kind.B, Kind.W)), default=None)
+                name = f"{stage}REDUCE_GRAD"
+                missing = f"{name} stands nowhere on the rank, but others are reduced"
+                yield from reduced_once("SV305", rank, name, places, last and (last[0], str(last[1])), missing)
 
 
 def _marked(case: Case, rank: int) -> list[Placed]:
@@ -76,9 +81,8 @@ def _alternate(rank: int, row: list[Placed]) -> Iterator[Violation]:
             continue
         if op.kind == Kind.UNSHARD:
             if since is not None:
-                yield violation_at(
-                    "SV305", rank, position, str(op), f"stage {op.stage} is gathered since position {since}"
-                )
+                text = f"stage {op.stage} is gathered since position {since}"
+                yield violation_at("SV305", rank, position, str(op), text)
             gathered[op.stage] = position
         elif since is None:
             yield violation_at("SV305", rank, position, str(op), f"stage {op.stage} is not gathered")
@@ -91,16 +95,24 @@ def _alternate(rank: int, row: list[Placed]) -> Iterator[Violation]:
         yield violation_at("SV305", rank, position, str(op), f"no RESHARD of stage {stage} follows")
 
 
-def _reduced_once(rank: int, stage: int, row: list[Placed]) -> Iterator[Violation]:
-    own = [(position, op) for position, op in row if op.stage == stage]
-    reduced = [position for position, op in own if op.kind == Kind.REDUCE_GRAD]
-    last, step = max(((p, op) for p, op in own if op.kind in (Kind.B, Kind.W)), default=(None, None))
-    op = Op(Kind.REDUCE_GRAD, stage)
-    for position in reduced[1:]:
-        yield violation_at("SV305", rank, position, str(op), f"it stands at position {reduced[0]} already")
-    if not reduced:
-        where = f"rank {rank}" if last is None else f"rank {rank}, position {last} ({step})"
-        message = f"{where}: {op} stands nowhere on the rank, but others are reduced"
-        yield Violation("SV305", message, rank, last, (str(op),))
-    elif last is not None and reduced[0] < last:
-        yield violation_at("SV305", rank, reduced[0], str(op), f"{step} at position {last} comes behind it")
+def reduced_once(
+    code: str, rank: int, name: str, places: list[int], last: tuple[int, str] | None, missing: str
+) -> Iterator[Violation]:
+    """Tell where a stage's REDUCE_GRAD is missing on a rank, stands twice, or stands before a backward.
+
+    Parameters
+    ----------
+    name, places
+        The operation, and the positions at which it stands.
+    last
+        The last B or W of the stage on the rank: its position and its text.
+    missing
+        What is said where it stands nowhere.
+    """
+    if not places:
+        where = f"rank {rank}" if last is None else f"rank {rank}, position {last[0]} ({last[1]})"
+        yield Violation(code, f"{where}: {missing}", rank, last and last[0], (name,))
+    for position in places[1:]:
+        yield violation_at(code, rank, position, name, f"it stands at position {places[0]} already")
+    if places and last is not None and places[0] < last[0]:
+        yield violation_at(code, rank, places[0], name, f"{last[1]} at position {last[0]} comes behind it")

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import fields
 from fractions import Fraction
 from typing import Any, Final, NamedTuple
 
 from schedverify.core.result import Scope, Violation
+from schedverify.core.timeline import Measures
 from schedverify.verifier.rules.base import Case, NotApplicable, Undecided, rule
 
 MEASURED: Final = ("makespan", "span", "peak-memory")
-CLAIMABLE: Final = (
-    "makespan", "span", "bubble_fraction", "bubble_overhead", "span_bubble", "work", "peak_in_flight", "peak_memory",
-)  # fmt: skip
+CLAIMABLE: Final = tuple(field.name for field in fields(Measures))
 
 
 @rule("SV501", "claimed measures", Scope.THESE_COSTS)
@@ -41,15 +41,13 @@ def measures_as_claimed(case: Case) -> Iterator[Violation]:
     and the links allow.
     """
     claimed = [(name, case.claims[name]) for name in CLAIMABLE if case.claims.get(name) is not None]
-    values = [
-        (goal.objective, goal.value) for goal in _goals(case) if goal.value is not None and goal.objective in MEASURED
-    ]
-    if not claimed and not values:
+    goals = [goal for goal in _goals(case) if goal.value is not None and goal.objective in MEASURED]
+    if not claimed and not goals:
         raise NotApplicable("no measure is claimed")
     if case.measures is None:
         raise Undecided("the schedule cannot run to its end as a whole, so no measure follows")
     figures = [(name, value, getattr(case.measures, name)) for name, value in claimed]
-    figures += [(f"{name} (value)", value, case.measures.value(name)) for name, value in values]
+    figures += [(f"{goal.objective} (value)", goal.value, case.measures.value(goal.objective)) for goal in goals]
     for name, value, follows in figures:
         if _plain(follows) != _plain(value):
             yield Violation("SV501", f"{name} is claimed to be {value}; what follows is {follows}")
@@ -130,9 +128,8 @@ def _judge(case: Case, goal: _Goal) -> Iterator[Violation]:
     value = None if case.measures is None else case.measures.value(goal.objective)
     bound, certificate = goal.bound, goal.certificate
     if value is not None and bound > value:
-        yield Violation(
-            "SV502", f"the bound on the {goal.objective} is claimed to be {bound}, but this schedule has {value}"
-        )
+        text = f"the bound on the {goal.objective} is claimed to be {bound}, but this schedule has {value}"
+        yield Violation("SV502", text)
         return
     if certificate is None:
         raise Undecided(f"no evidence is given for the bound {bound}: it is the solver's word")

@@ -9,7 +9,7 @@ import numpy as np
 from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, MICROBATCH_MASK, STAGE_SHIFT, Join, Kind, Op, Step, unpack
 from schedverify.core.problem import Problem
 from schedverify.core.result import Violation
-from schedverify.core.schedule import Words, kinds, positions
+from schedverify.core.schedule import Flags, Words, kinds, positions
 from schedverify.verifier.occurrences import Occurrences
 from schedverify.verifier.rules.base import Case, rule
 
@@ -183,11 +183,10 @@ def _fault(op: Op, problem: Problem) -> str:
 def _astray(case: Case) -> Iterator[Violation]:
     """Tell the communication that stands on a rank where its stage is not, or does not send and receive."""
     problem = case.problem
-    owner_rank = np.array(problem.owner_rank, dtype=np.int64)
     for rank, row in enumerate(case.schedule.rows):
         stage = row >> STAGE_SHIFT & INDEX_MASK
         away = (kinds(row) > int(Kind.W)) & problem.has_operations(row)
-        away[away] = owner_rank[stage[away]] != rank
+        away[away] = problem.owner_rank_array[stage[away]] != rank
         places = positions(row)
         for index in np.flatnonzero(away).tolist():
             op, ranks = unpack(int(row[index])), problem.placement[int(stage[index])]
@@ -241,7 +240,7 @@ def incomplete(occurrences: Occurrences) -> bool:
     return bool((needed & ~whole).any())
 
 
-def _standing(occurrences: Occurrences) -> dict[Kind, np.ndarray[tuple[int], np.dtype[np.bool_]]]:
+def _standing(occurrences: Occurrences) -> dict[Kind, Flags]:
     """Return by kind, and by stage and micro-batch in a row, whether the operation stands."""
     problem, op = occurrences.problem, occurrences.op
     pair = (op >> STAGE_SHIFT & INDEX_MASK) * problem.microbatches + (op & MICROBATCH_MASK)

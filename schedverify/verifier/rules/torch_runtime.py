@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from schedverify.core.op import Join, Kind, Step
 from schedverify.core.problem import Problem
 from schedverify.core.result import Violation
-from schedverify.core.schedule import kinds
 from schedverify.verifier.rules.base import Case, NotApplicable, rule, violation_at
+from schedverify.verifier.rules.parameters import reduced_once
 
 
 @rule("SV701", "a pipeline that PyTorch's runtime can hold")
@@ -114,7 +114,8 @@ def scaled_once(case: Case) -> Iterator[Violation]:
                 elif op.kind in (Kind.B, Kind.W):
                     last[op.stage] = position, str(op)
         for stage in stages:
-            yield from _scaled(rank, stage, places[stage], last.get(stage))
+            name = f"{stage}REDUCE_GRAD"
+            yield from reduced_once("SV703", rank, name, places[stage], last.get(stage), f"no {name} follows")
 
 
 @rule("SV704", "steps that PyTorch's CSV can hold")
@@ -171,10 +172,7 @@ def all_or_none(case: Case) -> Iterator[Violation]:
     if not case.schedule.lowered:
         raise NotApplicable("no communication stands in the schedule; PyTorch adds it when it is loaded")
     crosses = any(case.problem.owner_rank[a] != case.problem.owner_rank[b] for a, b in case.problem.edges)
-    sends = any(
-        bool(((kinds(row) >= int(Kind.SEND_F)) & (kinds(row) <= int(Kind.RECV_B))).any()) for row in case.schedule.rows
-    )
-    if crosses and not sends:
+    if crosses and not case.has_transfers:
         yield Violation("SV705", "no send and no receive stands in the schedule, but operations of the runtime do")
 
 
@@ -197,17 +195,6 @@ def _unheld(problem: Problem) -> Iterator[str]:
     for rank, stages in enumerate(problem.stages_of):
         if not stages:
             yield f"rank {rank} has no stage, the runtime takes what it knows from the first of a rank"
-
-
-def _scaled(rank: int, stage: int, places: list[int], last: tuple[int, str] | None) -> Iterator[Violation]:
-    name = f"{stage}REDUCE_GRAD"
-    if not places:
-        where = f"rank {rank}" if last is None else f"rank {rank}, position {last[0]} ({last[1]})"
-        yield Violation("SV703", f"{where}: no {name} follows", rank, last and last[0], (name,))
-    for position in places[1:]:
-        yield violation_at("SV703", rank, position, name, f"it stands at position {places[0]} already")
-    if places and last is not None and places[0] < last[0]:
-        yield violation_at("SV703", rank, places[0], name, f"{last[1]} at position {last[0]} comes behind it")
 
 
 def _no_cell(step: Step) -> str:
@@ -245,9 +232,8 @@ def known_placement(case: Case) -> Iterator[Violation]:
         text = f"{problem.stages} stages on {problem.ranks} ranks, torchtitan takes a multiple of the ranks"
         yield Violation("SV711", text)
     elif problem.owner_rank[: problem.stages] not in (_loop(problem), _v(problem)):
-        yield Violation(
-            "SV711", f"the stages stand on the ranks {list(problem.owner_rank)}: no loop, no V of two a rank"
-        )
+        text = f"the stages stand on the ranks {list(problem.owner_rank)}: no loop, no V of two a rank"
+        yield Violation("SV711", text)
 
 
 @rule("SV712", "compute operations alone")
