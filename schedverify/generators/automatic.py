@@ -52,7 +52,7 @@ def zb_1p(problem: Problem) -> Schedule:
     ``weight_stash``, with room for one ``activation`` beside. Of it, ``weight_stash`` waits for W. A rank that keeps
     nothing at all counts two for each micro-batch from F to I, and one from I to W. What is ``static`` does not count.
     """
-    return _best(problem, chain(_passes(problem, _room(problem, 1), _ONE_STAGE), [zb_h1(problem)]))
+    return _best(problem, _tried_by_zb_1p(problem))
 
 
 def zb_2p(problem: Problem) -> Schedule:
@@ -61,7 +61,7 @@ def zb_2p(problem: Problem) -> Schedule:
     What ``zb-h2`` and ``zb-1p`` give is among what is tried, so its span is none above theirs.
     """
     tried = _passes(problem, _room(problem, 2), _ONE_STAGE)
-    return _best(problem, chain(tried, [zb_h2(problem), zb_1p(problem)]))
+    return _best(problem, chain(tried, [zb_h2(problem)], _tried_by_zb_1p(problem)))
 
 
 def zb_v(problem: Problem) -> Schedule:
@@ -78,6 +78,11 @@ def zb_v(problem: Problem) -> Schedule:
     ranks, room = problem.ranks, _room(problem, 1)
     ahead = [2 * ranks - stage - 1 if stage < ranks else problem.microbatches for stage in range(problem.stages)]
     return _best(problem, _passes(problem, room._replace(ahead=ahead), _TWO_STAGES))
+
+
+def _tried_by_zb_1p(problem: Problem) -> Iterator[Schedule]:
+    """Yield the schedules of which ZB-1p is the best."""
+    return chain(_passes(problem, _room(problem, 1), _ONE_STAGE), [zb_h1(problem)])
 
 
 def _passes(problem: Problem, room: MemoryBudget, policies: tuple[DispatchPolicy, ...]) -> Iterator[Schedule]:

@@ -10,7 +10,7 @@ import numpy as np
 from schedverify.core.op import Kind
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule, Words
-from schedverify.generators.packing import in_turn, joined, packed
+from schedverify.generators.packing import in_turn, packed, stage_by_stage
 
 
 def zb_h1(problem: Problem) -> Schedule:
@@ -22,7 +22,7 @@ def zb_h1(problem: Problem) -> Schedule:
     With equal stages, no latency and W at most F and I, the span's bubble is ``(S-1) (F+I-W)`` for every M ≥ S.
     """
     last = problem.stages
-    return Schedule(_rows(problem, [(last - stage, stage) for stage in range(last)]))
+    return _shifted(problem, [(last - stage, stage) for stage in range(last)])
 
 
 def zb_h2(problem: Problem) -> Schedule:
@@ -36,21 +36,18 @@ def zb_h2(problem: Problem) -> Schedule:
     The makespan is longer than the span where 2W exceeds I: the rows then stand in a parallelogram.
     """
     last = problem.stages
-    return Schedule(_rows(problem, [(2 * (last - stage) - 1, 2 * stage) for stage in range(last)]))
+    return _shifted(problem, [(2 * (last - stage) - 1, 2 * stage) for stage in range(last)])
 
 
-def _rows(problem: Problem, shifts: list[tuple[int, int]]) -> list[Words]:
-    """Return the rows in which each stage's F is so many micro-batches ahead of its I, and its W so many late.
+def _shifted(problem: Problem, shifts: list[tuple[int, int]]) -> Schedule:
+    """Return the schedule in which each stage's F is so many micro-batches ahead of its I, and its W so many late.
 
     ``shifts`` has by stage how many F goes ahead, and how many W comes late.
     """
     microbatches = np.arange(problem.microbatches)
-    rows = []
-    for stages in problem.stages_of:
-        parts = []
-        for stage in stages:
-            ahead, late = shifts[stage]
-            streams = [packed(kind, stage, microbatches) for kind in (Kind.I, Kind.W, Kind.F)]
-            parts.append(in_turn(streams, [0, late, -ahead]))
-        rows.append(joined(parts))
-    return rows
+
+    def row(stage: int) -> Words:
+        ahead, late = shifts[stage]
+        return in_turn([packed(kind, stage, microbatches) for kind in (Kind.I, Kind.W, Kind.F)], [0, late, -ahead])
+
+    return stage_by_stage(problem, row)
