@@ -6,6 +6,7 @@ A fault's message begins with "wants", so that the family's name can stand befor
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 from schedverify.core.errors import Fault
 from schedverify.core.problem import Problem
@@ -34,7 +35,7 @@ def chain(problem: Problem) -> Fault | None:
     if problem.replicas > 1:
         found = f"wants one copy of the model; this problem has {problem.replicas}"
         return Fault("replicas", found, "nearest: replicas = 1")
-    if problem.edges != tuple((stage, stage + 1) for stage in range(problem.stages - 1)):
+    if problem.edges != tuple(pairwise(range(problem.stages))):
         found = "wants a chain of stages; this problem's stage graph is another"
         return Fault("edges", found, "nearest: no edges given")
     return None

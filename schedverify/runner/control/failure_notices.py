@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Final
 from weakref import WeakKeyDictionary
@@ -87,15 +88,11 @@ class FailureNotices:
         notice, works = torch.cat([pack_text(text, SIZE - 1), torch.tensor([kind], dtype=torch.uint8)]), []
         deadline = time.monotonic() + SEND_SECONDS
         for other in self._buffers:
-            try:
+            with suppress(RuntimeError):  # it is gone
                 works.append(dist.isend(notice, group=self._group, group_dst=other, tag=NOTICE_TAG))
-            except RuntimeError:  # it is gone
-                continue
         for work in works:
-            try:
+            with suppress(RuntimeError):
                 work.wait(timedelta(seconds=max(deadline - time.monotonic(), 0.01)))
-            except RuntimeError:
-                continue
 
 
 _BY_GROUP: WeakKeyDictionary[Any, FailureNotices] = WeakKeyDictionary()
