@@ -137,8 +137,7 @@ class _OnlineRun:
 
 
 def scheduler_machine(
-    online_scheduler: Callable[[Problem], OnlineScheduler],
-    among: st.SearchStrategy[Problem] | None = None,
+    online_scheduler: Callable[[Problem], OnlineScheduler], among: st.SearchStrategy[Problem] | None = None
 ) -> type[RuleBasedStateMachine]:
     """Return a state machine of hypothesis that property-tests a scheduler which decides step by step.
 
