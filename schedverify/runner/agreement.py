@@ -185,12 +185,9 @@ def unproved(plan: Plan, backend: Backend) -> str:
 
 def _objections(report: Report) -> str:
     """Return the violations of a report, and its undecided properties but claims of cost (SV5); empty without."""
-    found = [str(violation) for violation in report.violations]
-    found += [
-        f"{result.code} is undecided: {result.reason}"
-        for result in report.properties
-        if result.verdict is Verdict.UNDECIDED and not result.code.startswith("SV5")
-    ]
+    undecided = (result for result in report.properties if result.verdict is Verdict.UNDECIDED)
+    reasons = [f"{each.code} is undecided: {each.reason}" for each in undecided if not each.code.startswith("SV5")]
+    found = [*map(str, report.violations), *reasons]
     more = [f"and {len(found) - _MOST_OBJECTIONS} more"] if len(found) > _MOST_OBJECTIONS else []
     return "; ".join(found[:_MOST_OBJECTIONS] + more)
 
@@ -201,12 +198,9 @@ def _other_plans(digests: tuple[str, ...]) -> list[str]:
     if len(counted) < 2:
         return []
     common = max(counted, key=lambda each: counted[each])
-    first = digests.index(common)
-    return [
-        f"rank {rank}: it has another plan (digest {each[:12]}) than rank {first} (digest {common[:12]})"
-        for rank, each in enumerate(digests)
-        if each not in (common, _NO_PLAN)
-    ]
+    than = f"than rank {digests.index(common)} (digest {common[:12]})"
+    others = [(rank, each) for rank, each in enumerate(digests) if each not in (common, _NO_PLAN)]
+    return [f"rank {rank}: it has another plan (digest {each[:12]}) {than}" for rank, each in others]
 
 
 def _refused(where: str, refusals: list[str]) -> RefusedError:

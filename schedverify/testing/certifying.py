@@ -89,12 +89,8 @@ def certify(  # noqa: PLR0913 - each is a choice of its own
     bounds = {"ranks": ranks, "virtual": virtual, "microbatches": microbatches}
     _refuse_bad(bounds, workers)
     selected = None if properties is None else list(properties)
-    options = {
-        "at_least_as_good_as": at_least_as_good_as,
-        "problem": problem,
-        "properties": selected,
-        "takes": None if takes is None else _name(takes),
-    }
+    options = {"at_least_as_good_as": at_least_as_good_as, "problem": problem, "properties": selected}
+    options["takes"] = None if takes is None else _name(takes)
     versions = {"python": platform.python_version(), "schedverify": VERSION}
     nothing = Statement(_name(scheduler), _source(scheduler), bounds, options, versions, ())
     to_text(nothing)

@@ -156,12 +156,10 @@ def _moved(load: _Load, training: Training) -> tuple[int, int, int]:
 
 def _devices(shape: Decoder, training: Training, device: Device, tick: Fraction) -> Devices:
     """Return the memory in bytes, and of the links between nodes latency in ticks and bandwidth in bytes per tick."""
-    bandwidth = device.between.bandwidth
-    return Devices(
-        memory=(_room(shape, training, device),) if device.memory else (),
-        latency=-(-device.between.latency // tick),
-        bandwidth=None if bandwidth is None else max(int(bandwidth * tick), 1),
-    )
+    memory = (_room(shape, training, device),) if device.memory else ()
+    latency, bandwidth = -(-device.between.latency // tick), device.between.bandwidth
+    per_tick = None if bandwidth is None else max(int(bandwidth * tick), 1)
+    return Devices(memory=memory, latency=latency, bandwidth=per_tick)
 
 
 def _room(shape: Decoder, training: Training, device: Device) -> int:

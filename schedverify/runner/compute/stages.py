@@ -103,17 +103,14 @@ class Stage:
         if split:
             self._weight_parts[microbatch] = input_part(roots, arrived, inputs, state.saved)
         elif roots:
-            self._run_backward(roots, arrived, inputs)
+            fresh = [weight for weight in self._weights if weight.grad is None]
+            add_gradients(roots, arrived)
+            separate_gradients(fresh, [*arrived, *(each.grad for each in inputs)])
         found = tuple(each.grad if each.grad is not None else torch.zeros_like(each) for each in inputs)
         if split:
             _free_data(inputs)
         del self._in_flight[microbatch]
         return found
-
-    def _run_backward(self, roots: Sequence[Any], arrived: Sequence[Any], inputs: Sequence[Any]) -> None:
-        fresh = [weight for weight in self._weights if weight.grad is None]
-        add_gradients(roots, arrived)
-        separate_gradients(fresh, [*arrived, *(each.grad for each in inputs)])
 
     def run_weights(self, microbatch: int) -> None:
         """Run W: add the gradients of the weights to their ``grad``."""

@@ -101,8 +101,8 @@ def _blocks(model: Any, reference: str) -> tuple[tuple[str, Any], ...]:
     else:
         blocks = []
     if not blocks or not all(isinstance(block, nn.Module) for _, block in blocks):
-        found = type(model).__name__
-        raise InputError(Fault("model", f"{reference} returns {found}, where {_NOTHING} is expected"))
+        message = f"{reference} returns {type(model).__name__}, where {_NOTHING} is expected"
+        raise InputError(Fault("model", message))
     if isinstance(model, nn.Module) and not isinstance(model, nn.Sequential | nn.ModuleList) and len(blocks) > 1:
         _check_in_order(model, blocks, reference)
     return tuple(blocks)
