@@ -131,9 +131,9 @@ def _measure_gap(schedule: Schedule, problem: Problem, max_gap: Fraction | float
 
 
 def _value(schedule: Schedule, problem: Problem) -> int:
-    timeline = simulate(schedule, problem)
-    values = {"span": timeline.span, "peak-memory": max(timeline.peak_memory)}
-    return values.get(problem.minimize, timeline.makespan)
+    measures = simulate(schedule, problem).measures
+    value = measures.value(problem.minimize)
+    return measures.makespan if value is None else value
 
 
 def report_text(report: Report) -> str:

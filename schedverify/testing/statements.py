@@ -104,20 +104,17 @@ def load_part(path: PathLike) -> Statement:
 
 
 def _faults(data: Any) -> Iterator[Fault]:
+    names = {"version", "counts", "digest", *(field.name for field in fields(Statement))}
     if not isinstance(data, dict):
         yield Fault("", f"expected a statement, an object of keys, found {shown(data)}")
-        return
-    if data.get("version") != VERSION:
+    elif data.get("version") != VERSION:
         yield Fault("version", f"expected {VERSION}, found {shown(data.get('version'))}", "update schedverify")
-        return
-    names = {"version", "counts", "digest", *(field.name for field in fields(Statement))}
-    if data.keys() != names:
+    elif data.keys() != names:
         yield Fault("", f"expected the keys {', '.join(sorted(names))}", "certify writes them all")
-        return
-    if data["digest"] != _digest(data):
+    elif data["digest"] != _digest(data):
         yield Fault("digest", "the content has another digest", "the file was changed; run certify again")
-        return
-    yield from _misfits(data)
+    else:
+        yield from _misfits(data)
 
 
 def _digest(data: Mapping[str, Any]) -> str | None:

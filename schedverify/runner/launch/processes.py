@@ -109,7 +109,7 @@ def _ended(processes: Sequence[Any]) -> Iterator[None]:
     """On leaving, for whatever reason, end every process and wait for it; SIGTERM is such a reason."""
     before = signal.getsignal(signal.SIGTERM)
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _interrupt)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     finally:
@@ -124,10 +124,6 @@ def _ended(processes: Sequence[Any]) -> Iterator[None]:
                     process.join()
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)
-
-
-def _interrupt(*_: Any) -> None:
-    raise KeyboardInterrupt
 
 
 def _serve(job: Callable[[], Any], rank: int, ranks: int, store: str, pipe: Any) -> None:
