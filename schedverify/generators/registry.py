@@ -10,7 +10,7 @@ from schedverify.core.argument_types import check_types
 from schedverify.core.errors import Fault, InputError, UnknownNameError
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
-from schedverify.generators import automatic, classic, interleaved, shapes, zero_bubble
+from schedverify.generators import classic, interleaved, shapes, zero_bubble
 from schedverify.generators.shapes import Need
 
 
@@ -146,6 +146,7 @@ _MEGATRON: Final = "Narayanan et al. 2021 (Megatron-LM, arXiv 2104.04473)"
 _EAGER: Final = "Zhuang et al. 2023 (arXiv 2211.05322), eager-1F1B; Alpa's 1f1b_overlap_friendly"
 _BREADTH_FIRST: Final = "Lamy-Poirier 2023 (Breadth-First Pipeline Parallelism, arXiv 2211.05953)"
 _ZERO_BUBBLE: Final = "Qi et al. 2024 (Zero Bubble, arXiv 2401.10241)"
+_ZB_1P: Final = f"{_ZERO_BUBBLE}, section 3.1 and table 5"
 
 # What families take, each row as the fields of Family from its placement to its needs:
 # placement, shapes, exclusions, splits_backward, virtual, needs
@@ -184,9 +185,7 @@ _FAMILIES: Final = (
     Family("looped-bfs", f"{_BREADTH_FIRST}, figure 4", *_ANY_IN_A_LOOP, interleaved.looped_bfs),
     Family("zb-h1", f"{_ZERO_BUBBLE}, section 2.1 and figure 3, top", *_SPLIT_IN_TWO, zero_bubble.zb_h1),
     Family("zb-h2", f"{_ZERO_BUBBLE}, section 2.2 and figure 3, bottom", *_SPLIT_IN_TWO, zero_bubble.zb_h2),
-    Family("zb-1p", f"{_ZERO_BUBBLE}, section 3.1 and table 5: the memory of 1F1B", *_SPLIT_BY_COSTS, automatic.zb_1p),
-    Family(
-        "zb-2p", f"{_ZERO_BUBBLE}, section 3.1 and table 5: twice the memory of 1F1B", *_SPLIT_BY_COSTS, automatic.zb_2p
-    ),
-    Family("zb-v", f"{_ZERO_BUBBLE}, section 6 and table 8: the memory of 1F1B", *_SPLIT_IN_A_V, automatic.zb_v),
+    Family("zb-1p", f"{_ZB_1P}: the memory of 1F1B", *_SPLIT_BY_COSTS, zero_bubble.zb_1p),
+    Family("zb-2p", f"{_ZB_1P}: twice the memory of 1F1B", *_SPLIT_BY_COSTS, zero_bubble.zb_2p),
+    Family("zb-v", f"{_ZERO_BUBBLE}, section 6 and table 8: the memory of 1F1B", *_SPLIT_IN_A_V, zero_bubble.zb_v),
 )

@@ -9,7 +9,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from schedverify.core.discipline import Discipline
 from schedverify.core.errors import ScheduleError, UnsupportedError
 from schedverify.core.op import Kind
 from schedverify.core.result import Plan
@@ -121,13 +120,19 @@ def load_verified(
     """
     torch = require_torch()
     from schedverify.runner.agreement import agree_on_plan
-    from schedverify.runner.backends import Backend
+    from schedverify.runner.backends import Backend, gloo_beside
 
     distributed = torch.distributed
     group = stages[0].group if stages and stages[0].group is not None else distributed.group.WORLD
     name, rank = str(distributed.get_backend(group)), distributed.get_rank(group)
-    backend = Backend(f"PyTorch's runtime over {name}", _discipline(name), tagged=False)
-    control = group if name == "gloo" else _control_beside(group, timeout)
+    disciplines = PROFILES["torch"].disciplines
+    if name not in disciplines:
+        raise UnsupportedError(f"nothing is known of the backend {name!r} below PyTorch's runtime: gloo or nccl")
+    backend = Backend(f"PyTorch's runtime over {name}", disciplines[name], tagged=False)
+    control = group
+    if name != "gloo":  # waits of the pipeline's own group get the timeout
+        torch_internals.limit_waits(group, timedelta(seconds=timeout))
+        control = gloo_beside(group, timeout)
     exported: list[Schedule] = []
 
     def objection(given: Plan) -> str:
@@ -177,18 +182,3 @@ def _sharded(stages: Sequence[Any], schedule: Schedule, rank: int) -> str:
     sharded = {stage.stage_index for stage in stages if isinstance(stage.submod, fsdp.FSDPModule)}
     missing = sorted(sharded - gathered)
     return f"the stages {missing} given are sharded (FSDP), the plan has no UNSHARD for them" if missing else ""
-
-
-def _discipline(backend: str) -> Discipline:
-    disciplines = PROFILES["torch"].disciplines
-    if backend not in disciplines:
-        raise UnsupportedError(f"nothing is known of the backend {backend!r} below PyTorch's runtime: gloo or nccl")
-    return disciplines[backend]
-
-
-def _control_beside(group: Any, timeout: float) -> Any:
-    """Return a gloo group of a pipeline's ranks for control messages; waits of the pipeline's own get the timeout."""
-    from schedverify.runner.backends import gloo_beside
-
-    torch_internals.limit_waits(group, timedelta(seconds=timeout))
-    return gloo_beside(group, timeout)
