@@ -103,18 +103,14 @@ class BadScheduleError(Exception):
     """A schedule that does not hold what is selected: every violation, what is undecided, and a picture."""
 
     def __init__(self, case: ScheduleCase, report: Report) -> None:
-        super().__init__(_told(case, report))
+        from schedverify.core.result import Verdict
+        from schedverify.drawing import draw
 
-
-def _told(case: ScheduleCase, report: Report) -> str:
-    from schedverify.core.result import Verdict
-    from schedverify.drawing import draw
-
-    lines = []
-    for violation in report.violations:
-        line = case.lines[violation.rank] if violation.rank is not None and violation.rank < len(case.lines) else None
-        lines.append(f"{case.path.name}{f':{line}' if line else ''}: {violation}")
-        lines += [f"    {step}" for step in violation.counterexample]
-    lines += [f"{r.code} is undecided: {r.reason}" for r in report.properties if r.verdict is Verdict.UNDECIDED]
-    picture = draw(case.subject, case.problem, report=report).text(100)
-    return "\n".join([*lines, "", picture])
+        lines, rows = list[str](), dict[int | None, int](enumerate(case.lines))
+        for violation in report.violations:
+            line = rows.get(violation.rank)
+            lines.append(f"{case.path.name}{f':{line}' if line else ''}: {violation}")
+            lines += [f"    {step}" for step in violation.counterexample]
+        lines += [f"{r.code} is undecided: {r.reason}" for r in report.properties if r.verdict is Verdict.UNDECIDED]
+        picture = draw(case.subject, case.problem, report=report).text(100)
+        super().__init__("\n".join([*lines, "", picture]))

@@ -11,7 +11,7 @@ import numpy as np
 from schedverify.core.op import Kind
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule, Words
-from schedverify.generators.packing import Indices, joined, one_forward_one_backward, packed
+from schedverify.generators.packing import Indices, joined, one_forward_one_backward, packed, stage_by_stage
 
 
 def naive(problem: Problem) -> Schedule:
@@ -67,18 +67,12 @@ def fill_and_drain(problem: Problem, stages: list[int], turned: int) -> Words:
 def _alternating(problem: Problem, ahead: int) -> Schedule:
     """Return the schedule in which every stage alternates after ``ahead`` forwards for each stage behind it."""
     microbatches = np.arange(problem.microbatches)
-    rows: list[Words] = []
-    for stages in problem.stages_of:
-        parts = [
-            one_forward_one_backward(
-                packed(Kind.F, stage, microbatches),
-                packed(Kind.B, stage, microbatches),
-                ahead * (problem.stages - 1 - stage),
-            )
-            for stage in stages
-        ]
-        rows.append(joined(parts))
-    return Schedule(rows)
+
+    def row(stage: int) -> Words:
+        forwards, backwards = (packed(kind, stage, microbatches) for kind in (Kind.F, Kind.B))
+        return one_forward_one_backward(forwards, backwards, ahead * (problem.stages - 1 - stage))
+
+    return stage_by_stage(problem, row)
 
 
 def _one_by_one(problem: Problem, stages: list[int]) -> Words:
@@ -87,8 +81,7 @@ def _one_by_one(problem: Problem, stages: list[int]) -> Words:
     All operations are made stage by stage, and a stable sort by their sequence puts them in order.
     """
     backward = [] if problem.form == "inference" else [(Kind.B, stage) for stage in reversed(stages)]
-    words = []
-    sequences = []
+    words, sequences = [], []
     for kind, stage in [(Kind.F, stage) for stage in stages] + backward:
         microbatches = _microbatches(problem, stage)
         if kind is Kind.B:

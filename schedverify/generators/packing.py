@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
 from schedverify.core.op import KIND_SHIFT, STAGE_SHIFT, Kind
-from schedverify.core.schedule import Words
+from schedverify.core.problem import Problem
+from schedverify.core.schedule import Schedule, Words
 
 Indices = NDArray[np.int64]
 
@@ -21,6 +24,11 @@ def packed(kind: Kind, stage: int | Indices, microbatches: Indices) -> Words:
 def joined(parts: list[Words]) -> Words:
     """Return the parts one after another; an empty row where there are none."""
     return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
+
+
+def stage_by_stage(problem: Problem, row: Callable[[int], Words]) -> Schedule:
+    """Return the schedule in which each rank runs the rows of its stages, made by ``row``, one after another."""
+    return Schedule(joined([row(stage) for stage in stages]) for stages in problem.stages_of)
 
 
 def one_forward_one_backward(forwards: Words, backwards: Words, warm_up: int) -> Words:

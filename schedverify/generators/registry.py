@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 from schedverify.core.argument_types import check_types
 from schedverify.core.errors import Fault, InputError, UnknownNameError
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
-from schedverify.generators import automatic, classic, interleaved, shapes, zero_bubble
+from schedverify.generators import classic, interleaved, shapes, zero_bubble
 from schedverify.generators.shapes import Need
 
 
@@ -123,15 +123,14 @@ def family(name: str) -> Family:
     UnknownNameError
         If there is none; says the nearest.
     """
-    return _named(name)
+    known = {each.name: each for each in _FAMILIES}
+    if name not in known:
+        raise UnknownNameError.among("family", name, known)
+    return known[name]
 
 
-def _named(name: str) -> Family:
-    for known in _FAMILIES:
-        if known.name == name:
-            return known
-    raise UnknownNameError.among("family", name, [known.name for known in _FAMILIES])
-
+_named = family
+"""For :func:`generate`, where ``family`` is a name."""
 
 _INFERENCE: Final = "inference: there is no backward to alternate with"
 _SLICES: Final = "sliced sequences: the gradient of a sequence begins at its last part"
@@ -142,108 +141,51 @@ _V: Final = 'any placement but "v" with two stages a rank'
 _SPLIT: Final = "fused problems: there is no W to move"
 _COSTS: Final = "the order follows its costs and latencies too"
 
-_NAIVE: Final = Family(
-    name="naive",
-    source="Huang et al. 2019 (GPipe, arXiv 1811.06965), figure 2b",
-    placement="any",
-    shapes="every problem, inference too",
-    exclusions=(),
-    splits_backward=False,
-    virtual=1,
-    needs=(),
-    make=classic.naive,
-)
-_ONE_F_ONE_B: Final = Family(
-    name="1f1b",
-    source="Narayanan et al. 2021 (Megatron-LM, arXiv 2104.04473), section 2.2.1: PipeDream-Flush",
-    placement="one stage a rank",
-    shapes="a chain in training, at most one stage on a rank",
-    exclusions=(_INFERENCE, _SEVERAL, _CHAIN, _SLICES),
-    splits_backward=False,
-    virtual=1,
-    needs=(shapes.backward, shapes.chain, shapes.whole_sequences, shapes.one_stage_a_rank),
-    make=classic.one_f_one_b,
-)
-_ZB_H1: Final = Family(
-    name="zb-h1",
-    source="Qi et al. 2024 (Zero Bubble, arXiv 2401.10241), section 2.1 and figure 3, top",
-    placement="one stage a rank",
-    shapes="a chain with a split backward, at most one stage on a rank",
-    exclusions=(_SPLIT, _SEVERAL, _CHAIN, _SLICES),
-    splits_backward=True,
-    virtual=1,
-    needs=(shapes.split_backward, shapes.chain, shapes.whole_sequences, shapes.one_stage_a_rank),
-    make=zero_bubble.zb_h1,
-)
-_ZB_1P: Final = replace(
-    _ZB_H1,
-    name="zb-1p",
-    source="Qi et al. 2024 (Zero Bubble, arXiv 2401.10241), section 3.1 and table 5: the memory of 1F1B",
-    shapes=f"{_ZB_H1.shapes}; {_COSTS}",
-    make=automatic.zb_1p,
-)
+_GPIPE: Final = "Huang et al. 2019 (GPipe, arXiv 1811.06965)"
+_MEGATRON: Final = "Narayanan et al. 2021 (Megatron-LM, arXiv 2104.04473)"
+_EAGER: Final = "Zhuang et al. 2023 (arXiv 2211.05322), eager-1F1B; Alpa's 1f1b_overlap_friendly"
+_BREADTH_FIRST: Final = "Lamy-Poirier 2023 (Breadth-First Pipeline Parallelism, arXiv 2211.05953)"
+_ZERO_BUBBLE: Final = "Qi et al. 2024 (Zero Bubble, arXiv 2401.10241)"
+_ZB_1P: Final = f"{_ZERO_BUBBLE}, section 3.1 and table 5"
+
+# What families take, each row as the fields of Family from its placement to its needs:
+# placement, shapes, exclusions, splits_backward, virtual, needs
+_ALL: Final = ("any", "every problem, inference too", (), False, 1, ())
+_ALL_IN_TURN: Final = ("any", f"{_ALL[1]}; several stages on a rank run one after another", *_ALL[2:])
+_FUSED: Final = (
+    "one stage a rank", "a chain in training, at most one stage on a rank", (_INFERENCE, _SEVERAL, _CHAIN, _SLICES),
+    False, 1, (shapes.backward, shapes.chain, shapes.whole_sequences, shapes.one_stage_a_rank),
+)  # fmt: skip
+_FUSED_IN_A_LOOP: Final = (
+    "loop", "a chain in training, 2 or more stages a rank in a loop; M need be no multiple of P",
+    (_INFERENCE, "one stage a rank: that is 1f1b", _LOOP, _CHAIN, _SLICES),
+    False, 2, (shapes.backward, shapes.chain, shapes.several_looped, shapes.whole_sequences),
+)  # fmt: skip
+_ANY_IN_A_LOOP: Final = (
+    "loop", "a chain, any number of stages a rank in a loop, inference too", (_LOOP, _CHAIN),
+    False, 2, (shapes.chain, shapes.looped),
+)  # fmt: skip
+_SPLIT_IN_TWO: Final = (
+    "one stage a rank", "a chain with a split backward, at most one stage on a rank",
+    (_SPLIT, _SEVERAL, _CHAIN, _SLICES),
+    True, 1, (shapes.split_backward, shapes.chain, shapes.whole_sequences, shapes.one_stage_a_rank),
+)  # fmt: skip
+_SPLIT_BY_COSTS: Final = ("one stage a rank", f"{_SPLIT_IN_TWO[1]}; {_COSTS}", *_SPLIT_IN_TWO[2:])
+_SPLIT_IN_A_V: Final = (
+    "v", f"a chain with a split backward, two stages a rank in a V; {_COSTS}", (_SPLIT, _V, _CHAIN, _SLICES),
+    True, 2, (shapes.split_backward, shapes.chain, shapes.whole_sequences, shapes.two_in_a_v),
+)  # fmt: skip
 
 _FAMILIES: Final = (
-    _NAIVE,
-    replace(
-        _NAIVE,
-        name="gpipe",
-        source="Huang et al. 2019 (GPipe, arXiv 1811.06965), section 2.2 and figure 2c",
-        shapes="every problem, inference too; several stages on a rank run one after another",
-        make=classic.gpipe,
-    ),
-    _ONE_F_ONE_B,
-    replace(
-        _ONE_F_ONE_B,
-        name="eager-1f1b",
-        source="Zhuang et al. 2023 (arXiv 2211.05322), eager-1F1B; Alpa's 1f1b_overlap_friendly",
-        make=classic.eager_1f1b,
-    ),
-    Family(
-        name="interleaved-1f1b",
-        source="Narayanan et al. 2021 (Megatron-LM, arXiv 2104.04473), section 2.2.2",
-        placement="loop",
-        shapes="a chain in training, 2 or more stages a rank in a loop; M need be no multiple of P",
-        exclusions=(_INFERENCE, "one stage a rank: that is 1f1b", _LOOP, _CHAIN, _SLICES),
-        splits_backward=False,
-        virtual=2,
-        needs=(shapes.backward, shapes.chain, shapes.several_looped, shapes.whole_sequences),
-        make=interleaved.interleaved_1f1b,
-    ),
-    Family(
-        name="looped-bfs",
-        source="Lamy-Poirier 2023 (Breadth-First Pipeline Parallelism, arXiv 2211.05953), figure 4",
-        placement="loop",
-        shapes="a chain, any number of stages a rank in a loop, inference too",
-        exclusions=(_LOOP, _CHAIN),
-        splits_backward=False,
-        virtual=2,
-        needs=(shapes.chain, shapes.looped),
-        make=interleaved.looped_bfs,
-    ),
-    _ZB_H1,
-    replace(
-        _ZB_H1,
-        name="zb-h2",
-        source="Qi et al. 2024 (Zero Bubble, arXiv 2401.10241), section 2.2 and figure 3, bottom",
-        make=zero_bubble.zb_h2,
-    ),
-    _ZB_1P,
-    replace(
-        _ZB_1P,
-        name="zb-2p",
-        source="Qi et al. 2024 (Zero Bubble, arXiv 2401.10241), section 3.1 and table 5: twice the memory of 1F1B",
-        make=automatic.zb_2p,
-    ),
-    Family(
-        name="zb-v",
-        source="Qi et al. 2024 (Zero Bubble, arXiv 2401.10241), section 6 and table 8: the memory of 1F1B",
-        placement="v",
-        shapes=f"a chain with a split backward, two stages a rank in a V; {_COSTS}",
-        exclusions=(_SPLIT, _V, _CHAIN, _SLICES),
-        splits_backward=True,
-        virtual=2,
-        needs=(shapes.split_backward, shapes.chain, shapes.whole_sequences, shapes.two_in_a_v),
-        make=automatic.zb_v,
-    ),
+    Family("naive", f"{_GPIPE}, figure 2b", *_ALL, classic.naive),
+    Family("gpipe", f"{_GPIPE}, section 2.2 and figure 2c", *_ALL_IN_TURN, classic.gpipe),
+    Family("1f1b", f"{_MEGATRON}, section 2.2.1: PipeDream-Flush", *_FUSED, classic.one_f_one_b),
+    Family("eager-1f1b", _EAGER, *_FUSED, classic.eager_1f1b),
+    Family("interleaved-1f1b", f"{_MEGATRON}, section 2.2.2", *_FUSED_IN_A_LOOP, interleaved.interleaved_1f1b),
+    Family("looped-bfs", f"{_BREADTH_FIRST}, figure 4", *_ANY_IN_A_LOOP, interleaved.looped_bfs),
+    Family("zb-h1", f"{_ZERO_BUBBLE}, section 2.1 and figure 3, top", *_SPLIT_IN_TWO, zero_bubble.zb_h1),
+    Family("zb-h2", f"{_ZERO_BUBBLE}, section 2.2 and figure 3, bottom", *_SPLIT_IN_TWO, zero_bubble.zb_h2),
+    Family("zb-1p", f"{_ZB_1P}: the memory of 1F1B", *_SPLIT_BY_COSTS, zero_bubble.zb_1p),
+    Family("zb-2p", f"{_ZB_1P}: twice the memory of 1F1B", *_SPLIT_BY_COSTS, zero_bubble.zb_2p),
+    Family("zb-v", f"{_ZERO_BUBBLE}, section 6 and table 8: the memory of 1F1B", *_SPLIT_IN_A_V, zero_bubble.zb_v),
 )

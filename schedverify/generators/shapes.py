@@ -6,6 +6,7 @@ A fault's message begins with "wants", so that the family's name can stand befor
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 from schedverify.core.errors import Fault
 from schedverify.core.problem import Problem
@@ -32,13 +33,11 @@ def split_backward(problem: Problem) -> Fault | None:
 def chain(problem: Problem) -> Fault | None:
     """Ask for one copy of a chain of stages."""
     if problem.replicas > 1:
-        return Fault(
-            "replicas", f"wants one copy of the model; this problem has {problem.replicas}", "nearest: replicas = 1"
-        )
-    if problem.edges != tuple((stage, stage + 1) for stage in range(problem.stages - 1)):
-        return Fault(
-            "edges", "wants a chain of stages; this problem's stage graph is another", "nearest: no edges given"
-        )
+        found = f"wants one copy of the model; this problem has {problem.replicas}"
+        return Fault("replicas", found, "nearest: replicas = 1")
+    if problem.edges != tuple(pairwise(range(problem.stages))):
+        found = "wants a chain of stages; this problem's stage graph is another"
+        return Fault("edges", found, "nearest: no edges given")
     return None
 
 

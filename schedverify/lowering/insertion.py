@@ -7,7 +7,7 @@ discipline (semantics, section 4). Total orders differ in where a receive stands
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,18 +75,11 @@ def levels(schedule: Schedule, problem: Problem) -> Numbers:
 
     It is when the steps start if every operation takes one tick and messages none.
     """
-    one_tick, no_latency = (1,) * problem.total_stages, (0,) * problem.ranks
-    unit = dataclasses.replace(
-        problem,
-        forward=one_tick,
-        backward=one_tick,
-        backward_input=one_tick,
-        backward_weight=one_tick,
-        recompute=(False,) * problem.total_stages,
-        overlapped=(),
-        latency=(no_latency,) * problem.ranks,
-        bandwidth=None,
-    )
+    costs = ("forward", "backward", "backward_input", "backward_weight")
+    unit_costs: dict[str, Any] = dict.fromkeys(costs, (1,) * problem.total_stages)
+    no_links: dict[str, Any] = {"latency": ((0,) * problem.ranks,) * problem.ranks, "bandwidth": None}
+    no_more: dict[str, Any] = {"recompute": (False,) * problem.total_stages, "overlapped": ()}
+    unit = dataclasses.replace(problem, **unit_costs, **no_links, **no_more)
     return np.concatenate(simulate(schedule, unit).starts)
 
 

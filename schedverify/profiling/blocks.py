@@ -57,7 +57,8 @@ class Chain:
         with _named("batch(0)"):
             inputs, targets = source.batch(0)
         self._inputs = microbatches_of(inputs, microbatches, "batch")[0]
-        self._loss = _loss(source, _copies(microbatches_of(targets, microbatches, "target")[0]), microbatches)
+        target = alone(_copies(microbatches_of(targets, microbatches, "target")[0]))
+        self._loss = Loss(lambda outputs: source.loss(alone(outputs), target), 1 / microbatches)
         self.rows = rows_of(self._inputs)
 
     def time_round(self, samples: Sequence[Samples], *, split: bool, forward: bool = True) -> None:
@@ -173,10 +174,6 @@ class Chain:
                 stage.run_weights(0)
                 return ()
             return stage.backward(0, given, split=split)
-
-
-def _loss(source: Source, target: Tensors, microbatches: int) -> Loss:
-    return Loss(lambda outputs: source.loss(alone(outputs), alone(target)), 1 / microbatches)
 
 
 def _copies(tensors: Tensors) -> Tensors:

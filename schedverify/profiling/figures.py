@@ -95,15 +95,9 @@ class BlockProfile(NamedTuple):
         activation = max(memory.activation, stash)
         costs: dict[str, Any] = {kind: figure.ticks(nanoseconds).median for kind, figure in self.times.items()}
         return Layer(
-            self.name,
-            **costs,
-            activation=activation,
-            entry=min(memory.entry, activation - stash),
-            weight_stash=stash,
-            parameters=memory.parameters,
-            state=memory.gradients * (1 + copies) + memory.buffers,
-            output=memory.output,
-        )
+            self.name, **costs, activation=activation, entry=min(memory.entry, activation - stash), weight_stash=stash,
+            parameters=memory.parameters, state=memory.gradients * (1 + copies) + memory.buffers, output=memory.output,
+        )  # fmt: skip
 
 
 class LinkProfile(NamedTuple):

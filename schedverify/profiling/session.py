@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import torch
@@ -112,14 +113,9 @@ def _trips(settings: ProfileSettings, size: int) -> tuple[dict[Pair, list[int]],
     if not dist.is_initialized():
         return {}, {}
     device = torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
-    short, long = (
-        round_trips(
-            dist.group.WORLD, each, rounds=settings.rounds, warmup=settings.warmup, timeout=settings.timeout,
-            device=device,
-        )
-        for each in (SHORT, size)
-    )  # fmt: skip
-    return short, long
+    rounds, warmup, timeout = settings.rounds, settings.warmup, settings.timeout
+    measure = partial(round_trips, dist.group.WORLD, rounds=rounds, warmup=warmup, timeout=timeout, device=device)
+    return measure(SHORT), measure(size)
 
 
 def _gathered(own: _RankMeasurements) -> list[_RankMeasurements]:

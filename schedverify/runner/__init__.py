@@ -7,12 +7,5 @@ from schedverify.runner.p2p.messages import Crossing
 from schedverify.runner.runner import Runner, StepResult
 
 __all__ = [
-    "Crossing",
-    "RefusedError",
-    "RunError",
-    "Runner",
-    "StepResult",
-    "TimedOutError",
-    "gather_trace",
-    "read_clock",
-]
+    "Crossing", "RefusedError", "RunError", "Runner", "StepResult", "TimedOutError", "gather_trace", "read_clock",
+]  # fmt: skip

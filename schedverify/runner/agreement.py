@@ -62,7 +62,7 @@ def agree_on_plan(
     digests, reasons = zip(*(answer.partition(" ")[::2] for answer in answers), strict=True)
     refusals = [f"rank {other}: {text}" for other, text in enumerate(reasons) if text] + _other_plans(digests)
     if refusals or loaded is None:
-        raise RefusedError("the plan is not run:\n" + "\n".join(_merged(refusals)))
+        raise _refused("", refusals)
     if unverified:
         log.warning("rank %d: runs a plan that was NOT verified: it may hang, or train on wrong data", rank)
     log.info("rank %d: admits plan %s", rank, own_digest)
@@ -98,6 +98,7 @@ def make_on_every_rank(
     TimedOutError
         If a rank does not come within ``timeout`` seconds.
     """
+    where = among and f", in {among}"
     made, error, own = None, None, dict[str, str]()
     try:
         made = make()
@@ -106,19 +107,17 @@ def make_on_every_rank(
         error = caught
     failure = "" if error is None else f"{type(error).__name__}: {error}"
     values = " ".join(f"{name}={value}" for name, value in own.items())
-    part = f"making the stages{among and f' in {among}'}"
-    answers = exchange(f"{options}\n{values}\n{failure}", group, timeout, part=part)
+    answers = exchange(f"{options}\n{values}\n{failure}", group, timeout, part=f"making the stages{where}")
     if error is not None:
         raise error
     by_rank, shared_values, failures = zip(*(answer.split("\n", 2) for answer in answers), strict=True)
     refusals = [f"rank {rank}: {reason}" for rank, reason in enumerate(failures) if reason]
     if len(set(by_rank)) > 1:
-        refusals += [
-            f"rank {rank}: it was asked for {name}, others were not" for rank, name in enumerate(by_rank) if name
-        ]
+        asked = [(rank, name) for rank, name in enumerate(by_rank) if name]
+        refusals += [f"rank {rank}: it was asked for {name}, others were not" for rank, name in asked]
     refusals += _differences(shared_values)
     if refusals:
-        raise RefusedError(f"the plan is not run{among and f', in {among}'}:\n" + "\n".join(_merged(refusals)))
+        raise _refused(where, refusals)
     return made
 
 
@@ -186,12 +185,9 @@ def unproved(plan: Plan, backend: Backend) -> str:
 
 def _objections(report: Report) -> str:
     """Return the violations of a report, and its undecided properties but claims of cost (SV5); empty without."""
-    found = [str(violation) for violation in report.violations]
-    found += [
-        f"{result.code} is undecided: {result.reason}"
-        for result in report.properties
-        if result.verdict is Verdict.UNDECIDED and not result.code.startswith("SV5")
-    ]
+    undecided = (result for result in report.properties if result.verdict is Verdict.UNDECIDED)
+    reasons = [f"{each.code} is undecided: {each.reason}" for each in undecided if not each.code.startswith("SV5")]
+    found = [*map(str, report.violations), *reasons]
     more = [f"and {len(found) - _MOST_OBJECTIONS} more"] if len(found) > _MOST_OBJECTIONS else []
     return "; ".join(found[:_MOST_OBJECTIONS] + more)
 
@@ -202,16 +198,14 @@ def _other_plans(digests: tuple[str, ...]) -> list[str]:
     if len(counted) < 2:
         return []
     common = max(counted, key=lambda each: counted[each])
-    first = digests.index(common)
-    return [
-        f"rank {rank}: it has another plan (digest {each[:12]}) than rank {first} (digest {common[:12]})"
-        for rank, each in enumerate(digests)
-        if each not in (common, _NO_PLAN)
-    ]
+    than = f"than rank {digests.index(common)} (digest {common[:12]})"
+    others = [(rank, each) for rank, each in enumerate(digests) if each not in (common, _NO_PLAN)]
+    return [f"rank {rank}: it has another plan (digest {each[:12]}) {than}" for rank, each in others]
 
 
-def _merged(refusals: list[str]) -> list[str]:
-    """Return refusals ``rank N: text`` with equal texts in one line, such as ``ranks 0, 1: text``."""
+def _refused(where: str, refusals: list[str]) -> RefusedError:
+    """Return the error with refusals ``rank N: text``, equal texts in one line, such as ``ranks 0, 1: text``."""
     parts = (refusal.removeprefix("rank ").partition(": ") for refusal in refusals)
     found = ranks_by_text((rank, text) for rank, _, text in parts)
-    return [f"rank{'s' if len(ranks) > 1 else ''} {', '.join(ranks)}: {text}" for text, ranks in found.items()]
+    lines = [f"rank{'s' if len(ranks) > 1 else ''} {', '.join(ranks)}: {text}" for text, ranks in found.items()]
+    return RefusedError("\n".join([f"the plan is not run{where}:", *lines]))

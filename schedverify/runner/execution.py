@@ -8,8 +8,7 @@ when its tensors are read, or have come, whichever is later; a group spans its m
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from schedverify.core.op import Kind, Op
@@ -60,7 +59,8 @@ class Execution:
         """Tensors of this rank's stages that were not yet read or sent, by the name of their message."""
         self._sources: dict[tuple[int, int], list[tuple[int, int]]] = {}
         """By stage and micro-batch, pairs of a stage that feeds it and the number of its tensors with gradients."""
-        self._spans = Spans(self._rank)
+        self._spans: list[tuple[int, int, int]] = []
+        """Position, beginning and end of what ran, added by this rank and by the thread that waits for its sends."""
         self.loss: Any = None
         self.outputs: dict[tuple[int, int], Tensors] = {}
         self.peak_in_flight = 0
@@ -88,7 +88,7 @@ class Execution:
             if cause is error:
                 raise
             raise cause from error
-        return self._spans.ran(self._program.actions)
+        return self._ran()
 
     def intercept(self, around: Callable[[Action, Callable[[Action], None]], None]) -> None:
         """Put a function around every action of later steps: the seam where tests plant faults.
@@ -98,13 +98,13 @@ class Execution:
         around
             Called with an action and the function that performs it, which it may leave out.
         """
-        self._perform = partial(_call_around, around, self._perform)
+        perform = self._perform
+        self._perform = lambda action: around(action, perform)
 
     def _perform_all(self) -> None:
-        perform = self._perform
         try:
             for action in self._program.actions:
-                perform(action)
+                self._perform(action)
         except RunError:
             raise
         except Exception as error:
@@ -132,7 +132,7 @@ class Execution:
             raise RunError(f"{self._places[position]}: what it sends is not made yet")
         tensors = self._ready.pop(name)
         seal = self._boundaries.leave(name, tensors, self._places[position])
-        self.transport.send(op, position, tensors, seal, lambda end: self._spans.add(position, began, end))
+        self.transport.send(op, position, tensors, seal, lambda end: self._spans.append((position, began, end)))
 
     def _read(self, name: Name, position: int) -> Tensors:
         """Return the tensors of a message from another stage, on this rank or another."""
@@ -143,7 +143,7 @@ class Execution:
                 made = f"{name.source}{'B or I' if name.backward else 'F'} of micro-batch {name.microbatch}"
                 raise RunError(f"{self._places[position]}: nothing received or made of {made}")
             tensors, seal = tuple(taken.buffers), taken.seal
-            self._spans.add(taken.position, taken.began, time.perf_counter_ns())
+            self._spans.append((taken.position, taken.began, time.perf_counter_ns()))
         self._boundaries.reach(name, tensors, seal, self._places[position])
         return tensors
 
@@ -167,7 +167,7 @@ class Execution:
         began = time.perf_counter_ns()
         for op, read in zip(action.ops, inputs, strict=True):
             self._do(op, read, action.position)
-        self._spans.add(action.position, began, time.perf_counter_ns())
+        self._spans.append((action.position, began, time.perf_counter_ns()))
 
     def _inputs(self, op: Op, position: int) -> Any:
         """Return what an operation reads from other stages: an F its inputs, a B or I the gradients of its outputs."""
@@ -211,10 +211,10 @@ class Execution:
         outputs = self._stages[number].forward(m, inputs, loss, split=(number, m) in self._program.split)
         for target in self._problem.successors[number]:
             self._hand_over(Name(number, target, m, False), outputs, position)
-        if loss is not None:
-            self.loss = (
-                outputs[-1] * loss.weight if self.loss is None else self.loss.add(outputs[-1], alpha=loss.weight)
-            )
+        if loss is not None and self.loss is None:
+            self.loss = outputs[-1] * loss.weight
+        elif loss is not None:
+            self.loss = self.loss.add(outputs[-1], alpha=loss.weight)
         elif not self._problem.successors[number]:
             self.outputs[number, m] = outputs
 
@@ -225,32 +225,11 @@ class Execution:
             self._hand_over(Name(number, source, m, True), gradients[first : first + count], position)
             first += count
 
-
-class Spans:
-    """Beginnings and ends of actions, in nanoseconds, added by this rank and by the thread that waits for its sends."""
-
-    def __init__(self, rank: int) -> None:
-        self._rank = rank
-        self._added: list[tuple[int, int, int]] = []
-
-    def add(self, position: int, began: int, ended: int) -> None:
-        """Note one operation of the action at a position."""
-        self._added.append((position, began, ended))
-
-    def ran(self, actions: Iterable[Action]) -> list[StepSpan]:
+    def _ran(self) -> list[StepSpan]:
         """Return the spans of the actions that ran, in the order of the positions."""
         spans: dict[int, tuple[int, int]] = {}
-        for position, began, ended in self._added:
+        for position, began, ended in self._spans:
             first, last = spans.get(position, (began, ended))
             spans[position] = min(first, began), max(last, ended)
-        return [
-            StepSpan(self._rank, action.position, action.text, *spans[action.position])
-            for action in actions
-            if action.position in spans
-        ]
-
-
-def _call_around(
-    around: Callable[[Action, Callable[[Action], None]], None], perform: Callable[[Action], None], action: Action
-) -> None:
-    around(action, perform)
+        ran = [action for action in self._program.actions if action.position in spans]
+        return [StepSpan(self._rank, action.position, action.text, *spans[action.position]) for action in ran]

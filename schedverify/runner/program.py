@@ -53,17 +53,13 @@ def program_of(plan: Plan, rank: int) -> RankProgram:
     full[transfers] = named(row[transfers], problem)
     steps = zip(plan.lowered.schedule.steps(rank), Schedule([full]).steps(0), strict=True)
     actions = tuple(Action(position, str(own), step.ops) for position, (own, step) in enumerate(steps))
-    _check_peers(actions, rank)
-    ops = [op for action in actions for op in action.ops]
-    split = frozenset((op.stage, op.microbatch) for op in ops if op.kind is Kind.I and op.microbatch is not None)
-    return RankProgram(problem, rank, actions, split, any(op.kind is Kind.REDUCE_GRAD for op in ops))
-
-
-def _check_peers(actions: tuple[Action, ...], rank: int) -> None:
     for action in actions:
         for op in action.ops:
             if op.kind.is_transfer and op.peer is None:
                 raise ScheduleError(f"rank {rank}, position {action.position} ({op}): no peer on another rank")
+    ops = [op for action in actions for op in action.ops]
+    split = frozenset((op.stage, op.microbatch) for op in ops if op.kind is Kind.I and op.microbatch is not None)
+    return RankProgram(problem, rank, actions, split, any(op.kind is Kind.REDUCE_GRAD for op in ops))
 
 
 Stages = Mapping[int, Any] | Sequence[Any]

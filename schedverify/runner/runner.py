@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,7 +14,7 @@ from schedverify.core.problem import Problem
 from schedverify.core.result import Plan
 from schedverify.core.trace import BoundaryTransfer, StepSpan
 from schedverify.runner.agreement import agree_on_plan, make_on_every_rank
-from schedverify.runner.backends import Backend, backend_of, gloo_beside
+from schedverify.runner.backends import backend_of, gloo_beside
 from schedverify.runner.compute.batches import Tensors, feed_of
 from schedverify.runner.compute.gradients import average, sum_shared, weights_of, weights_shared
 from schedverify.runner.compute.stages import Stage
@@ -123,50 +124,37 @@ class Runner:
         self._timeout, self._loss, self._optimizer = timeout, loss, optimizer
         self._data_parallel = data_parallel
         self.rank = dist.get_rank(self._group)
-        self.plan, self._backend, self._control = _admitted(plan, self._group, unverified, timeout)
-        self.program = program_of(self.plan, self.rank)
+        self.plan, self._tagged, self._control = _admitted(plan, self._group, unverified, timeout)
+        self.program, problem = program_of(self.plan, self.rank), self.plan.problem
+        options = "checksums" if checksums else ""
         self.modules = make_on_every_rank(
-            lambda: self._made(stages),
-            "checksums" if checksums else "",
-            lambda made: weights_shared(self.problem, made),
-            self._control,
-            timeout,
+            lambda: self._made(stages), options, lambda made: weights_shared(problem, made), self._control, timeout
         )
         self._notices = failure_notices_of(self._group, timeout)
+        device, tagged = device_of(self.modules) if device is None else device, self._tagged
         self._boundaries = Boundaries(
-            self.problem,
-            self.rank,
-            known=not self._backend.tagged,
-            hooks=hooks,
-            forbid_nan=forbid_nan,
-            sealed=checksums,
+            problem, self.rank, known=not tagged, hooks=hooks, forbid_nan=forbid_nan, sealed=checksums
         )
         transport = Transport(
-            self.problem,
-            self.rank,
-            self._group,
-            tagged=self._backend.tagged,
-            timeout=timeout,
-            device=device_of(self.modules) if device is None else device,
-            boundaries=self._boundaries,
+            self._boundaries, problem, self.rank, self._group, tagged=tagged, timeout=timeout, device=device
         )
-        made = {number: _stage(self.problem, number, module) for number, module in self.modules.items()}
+        training, recompute, feeders = problem.form != "inference", problem.recompute, problem.predecessors
+        made = {
+            number: Stage(number, module, recompute=recompute[number], training=training, is_first=not feeders[number])
+            for number, module in self.modules.items()
+        }
         self.execution = Execution(self.program, made, transport, reduce=self._reduce, boundaries=self._boundaries)
         """Runs the program of this rank; a test plants faults with its ``intercept``."""
 
     def _made(self, stages: Stages | Callable[[Plan], Stages]) -> dict[int, Any]:
         """Return the modules, once the other ranks of the data-parallel group have their own, with as many weights."""
+        make = partial(modules_of, stages, self.plan, self.program)
         if self._data_parallel is None:
-            return modules_of(stages, self.plan, self.program)
+            return make()
         is_gloo = backend_of(self._data_parallel).name == "gloo"
-        made: dict[int, Any] = make_on_every_rank(
-            lambda: modules_of(stages, self.plan, self.program),
-            "",
-            weights_of,
-            self._data_parallel if is_gloo else gloo_beside(self._data_parallel, self._timeout),
-            self._timeout,
-            among="the data-parallel group",
-        )
+        control = self._data_parallel if is_gloo else gloo_beside(self._data_parallel, self._timeout)
+        among = "the data-parallel group"
+        made: dict[int, Any] = make_on_every_rank(make, "", weights_of, control, self._timeout, among=among)
         return made
 
     @property
@@ -219,7 +207,9 @@ class Runner:
         feed = feed_of(self.problem, self.rank, batch, target, self._loss)
         ran = self.execution.run(feed)
         if self.problem.form != "inference":
-            self._finish_gradients()
+            sum_shared(self.problem, self.rank, self.modules, self._group, self._timeout, self._tagged)
+            for number in () if self.program.reduces else sorted(self.modules):
+                self._reduce(number)
             self._update()
         done = self.execution
         return StepResult(done.loss, done.outputs, tuple(ran), done.peak_in_flight, tuple(self._boundaries.log))
@@ -248,37 +238,19 @@ class Runner:
         """Forget the shapes of messages; call it on every rank before a step whose batch has another shape."""
         self._boundaries.forget()
 
-    def _finish_gradients(self) -> None:
-        sum_shared(self.problem, self.rank, self.modules, self._group, self._timeout, self._backend.tagged)
-        if self._data_parallel is not None and not self.program.reduces:
-            for number in sorted(self.modules):
-                self._reduce(number)
-
     def _reduce(self, number: int) -> None:
         if self._data_parallel is not None:
             place = f"rank {self.rank}, stage {number}"
             average(self.modules[number].parameters(), self._data_parallel, place, self._timeout)
 
 
-def _admitted(plan: Plan | str | Path, group: Any, unverified: bool, timeout: float) -> tuple[Plan, Backend, Any]:
+def _admitted(plan: Plan | str | Path, group: Any, unverified: bool, timeout: float) -> tuple[Plan, bool, Any]:
+    """Return the plan, whether the backend matches messages by tags, and a gloo group of the ranks."""
     backend = backend_of(group)
     control = group if backend.name == "gloo" else gloo_beside(group, timeout)
-    admitted = agree_on_plan(
-        plan,
-        backend,
-        control,
-        unverified=unverified,
-        timeout=timeout,
-        objection=lambda given: transfer_objection(given.problem, tagged=backend.tagged),
-    )
-    return admitted, backend, control
 
+    def objection(given: Plan) -> str:
+        return transfer_objection(given.problem, tagged=backend.tagged)
 
-def _stage(problem: Problem, number: int, module: Any) -> Stage:
-    return Stage(
-        number,
-        module,
-        recompute=problem.recompute[number],
-        training=problem.form != "inference",
-        is_first=not problem.predecessors[number],
-    )
+    admitted = agree_on_plan(plan, backend, control, unverified=unverified, timeout=timeout, objection=objection)
+    return admitted, backend.tagged, control

@@ -89,12 +89,8 @@ def certify(  # noqa: PLR0913 - each is a choice of its own
     bounds = {"ranks": ranks, "virtual": virtual, "microbatches": microbatches}
     _refuse_bad(bounds, workers)
     selected = None if properties is None else list(properties)
-    options = {
-        "at_least_as_good_as": at_least_as_good_as,
-        "problem": problem,
-        "properties": selected,
-        "takes": None if takes is None else _name(takes),
-    }
+    options = {"at_least_as_good_as": at_least_as_good_as, "problem": problem, "properties": selected}
+    options["takes"] = None if takes is None else _name(takes)
     versions = {"python": platform.python_version(), "schedverify": VERSION}
     nothing = Statement(_name(scheduler), _source(scheduler), bounds, options, versions, ())
     to_text(nothing)
@@ -102,7 +98,8 @@ def certify(  # noqa: PLR0913 - each is a choice of its own
     job = partial(_checked, scheduler, problem, selected, at_least_as_good_as)
     with ExitStack() as stack:
         done = _resumed(nothing, part)
-        left = [(shape, _taken(shape, problem, takes)) for shape in rising(bounds)[len(done.shapes) :]]
+        shapes = rising(bounds)[len(done.shapes) :]
+        left = [(shape, takes is None or bool(takes(_problem(shape, problem)))) for shape in shapes]
         pool = stack.enter_context(_pool(job, workers))
         shown = stack.enter_context(bar())
         found = shown.track(_results(pool, job, left), total=len(left), description="certifying")
@@ -165,10 +162,6 @@ def _checked(
 def _problem(shape: Shape, options: dict[str, Any]) -> Problem:
     ranks, virtual, microbatches = shape
     return Problem.chain(ranks=ranks, virtual=virtual, microbatches=microbatches, **options)
-
-
-def _taken(shape: Shape, options: dict[str, Any], takes: Callable[[Problem], bool] | None) -> bool:
-    return takes is None or bool(takes(_problem(shape, options)))
 
 
 def _refuse_bad(bounds: dict[str, int], workers: int | None) -> None:

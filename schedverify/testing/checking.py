@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from fractions import Fraction
+from functools import partial
 
 from schedverify.core.errors import SchedverifyError
 from schedverify.core.problem import Problem
@@ -71,13 +72,15 @@ def check_scheduler(
     0F0 0F1 0B0 0B1
     1F0 1B0 1F1 1B1
     """
-    schedule = _made(scheduler, problem)
+    fault = partial(failure, problem=problem)
+    make = partial(made_by, "scheduler", scheduler, problem, fault=fault, hint=" (see Schedule.of)")
+    schedule = make()
     if schedule.ranks != problem.ranks:
         raise failure(f"it has {schedule.ranks} rows for {problem.ranks} ranks", problem, schedule)
     report = verify(schedule, problem, select=properties)
     if not report.ok:
         raise failure(report_text(report), problem, schedule, report)
-    again = _made(scheduler, problem)
+    again = make()
     if again != schedule:
         raise failure(f"it is not deterministic; called again, it returns\n{again}", problem, schedule)
     if at_least_as_good_as is not None:
@@ -87,13 +90,31 @@ def check_scheduler(
     return schedule
 
 
-def _made(scheduler: Scheduler, problem: Problem) -> Schedule:
+def made_by(
+    what: str, make: Callable[..., Schedule], *given: object, fault: Callable[[str], SchedulerFault], hint: str = ""
+) -> Schedule:
+    """Return the schedule that a scheduler or lowering makes.
+
+    Parameters
+    ----------
+    what
+        What makes it, in a word.
+    make, given
+        The scheduler or lowering, and what it is called with.
+    fault
+        Takes a text that tells what is wrong, and returns the fault that is raised.
+
+    Raises
+    ------
+    SchedulerFault
+        If it raises an exception, which is the cause, or returns something else.
+    """
     try:
-        schedule = scheduler(problem)
+        schedule = make(*given)
     except Exception as error:
-        raise failure(f"the scheduler raised {type(error).__name__}: {error}", problem) from error
+        raise fault(f"the {what} raised {type(error).__name__}: {error}") from error
     if not isinstance(schedule, Schedule):
-        raise failure(f"the scheduler returned {type(schedule).__name__}, not Schedule (see Schedule.of)", problem)
+        raise fault(f"the {what} returned {type(schedule).__name__}, not Schedule{hint}")
     return schedule
 
 
@@ -110,9 +131,9 @@ def _measure_gap(schedule: Schedule, problem: Problem, max_gap: Fraction | float
 
 
 def _value(schedule: Schedule, problem: Problem) -> int:
-    timeline = simulate(schedule, problem)
-    values = {"span": timeline.span, "peak-memory": max(timeline.peak_memory)}
-    return values.get(problem.minimize, timeline.makespan)
+    measures = simulate(schedule, problem).measures
+    value = measures.value(problem.minimize)
+    return measures.makespan if value is None else value
 
 
 def report_text(report: Report) -> str:
@@ -120,10 +141,8 @@ def report_text(report: Report) -> str:
     lines = []
     for violation in report.violations:
         lines += [str(violation), *(f"    {line}" for line in violation.counterexample)]
-    lines += [
-        f"{result.code} undecided: {result.reason}" for result in report.properties if result.verdict == "undecided"
-    ]
-    return "\n".join(lines)
+    undecided = [result for result in report.properties if result.verdict == "undecided"]
+    return "\n".join([*lines, *(f"{result.code} undecided: {result.reason}" for result in undecided)])
 
 
 def failure(

@@ -46,11 +46,8 @@ def mutations(schedule: Schedule, problem: Problem | None = None) -> st.SearchSt
     if not found:
         raise InputError(Fault("schedule", "no step is a single operation", "faults are planted in such steps"))
     rows = rows_of(schedule)
-    return (
-        st.sampled_from(found)
-        .flatmap(lambda place: st.sampled_from(list(_planted(rows, place, problem))))
-        .map(lambda fault: fault.within(rows))
-    )
+    faults = st.sampled_from(found).flatmap(lambda place: st.sampled_from(list(_planted(rows, place, problem))))
+    return faults.map(lambda fault: fault.within(rows))
 
 
 def places(schedule: Schedule) -> list[Place]:

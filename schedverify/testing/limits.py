@@ -7,7 +7,7 @@ from typing import Final
 
 from schedverify.core.op import Kind, Op
 from schedverify.core.problem import Problem
-from schedverify.testing.planting import Planted, Row, Rows
+from schedverify.testing.planting import Planted, Row, Rows, moved
 
 _BACKWARD: Final = (Kind.B, Kind.I)
 
@@ -58,14 +58,12 @@ def faults_of_limits(rows: Rows, rank: int, position: int, problem: Problem) -> 
     kind = row[position].ops[0].kind
     if any(op.kind.is_transfer for step in row for op in step.ops):
         return
-    if kind in (Kind.B, Kind.I):
+    if kind in _BACKWARD:
         ahead = _running_ahead(row, position)
-        excess = next((order for order in ahead if exceeds_in_flight(order, rank, problem)), None)
-        if excess is not None:
-            yield Planted("forwards ahead of the limit", "SV401", {rank: excess})
-        excess = next((order for order in ahead if exceeds_capacity(order, rank, problem)), None)
-        if excess is not None:
-            yield Planted("forwards ahead of the capacity", "SV402", {rank: excess})
+        for what, code, exceeds in (("limit", "SV401", exceeds_in_flight), ("capacity", "SV402", exceeds_capacity)):
+            excess = next((order for order in ahead if exceeds(order, rank, problem)), None)
+            if excess is not None:
+                yield Planted(f"forwards ahead of the {what}", code, {rank: excess})
     if kind is Kind.W:
         late = _put_off(row, position)
         if exceeds_capacity(late, rank, problem):
@@ -75,12 +73,10 @@ def faults_of_limits(rows: Rows, rank: int, position: int, problem: Problem) -> 
 def _running_ahead(row: Row, position: int) -> list[Row]:
     """Return the orders in which the next one, two, ... forwards behind a step stand before it."""
     behind = [p for p in range(position + 1, len(row)) if [op.kind for op in row[p].ops] == [Kind.F]]
-    orders = []
-    for last in range(1, len(behind) + 1):
-        ahead = behind[:last]
-        rest = [step for p, step in enumerate(row) if p >= position and p not in ahead]
-        orders.append([*row[:position], *(row[p] for p in ahead), *rest])
-    return orders
+    orders = [row]
+    for number, p in enumerate(behind):
+        orders.append(moved(orders[-1], p, position + number))
+    return orders[1:]
 
 
 def _put_off(row: Row, position: int) -> Row:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from hypothesis import strategies as st
 
 from schedverify.core.discipline import DEFAULT_DISCIPLINE
-from schedverify.core.op import Step
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
 from schedverify.lowering import add_reduction, add_sharding, defer_receives, group_opposite
 from schedverify.planner.proved_lowering import lower
-from schedverify.testing.checking import failure, report_text
+from schedverify.testing.checking import SchedulerFault, failure, made_by, report_text
 from schedverify.testing.orders import schedules
 from schedverify.verifier.verification import verify
 
@@ -73,38 +73,25 @@ def check_lowering(
     0F0 0SEND_F0 0RECV_B0 0B0
     1RECV_F0 1F0 1B0 1SEND_B0
     """
-    made = _made(lowering, schedule, problem)
-    for rank in range(schedule.ranks):
-        given, found = _computing(schedule, rank), _computing(made, rank)
+
+    def fault(text: str, *found: Any) -> SchedulerFault:
+        return failure(f"{text}\n\nThe order that was lowered:\n{schedule}", problem, *found)
+
+    def make() -> Schedule:
+        made = made_by("lowering", lowering, schedule, problem, fault=fault)
+        if made.ranks != schedule.ranks:
+            raise fault(f"it has {made.ranks} rows for {schedule.ranks} ranks", made)
+        return made
+
+    made = make()
+    orders = zip(schedule.compute_only().strings(), made.compute_only().strings(), strict=True)
+    for rank, (given, found) in enumerate(orders):
         if given != found:
-            text = f"rank {rank} computes {' '.join(map(str, found)) or '-'}, where its order has other steps"
-            raise failure(_with_order(text, schedule), problem, made)
+            raise fault(f"rank {rank} computes {' '.join(found) or '-'}, where its order has other steps", made)
     report = verify(made, problem, select=("SV1", "SV2", "SV3"), discipline=discipline)
     if not report.ok:
-        raise failure(_with_order(report_text(report), schedule), problem, made, report)
-    again = _made(lowering, schedule, problem)
+        raise fault(report_text(report), made, report)
+    again = make()
     if again != made:
-        text = f"the lowering is not deterministic; called again, it returns\n{again}"
-        raise failure(_with_order(text, schedule), problem, made)
+        raise fault(f"the lowering is not deterministic; called again, it returns\n{again}", made)
     return made
-
-
-def _made(lowering: Lowering, schedule: Schedule, problem: Problem) -> Schedule:
-    try:
-        made = lowering(schedule, problem)
-    except Exception as error:
-        text = f"the lowering raised {type(error).__name__}: {error}"
-        raise failure(_with_order(text, schedule), problem) from error
-    if not isinstance(made, Schedule):
-        raise failure(_with_order(f"the lowering returned {type(made).__name__}, not Schedule", schedule), problem)
-    if made.ranks != schedule.ranks:
-        raise failure(_with_order(f"it has {made.ranks} rows for {schedule.ranks} ranks", schedule), problem, made)
-    return made
-
-
-def _computing(schedule: Schedule, rank: int) -> list[Step]:
-    return list(schedule.compute_only().steps(rank))
-
-
-def _with_order(fault: str, schedule: Schedule) -> str:
-    return f"{fault}\n\nThe order that was lowered:\n{schedule}"

@@ -73,7 +73,9 @@ class _OnlineRun:
         if text is None:
             self.waits.add(rank)
             self.history.append(f"rank {rank} waits")
-            self._check_that_someone_goes_on()
+            if not self.moves():
+                left = sorted(self.unfinished())
+                raise self.fault(f"every rank waits and nothing runs, while {len(left)} operations are left: {left[0]}")
             return
         self.history.append(f"rank {rank} starts {text}")
         step = self._parsed(text)
@@ -130,15 +132,9 @@ class _OnlineRun:
             return {op._replace(kind=Kind.I), op._replace(kind=Kind.W)}
         return {op}
 
-    def _check_that_someone_goes_on(self) -> None:
-        if not self.moves():
-            left = sorted(self.unfinished())
-            raise self.fault(f"every rank waits and nothing runs, while {len(left)} operations are left: {left[0]}")
-
 
 def scheduler_machine(
-    online_scheduler: Callable[[Problem], OnlineScheduler],
-    among: st.SearchStrategy[Problem] | None = None,
+    online_scheduler: Callable[[Problem], OnlineScheduler], among: st.SearchStrategy[Problem] | None = None
 ) -> type[RuleBasedStateMachine]:
     """Return a state machine of hypothesis that property-tests a scheduler which decides step by step.
 

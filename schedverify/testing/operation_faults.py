@@ -57,15 +57,12 @@ def _two_ranks_waiting(rows: Rows, rank: int, position: int, problem: Problem) -
         until = place_of(peer, Op(Kind.B, after, op.microbatch), Op(Kind.I, after, op.microbatch))
         if problem.owner_rank[after] == rank or until is None or own is None:
             continue
-        first = {other.microbatch for step in peer[:until] for other in step.ops if other[:2] == (Kind.F, after)}
-        waiting = [p for p in range(own + 1, position) if any(_forward(o, op.stage, first) for o in row[p].ops)]
+        first = [other for step in peer[:until] for other in step.ops if other[:2] == (Kind.F, after)]
+        forwards = {Op(Kind.F, op.stage, other.microbatch) for other in first}
+        waiting = [p for p in range(own + 1, position) if forwards.intersection(row[p].ops)]
         if waiting:
             yield Planted("before what the next rank wants first", "SV201", {rank: moved(row, position, waiting[-1])})
             return
-
-
-def _forward(op: Op, stage: int, microbatches: set[int | None]) -> bool:
-    return op.kind is Kind.F and op.stage == stage and op.microbatch in microbatches
 
 
 def faults_of_parameters(rows: Rows, rank: int, position: int) -> Iterator[Planted]:
@@ -74,9 +71,8 @@ def faults_of_parameters(rows: Rows, rank: int, position: int) -> Iterator[Plant
     kind, stage = step.ops[0].kind, step.ops[0].stage
     name = {Kind.UNSHARD: "gathered", Kind.RESHARD: "freed", Kind.REDUCE_GRAD: "reduced"}[kind]
     yield Planted(f"{name} twice", "SV305", {rank: inserted(row, position, step)})
-    if kind is not Kind.REDUCE_GRAD or any(
-        other.ops[0].kind is kind and other != step for line in rows for other in line
-    ):
+    others = (other for line in rows for other in line if other != step)
+    if kind is not Kind.REDUCE_GRAD or any(other.ops[0].kind is kind for other in others):
         yield Planted(f"never {name}", "SV305", {rank: dropped(row, position)})
     ends = (Kind.B, Kind.W) if kind is Kind.REDUCE_GRAD else (Kind.F, Kind.B, Kind.I, Kind.W)
     uses = [p for p in range(position) if any(o.stage == stage and o.kind in ends for o in row[p].ops)]

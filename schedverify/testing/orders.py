@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import product
+
 from hypothesis import strategies as st
 
 from schedverify.core.op import Kind, Op, Step
@@ -32,34 +35,32 @@ def schedules(problem: Problem, *, valid: bool = True) -> st.SearchStrategy[Sche
 
 @st.composite
 def _orders(draw: st.DrawFn, problem: Problem) -> Schedule:
-    waiting = reads(problem)
+    def drawn(ready: list[Op], rows: Rows) -> Op | None:
+        fitting = [op for op in ready if _fits(rows, op, problem)]
+        return fitting[draw(st.integers(0, len(fitting) - 1))] if fitting else None
+
+    return Schedule.of(_order(problem, drawn) or _order(problem, lambda ready, _: ready[0]))
+
+
+def _order(problem: Problem, choose: Callable[[list[Op], Rows], Op | None]) -> Rows:
+    """Return the operations in an order in which each of them is chosen from those whose inputs are there.
+
+    Parameters
+    ----------
+    choose
+        Takes those operations by micro-batch, and the rows so far; where it returns None there is no order: ``[]``.
+    """
+    waiting, done = reads(problem), set[Op]()
     rows: Rows = [[] for _ in range(problem.ranks)]
-    done: set[Op] = set()
     while waiting:
-        ready = [op for op, inputs in waiting.items() if inputs <= done and _fits(rows, op, problem)]
-        if not ready:
-            return _in_turn(problem)
-        op = ready[draw(st.integers(0, len(ready) - 1))]
-        _run(op, rows, done, waiting, problem)
-    return Schedule.of(rows)
-
-
-def _in_turn(problem: Problem) -> Schedule:
-    """Return the operations by micro-batch, each behind its inputs."""
-    waiting = reads(problem)
-    rows: Rows = [[] for _ in range(problem.ranks)]
-    done: set[Op] = set()
-    while waiting:
-        _run(next(op for op, inputs in waiting.items() if inputs <= done), rows, done, waiting, problem)
-    return Schedule.of(rows)
-
-
-def _run(op: Op, rows: Rows, done: set[Op], waiting: dict[Op, set[Op]], problem: Problem) -> None:
-    """Put an operation at the end of the orders of its ranks."""
-    for rank in problem.placement[op.stage]:
-        rows[rank].append(Step((op,)))
-    done.add(op)
-    del waiting[op]
+        op = choose([op for op, inputs in waiting.items() if inputs <= done], rows)
+        if op is None:
+            return []
+        for rank in problem.placement[op.stage]:
+            rows[rank].append(Step((op,)))
+        done.add(op)
+        del waiting[op]
+    return rows
 
 
 def _fits(rows: Rows, op: Op, problem: Problem) -> bool:
@@ -75,19 +76,18 @@ def reads(problem: Problem) -> dict[Op, set[Op]]:
     """Return every needed operation by micro-batch with its inputs (semantics, section 1)."""
     backward = Kind.I if problem.form == "split" else Kind.B
     found: dict[Op, set[Op]] = {}
-    size = problem.slices
-    for m in range(problem.microbatches):
-        for stage in (stage for stage in range(problem.total_stages) if problem.passes(stage, m)):
-            found[Op(Kind.F, stage, m)] = {Op(Kind.F, s, m) for s in problem.predecessors[stage]} | (
-                {Op(Kind.F, stage, m - 1)} if m % size else set()
-            )
-            if problem.form == "inference":
-                continue
-            found[Op(backward, stage, m)] = (
-                {Op(Kind.F, stage, m)}
-                | {Op(backward, s, m) for s in problem.successors[stage]}
-                | ({Op(backward, stage, m + 1)} if (m + 1) % size else set())
-            )
-            if problem.form == "split":
-                found[Op(Kind.W, stage, m)] = {Op(Kind.I, stage, m)}
+    for m, stage in product(range(problem.microbatches), range(problem.total_stages)):
+        if not problem.passes(stage, m):
+            continue
+        forward, gradient = Op(Kind.F, stage, m), Op(backward, stage, m)
+        found[forward] = {Op(Kind.F, s, m) for s in problem.predecessors[stage]}
+        if m % problem.slices:
+            found[forward].add(Op(Kind.F, stage, m - 1))
+        if problem.form == "inference":
+            continue
+        found[gradient] = {forward, *(Op(backward, s, m) for s in problem.successors[stage])}
+        if (m + 1) % problem.slices:
+            found[gradient].add(Op(backward, stage, m + 1))
+        if problem.form == "split":
+            found[Op(Kind.W, stage, m)] = {gradient}
     return found

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
+from itertools import product
+from math import prod
 from typing import Any, Final
 
 from schedverify.core.errors import Fault, InputError, shown
 from schedverify.formats.json_toml import parse_json, unfit
 from schedverify.formats.plan_files import canonical, digest
-from schedverify.formats.text_files import PathLike, read_text, source_name
+from schedverify.formats.text_files import PathLike, naming, read_text, source_name
 
 VERSION: Final = 1
 MAX_BYTES: Final = 1 << 26
@@ -56,13 +58,8 @@ class Statement:
 
 def rising(bounds: Mapping[str, int]) -> list[Shape]:
     """Return every shape within the bounds, the fewest operations first, then the fewest ranks and stages."""
-    shapes = [
-        (ranks, virtual, microbatches)
-        for ranks in range(1, bounds["ranks"] + 1)
-        for virtual in range(1, bounds["virtual"] + 1)
-        for microbatches in range(1, bounds["microbatches"] + 1)
-    ]
-    return sorted(shapes, key=lambda shape: (shape[0] * shape[1] * shape[2], shape))
+    ranks, virtual, microbatches = (range(1, bounds[name] + 1) for name in ("ranks", "virtual", "microbatches"))
+    return sorted(product(ranks, virtual, microbatches), key=lambda shape: (prod(shape), shape))
 
 
 def to_text(statement: Statement) -> str:
@@ -98,32 +95,26 @@ def load_statement(path: PathLike) -> Statement:
 
 def load_part(path: PathLike) -> Statement:
     """Return a statement that may lack shapes: what an interrupted ``certify`` left."""
-    text = read_text(path, _EXPECTED, MAX_BYTES)
-    try:
-        data = parse_json(text)
-    except InputError as error:
-        raise error.within(source_name(path)) from None
-    if faults := unfit(data) or list(_faults(data)):
-        raise InputError(faults, source_name(path))
+    with naming(path):
+        data = parse_json(read_text(path, _EXPECTED, MAX_BYTES))
+        if faults := unfit(data) or list(_faults(data)):
+            raise InputError(faults)
     shapes = tuple(tuple(shape) for shape in data["shapes"])
     return Statement(**{field.name: data[field.name] for field in fields(Statement)} | {"shapes": shapes})
 
 
 def _faults(data: Any) -> Iterator[Fault]:
+    names = {"version", "counts", "digest", *(field.name for field in fields(Statement))}
     if not isinstance(data, dict):
         yield Fault("", f"expected a statement, an object of keys, found {shown(data)}")
-        return
-    if data.get("version") != VERSION:
+    elif data.get("version") != VERSION:
         yield Fault("version", f"expected {VERSION}, found {shown(data.get('version'))}", "update schedverify")
-        return
-    names = {"version", "counts", "digest", *(field.name for field in fields(Statement))}
-    if data.keys() != names:
+    elif data.keys() != names:
         yield Fault("", f"expected the keys {', '.join(sorted(names))}", "certify writes them all")
-        return
-    if data["digest"] != _digest(data):
+    elif data["digest"] != _digest(data):
         yield Fault("digest", "the content has another digest", "the file was changed; run certify again")
-        return
-    yield from _misfits(data)
+    else:
+        yield from _misfits(data)
 
 
 def _digest(data: Mapping[str, Any]) -> str | None:
@@ -146,21 +137,16 @@ def _misfits(data: Mapping[str, Any]) -> Iterator[Fault]:
     skipped = sum(shape[3] is None for shape in shapes)
     if data["counts"] != {"checked": len(shapes) - skipped, "skipped": skipped}:
         yield Fault("counts", f"expected those of the shapes, found {shown(data['counts'])}")
-    yield from (
-        Fault(name, f"expected an object, found {shown(data[name])}")
-        for name in ("options", "versions")
-        if not isinstance(data[name], dict)
-    )
+    for name in ("options", "versions"):
+        if not isinstance(data[name], dict):
+            yield Fault(name, f"expected an object, found {shown(data[name])}")
 
 
 def _is_shape(value: Any) -> bool:
-    return (
-        isinstance(value, list)
-        and len(value) == 4
-        and all(map(_positive, value[:3]))
-        and (value[3] is None or isinstance(value[3], str))
-    )
+    if not isinstance(value, list) or len(value) != 4:
+        return False
+    return all(map(_positive, value[:3])) and isinstance(value[3], str | None)
 
 
 def _positive(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return type(value) is int and value > 0

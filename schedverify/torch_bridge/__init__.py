@@ -6,15 +6,6 @@ from schedverify.torch_bridge.stand_ins import live_schedule, torch_classes, tor
 from schedverify.torch_bridge.torch_internals import TESTED, require_torch
 
 __all__ = [
-    "TESTED",
-    "LoadedPlan",
-    "from_torch",
-    "live_schedule",
-    "load_verified",
-    "problem_from_torch",
-    "require_torch",
-    "torch_classes",
-    "torch_loop",
-    "torch_problem",
-    "torch_schedule",
-]
+    "TESTED", "LoadedPlan", "from_torch", "live_schedule", "load_verified", "problem_from_torch", "require_torch",
+    "torch_classes", "torch_loop", "torch_problem", "torch_schedule",
+]  # fmt: skip

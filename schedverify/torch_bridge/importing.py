@@ -71,13 +71,7 @@ def problem_from_torch(live: Any, **keys: Any) -> Problem:
 
 
 def torch_schedule(
-    name: str,
-    *,
-    ranks: int,
-    microbatches: int,
-    virtual: int = 1,
-    lowered: bool = False,
-    defer_receives: bool = False,
+    name: str, *, ranks: int, microbatches: int, virtual: int = 1, lowered: bool = False, defer_receives: bool = False
 ) -> Schedule:
     """Return what a schedule class of ``torch.distributed.pipelining`` makes of a shape; no process group is needed.
 
@@ -116,9 +110,8 @@ def torch_schedule(
     live = live_schedule(name, ranks=ranks, microbatches=microbatches, virtual=virtual, defer_receives=defer_receives)
     if lowered and is_single(live):
         from_torch(live)
-        computing = {
-            rank: [action for action in row if action.is_compute_op] for rank, row in live.pipeline_order.items()
-        }
+        order = live.pipeline_order.items()
+        computing = {rank: [action for action in row if action.is_compute_op] for rank, row in order}
         live = lowered_by_torch(computing, ranks=ranks, microbatches=microbatches, defer_receives=defer_receives)
     return from_torch(live, lowered=True) if lowered else from_torch(live).compute_only()
 

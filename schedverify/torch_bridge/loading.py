@@ -9,7 +9,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from schedverify.core.discipline import Discipline
 from schedverify.core.errors import ScheduleError, UnsupportedError
 from schedverify.core.op import Kind
 from schedverify.core.result import Plan
@@ -17,14 +16,8 @@ from schedverify.core.schedule import Schedule
 from schedverify.core.trace import StepSpan
 from schedverify.formats import load, save
 from schedverify.planner.export import for_torch
-from schedverify.torch_bridge.torch_internals import (
-    dump_order,
-    has_exchanged_shapes,
-    limit_waits,
-    load_order,
-    require_torch,
-    runtime_class,
-)
+from schedverify.torch_bridge import torch_internals
+from schedverify.torch_bridge.torch_internals import require_torch
 from schedverify.verifier.runtimes import PROFILES
 
 
@@ -74,7 +67,7 @@ class LoadedPlan:
         from schedverify.torch_bridge.watching import Watch
 
         rank, control, timeout, limited = self._rank_group
-        if not has_exchanged_shapes(self.runtime):
+        if not torch_internals.has_exchanged_shapes(self.runtime):
             exchange("", control, timeout, part="before the first step")
         watch = Watch(rank, timeout if limited else None)
         try:
@@ -127,34 +120,29 @@ def load_verified(
     """
     torch = require_torch()
     from schedverify.runner.agreement import agree_on_plan
-    from schedverify.runner.backends import Backend
+    from schedverify.runner.backends import Backend, gloo_beside
 
     distributed = torch.distributed
     group = stages[0].group if stages and stages[0].group is not None else distributed.group.WORLD
     name, rank = str(distributed.get_backend(group)), distributed.get_rank(group)
-    backend = Backend(f"PyTorch's runtime over {name}", _discipline(name), tagged=False)
-    control = group if name == "gloo" else _control_beside(group, timeout)
-    admitted = agree_on_plan(
-        plan,
-        backend,
-        control,
-        unverified=False,
-        timeout=timeout,
-        objection=lambda given: _objection(given, stages, rank),
-    )
-    exported = _exported(admitted)
-    made = runtime_class()(
-        list(stages), admitted.problem.microbatches, loss_fn=loss, scale_grads=scale_grads, **runtime
-    )
-    _load(made, exported)
-    return LoadedPlan(made, exported, _RankGroup(rank, control, timeout, limited=name == "gloo"))
+    disciplines = PROFILES["torch"].disciplines
+    if name not in disciplines:
+        raise UnsupportedError(f"nothing is known of the backend {name!r} below PyTorch's runtime: gloo or nccl")
+    backend = Backend(f"PyTorch's runtime over {name}", disciplines[name], tagged=False)
+    control = group
+    if name != "gloo":  # waits of the pipeline's own group get the timeout
+        torch_internals.limit_waits(group, timedelta(seconds=timeout))
+        control = gloo_beside(group, timeout)
+    exported: list[Schedule] = []
 
+    def objection(given: Plan) -> str:
+        return _objection(given, stages, rank, exported)
 
-def _exported(plan: Plan) -> Schedule:
-    """Return a plan's order with communication as PyTorch's runtime may load it, judged anew."""
-    if plan.lowered is None:
-        raise ScheduleError("the plan holds no schedule with communication")
-    return for_torch(plan.lowered.schedule, plan.problem)
+    admitted = agree_on_plan(plan, backend, control, unverified=False, timeout=timeout, objection=objection)
+    count = admitted.problem.microbatches
+    made = torch_internals.runtime_class()(list(stages), count, loss_fn=loss, scale_grads=scale_grads, **runtime)
+    _load(made, exported[0])
+    return LoadedPlan(made, exported[0], _RankGroup(rank, control, timeout, limited=name == "gloo"))
 
 
 def _load(made: Any, exported: Schedule) -> None:
@@ -162,14 +150,14 @@ def _load(made: Any, exported: Schedule) -> None:
     with tempfile.TemporaryDirectory() as folder:
         given, dumped = Path(folder) / "given.csv", Path(folder) / "dumped.csv"
         save(exported, given, form="torch-comms-csv")
-        load_order(made, str(given))
-        dump_order(made, str(dumped))
+        torch_internals.load_order(made, str(given))
+        torch_internals.dump_order(made, str(dumped))
         if load(dumped) != exported:
             raise ScheduleError("PyTorch's runtime holds another order than it was given; please report this")
 
 
-def _objection(plan: Plan, stages: Sequence[Any], rank: int) -> str:
-    """Return why a plan cannot run in PyTorch's runtime on this rank; empty where it can."""
+def _objection(plan: Plan, stages: Sequence[Any], rank: int, exported: list[Schedule]) -> str:
+    """Return why a plan cannot run in PyTorch's runtime on this rank; where it can, nothing, and add what is loaded."""
     problem = plan.problem
     wanted, found = list(problem.stages_of[rank]), sorted(stage.stage_index for stage in stages)
     if wanted != found:
@@ -178,11 +166,13 @@ def _objection(plan: Plan, stages: Sequence[Any], rank: int) -> str:
     counts = {stage.num_stages for stage in stages} - {problem.stages}
     if counts:
         return f"the plan has {problem.stages} stages, a stage given says {counts.pop()}"
+    if plan.lowered is None:
+        return "the plan holds no schedule with communication"
     try:
-        exported = _exported(plan)
+        exported.append(for_torch(plan.lowered.schedule, problem))
     except ScheduleError as error:
         return str(error).splitlines()[0]
-    return _sharded(stages, exported, rank)
+    return _sharded(stages, exported[0], rank)
 
 
 def _sharded(stages: Sequence[Any], schedule: Schedule, rank: int) -> str:
@@ -192,18 +182,3 @@ def _sharded(stages: Sequence[Any], schedule: Schedule, rank: int) -> str:
     sharded = {stage.stage_index for stage in stages if isinstance(stage.submod, fsdp.FSDPModule)}
     missing = sorted(sharded - gathered)
     return f"the stages {missing} given are sharded (FSDP), the plan has no UNSHARD for them" if missing else ""
-
-
-def _discipline(backend: str) -> Discipline:
-    disciplines = PROFILES["torch"].disciplines
-    if backend not in disciplines:
-        raise UnsupportedError(f"nothing is known of the backend {backend!r} below PyTorch's runtime: gloo or nccl")
-    return disciplines[backend]
-
-
-def _control_beside(group: Any, timeout: float) -> Any:
-    """Return a gloo group of a pipeline's ranks for control messages; waits of the pipeline's own get the timeout."""
-    from schedverify.runner.backends import gloo_beside
-
-    limit_waits(group, timedelta(seconds=timeout))
-    return gloo_beside(group, timeout)

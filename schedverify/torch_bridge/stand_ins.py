@@ -11,14 +11,8 @@ from typing import Any, Final
 
 from schedverify.core.errors import Fault, InputError, UnknownNameError
 from schedverify.core.schedule import MAX_RANKS, Schedule
-from schedverify.torch_bridge.torch_internals import (
-    is_single,
-    lower_order,
-    require_torch,
-    run_loop,
-    runtime_class,
-    schedule_base,
-)
+from schedverify.torch_bridge import torch_internals
+from schedverify.torch_bridge.torch_internals import is_single, require_torch
 
 _REFUSALS: Final = (ValueError, AssertionError, RuntimeError, IndexError, KeyError)
 """What torch's constructors raise on a shape that they do not take."""
@@ -61,9 +55,9 @@ def torch_classes() -> dict[str, Any]:
     require_torch()
     from torch.distributed import pipelining
 
-    found = [value for value in vars(pipelining).values() if isinstance(value, type)]
-    kinds = sorted((kind for kind in found if issubclass(kind, schedule_base())), key=lambda k: k.__name__)
-    return {short_name(kind.__name__): kind for kind in kinds}
+    base = torch_internals.schedule_base()
+    kinds = [value for value in vars(pipelining).values() if isinstance(value, type) and issubclass(value, base)]
+    return {short_name(kind.__name__): kind for kind in sorted(kinds, key=lambda kind: kind.__name__)}
 
 
 def short_name(name: str) -> str:
@@ -100,10 +94,8 @@ def live_schedule(name: str, *, ranks: int, microbatches: int, virtual: int = 1,
 
     single = issubclass(kind, PipelineScheduleSingle)
     if single and virtual != 1:
-        message = f"{kind.__name__} has one stage a rank; found {virtual}"
-        raise InputError(
-            Fault("virtual", message, "virtual=1, or a class with several stages, such as Interleaved1F1B")
-        )
+        hint = "virtual=1, or a class with several stages, such as Interleaved1F1B"
+        raise InputError(Fault("virtual", f"{kind.__name__} has one stage a rank; found {virtual}", hint))
     if single:
         return _built(kind, shape, _stages(ranks, 1)[0])
     return _built(kind, shape, _stages(ranks, virtual), defer_pp_recv=defer_receives)
@@ -118,9 +110,9 @@ def lowered_by_torch(compute: dict[int, list[Any]], *, ranks: int, microbatches:
         If torch refuses the order; then with torch's own words.
     """
     shape = {"ranks": ranks, "microbatches": microbatches, "virtual": 1}
-    runtime = _built(runtime_class(), shape, _stages(ranks, 1), defer_pp_recv=defer_receives)
+    runtime = _built(torch_internals.runtime_class(), shape, _stages(ranks, 1), defer_pp_recv=defer_receives)
     try:
-        lower_order(runtime, compute)
+        torch_internals.lower_order(runtime, compute)
     except _REFUSALS as error:
         raise InputError(_refusal("torch's lowering", shape, error)) from None
     return runtime
@@ -187,7 +179,7 @@ def torch_loop(name: str, *, ranks: int, microbatches: int) -> Schedule:
         raise InputError(Fault("name", message, "torch_schedule(..., lowered=True)"))
     recorded = [_RecordingStage(rank, ranks) for rank in range(ranks)]
     for stage in recorded:
-        run_loop(live, stage, stage.launch)
+        torch_internals.run_loop(live, stage, stage.launch)
     return Schedule.of(stage.steps for stage in recorded)
 
 

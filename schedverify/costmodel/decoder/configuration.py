@@ -81,10 +81,8 @@ class Decoder:
 
     def layer_parameters(self, tensor_parallel: int = 1) -> int:
         """Return how many parameters of one layer a device holds; norms, router and output biases are not split."""
-        split, whole = (
-            self.attention_weights + self.experts * self.expert_weights,
-            2 * self.norm_parameters + self.router_weights,
-        )
+        split = self.attention_weights + self.experts * self.expert_weights
+        whole = 2 * self.norm_parameters + self.router_weights
         if self.biases:
             split += self.query_width + 2 * self.key_width + self.experts * (2 if self.gated else 1) * self.ffn_width
             whole += self.hidden + self.experts * self.hidden

@@ -9,20 +9,10 @@ from typing import NamedTuple
 
 from schedverify.core.errors import Fault, InputError
 from schedverify.core.model import Devices, Layer, Model
+from schedverify.costmodel.decoder import layer_costs
 from schedverify.costmodel.decoder.configuration import Decoder, Training
 from schedverify.costmodel.decoder.device import Device
-from schedverify.costmodel.decoder.layer_costs import (
-    Flops,
-    boundary_bytes,
-    embedding_activation,
-    head_activation,
-    head_flops,
-    head_stash,
-    layer_activation,
-    layer_flops,
-    layer_stash,
-    saved_activation,
-)
+from schedverify.costmodel.decoder.layer_costs import Flops
 
 
 class _Load(NamedTuple):
@@ -83,12 +73,11 @@ def decoder_model(shape: Decoder, training: Training, device: Device, *, name: s
     """
     if faults := list(faults_of(shape, training)):
         raise InputError(faults)
-    layer = _layer("decoder", "decoder", _layer_load(shape, training), training, device, tick)
-    layers = (
-        _layer("embedding", "embedding", _embedding_load(shape, training), training, device, tick),
-        *(replace(layer, name=f"decoder{i}") for i in range(shape.layers)),
-        _layer("head", "loss", _head_load(shape, training), training, device, tick),
+    names = (("embedding", "embedding"), ("decoder", "decoder"), ("head", "loss"))
+    embedding, layer, head = (
+        _layer(*own, load, training, device, tick) for own, load in zip(names, _loads(shape, training), strict=True)
     )
+    layers = (embedding, *(replace(layer, name=f"decoder{i}") for i in range(shape.layers)), head)
     tied = ((0, shape.layers + 1),) if shape.tied else ()
     return Model(name, layers, _name_of(tick), tied=tied, devices=_devices(shape, training, device, tick))
 
@@ -104,12 +93,8 @@ def faults_of(shape: Decoder, training: Training) -> Iterator[Fault]:
     if shape.top_k > shape.experts:
         yield Fault("decoder.top_k", f"{shape.top_k} of {shape.experts} experts", "a token goes to some of them")
     split = training.tensor_parallel
-    counts = (
-        ("heads", shape.heads),
-        ("heads of keys", shape.kv_heads or shape.heads),
-        ("columns of ffn", shape.ffn_width),
-    )
-    for what, count in counts:
+    counts = {"heads": shape.heads, "heads of keys": shape.kv_heads or shape.heads, "columns of ffn": shape.ffn_width}
+    for what, count in counts.items():
         if count % split:
             hint = "each device has equally many"
             yield Fault("training.tensor_parallel", f"{split} devices do not divide {count} {what}", hint)
@@ -119,61 +104,39 @@ def faults_of(shape: Decoder, training: Training) -> Iterator[Fault]:
         yield Fault("training.bytes_per_parameter", message, f"0 stands for {least + 4}")
 
 
-def _layer_load(shape: Decoder, training: Training) -> _Load:
-    reduced = 2 * training.number_bytes * training.tokens * shape.hidden
-    return _Load(
-        layer_flops(shape, training),
-        shape.layer_parameters(training.tensor_parallel),
-        layer_activation(shape, training),
-        layer_stash(shape, training),
-        boundary_bytes(shape, training),
-        Flops(reduced, reduced * (2 if training.recompute == "full" else 1), 0),
-    )
+def _loads(shape: Decoder, training: Training) -> tuple[_Load, _Load, _Load]:
+    """Return the loads of the embedding, of one transformer layer, and of the final norm with the output layer."""
+    split, boundary = training.tensor_parallel, layer_costs.boundary_bytes(shape, training)
+    table, reduced = shape.table_parameters(split), training.number_bytes * training.tokens * shape.hidden
 
+    flops, parameters = Flops(0, 0, 0), table + shape.positions * shape.hidden
+    mask = layer_costs.embedding_activation(shape, training)
+    embedding = _Load(flops, parameters, mask, 0, boundary, Flops(reduced, 0, 0), weights_read=False)
 
-def _embedding_load(shape: Decoder, training: Training) -> _Load:
-    parameters = shape.table_parameters(training.tensor_parallel) + shape.positions * shape.hidden
-    mask = embedding_activation(shape, training)
-    reduced = training.number_bytes * training.tokens * shape.hidden
-    output = boundary_bytes(shape, training)
-    return _Load(Flops(0, 0, 0), parameters, mask, 0, output, Flops(reduced, 0, 0), weights_read=False)
+    flops, parameters = layer_costs.layer_flops(shape, training), shape.layer_parameters(split)
+    activation, stash = layer_costs.layer_activation(shape, training), layer_costs.layer_stash(shape, training)
+    backward = 4 if training.recompute == "full" else 2
+    layer = _Load(flops, parameters, activation, stash, boundary, Flops(2 * reduced, backward * reduced, 0))
 
-
-def _head_load(shape: Decoder, training: Training) -> _Load:
-    reduced = training.number_bytes * training.tokens * shape.hidden
-    return _Load(
-        head_flops(shape, training),
-        shape.table_parameters(training.tensor_parallel) + shape.norm_parameters,
-        head_activation(shape, training),
-        head_stash(shape, training),
-        0,
-        Flops(0, reduced, 0),
-    )
+    flops, parameters = layer_costs.head_flops(shape, training), table + shape.norm_parameters
+    activation, stash = layer_costs.head_activation(shape, training), layer_costs.head_stash(shape, training)
+    return embedding, layer, _Load(flops, parameters, activation, stash, 0, Flops(0, reduced, 0))
 
 
 def _layer(name: str, kind: str, load: _Load, training: Training, device: Device, tick: Fraction) -> Layer:
     """Return a layer with the ticks of each pass and the bytes of one device."""
-    stash = min(load.stash, load.activation)
     seconds = [
         device.seconds(Fraction(flops, training.tensor_parallel), moved)
         + device.inside.ring(reduced, training.tensor_parallel) * (reduced > 0)
         for flops, moved, reduced in zip(load.flops, _moved(load, training), load.reduced, strict=True)
     ]
     forward, backward_input, backward_weight = (-(-value // tick) for value in seconds)
+    weights, state = load.parameters * training.number_bytes, training.state_bytes(load.parameters)
     split = training.recompute != "full"
-    return Layer(
-        name,
-        forward,
-        backward_input + backward_weight,
-        backward_input if split else None,
-        backward_weight if split else None,
-        load.activation,
-        stash if split else 0,
-        load.parameters * training.number_bytes,
-        training.state_bytes(load.parameters),
-        load.output,
-        kind,
-    )
+    parts: tuple[int | None, int | None] = (backward_input, backward_weight) if split else (None, None)
+    stash = min(load.stash, load.activation) if split else 0
+    costs = (forward, backward_input + backward_weight, *parts)
+    return Layer(name, *costs, load.activation, stash, weights, state, load.output, kind)
 
 
 def _moved(load: _Load, training: Training) -> tuple[int, int, int]:
@@ -193,17 +156,15 @@ def _moved(load: _Load, training: Training) -> tuple[int, int, int]:
 
 def _devices(shape: Decoder, training: Training, device: Device, tick: Fraction) -> Devices:
     """Return the memory in bytes, and of the links between nodes latency in ticks and bandwidth in bytes per tick."""
-    bandwidth = device.between.bandwidth
-    return Devices(
-        memory=(_room(shape, training, device),) if device.memory else (),
-        latency=-(-device.between.latency // tick),
-        bandwidth=None if bandwidth is None else max(int(bandwidth * tick), 1),
-    )
+    memory = (_room(shape, training, device),) if device.memory else ()
+    latency, bandwidth = -(-device.between.latency // tick), device.between.bandwidth
+    per_tick = None if bandwidth is None else max(int(bandwidth * tick), 1)
+    return Devices(memory=memory, latency=latency, bandwidth=per_tick)
 
 
 def _room(shape: Decoder, training: Training, device: Device) -> int:
     """Return the bytes of a device that layers can take: without reserves, and what one layer needs when recomputed."""
-    again = saved_activation(shape, training) if training.recompute == "full" else 0
+    again = layer_costs.saved_activation(shape, training) if training.recompute == "full" else 0
     room = device.memory - device.reserved - again
     if room <= 0:
         message = f"{device.memory} bytes, of which {device.reserved + again} hold no layer"

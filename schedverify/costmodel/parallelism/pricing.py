@@ -124,22 +124,13 @@ class Pricing:
 
     def _priced(self, setup: SetUp, timeline: Timeline, layers: tuple[Ints, ...], problem: Problem) -> Priced:
         model = self.model(setup)
-        weights = max(
-            sum(model.layers[i].parameters for s in stages for i in layers[s]) for stages in problem.stages_of
-        )
+        of_stage = [sum(model.layers[i].parameters for i in stage) for stage in layers]
+        weights = max(sum(of_stage[stage] for stage in stages) for stages in problem.stages_of)
         reducing = self._reducing(setup, weights // self.training.number_bytes)
         without_links = self._model(setup.training(self.training), Link(), Link())
         work, computing = (sum(layer.work for layer in each.layers) for each in (model, without_links))
-        return Priced(
-            setup,
-            timeline.makespan + reducing,
-            reducing,
-            timeline.measures.bubble_fraction,
-            1 - Fraction(computing, work),
-            max(timeline.peak_memory),
-            layers,
-            problem,
-        )
+        step, bubble, sharing = timeline.makespan + reducing, timeline.bubble_fraction, 1 - Fraction(computing, work)
+        return Priced(setup, step, reducing, bubble, sharing, max(timeline.peak_memory), layers, problem)
 
     def utilization(self, priced: Priced) -> Fraction:
         """Return which part of all devices' peak the model's own FLOPs are, recomputation left out.
@@ -216,7 +207,7 @@ def _partitions(model: Model, shape: Problem, schedule: Schedule) -> list[tuple[
 def _too_large(setup: SetUp, needed: int, room: int, what: str) -> Rejected:
     missing = needed - room
     message = f"does not fit: {what} {needed / 1e9:.1f} GB of {room / 1e9:.1f}, {missing / 1e9:.1f} GB too much"
-    return Rejected(dict(setup._asdict()), message, missing)
+    return Rejected(setup._asdict(), message, missing)
 
 
 class Advice(NamedTuple):
@@ -267,7 +258,7 @@ def advise(shape: Decoder, training: Training, cluster: Cluster, *, top: int = 1
             else:
                 queue.append((pricing.least(setup), setup))
         except InputError as error:  # recomputing a layer takes more than there is
-            rejected.append(Rejected(dict(setup._asdict()), f"does not fit: {error.faults[0].message}"))
+            rejected.append(Rejected(setup._asdict(), f"does not fit: {error.faults[0].message}"))
     queue.sort()
     ranked: list[Priced] = []
     while queue and (len(ranked) < top or queue[0][0] < ranked[top - 1].step):

@@ -105,12 +105,9 @@ class SetUp(NamedTuple):
     def training(self, like: Training) -> Training:
         """Return the training with these degrees."""
         return replace(
-            like,
-            tensor_parallel=self.tensor_parallel,
-            data_parallel=self.data_parallel,
-            microbatch_size=self.microbatch_size,
-            recompute=self.recompute,
-        )
+            like, tensor_parallel=self.tensor_parallel, data_parallel=self.data_parallel,
+            microbatch_size=self.microbatch_size, recompute=self.recompute,
+        )  # fmt: skip
 
 
 class Rejected(NamedTuple):

@@ -59,17 +59,15 @@ def microbatches_of(value: Any, count: int, place: str) -> list[Tensors]:
     """
     if isinstance(value, list):
         if len(value) != count:
-            raise InputError(
-                Fault(place, f"{len(value)} micro-batches, where the plan has {count}", "one entry for each")
-            )
+            found = f"{len(value)} micro-batches, where the plan has {count}"
+            raise InputError(Fault(place, found, "one entry for each"))
         return [as_tensors(member, f"{place}[{m}]") for m, member in enumerate(value)]
     tensors = as_tensors(value, place)
     rows = {len(tensor) if tensor.dim() else 0 for tensor in tensors}
     if len(rows) != 1:
         raise InputError(Fault(place, f"tensors of {sorted(rows)} rows", "the same rows in each"))
     if min(rows) < count:
-        hint = "at least one row for each"
-        raise InputError(Fault(place, f"{min(rows)} rows for {count} micro-batches", hint))
+        raise InputError(Fault(place, f"{min(rows)} rows for {count} micro-batches", "at least one row for each"))
     return list(zip(*(tensor.tensor_split(count) for tensor in tensors), strict=True))
 
 
@@ -100,9 +98,8 @@ class Feed(NamedTuple):
         """Return a last stage's loss of a micro-batch; None of other stages."""
         if stage not in self.losses:
             return None
-        function, target = self.losses[stage], self.targets[stage][microbatch]
-        weight = self.weights[stage][microbatch]
-        return Loss(lambda outputs: _scalar(function(alone(outputs), alone(target)), stage), weight)
+        function, target = self.losses[stage], alone(self.targets[stage][microbatch])
+        return Loss(lambda outputs: _scalar(function(alone(outputs), target), stage), self.weights[stage][microbatch])
 
 
 def feed_of(problem: Problem, rank: int, batch: Any, target: Any, loss: Any) -> Feed:
@@ -118,7 +115,8 @@ def feed_of(problem: Problem, rank: int, batch: Any, target: Any, loss: Any) -> 
     InputError
         If a first stage of the rank has no inputs, or a last one no targets or loss, or they cannot be cut.
     """
-    own = sorted({stage % problem.stages for stage in problem.stages_of[rank] if _is_used(problem, stage)})
+    used = set(problem.replica_of)
+    own = sorted({stage % problem.stages for stage in problem.stages_of[rank] if problem.copy_of(stage) in used})
     firsts = [stage for stage in own if not problem.predecessors[stage]]
     lasts = [stage for stage in own if not problem.successors[stage]] if problem.form != "inference" else []
     given = {"batch": by_stage(batch, firsts), "target": by_stage(target, lasts), "loss": by_stage(loss, lasts)}
@@ -133,7 +131,8 @@ def feed_of(problem: Problem, rank: int, batch: Any, target: Any, loss: Any) -> 
     count = problem.microbatches
     inputs = {stage: microbatches_of(value, count, "batch") for stage, value in given["batch"].items()}
     targets = {stage: microbatches_of(value, count, "target") for stage, value in given["target"].items()}
-    weights = {stage: _shares(list(map(rows_of, parts))) for stage, parts in targets.items()}
+    rows = {stage: list(map(rows_of, parts)) for stage, parts in targets.items()}
+    weights = {stage: [count / sum(counts) for count in counts] for stage, counts in rows.items()}
     return Feed(inputs, targets, weights, given["loss"])
 
 
@@ -142,14 +141,6 @@ def _scalar(loss: Any, stage: int) -> Any:
         return loss
     found = f"a tensor of {loss.numel()} numbers" if isinstance(loss, torch.Tensor) else type(loss).__name__
     raise InputError(Fault("loss", f"of stage {stage} it is {found}", "return a scalar, the mean over the rows"))
-
-
-def _is_used(problem: Problem, stage: int) -> bool:
-    return problem.microbatch_counts[stage] > 0
-
-
-def _shares(rows: list[int]) -> list[float]:
-    return [count / sum(rows) for count in rows]
 
 
 def alone(tensors: Tensors) -> Any:

@@ -5,7 +5,7 @@ The gradients of a stage's weights go as one row: a tensor of shape ``(numbers,)
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch.distributed as dist
 from schedverify.core.problem import Problem
 from schedverify.runner.failures import RunError
 from schedverify.runner.p2p.messages import SUM_TAG
-from schedverify.runner.p2p.waiting import Waiting, begin, wait
+from schedverify.runner.p2p.waiting import Waiting, begin, begin_transfer, wait
 
 
 def shared_weights(problem: Problem) -> list[tuple[int, ...]]:
@@ -43,7 +43,8 @@ def sum_shared(
         holders = sorted({problem.owner_rank[stage] for stage in stages})
         if rank not in holders:
             continue
-        own = _distinct([list(modules[stage].parameters()) for stage in stages if problem.owner_rank[stage] == rank])
+        sets = [tuple(modules[stage].parameters()) for stage in stages if problem.owner_rank[stage] == rank]
+        own = list({tuple(map(id, weights)): weights for weights in sets}.values())  # each set of tensors once
         summed = sum(map(_flat, own[1:]), _flat(own[0]))
         others = [holder for holder in holders if holder != rank]
         parts = {rank: summed} | _exchanged(summed, rank, others, group, timeout, tagged)
@@ -74,22 +75,13 @@ def average(weights: Iterable[Any], group: Any, place: str, timeout: float) -> N
     _set(with_gradients, flat / dist.get_world_size(group))
 
 
-def _distinct(sets: list[list[Any]]) -> list[list[Any]]:
-    """Return the sets of weights, each set of the same tensors once."""
-    return list({tuple(map(id, weights)): weights for weights in sets}.values())
-
-
-def _flat(weights: list[Any]) -> Any:
+def _flat(weights: Sequence[Any]) -> Any:
     """Return the gradients of weights as one row, shape ``(numbers,)``; zeros where a weight has none."""
-    parts = [
-        (torch.zeros_like(weight) if weight.grad is None else weight.grad).reshape(-1)
-        for weight in weights
-        if weight.requires_grad
-    ]
-    return torch.cat(parts) if parts else torch.zeros(0)
+    gradients = [torch.zeros_like(w) if w.grad is None else w.grad for w in weights if w.requires_grad]
+    return torch.cat([gradient.reshape(-1) for gradient in gradients]) if gradients else torch.zeros(0)
 
 
-def _set(weights: list[Any], flat: Any) -> None:
+def _set(weights: Sequence[Any], flat: Any) -> None:
     """Set the gradients of weights from one row, shape ``(numbers,)``."""
     first = 0
     for weight in weights:
@@ -105,10 +97,10 @@ def _exchanged(own: Any, rank: int, others: list[int], group: Any, timeout: floa
     received = {other: torch.empty_like(own) for other in others}
     works = []
     for other, buffer in received.items():
-        to, of = {"group": group, "group_dst": other, "tag": tag}, {"group": group, "group_src": other, "tag": tag}
-        both = [partial(dist.isend, own, **to), partial(dist.irecv, buffer, **of)]
+        both = [(dist.isend, own), (dist.irecv, buffer)]
         waiting = Waiting(rank, other, "sum of gradients over stages with the same weights")
-        works += [(begin(each, waiting), waiting) for each in (both if rank < other else both[::-1])]
+        for transfer, tensor in both if rank < other else both[::-1]:
+            works.append((begin_transfer(transfer, tensor, group, tag, waiting), waiting))
     for work, waiting in works:
         wait(work, waiting, timeout)
     return received

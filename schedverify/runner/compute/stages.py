@@ -5,8 +5,8 @@ What a forward leaves is freed at the end of B or I, but for what W reads. The o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any, Final
 
 import torch
@@ -78,9 +78,8 @@ class Stage:
             self._in_flight.pop(microbatch, None)
         else:
             self._in_flight[microbatch] = state
-        if self._training and not self._recompute:
-            return self._run(state, split)
-        if self._training:
+            if not self._recompute:
+                return self._run(state, split)
             state.random = _random_state(inputs)
         with torch.no_grad():
             return self._outputs(state)
@@ -104,17 +103,14 @@ class Stage:
         if split:
             self._weight_parts[microbatch] = input_part(roots, arrived, inputs, state.saved)
         elif roots:
-            self._run_backward(roots, arrived, inputs)
+            fresh = [weight for weight in self._weights if weight.grad is None]
+            add_gradients(roots, arrived)
+            separate_gradients(fresh, [*arrived, *(each.grad for each in inputs)])
         found = tuple(each.grad if each.grad is not None else torch.zeros_like(each) for each in inputs)
         if split:
             _free_data(inputs)
         del self._in_flight[microbatch]
         return found
-
-    def _run_backward(self, roots: Sequence[Any], arrived: Sequence[Any], inputs: Sequence[Any]) -> None:
-        fresh = [weight for weight in self._weights if weight.grad is None]
-        add_gradients(roots, arrived)
-        separate_gradients(fresh, [*arrived, *(each.grad for each in inputs)])
 
     def run_weights(self, microbatch: int) -> None:
         """Run W: add the gradients of the weights to their ``grad``."""
@@ -151,18 +147,12 @@ def _random_state(inputs: Tensors) -> Any:
     return torch.get_rng_state(), {device: torch.cuda.get_rng_state(device) for device in devices}
 
 
-class _replayed:  # noqa: N801 - a context, used like a function
-    """A context in which the random numbers are those that followed an earlier state."""
-
-    def __init__(self, state: Any) -> None:
-        self._state = state
-        self._context = torch.random.fork_rng(devices=list(state[1]))
-
-    def __enter__(self) -> None:
-        self._context.__enter__()
-        torch.set_rng_state(self._state[0])
-        for device, state in self._state[1].items():
+@contextmanager
+def _replayed(states: Any) -> Iterator[None]:
+    """Have the random numbers within this context be those that followed earlier states."""
+    host, by_device = states
+    with torch.random.fork_rng(devices=list(by_device)):
+        torch.set_rng_state(host)
+        for device, state in by_device.items():
             torch.cuda.set_rng_state(state, device)
-
-    def __exit__(self, *error: Any) -> None:
-        self._context.__exit__(*error)
+        yield

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from functools import partial
 from typing import Any, Final
 
 import torch
@@ -11,7 +10,7 @@ import torch.distributed as dist
 
 from schedverify.runner.failures import TimedOutError
 from schedverify.runner.p2p.messages import COLLECT_TAG, EXCHANGE_TAG
-from schedverify.runner.p2p.waiting import Waiting, begin, wait
+from schedverify.runner.p2p.waiting import Waiting, begin_transfer, wait
 
 SIZE: Final = 4096
 """Bytes of an exchanged text; longer ones are cut, shorter ones filled up with zeros."""
@@ -36,19 +35,18 @@ def exchange(text: str, group: Any, timeout: float, *, part: str = "admission") 
     others = [other for other in range(size) if other != rank]
     own = pack_text(text, SIZE)
     received = {other: torch.zeros(SIZE, dtype=torch.uint8) for other in others}
-    places = {other: Waiting(rank, other, part) for other in others}
-    sends = [partial(dist.isend, own, group=group, group_dst=other, tag=EXCHANGE_TAG) for other in others]
-    receives = [
-        partial(dist.irecv, buffer, group=group, group_src=other, tag=EXCHANGE_TAG)
-        for other, buffer in received.items()
-    ]
-    works = [(other, begin(each, places[other])) for each, other in zip([*receives, *sends], others * 2, strict=True)]
+    transfers = [(dist.irecv, other, received[other]) for other in others]
+    transfers += [(dist.isend, other, own) for other in others]
+    works = []
+    for begun, other, tensor in transfers:
+        waiting = Waiting(rank, other, part)
+        works.append((waiting, begin_transfer(begun, tensor, group, EXCHANGE_TAG, waiting)))
     deadline, absent = time.monotonic() + timeout, dict[int, str]()
-    for other, work in works:
+    for waiting, work in works:
         try:
-            wait(work, places[other], max(deadline - time.monotonic(), 0.05))
+            wait(work, waiting, max(deadline - time.monotonic(), 0.05))
         except TimedOutError as error:
-            absent[other] = str(error)
+            absent[waiting.peer] = str(error)
     if absent and time.monotonic() < deadline:
         raise TimedOutError(next(iter(absent.values())))
     if absent:
@@ -99,11 +97,7 @@ def transfer(tensor: Any, other: int, group: Any, timeout: float, part: str, *, 
         If the other rank does not come in time.
     """
     waiting = Waiting(dist.get_rank(group), other, part)
-    if sends:
-        work = begin(lambda: dist.isend(tensor, group=group, group_dst=other, tag=COLLECT_TAG), waiting)
-    else:
-        work = begin(lambda: dist.irecv(tensor, group=group, group_src=other, tag=COLLECT_TAG), waiting)
-    wait(work, waiting, timeout)
+    wait(begin_transfer(dist.isend if sends else dist.irecv, tensor, group, COLLECT_TAG, waiting), waiting, timeout)
 
 
 def _received(other: int, group: Any, timeout: float, part: str) -> str:

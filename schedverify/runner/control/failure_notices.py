@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
@@ -50,10 +52,8 @@ class FailureNotices:
         self._group = gloo_beside(group, timeout)
         others = [other for other in range(dist.get_world_size(group)) if other != self._rank]
         self._buffers = {other: torch.zeros(SIZE, dtype=torch.uint8) for other in others}
-        self._receives = [
-            dist.irecv(buffer, group=self._group, group_src=other, tag=NOTICE_TAG)
-            for other, buffer in self._buffers.items()
-        ]
+        receive = partial(dist.irecv, group=self._group, tag=NOTICE_TAG)
+        self._receives = [receive(buffer, group_src=other) for other, buffer in self._buffers.items()]
 
     def report(self, error: Exception, data: Iterable[Any]) -> Exception:
         """Send a notice of this rank's failure, and return the error with the notices that came before.
@@ -87,15 +87,11 @@ class FailureNotices:
         notice, works = torch.cat([pack_text(text, SIZE - 1), torch.tensor([kind], dtype=torch.uint8)]), []
         deadline = time.monotonic() + SEND_SECONDS
         for other in self._buffers:
-            try:
+            with suppress(RuntimeError):  # it is gone
                 works.append(dist.isend(notice, group=self._group, group_dst=other, tag=NOTICE_TAG))
-            except RuntimeError:  # it is gone
-                continue
         for work in works:
-            try:
+            with suppress(RuntimeError):
                 work.wait(timedelta(seconds=max(deadline - time.monotonic(), 0.01)))
-            except RuntimeError:
-                continue
 
 
 _BY_GROUP: WeakKeyDictionary[Any, FailureNotices] = WeakKeyDictionary()

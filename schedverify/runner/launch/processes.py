@@ -47,27 +47,21 @@ def launch(job: Callable[[], Any], ranks: int) -> None:
     """
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
-        store, pipes, ends, processes = str(Path(folder) / "store"), [], [], []
-        for rank in range(ranks):
-            ours, theirs = context.Pipe(duplex=False)
-            process = context.Process(target=_serve, args=(job, rank, ranks, store, theirs), name=f"rank {rank}")
-            pipes.append(ours)
-            ends.append(theirs)
-            processes.append(process)
+        store, pipes = str(Path(folder) / "store"), [context.Pipe(duplex=False) for _ in range(ranks)]
+        processes = [
+            context.Process(target=_serve, args=(job, rank, ranks, store, theirs), name=f"rank {rank}")
+            for rank, (_, theirs) in enumerate(pipes)
+        ]
         with _ended(processes):
-            for process, theirs in zip(processes, ends, strict=True):
+            for process, (_, theirs) in zip(processes, pipes, strict=True):
                 process.start()
                 theirs.close()
             _watch(processes)
-    failures = {
-        rank: _message(pipe) or _how_it_ended(process.exitcode)
-        for rank, (process, pipe) in enumerate(zip(processes, pipes, strict=True))
-        if process.exitcode
-    }
+    failed = [rank for rank, process in enumerate(processes) if process.exitcode]
+    failures = {rank: _message(pipes[rank][0]) or _how_it_ended(processes[rank].exitcode) for rank in failed}
     if failures:
         wrong = all(process.exitcode in (0, WRONG_INPUT) for process in processes)
-        kind = InputError if wrong else RunError
-        raise kind("\n".join(merged(without_repeats(failures))))
+        raise (InputError if wrong else RunError)("\n".join(merged(without_repeats(failures))))
 
 
 def join_torchrun(backend: str, job: Callable[[], Any], timeout: float | None = None) -> None:
@@ -115,7 +109,7 @@ def _ended(processes: Sequence[Any]) -> Iterator[None]:
     """On leaving, for whatever reason, end every process and wait for it; SIGTERM is such a reason."""
     before = signal.getsignal(signal.SIGTERM)
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _interrupt)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     finally:
@@ -132,10 +126,6 @@ def _ended(processes: Sequence[Any]) -> Iterator[None]:
             signal.signal(signal.SIGTERM, before)
 
 
-def _interrupt(*_: Any) -> None:
-    raise KeyboardInterrupt
-
-
 def _serve(job: Callable[[], Any], rank: int, ranks: int, store: str, pipe: Any) -> None:
     """Be one rank: do the job, and send its error, if it fails, to the process that started this one."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -144,10 +134,8 @@ def _serve(job: Callable[[], Any], rank: int, ranks: int, store: str, pipe: Any)
     try:
         _join(rank, ranks, store)
         job()
-    except InputError as error:
-        _leave(pipe, str(error), WRONG_INPUT)
-    except ScheduleError as error:
-        _leave(pipe, str(error), FAILED)
+    except (InputError, ScheduleError) as error:
+        _leave(pipe, str(error), WRONG_INPUT if isinstance(error, InputError) else FAILED)
     except Exception as error:
         _leave(pipe, f"rank {rank}: {type(error).__name__}: {error}", FAILED)
     _leave(pipe, "", 0)

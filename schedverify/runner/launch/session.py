@@ -61,14 +61,11 @@ def session(settings: RunSettings, tell: Callable[[str], None]) -> None:
         return stages_of(plan, sources[0].blocks, dist.get_rank())
 
     runner = Runner(
-        settings.plan,
-        stages,
+        settings.plan, stages,
         lambda output, target: sources[0].loss(output, target),  # noqa: PLW0108 - there is no source yet
-        unverified=settings.unverified,
-        timeout=settings.timeout,
-        forbid_nan=settings.forbid_nan,
+        unverified=settings.unverified, timeout=settings.timeout, forbid_nan=settings.forbid_nan,
         checksums=settings.checksums,
-    )
+    )  # fmt: skip
     weights = list({id(w): w for module in runner.modules.values() for w in module.parameters()}.values())
     before = read_clock(runner.control, settings.timeout) if settings.trace else None
     ran, crossed = [], []

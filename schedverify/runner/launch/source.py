@@ -10,6 +10,7 @@ import importlib
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -18,7 +19,6 @@ from torch import nn
 
 from schedverify.core.errors import Fault, InputError
 from schedverify.core.model import even_parts
-from schedverify.core.problem import Problem
 from schedverify.core.result import Plan
 
 ROWS: Final = 4
@@ -78,11 +78,10 @@ def _function(reference: str) -> Callable[[], Any]:
         raise InputError(Fault("model", f"there is no module {error.name!r}", hint)) from None
     except Exception as error:
         raise _failed(f"import {module_name}", error) from error
-    function = getattr(module, name, None)
+    function: Callable[[], Any] | None = getattr(module, name, None)
     if not callable(function):
         raise InputError(Fault("model", f"module {module_name} has no function {name!r}", "check the name behind ':'"))
-    made: Callable[[], Any] = function
-    return made
+    return function
 
 
 def _failed(what: str, error: Exception) -> InputError:
@@ -102,8 +101,8 @@ def _blocks(model: Any, reference: str) -> tuple[tuple[str, Any], ...]:
     else:
         blocks = []
     if not blocks or not all(isinstance(block, nn.Module) for _, block in blocks):
-        found = type(model).__name__
-        raise InputError(Fault("model", f"{reference} returns {found}, where {_NOTHING} is expected"))
+        message = f"{reference} returns {type(model).__name__}, where {_NOTHING} is expected"
+        raise InputError(Fault("model", message))
     if isinstance(model, nn.Module) and not isinstance(model, nn.Sequential | nn.ModuleList) and len(blocks) > 1:
         _check_in_order(model, blocks, reference)
     return tuple(blocks)
@@ -111,7 +110,6 @@ def _blocks(model: Any, reference: str) -> tuple[tuple[str, Any], ...]:
 
 def _check_in_order(model: Any, blocks: list[tuple[str, Any]], reference: str) -> None:
     """Raise an InputError unless a model is its children one after the other, as far as one input shows."""
-    hint = "return an nn.Sequential or a list of the blocks"
     try:
         inputs = _inputs([block for _, block in blocks], 2, reference)
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
@@ -125,7 +123,7 @@ def _check_in_order(model: Any, blocks: list[tuple[str, Any]], reference: str) -
         same = False
     if not same:
         message = f"{reference} returns a {type(model).__name__} that is not its children one after the other"
-        raise InputError(Fault("model", message, hint))
+        raise InputError(Fault("model", message, "return an nn.Sequential or a list of the blocks"))
 
 
 def _random_batches(blocks: Sequence[Any], microbatches: int, reference: str) -> Batch:
@@ -167,8 +165,13 @@ def stages_of(plan: Plan, blocks: Named, rank: int) -> dict[int, Any]:
         If the stages are no chain, there are fewer blocks than stages, or the plan's partition has other layers.
     """
     problem = plan.problem
-    _check_chain(problem)
-    parts = _by_partition(plan, blocks) if plan.partition is not None else _by_number(blocks, problem.stages)
+    if problem.edges != tuple(pairwise(range(problem.stages))):
+        hint = "use schedverify.runner.Runner, with a module for each stage"
+        raise InputError(Fault("problem.edges", "the plan's stages are no chain, as a list of blocks is", hint))
+    if plan.partition is not None:
+        parts = _by_partition(plan.partition, blocks, problem.stages)
+    else:
+        parts = [blocks[part.start : part.stop] for part in even_parts(len(blocks), problem.stages)]
     made = {}
     for number in problem.stages_of[rank]:
         module = nn.Sequential(*(block for _, block in parts[number % problem.stages]))
@@ -176,24 +179,13 @@ def stages_of(plan: Plan, blocks: Named, rank: int) -> dict[int, Any]:
     return made
 
 
-def _check_chain(problem: Problem) -> None:
-    if problem.edges != tuple((stage, stage + 1) for stage in range(problem.stages - 1)):
-        hint = "use schedverify.runner.Runner, with a module for each stage"
-        raise InputError(Fault("problem.edges", "the plan's stages are no chain, as a list of blocks is", hint))
-
-
-def _by_number(blocks: Named, stages: int) -> list[Named]:
-    return [blocks[part.start : part.stop] for part in even_parts(len(blocks), stages)]
-
-
-def _by_partition(plan: Plan, blocks: Named) -> list[Named]:
+def _by_partition(partition: Sequence[Sequence[str]], blocks: Named, stages: int) -> list[Named]:
     """Return the blocks of each stage: by their names where the partition has these, else by their order."""
-    partition: Sequence[Sequence[str]] = plan.partition or ()
     names = [name for stage in partition for name in stage]
     known = dict(blocks)
     if sorted(names) == sorted(known):
         return [tuple((name, known[name]) for name in stage) for stage in partition]
-    if len(names) != len(blocks) or len(partition) != plan.problem.stages:
+    if len(names) != len(blocks) or len(partition) != stages:
         found = f"{len(blocks)} blocks, where the plan's partition has {len(names)} layers in {len(partition)} stages"
         raise InputError(Fault("model", found, "a block for each layer, in their order"))
     left = iter(blocks)

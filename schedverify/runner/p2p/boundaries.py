@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import product
 from typing import Final
 from zlib import crc32
 
@@ -17,19 +18,8 @@ from schedverify.core.problem import Problem
 from schedverify.core.trace import BoundaryTransfer
 from schedverify.runner.compute.batches import Tensors
 from schedverify.runner.failures import RunError
-from schedverify.runner.p2p.messages import (
-    Crossing,
-    Name,
-    Signature,
-    boundary_rows,
-    broken_declaration,
-    contiguous,
-    declared_signatures,
-    gradients_of,
-    is_differentiable,
-    signature,
-    signature_text,
-)
+from schedverify.runner.p2p import messages
+from schedverify.runner.p2p.messages import Crossing, Name, Signature, contiguous, signature, signature_text
 
 Hook = Callable[[Crossing], None]
 """Called with the tensors of a boundary before they leave and after they have come; raises to stop the run."""
@@ -66,8 +56,8 @@ class Boundaries:
         self._rank, self._hooks = rank, tuple(hooks)
         self._forbid_nan, self.sealed = forbid_nan, sealed
         self._copy, self._owner_rank = problem.stages, problem.owner_rank
-        self._rows = boundary_rows(problem)
-        self._declared = declared_signatures(problem) if known else {}
+        self._rows = messages.boundary_rows(problem)
+        self._declared = messages.declared_signatures(problem) if known else {}
         self._learned: dict[tuple[int, int, int], Signature] = {}
         self._due = Counter(_due(problem, rank))
         self._seals: dict[Name, Seal] = {}
@@ -86,7 +76,7 @@ class Boundaries:
     def expected(self, name: Name) -> Signature | None:
         """Return the signature of a message, where it is declared or learned; else None."""
         found = self._learned.get(name.forward, self._declared.get(name.forward[:2]))
-        return gradients_of(found) if found is not None and name.backward else found
+        return messages.gradients_of(found) if found is not None and name.backward else found
 
     def learn(self, name: Name, members: Signature) -> None:
         """Note the signature of a message, which both ends know from now on."""
@@ -152,9 +142,8 @@ class Boundaries:
             except Exception as error:
                 raise RunError(f"{place}: {crossing}: a hook forbids it: {type(error).__name__}: {error}") from error
         if self._hooks and signature(tensors) != form:
-            raise RunError(
-                f"{place}: {crossing}: a hook made {signature_text(signature(tensors))} of {signature_text(form)}"
-            )
+            made = signature_text(signature(tensors))
+            raise RunError(f"{place}: {crossing}: a hook made {made} of {signature_text(form)}")
         return crossing, form
 
     def _note(self, crossing: Crossing, form: Signature, seal: Seal | None) -> None:
@@ -181,9 +170,8 @@ class Boundaries:
     def _objection(self, name: Name, own: Signature) -> str:
         """Return why tensors of a signature may not cross under a name; empty where they may."""
         source, target, _ = name.forward
-        edge = source % self._copy, target % self._copy
-        rows = self._rows.get(edge)
-        if rows and not name.backward and (wanted := broken_declaration(rows, own)):
+        rows = self._rows.get((source % self._copy, target % self._copy))
+        if rows and not name.backward and (wanted := messages.broken_declaration(rows, own)):
             return f"{signature_text(own)}, where {wanted} is declared"
         expected = self.expected(name)
         if expected is None or own == expected:
@@ -196,23 +184,21 @@ class Boundaries:
 def _due(problem: Problem, rank: int) -> list[tuple[Name, bool]]:
     """Return the messages of one step that leave (True) or reach (False) the stages of a rank."""
     found = []
-    for source, targets in enumerate(problem.successors):
-        for target in targets:
-            for m, copy in enumerate(problem.replica_of):
-                if copy != source // problem.stages:
-                    continue
-                names = [Name(source, target, m, False)]
-                names += [] if problem.form == "inference" else [Name(target, source, m, True)]
-                for name in names:
-                    found += [(name, True)] if problem.owner_rank[name.source] == rank else []
-                    found += [(name, False)] if problem.owner_rank[name.target] == rank else []
+    edges = ((source, target) for source, targets in enumerate(problem.successors) for target in targets)
+    for (source, target), m in product(edges, range(problem.microbatches)):
+        if problem.passes(source, m):
+            names = [Name(source, target, m, False)]
+            names += [] if problem.form == "inference" else [Name(target, source, m, True)]
+            for name in names:
+                ends = (name.source, True), (name.target, False)
+                found += [(name, outgoing) for stage, outgoing in ends if problem.owner_rank[stage] == rank]
     return found
 
 
 def _nan(tensors: Tensors) -> str:
     """Return where a NaN stands; empty where none does."""
     for i, tensor in enumerate(tensors):
-        if is_differentiable(tensor.dtype) and bool(tensor.isnan().any()):
+        if messages.is_differentiable(tensor.dtype) and bool(tensor.isnan().any()):
             return f"tensor {i} has a NaN"
     return ""
 

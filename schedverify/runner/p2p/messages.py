@@ -236,11 +236,8 @@ def boundary_rows(problem: Problem) -> dict[tuple[int, int], list[Boundary]]:
 
 def _admits(row: Boundary, member: tuple[Any, tuple[int, ...]]) -> bool:
     dtype, shape = member
-    return (
-        (not row.dtype or dtype == dtype_of(row))
-        and (not row.shape or shape == row.shape)
-        and (row.bytes is None or row.bytes == dtype.itemsize * math.prod(shape))
-    )
+    fits = (not row.dtype or dtype == dtype_of(row)) and (not row.shape or shape == row.shape)
+    return fits and row.bytes in (None, dtype.itemsize * math.prod(shape))
 
 
 def _row_text(row: Boundary) -> str:

@@ -18,19 +18,10 @@ from schedverify.core.op import Op
 from schedverify.core.problem import Problem
 from schedverify.runner.compute.batches import Tensors
 from schedverify.runner.failures import RunError
+from schedverify.runner.p2p import messages
 from schedverify.runner.p2p.boundaries import Boundaries, Seal
-from schedverify.runner.p2p.messages import (
-    HEADER,
-    Name,
-    Tags,
-    contiguous,
-    header_objection,
-    header_of,
-    name_of,
-    signature,
-    signature_in,
-)
-from schedverify.runner.p2p.waiting import Sends, Waiting, begin, wait_for_all
+from schedverify.runner.p2p.messages import Name, Tags, contiguous, name_of, signature
+from schedverify.runner.p2p.waiting import Sends, Waiting, begin_transfer, wait_for_all
 
 
 class PostedReceive:
@@ -67,6 +58,8 @@ class Transport:
 
     Parameters
     ----------
+    boundaries
+        The contracts of the boundaries, which know shapes, and whether checksums follow a message.
     group
         The process group of the pipeline.
     tagged
@@ -76,8 +69,6 @@ class Transport:
         Seconds that a message is waited for.
     device
         The device of the buffers.
-    boundaries
-        The contracts of the boundaries, which know shapes, and whether checksums follow a message.
 
     Attributes
     ----------
@@ -88,6 +79,7 @@ class Transport:
 
     def __init__(
         self,
+        boundaries: Boundaries,
         problem: Problem,
         rank: int,
         group: Any,
@@ -95,7 +87,6 @@ class Transport:
         tagged: bool,
         timeout: float,
         device: Any,
-        boundaries: Boundaries,
     ) -> None:
         self.timeout, self.device = timeout, device
         self.sends = Sends(timeout)
@@ -139,9 +130,9 @@ class Transport:
         works = []
         if self._boundaries.expected(name) is None:
             own = signature(tensors)
-            if reason := header_objection(own):
+            if reason := messages.header_objection(own):
                 raise RunError(f"{waiting}: {reason}")
-            works.append(self._begin(dist.isend, header_of(own), waiting, tag))
+            works.append(self._begin(dist.isend, messages.header_of(own), waiting, tag))
             self._boundaries.learn(name, own)
         parts = [contiguous(tensor) for tensor in tensors]
         if seal is not None:
@@ -165,7 +156,7 @@ class Transport:
         if self._boundaries.expected(name) is not None:
             self._post_buffers(posted, name)
         elif not name.backward:
-            posted.header = torch.zeros(HEADER, dtype=torch.int64)
+            posted.header = torch.zeros(messages.HEADER, dtype=torch.int64)
             posted.works = [self._begin(dist.irecv, posted.header, posted.waiting, self._tags.first(name))]
         self._posted[name] = posted
 
@@ -177,7 +168,7 @@ class Transport:
         began = time.monotonic()
         if posted.header is not None:
             wait_for_all(posted.works, posted.waiting, self.timeout, began)
-            self._boundaries.learn(name, signature_in(posted.header))
+            self._boundaries.learn(name, messages.signature_in(posted.header))
         if not posted.works:
             self._post_buffers(posted, name)
         wait_for_all(posted.works, posted.waiting, self.timeout, began)
@@ -200,9 +191,7 @@ class Transport:
     def _begin(self, transfer: Callable[..., Any], tensor: Any, waiting: Waiting, tag: int) -> Any:
         """Begin ``dist.isend`` or ``dist.irecv`` of a tensor, or add it to the group, and return its handle."""
         if self._batch is not None:
-            self._batch.append(
-                BatchedTransfer(dist.P2POp(transfer, tensor, group=self._group, group_peer=waiting.peer))
-            )
+            operation = dist.P2POp(transfer, tensor, group=self._group, group_peer=waiting.peer)
+            self._batch.append(BatchedTransfer(operation))
             return self._batch[-1]
-        peer = {"group_dst" if transfer is dist.isend else "group_src": waiting.peer}
-        return begin(lambda: transfer(tensor, group=self._group, tag=tag if self._tagged else 0, **peer), waiting)
+        return begin_transfer(transfer, tensor, self._group, tag if self._tagged else 0, waiting)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from queue import SimpleQueue
 from typing import Any, Final, NamedTuple
@@ -58,6 +59,18 @@ def begin(transfer: Callable[[], Any], waiting: Waiting | str) -> Any:
         raise TimedOutError(f"{waiting}: {_reason(str(error))}") from error
 
 
+def begin_transfer(transfer: Callable[..., Any], tensor: Any, group: Any, tag: int, waiting: Waiting) -> Any:
+    """Begin ``dist.isend`` of a tensor to the peer, or ``dist.irecv`` from it, and return its handle.
+
+    Raises
+    ------
+    TimedOutError
+        If the connection to the peer is gone.
+    """
+    peer = {"group_dst" if transfer is dist.isend else "group_src": waiting.peer}
+    return begin(lambda: transfer(tensor, group=group, tag=tag, **peer), waiting)
+
+
 def wait(work: Any, waiting: Waiting | str, timeout: float) -> None:
     """Wait for a transfer, once.
 
@@ -97,10 +110,8 @@ def close_connections(group: Any) -> None:
     """Close all connections of a gloo group, so that no rank goes on waiting for this one."""
     for peer in range(dist.get_world_size(group)):
         if peer != dist.get_rank(group):
-            try:
+            with suppress(RuntimeError):  # when a wait is late gloo closes every connection; a closed one is not late
                 dist.irecv(torch.empty(1), group=group, group_src=peer, tag=UNUSED_TAG).wait(timedelta(milliseconds=1))
-            except RuntimeError:  # when a wait is late gloo closes every connection; one that is closed is not late
-                continue
 
 
 def _reason(error: str) -> str:
