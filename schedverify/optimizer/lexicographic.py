@@ -91,11 +91,7 @@ def minimize(
 
 
 def _least(
-    problem: Problem,
-    objective: str,
-    effort: Effort,
-    hints: Sequence[Hint],
-    progress: Callable[[Progress], None] | None,
+    problem: Problem, objective: str, effort: Effort, hints: Sequence[Hint], progress: Callable[[Progress], None] | None
 ) -> Solution:
     if objective == "peak-memory":
         return least_peak(problem, effort=effort, hints=hints, progress=progress)

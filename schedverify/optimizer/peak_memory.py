@@ -122,11 +122,7 @@ class _CapacityDescent:
     """
 
     def __init__(
-        self,
-        problem: Problem,
-        effort: Effort,
-        ceiling: Ceiling | None,
-        progress: Callable[[Progress], None] | None,
+        self, problem: Problem, effort: Effort, ceiling: Ceiling | None, progress: Callable[[Progress], None] | None
     ) -> None:
         self.problem = problem
         self.effort = effort

@@ -130,8 +130,7 @@ class MakespanBounds:
         head = self._head(partial, rank)
         start = max(head, partial.one_way - self.count * partial.forwards[rank])
         own = np.maximum(
-            partial.round_trip + self.count * passing,
-            start + self.count * (partial.loads[rank] + ticks.whole),
+            partial.round_trip + self.count * passing, start + self.count * (partial.loads[rank] + ticks.whole)
         )
         behind = np.maximum(round_trip + self._round_trip_behind[stage + 1], one_way + self._one_way_behind[stage + 1])
         ends = np.flatnonzero(self._may_end(stage, begin) & (self._round_trip_behind[stage + 1] < NEVER))
