@@ -79,16 +79,12 @@ class Costs:
         if start in self._ways:
             return self._ways[start]
         ways = self._ways[start] = {start: (0, 0)}
+        gradient = [*self.gradient[:start], self.backward[start], *self.gradient[start + 1 :]]
         for stage in self.order:
             known = [b for b in self.problem.predecessors[stage] if b in ways]
             if known:
                 ahead = max(ways[b][0] + self._forward_hop(b, stage) for b in known)
-                back = max(
-                    ways[b][1]
-                    + (self.backward if b == start else self.gradient)[b]
-                    + self.problem.backward_lag(stage, b)
-                    for b in known
-                )
+                back = max(ways[b][1] + gradient[b] + self.problem.backward_lag(stage, b) for b in known)
                 ways[stage] = ahead, back
         return ways
 

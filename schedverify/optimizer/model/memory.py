@@ -15,11 +15,11 @@ What remains is a resource with a level (:func:`limit_resource`), on which a sol
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from schedverify.optimizer.model.variables import OrderModel, Times
+from schedverify.optimizer.model.variables import OrderModel
 from schedverify.optimizer.tasks import Node, ancestors
 
 if TYPE_CHECKING:
@@ -47,11 +47,9 @@ def in_flight_on_ranks(model: OrderModel) -> None:
     for stages, limit in zip(model.problem.stages_of, limits, strict=True):
         ones = [1] * model.problem.total_stages
         _limit_each_stage(model, stages, ones, limit)
-        if _alone(model, stages):
-            continue
-        if counts_steps(model, stages):
+        if not _alone(model, stages) and counts_steps(model, stages):
             limit_shared_rank(model, stages, StageAmounts(ones, [0] * model.problem.total_stages), limit)
-        else:
+        elif not _alone(model, stages):
             limit_resource(model, _in_flight_holdings(model, stages), limit)
 
 
@@ -74,16 +72,15 @@ def bytes_within_capacity(model: OrderModel) -> None:
     for rank, stages in enumerate(problem.stages_of):
         room = problem.capacity[rank] - problem.static[rank]
         _limit_each_stage(model, stages, problem.kept, room)
+        one_form = _alone(model, stages) and stages[0] not in model.tasks.mixed
         if len(stages) > 1 and counts_steps(model, stages):
             limit_shared_rank(model, stages, StageAmounts(problem.kept, problem.weight_stash), room)
-        elif not _alone(model, stages) or stages[0] in model.tasks.mixed:
-            limit_resource(model, _byte_holdings(model, stages), room)
-        elif not model.tasks.splits:
+        elif one_form and not model.tasks.splits:
             limit_recomputing_stage(model, stages[0], room)
-        elif problem.recompute[stages[0]]:
-            limit_resource(model, _byte_holdings(model, stages), room)
-        else:
+        elif one_form and not problem.recompute[stages[0]]:
             limit_split_stage(model, stages[0], room)
+        else:
+            limit_resource(model, _byte_holdings(model, stages), room)
 
 
 def _alone(model: OrderModel, stages: Sequence[int]) -> bool:
@@ -259,7 +256,7 @@ class _PrecedenceBooleans:
             before = self.model.cp.new_bool_var("")
             self.model.cp.add(self.model.start[forward] >= self.model.end(step)).only_enforce_if(before)
             self.model.cp.add(self.model.start[step] >= self.model.end(forward)).only_enforce_if(~before)
-            self.model.derive(before, _is_before(step, forward))
+            self.model.derive(before, lambda times: int(times[forward][0] >= times[step][1]))
             self.booleans[step, forward] = before
         return self.booleans[step, forward]
 
@@ -278,7 +275,3 @@ class _PrecedenceBooleans:
                 self.model.cp.add_implication(younger, before)
             if later is not None:
                 self.model.cp.add_implication(before, later)
-
-
-def _is_before(step: Node, forward: Node) -> Callable[[Times], int]:
-    return lambda times: int(times[forward][0] >= times[step][1])

@@ -10,13 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from schedverify.optimizer.model.variables import OrderModel
-from schedverify.optimizer.tasks import Node, anchors
-
-if TYPE_CHECKING:
-    from ortools.sat.python import cp_model
-from typing import TYPE_CHECKING
-
-from schedverify.optimizer.tasks import Tasks
+from schedverify.optimizer.tasks import Node, Tasks, anchors
 
 if TYPE_CHECKING:
     from ortools.sat.python import cp_model
@@ -106,11 +100,8 @@ def prompt_first_steps(model: OrderModel) -> None:
 
 def reasons_in_all(tasks: Tasks) -> int:
     """Return how many reasons, at most, :func:`prompt_first_steps` adds to a model: they make it large."""
-    steps = (
-        len(tasks.letters) * sum(len(tasks.microbatches_of[stage]) for stage in stages)
-        for stages in tasks.problem.stages_of
-    )
-    return sum(number**2 for number in steps)
+    steps = [len(tasks.letters) * len(microbatches) for microbatches in tasks.microbatches_of]
+    return sum(sum(steps[stage] for stage in stages) ** 2 for stages in tasks.problem.stages_of)
 
 
 def _awaited(tasks: Tasks, node: Node) -> Iterator[tuple[Node, int]]:

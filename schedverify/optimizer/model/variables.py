@@ -57,13 +57,8 @@ class OrderModel:
     ) -> None:
         from ortools.sat.python import cp_model
 
-        self.tasks = tasks
-        self.problem = tasks.problem
-        self.horizon = horizon
-        self.objective = objective
-        self.anchored = anchored
-        self.prompt = prompt
-        self.without = frozenset(without)
+        self.tasks, self.problem, self.without = tasks, tasks.problem, frozenset(without)
+        self.horizon, self.objective, self.anchored, self.prompt = horizon, objective, anchored, prompt
         self.cp = cp_model.CpModel()
         self.head = heads(tasks)
         self.start = {
@@ -114,16 +109,13 @@ class OrderModel:
             size = self.cp.new_int_var(0, self.horizon, "")
             sides = int(begin == "end"), int(finish == "end")
             self.derive(size, lambda times: max(0, times[last][sides[1]] - times[first][sides[0]]))
-            edges = (
-                (self.end_variable(first) if sides[0] else self.start[first]),
-                (self.end_variable(last) if sides[1] else self.start[last]),
-            )
-            fused = self.fused.get(last[1:]) if last[0] == "W" else None
-            self._holding_intervals[key] = (
-                self.cp.new_interval_var(edges[0], size, edges[1], "")
-                if fused is None
-                else self.cp.new_optional_interval_var(edges[0], size, edges[1], ~fused, "")
-            )
+            begun = self.end_variable(first) if sides[0] else self.start[first]
+            ended = self.end_variable(last) if sides[1] else self.start[last]
+            if last[0] == "W" and last[1:] in self.fused:
+                interval = self.cp.new_optional_interval_var(begun, size, ended, ~self.fused[last[1:]], "")
+            else:
+                interval = self.cp.new_interval_var(begun, size, ended, "")
+            self._holding_intervals[key] = interval
         return self._holding_intervals[key]
 
     def end_variable(self, node: Node) -> cp_model.LinearExprT:
@@ -155,7 +147,7 @@ class OrderModel:
         """Return the scaled starts of a solution, whose values ``value`` gives."""
         starts: dict[OpKey, int] = {}
         for (letter, stage, m), variable in self.start.items():
-            fused = (stage, m) in self.fused and bool(value(self.fused[stage, m]))
+            fused = (stage, m) in self.fused and value(self.fused[stage, m])
             if not (fused and letter == "W"):
                 kind = "B" if fused and letter == "GRAD" else self.tasks.usual_kind(letter)
                 starts[kind, stage, m] = value(variable)
