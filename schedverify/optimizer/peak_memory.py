@@ -87,8 +87,7 @@ class PeakLevels:
     """
 
     def __init__(self, problem: Problem) -> None:
-        holdings = zip(problem.kept, problem.activation, problem.weight_stash, strict=True)
-        amounts = [math.gcd(*sizes) for sizes in holdings]
+        amounts = list(map(math.gcd, problem.kept, problem.activation, problem.weight_stash))
         self._ladders = [
             (static, math.gcd(*(amounts[stage] for stage in stages)))
             for static, stages in zip(problem.static, problem.stages_of, strict=True)
@@ -124,18 +123,14 @@ class _CapacityDescent:
     def __init__(
         self, problem: Problem, effort: Effort, ceiling: Ceiling | None, progress: Callable[[Progress], None] | None
     ) -> None:
-        self.problem = problem
-        self.effort = effort
-        self._tasks = Tasks(problem)
+        self.problem, self.effort, self._progress, self._tasks = problem, effort, progress, Tasks(problem)
         self.objective, self.most = ceiling or ("makespan", self._tasks.ticks(self._tasks.horizon))
         self.levels = PeakLevels(problem)
         bound = best_peak_bound(problem, ceiling)
-        self.evidence = bound.evidence
-        self.bound = self.levels.above(bound.value)
+        self.bound, self.evidence = self.levels.above(bound.value), bound.evidence
         self.best: Timeline | None = None
         self.reason = ""
         self._gave_up = False
-        self._progress = progress
 
     @property
     def value(self) -> int:
@@ -173,8 +168,7 @@ class _CapacityDescent:
 
     def search_within(self, most: int | None, share: float) -> Solution:
         """Search for any schedule under a capacity, with a share of the time that is left."""
-        effort = self.effort.part(share)
-        problem = self.problem if most is None else capped(self.problem, most)
+        problem, effort = self.problem if most is None else capped(self.problem, most), self.effort.part(share)
         answer = solve(problem, objective=self.objective, effort=effort, within=self.most)
         self._gave_up = bool(effort.left)
         if answer.schedule is not None and answer.value is not None and answer.value <= self.most:

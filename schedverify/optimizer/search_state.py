@@ -14,6 +14,7 @@ from schedverify.core.errors import ScheduleError
 from schedverify.core.problem import Problem
 from schedverify.core.result import Part, Status
 from schedverify.core.schedule import Schedule
+from schedverify.optimizer.bounds.formulas import Bound
 from schedverify.optimizer.effort import MIB, Effort
 from schedverify.optimizer.orders import Rows, earliest, keeps_limits, measure, relabelled, rows_of, schedule_of
 from schedverify.optimizer.solvers.cp_sat import SolverOutcome
@@ -126,6 +127,11 @@ class Incumbent:
     def offer_starts(self, starts: dict[OpKey, int]) -> None:
         """Keep the order of these starts if it is better than the best."""
         self.offer(rows_of(self.tasks.problem, starts))
+
+    def prove(self, bound: Bound) -> None:
+        """Note what a combinatorial rule proves."""
+        self.evidence = bound.evidence
+        self.raise_bound(bound.value)
 
     def raise_bound(self, bound: int) -> None:
         """Note that no schedule is below ``bound`` ticks."""

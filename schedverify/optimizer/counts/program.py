@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -70,12 +71,10 @@ class CountsProgram:
         self.loose = {
             op_class for op_class in counts.classes if counts.after[op_class] is None or counts.mixed(op_class[1])
         }
-        self.column: dict[OpClass, int] = {}
-        self.columns = 0
-        for op_class, points in self.points.items():
-            self.column[op_class] = self.columns
-            self.columns += len(points) - 1 + (op_class in self.loose)
-        self.most = np.concatenate([self._most(op_class) for op_class in counts.classes])
+        widths = [len(points) - 1 + (op_class in self.loose) for op_class, points in self.points.items()]
+        *firsts, self.columns = accumulate(widths, initial=0)
+        self.column = dict(zip(self.points, firsts, strict=True))
+        self.most = np.repeat([float(counts.number[stage]) for _, stage in self.points], widths)
         self.parts: list[tuple[CountRow | None, Ticks]] = []
         self._blocks: list[tuple[Ticks, Ticks, Reals, Reals, Reals]] = []
         for op_class in counts.classes:
@@ -96,8 +95,7 @@ class CountsProgram:
         """
         from ortools.math_opt.python import mathopt
 
-        model = mathopt.Model.from_model_proto(self._proto())
-        solved = _run(model, exactness, seconds, stopped)
+        solved = _run(mathopt.Model.from_model_proto(self._proto()), exactness, seconds, stopped)
         if solved is None:
             return None
         speed, dual = solved
@@ -126,10 +124,6 @@ class CountsProgram:
             borders = [np.arange(first + (phase - first) % self.grid, last, self.grid) for phase in known]
             points[op_class] = np.unique(np.concatenate([*borders, [first, last]])).astype(np.int64)
         return points
-
-    def _most(self, op_class: OpClass) -> Reals:
-        columns = len(self.points[op_class]) - 1 + (op_class in self.loose)
-        return np.full(columns, float(self.counts.number[op_class[1]]))
 
     def _rises(self, op_class: OpClass) -> None:
         """Add that the count of a class never falls."""
@@ -163,9 +157,9 @@ class CountsProgram:
         inside = number[block] >= 0
         block, column, factor = number[block[inside]], column[inside], factor[inside]
         if row.limit:
-            block = np.concatenate([block, number[useful]])
-            column = np.concatenate([column, np.full(len(useful), self.columns)])
-            factor = np.concatenate([factor, np.full(len(useful), -float(row.limit))])
+            block = np.append(block, number[useful])
+            column = np.append(column, np.full(len(useful), self.columns))
+            factor = np.append(factor, np.full(len(useful), -float(row.limit)))
         self._add(row, borders[useful], block, column, factor, np.full(len(useful), -math.inf), -fixed[useful])
 
     def _means(self, row: CountRow, borders: Ticks) -> tuple[Ticks, Ticks, Reals, Reals]:
