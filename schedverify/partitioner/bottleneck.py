@@ -80,11 +80,12 @@ def least_bottleneck(
     by_rank = solver or len(set(placement)) < len(placement)
     cuts = cuts_of(model, MOST_PAIRED if by_rank else MOST_SETS)
     requirements = requirements_of(model, cuts, placement, ranks or max(placement) + 1, states)
-    ceiling = max(int(cuts.work[-1]) * max(requirements.slowness), _busiest_link(cuts, requirements))
+    busiest_link = 2 * -(-int(cuts.crossing.max()) // min(requirements.bandwidth)) if requirements.bandwidth else 0
+    ceiling = max(int(cuts.work[-1]) * max(requirements.slowness), busiest_link)
     if by_rank:
         found = PartitionModel(cuts, requirements, ceiling).solve(time_limit, workers)
     else:
-        bottleneck = _bisect(cuts, requirements)
+        bottleneck = _bisect(cuts, requirements, ceiling)
         found = None if bottleneck is None else (cheapest_partition(cuts, requirements, bottleneck), bottleneck, True)
     if found is None:
         raise infeasibility_error(model, cuts, requirements, ceiling, (time_limit, workers) if by_rank else None)
@@ -93,21 +94,14 @@ def least_bottleneck(
     return Partition(layers, bottleneck, int(cuts.crossing[chosen].sum()), cuts.linearized, proved)
 
 
-def _bisect(cuts: Cuts, requirements: StageRequirements) -> int | None:
+def _bisect(cuts: Cuts, requirements: StageRequirements, ceiling: int) -> int | None:
     """Return the least bottleneck of any partition, or None where memory and constraints leave none."""
     total = int(cuts.work[-1])
     low = total * min(requirements.slowness) // requirements.stages
-    high = max(total * max(requirements.slowness), _busiest_link(cuts, requirements))
     step = max(total // requirements.stages, 1)
-    while low + step < high and not has_partition(cuts, requirements, low + step):
+    while low + step < ceiling and not has_partition(cuts, requirements, low + step):
         low, step = low + step + 1, 2 * step
-    high = min(high, low + step)
+    high = min(ceiling, low + step)
     if not has_partition(cuts, requirements, high):
         return None
-    bounds = range(low, high)
-    return low + bisect_left(bounds, True, key=lambda bound: has_partition(cuts, requirements, bound))
-
-
-def _busiest_link(cuts: Cuts, requirements: StageRequirements) -> int:
-    """Return the most ticks that a link can be busy for in one micro-batch."""
-    return 2 * -(-int(cuts.crossing.max()) // min(requirements.bandwidth)) if requirements.bandwidth else 0
+    return low + bisect_left(range(low, high), True, key=lambda bound: has_partition(cuts, requirements, bound))
