@@ -54,7 +54,7 @@ class Tasks:
     def __init__(self, problem: Problem, *, every_mix: bool = False) -> None:
         self.problem = problem
         stages, split = range(problem.total_stages), problem.form == "split"
-        self.mixed = frozenset(stage for stage in stages if split and (every_mix or _cheaper(problem, stage)))
+        self.mixed = frozenset(stage for stage in stages if split and (every_mix or whole_is_cheaper(problem, stage)))
         self.microbatches_of = tuple(
             tuple(m for m, copy in enumerate(problem.replica_of) if copy == problem.copy_of(stage)) for stage in stages
         )
@@ -173,7 +173,8 @@ def node_of(op: OpKey) -> Node:
     return ("GRAD" if kind in "BI" else kind, stage, m)
 
 
-def _cheaper(problem: Problem, stage: int) -> bool:
+def whole_is_cheaper(problem: Problem, stage: int) -> bool:
+    """Whether, in a split problem, B costs less than I and W together."""
     return problem.backward[stage] < problem.backward_input[stage] + problem.backward_weight[stage]
 
 

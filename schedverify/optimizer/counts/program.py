@@ -202,21 +202,21 @@ class CountsProgram:
         from ortools.math_opt import model_pb2
 
         rows, columns, factors, least, most = (np.concatenate(part) for part in zip(*self._blocks, strict=True))
-        order = np.lexsort((columns, rows))
-        proto = model_pb2.ModelProto()
-        proto.variables.ids.extend(range(self.columns + 1))
-        proto.variables.lower_bounds.extend([0.0] * (self.columns + 1))
-        proto.variables.upper_bounds.extend([*self.most.tolist(), math.inf])
-        proto.variables.integers.extend([False] * (self.columns + 1))
-        proto.objective.linear_coefficients.ids.append(self.columns)
-        proto.objective.linear_coefficients.values.append(1.0)
-        proto.linear_constraints.ids.extend(range(len(least)))
-        proto.linear_constraints.lower_bounds.extend(least.tolist())
-        proto.linear_constraints.upper_bounds.extend(most.tolist())
-        proto.linear_constraint_matrix.row_ids.extend(rows[order].tolist())
-        proto.linear_constraint_matrix.column_ids.extend(columns[order].tolist())
-        proto.linear_constraint_matrix.coefficients.extend(factors[order].tolist())
-        return proto
+        count, order = self.columns + 1, np.lexsort((columns, rows))
+        entries = rows[order].tolist(), columns[order].tolist(), factors[order].tolist()
+        upper = [*self.most.tolist(), math.inf]
+        variables = {
+            "ids": range(count),
+            "lower_bounds": [0.0] * count,
+            "upper_bounds": upper,
+            "integers": [False] * count,
+        }
+        return model_pb2.ModelProto(
+            variables=variables,
+            objective={"linear_coefficients": {"ids": [self.columns], "values": [1.0]}},
+            linear_constraints={"ids": range(len(least)), "lower_bounds": least, "upper_bounds": most},
+            linear_constraint_matrix=dict(zip(("row_ids", "column_ids", "coefficients"), entries, strict=True)),
+        )
 
 
 def _run(

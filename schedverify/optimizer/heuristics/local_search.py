@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
-from functools import cached_property
+from collections.abc import Callable, Iterable, Sequence, Sized
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
@@ -86,7 +85,9 @@ class LocalSearch:
 
         tasks, problem = self.tasks, self.tasks.problem
         place = {node_of(op): u for u, op in enumerate(self.ops)}
-        inputs_of = [[(place[node], lag) for node, lag in self._inputs(op) if node in place] for op in self.ops]
+        admitted = self._admitted_by()
+        awaited = [[*tasks.inputs(node_of(op)), *admitted.get(op, ())] for op in self.ops]
+        inputs_of = [[(place[node], lag) for node, lag in row if node in place] for row in awaited]
         readers: list[list[int]] = [[] for _ in self.ops]
         for u, inputs in enumerate(inputs_of):
             for v, _ in inputs:
@@ -109,22 +110,15 @@ class LocalSearch:
             in_flight_limit=_ints(problem.in_flight or [_NO_LIMIT] * problem.ranks),
         )  # fmt: skip
 
-    def _inputs(self, op: OpKey) -> Iterator[tuple[Node, int]]:
-        """Yield what an operation waits for: its inputs, and for an F under a limit for its stage a gradient op."""
-        yield from self.tasks.inputs(node_of(op))
-        if op in self._admitted_by:
-            yield self._admitted_by[op], 0
+    def _admitted_by(self) -> dict[OpKey, list[tuple[Node, int]]]:
+        """By F under a limit K for its stage, what else it waits for, without a lag: the gradient op K places before.
 
-    @cached_property
-    def _admitted_by(self) -> dict[OpKey, Node]:
-        """By F under a limit K for its stage, the gradient op that must have ended: the K-th before, in their orders.
-
-        Moves keep both orders, so this says just what the limit says.
+        Both stand in their orders, and moves keep both orders, so this says just what the limit says.
         """
-        admitted: dict[OpKey, Node] = {}
+        admitted: dict[OpKey, list[tuple[Node, int]]] = {}
         for stage, limit in enumerate((self.tasks.trains and self.tasks.problem.in_flight_stage) or ()):
             forwards = [op for op in self.ops if op[:2] == ("F", stage)]
-            gradients = [node_of(op) for op in self.ops if op[0] in "BI" and op[1] == stage]
+            gradients = [[(node_of(op), 0)] for op in self.ops if op[0] in "BI" and op[1] == stage]
             admitted |= dict(zip(forwards[limit:], gradients, strict=False))
         return admitted
 

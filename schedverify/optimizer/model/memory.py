@@ -15,7 +15,7 @@ What remains is a resource with a level (:func:`limit_resource`), on which a sol
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -152,12 +152,9 @@ def limit_split_stage(model: OrderModel, stage: int, room: int) -> None:
                 model.after_either(("F", stage, m), gradient, weight)
 
 
-def _in_flight_holdings(model: OrderModel, stages: Iterable[int]) -> list[Holding]:
-    return [
-        (("F", stage, m), "start", ("GRAD", stage, m), "end", 1)
-        for stage in stages
-        for m in model.tasks.microbatches_of[stage]
-    ]
+def _in_flight_holdings(model: OrderModel, stages: Collection[int]) -> list[Holding]:
+    pairs = [pair for pair in model.tasks.pairs if pair[0] in stages]
+    return [(("F", *pair), "start", ("GRAD", *pair), "end", 1) for pair in pairs]
 
 
 def _byte_holdings(model: OrderModel, stages: Iterable[int]) -> list[Holding]:

@@ -87,7 +87,7 @@ def prompt_first_steps(model: OrderModel) -> None:
     for node, known in prompt.items():
         model.derive(known, lambda times, node=node: int(times[node][1] > times[node][0]))  # type: ignore[misc]
         reasons = [_right_behind(model, node, before, lag, prompt) for before, lag in _awaited(model.tasks, node)]
-        if not any(True for _ in model.tasks.inputs(node)):
+        if not list(model.tasks.inputs(node)):
             reasons.append(_at_once(model, node))
         cp.add_bool_or([~known, *reasons])
         if node[0] == "W" and node[1:] in model.fused:
@@ -110,9 +110,9 @@ def _awaited(tasks: Tasks, node: Node) -> Iterator[tuple[Node, int]]:
     yield from inputs
     ranks = set(tasks.problem.placement[node[1]])
     for stage, m in tasks.pairs:
-        if ranks & set(tasks.problem.placement[stage]):
-            others = ((letter, stage, m) for letter in tasks.letters)
-            yield from ((other, 0) for other in others if other != node and (other, 0) not in inputs)
+        if not ranks.isdisjoint(tasks.problem.placement[stage]):
+            others = (((letter, stage, m), 0) for letter in tasks.letters)
+            yield from (other for other in others if other[0] != node and other not in inputs)
 
 
 def _right_behind(
