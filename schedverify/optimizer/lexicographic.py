@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from schedverify.optimizer.effort import Effort
 from schedverify.optimizer.orders import Hint, hint_of
 from schedverify.optimizer.peak_memory import capped, least_peak
 from schedverify.optimizer.portfolio import solve
-from schedverify.optimizer.search_state import Progress, Solution
+from schedverify.optimizer.search_state import OnProgress, Solution
 
 
 class LexicographicResult(NamedTuple):
@@ -56,7 +56,7 @@ def minimize(
     then: str | None = None,
     effort: Effort,
     hints: Sequence[Hint] = (),
-    progress: Callable[[Progress], None] | None = None,
+    progress: OnProgress | None = None,
 ) -> LexicographicResult:
     """Search for the least value of an objective, and among those schedules for the least of another.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -17,7 +17,7 @@ from schedverify.optimizer.effort import Effort
 from schedverify.optimizer.heuristics.greedy import list_schedule, policies
 from schedverify.optimizer.orders import Hint, Rows, complete, keeps_limits, measure, rows_of, schedule_of
 from schedverify.optimizer.portfolio import solve
-from schedverify.optimizer.search_state import Progress, Solution
+from schedverify.optimizer.search_state import OnProgress, Progress, Solution
 from schedverify.optimizer.support import check_supported, impossible
 from schedverify.optimizer.tasks import Tasks
 from schedverify.simulator.engine import simulate
@@ -34,7 +34,7 @@ def least_peak(
     effort: Effort | None = None,
     ceiling: Ceiling | None = None,
     hints: Sequence[Hint] = (),
-    progress: Callable[[Progress], None] | None = None,
+    progress: OnProgress | None = None,
 ) -> Solution:
     """Search for the schedule whose ranks hold the least bytes at most, and prove that none does with fewer.
 
@@ -120,9 +120,7 @@ class _CapacityDescent:
         Why the last capacity that stayed open did.
     """
 
-    def __init__(
-        self, problem: Problem, effort: Effort, ceiling: Ceiling | None, progress: Callable[[Progress], None] | None
-    ) -> None:
+    def __init__(self, problem: Problem, effort: Effort, ceiling: Ceiling | None, progress: OnProgress | None) -> None:
         self.problem, self.effort, self._progress, self._tasks = problem, effort, progress, Tasks(problem)
         self.objective, self.most = ceiling or ("makespan", self._tasks.ticks(self._tasks.horizon))
         self.levels = PeakLevels(problem)

@@ -6,7 +6,7 @@ count relaxation and solvers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Final
@@ -22,7 +22,7 @@ from schedverify.optimizer.model.objectives import reasons_in_all
 from schedverify.optimizer.model.rules import add_constraints
 from schedverify.optimizer.model.variables import OrderModel
 from schedverify.optimizer.orders import Hint, complete, rows_of
-from schedverify.optimizer.search_state import Progress, SearchState, Solution
+from schedverify.optimizer.search_state import OnProgress, SearchState, Solution
 from schedverify.optimizer.solvers import pumpkin
 from schedverify.optimizer.solvers.cp_sat import SolverOutcome, SolverSettings, search
 from schedverify.optimizer.support import TIMES, check_supported, impossible
@@ -47,7 +47,7 @@ def solve(
     effort: Effort | None = None,
     within: int | None = None,
     hints: Sequence[Hint] = (),
-    progress: Callable[[Progress], None] | None = None,
+    progress: OnProgress | None = None,
 ) -> Solution:
     """Search for the schedule with the least makespan or span, and prove how good it is.
 

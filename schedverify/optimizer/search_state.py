@@ -39,6 +39,10 @@ class Progress:
         return _gap(self.value, self.bound)
 
 
+OnProgress = Callable[[Progress], None]
+"""Is called with every better value and every higher bound."""
+
+
 @dataclass(frozen=True)
 class Solution:
     """How a search ended, and the best schedule that it found.
@@ -95,7 +99,7 @@ class Incumbent:
         The combinatorial rule that proves most, as in :class:`Solution`; None before the first.
     """
 
-    def __init__(self, tasks: Tasks, objective: str, progress: Callable[[Progress], None] | None) -> None:
+    def __init__(self, tasks: Tasks, objective: str, progress: OnProgress | None) -> None:
         self.tasks, self.objective = tasks, objective
         self.rows: Rows | None = None
         self.value: int | None = None
@@ -182,12 +186,7 @@ class SearchState:
     """
 
     def __init__(
-        self,
-        problem: Problem,
-        objective: str,
-        effort: Effort,
-        within: int | None,
-        progress: Callable[[Progress], None] | None,
+        self, problem: Problem, objective: str, effort: Effort, within: int | None, progress: OnProgress | None
     ) -> None:
         self.problem, self.objective, self.effort = problem, objective, effort
         self.tasks = Tasks(problem)

@@ -97,6 +97,8 @@ class MakespanBounds:
         self.requirements = requirements_of(model, self.cuts, placement, ranks, states)
         self.several = len(set(placement)) < len(placement)
         self._check_size()
+        self._possible_stages = possible_stages(self.cuts, self.requirements.alone)
+        self._round_trip_behind, self._one_way_behind = self._least_behind(back=True), self._least_behind(back=False)
 
     @property
     def stages(self) -> int:
@@ -186,14 +188,6 @@ class MakespanBounds:
             total += speed[rank] * (self.count * partial.loads[rank] + start)
         return partial._replace(bound=max(partial.bound, -(-total // sum(speed.values()))))
 
-    @cached_property
-    def _round_trip_behind(self) -> list[Numbers]:
-        return self._least_behind(back=True)
-
-    @cached_property
-    def _one_way_behind(self) -> list[Numbers]:
-        return self._least_behind(back=False)
-
     def _least_behind(self, *, back: bool) -> list[Numbers]:
         """Return by stage, one more than there are, the least ticks of it and those behind it, each of shape (cuts,).
 
@@ -240,10 +234,6 @@ class MakespanBounds:
             prefix = self.cuts.resident + self.cuts.activation
             may_end &= prefix - prefix[begin] <= self.requirements.capacity[stage]
         return may_end
-
-    @cached_property
-    def _possible_stages(self) -> NDArray[np.bool_]:
-        return possible_stages(self.cuts, self.requirements.alone)
 
     def _check_size(self) -> None:
         links = 2 * self.stages * int(self._lag(0).max())

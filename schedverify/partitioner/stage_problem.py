@@ -100,8 +100,7 @@ def _improved(found: Cut) -> Cut:
     while improved:
         improved = False
         for layers in chain(moves, _moves(best.partition.layers)):
-            shorter = _shorter(found, layers, makespan)
-            if shorter is not None:
+            if shorter := _shorter(found, layers, makespan):
                 best, makespan, improved = *shorter, True
     return best
 

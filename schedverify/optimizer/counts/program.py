@@ -131,9 +131,8 @@ class CountsProgram:
         if pairs > 0:
             index = np.arange(pairs)
             left = self.column[op_class] + index
-            entries = np.concatenate([index, index]), np.concatenate([left, left + 1])
-            factors = np.concatenate([np.ones(pairs), -np.ones(pairs)])
-            self._add(None, index, *entries, factors, np.full(pairs, -math.inf), np.zeros(pairs))
+            entries = np.tile(index, 2), np.concatenate([left, left + 1]), np.repeat([1.0, -1.0], pairs)
+            self._add(None, index, *entries, np.full(pairs, -math.inf), np.zeros(pairs))
 
     def _either(self, stage: int) -> None:
         """Add, for a mixed stage, that there are as many B and I together as micro-batches, and as many W as I."""
@@ -202,14 +201,14 @@ class CountsProgram:
         from ortools.math_opt import model_pb2
 
         rows, columns, factors, least, most = (np.concatenate(part) for part in zip(*self._blocks, strict=True))
-        count, order = self.columns + 1, np.lexsort((columns, rows))
+        size, order = self.columns + 1, np.lexsort((columns, rows))
         entries = rows[order].tolist(), columns[order].tolist(), factors[order].tolist()
         upper = [*self.most.tolist(), math.inf]
         variables = {
-            "ids": range(count),
-            "lower_bounds": [0.0] * count,
+            "ids": range(size),
+            "lower_bounds": [0.0] * size,
             "upper_bounds": upper,
-            "integers": [False] * count,
+            "integers": [False] * size,
         }
         return model_pb2.ModelProto(
             variables=variables,

@@ -119,18 +119,16 @@ def _right_behind(
     model: OrderModel, node: Node, before: Node, lag: int, prompt: dict[Node, cp_model.IntVar]
 ) -> cp_model.IntVar:
     """Return a literal that makes a step start when another, which is prompt, has ended and its lag is over."""
-    chosen = model.cp.new_bool_var("")
-    model.cp.add(model.start[node] == model.end(before) + lag).only_enforce_if(chosen)
+    chosen = model.literal(
+        model.start[node] == model.end(before) + lag,
+        lambda times: times[node][0] == times[before][1] + lag > times[before][0] + lag,
+    )
     model.cp.add_implication(chosen, prompt[before])
-    model.derive(chosen, lambda times: int(times[node][0] == times[before][1] + lag > times[before][0] + lag))
     return chosen
 
 
 def _at_once(model: OrderModel, node: Node) -> cp_model.IntVar:
-    chosen = model.cp.new_bool_var("")
-    model.cp.add(model.start[node] == 0).only_enforce_if(chosen)
-    model.derive(chosen, lambda times: int(times[node][0] == 0))
-    return chosen
+    return model.literal(model.start[node] == 0, lambda times: times[node][0] == 0)
 
 
 def _one_is_first(model: OrderModel, nodes: list[Node], prompt: dict[Node, cp_model.IntVar]) -> None:

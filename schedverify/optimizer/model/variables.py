@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from schedverify.optimizer.tasks import Node, OpKey, Tasks, heads, node_of
 
@@ -94,10 +94,19 @@ class OrderModel:
 
     def after_either(self, later: Node, first: Node, second: Node) -> None:
         """Let a step start after the end of one of two others (or both)."""
-        chosen = self.cp.new_bool_var("")
-        self.cp.add(self.start[later] >= self.end(first)).only_enforce_if(chosen)
+        chosen = self.starts_after(later, first)
         self.cp.add(self.start[later] >= self.end(second)).only_enforce_if(~chosen)
-        self.derive(chosen, lambda times: int(times[later][0] >= times[first][1]))
+
+    def starts_after(self, later: Node, earlier: Node) -> cp_model.IntVar:
+        """Return a literal that makes a step start no earlier than the end of another."""
+        return self.literal(self.start[later] >= self.end(earlier), lambda times: times[later][0] >= times[earlier][1])
+
+    def literal(self, condition: Any, holds: Callable[[Times], bool]) -> cp_model.IntVar:
+        """Return a literal that makes a condition hold; its hint is whether it ``holds`` at the times of the steps."""
+        chosen = self.cp.new_bool_var("")
+        self.cp.add(condition).only_enforce_if(chosen)
+        self.derive(chosen, lambda times: int(holds(times)))
+        return chosen
 
     def holding_interval(self, first: Node, begin: str, last: Node, finish: str) -> cp_model.IntervalVar:
         """Return the interval of something that is held: from the ``start`` or ``end`` of one step to that of another.
