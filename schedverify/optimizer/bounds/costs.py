@@ -50,13 +50,11 @@ class Costs:
         """By stage, what must follow its last step: a path of B (fused), of F (inference), or nothing (split)."""
         problem = self.problem
         if problem.form == "fused":
-            return longest_paths(
-                self.order, problem.predecessors, lambda b, stage: problem.backward_lag(stage, b) + self.gradient[b]
-            )
+            lag = problem.backward_lag
+            return longest_paths(self.order, problem.predecessors, lambda b, stage: lag(stage, b) + self.gradient[b])
         if not self.trains:
-            return longest_paths(
-                self.order[::-1], problem.successors, lambda t, stage: problem.forward_lag(stage, t) + self.forward[t]
-            )
+            lag, order = problem.forward_lag, self.order[::-1]
+            return longest_paths(order, problem.successors, lambda t, stage: lag(stage, t) + self.forward[t])
         return [0] * problem.total_stages
 
     @cached_property

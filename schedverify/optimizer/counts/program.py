@@ -99,13 +99,9 @@ class CountsProgram:
         if solved is None:
             return None
         speed, dual = solved
-        weights, first = [], 0
-        for row, starts in self.parts:
-            if row is not None:
-                found = np.maximum(-dual[first : first + len(starts)], 0)
-                weights.append(RowWeights(row, starts, found))
-            first += len(starts)
-        return speed, weights
+        ends = np.cumsum([len(starts) for _, starts in self.parts])
+        parts = zip(self.parts, np.split(np.maximum(-dual, 0), ends[:-1]), strict=True)
+        return speed, [RowWeights(row, starts, weight) for (row, starts), weight in parts if row is not None]
 
     def phase(self, row: CountRow) -> int:
         """Return a block border of a row: dependencies have theirs where the later class can start first."""

@@ -66,9 +66,8 @@ class OrderModel:
             for stage, m in tasks.pairs
             for letter in tasks.letters
         }
-        self.fused = {
-            pair: self.cp.new_bool_var(f"whole{pair[0]}.{pair[1]}") for pair in tasks.pairs if pair[0] in tasks.mixed
-        }
+        mixed = [(stage, m) for stage, m in tasks.pairs if stage in tasks.mixed]
+        self.fused = {(stage, m): self.cp.new_bool_var(f"whole{stage}.{m}") for stage, m in mixed}
         self.value = self.cp.new_int_var(0, horizon // tasks.subticks, "value")
         self._holding_intervals: dict[tuple[Node, str, Node, str], cp_model.IntervalVar] = {}
         self._ended: dict[Node, cp_model.IntVar] = {}
