@@ -18,8 +18,7 @@ from schedverify.optimizer.counts.bound import count_bounds
 from schedverify.optimizer.effort import Effort
 from schedverify.optimizer.heuristics import local_search
 from schedverify.optimizer.heuristics.greedy import list_schedule, policies
-from schedverify.optimizer.model.objectives import reasons_in_all
-from schedverify.optimizer.model.rules import add_constraints
+from schedverify.optimizer.model.rules import add_constraints, reasons_in_all
 from schedverify.optimizer.model.variables import OrderModel
 from schedverify.optimizer.orders import Hint, complete, rows_of
 from schedverify.optimizer.search_state import OnProgress, SearchState, Solution
@@ -61,7 +60,7 @@ def solve(
     of a rank wait, which makes its span a lower bound. So the search is first for the best order with first steps in
     their places, then for a proof that even with waiting there is nothing better. Where there is, a third search is
     over all orders, not only those that go first in, first out, and every form of the backward, with first steps that
-    start as early as their order lets them (:mod:`~schedverify.optimizer.model.objectives`): this one is exact, and
+    start as early as their order lets them (:mod:`~schedverify.optimizer.model.rules`): this one is exact, and
     slower. Where it would be too large, the gap stays open.
 
     Parameters
