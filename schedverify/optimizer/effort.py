@@ -86,9 +86,8 @@ class Effort:
 
     def why_over(self) -> str:
         """Return what ended the search, in words: somebody, or the time limit that was given."""
-        if self.stopped:
-            return "the search was stopped"
-        return f"the time limit of {self.time_limit if self.whole is None else self.whole:g} s ended the search"
+        limit = self.time_limit if self.whole is None else self.whole
+        return "the search was stopped" if self.stopped else f"the time limit of {limit:g} s ended the search"
 
     @property
     def exhausted(self) -> bool:

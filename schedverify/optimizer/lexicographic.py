@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 from schedverify.core.errors import Fault, UnsupportedError
@@ -13,7 +14,7 @@ from schedverify.optimizer.effort import Effort
 from schedverify.optimizer.orders import Hint, hint_of
 from schedverify.optimizer.peak_memory import capped, least_peak
 from schedverify.optimizer.portfolio import solve
-from schedverify.optimizer.search_state import Progress, Solution
+from schedverify.optimizer.search_state import OnProgress, Solution
 
 
 class LexicographicResult(NamedTuple):
@@ -43,10 +44,9 @@ class LexicographicResult(NamedTuple):
         """Why there is no schedule, or which of the values is open, and why."""
         if self.second is None:
             return self.first.reason
-        parts = {"the first objective": self.first, "the second objective": self.second}
-        return "; ".join(
-            f"{name} is open: {part.reason}" for name, part in parts.items() if part.status is not Status.OPTIMAL
-        )
+        parts = {"first": self.first, "second": self.second}
+        still_open = {name: part.reason for name, part in parts.items() if part.status is not Status.OPTIMAL}
+        return "; ".join(f"the {name} objective is open: {reason}" for name, reason in still_open.items())
 
 
 def minimize(
@@ -56,7 +56,7 @@ def minimize(
     then: str | None = None,
     effort: Effort,
     hints: Sequence[Hint] = (),
-    progress: Callable[[Progress], None] | None = None,
+    progress: OnProgress | None = None,
 ) -> LexicographicResult:
     """Search for the least value of an objective, and among those schedules for the least of another.
 
@@ -78,25 +78,13 @@ def minimize(
     if then is not None and (objective == "peak-memory") == (then == "peak-memory"):
         message = f"the optimizer cannot minimize the {then} behind the {objective}"
         raise UnsupportedError(Fault("objective.then", message, "one of the two is peak-memory, the other a time"))
-    first = _least(problem, objective, effort if then is None else effort.part(0.5), hints, progress)
+    least = partial(least_peak, problem) if objective == "peak-memory" else partial(solve, problem, objective=objective)
+    first = least(effort=effort if then is None else effort.part(0.5), hints=hints, progress=progress)
     if then is None or first.schedule is None or first.value is None:
         return LexicographicResult(first)
     known = [hint_of(first.schedule, first.starts), *hints]
     if then == "peak-memory":
-        ceiling = objective, first.value
-        return LexicographicResult(
-            first, least_peak(problem, effort=effort, ceiling=ceiling, hints=known, progress=progress)
-        )
-    return LexicographicResult(first, _least(capped(problem, first.value), then, effort, known, progress))
-
-
-def _least(
-    problem: Problem,
-    objective: str,
-    effort: Effort,
-    hints: Sequence[Hint],
-    progress: Callable[[Progress], None] | None,
-) -> Solution:
-    if objective == "peak-memory":
-        return least_peak(problem, effort=effort, hints=hints, progress=progress)
-    return solve(problem, objective=objective, effort=effort, hints=hints, progress=progress)
+        least = partial(least_peak, problem, ceiling=(objective, first.value))
+    else:
+        least = partial(solve, capped(problem, first.value), objective=then)
+    return LexicographicResult(first, least(effort=effort, hints=known, progress=progress))

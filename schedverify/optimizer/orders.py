@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import cache, partial
+from itertools import chain
 from typing import NamedTuple
 
 from schedverify.core.errors import ScheduleError
@@ -111,13 +112,9 @@ def measure(tasks: Tasks, rows: Rows, objective: str) -> int:
         If the orders cannot run to their end.
     """
     starts = earliest(tasks, rows)
-    most = 0
-    for row in rows:
-        if row:
-            last = row[-1]
-            begun = tasks.ticks(starts[row[0]]) if objective == "span" else 0
-            most = max(most, tasks.ticks(starts[last] + tasks.duration[last[0], last[1]]) - begun)
-    return most
+    begins = [tasks.ticks(starts[row[0]]) if objective == "span" else 0 for row in rows if row]
+    ends = [tasks.ticks(starts[row[-1]] + tasks.duration[row[-1][:2]]) for row in rows if row]
+    return max((end - begin for begin, end in zip(begins, ends, strict=True)), default=0)
 
 
 def relabelled(tasks: Tasks, starts: Mapping[OpKey, int]) -> dict[OpKey, int]:
@@ -128,22 +125,19 @@ def relabelled(tasks: Tasks, starts: Mapping[OpKey, int]) -> dict[OpKey, int]:
     places: dict[OpKey, int] = {}
     for stage, lines in enumerate(tasks.fifo_lines):
         for line in lines:
-            _relabel_line(places, starts, stage, line)
+            places |= _relabelled_line(starts, stage, line)
     return places
 
 
-def _relabel_line(places: dict[OpKey, int], starts: Mapping[OpKey, int], stage: int, line: tuple[int, ...]) -> None:
+def _relabelled_line(starts: Mapping[OpKey, int], stage: int, line: tuple[int, ...]) -> dict[OpKey, int]:
     def sorted_starts(kinds: str) -> list[tuple[int, str]]:
         return sorted((starts[kind, stage, m], kind) for kind in kinds for m in line if (kind, stage, m) in starts)
 
-    for m, (start, kind) in zip(line, sorted_starts("F"), strict=True):
-        places[kind, stage, m] = start
-    gradients = sorted_starts("BI")
-    for m, (start, kind) in zip(line, gradients, strict=False):
-        places[kind, stage, m] = start
-    stashing = [m for m, (_, kind) in zip(line, gradients, strict=False) if kind == "I"]
-    for m, (start, kind) in zip(stashing, sorted_starts("W"), strict=True):
-        places[kind, stage, m] = start
+    forwards = zip(line, sorted_starts("F"), strict=True)
+    gradients = list(zip(line, sorted_starts("BI"), strict=False))
+    stashing = [m for m, (_, kind) in gradients if kind == "I"]
+    weights = zip(stashing, sorted_starts("W"), strict=True)
+    return {(kind, stage, m): start for m, (start, kind) in chain(forwards, gradients, weights)}
 
 
 class Footprint(NamedTuple):
@@ -185,8 +179,7 @@ class Ledger:
     def __init__(self, problem: Problem, rank: int) -> None:
         self.room = None if problem.capacity is None else problem.capacity[rank] - problem.static[rank]
         self.limit = None if problem.in_flight is None else problem.in_flight[rank]
-        self.bytes = 0
-        self.in_flight = 0
+        self.bytes = self.in_flight = 0
         self.by_stage = dict.fromkeys(problem.stages_of[rank], 0)
         self._stage_limits = problem.in_flight_stage
         self._footprint = cache(partial(footprint, problem))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -17,7 +17,7 @@ from schedverify.optimizer.effort import Effort
 from schedverify.optimizer.heuristics.greedy import list_schedule, policies
 from schedverify.optimizer.orders import Hint, Rows, complete, keeps_limits, measure, rows_of, schedule_of
 from schedverify.optimizer.portfolio import solve
-from schedverify.optimizer.search_state import Progress, Solution
+from schedverify.optimizer.search_state import OnProgress, Progress, Solution
 from schedverify.optimizer.support import check_supported, impossible
 from schedverify.optimizer.tasks import Tasks
 from schedverify.simulator.engine import simulate
@@ -34,7 +34,7 @@ def least_peak(
     effort: Effort | None = None,
     ceiling: Ceiling | None = None,
     hints: Sequence[Hint] = (),
-    progress: Callable[[Progress], None] | None = None,
+    progress: OnProgress | None = None,
 ) -> Solution:
     """Search for the schedule whose ranks hold the least bytes at most, and prove that none does with fewer.
 
@@ -87,8 +87,7 @@ class PeakLevels:
     """
 
     def __init__(self, problem: Problem) -> None:
-        holdings = zip(problem.kept, problem.activation, problem.weight_stash, strict=True)
-        amounts = [math.gcd(*sizes) for sizes in holdings]
+        amounts = list(map(math.gcd, problem.kept, problem.activation, problem.weight_stash))
         self._ladders = [
             (static, math.gcd(*(amounts[stage] for stage in stages)))
             for static, stages in zip(problem.static, problem.stages_of, strict=True)
@@ -121,25 +120,15 @@ class _CapacityDescent:
         Why the last capacity that stayed open did.
     """
 
-    def __init__(
-        self,
-        problem: Problem,
-        effort: Effort,
-        ceiling: Ceiling | None,
-        progress: Callable[[Progress], None] | None,
-    ) -> None:
-        self.problem = problem
-        self.effort = effort
-        self._tasks = Tasks(problem)
+    def __init__(self, problem: Problem, effort: Effort, ceiling: Ceiling | None, progress: OnProgress | None) -> None:
+        self.problem, self.effort, self._progress, self._tasks = problem, effort, progress, Tasks(problem)
         self.objective, self.most = ceiling or ("makespan", self._tasks.ticks(self._tasks.horizon))
         self.levels = PeakLevels(problem)
         bound = best_peak_bound(problem, ceiling)
-        self.evidence = bound.evidence
-        self.bound = self.levels.above(bound.value)
+        self.bound, self.evidence = self.levels.above(bound.value), bound.evidence
         self.best: Timeline | None = None
         self.reason = ""
         self._gave_up = False
-        self._progress = progress
 
     @property
     def value(self) -> int:
@@ -177,8 +166,7 @@ class _CapacityDescent:
 
     def search_within(self, most: int | None, share: float) -> Solution:
         """Search for any schedule under a capacity, with a share of the time that is left."""
-        effort = self.effort.part(share)
-        problem = self.problem if most is None else capped(self.problem, most)
+        problem, effort = self.problem if most is None else capped(self.problem, most), self.effort.part(share)
         answer = solve(problem, objective=self.objective, effort=effort, within=self.most)
         self._gave_up = bool(effort.left)
         if answer.schedule is not None and answer.value is not None and answer.value <= self.most:

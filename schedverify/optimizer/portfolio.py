@@ -6,7 +6,7 @@ count relaxation and solvers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Final
@@ -18,11 +18,10 @@ from schedverify.optimizer.counts.bound import count_bounds
 from schedverify.optimizer.effort import Effort
 from schedverify.optimizer.heuristics import local_search
 from schedverify.optimizer.heuristics.greedy import list_schedule, policies
-from schedverify.optimizer.model.objectives import reasons_in_all
-from schedverify.optimizer.model.rules import add_constraints
+from schedverify.optimizer.model.rules import add_constraints, reasons_in_all
 from schedverify.optimizer.model.variables import OrderModel
 from schedverify.optimizer.orders import Hint, complete, rows_of
-from schedverify.optimizer.search_state import Progress, SearchState, Solution
+from schedverify.optimizer.search_state import OnProgress, SearchState, Solution
 from schedverify.optimizer.solvers import pumpkin
 from schedverify.optimizer.solvers.cp_sat import SolverOutcome, SolverSettings, search
 from schedverify.optimizer.support import TIMES, check_supported, impossible
@@ -47,7 +46,7 @@ def solve(
     effort: Effort | None = None,
     within: int | None = None,
     hints: Sequence[Hint] = (),
-    progress: Callable[[Progress], None] | None = None,
+    progress: OnProgress | None = None,
 ) -> Solution:
     """Search for the schedule with the least makespan or span, and prove how good it is.
 
@@ -61,7 +60,7 @@ def solve(
     of a rank wait, which makes its span a lower bound. So the search is first for the best order with first steps in
     their places, then for a proof that even with waiting there is nothing better. Where there is, a third search is
     over all orders, not only those that go first in, first out, and every form of the backward, with first steps that
-    start as early as their order lets them (:mod:`~schedverify.optimizer.model.objectives`): this one is exact, and
+    start as early as their order lets them (:mod:`~schedverify.optimizer.model.rules`): this one is exact, and
     slower. Where it would be too large, the gap stays open.
 
     Parameters
@@ -110,17 +109,15 @@ def run_parts(state: SearchState, hints: Sequence[Hint]) -> None:
     the second solver a quarter; CP-SAT has the rest. Where the second solver pays, list schedules are often the best
     already, and the local search makes one round.
     """
-    settings = SolverSettings(
-        state.effort.seed, state.effort.threads, state.done, state.best.offer_starts, lambda _bound: None
-    )
+    effort, best = state.effort, state.best
+    settings = SolverSettings(effort.seed, effort.threads, state.done, best.offer_starts, state.raise_bound)
     with state.part("bounds"):
         if bound := best_bound(state.problem, state.objective):
-            state.best.evidence = bound.evidence
-            state.best.raise_bound(bound.value)
+            best.prove(bound)
     with state.part("known schedules"):
         for hint in hints:
             if complete(state.tasks, hint):
-                state.best.offer(rows_of(state.problem, hint))
+                best.offer(rows_of(state.problem, hint))
     if not _needs_nothing(state):
         with state.part("list schedules"):
             _schedule_by_lists(state)
@@ -154,7 +151,7 @@ def _improve(state: SearchState) -> None:
         return
     if state.effort.left < _LEAST_SECONDS:
         return
-    until = state.effort.spent + state.effort.left / 4
+    until, threads = state.effort.spent + state.effort.left / 4, state.effort.threads
 
     def stopped() -> bool:
         return state.done() or state.effort.spent > until
@@ -165,10 +162,8 @@ def _improve(state: SearchState) -> None:
                 return
             start = local_search.LocalSearch(state.tasks, state.best.rows, state.objective)
             target = state.tasks.scaled(state.best.bound) + state.tasks.subticks - 1
-            seeds = [
-                state.effort.seed + 1000 * (number * state.effort.threads + k) for k in range(state.effort.threads)
-            ]
-            with ThreadPoolExecutor(len(seeds)) as pool:
+            seeds = [state.effort.seed + 1000 * (number * threads + k) for k in range(threads)]
+            with ThreadPoolExecutor(threads) as pool:
                 walks = [pool.submit(start.run, seed, _MOVES, target, stopped) for seed in seeds]
                 for walk in walks:
                     state.best.offer(walk.result())
@@ -185,8 +180,7 @@ def _count(state: SearchState) -> None:
         for bound in count_bounds(
             state.problem, state.objective, lower=lower, upper=upper, seconds=seconds, stopped=state.done
         ):
-            state.best.evidence = bound.evidence
-            state.best.raise_bound(bound.value)
+            state.best.prove(bound)
 
 
 def _suits_pumpkin(state: SearchState) -> bool:
@@ -205,22 +199,20 @@ def _prove_with_pumpkin(state: SearchState, settings: SolverSettings) -> None:
         return (state.most() or 0) // state.tasks.unit, -(-state.best.bound // state.tasks.unit)
 
     with state.part("Pumpkin"):
-        with_bounds = replace(settings, on_bound=state.raise_bound)
-        pumpkin.prove(state.tasks, state.objective, known, state.effort.left / 4, with_bounds)
+        pumpkin.prove(state.tasks, state.objective, known, state.effort.left / 4, settings)
 
 
 def _search_with_cp_sat(state: SearchState, settings: SolverSettings) -> None:
     """Search the model of all orders; for the span, first and last those whose first steps are prompt."""
-    with_bounds = replace(settings, on_bound=state.raise_bound)
     if not state.over() and state.objective == "span" and any(anchor is not None for anchor in anchors(state.tasks)):
         with state.part("CP-SAT, first steps in place"):
-            _search(state, settings, state.effort.left / 2, anchored=True)
+            _search(state, replace(settings, on_bound=lambda _bound: None), state.effort.left / 2, anchored=True)
     if not state.over():
         with state.part("CP-SAT"):
-            state.conclude(_search(state, with_bounds, state.effort.left))
+            state.conclude(_search(state, settings, state.effort.left))
     if not state.over() and state.objective == "span" and reasons_in_all(state.tasks) <= MOST_REASONS:
         with state.part("CP-SAT, prompt first steps"):
-            state.conclude(_search(state, with_bounds, state.effort.left, prompt=True))
+            state.conclude(_search(state, settings, state.effort.left, prompt=True))
 
 
 def _search(
@@ -228,11 +220,8 @@ def _search(
 ) -> SolverOutcome:
     """Search one model for something better than the best so far."""
     tasks = Tasks(state.problem, every_mix=True) if prompt else state.tasks
-    without = ("fifo",) if prompt else ()
-    horizon = state.horizon(tasks)
-    model = OrderModel(
-        tasks, horizon=horizon, objective=state.objective, anchored=anchored, prompt=prompt, without=without
-    )
+    without, kept_to = ("fifo",) if prompt else (), {"anchored": anchored, "prompt": prompt}
+    model = OrderModel(tasks, horizon=state.horizon(tasks), objective=state.objective, without=without, **kept_to)
     add_constraints(model)
     model.cp.add(model.value >= -(-state.best.bound // tasks.unit))
     if (most := state.most()) is not None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
 from typing import Any, Final
 
 from schedverify.core.errors import ScheduleError
@@ -14,6 +15,7 @@ from schedverify.core.plan import Part, relative_gap
 from schedverify.core.problem import Problem
 from schedverify.core.result import Status
 from schedverify.core.schedule import Schedule
+from schedverify.optimizer.bounds.formulas import Bound
 from schedverify.optimizer.effort import MIB, Effort
 from schedverify.optimizer.orders import Rows, earliest, keeps_limits, measure, relabelled, rows_of, schedule_of
 from schedverify.optimizer.solvers.cp_sat import SolverOutcome
@@ -36,6 +38,10 @@ class Progress:
     def gap(self) -> Fraction | None:
         """``(value - bound) / bound``; None where the value is unknown or the bound is 0."""
         return relative_gap(self.value, self.bound)
+
+
+OnProgress = Callable[[Progress], None]
+"""Is called with every better value and every higher bound."""
 
 
 @dataclass(frozen=True)
@@ -90,9 +96,8 @@ class Incumbent:
         The combinatorial rule that proves most, as in :class:`Solution`; None before the first.
     """
 
-    def __init__(self, tasks: Tasks, objective: str, progress: Callable[[Progress], None] | None) -> None:
-        self.tasks = tasks
-        self.objective = objective
+    def __init__(self, tasks: Tasks, objective: str, progress: OnProgress | None) -> None:
+        self.tasks, self.objective = tasks, objective
         self.rows: Rows | None = None
         self.value: int | None = None
         self.bound = 0
@@ -124,6 +129,11 @@ class Incumbent:
         """Keep the order of these starts if it is better than the best."""
         self.offer(rows_of(self.tasks.problem, starts))
 
+    def prove(self, bound: Bound) -> None:
+        """Note what a combinatorial rule proves."""
+        self.evidence = bound.evidence
+        self.raise_bound(bound.value)
+
     def raise_bound(self, bound: int) -> None:
         """Note that no schedule is below ``bound`` ticks."""
         if bound > self.bound:
@@ -139,14 +149,12 @@ class Incumbent:
         if self.rows is None:
             return None
         rows = [[part for op in row for part in self._in_parts(op)] for row in self.rows]
-        renamed = rows_of(self.tasks.problem, relabelled(self.tasks, earliest(self.tasks, rows)))
-        return earliest(self.tasks, renamed)
+        return earliest(self.tasks, rows_of(self.tasks.problem, relabelled(self.tasks, earliest(self.tasks, rows))))
 
     def _in_parts(self, op: OpKey) -> tuple[OpKey, ...]:
         kind, stage, m = op
-        if kind == "B" and self.tasks.splits and stage not in self.tasks.mixed:
-            return ("I", stage, m), ("W", stage, m)
-        return (op,)
+        apart = kind == "B" and self.tasks.splits and stage not in self.tasks.mixed
+        return (("I", stage, m), ("W", stage, m)) if apart else (op,)
 
     def _report(self) -> None:
         if self._progress is not None:
@@ -175,22 +183,13 @@ class SearchState:
     """
 
     def __init__(
-        self,
-        problem: Problem,
-        objective: str,
-        effort: Effort,
-        within: int | None,
-        progress: Callable[[Progress], None] | None,
+        self, problem: Problem, objective: str, effort: Effort, within: int | None, progress: OnProgress | None
     ) -> None:
-        self.problem = problem
-        self.objective = objective
-        self.effort = effort
+        self.problem, self.objective, self.effort = problem, objective, effort
         self.tasks = Tasks(problem)
         self.within = None if within is None else min(within, self.tasks.ticks(self.tasks.horizon))
         self.best = Incumbent(self.tasks, objective, progress)
-        self.infeasible = False
-        self.closed = False
-        self.exhausted = False
+        self.infeasible = self.closed = self.exhausted = False
         self.parts: list[Part] = []
         self.too_large = len(self.tasks.pairs) * len(problem.kinds) > MOST_STEPS
 
@@ -219,38 +218,29 @@ class SearchState:
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
         """Add a part of the search to ``parts`` once it has ended: what is known then, and when."""
-        began = time.monotonic()
+        best, began = self.best, self.best.seconds
         try:
             yield
         finally:
-            best = self.best
-            seconds = (best.seconds, time.monotonic() - began)
-            self.parts.append(Part(name, seconds[0] - seconds[1], seconds[1], best.value, best.bound or None))
+            self.parts.append(Part(name, began, best.seconds - began, best.value, best.bound or None))
 
     def solution(self) -> Solution:
         """Return what is known at the end."""
-        best, known = self.best, self.best.bound if self.best.evidence else None
+        best = self.best
+        known = best.bound if best.evidence else None
+        solution = partial(Solution, bound=known, evidence=best.evidence, parts=tuple(self.parts))
         if self.hopeless():
-            return Solution(
-                Status.INFEASIBLE,
-                bound=known,
-                evidence=best.evidence,
-                reason=self._why_infeasible(),
-                parts=tuple(self.parts),
-            )
+            return solution(Status.INFEASIBLE, reason=self._why_infeasible())
         if best.rows is None or best.value is None:
             text = f"neither a schedule nor a proof that there is none was found: {self._why_open()}"
-            return Solution(Status.UNKNOWN, bound=known, evidence=best.evidence, reason=text, parts=tuple(self.parts))
+            return solution(Status.UNKNOWN, reason=text)
         starts = earliest(self.tasks, best.rows)
-        return Solution(
+        return solution(
             Status.OPTIMAL if best.proved else Status.FEASIBLE,
             schedule=schedule_of(best.rows),
             starts=tuple(tuple(self.tasks.ticks(starts[op]) for op in row) for row in best.rows),
             value=best.value,
-            bound=known,
-            evidence=best.evidence,
             reason="" if best.proved else self._why_open(),
-            parts=tuple(self.parts),
         )
 
     def most(self) -> int | None:

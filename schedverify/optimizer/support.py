@@ -31,11 +31,7 @@ def check_supported(problem: Problem, objective: str, among: Collection[str] = S
     """
     if objective not in OBJECTIVES:
         raise UnknownNameError.among("objective", objective, OBJECTIVES)
-    faults = [*_faults(problem)]
-    if objective not in among:
-        message = f"the optimizer cannot minimize the {objective} yet"
-        faults.insert(0, Fault("objective.minimize", message, " or ".join(among)))
-    if faults:
+    if faults := list(_faults(problem, objective, among)):
         raise UnsupportedError(faults)
 
 
@@ -67,7 +63,10 @@ def limits_of(problem: Problem) -> list[str]:
     return [name for name, limit in limits.items() if limit is not None]
 
 
-def _faults(problem: Problem) -> Iterator[Fault]:
+def _faults(problem: Problem, objective: str, among: Collection[str]) -> Iterator[Fault]:
+    if objective not in among:
+        message = f"the optimizer cannot minimize the {objective} yet"
+        yield Fault("objective.minimize", message, " or ".join(among))
     if problem.buffer is not None:
         yield Fault("links.buffer", "the optimizer cannot keep channel buffers yet", "leave it away to plan without")
     for forward, backward, cost in problem.overlapped:
@@ -93,18 +92,15 @@ def _obstacles(problem: Problem) -> Iterator[str]:
     for rank, stages in enumerate(problem.stages_of):
         for stage in stages:
             before = above[stage].intersection(stages)
+            count = len(before) + 1
             if not problem.microbatch_counts[stage]:
                 continue
-            in_flight = (
-                f"on rank {rank} one sequence has {parts} x {len(before) + 1} in flight when stage {stage} turns back"
-            )
-            if problem.in_flight is not None and problem.in_flight[rank] < parts * (len(before) + 1):
-                yield f"{in_flight}, and in_flight is {problem.in_flight[rank]}"
-            if problem.in_flight_stage is not None and problem.in_flight_stage[stage] < parts:
-                most = problem.in_flight_stage[stage]
+            if problem.in_flight is not None and (most := problem.in_flight[rank]) < parts * count:
+                in_flight = f"on rank {rank} one sequence has {parts} x {count} in flight when stage {stage} turns back"
+                yield f"{in_flight}, and in_flight is {most}"
+            if problem.in_flight_stage is not None and (most := problem.in_flight_stage[stage]) < parts:
                 yield f"on stage {stage} one sequence has {parts} in flight, and in_flight_stage is {most}"
             need = sum(parts * problem.kept[other] for other in before) + (parts - 1) * problem.kept[stage]
             need += problem.static[rank] + problem.activation[stage]
-            if problem.capacity is not None and problem.capacity[rank] < need:
-                text = f"rank {rank} holds {need} bytes when stage {stage} turns back"
-                yield f"{text}, and its capacity is {problem.capacity[rank]}"
+            if problem.capacity is not None and (most := problem.capacity[rank]) < need:
+                yield f"rank {rank} holds {need} bytes when stage {stage} turns back, and its capacity is {most}"

@@ -53,13 +53,13 @@ class Tasks:
 
     def __init__(self, problem: Problem, *, every_mix: bool = False) -> None:
         self.problem = problem
-        split = problem.form == "split"
-        self.mixed = frozenset(s for s in range(problem.total_stages) if split and (every_mix or _cheaper(problem, s)))
+        stages, split = range(problem.total_stages), problem.form == "split"
+        self.mixed = frozenset(stage for stage in stages if split and (every_mix or whole_is_cheaper(problem, stage)))
         self.microbatches_of = tuple(
-            tuple(m for m, copy in enumerate(problem.replica_of) if copy == problem.copy_of(stage))
-            for stage in range(problem.total_stages)
+            tuple(m for m, copy in enumerate(problem.replica_of) if copy == problem.copy_of(stage)) for stage in stages
         )
-        costs = {key: problem.duration(int(Kind[key[0]]), key[1]) for key in self._classes()}
+        classes = [(kind, stage) for stage in stages for kind in problem.kinds]
+        costs = {(kind, stage): problem.duration(int(Kind[kind]), stage) for kind, stage in classes}
         self.unit = math.gcd(*costs.values(), *self._lags()) or 1
         self.subticks = 1 + sum(len(self.microbatches_of[stage]) for (_, stage), cost in costs.items() if not cost)
         self.duration = {key: self.scaled(cost) or 1 for key, cost in costs.items()}
@@ -136,16 +136,12 @@ class Tasks:
     @cached_property
     def horizon(self) -> int:
         """Ticks within which every timeline of every order ends: a path meets each operation and each lag once."""
-        work = sum(
-            max(self._step_costs(stage)) * len(self.microbatches_of[stage])
-            for stage in range(len(self.microbatches_of))
-        )
-        lags = sum(
-            (self.forward_lag(before, stage) + self.backward_lag(stage, before)) * len(self.microbatches_of[stage])
-            for stage in range(len(self.microbatches_of))
-            for before in self.problem.predecessors[stage]
-        )
-        return work + lags
+        horizon = 0
+        for stage, microbatches in enumerate(self.microbatches_of):
+            sources = self.problem.predecessors[stage]
+            lags = sum(self.forward_lag(source, stage) + self.backward_lag(stage, source) for source in sources)
+            horizon += (max(self._step_costs(stage)) + lags) * len(microbatches)
+        return horizon
 
     def _step_costs(self, stage: int) -> list[int]:
         """Return the scaled ticks of all steps of one micro-batch on a stage, for each form that it may take."""
@@ -154,11 +150,6 @@ class Tasks:
             return [forward]
         both = [forward + self.duration["I", stage] + self.duration["W", stage]] if self.splits else []
         return both if self.splits and stage not in self.mixed else [*both, forward + self.duration["B", stage]]
-
-    def _classes(self) -> Iterator[tuple[str, int]]:
-        for stage in range(self.problem.total_stages):
-            for kind in self.problem.kinds:
-                yield kind, stage
 
     def _lags(self) -> Iterator[int]:
         for stage, before in enumerate(self.problem.predecessors):
@@ -182,7 +173,8 @@ def node_of(op: OpKey) -> Node:
     return ("GRAD" if kind in "BI" else kind, stage, m)
 
 
-def _cheaper(problem: Problem, stage: int) -> bool:
+def whole_is_cheaper(problem: Problem, stage: int) -> bool:
+    """Whether, in a split problem, B costs less than I and W together."""
     return problem.backward[stage] < problem.backward_input[stage] + problem.backward_weight[stage]
 
 

@@ -23,32 +23,18 @@ from schedverify.partitioner.requirements import StageRequirements
 
 
 def has_partition(cuts: Cuts, requirements: StageRequirements, bound: int) -> bool:
-    """Whether the stages can take all layers, at least one each, with no rank and no link busy for over ``bound``."""
-    if cuts.members is None:
-        return chain_has_partition(cuts, requirements, bound)
-    from schedverify.partitioner.downset_dp import graph_has_partition
+    """Whether the stages can take all layers, at least one each, with no rank and no link busy for over ``bound``.
 
-    return graph_has_partition(cuts, requirements, bound)
-
-
-def cheapest_partition(cuts: Cuts, requirements: StageRequirements, bound: int) -> list[int]:
-    """Return the cuts, first and last included, of the partition within the bound that sends the fewest bytes."""
-    if cuts.members is None:
-        return cheapest_in_chain(cuts, requirements, bound)
-    from schedverify.partitioner.downset_dp import cheapest_in_graph
-
-    return cheapest_in_graph(cuts, requirements, bound)
-
-
-def chain_has_partition(cuts: Cuts, requirements: StageRequirements, bound: int) -> bool:
-    """Answer :func:`has_partition` for a chain.
-
-    ``reached[j]`` says whether the stages so far can end at cut ``j``; with ``count`` as the prefix sums of it, the
-    window ``first[j] .. j-1`` holds a reached cut where ``count[j] > count[first[j]]``::
+    Of a chain ``reached[j]`` says whether the stages so far can end at cut ``j``; with ``count`` as the prefix sums of
+    it, the window ``first[j] .. j-1`` holds a reached cut where ``count[j] > count[first[j]]``::
 
         reached   1  0  0  1  1  0  0
         count     0  1  1  1  2  3  3  3      count[j] = how many of reached[:j] are set
     """
+    if cuts.members is not None:
+        from schedverify.partitioner.downset_dp import graph_has_partition
+
+        return graph_has_partition(cuts, requirements, bound)
     places = np.arange(len(cuts))
     reached = places == 0
     for stage in range(requirements.stages):
@@ -58,12 +44,16 @@ def chain_has_partition(cuts: Cuts, requirements: StageRequirements, bound: int)
     return bool(reached[-1])
 
 
-def cheapest_in_chain(cuts: Cuts, requirements: StageRequirements, bound: int) -> list[int]:
-    """Answer :func:`cheapest_partition` for a chain.
+def cheapest_partition(cuts: Cuts, requirements: StageRequirements, bound: int) -> list[int]:
+    """Return the cuts, first and last included, of the partition within the bound that sends the fewest bytes.
 
-    ``tables[s][j]`` is the least number of bytes over the cuts when ``s`` stages end at cut ``j``. The cuts are then
-    read backwards: the end of stage ``s`` is known, and it begins at the best cut of its window.
+    Of a chain ``tables[s][j]`` is the least number of bytes over the cuts when ``s`` stages end at cut ``j``. The cuts
+    are then read backwards: the end of stage ``s`` is known, and it begins at the best cut of its window.
     """
+    if cuts.members is not None:
+        from schedverify.partitioner.downset_dp import cheapest_in_graph
+
+        return cheapest_in_graph(cuts, requirements, bound)
     best = np.where(np.arange(len(cuts)) == 0, np.int64(0), NEVER)
     tables, windows = [best], []
     for stage in range(requirements.stages):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from schedverify.optimizer.solvers.cp_sat import new_solver
 from schedverify.partitioner.cuts import Cuts, possible_stages
 from schedverify.partitioner.requirements import StageRequirements
 
@@ -86,9 +87,7 @@ class PartitionModel:
 
     def _minimize(self, goal: Any, seconds: float, workers: int) -> tuple[cp_model.CpSolver, cp_model.CpSolverStatus]:
         self.model.minimize(goal)
-        solver = self.cp.CpSolver()
-        solver.parameters.max_time_in_seconds = seconds
-        solver.parameters.num_workers = workers
+        solver = new_solver(seconds, workers)
         return solver, solver.solve(self.model)
 
     def _all_on_one_rank(self) -> int:

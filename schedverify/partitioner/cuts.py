@@ -76,22 +76,15 @@ class Cuts:
 
 def cuts_of(model: Model, most: int = MOST_SETS) -> Cuts:
     """Return the cuts of a model; a graph with more than ``most`` down-sets is taken as a chain."""
-    layers = model.layers
-    columns = np.array(
-        [
-            [layer.forward + layer.backward for layer in layers],
-            [layer.parameters + layer.state for layer in layers],
-            [layer.activation for layer in layers],
-        ],
-        dtype=np.int64,
-    )
+    rows = [(layer.work, layer.resident, layer.activation) for layer in model.layers]
+    columns = np.array(list(zip(*rows, strict=True)), dtype=np.int64)
     members = None if model.chain else _down_sets(model, most)
     if members is None:
-        before = np.concatenate((np.zeros((3, 1), dtype=np.int64), np.cumsum(columns, axis=1)), axis=1)
-        return Cuts(before[0], before[1], before[2], _crossing_in_order(model), None, not model.chain)
+        work, resident, activation = np.pad(np.cumsum(columns, axis=1), ((0, 0), (1, 0)))
+        return Cuts(work, resident, activation, _crossing_in_order(model), None, not model.chain)
     members = members[np.lexsort((members.sum(axis=1), members @ columns[0]))]
-    sums = [members @ column for column in columns]
-    return Cuts(sums[0], sums[1], sums[2], _crossing(model, members), members)
+    work, resident, activation = (members @ column for column in columns)
+    return Cuts(work, resident, activation, _crossing(model, members), members)
 
 
 def possible_stages(cuts: Cuts, alone: Ints) -> NDArray[np.bool_]:

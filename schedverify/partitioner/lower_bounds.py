@@ -97,6 +97,8 @@ class MakespanBounds:
         self.requirements = requirements_of(model, self.cuts, placement, ranks, states)
         self.several = len(set(placement)) < len(placement)
         self._check_size()
+        self._possible_stages = possible_stages(self.cuts, self.requirements.alone)
+        self._round_trip_behind, self._one_way_behind = self._least_behind(back=True), self._least_behind(back=False)
 
     @property
     def stages(self) -> int:
@@ -116,8 +118,8 @@ class MakespanBounds:
             if load is None:
                 return None
             least = max(least, self.count * load)
-        root = PartialPartition((0,), least, 0, 0, *((0,) * self.ranks,) * 2, (None,) * self.ranks, 0)
-        return root._replace(bound=max(least, self._average(root))) if self.several else root
+        nothing = (0,) * self.ranks
+        return self._averaged(PartialPartition((0,), least, 0, 0, nothing, nothing, (None,) * self.ranks, 0))
 
     def longer(self, partial: PartialPartition) -> list[PartialPartition]:
         """Return what a partial partition can be with one stage more, without what cannot be completed."""
@@ -129,27 +131,20 @@ class MakespanBounds:
         one_way = partial.one_way + ticks.forward + lag
         head = self._head(partial, rank)
         start = max(head, partial.one_way - self.count * partial.forwards[rank])
-        own = np.maximum(
-            partial.round_trip + self.count * passing,
-            start + self.count * (partial.loads[rank] + ticks.whole),
-        )
+        load = partial.loads[rank] + ticks.whole
+        own = np.maximum(partial.round_trip + self.count * passing, start + self.count * load)
         behind = np.maximum(round_trip + self._round_trip_behind[stage + 1], one_way + self._one_way_behind[stage + 1])
         ends = np.flatnonzero(self._may_end(stage, begin) & (self._round_trip_behind[stage + 1] < NEVER))
         heads = (*partial.heads[:rank], head, *partial.heads[rank + 1 :])
         made = []
         for end in ends.tolist():
-            work = int(ticks.whole[end])
-            longer = PartialPartition(
-                (*partial.cuts, end),
-                max(partial.bound, int(own[end]), int(behind[end])),
-                int(round_trip[end]),
-                int(one_way[end]),
-                _increased(partial.loads, rank, work),
-                _increased(partial.forwards, rank, int(ticks.forward[end])),
-                heads,
-                partial.squares + work**2,
-            )
-            made.append(longer._replace(bound=max(longer.bound, self._average(longer))) if self.several else longer)
+            cuts, work = (*partial.cuts, end), int(ticks.whole[end])
+            bound = max(partial.bound, int(own[end]), int(behind[end]))
+            ways = int(round_trip[end]), int(one_way[end])
+            loads = _increased(partial.loads, rank, work)
+            forwards = _increased(partial.forwards, rank, int(ticks.forward[end]))
+            longer = PartialPartition(cuts, bound, *ways, loads, forwards, heads, partial.squares + work**2)
+            made.append(self._averaged(longer))
         return made
 
     def unevenness(self, partial: PartialPartition) -> int:
@@ -175,31 +170,23 @@ class MakespanBounds:
         ceiling = int(cuts.work[-1]) * max(requirements.slowness)
         return PartitionModel(cuts, requirements, ceiling).least_bottleneck(seconds, workers)
 
-    def _average(self, partial: PartialPartition) -> int:
-        """Return what follows from the layers that no stage has yet, spread over the ranks whose stages are to come.
+    def _averaged(self, partial: PartialPartition) -> PartialPartition:
+        """Raise the bound to what follows from the layers without a stage, spread over the ranks with stages to come.
 
-        Every rank ``r`` of them has ``T >= head + M (load + slowness * x)`` for the work ``x`` that it still gets (by
-        *load* or *idle*, whichever is more), and these sum up to all that is left; with ``v = 1 / slowness``:
-        ``T * sum v >= sum v (head + M load) + M * left``.
+        Only where a rank has several stages. Every rank ``r`` of them has ``T >= head + M (load + slowness * x)`` for
+        the work ``x`` that it still gets (by *load* or *idle*, whichever is more), and these sum up to all that is
+        left; with ``v = 1 / slowness``: ``T * sum v >= sum v (head + M load) + M * left``.
         """
         remaining = set(self.placement[len(partial.cuts) - 1 :])
-        if not remaining:
-            return 0
+        if not remaining or not self.several:
+            return partial
         common = math.lcm(*self.requirements.slowness)
         speed = {rank: common // self.requirements.slowness[self.placement.index(rank)] for rank in remaining}
         total = self.count * common * int(self._prefix.whole[-1] - self._prefix.whole[partial.cuts[-1]])
         for rank in remaining:
             start = max(self._head(partial, rank), partial.one_way - self.count * partial.forwards[rank])
             total += speed[rank] * (self.count * partial.loads[rank] + start)
-        return -(-total // sum(speed.values()))
-
-    @cached_property
-    def _round_trip_behind(self) -> list[Numbers]:
-        return self._least_behind(back=True)
-
-    @cached_property
-    def _one_way_behind(self) -> list[Numbers]:
-        return self._least_behind(back=False)
+        return partial._replace(bound=max(partial.bound, -(-total // sum(speed.values()))))
 
     def _least_behind(self, *, back: bool) -> list[Numbers]:
         """Return by stage, one more than there are, the least ticks of it and those behind it, each of shape (cuts,).
@@ -243,22 +230,15 @@ class MakespanBounds:
     def _may_end(self, stage: int, begin: int) -> NDArray[np.bool_]:
         """Return whether a stage that begins at ``begin`` may end at each cut, shape (cuts,)."""
         may_end: NDArray[np.bool_] = self._possible_stages[begin] & self.requirements.allowed[stage]
-        if self.requirements.capacity is None:
-            return may_end
-        prefix = self.cuts.resident + self.cuts.activation
-        may_end &= prefix - prefix[begin] <= self.requirements.capacity[stage]
+        if self.requirements.capacity is not None:
+            prefix = self.cuts.resident + self.cuts.activation
+            may_end &= prefix - prefix[begin] <= self.requirements.capacity[stage]
         return may_end
 
-    @cached_property
-    def _possible_stages(self) -> NDArray[np.bool_]:
-        return possible_stages(self.cuts, self.requirements.alone)
-
     def _check_size(self) -> None:
-        slowest, links = (
-            max(self.requirements.slowness),
-            2 * self.stages * int(self._lag(0).max() if self.stages > 1 else 0),
-        )
-        if self.count * slowest * sum(layer.work for layer in self.model.layers) + links > MOST_TICKS:
+        links = 2 * self.stages * int(self._lag(0).max())
+        slowest = self.count * max(self.requirements.slowness)
+        if slowest * sum(layer.work for layer in self.model.layers) + links > MOST_TICKS:
             raise UnsupportedError(Fault("layer", "all steps together take more than 2^60 ticks", "use a coarser tick"))
 
 

@@ -104,17 +104,11 @@ def requirements_of(model: Model, cuts: Cuts, placement: Ints, ranks: int, state
         faults.append(Fault("layer", f"{len(model.layers)} layers cannot fill {stages} stages", hint))
     if faults:
         raise InputError(faults)
-    slowness, memory = _each(devices.slowness, ranks), _each(devices.memory, ranks) if devices.memory else None
+    slowness = _by_stage(devices.slowness, placement)
+    capacity = _by_stage(devices.memory, placement) if devices.memory else None
     bandwidth = None if devices.bandwidth is None else (devices.bandwidth,) * (stages - 1)
-    return StageRequirements(
-        tuple(slowness[rank] for rank in placement),
-        states,
-        placement,
-        None if memory is None else tuple(memory[rank] for rank in placement),
-        bandwidth,
-        _allowed(model, cuts, stages),
-        model.wishes.alone,
-    )
+    allowed = _allowed(model, cuts, stages)
+    return StageRequirements(slowness, states, placement, capacity, bandwidth, allowed, model.wishes.alone)
 
 
 def _allowed(model: Model, cuts: Cuts, stages: int) -> NDArray[np.bool_]:
@@ -155,5 +149,6 @@ def _wrong_pins(model: Model, stages: int) -> Iterator[Fault]:
             yield Fault(f"partition.pinned[{i}]", f"{name} is pinned to stage {stage}", hint)
 
 
-def _each(values: Ints, ranks: int) -> Ints:
-    return values * ranks if len(values) == 1 else values
+def _by_stage(values: Ints, placement: Ints) -> Ints:
+    """Return by stage the value of its rank; one value alone is that of all ranks."""
+    return tuple(values[rank % len(values)] for rank in placement)

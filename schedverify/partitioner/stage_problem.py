@@ -100,8 +100,7 @@ def _improved(found: Cut) -> Cut:
     while improved:
         improved = False
         for layers in chain(moves, _moves(best.partition.layers)):
-            shorter = _shorter(found, layers, makespan)
-            if shorter is not None:
+            if shorter := _shorter(found, layers, makespan):
                 best, makespan, improved = *shorter, True
     return best
 
@@ -236,9 +235,8 @@ def _activations(model: Model, layers: tuple[Ints, ...]) -> list[int]:
 
 def _tied(model: Model, layers: tuple[Ints, ...]) -> Iterator[list[int]]:
     """Yield the groups of stages that share weights across a cut."""
-    stage_of = {layer: stage for stage, members in enumerate(layers) for layer in members}
     for group in model.tied:
-        stages = sorted({stage_of[layer] for layer in group})
+        stages = [stage for stage, members in enumerate(layers) if not set(group).isdisjoint(members)]
         if len(stages) > 1:
             yield stages
 

@@ -10,8 +10,7 @@ from oracle.brute_force import brute_force
 from schedverify.core.problem import Problem
 from schedverify.optimizer.heuristics.greedy import list_schedule, policies
 from schedverify.optimizer.model.memory import counts_steps
-from schedverify.optimizer.model.objectives import reasons_in_all
-from schedverify.optimizer.model.rules import add_constraints
+from schedverify.optimizer.model.rules import add_constraints, reasons_in_all
 from schedverify.optimizer.model.variables import OrderModel
 from schedverify.optimizer.orders import measure, rows_of
 from schedverify.optimizer.search_state import Incumbent

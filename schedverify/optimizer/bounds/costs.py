@@ -50,13 +50,11 @@ class Costs:
         """By stage, what must follow its last step: a path of B (fused), of F (inference), or nothing (split)."""
         problem = self.problem
         if problem.form == "fused":
-            return longest_paths(
-                self.order, problem.predecessors, lambda b, stage: problem.backward_lag(stage, b) + self.gradient[b]
-            )
+            lag = problem.backward_lag
+            return longest_paths(self.order, problem.predecessors, lambda b, stage: lag(stage, b) + self.gradient[b])
         if not self.trains:
-            return longest_paths(
-                self.order[::-1], problem.successors, lambda t, stage: problem.forward_lag(stage, t) + self.forward[t]
-            )
+            lag, order = problem.forward_lag, self.order[::-1]
+            return longest_paths(order, problem.successors, lambda t, stage: lag(stage, t) + self.forward[t])
         return [0] * problem.total_stages
 
     @cached_property
@@ -79,16 +77,12 @@ class Costs:
         if start in self._ways:
             return self._ways[start]
         ways = self._ways[start] = {start: (0, 0)}
+        gradient = [*self.gradient[:start], self.backward[start], *self.gradient[start + 1 :]]
         for stage in self.order:
             known = [b for b in self.problem.predecessors[stage] if b in ways]
             if known:
                 ahead = max(ways[b][0] + self._forward_hop(b, stage) for b in known)
-                back = max(
-                    ways[b][1]
-                    + (self.backward if b == start else self.gradient)[b]
-                    + self.problem.backward_lag(stage, b)
-                    for b in known
-                )
+                back = max(ways[b][1] + gradient[b] + self.problem.backward_lag(stage, b) for b in known)
                 ways[stage] = ahead, back
         return ways
 

@@ -59,9 +59,7 @@ class _IdleRank:
     """One rank with the stages on it that micro-batches go through, and its limits; None stands for no limit."""
 
     def __init__(self, costs: Costs, rank: int, stages: Sequence[int], objective: str) -> None:
-        self.costs = costs
-        self.stages = stages
-        self.makespan = objective == "makespan"
+        self.costs, self.stages, self.makespan = costs, stages, objective == "makespan"
         problem = costs.problem
         self.room = None if problem.capacity is None else problem.capacity[rank] - problem.static[rank]
         self.limit = None if problem.in_flight is None else problem.in_flight[rank]
@@ -74,17 +72,14 @@ class _IdleRank:
         heads = [self.costs.head[stage] for stage in self.stages if self.costs.head[stage] <= turned]
         lead = max(map(self._idle_until, heads)) if self.makespan else 0
         begin = max(lead, self._idle_until(turned))
-        last_work = self._most(self.costs.backward, waiting=True)
-        ends = [
-            self._end(stage) - self.costs.forward[stage] - last_work for stage in self.stages if self._is_last(stage)
-        ]
-        return max(self.work + begin, self.work + (lead if self._all_fit() else begin) + min(ends))
+        end = min(self._end(stage) - self.costs.forward[stage] for stage in self.stages if self._is_last(stage))
+        end -= self._most(self.costs.backward, waiting=True)
+        return self.work + max(begin, (lead if self._all_fit() else begin) + end)
 
     def _idle_until(self, tick: int) -> int:
         """Return the ticks before ``tick`` in which there is nothing to run, where no gradient op can start earlier."""
-        costs = self.costs
-        too_late = [self.makespan and head >= tick for head in costs.head]
-        forward = [0 if late else ticks for ticks, late in zip(costs.forward, too_late, strict=True)]
+        ticks_and_heads = zip(self.costs.forward, self.costs.head, strict=True)
+        forward = [0 if self.makespan and head >= tick else ticks for ticks, head in ticks_and_heads]
         return tick - self._most(forward, waiting=False)
 
     def _until_gradient(self, stage: int) -> int:
@@ -98,10 +93,8 @@ class _IdleRank:
         """Return the ticks from the start of F on a stage to the last end that must follow from it."""
         costs = self.costs
         before = range(costs.problem.total_stages) if self.makespan else self.stages
-        after = [
-            costs.gradient[stage] + costs.ways(u)[stage][1] for u in before if u != stage and stage in costs.ways(u)
-        ]
-        return costs.turn[stage] + max([costs.backward[stage], *after])
+        back = [costs.ways(u)[stage][1] for u in before if u != stage and stage in costs.ways(u)]
+        return costs.turn[stage] + max([costs.backward[stage], *(costs.gradient[stage] + ticks for ticks in back)])
 
     def _is_last(self, stage: int) -> bool:
         """Whether a stage leads to no other of the rank, so that the last F can be one of it."""
@@ -138,19 +131,14 @@ class _IdleRank:
         """
         problem, costs = self.costs.problem, self.costs
         in_flight = [(problem.kept[stage], ticks[stage], self._admitted(stage)) for stage in self.stages]
-        stashed = [
-            (problem.weight_stash[stage], costs.rest[stage], costs.count[stage])
-            for stage in (self.stages if waiting and problem.form == "split" else ())
-        ]
-        admitted = [ticks[stage] * self._admitted(stage) for stage in self.stages]
-        bounds = [sum(admitted) + sum(work * number for _, work, number in stashed)]
+        waits = self.stages if waiting and problem.form == "split" else ()
+        stashed = [(problem.weight_stash[stage], costs.rest[stage], costs.count[stage]) for stage in waits]
+        rest = sum(work * number for _, work, number in stashed)
+        bounds = [sum(work * number for _, work, number in in_flight) + rest]
         if self.room is not None:
             bounds.append(_fill([*in_flight, *stashed], self.room))
         if self.limit is not None:
-            bounds.append(
-                _fill([(1, work, number) for _, work, number in in_flight], self.limit)
-                + sum(work * number for _, work, number in stashed)
-            )
+            bounds.append(_fill([(1, work, number) for _, work, number in in_flight], self.limit) + rest)
         return min([*bounds, sum(ticks[stage] * costs.count[stage] for stage in self.stages)])
 
 
@@ -160,9 +148,8 @@ def _fill(items: Sequence[Item], room: int) -> int:
     Dantzig, Discrete-variable extremum problems, Operations Research 5 (1957).
     """
     total, free = Fraction(0), Fraction(room)
-    for size, work, number in sorted(
-        items, key=lambda item: Fraction(-item[1], item[0]) if item[0] else Fraction(-(1 << 62))
-    ):
+    densest = sorted(items, key=lambda item: Fraction(-item[1], item[0]) if item[0] else Fraction(-(1 << 62)))
+    for size, work, number in densest:
         taken = Fraction(number) if not size else min(Fraction(number), free / size)
         total += taken * work
         free -= taken * size

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -115,23 +116,18 @@ class _SpeedBracket:
         return limit if most is None else min(limit, most)
 
 
+@dataclass
 class _CountSearch:
     """The bound that is proved so far, and the clock."""
 
-    def __init__(
-        self,
-        counts: Counts,
-        objective: str,
-        lower: int,
-        upper: int | None,
-        deadline: float,
-        stopped: Callable[[], bool],
-    ) -> None:
-        self.counts, self.objective = counts, objective
-        self.lower, self.upper = lower, upper
-        self.deadline, self.stopped = deadline, stopped
-        self._top_speed = 1.0
-        self._left_open = 0
+    counts: Counts
+    objective: str
+    lower: int
+    upper: int | None
+    deadline: float
+    stopped: Callable[[], bool]
+    _top_speed: float = 1.0
+    _left_open: int = 0
 
     def over(self) -> bool:
         """Whether nothing more should be asked."""
@@ -212,12 +208,8 @@ class IntegerWeights:
 
     def evidence(self) -> dict[str, Any]:
         """Return the row as a certificate names it."""
-        return {
-            "row": self.row.name,
-            "at": list(self.row.at),
-            "times": self.times.tolist(),
-            "weights": self.weight.tolist(),
-        }
+        times, weights = self.times.tolist(), self.weight.tolist()
+        return {"row": self.row.name, "at": list(self.row.at), "times": times, "weights": weights}
 
 
 def prove(counts: Counts, limit: int, grid: int, found: list[RowWeights]) -> list[dict[str, Any]] | None:

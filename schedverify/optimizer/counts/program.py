@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -70,12 +71,10 @@ class CountsProgram:
         self.loose = {
             op_class for op_class in counts.classes if counts.after[op_class] is None or counts.mixed(op_class[1])
         }
-        self.column: dict[OpClass, int] = {}
-        self.columns = 0
-        for op_class, points in self.points.items():
-            self.column[op_class] = self.columns
-            self.columns += len(points) - 1 + (op_class in self.loose)
-        self.most = np.concatenate([self._most(op_class) for op_class in counts.classes])
+        widths = [len(points) - 1 + (op_class in self.loose) for op_class, points in self.points.items()]
+        *firsts, self.columns = accumulate(widths, initial=0)
+        self.column = dict(zip(self.points, firsts, strict=True))
+        self.most = np.repeat([float(counts.number[stage]) for _, stage in self.points], widths)
         self.parts: list[tuple[CountRow | None, Ticks]] = []
         self._blocks: list[tuple[Ticks, Ticks, Reals, Reals, Reals]] = []
         for op_class in counts.classes:
@@ -96,18 +95,13 @@ class CountsProgram:
         """
         from ortools.math_opt.python import mathopt
 
-        model = mathopt.Model.from_model_proto(self._proto())
-        solved = _run(model, exactness, seconds, stopped)
+        solved = _run(mathopt.Model.from_model_proto(self._proto()), exactness, seconds, stopped)
         if solved is None:
             return None
         speed, dual = solved
-        weights, first = [], 0
-        for row, starts in self.parts:
-            if row is not None:
-                found = np.maximum(-dual[first : first + len(starts)], 0)
-                weights.append(RowWeights(row, starts, found))
-            first += len(starts)
-        return speed, weights
+        ends = np.cumsum([len(starts) for _, starts in self.parts])
+        parts = zip(self.parts, np.split(np.maximum(-dual, 0), ends[:-1]), strict=True)
+        return speed, [RowWeights(row, starts, weight) for (row, starts), weight in parts if row is not None]
 
     def phase(self, row: CountRow) -> int:
         """Return a block border of a row: dependencies have theirs where the later class can start first."""
@@ -127,19 +121,14 @@ class CountsProgram:
             points[op_class] = np.unique(np.concatenate([*borders, [first, last]])).astype(np.int64)
         return points
 
-    def _most(self, op_class: OpClass) -> Reals:
-        columns = len(self.points[op_class]) - 1 + (op_class in self.loose)
-        return np.full(columns, float(self.counts.number[op_class[1]]))
-
     def _rises(self, op_class: OpClass) -> None:
         """Add that the count of a class never falls."""
         pairs = len(self.points[op_class]) - 2 + (op_class in self.loose)
         if pairs > 0:
             index = np.arange(pairs)
             left = self.column[op_class] + index
-            entries = np.concatenate([index, index]), np.concatenate([left, left + 1])
-            factors = np.concatenate([np.ones(pairs), -np.ones(pairs)])
-            self._add(None, index, *entries, factors, np.full(pairs, -math.inf), np.zeros(pairs))
+            entries = np.tile(index, 2), np.concatenate([left, left + 1]), np.repeat([1.0, -1.0], pairs)
+            self._add(None, index, *entries, np.full(pairs, -math.inf), np.zeros(pairs))
 
     def _either(self, stage: int) -> None:
         """Add, for a mixed stage, that there are as many B and I together as micro-batches, and as many W as I."""
@@ -163,9 +152,9 @@ class CountsProgram:
         inside = number[block] >= 0
         block, column, factor = number[block[inside]], column[inside], factor[inside]
         if row.limit:
-            block = np.concatenate([block, number[useful]])
-            column = np.concatenate([column, np.full(len(useful), self.columns)])
-            factor = np.concatenate([factor, np.full(len(useful), -float(row.limit))])
+            block = np.append(block, number[useful])
+            column = np.append(column, np.full(len(useful), self.columns))
+            factor = np.append(factor, np.full(len(useful), -float(row.limit)))
         self._add(row, borders[useful], block, column, factor, np.full(len(useful), -math.inf), -fixed[useful])
 
     def _means(self, row: CountRow, borders: Ticks) -> tuple[Ticks, Ticks, Reals, Reals]:
@@ -208,21 +197,21 @@ class CountsProgram:
         from ortools.math_opt import model_pb2
 
         rows, columns, factors, least, most = (np.concatenate(part) for part in zip(*self._blocks, strict=True))
-        order = np.lexsort((columns, rows))
-        proto = model_pb2.ModelProto()
-        proto.variables.ids.extend(range(self.columns + 1))
-        proto.variables.lower_bounds.extend([0.0] * (self.columns + 1))
-        proto.variables.upper_bounds.extend([*self.most.tolist(), math.inf])
-        proto.variables.integers.extend([False] * (self.columns + 1))
-        proto.objective.linear_coefficients.ids.append(self.columns)
-        proto.objective.linear_coefficients.values.append(1.0)
-        proto.linear_constraints.ids.extend(range(len(least)))
-        proto.linear_constraints.lower_bounds.extend(least.tolist())
-        proto.linear_constraints.upper_bounds.extend(most.tolist())
-        proto.linear_constraint_matrix.row_ids.extend(rows[order].tolist())
-        proto.linear_constraint_matrix.column_ids.extend(columns[order].tolist())
-        proto.linear_constraint_matrix.coefficients.extend(factors[order].tolist())
-        return proto
+        size, order = self.columns + 1, np.lexsort((columns, rows))
+        entries = rows[order].tolist(), columns[order].tolist(), factors[order].tolist()
+        upper = [*self.most.tolist(), math.inf]
+        variables = {
+            "ids": range(size),
+            "lower_bounds": [0.0] * size,
+            "upper_bounds": upper,
+            "integers": [False] * size,
+        }
+        return model_pb2.ModelProto(
+            variables=variables,
+            objective={"linear_coefficients": {"ids": [self.columns], "values": [1.0]}},
+            linear_constraints={"ids": range(len(least)), "lower_bounds": least, "upper_bounds": most},
+            linear_constraint_matrix=dict(zip(("row_ids", "column_ids", "coefficients"), entries, strict=True)),
+        )
 
 
 def _run(

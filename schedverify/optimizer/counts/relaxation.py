@@ -31,7 +31,7 @@ from functools import cached_property
 
 from schedverify.core.op import Kind
 from schedverify.core.problem import Problem
-from schedverify.optimizer.tasks import longest_paths
+from schedverify.optimizer.tasks import longest_paths, whole_is_cheaper
 
 OpClass = tuple[str, int]
 """The letter of a kind, and a stage."""
@@ -111,12 +111,11 @@ class Counts:
         heads = longest_paths(order, self.problem.predecessors, self.forward_hop)
         release: dict[OpClass, int] = {("F", stage): heads[stage] for stage in order}
         for stage in reversed(order) if self.trains else ():
-            ways = [release["F", stage] + self.cost["F", stage]]
-            ways += [
-                min(release[kind, t] + self.gradient_hop(kind, t, stage) for kind in self.gradients[t])
-                for t in self.problem.successors[stage]
-            ]
-            release |= dict.fromkeys(((kind, stage) for kind in self.gradients[stage]), max(ways))
+            start = release["F", stage] + self.cost["F", stage]
+            for t in self.problem.successors[stage]:
+                hops = [release[kind, t] + self.gradient_hop(kind, t, stage) for kind in self.gradients[t]]
+                start = max(start, min(hops))
+            release |= dict.fromkeys(((kind, stage) for kind in self.gradients[stage]), start)
             if ("W", stage) in self.cost:
                 release["W", stage] = release["I", stage] + self.cost["I", stage]
         return release
@@ -133,15 +132,12 @@ class Counts:
             for kind in self.gradients[stage]:
                 ways = [own, *(self._soonest(after, b, self.problem.backward_lag(stage, b))
                                for b in self.problem.predecessors[stage])]  # fmt: skip
-                if kind == "I" and own is not None:
-                    ways.append(self.cost["W", stage])
-                after[kind, stage] = _longest(ways)
+                after[kind, stage] = _longest([*ways, _plus(own, self.cost["W", stage]) if kind == "I" else None])
         for stage in reversed(order):
-            ways = [0 if self._ends_in_time(stage) else None]
-            ways += [_plus(after["F", t], self.problem.forward_lag(stage, t) + self.cost["F", t])
-                     for t in self.problem.successors[stage]]  # fmt: skip
+            ways = [_plus(after["F", t], self.problem.forward_lag(stage, t) + self.cost["F", t])
+                    for t in self.problem.successors[stage]]  # fmt: skip
             ways += [self._soonest(after, stage, 0)] if self.gradients[stage] else []
-            after["F", stage] = _longest(ways)
+            after["F", stage] = _longest([0 if self._ends_in_time(stage) else None, *ways])
         return after
 
     def forward_hop(self, source: int, target: int) -> int:
@@ -156,8 +152,7 @@ class Counts:
         problem = self.problem
         if problem.form != "split":
             return "B" if problem.form == "fused" else ""
-        cheaper = problem.backward[stage] < problem.backward_input[stage] + problem.backward_weight[stage]
-        return "BI" if cheaper else "I"
+        return "BI" if whole_is_cheaper(problem, stage) else "I"
 
     def _kinds(self, stage: int) -> str:
         kinds = "F" + self.gradients[stage]
@@ -203,7 +198,7 @@ class Counts:
 
     def _holdings(self) -> Iterator[CountRow]:
         problem = self.problem
-        if problem.form == "inference":
+        if not self.trains:
             return
         for rank, stages in enumerate(problem.stages_of):
             if problem.in_flight is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import product
+from itertools import product, starmap
 from typing import NamedTuple
 
 from schedverify.optimizer.orders import Ledger, Rows
@@ -36,10 +36,8 @@ def policies(tasks: Tasks) -> Iterator[GreedyPolicy]:
     patience = (0.5, 0.0, 1.0) if tasks.splits else (0.0,)
     deep = (True, False) if any(len(stages) > 1 for stages in tasks.problem.stages_of) else (True,)
     first = (True, False) if tasks.trains else (True,)
-    for backward_first, deep_first, share, fused in product(
-        first, deep, patience, (True, False)[: 1 + bool(tasks.mixed)]
-    ):
-        yield GreedyPolicy(backward_first, deep_first, share, fused)
+    fused = (True, False) if tasks.mixed else (True,)
+    yield from starmap(GreedyPolicy, product(first, deep, patience, fused))
 
 
 def list_schedule(tasks: Tasks, policy: GreedyPolicy, stopped: Callable[[], bool] = lambda: False) -> Rows | None:
@@ -76,9 +74,7 @@ class _GreedyRun:
     """
 
     def __init__(self, tasks: Tasks, policy: GreedyPolicy) -> None:
-        self.tasks = tasks
-        self.policy = policy
-        self.problem = tasks.problem
+        self.tasks, self.policy, self.problem = tasks, policy, tasks.problem
         self.ends: dict[Node, int] = {}
         self.free = [0] * self.problem.ranks
         self.orders: Rows = [[] for _ in range(self.problem.ranks)]
@@ -120,14 +116,15 @@ class _GreedyRun:
 
     def _ready(self, stage: int) -> Iterator[_Choice]:
         """Yield the next F and gradient op of a stage, where their inputs are known and the limits admit them."""
+        ranks = self.problem.placement[stage]
         if self.forwards[stage]:
             choice = self._at(("F", stage, self.forwards[stage][-1]))
-            if choice and self._admits(choice.op):
+            if choice and all(self._leaves_room(rank, choice.op) for rank in ranks):
                 yield choice
         if self.tasks.trains and self.gradients[stage]:
             kind = "B" if stage in self.tasks.mixed and self.policy.fused else self.tasks.usual_kind("GRAD")
             choice = self._at((kind, stage, self.gradients[stage][-1]))
-            if choice and self._fits(choice.op):
+            if choice and all(self.ledgers[rank].fits(choice.op) for rank in ranks):
                 yield choice
 
     def _at(self, op: OpKey) -> _Choice | None:
@@ -159,27 +156,18 @@ class _GreedyRun:
         around = self.problem.successors[stage] if kind == "F" else self.problem.predecessors[stage]
         return touched | {self.problem.owner_rank[other] for other in around}
 
-    def _admits(self, op: OpKey) -> bool:
-        """Whether an F may start on all its ranks, with room left for the sequence that must go on before it."""
+    def _leaves_room(self, rank: int, op: OpKey) -> bool:
+        """Whether, with one more F, a rank has room left for all F of the sequence that must go on before it."""
         _, stage, m = op
-        return all(self._leaves_room(rank, stage, m // self.problem.slices) for rank in self.problem.placement[stage])
-
-    def _leaves_room(self, rank: int, stage: int, sequence: int) -> bool:
-        """Whether, with one more F of a stage, a rank has room for all F of its first unfinished sequence."""
         ledger, lacking = self.ledgers[rank], self.lacking[rank]
         first = next(iter(lacking))
-        others = list(lacking[first]) if first != sequence else []
-        room, most = ledger.room, self.problem.in_flight_stage
-        if room is not None:
-            needed = ledger.bytes + self.problem.kept[stage] + sum(self.problem.kept[other] for other in others)
-            if needed + self.spare[rank] > room:
-                return False
-        if ledger.limit is not None and ledger.in_flight + 1 + len(others) > ledger.limit:
-            return False
-        return most is None or ledger.by_stage[stage] + 1 + others.count(stage) <= most[stage]
-
-    def _fits(self, op: OpKey) -> bool:
-        return all(self.ledgers[rank].fits(op) for rank in self.problem.placement[op[1]])
+        stages = [stage, *(lacking[first] if first != m // self.problem.slices else ())]
+        kept, most = self.problem.kept, self.problem.in_flight_stage
+        return (
+            (ledger.room is None or ledger.bytes + self.spare[rank] + sum(kept[s] for s in stages) <= ledger.room)
+            and (ledger.limit is None or ledger.in_flight + len(stages) <= ledger.limit)
+            and (most is None or ledger.by_stage[stage] + stages.count(stage) <= most[stage])
+        )
 
     def _strike_off(self, rank: int, stage: int, m: int) -> None:
         """Take the F of a stage off the list of what its sequence lacks on a rank."""
@@ -200,7 +188,7 @@ class _GreedyRun:
     def _spare(self, stages: tuple[int, ...]) -> int:
         """Return the bytes that a rank keeps free for the backward of a stage that recomputes."""
         full, boundary = self.problem.activation, self.problem.boundary
-        return max((full[s] - boundary[s] for s in stages if self.problem.recompute[s]), default=0) if stages else 0
+        return max((full[s] - boundary[s] for s in stages if self.problem.recompute[s]), default=0)
 
     def _backwards(self, microbatches: tuple[int, ...]) -> list[int]:
         """Return the order of gradient ops: sequences in order, the parts of each from the last to the first."""

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
-from functools import cached_property
+from collections.abc import Callable, Iterable, Sequence, Sized
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from schedverify.core.schedule import IntArray
-from schedverify.optimizer.orders import Rows, footprint
+from schedverify.optimizer.orders import Footprint, Rows, footprint
 from schedverify.optimizer.tasks import Node, OpKey, Tasks, node_of
 
 if TYPE_CHECKING:
@@ -43,10 +42,8 @@ class LocalSearch:
     """
 
     def __init__(self, tasks: Tasks, rows: Rows, objective: str) -> None:
-        self.tasks = tasks
-        self.span = objective == "span"
+        self.tasks, self.rows, self.span = tasks, rows, objective == "span"
         self.ops = [op for row in rows for op in row]
-        self.rows = rows
         self.flat = self._flat_ops()
 
     def run(self, seed: int, moves: int, target: int, stopped: Callable[[], bool]) -> Rows:
@@ -89,16 +86,18 @@ class LocalSearch:
 
         tasks, problem = self.tasks, self.tasks.problem
         place = {node_of(op): u for u, op in enumerate(self.ops)}
-        inputs_of = [[(place[node], lag) for node, lag in self._inputs(op) if node in place] for op in self.ops]
+        admitted = self._admitted_by()
+        awaited = [[*tasks.inputs(node_of(op)), *admitted.get(op, ())] for op in self.ops]
+        inputs_of = [[(place[node], lag) for node, lag in row if node in place] for row in awaited]
         readers: list[list[int]] = [[] for _ in self.ops]
         for u, inputs in enumerate(inputs_of):
             for v, _ in inputs:
                 readers[v].append(u)
         lines = {line: number for number, line in enumerate(dict.fromkeys(node_of(op)[:2] for op in self.ops))}
-        footprints = [footprint(problem, *op[:2]) for op in self.ops]
+        footprints = zip(*(footprint(problem, *op[:2]) for op in self.ops), strict=True)
         return FlatOps(
             rank_begin=_row_begins(self.rows),
-            duration=_ints(tasks.duration[op[0], op[1]] for op in self.ops),
+            duration=_ints(tasks.duration[op[:2]] for op in self.ops),
             rank=_ints(problem.owner_rank[op[1]] for op in self.ops),
             fifo_line=_ints(lines[node_of(op)[:2]] for op in self.ops),
             input_begin=_row_begins(inputs_of),
@@ -106,32 +105,21 @@ class LocalSearch:
             lags=_ints(lag for inputs in inputs_of for _, lag in inputs),
             reader_begin=_row_begins(readers),
             readers=_ints([v for row in readers for v in row] + [-1]),
-            start_bytes=_ints(more.start_bytes for more in footprints),
-            net_bytes=_ints(more.net_bytes for more in footprints),
-            start_in_flight=_ints(more.start_in_flight for more in footprints),
-            net_in_flight=_ints(more.net_in_flight for more in footprints),
+            **dict(zip(Footprint._fields, map(_ints, footprints), strict=True)),
             byte_limit=_ints(_NO_LIMIT if problem.capacity is None else problem.capacity[r] - problem.static[r]
                              for r in range(problem.ranks)),
             in_flight_limit=_ints(problem.in_flight or [_NO_LIMIT] * problem.ranks),
         )  # fmt: skip
 
-    def _inputs(self, op: OpKey) -> Iterator[tuple[Node, int]]:
-        """Yield what an operation waits for: its inputs, and for an F under a limit for its stage a gradient op."""
-        yield from self.tasks.inputs(node_of(op))
-        if op in self._admitted_by:
-            yield self._admitted_by[op], 0
+    def _admitted_by(self) -> dict[OpKey, list[tuple[Node, int]]]:
+        """By F under a limit K for its stage, what else it waits for, without a lag: the gradient op K places before.
 
-    @cached_property
-    def _admitted_by(self) -> dict[OpKey, Node]:
-        """By F under a limit K for its stage, the gradient op that must have ended: the K-th before, in their orders.
-
-        Moves keep both orders, so this says just what the limit says.
+        Both stand in their orders, and moves keep both orders, so this says just what the limit says.
         """
-        limits = self.tasks.problem.in_flight_stage
-        admitted: dict[OpKey, Node] = {}
-        for stage, limit in enumerate(limits if limits is not None and self.tasks.trains else ()):
+        admitted: dict[OpKey, list[tuple[Node, int]]] = {}
+        for stage, limit in enumerate((self.tasks.trains and self.tasks.problem.in_flight_stage) or ()):
             forwards = [op for op in self.ops if op[:2] == ("F", stage)]
-            gradients = [node_of(op) for op in self.ops if op[0] in "BI" and op[1] == stage]
+            gradients = [[(node_of(op), 0)] for op in self.ops if op[0] in "BI" and op[1] == stage]
             admitted |= dict(zip(forwards[limit:], gradients, strict=False))
         return admitted
 

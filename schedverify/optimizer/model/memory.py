@@ -15,11 +15,11 @@ What remains is a resource with a level (:func:`limit_resource`), on which a sol
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
-from schedverify.optimizer.model.variables import OrderModel, Times
+from schedverify.optimizer.model.variables import OrderModel
 from schedverify.optimizer.tasks import Node, ancestors
 
 if TYPE_CHECKING:
@@ -32,13 +32,6 @@ Holding = tuple[Node, str, Node, str, int]
 """Something held from the start or end of one step to the start or end of another, and how much."""
 
 
-class StageAmounts(NamedTuple):
-    """By stage, what each F adds to what is held, and how much of that stays from the end of GRAD to the end of W."""
-
-    saved: Sequence[int]
-    stash: Sequence[int]
-
-
 def in_flight_on_ranks(model: OrderModel) -> None:
     """A rank has no more micro-batches in flight, over all its stages, than its limit."""
     limits = model.problem.in_flight
@@ -47,11 +40,9 @@ def in_flight_on_ranks(model: OrderModel) -> None:
     for stages, limit in zip(model.problem.stages_of, limits, strict=True):
         ones = [1] * model.problem.total_stages
         _limit_each_stage(model, stages, ones, limit)
-        if _alone(model, stages):
-            continue
-        if counts_steps(model, stages):
-            limit_shared_rank(model, stages, StageAmounts(ones, [0] * model.problem.total_stages), limit)
-        else:
+        if not _alone(model, stages) and counts_steps(model, stages):
+            limit_shared_rank(model, stages, ones, [0] * model.problem.total_stages, limit)
+        elif not _alone(model, stages):
             limit_resource(model, _in_flight_holdings(model, stages), limit)
 
 
@@ -74,16 +65,15 @@ def bytes_within_capacity(model: OrderModel) -> None:
     for rank, stages in enumerate(problem.stages_of):
         room = problem.capacity[rank] - problem.static[rank]
         _limit_each_stage(model, stages, problem.kept, room)
+        one_form = _alone(model, stages) and stages[0] not in model.tasks.mixed
         if len(stages) > 1 and counts_steps(model, stages):
-            limit_shared_rank(model, stages, StageAmounts(problem.kept, problem.weight_stash), room)
-        elif not _alone(model, stages) or stages[0] in model.tasks.mixed:
-            limit_resource(model, _byte_holdings(model, stages), room)
-        elif not model.tasks.splits:
+            limit_shared_rank(model, stages, problem.kept, problem.weight_stash, room)
+        elif one_form and not model.tasks.splits:
             limit_recomputing_stage(model, stages[0], room)
-        elif problem.recompute[stages[0]]:
-            limit_resource(model, _byte_holdings(model, stages), room)
-        else:
+        elif one_form and not problem.recompute[stages[0]]:
             limit_split_stage(model, stages[0], room)
+        else:
+            limit_resource(model, _byte_holdings(model, stages), room)
 
 
 def _alone(model: OrderModel, stages: Sequence[int]) -> bool:
@@ -155,12 +145,9 @@ def limit_split_stage(model: OrderModel, stage: int, room: int) -> None:
                 model.after_either(("F", stage, m), gradient, weight)
 
 
-def _in_flight_holdings(model: OrderModel, stages: Iterable[int]) -> list[Holding]:
-    return [
-        (("F", stage, m), "start", ("GRAD", stage, m), "end", 1)
-        for stage in stages
-        for m in model.tasks.microbatches_of[stage]
-    ]
+def _in_flight_holdings(model: OrderModel, stages: Collection[int]) -> list[Holding]:
+    pairs = [pair for pair in model.tasks.pairs if pair[0] in stages]
+    return [(("F", *pair), "start", ("GRAD", *pair), "end", 1) for pair in pairs]
 
 
 def _byte_holdings(model: OrderModel, stages: Iterable[int]) -> list[Holding]:
@@ -199,19 +186,26 @@ def counts_steps(model: OrderModel, stages: Sequence[int]) -> bool:
     return fifo and only_f_adds and pairs <= MOST_BOOLEANS
 
 
-def limit_shared_rank(model: OrderModel, stages: Sequence[int], amounts: StageAmounts, room: int) -> None:
+def limit_shared_rank(model: OrderModel, stages: Sequence[int], saved: Sequence[int], stash: Sequence[int], room: int) -> None:
     """Keep what a rank with these stages holds at each F within ``room``.
 
     Only an F adds, and what it adds counts from its start, so nothing else need be looked at: at F number ``k`` (from
     0) of stage ``s`` the rank holds ``saved(s) (k + 1)``, and for each other stage ``u`` ``saved(u)`` for every F
     before it; less ``saved(u) - stash(u)`` for every GRAD, and ``stash(u)`` for every W, of all stages, before it.
+
+    Parameters
+    ----------
+    saved, stash
+        By stage, what each F adds to what is held, and how much of that stays from the end of GRAD to the end of W.
+    room
+        What the rank may hold.
     """
     earlier = _PrecedenceBooleans(model)
     for stage in stages:
         for number, m in enumerate(model.tasks.microbatches_of[stage]):
-            certain = amounts.saved[stage] * (number + 1)
+            certain = saved[stage] * (number + 1)
             terms: list[tuple[int, cp_model.IntVar]] = []
-            for change, step in _changes(model, stages, stage, amounts):
+            for change, step in _changes(model, stages, stage, saved, stash):
                 known = earlier.known(step, ("F", stage, m))
                 certain += change if known else 0
                 if known is None:
@@ -221,17 +215,17 @@ def limit_shared_rank(model: OrderModel, stages: Sequence[int], amounts: StageAm
     earlier.add_fifo_implications()
 
 
-def _changes(model: OrderModel, stages: Sequence[int], of: int, amounts: StageAmounts) -> Iterator[tuple[int, Node]]:
+def _changes(model: OrderModel, stages: Sequence[int], of: int, saved: Sequence[int], stash: Sequence[int]) -> Iterator[tuple[int, Node]]:
     """Yield every step of a rank that changes what an F of the stage ``of`` finds held, and by how much."""
     for stage in stages:
-        saved, stash = amounts.saved[stage], amounts.stash[stage] if model.tasks.splits else 0
+        whole, part = saved[stage], stash[stage] if model.tasks.splits else 0
         for m in model.tasks.microbatches_of[stage]:
-            if stage != of and saved:
-                yield saved, ("F", stage, m)
-            if saved != stash:
-                yield stash - saved, ("GRAD", stage, m)
-            if stash:
-                yield -stash, ("W", stage, m)
+            if stage != of and whole:
+                yield whole, ("F", stage, m)
+            if whole != part:
+                yield part - whole, ("GRAD", stage, m)
+            if part:
+                yield -part, ("W", stage, m)
 
 
 class _PrecedenceBooleans:
@@ -256,11 +250,8 @@ class _PrecedenceBooleans:
     def boolean(self, step: Node, forward: Node) -> cp_model.IntVar:
         """Return the boolean that says whether the step comes before the F."""
         if (step, forward) not in self.booleans:
-            before = self.model.cp.new_bool_var("")
-            self.model.cp.add(self.model.start[forward] >= self.model.end(step)).only_enforce_if(before)
+            before = self.booleans[step, forward] = self.model.starts_after(forward, step)
             self.model.cp.add(self.model.start[step] >= self.model.end(forward)).only_enforce_if(~before)
-            self.model.derive(before, _is_before(step, forward))
-            self.booleans[step, forward] = before
         return self.booleans[step, forward]
 
     def add_fifo_implications(self) -> None:
@@ -278,7 +269,3 @@ class _PrecedenceBooleans:
                 self.model.cp.add_implication(younger, before)
             if later is not None:
                 self.model.cp.add_implication(before, later)
-
-
-def _is_before(step: Node, forward: Node) -> Callable[[Times], int]:
-    return lambda times: int(times[forward][0] >= times[step][1])

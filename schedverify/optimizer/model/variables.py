@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from schedverify.optimizer.tasks import Node, OpKey, Tasks, heads, node_of
 
@@ -57,13 +57,8 @@ class OrderModel:
     ) -> None:
         from ortools.sat.python import cp_model
 
-        self.tasks = tasks
-        self.problem = tasks.problem
-        self.horizon = horizon
-        self.objective = objective
-        self.anchored = anchored
-        self.prompt = prompt
-        self.without = frozenset(without)
+        self.tasks, self.problem, self.without = tasks, tasks.problem, frozenset(without)
+        self.horizon, self.objective, self.anchored, self.prompt = horizon, objective, anchored, prompt
         self.cp = cp_model.CpModel()
         self.head = heads(tasks)
         self.start = {
@@ -71,9 +66,8 @@ class OrderModel:
             for stage, m in tasks.pairs
             for letter in tasks.letters
         }
-        self.fused = {
-            pair: self.cp.new_bool_var(f"whole{pair[0]}.{pair[1]}") for pair in tasks.pairs if pair[0] in tasks.mixed
-        }
+        mixed = [(stage, m) for stage, m in tasks.pairs if stage in tasks.mixed]
+        self.fused = {(stage, m): self.cp.new_bool_var(f"whole{stage}.{m}") for stage, m in mixed}
         self.value = self.cp.new_int_var(0, horizon // tasks.subticks, "value")
         self._holding_intervals: dict[tuple[Node, str, Node, str], cp_model.IntervalVar] = {}
         self._ended: dict[Node, cp_model.IntVar] = {}
@@ -99,10 +93,19 @@ class OrderModel:
 
     def after_either(self, later: Node, first: Node, second: Node) -> None:
         """Let a step start after the end of one of two others (or both)."""
-        chosen = self.cp.new_bool_var("")
-        self.cp.add(self.start[later] >= self.end(first)).only_enforce_if(chosen)
+        chosen = self.starts_after(later, first)
         self.cp.add(self.start[later] >= self.end(second)).only_enforce_if(~chosen)
-        self.derive(chosen, lambda times: int(times[later][0] >= times[first][1]))
+
+    def starts_after(self, later: Node, earlier: Node) -> cp_model.IntVar:
+        """Return a literal that makes a step start no earlier than the end of another."""
+        return self.literal(self.start[later] >= self.end(earlier), lambda times: times[later][0] >= times[earlier][1])
+
+    def literal(self, condition: Any, holds: Callable[[Times], bool]) -> cp_model.IntVar:
+        """Return a literal that makes a condition hold; its hint is whether it ``holds`` at the times of the steps."""
+        chosen = self.cp.new_bool_var("")
+        self.cp.add(condition).only_enforce_if(chosen)
+        self.derive(chosen, lambda times: int(holds(times)))
+        return chosen
 
     def holding_interval(self, first: Node, begin: str, last: Node, finish: str) -> cp_model.IntervalVar:
         """Return the interval of something that is held: from the ``start`` or ``end`` of one step to that of another.
@@ -114,16 +117,13 @@ class OrderModel:
             size = self.cp.new_int_var(0, self.horizon, "")
             sides = int(begin == "end"), int(finish == "end")
             self.derive(size, lambda times: max(0, times[last][sides[1]] - times[first][sides[0]]))
-            edges = (
-                (self.end_variable(first) if sides[0] else self.start[first]),
-                (self.end_variable(last) if sides[1] else self.start[last]),
-            )
-            fused = self.fused.get(last[1:]) if last[0] == "W" else None
-            self._holding_intervals[key] = (
-                self.cp.new_interval_var(edges[0], size, edges[1], "")
-                if fused is None
-                else self.cp.new_optional_interval_var(edges[0], size, edges[1], ~fused, "")
-            )
+            begun = self.end_variable(first) if sides[0] else self.start[first]
+            ended = self.end_variable(last) if sides[1] else self.start[last]
+            if last[0] == "W" and last[1:] in self.fused:
+                interval = self.cp.new_optional_interval_var(begun, size, ended, ~self.fused[last[1:]], "")
+            else:
+                interval = self.cp.new_interval_var(begun, size, ended, "")
+            self._holding_intervals[key] = interval
         return self._holding_intervals[key]
 
     def end_variable(self, node: Node) -> cp_model.LinearExprT:
@@ -155,7 +155,7 @@ class OrderModel:
         """Return the scaled starts of a solution, whose values ``value`` gives."""
         starts: dict[OpKey, int] = {}
         for (letter, stage, m), variable in self.start.items():
-            fused = (stage, m) in self.fused and bool(value(self.fused[stage, m]))
+            fused = (stage, m) in self.fused and value(self.fused[stage, m])
             if not (fused and letter == "W"):
                 kind = "B" if fused and letter == "GRAD" else self.tasks.usual_kind(letter)
                 starts[kind, stage, m] = value(variable)

@@ -105,14 +105,10 @@ class _Prover:
     def __init__(
         self, tasks: Tasks, objective: str, known: KnownValues, seconds: float, settings: SolverSettings
     ) -> None:
-        self.tasks = tasks
-        self.objective = objective
-        self.known = known
-        self.settings = settings
+        self.tasks, self.objective, self.known, self.settings = tasks, objective, known, settings
         self.deadline = time.monotonic() + seconds
         self.best, self.bound = known()
-        self.found = False
-        self.halving = False
+        self.found = self.halving = False
 
     def run(self) -> SolverOutcome:
         """Ask until the best and the bound meet, or there is no answer."""

@@ -18,7 +18,8 @@ def main() -> None:
     model, variables = _model(question)
     result = model.satisfy(timeout=question["seconds"])
     verdict = type(result).__name__.rpartition("_")[-1]
-    values = [_value(result._0, variable) for variable in variables] if verdict == "Satisfiable" else []
+    found = variables if verdict == "Satisfiable" else []
+    values = [int(result._0.int_value(_number(variable))) for variable in found]
     json.dump({"verdict": verdict, "values": values}, sys.stdout)
 
 
@@ -49,10 +50,6 @@ def _model(question: dict[str, Any]) -> tuple[Any, list[Any]]:
 
 def _number(variable: Any) -> Any:
     return variable.as_integer() if hasattr(variable, "as_integer") else variable
-
-
-def _value(solution: Any, variable: Any) -> int:
-    return int(solution.int_value(_number(variable)))
 
 
 if __name__ == "__main__":
