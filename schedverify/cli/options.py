@@ -14,8 +14,7 @@ ScheduleFile = Annotated[
     str, Parameter(allow_leading_hyphen=True, help="Schedule: text, PyTorch's CSV or a plan; - for standard input.")
 ]
 ProblemOption = Annotated[
-    str | None,
-    Parameter(name=["--problem", "-p"], allow_leading_hyphen=True, help="Problem file, TOML or JSON."),
+    str | None, Parameter(name=["--problem", "-p"], allow_leading_hyphen=True, help="Problem file, TOML or JSON.")
 ]
 ProblemFile = Annotated[
     str, Parameter(allow_leading_hyphen=True, help="Problem file, TOML or JSON; - for standard input.")
@@ -27,15 +26,11 @@ Output = Annotated[
 TargetFile = Annotated[str, Parameter(allow_leading_hyphen=True, help="File to write; - for standard output.")]
 TextOrJson = Annotated[Literal["text", "json"], Parameter(name="--format", help="What is printed.")]
 DisciplineName = Literal["tagged", "buffered", "edge", "pair", "rank", "block"]
-DisciplineOption = Annotated[
-    DisciplineName,
-    Parameter(help="What blocks what below a schedule with communication."),
-]
+DisciplineOption = Annotated[DisciplineName, Parameter(help="What blocks what below a schedule with communication.")]
 EagerBytes = Annotated[
     int,
     Parameter(
-        validator=validators.Number(gte=0),
-        help="Messages of at most so many bytes do not wait for their receive.",
+        validator=validators.Number(gte=0), help="Messages of at most so many bytes do not wait for their receive."
     ),
 ]
 

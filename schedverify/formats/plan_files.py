@@ -88,12 +88,7 @@ def lowered_data(lowered: Lowered) -> dict[str, Any]:
 def second_data(second: SecondaryObjective) -> dict[str, Any]:
     """Return what stands under ``then``: the second objective of a plan; a plan with one objective has no such key."""
     certificate = None if second.certificate is None else _plain("then.certificate", second.certificate)
-    return {
-        "objective": second.objective,
-        "value": second.value,
-        "bound": second.bound,
-        "certificate": certificate,
-    }
+    return {"objective": second.objective, "value": second.value, "bound": second.bound, "certificate": certificate}
 
 
 def measures_data(measures: Measures, written: Callable[[Fraction], str | float]) -> dict[str, Any]:
