@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from schedverify.cli.app import OK, VIOLATED
-from schedverify.cli.options import TextOrJson
+from schedverify.cli.options import TextOrJson, file
 from schedverify.core.errors import Fault, InputError
 
 if TYPE_CHECKING:
@@ -15,16 +15,11 @@ if TYPE_CHECKING:
 
 
 def conform(
-    plan: Annotated[str, Parameter(allow_leading_hyphen=True, help="The plan that ran.")],
+    plan: Annotated[str, file("The plan that ran.")],
     trace: Annotated[str, Parameter(help="The trace of the run, as run --trace writes it.")],
     *,
     output: Annotated[
-        str | None,
-        Parameter(
-            name=["--output", "-o"],
-            allow_leading_hyphen=True,
-            help="Problem file for the measured costs, .toml or .json.",
-        ),
+        str | None, file("Problem file for the measured costs, .toml or .json.", "--output", "-o")
     ] = None,
     draw: Annotated[str | None, Parameter(help="Picture of the plan and of what ran, .svg, .html or .txt.")] = None,
     output_format: TextOrJson = "text",

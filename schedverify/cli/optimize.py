@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from schedverify.cli.app import OK, UNDECIDED, VIOLATED
-from schedverify.cli.options import Output, ProblemFile, TextOrJson
+from schedverify.cli.options import Output, ProblemFile, TextOrJson, flag
 from schedverify.cli.terminal import interruptible, progress_on_terminal
 from schedverify.core.errors import ScheduleError
 
@@ -36,12 +36,8 @@ def optimize(  # noqa: PLR0913 - each is an option of the command line
         str | None, Parameter(help='What the process may hold while the solver runs, such as "4 GiB"; no cap.')
     ] = None,
     hint: Annotated[str | None, Parameter(help="A valid schedule to begin with.")] = None,
-    explain: Annotated[
-        bool, Parameter(negative="", help="Say what binds the plan or which limits clash, in the time that is left.")
-    ] = False,
-    parts: Annotated[
-        bool, Parameter(negative="", help="Say what each part of the search gave, and when, on standard error.")
-    ] = False,
+    explain: Annotated[bool, flag("Say what binds the plan or which limits clash, in the time that is left.")] = False,
+    parts: Annotated[bool, flag("Say what each part of the search gave, and when, on standard error.")] = False,
     output_format: TextOrJson = "text",
 ) -> int:
     """Find the best schedule of a problem, prove how good it is, and write a verified plan."""
