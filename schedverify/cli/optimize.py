@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -44,22 +44,13 @@ def optimize(  # noqa: PLR0913 - each is an option of the command line
     from schedverify import formats
     from schedverify.planner import plans
 
-    given, size = formats.load_problem(problem), _bytes(solver_memory)
+    given = formats.load_problem(problem)
+    limits: dict[str, Any] = {"time_limit": time_limit, "workers": workers, "solver_memory": _bytes(solver_memory)}
     start = formats.load_schedule(hint, given) if hint is not None else None
     with interruptible() as stop, progress_on_terminal(output_format == "text") as progress:
-        plan = plans.optimize(
-            given,
-            objective=objective,
-            then=then,
-            time_limit=time_limit,
-            seed=seed,
-            workers=workers,
-            solver_memory=size,
-            hint=start,
-            progress=progress,
-            stop=stop,
-        )
-        told = _explained(plan, stop, (time_limit, workers, size)) if explain else None
+        goal: dict[str, Any] = {"objective": objective, "then": then, "hint": start, "seed": seed}
+        plan = plans.optimize(given, **goal, **limits, progress=progress, stop=stop)
+        told = _explained(plan, stop, limits) if explain else None
     if parts:
         _tell_parts(plan)
     if output is not None and plan.schedule is not None:
@@ -75,12 +66,11 @@ def optimize(  # noqa: PLR0913 - each is an option of the command line
     return {"optimal": OK, "feasible": OK, "infeasible": VIOLATED, "unknown": UNDECIDED}[plan.status.value]
 
 
-def _explained(plan: Plan, stop: threading.Event, means: tuple[float, int | None, int | None]) -> Explanation:
-    """Explain a plan in what is left of the time limit; ``means`` are that limit, the workers and the memory."""
+def _explained(plan: Plan, stop: threading.Event, limits: dict[str, Any]) -> Explanation:
+    """Explain a plan in what is left of the time limit; ``limits`` are those of the search, by their keywords."""
     from schedverify.planner.explanation import explain
 
-    left = max(0.0, means[0] - plan.seconds)
-    return explain(plan, time_limit=left, workers=means[1], solver_memory=means[2], stop=stop)
+    return explain(plan, **limits | {"time_limit": max(0.0, limits["time_limit"] - plan.seconds)}, stop=stop)
 
 
 def _bytes(text: str | None) -> int | None:

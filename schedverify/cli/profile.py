@@ -120,20 +120,10 @@ def _data(found: ModelProfile, tick: Tick, copies: int) -> dict[str, object]:
         for link in found.links
     ]
     devices = found.as_model(tick, copies).devices
-    return {
-        "model": found.model,
-        "tick": tick,
-        "rows": found.rows,
-        "rounds": found.rounds,
-        "warmup": found.warmup,
-        "ranks": found.ranks,
-        "threads": found.threads,
-        "blocks": blocks,
-        "tied": [list(group) for group in found.tied],
-        "links": links,
-        "latency": devices.latency,
-        "bandwidth": devices.bandwidth,
-    }
+    about = {name: getattr(found, name) for name in ("rows", "rounds", "warmup", "ranks", "threads")}
+    measured = {"blocks": blocks, "tied": [list(group) for group in found.tied], "links": links}
+    between = {"latency": devices.latency, "bandwidth": devices.bandwidth}
+    return {"model": found.model, "tick": tick, **about, **measured, **between}
 
 
 def _lines(found: ModelProfile, tick: Tick) -> Iterator[str]:
