@@ -257,10 +257,9 @@ def _text(value: Any, form: str, layout: Layout | None) -> str:
     if isinstance(schedule, Schedule) and form in _SCHEDULE_FORMS:
         return _schedule_text(schedule, form, layout)
     what = type(value).__name__.lower()
-    hint = {"problem": ".toml or .json", "schedule": ".txt or .csv"}.get(
-        what, ".json, or .txt or .csv for its schedule"
-    )
-    raise InputError(Fault("", f"a {what} has no form {form!r}", f"save it as {hint}"))
+    forms = {"problem": ".toml or .json", "schedule": ".txt or .csv"}
+    hint = f"save it as {forms.get(what, '.json, or .txt or .csv for its schedule')}"
+    raise InputError(Fault("", f"a {what} has no form {form!r}", hint))
 
 
 def _schedule_text(schedule: Schedule, form: str, layout: Layout | None) -> str:

@@ -176,11 +176,9 @@ def refuse_old(text: str) -> None:
         if "W" not in sign[0]:
             found = f"{sign[0][:60]!r} stands beside the W of its stage and micro-batch, and I nowhere"
             again = "; if B is the whole backward here, give the schedule as text to have it judged"
-        message = (
-            f"{found}: so it was until PyTorch 2.5, with B for the input part of the backward and BW for the whole"
-        )
+        was = "so it was until PyTorch 2.5, with B for the input part of the backward and BW for the whole"
         hint = f"schedverify convert --from {OLD_GRAMMAR} OLD.csv NEW.csv rewrites it with I and B{again}"
-        raise InputError(Fault(_place(text, sign.start()), message, hint))
+        raise InputError(Fault(_place(text, sign.start()), f"{found}: {was}", hint))
 
 
 def modernized(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import PurePath
 from typing import Any
 
@@ -32,7 +33,7 @@ def save_model(model: Model, path: PathLike, *, source: str = "", spread: Mappin
     for row in data["layer"]:
         if spread and row["name"] in spread:
             row["spread"] = spread[row["name"]]
-    write_text(path, _to_json(data) if PurePath(path).suffix == ".json" else _to_toml(data))
+    write_text(path, _to_json(data) if PurePath(path).suffix == ".json" else "\n".join(_toml_lines(data)) + "\n")
 
 
 def model_data(model: Model) -> dict[str, Any]:
@@ -54,13 +55,8 @@ def _layer(layer: Layer) -> dict[str, Any]:
 
 
 def _devices(devices: Devices) -> dict[str, Any]:
-    plain = Devices()
-    values = {name: getattr(devices, name) for name in ("memory", "slowness", "latency", "bandwidth")}
-    return {
-        name: list(value) if isinstance(value, tuple) else value
-        for name, value in values.items()
-        if value != getattr(plain, name)
-    }
+    values = {name: value for name, value in asdict(devices).items() if value != getattr(Devices(), name)}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 def _wishes(wishes: PartitionConstraints, names: list[str]) -> dict[str, Any]:
@@ -70,10 +66,6 @@ def _wishes(wishes: PartitionConstraints, names: list[str]) -> dict[str, Any]:
         "alone": [names[layer] for layer in wishes.alone],
     }
     return {name: value for name, value in table.items() if value}
-
-
-def _to_toml(data: Mapping[str, Any]) -> str:
-    return "\n".join(_toml_lines(data)) + "\n"
 
 
 def _toml_lines(data: Mapping[str, Any]) -> Iterator[str]:
