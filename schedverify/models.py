@@ -93,9 +93,8 @@ def partition(  # noqa: PLR0913 - each is an option of the command line
     if cluster is not None:
         if isinstance(model, Model):
             raise InputError(Fault("model", "expected a decoder beside a cluster", "give its file or its name"))
-        return _advice(
-            model, cluster, {**training, "device": device, "pipeline_parallel": ranks, "virtual": virtual}, top
-        )
+        options = {**training, "device": device, "pipeline_parallel": ranks, "virtual": virtual}
+        return _advice(model, cluster, options, top)
     changes = decoder_changes(device, training)
     if ranks is None:
         raise InputError(Fault("ranks", "missing", "how many devices the pipeline has, or a cluster"))

@@ -25,11 +25,9 @@ def conform(
     output_format: TextOrJson = "text",
 ) -> int:
     """Hold a run against its plan: order, hand-overs, in flight; measured times beside predicted ones."""
-    from schedverify import conformance, formats
+    from schedverify import conformance, drawing, formats
     from schedverify.cli.terminal import print_line
     from schedverify.core.result import Plan
-    from schedverify.drawing import beside
-    from schedverify.drawing import draw as drawn
     from schedverify.simulator.engine import simulate
 
     given = formats.load_judged(plan)
@@ -50,7 +48,8 @@ def conform(
     if draw is not None:
         measured = conformance.timeline_of_run(given, ran)
         predicted = simulate(measured.schedule, measured.problem)
-        beside(drawn(predicted, title="predicted"), drawn(measured, title="what ran, in microseconds")).save(draw)
+        ran_picture = drawing.draw(measured, title="what ran, in microseconds")
+        drawing.beside(drawing.draw(predicted, title="predicted"), ran_picture).save(draw)
     return OK if found.ok else VIOLATED
 
 

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from schedverify.cli.app import OK, UNDECIDED, VIOLATED
 from schedverify.cli.options import Output, ProblemFile, TextOrJson, flag
-from schedverify.cli.terminal import interruptible, progress_on_terminal
+from schedverify.cli.terminal import interruptible, line_width, out, progress_on_terminal, remark
 from schedverify.core.errors import ScheduleError
 
 if TYPE_CHECKING:
@@ -86,8 +86,6 @@ def _bytes(text: str | None) -> int | None:
 
 def _tell_parts(plan: Plan) -> None:
     """Say what each part of the search left known when it ended."""
-    from schedverify.cli.terminal import remark
-
     for part in plan.parts:
         value, bound = ("-" if known is None else known for known in (part.value, part.bound))
         remark(f"{part.began + part.seconds:.1f} s  {part.name}: {plan.objective} {value}, bound {bound}")
@@ -95,7 +93,6 @@ def _tell_parts(plan: Plan) -> None:
 
 def _show(plan: Plan, output: str | None) -> None:
     from schedverify.cli.report_text import print_lines
-    from schedverify.cli.terminal import line_width, out, remark
     from schedverify.core.plan import outcome_line, plan_remarks, plan_table
     from schedverify.drawing import draw
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from cyclopts import Parameter
 
+from schedverify import formats
 from schedverify.cli import partition_cluster
 from schedverify.cli.app import OK, UNDECIDED, VIOLATED
 from schedverify.cli.options import TextOrJson, file, flag, number
@@ -61,7 +62,7 @@ def partition(  # noqa: PLR0913 - each is an option of the command line
     output_format: TextOrJson = "text",
 ) -> int:
     """Cut a model into stages: the least load of the busiest rank or link, within every rank's memory."""
-    from schedverify import formats, models
+    from schedverify import models
 
     training: dict[str, Any] = {"sequence": sequence, "microbatch_size": microbatch_size,
                                 "tensor_parallel": tensor_parallel, "recompute": recompute}  # fmt: skip
@@ -95,7 +96,7 @@ _Answer = tuple["Cut | Joint", dict[str, Any], list[str], int]
 
 
 def _apart(given: Model, search: dict[str, Any]) -> _Answer:
-    from schedverify import formats, models
+    from schedverify import models
 
     found = cast("Cut", models.partition(given, **search))
     return found, formats.partition_data(found), [*_table(found), *_lines(found)], OK
@@ -103,7 +104,7 @@ def _apart(given: Model, search: dict[str, Any]) -> _Answer:
 
 def _together(given: Model, search: dict[str, Any], plan: str | None, bar: bool) -> _Answer:
     """Search for partition and schedule together, with a bar on a terminal; Ctrl-C keeps the best."""
-    from schedverify import formats, models
+    from schedverify import models
     from schedverify.cli.terminal import interruptible, progress_on_terminal
 
     with interruptible() as stop, progress_on_terminal(bar) as progress:
@@ -124,8 +125,6 @@ def _refuse(**options: object) -> None:
 
 def _advised(advice: Advice, output: str | None, output_format: str, form: str | None) -> int:
     """Print advice; save the problem of the fastest choice, or print its cut alone in the form of a framework."""
-    from schedverify import formats
-
     best = advice.ranked[0] if advice.ranked else None
     written = {} if best is None else _written(advice.pricing.model(best.setup), best, form)
     if best is not None and output is not None:

@@ -106,11 +106,10 @@ class _PanelText:
         name = f"rank {row.rank}"
         outside = self.panel.faults.get(row.rank, ())
         line: Line = [(name, _SEEN if outside else ""), (" " * (self.margin - len(name)), "")]
-        line += (
-            half_blocks(self.panel, row, self.scale)
-            if self.in_half_blocks
-            else [self._block(row, run) for run in blocks]
-        )
+        if self.in_half_blocks:
+            line += half_blocks(self.panel, row, self.scale)
+        else:
+            line += [self._block(row, run) for run in blocks]
         yield [*line, (aside, "")]
         notes = _notes(row, blocks, self.scale)
         if notes or outside:

@@ -41,16 +41,16 @@ def schemas() -> dict[str, str]:
 
 def problem_schema() -> Schema:
     """Return the schema of a problem file: what each key takes. What holds between keys, the reader checks."""
-    tables = {table: _table(table) for table in TABLES}
-    boundary = _table("boundary") | {"required": ["from", "to"]}
-    top = _table("")["properties"] | tables | {"boundary": listed(boundary)}
+    tables = {table: _object(table) for table in TABLES}
+    boundary = _object("boundary") | {"required": ["from", "to"]}
+    top = _object("")["properties"] | tables | {"boundary": listed(boundary)}
     needed = ["ranks", "microbatches", "costs"]
     return {"type": "object", "properties": top, "required": needed, "additionalProperties": False}
 
 
 def model_schema() -> Schema:
     """Return the schema of a model file: what each key takes. What holds between keys, the reader checks."""
-    tables = {table: _object(MODEL_KEYS, table) for table in ("", "layer", *MODEL_TABLES)}
+    tables = {table: _object(table, MODEL_KEYS) for table in ("", "layer", *MODEL_TABLES)}
     rows = {"layer": listed(tables["layer"]) | {"minItems": 1}}
     top = tables[""]["properties"] | rows | {table: tables[table] for table in MODEL_TABLES}
     return tables[""] | {"properties": top, "anyOf": [{"required": ["layer"]}, {"required": ["decoder"]}]}
@@ -58,7 +58,7 @@ def model_schema() -> Schema:
 
 def cluster_schema() -> Schema:
     """Return the schema of a cluster file: what each key takes."""
-    tables = {table: _object(CLUSTER_KEYS, table) for table in ("", *CLUSTER_TABLES)}
+    tables = {table: _object(table, CLUSTER_KEYS) for table in ("", *CLUSTER_TABLES)}
     top = tables[""]["properties"] | {table: tables[table] for table in CLUSTER_TABLES}
     return tables[""] | {"properties": top, "required": ["nodes", "devices", "batch"]}
 
@@ -77,11 +77,7 @@ def main(arguments: list[str]) -> int:
     return 1 if stale and "--check" in arguments else 0
 
 
-def _table(table: str) -> Schema:
-    return _object(KEYS, table)
-
-
-def _object(known: Iterable[Key], table: str) -> Schema:
+def _object(table: str, known: Iterable[Key] = KEYS) -> Schema:
     keys = [key for key in known if key.table == table]
     properties = {key.name: _value(key.shape) | {"description": key.meaning} for key in keys}
     return {"type": "object", "properties": properties, "additionalProperties": False}

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from schedverify.core.errors import Fault, InputError, ScheduleError
-from schedverify.core.op import Join, Step, pack_step
+from schedverify.core.op import Join, pack_step
 from schedverify.core.schedule import MAX_FAULTS, MAX_RANKS, Schedule, Words, up_to_most
 
 LINE_END: Final = re.compile(r"\r\n|\r|\n")
@@ -153,13 +153,9 @@ def _parse_cell(cell: str) -> list[int]:
 def _cells(schedule: Schedule, rank: int, comms: bool) -> Iterator[str]:
     for position, step in enumerate(schedule.steps(rank)):
         if comms or any(op.kind.is_compute for op in step.ops):
-            if not _has_cell(step):
+            if step.join is Join.GROUP or any(op.peer is not None for op in step.ops):
                 raise ScheduleError(f"rank {rank}, position {position}, {step}: {_NOT_CSV}")
             yield str(step)
-
-
-def _has_cell(step: Step) -> bool:
-    return step.join is not Join.GROUP and all(op.peer is None for op in step.ops)
 
 
 def refuse_old(text: str) -> None:

@@ -37,8 +37,7 @@ _NUMBERS: Final = 1 << 31
 def known(table: str) -> dict[str, dict[str, Any]]:
     """Return what comes with schedverify for ``decoder`` or ``device``, by name: the keys of the table."""
     text = resources.files("schedverify.costmodel.decoder").joinpath("known", f"{KNOWN[table]}.toml").read_text("utf-8")
-    data: dict[str, dict[str, Any]] = parse_toml(text)
-    return data
+    return parse_toml(text)
 
 
 def model_of(faults: Faults, data: Table, name: str, tick: str) -> Model | None:
