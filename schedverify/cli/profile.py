@@ -65,7 +65,7 @@ def measure(settings: ProfileSettings, units: tuple[Tick, int], output: str | No
         The tick, and copies of the weights that the optimizer holds.
     """
     from schedverify import formats
-    from schedverify.formats.models.model_writing import save_model
+    from schedverify.formats.models.model_files import save_model
     from schedverify.profiling import profile
 
     with _progress() as progress:

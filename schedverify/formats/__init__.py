@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         search_data,
         timeline_data,
     )
-    from schedverify.formats.template_file import new
+    from schedverify.formats.problem_files import new
     from schedverify.formats.text_files import write_text
     from schedverify.formats.torch_csv import Layout
     from schedverify.formats.trace_files import save_boundaries, save_run, trace
