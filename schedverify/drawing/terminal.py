@@ -54,8 +54,7 @@ class _PanelText:
     """One panel on its way to lines: where its columns stand, and what its cells say."""
 
     def __init__(self, panel: Panel, family: Sequence[Panel], width: int, paint: Paint) -> None:
-        self.panel = panel
-        self.width = width
+        self.panel, self.width = panel, width
         self.painted = paint is not Paint.NONE
         self.horizon = max(other.horizon for other in family)
         self.margin = max(len(f"rank {panel.rows[-1].rank}"), len(axis(self.horizon, panel.unit, 1).unit)) + 2

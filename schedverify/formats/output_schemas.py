@@ -112,12 +112,8 @@ def run_schema() -> Schema:
         "name": {"const": trace_files.RANK_NAME}, "ph": {"const": "M"}, "pid": rank, "tid": {"const": 0},
         "args": closed({"name": TEXT | {"pattern": f"^{trace_files.rank_name('[0-9]+')}$"}}),
     })  # fmt: skip
-    args = {
-        "step": whole() | {"maximum": trace_files.MAX_STEPS - 1},
-        "position": whole(),
-        "start": whole(),
-        "end": whole(),
-    }
+    step = whole() | {"maximum": trace_files.MAX_STEPS - 1}
+    args = {"step": step, "position": whole(), "start": whole(), "end": whole()}
     running = closed({
         "name": TEXT, "ph": {"const": "X"}, "pid": rank, "tid": {"enum": [0, 1, 2]}, "ts": _ratio(), "dur": _ratio(),
         "args": closed(args),
