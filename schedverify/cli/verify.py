@@ -32,14 +32,12 @@ def verify(  # noqa: PLR0913 - each is an option of the command line
     """Prove that a schedule is right, or show what is wrong with it."""
     from schedverify import formats
     from schedverify.cli import report_text
-    from schedverify.verifier import verification
+    from schedverify.verifier.verification import verify as judge
 
     given = given_problem(problem)
     subject = formats.load_judged(schedule, given)
     codes: dict[str, Any] = {"select": _codes(select), "ignore": _codes(ignore) or (), "profile": profile}
-    report = verification.verify(
-        subject, given, discipline=discipline, eager_bytes=eager_bytes, excerpt=excerpt, **codes
-    )
+    report = judge(subject, given, discipline=discipline, eager_bytes=eager_bytes, excerpt=excerpt, **codes)
     if output_format == "json":
         print(formats.dumps(formats.report_data(report)))
     elif output_format == "github":
