@@ -21,8 +21,14 @@ if TYPE_CHECKING:
     from schedverify.partitioner.stage_problem import Cut
     from schedverify.planner.joint import Joint
 
-Recompute = Literal["none", "selective", "full"]
-Framework = Literal["megatron-layout", "megatron-flags", "torch", "torchtitan", "deepspeed"]
+Recompute = Annotated[
+    Literal["none", "selective", "full"] | None,
+    Parameter(help="Of a decoder: what the backward computes again; selective by default."),
+]
+Framework = Annotated[
+    Literal["megatron-layout", "megatron-flags", "torch", "torchtitan", "deepspeed"] | None,
+    Parameter(help="Print the cut as the framework takes it, and nothing else."),
+]
 
 
 def partition(  # noqa: PLR0913 - each is an option of the command line
@@ -40,17 +46,13 @@ def partition(  # noqa: PLR0913 - each is an option of the command line
     sequence: Annotated[int | None, number("Of a decoder: tokens of a sequence.")] = None,
     microbatch_size: Annotated[int | None, number("Of a decoder: sequences of a micro-batch.")] = None,
     tensor_parallel: Annotated[int | None, number("Of a decoder: devices that share each layer.")] = None,
-    recompute: Annotated[
-        Recompute | None, Parameter(help="Of a decoder: what the backward computes again; selective by default.")
-    ] = None,
+    recompute: Recompute = None,
     cluster: Annotated[
         str | None, Parameter(help="Cluster file: choose the degrees for a decoder; what is given is fixed.")
     ] = None,
     top: Annotated[int, number("How many choices for a cluster are shown.")] = 10,
     output: Annotated[str | None, file("Problem file, .toml or .json.", "--output", "-o")] = None,
-    to: Annotated[
-        Framework | None, Parameter(help="Print the cut as the framework takes it, and nothing else.")
-    ] = None,
+    to: Framework = None,
     megatron_layout: Annotated[bool, flag("The same as --to megatron-layout.")] = False,
     joint: Annotated[bool, flag("Search for partition, placement and schedule together, with a proof.")] = False,
     plan: Annotated[str | None, file("With --joint, plan file to write; - for standard output.")] = None,
