@@ -21,7 +21,7 @@ PACKAGE = ROOT / "schedverify"
 # What is planted: a file, the import that is added to it, and the contract that must refuse it.
 PLANTED = {
     "optimizer -> verifier": ("optimizer/tasks.py", "import schedverify.verifier.verification", "what makes schedules"),
-    "lowering -> verifier": ("lowering/ordering.py", "import schedverify.verifier.graph", "what makes schedules"),
+    "lowering -> verifier": ("lowering/insertion.py", "import schedverify.verifier.graph", "what makes schedules"),
     "verifier -> generators": ("verifier/verification.py", "import schedverify.generators", "what judges schedules"),
     "core -> networkx": ("core/schedule.py", "import networkx", "Values are data"),
     "planner -> the solver": ("planner/plans.py", "import ortools", "call the solver"),
@@ -116,10 +116,10 @@ def test_as_much_must_be_trusted_as_the_page_says() -> None:
     start = "schedverify.verifier.verification"
     trusted = {start} | nx.descendants(graph, start)
     page = (ROOT / "docs" / "explanation" / "trust.md").read_text(encoding="utf-8")
-    told = re.search(r"(\d+) modules with ([\d,]+) lines of code", page)
+    told = re.search(r"(\d+) modules with about ([\d,]+) lines of code", page)
     assert told
-    found = len(trusted), f"{sum(lines_of_code(known[name]) for name in trusted):,}"
-    assert (int(told[1]), told[2]) == found
+    assert int(told[1]) == len(trusted)
+    assert told[2] == f"{round(sum(lines_of_code(known[name]) for name in trusted), -2):,}"
     assert {name.split(".")[1] for name in trusted} == {"core", "simulator", "verifier"}
 
 

@@ -17,7 +17,6 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
 from sybil import Document, Example, Region, Sybil
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipParser
 
@@ -81,15 +80,6 @@ EXAMPLES = Sybil(
     ],
     path=str(ROOT),
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def patient() -> Iterator[None]:
-    """No time decides a page: examples of hypothesis in it have no deadline."""
-    settings.register_profile("pages", deadline=None)
-    settings.load_profile("pages")
-    yield
-    settings.load_profile("default")
 
 
 @pytest.fixture

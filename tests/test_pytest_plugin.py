@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from schedverify.cli import main
 from schedverify.core.errors import InputError
 from schedverify.linting import configured_cases, load_case
 
@@ -132,17 +131,6 @@ class TestCases:
         ((name, case),) = configured_cases(Path("pyproject.toml"))
         assert name == "s.txt"
         assert case.options == {"select": ["SV2"], "discipline": "rank"}
-
-
-def test_lint_judges_many_and_annotates_lines(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (desk / "good.schedule.toml").write_text(GOOD_TOML)
-    (desk / "bad.schedule.toml").write_text(BAD_TOML)
-    assert main(["lint", "good.schedule.toml"]) == 0
-    assert main(["lint", "good.schedule.toml", "bad.schedule.toml"]) == 1
-    assert "bad.schedule.toml: violated" in capsys.readouterr().out
-    assert main(["lint", "bad.schedule.toml", "--format", "github"]) == 1
-    assert capsys.readouterr().out.startswith("::error file=bad.schedule.toml,line=5,title=SV201::rank 0 waits")
-    assert main(["lint", "absent.schedule.toml"]) == 2
 
 
 def test_hook_and_action_call_what_there_is() -> None:

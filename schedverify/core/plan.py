@@ -142,7 +142,8 @@ class Plan:
         return (picture_of(self) if self.schedule is not None else "") + html_of(self._lines())
 
     def _lines(self) -> Iterator[Line]:
-        yield from plan_table(self)
+        if self.schedule is not None:
+            yield from plan_table(self)
         yield outcome_line(self)
         yield from ([Span(remark, Tone.FAINT)] for remark in plan_remarks(self))
 

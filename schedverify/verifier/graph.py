@@ -17,7 +17,6 @@ from schedverify.core.messages import expanded, neighbours
 from schedverify.core.op import INDEX_MASK, MICROBATCH_MASK, STAGE_SHIFT, Kind, Op
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule, kinds
-from schedverify.verifier.lowered_graph import lowered_critical_path, lowered_graph
 from schedverify.verifier.occurrences import Occurrences, joined, packed
 
 if TYPE_CHECKING:
@@ -160,6 +159,8 @@ def dependency_graph(
     import networkx as nx
 
     if discipline is not None:
+        from schedverify.verifier.lowered_graph import lowered_graph
+
         return lowered_graph(problem, _lowered(schedule), discipline, eager_bytes)
     graph = nx.DiGraph()
     if schedule is None:
@@ -212,6 +213,8 @@ def critical_path(graph: nx.DiGraph) -> list[tuple[Any, ...]]:
 
     check_types("critical_path", graph=(graph, nx.DiGraph))
     if "discipline" in graph.graph:
+        from schedverify.verifier.lowered_graph import lowered_critical_path
+
         return [*lowered_critical_path(graph)]
     steps = step_graph(graph)
     latest: dict[Any, tuple[int, Any]] = {}

@@ -38,6 +38,8 @@ class TestPlan:
         assert str(plan) == (
             "           makespan  span  bubble  span bubble  peak in flight   peak memory\n"
             "this plan         9     9  0.3333       0.3333  2 on every rank  2 on every rank\n"
+            "gpipe             9     9  0.3333       0.3333  2 on every rank  2 on every rank\n"
+            "1f1b              9     9  0.3333       0.3333  2 1              2 1\n"
             "optimal: makespan 9, no schedule has less than 9\n"
             f"0.0 s, seed 0; verified: {verified}\n"
             "with its communication, under pair: makespan 9"

@@ -1,18 +1,14 @@
-"""Lowering for a discipline: the fastest of the safe orders, once the verifier has proved it; and the command."""
+"""Lowering for a discipline: the fastest of the safe orders, once the verifier has proved it."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import pytest
 
 from schedverify import lowering
-from schedverify.cli import main
 from schedverify.core.discipline import Discipline
 from schedverify.core.errors import InputError
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
-from schedverify.formats import load_schedule
 from schedverify.generators import generate
 from schedverify.lowering import add_communication
 from schedverify.planner import proved_lowering
@@ -55,46 +51,3 @@ def test_options_are_checked() -> None:
     for options in ({}, {"discipline": "pair"}):
         with pytest.raises(InputError, match="eager_bytes"):
             lower(Schedule.parse("0F0"), problem, eager_bytes=-1, **options)
-
-
-def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    code = main([*arguments])
-    printed = capsys.readouterr()
-    return code, printed.out, " ".join(printed.err.split())
-
-
-@pytest.fixture
-def order(tmp_path: Path) -> str:
-    (tmp_path / "order.txt").write_text("0F0 0F1 0B0 0B1\n1F0 1B0 1F1 1B1\n")
-    return str(tmp_path / "order.txt")
-
-
-def test_the_command_writes_the_default_lowering(order: str, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, err = run(capsys, "lower", order)
-    problem = Problem.chain(ranks=2, microbatches=2)
-    assert (code, Schedule.parse(out)) == (0, lower(generate("1f1b", problem), problem))
-    assert "no problem is given" in err
-    assert "free of deadlock under every discipline" in err
-
-
-def test_the_command_lowers_for_a_discipline_and_adds_what_is_asked(
-    order: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    target = tmp_path / "lowered.csv"
-    code, out, err = run(
-        capsys, "lower", order, "--discipline", "rank", "--unshard", "--reduce-grad", "-o", str(target)
-    )
-    assert (code, out) == (0, "")
-    assert "proved free of deadlock under rank" in err
-    assert str(load_schedule(target)).splitlines()[1].endswith("1B1 1REDUCE_GRAD 1RESHARD 1SEND_B1")
-
-
-def test_the_command_refuses(order: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "lowered.txt").write_text("0F0 0SEND_F0 0RECV_B0 0B0\n1RECV_F0 1F0 1B0 1SEND_B0\n")
-    assert run(capsys, "lower", str(tmp_path / "lowered.txt"))[0] == 1
-    (tmp_path / "stuck.txt").write_text("0F0 0B0 0F1 0B1\n1F0 1F1 1B0 1B1\n")
-    code, out, err = run(capsys, "lower", str(tmp_path / "stuck.txt"))
-    assert (code, out) == (1, "")
-    assert "cannot run to its end" in err
-    assert run(capsys, "lower", order, "--discipline", "pairs")[0] == 2
-    assert run(capsys, "lower", order, "--eager-bytes", "-1")[0] == 2

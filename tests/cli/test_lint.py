@@ -1,0 +1,33 @@
+"""The command ``lint``: schedules in files, each judged with what it is for; the worst verdict is the exit code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from schedverify.cli import main
+
+PROBLEM = "ranks = 2\nmicrobatches = 2\n\n[costs]\nforward = 1\nbackward = 2\n"
+RIGHT = "0F0 0F1 0B0 0B1\n1F0 1B0 1F1 1B1\n"
+STUCK = "0F0 0B0 0F1 0B1\n1F0 1F1 1B0 1B1\n"
+NESTED = PROBLEM.replace("ranks", "[problem]\nranks").replace("[costs]", "[problem.costs]")
+GOOD_TOML = f'schedule = """\n{RIGHT}"""\n{NESTED}'
+BAD_TOML = f'about = "it hangs"\nselect = ["SV1", "SV2"]\nschedule = """\n# a comment\n{STUCK}"""\n{NESTED}'
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_lint_judges_many_and_annotates_lines(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (desk / "good.schedule.toml").write_text(GOOD_TOML)
+    (desk / "bad.schedule.toml").write_text(BAD_TOML)
+    assert main(["lint", "good.schedule.toml"]) == 0
+    assert main(["lint", "good.schedule.toml", "bad.schedule.toml"]) == 1
+    assert "bad.schedule.toml: violated" in capsys.readouterr().out
+    assert main(["lint", "bad.schedule.toml", "--format", "github"]) == 1
+    assert capsys.readouterr().out.startswith("::error file=bad.schedule.toml,line=5,title=SV201::rank 0 waits")
+    assert main(["lint", "absent.schedule.toml"]) == 2
