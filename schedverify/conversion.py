@@ -114,6 +114,5 @@ def _form(target: str) -> str:
     for suffix, form in ((".csv", "csv"), (".json", "plan"), (".txt", "text"), ("-", "text")):
         if target.endswith(suffix):
             return form
-    raise InputError(
-        Fault("", f"no form is known for {target[:80]!r}", "use .txt, .csv or .json, or name it with --to")
-    )
+    message = f"no form is known for {target[:80]!r}"
+    raise InputError(Fault("", message, "use .txt, .csv or .json, or name it with --to"))

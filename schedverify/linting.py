@@ -134,11 +134,9 @@ def configured_cases(pyproject: Path) -> Iterator[tuple[str, ScheduleCase]]:
     InputError
         With the file, the key and what was expected.
     """
-    table = (
-        parse_toml(read_text(pyproject, "a project file in TOML", _MAX_BYTES)).get("tool", {}).get("schedverify", {})
-    )
+    data = parse_toml(read_text(pyproject, "a project file in TOML", _MAX_BYTES))
     with naming(pyproject):
-        entries, shared = _configured(table)
+        entries, shared = _configured(data.get("tool", {}).get("schedverify", {}))
         cases = [
             _from_table(shared | dict(entry), pyproject, pyproject.parent, "", f"tool.schedverify.schedules[{i}]")
             for i, entry in enumerate(entries)

@@ -20,8 +20,7 @@ from schedverify.costmodel.decoder import Decoder, Device, Training, decoder_mod
 from schedverify.costmodel.parallelism import Advice, Choices, Cluster, Priced, advise
 from schedverify.formats.framework_cuts import for_framework
 from schedverify.formats.models.cluster_files import cluster_from, load_cluster, load_decoder
-from schedverify.formats.models.model_files import load_model, model_from
-from schedverify.formats.models.model_writing import save_model
+from schedverify.formats.models.model_files import load_model, model_from, save_model
 from schedverify.formats.text_files import PathLike
 from schedverify.partitioner.stage_problem import Cut, cut
 from schedverify.planner.joint import Joint, partition_jointly
@@ -93,9 +92,8 @@ def partition(  # noqa: PLR0913 - each is an option of the command line
     if cluster is not None:
         if isinstance(model, Model):
             raise InputError(Fault("model", "expected a decoder beside a cluster", "give its file or its name"))
-        return _advice(
-            model, cluster, {**training, "device": device, "pipeline_parallel": ranks, "virtual": virtual}, top
-        )
+        options = {**training, "device": device, "pipeline_parallel": ranks, "virtual": virtual}
+        return _advice(model, cluster, options, top)
     changes = decoder_changes(device, training)
     if ranks is None:
         raise InputError(Fault("ranks", "missing", "how many devices the pipeline has, or a cluster"))

@@ -26,24 +26,12 @@ WRONG_INPUT: Final = 2
 UNDECIDED: Final = 3
 """A selected property, or the whole question, stayed open."""
 
-COMMANDS: Final = {
-    "verify": "verify",
-    "lint": "lint",
-    "optimize": "optimize",
-    "generate": "generate",
-    "families": "generate",
-    "lower": "lower",
-    "simulate": "simulate",
-    "draw": "draw",
-    "convert": "convert",
-    "partition": "partition",
-    "profile": "profile",
-    "run": "run",
-    "conform": "conform",
-    "explain": "verify",
-    "new": "generate",
-}
-"""By command, the module beside this one in which the function of its name stands."""
+COMMANDS: Final = (
+    "verify", "lint", "optimize", "generate", "families", "lower", "simulate", "draw", "convert", "partition",
+    "profile", "run", "conform", "explain", "new",
+)  # fmt: skip
+"""Each is a function of its name, in the module of that name beside this one or in one of :data:`_MODULES`."""
+_MODULES: Final = {"families": "generate", "explain": "verify", "new": "generate"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -70,7 +58,8 @@ def _called(words: list[str]) -> int:
     """Return the exit code of the command that the words call."""
     from cyclopts import CycloptsError
 
-    app = application(_needed(words))
+    # the commands that these words can be about: that of the first word, or else all, such as for --help
+    app = application(words[:1] if words and words[0] in COMMANDS else COMMANDS)
     try:
         code = app(words, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
@@ -79,7 +68,7 @@ def _called(words: list[str]) -> int:
     return code if isinstance(code, int) else OK
 
 
-def application(commands: Collection[str] = tuple(COMMANDS)) -> App:
+def application(commands: Collection[str] = COMMANDS) -> App:
     """Return the command line with some of its commands; the modules of the others are not imported."""
     from cyclopts import App
 
@@ -91,14 +80,9 @@ def application(commands: Collection[str] = tuple(COMMANDS)) -> App:
         version=__version__,
     )
     for command in commands:
-        module = import_module(f"schedverify.cli.{COMMANDS[command]}")
+        module = import_module(f"schedverify.cli.{_MODULES.get(command, command)}")
         app.command(getattr(module, command))
     return app
-
-
-def _needed(words: Sequence[str]) -> Collection[str]:
-    """Return the commands that these arguments can be about: the first word's, or else all, such as for ``--help``."""
-    return words[:1] if words and words[0] in COMMANDS else COMMANDS
 
 
 def code_of(report: Report) -> int:

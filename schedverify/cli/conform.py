@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from schedverify.cli.app import OK, VIOLATED
-from schedverify.cli.options import TextOrJson
+from schedverify.cli.options import TextOrJson, file
 from schedverify.core.errors import Fault, InputError
 
 if TYPE_CHECKING:
@@ -15,26 +15,19 @@ if TYPE_CHECKING:
 
 
 def conform(
-    plan: Annotated[str, Parameter(allow_leading_hyphen=True, help="The plan that ran.")],
+    plan: Annotated[str, file("The plan that ran.")],
     trace: Annotated[str, Parameter(help="The trace of the run, as run --trace writes it.")],
     *,
     output: Annotated[
-        str | None,
-        Parameter(
-            name=["--output", "-o"],
-            allow_leading_hyphen=True,
-            help="Problem file for the measured costs, .toml or .json.",
-        ),
+        str | None, file("Problem file for the measured costs, .toml or .json.", "--output", "-o")
     ] = None,
     draw: Annotated[str | None, Parameter(help="Picture of the plan and of what ran, .svg, .html or .txt.")] = None,
     output_format: TextOrJson = "text",
 ) -> int:
     """Hold a run against its plan: order, hand-overs, in flight; measured times beside predicted ones."""
-    from schedverify import conformance, formats
+    from schedverify import conformance, drawing, formats
     from schedverify.cli.terminal import print_line
     from schedverify.core.result import Plan
-    from schedverify.drawing import beside
-    from schedverify.drawing import draw as drawn
     from schedverify.simulator.engine import simulate
 
     given = formats.load_judged(plan)
@@ -55,7 +48,8 @@ def conform(
     if draw is not None:
         measured = conformance.timeline_of_run(given, ran)
         predicted = simulate(measured.schedule, measured.problem)
-        beside(drawn(predicted, title="predicted"), drawn(measured, title="what ran, in microseconds")).save(draw)
+        ran_picture = drawing.draw(measured, title="what ran, in microseconds")
+        drawing.beside(drawing.draw(predicted, title="predicted"), ran_picture).save(draw)
     return OK if found.ok else VIOLATED
 
 

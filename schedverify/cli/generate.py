@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from schedverify import formats
 from schedverify.cli.options import Output, ProblemOption, TextOrJson
 from schedverify.core.errors import Fault, InputError
 
@@ -40,7 +41,7 @@ def generate(  # noqa: PLR0913 - each is an option of the command line
 
 def families(*, output_format: TextOrJson = "text") -> int:
     """List the families: source, placement, the shapes they take."""
-    from schedverify import formats, generators
+    from schedverify import generators
 
     known = generators.families()
     if output_format == "json":
@@ -56,15 +57,13 @@ def families(*, output_format: TextOrJson = "text") -> int:
 
 def new(*, output: Output = None) -> int:
     """Write a commented problem file to begin with."""
-    from schedverify import formats
-
     formats.write_text(output or "-", formats.new())
     return 0
 
 
 def _problem_for(family: str, path: str | None, given: dict[str, int]) -> Problem:
     """Return the problem of a file, or the family's own for the numbers that are given."""
-    from schedverify import formats, generators
+    from schedverify import generators
 
     if path is not None:
         if given:

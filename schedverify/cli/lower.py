@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from schedverify.cli.options import DisciplineName, EagerBytes, Output, ProblemOption, ScheduleFile, given_problem
+from schedverify.cli.options import DisciplineName, EagerBytes, Output, ProblemOption, ScheduleFile, flag, given_problem
 
 
 def lower(
@@ -18,10 +18,8 @@ def lower(
         Parameter(help="Try the safe orders, and keep the fastest that is proved under it; else the default order."),
     ] = None,
     eager_bytes: EagerBytes = 0,
-    unshard: Annotated[
-        bool, Parameter(negative="", help="Add UNSHARD and RESHARD around the uses of a stage.")
-    ] = False,
-    reduce_grad: Annotated[bool, Parameter(negative="", help="Add REDUCE_GRAD behind the last backward.")] = False,
+    unshard: Annotated[bool, flag("Add UNSHARD and RESHARD around the uses of a stage.")] = False,
+    reduce_grad: Annotated[bool, flag("Add REDUCE_GRAD behind the last backward.")] = False,
     output: Output = None,
 ) -> int:
     """Put every send and receive into a compute order, so that nothing hangs."""

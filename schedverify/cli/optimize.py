@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from schedverify.cli.app import OK, UNDECIDED, VIOLATED
-from schedverify.cli.options import Output, ProblemFile, TextOrJson
-from schedverify.cli.terminal import interruptible, progress_on_terminal
+from schedverify.cli.options import Output, ProblemFile, TextOrJson, flag
+from schedverify.cli.terminal import interruptible, line_width, out, progress_on_terminal, remark
 from schedverify.core.errors import ScheduleError
 
 if TYPE_CHECKING:
@@ -36,34 +36,21 @@ def optimize(  # noqa: PLR0913 - each is an option of the command line
         str | None, Parameter(help='What the process may hold while the solver runs, such as "4 GiB"; no cap.')
     ] = None,
     hint: Annotated[str | None, Parameter(help="A valid schedule to begin with.")] = None,
-    explain: Annotated[
-        bool, Parameter(negative="", help="Say what binds the plan or which limits clash, in the time that is left.")
-    ] = False,
-    parts: Annotated[
-        bool, Parameter(negative="", help="Say what each part of the search gave, and when, on standard error.")
-    ] = False,
+    explain: Annotated[bool, flag("Say what binds the plan or which limits clash, in the time that is left.")] = False,
+    parts: Annotated[bool, flag("Say what each part of the search gave, and when, on standard error.")] = False,
     output_format: TextOrJson = "text",
 ) -> int:
     """Find the best schedule of a problem, prove how good it is, and write a verified plan."""
     from schedverify import formats
     from schedverify.planner import plans
 
-    given, size = formats.load_problem(problem), _bytes(solver_memory)
+    given = formats.load_problem(problem)
+    limits: dict[str, Any] = {"time_limit": time_limit, "workers": workers, "solver_memory": _bytes(solver_memory)}
     start = formats.load_schedule(hint, given) if hint is not None else None
     with interruptible() as stop, progress_on_terminal(output_format == "text") as progress:
-        plan = plans.optimize(
-            given,
-            objective=objective,
-            then=then,
-            time_limit=time_limit,
-            seed=seed,
-            workers=workers,
-            solver_memory=size,
-            hint=start,
-            progress=progress,
-            stop=stop,
-        )
-        told = _explained(plan, stop, (time_limit, workers, size)) if explain else None
+        goal: dict[str, Any] = {"objective": objective, "then": then, "hint": start, "seed": seed}
+        plan = plans.optimize(given, **goal, **limits, progress=progress, stop=stop)
+        told = _explained(plan, stop, limits) if explain else None
     if parts:
         _tell_parts(plan)
     if output is not None and plan.schedule is not None:
@@ -79,12 +66,11 @@ def optimize(  # noqa: PLR0913 - each is an option of the command line
     return {"optimal": OK, "feasible": OK, "infeasible": VIOLATED, "unknown": UNDECIDED}[plan.status.value]
 
 
-def _explained(plan: Plan, stop: threading.Event, means: tuple[float, int | None, int | None]) -> Explanation:
-    """Explain a plan in what is left of the time limit; ``means`` are that limit, the workers and the memory."""
+def _explained(plan: Plan, stop: threading.Event, limits: dict[str, Any]) -> Explanation:
+    """Explain a plan in what is left of the time limit; ``limits`` are those of the search, by their keywords."""
     from schedverify.planner.explanation import explain
 
-    left = max(0.0, means[0] - plan.seconds)
-    return explain(plan, time_limit=left, workers=means[1], solver_memory=means[2], stop=stop)
+    return explain(plan, **limits | {"time_limit": max(0.0, limits["time_limit"] - plan.seconds)}, stop=stop)
 
 
 def _bytes(text: str | None) -> int | None:
@@ -100,8 +86,6 @@ def _bytes(text: str | None) -> int | None:
 
 def _tell_parts(plan: Plan) -> None:
     """Say what each part of the search left known when it ended."""
-    from schedverify.cli.terminal import remark
-
     for part in plan.parts:
         value, bound = ("-" if known is None else known for known in (part.value, part.bound))
         remark(f"{part.began + part.seconds:.1f} s  {part.name}: {plan.objective} {value}, bound {bound}")
@@ -109,7 +93,6 @@ def _tell_parts(plan: Plan) -> None:
 
 def _show(plan: Plan, output: str | None) -> None:
     from schedverify.cli.report_text import print_lines
-    from schedverify.cli.terminal import line_width, out, remark
     from schedverify.core.plan import outcome_line, plan_remarks, plan_table
     from schedverify.drawing import draw
 

@@ -9,35 +9,36 @@ from cyclopts import Parameter, validators
 if TYPE_CHECKING:
     from schedverify.core.problem import Problem
 
-Count = validators.Number(gte=1)
-ScheduleFile = Annotated[
-    str, Parameter(allow_leading_hyphen=True, help="Schedule: text, PyTorch's CSV or a plan; - for standard input.")
+
+def flag(text: str) -> Parameter:
+    """Return what a switch is: off where it is not given, and without a name to turn it off; ``text`` is its help."""
+    return Parameter(negative="", help=text)
+
+
+def number(text: str, *, least: int = 1) -> Parameter:
+    """Return what a number of at least ``least`` is; ``text`` is its help."""
+    return Parameter(validator=validators.Number(gte=least), help=text)
+
+
+def file(text: str, *names: str) -> Parameter:
+    """Return what the name of a file is, or ``-``: an argument, or an option of these names; ``text`` is its help."""
+    return Parameter(name=names or None, allow_leading_hyphen=True, help=text)
+
+
+ScheduleFile = Annotated[str, file("Schedule: text, PyTorch's CSV or a plan; - for standard input.")]
+ProblemOption = Annotated[str | None, file("Problem file, TOML or JSON.", "--problem", "-p")]
+ProblemFile = Annotated[str, file("Problem file, TOML or JSON; - for standard input.")]
+Output = Annotated[str | None, file("File to write; - for standard output.", "--output", "-o")]
+TargetFile = Annotated[str, file("File to write; - for standard output.")]
+ModelFunction = Annotated[
+    str, Parameter(help="MODULE:FUNCTION, which returns the model; the current folder is on the path.")
 ]
-ProblemOption = Annotated[
-    str | None,
-    Parameter(name=["--problem", "-p"], allow_leading_hyphen=True, help="Problem file, TOML or JSON."),
-]
-ProblemFile = Annotated[
-    str, Parameter(allow_leading_hyphen=True, help="Problem file, TOML or JSON; - for standard input.")
-]
-Output = Annotated[
-    str | None,
-    Parameter(name=["--output", "-o"], allow_leading_hyphen=True, help="File to write; - for standard output."),
-]
-TargetFile = Annotated[str, Parameter(allow_leading_hyphen=True, help="File to write; - for standard output.")]
+Patience = Annotated[float, Parameter(validator=validators.Number(gt=0), help="Seconds that a rank waits for another.")]
+Backend = Annotated[Literal["gloo", "nccl"], Parameter(help="Of torch.distributed, under torchrun.")]
 TextOrJson = Annotated[Literal["text", "json"], Parameter(name="--format", help="What is printed.")]
 DisciplineName = Literal["tagged", "buffered", "edge", "pair", "rank", "block"]
-DisciplineOption = Annotated[
-    DisciplineName,
-    Parameter(help="What blocks what below a schedule with communication."),
-]
-EagerBytes = Annotated[
-    int,
-    Parameter(
-        validator=validators.Number(gte=0),
-        help="Messages of at most so many bytes do not wait for their receive.",
-    ),
-]
+DisciplineOption = Annotated[DisciplineName, Parameter(help="What blocks what below a schedule with communication.")]
+EagerBytes = Annotated[int, number("Messages of at most so many bytes do not wait for their receive.", least=0)]
 
 
 def given_problem(path: str | None) -> Problem | None:

@@ -1,16 +1,17 @@
-"""The command ``partition``: a model cut into stages."""
+"""The command ``partition``: a model cut into stages, alone or together with its schedule."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
-from cyclopts import Parameter, validators
+from cyclopts import Parameter
 
-from schedverify.cli import partition_cluster, partition_jointly
-from schedverify.cli.app import OK, VIOLATED
-from schedverify.cli.options import Count, TextOrJson
+from schedverify import formats
+from schedverify.cli import partition_cluster
+from schedverify.cli.app import OK, UNDECIDED, VIOLATED
+from schedverify.cli.options import TextOrJson, file, flag, number
 from schedverify.core.errors import Fault, InputError, ScheduleError
 
 if TYPE_CHECKING:
@@ -20,136 +21,102 @@ if TYPE_CHECKING:
     from schedverify.partitioner.stage_problem import Cut
     from schedverify.planner.joint import Joint
 
-Recompute = Literal["none", "selective", "full"]
-
-Together = Annotated[
-    bool, Parameter(negative="", help="Search for partition, placement and schedule together, with a proof.")
-]
-PlanFile = Annotated[
-    str | None, Parameter(allow_leading_hyphen=True, help="With --joint, plan file to write; - for standard output.")
+Recompute = Annotated[
+    Literal["none", "selective", "full"] | None,
+    Parameter(help="Of a decoder: what the backward computes again; selective by default."),
 ]
 Framework = Annotated[
     Literal["megatron-layout", "megatron-flags", "torch", "torchtitan", "deepspeed"] | None,
     Parameter(help="Print the cut as the framework takes it, and nothing else."),
 ]
-Threads = Annotated[int | None, Parameter(validator=Count, help="Threads of the search; 2, with --joint all cores.")]
-Seconds = Annotated[
-    float,
-    Parameter(
-        validator=validators.Number(gte=0),
-        help="Seconds of the search, with --joint or where a rank has several stages.",
-    ),
-]
-ModelFile = Annotated[
-    str,
-    Parameter(
-        allow_leading_hyphen=True,
-        help="Model, TOML or JSON, or PipeDream's profile; or the name of a decoder that comes along.",
-    ),
-]
-Ranks = Annotated[int | None, Parameter(validator=Count, help="Devices of the pipeline; needed without --cluster.")]
-Size = Annotated[int | None, Parameter(validator=Count, help="Of a decoder: sequences of a micro-batch.")]
-Shared = Annotated[int | None, Parameter(validator=Count, help="Of a decoder: devices that share each layer.")]
-Again = Annotated[
-    Recompute | None, Parameter(help="Of a decoder: what the backward computes again; selective by default.")
-]
-ClusterFile = Annotated[
-    str | None, Parameter(help="Cluster file: choose the degrees for a decoder; what is given is fixed.")
-]
 
 
 def partition(  # noqa: PLR0913 - each is an option of the command line
-    model: ModelFile,
+    model: Annotated[
+        str, file("Model, TOML or JSON, or PipeDream's profile; or the name of a decoder that comes along.")
+    ],
     *,
-    ranks: Ranks = None,
-    virtual: Annotated[int | None, Parameter(validator=Count, help="Stages per rank, 1 without --cluster.")] = None,
-    microbatches: Annotated[
-        int | None, Parameter(validator=Count, help="Micro-batches of a step; four times the ranks by default.")
-    ] = None,
+    ranks: Annotated[int | None, number("Devices of the pipeline; needed without --cluster.")] = None,
+    virtual: Annotated[int | None, number("Stages per rank, 1 without --cluster.")] = None,
+    microbatches: Annotated[int | None, number("Micro-batches of a step; four times the ranks by default.")] = None,
     family: Annotated[
         str | None, Parameter(help="The schedule that counts for memory; 1f1b, with several stages interleaved-1f1b.")
     ] = None,
     device: Annotated[str | None, Parameter(help="Of a decoder: a device that comes along.")] = None,
-    sequence: Annotated[int | None, Parameter(validator=Count, help="Of a decoder: tokens of a sequence.")] = None,
-    microbatch_size: Size = None,
-    tensor_parallel: Shared = None,
-    recompute: Again = None,
-    cluster: ClusterFile = None,
-    top: Annotated[int, Parameter(validator=Count, help="How many choices for a cluster are shown.")] = 10,
-    output: Annotated[
-        str | None, Parameter(name=["--output", "-o"], allow_leading_hyphen=True, help="Problem file, .toml or .json.")
+    sequence: Annotated[int | None, number("Of a decoder: tokens of a sequence.")] = None,
+    microbatch_size: Annotated[int | None, number("Of a decoder: sequences of a micro-batch.")] = None,
+    tensor_parallel: Annotated[int | None, number("Of a decoder: devices that share each layer.")] = None,
+    recompute: Recompute = None,
+    cluster: Annotated[
+        str | None, Parameter(help="Cluster file: choose the degrees for a decoder; what is given is fixed.")
     ] = None,
+    top: Annotated[int, number("How many choices for a cluster are shown.")] = 10,
+    output: Annotated[str | None, file("Problem file, .toml or .json.", "--output", "-o")] = None,
     to: Framework = None,
-    megatron_layout: Annotated[bool, Parameter(negative="", help="The same as --to megatron-layout.")] = False,
-    joint: Together = False,
-    plan: PlanFile = None,
-    time_limit: Seconds = 20,
+    megatron_layout: Annotated[bool, flag("The same as --to megatron-layout.")] = False,
+    joint: Annotated[bool, flag("Search for partition, placement and schedule together, with a proof.")] = False,
+    plan: Annotated[str | None, file("With --joint, plan file to write; - for standard output.")] = None,
+    time_limit: Annotated[
+        float, number("Seconds of the search, with --joint or where a rank has several stages.", least=0)
+    ] = 20,
     seed: Annotated[int, Parameter(help="With --joint, one worker and a seed give the same plan.")] = 0,
-    workers: Threads = None,
+    workers: Annotated[int | None, number("Threads of the search; 2, with --joint all cores.")] = None,
     output_format: TextOrJson = "text",
 ) -> int:
     """Cut a model into stages: the least load of the busiest rank or link, within every rank's memory."""
-    from schedverify import formats, models
+    from schedverify import models
 
-    training = {"sequence": sequence, "microbatch_size": microbatch_size, "tensor_parallel": tensor_parallel,
-                "recompute": recompute}  # fmt: skip
+    training: dict[str, Any] = {"sequence": sequence, "microbatch_size": microbatch_size,
+                                "tensor_parallel": tensor_parallel, "recompute": recompute}  # fmt: skip
+    shape: dict[str, Any] = {"ranks": ranks, "virtual": virtual}
+    form = to or ("megatron-layout" if megatron_layout else None)
     if cluster is not None:
         _refuse(microbatches=microbatches, family=family, joint=joint or None, plan=plan)
-        options: dict[str, Any] = {**training, "device": device, "ranks": ranks, "virtual": virtual, "top": top}
-        form = to or ("megatron-layout" if megatron_layout else None)
-        return _advised(
-            cast("Advice", models.partition(model, cluster=cluster, **options)), output, output_format, form
-        )
+        advice = models.partition(model, cluster=cluster, device=device, top=top, **shape, **training)
+        return _advised(cast("Advice", advice), output, output_format, form)
     if ranks is None:
         raise InputError(Fault("--ranks", "missing", "how many devices the pipeline has, or --cluster FILE"))
     given = models.load_model(model, models.decoder_changes(device, training))
     if plan is not None and not joint:
         raise InputError(Fault("--plan", "stands without --joint", "optimize the problem file that -o writes"))
-    search = {"ranks": ranks, "virtual": virtual, "microbatches": microbatches, "family": family,
-             "time_limit": time_limit, "workers": workers}  # fmt: skip
-    answer = (
+    search = shape | {"microbatches": microbatches, "family": family, "time_limit": time_limit, "workers": workers}
+    found, data, lines, code = (
         _together(given, search | {"seed": seed}, plan, output_format == "text") if joint else _apart(given, search)
     )
-    written = _written(given, answer.found, to or ("megatron-layout" if megatron_layout else None))
+    written = _written(given, found, form)
     if output is not None:
-        formats.save(answer.found.problem, output)
+        formats.save(found.problem, output)
     if output_format == "json":
-        print(formats.dumps(answer.data | written))
+        print(formats.dumps(data | written))
     elif written or "-" not in (output, plan):
-        print("\n".join(map(_text, written.values()) if written else answer.lines))
-    return answer.code
+        print("\n".join(map(_text, written.values()) if written else lines))
+    return code
 
 
-class _Answer(NamedTuple):
-    """A model cut into stages, and what is printed of it."""
-
-    found: Cut | Joint
-    data: dict[str, Any]
-    lines: list[str]
-    code: int = OK
+_Answer = tuple["Cut | Joint", dict[str, Any], list[str], int]
+"""A model cut into stages; what is printed of it as JSON and as text; the exit code."""
 
 
 def _apart(given: Model, search: dict[str, Any]) -> _Answer:
-    from schedverify import formats, models
+    from schedverify import models
 
     found = cast("Cut", models.partition(given, **search))
-    return _Answer(found, formats.partition_data(found), [*_table(found), *_lines(found)])
+    return found, formats.partition_data(found), [*_table(found), *_lines(found)], OK
 
 
 def _together(given: Model, search: dict[str, Any], plan: str | None, bar: bool) -> _Answer:
-    from schedverify import formats
+    """Search for partition and schedule together, with a bar on a terminal; Ctrl-C keeps the best."""
+    from schedverify import models
+    from schedverify.cli.terminal import interruptible, progress_on_terminal
 
-    found = partition_jointly.search(given, search, bar=bar)
+    with interruptible() as stop, progress_on_terminal(bar) as progress:
+        found = cast("Joint", models.partition(given, joint=True, **search, progress=progress, stop=stop))
     if plan is not None:
         if found.plan.lowered is None:
             raise ScheduleError(f"no plan is written: {found.plan.reason}")
         formats.save(found.plan, plan)
-    return _Answer(
-        found,
-        formats.joint_data(found),
-        [*_table(found), *partition_jointly.lines(found)],
-        partition_jointly.code(found),
-    )
+    code = UNDECIDED if found.plan.schedule is None else OK
+    return found, formats.joint_data(found), [*_table(found), *_joint_lines(found)], code
 
 
 def _refuse(**options: object) -> None:
@@ -160,8 +127,6 @@ def _refuse(**options: object) -> None:
 
 def _advised(advice: Advice, output: str | None, output_format: str, form: str | None) -> int:
     """Print advice; save the problem of the fastest choice, or print its cut alone in the form of a framework."""
-    from schedverify import formats
-
     best = advice.ranked[0] if advice.ranked else None
     written = {} if best is None else _written(advice.pricing.model(best.setup), best, form)
     if best is not None and output is not None:
@@ -176,7 +141,7 @@ def _advised(advice: Advice, output: str | None, output_format: str, form: str |
 
 
 def _written(given: Model, found: Cut | Joint | Priced, form: str | None) -> dict[str, Any]:
-    """Return the cut in the form that a framework takes, by its name; nothing where none is search for."""
+    """Return the cut in the form that a framework takes, by its name; nothing where none is asked for."""
     from schedverify.formats.framework_cuts import for_framework
 
     return {} if form is None else {form: for_framework(form, given, found.layers, found.problem.owner_rank)}
@@ -223,3 +188,32 @@ def _even(found: Cut, own: Timeline) -> str:
     if even.makespan < own.makespan and not against:
         against.append("which is less, though its busiest rank or link has more to do (--joint looks for the least)")
     return ", ".join([f"{even.makespan} {found.problem.tick}", *against[:2]])
+
+
+def _joint_lines(joint: Joint) -> Iterator[str]:
+    """Yield what is printed below the table: what is proved over all partitions, and what was gained."""
+    plan, tick = joint.plan, joint.plan.problem.tick
+    if plan.value is None or plan.measures is None:
+        yield f"no schedule was found: {joint.reason}"
+        return
+    yield f"makespan {plan.value} {tick}: {_proved(joint)}"
+    if joint.linearized:
+        yield "the graph was cut as a chain"
+    if joint.first is not None and joint.gain is not None:
+        saved = f"{float(joint.gain):.2%} more" if joint.gain else "no more"
+        yield f"partition first, schedule second: {joint.first.value} {tick}, {saved}"
+    else:
+        yield "partition first, schedule second: no partition was found that fits what the family has in flight"
+    among = "" if joint.partitions is None else f" of {joint.partitions}"
+    yield f"partitions looked at: {len(joint.tried)}{among}; the others have a bound of {_others(joint)} or more"
+    yield f"peak memory by rank: {' '.join(map(str, plan.measures.peak_memory))} bytes"
+
+
+def _proved(joint: Joint) -> str:
+    if not joint.gap:
+        return "no partition has a schedule with less"
+    return f"at most {float(joint.gap):.2%} above what any partition can have ({joint.bound}); {joint.reason}"
+
+
+def _others(joint: Joint) -> int:
+    return joint.bound if joint.gap or joint.plan.value is None else joint.plan.value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -60,9 +60,8 @@ def remarks(advice: Advice) -> Iterator[str]:
 
 def _called(setup: Mapping[str, int | str]) -> str:
     hidden = ("inner", "microbatches")
-    return ", ".join(_words(item) for item in setup.items() if item[0] not in hidden)
+    return ", ".join(f"{_words(name)} {value}" for name, value in setup.items() if name not in hidden)
 
 
-def _words(item: tuple[str, int | str]) -> str:
-    words: Iterable[str] = item[0].removesuffix("_parallel").replace("microbatch_size", "micro-batch").split("_")
-    return f"{' '.join(words)} {item[1]}"
+def _words(name: str) -> str:
+    return name.removesuffix("_parallel").replace("microbatch_size", "micro-batch").replace("_", " ")

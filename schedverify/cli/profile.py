@@ -9,10 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from cyclopts import Parameter, validators
+from cyclopts import Parameter
 
 from schedverify.cli.app import OK
-from schedverify.cli.options import Count, TextOrJson
+from schedverify.cli.options import Backend, ModelFunction, Patience, TextOrJson, file, flag, number
 from schedverify.cli.run import in_torchrun, needs_torch
 
 if TYPE_CHECKING:
@@ -23,33 +23,18 @@ Tick = Literal["ns", "us", "ms", "s"]
 
 
 def profile(  # noqa: PLR0913 - each is an option of the command line
-    model: Annotated[
-        str, Parameter(help="MODULE:FUNCTION, which returns the model; the current folder is on the path.")
-    ],
+    model: ModelFunction,
     *,
-    output: Annotated[
-        str | None, Parameter(name=["--output", "-o"], allow_leading_hyphen=True, help="Model file, .toml or .json.")
-    ] = None,
-    microbatches: Annotated[
-        int, Parameter(validator=Count, help="Micro-batches of the batch that the model brings; one is measured.")
-    ] = 1,
-    ranks: Annotated[
-        int | None,
-        Parameter(validator=Count, help="Processes that measure at the same time, and the links between them."),
-    ] = None,
-    rounds: Annotated[int, Parameter(validator=Count, help="Rounds that count.")] = 20,
-    warmup: Annotated[int, Parameter(validator=validators.Number(gte=0), help="Rounds before them.")] = 3,
-    fused: Annotated[
-        bool, Parameter(negative="", help="Measure the whole backward alone, not its input and weight part.")
-    ] = False,
-    optimizer_copies: Annotated[
-        int, Parameter(validator=validators.Number(gte=0), help="How often the optimizer holds the weights; Adam: 2.")
-    ] = 0,
+    output: Annotated[str | None, file("Model file, .toml or .json.", "--output", "-o")] = None,
+    microbatches: Annotated[int, number("Micro-batches of the batch that the model brings; one is measured.")] = 1,
+    ranks: Annotated[int | None, number("Processes that measure at the same time, and the links between them.")] = None,
+    rounds: Annotated[int, number("Rounds that count.")] = 20,
+    warmup: Annotated[int, number("Rounds before them.", least=0)] = 3,
+    fused: Annotated[bool, flag("Measure the whole backward alone, not its input and weight part.")] = False,
+    optimizer_copies: Annotated[int, number("How often the optimizer holds the weights; Adam: 2.", least=0)] = 0,
     tick: Annotated[Tick, Parameter(help="The unit of durations in the model file.")] = "us",
-    timeout: Annotated[
-        float, Parameter(validator=validators.Number(gt=0), help="Seconds that a rank waits for another.")
-    ] = 60.0,
-    backend: Annotated[Literal["gloo", "nccl"], Parameter(help="Of torch.distributed, under torchrun.")] = "gloo",
+    timeout: Patience = 60.0,
+    backend: Backend = "gloo",
     output_format: TextOrJson = "text",
 ) -> int:
     """Measure the blocks of a model, and links between ranks, and write the model file that partition takes."""
@@ -80,7 +65,7 @@ def measure(settings: ProfileSettings, units: tuple[Tick, int], output: str | No
         The tick, and copies of the weights that the optimizer holds.
     """
     from schedverify import formats
-    from schedverify.formats.models.model_writing import save_model
+    from schedverify.formats.models.model_files import save_model
     from schedverify.profiling import profile
 
     with _progress() as progress:
@@ -135,20 +120,10 @@ def _data(found: ModelProfile, tick: Tick, copies: int) -> dict[str, object]:
         for link in found.links
     ]
     devices = found.as_model(tick, copies).devices
-    return {
-        "model": found.model,
-        "tick": tick,
-        "rows": found.rows,
-        "rounds": found.rounds,
-        "warmup": found.warmup,
-        "ranks": found.ranks,
-        "threads": found.threads,
-        "blocks": blocks,
-        "tied": [list(group) for group in found.tied],
-        "links": links,
-        "latency": devices.latency,
-        "bandwidth": devices.bandwidth,
-    }
+    about = {name: getattr(found, name) for name in ("rows", "rounds", "warmup", "ranks", "threads")}
+    measured = {"blocks": blocks, "tied": [list(group) for group in found.tied], "links": links}
+    between = {"latency": devices.latency, "bandwidth": devices.bandwidth}
+    return {"model": found.model, "tick": tick, **about, **measured, **between}
 
 
 def _lines(found: ModelProfile, tick: Tick) -> Iterator[str]:

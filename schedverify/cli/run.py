@@ -10,43 +10,32 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 
-from cyclopts import Parameter, validators
+from cyclopts import Parameter
 
 from schedverify.cli.app import OK
+from schedverify.cli.options import Backend, ModelFunction, Patience, file, flag, number
 from schedverify.core.errors import Fault, InputError
 
 
 def run(  # noqa: PLR0913 - each is an option
-    plan: Annotated[str, Parameter(allow_leading_hyphen=True, help="A plan, as optimize and convert write it.")],
+    plan: Annotated[str, file("A plan, as optimize and convert write it.")],
     *,
-    model: Annotated[
-        str, Parameter(help="MODULE:FUNCTION, which returns the model; the current folder is on the path.")
-    ],
-    steps: Annotated[int, Parameter(validator=validators.Number(gte=1), help="Steps of training.")] = 1,
-    learning_rate: Annotated[
-        float, Parameter(validator=validators.Number(gte=0), help="Of plain gradient descent; 0 keeps the weights.")
-    ] = 0.0,
-    timeout: Annotated[
-        float, Parameter(validator=validators.Number(gt=0), help="Seconds that a rank waits for another.")
-    ] = 60.0,
-    unverified: Annotated[
-        bool, Parameter(negative="", help="Run a plan that the verifier was not asked about. It may hang.")
-    ] = False,
+    model: ModelFunction,
+    steps: Annotated[int, number("Steps of training.")] = 1,
+    learning_rate: Annotated[float, number("Of plain gradient descent; 0 keeps the weights.", least=0)] = 0.0,
+    timeout: Patience = 60.0,
+    unverified: Annotated[bool, flag("Run a plan that the verifier was not asked about. It may hang.")] = False,
     trace: Annotated[
         str | None, Parameter(help="File for what ran and when, of all ranks; conform holds it against the plan.")
     ] = None,
     boundaries: Annotated[
         str | None, Parameter(help="File for everything that crossed from one stage to another, held at both ends.")
     ] = None,
-    forbid_nan: Annotated[
-        bool, Parameter(negative="", help="Stop all ranks where a NaN is about to cross from a stage to another.")
-    ] = False,
-    checksums: Annotated[
-        bool, Parameter(negative="", help="Stop all ranks where what reaches a stage is not what left the other.")
-    ] = False,
-    backend: Annotated[Literal["gloo", "nccl"], Parameter(help="Of torch.distributed, under torchrun.")] = "gloo",
+    forbid_nan: Annotated[bool, flag("Stop all ranks where a NaN is about to cross from a stage to another.")] = False,
+    checksums: Annotated[bool, flag("Stop all ranks where what reaches a stage is not what left the other.")] = False,
+    backend: Backend = "gloo",
 ) -> int:
     """Run a verified plan on torch.distributed, one process for each rank; a line a step."""
     from schedverify import formats

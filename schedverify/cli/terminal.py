@@ -46,8 +46,9 @@ def err() -> Console:
 
 def print_line(*pieces: Piece) -> None:
     """Print pieces of text as one line, with their styles on a terminal."""
-    line = "".join(map(_text, pieces))
-    if _goes_as_it_is([line]):
+    line = "".join(piece if isinstance(piece, str) else piece[0] for piece in pieces)
+    # a line that goes into a pipe as it is: to load rich takes longer than to verify a small schedule
+    if not sys.stdout.isatty() and _is_plain([line]) and len(line) <= _PIPE_WIDTH:
         print(line)
         return
     from rich.text import Text
@@ -58,18 +59,6 @@ def print_line(*pieces: Piece) -> None:
 def line_width() -> int:
     """Return the most letters of a line on standard output."""
     return out().width if sys.stdout.isatty() or _is_coloured() else _PIPE_WIDTH
-
-
-def _text(piece: Piece) -> str:
-    return piece if isinstance(piece, str) else piece[0]
-
-
-def _goes_as_it_is(lines: Sequence[str]) -> bool:
-    """Whether lines can go into a pipe without rich, which would lay them out alike.
-
-    To load it takes longer than to verify a small schedule.
-    """
-    return not sys.stdout.isatty() and _is_plain(lines) and max(map(len, lines)) <= _PIPE_WIDTH
 
 
 def _is_plain(lines: Sequence[str]) -> bool:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from schedverify.cli.app import code_of
-from schedverify.cli.options import DisciplineOption, EagerBytes, ProblemOption, ScheduleFile, given_problem
+from schedverify.cli.options import DisciplineOption, EagerBytes, ProblemOption, ScheduleFile, flag, given_problem
 
 Codes = Annotated[str | None, Parameter(help="Codes or beginnings of codes, parted by commas: SV1,SV401.")]
 
@@ -20,9 +20,7 @@ def verify(  # noqa: PLR0913 - each is an option of the command line
     eager_bytes: EagerBytes = 0,
     select: Codes = None,
     ignore: Codes = None,
-    excerpt: Annotated[
-        bool, Parameter(negative="", help="Compute operations that the order lacks count as done.")
-    ] = False,
+    excerpt: Annotated[bool, flag("Compute operations that the order lacks count as done.")] = False,
     profile: Annotated[
         Literal["torch", "torchtitan"] | None,
         Parameter(help="A runtime that the schedule is for: what it needs is selected as well."),
@@ -34,14 +32,12 @@ def verify(  # noqa: PLR0913 - each is an option of the command line
     """Prove that a schedule is right, or show what is wrong with it."""
     from schedverify import formats
     from schedverify.cli import report_text
-    from schedverify.verifier import verification
+    from schedverify.verifier.verification import verify as judge
 
     given = given_problem(problem)
     subject = formats.load_judged(schedule, given)
     codes: dict[str, Any] = {"select": _codes(select), "ignore": _codes(ignore) or (), "profile": profile}
-    report = verification.verify(
-        subject, given, discipline=discipline, eager_bytes=eager_bytes, excerpt=excerpt, **codes
-    )
+    report = judge(subject, given, discipline=discipline, eager_bytes=eager_bytes, excerpt=excerpt, **codes)
     if output_format == "json":
         print(formats.dumps(formats.report_data(report)))
     elif output_format == "github":

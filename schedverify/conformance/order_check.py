@@ -85,8 +85,7 @@ def _order_faults(schedule: Schedule, step: Sequence[StepSpan]) -> Iterator[tupl
             elif ran[position].step != text:
                 yield rank, position, f"rank {rank}, position {position} ({text}): {ran[position].step} ran there"
         for position in sorted(set(ran) - set(range(len(planned)))):
-            message = f"rank {rank}, position {position} ({ran[position].step}): the plan ends before it"
-            yield rank, position, message
+            yield rank, position, f"rank {rank}, position {position} ({ran[position].step}): the plan ends before it"
         computed = [span for _, span in sorted(ran.items()) if ops_of(span.step)[0].kind.is_compute]
         for before, after in pairwise(computed):
             if after.start < before.end:

@@ -13,7 +13,6 @@ from schedverify.conformance.measured_costs import Cost, bubble, costs, latency,
 from schedverify.conformance.order_check import Departure, departures, peaks
 from schedverify.core.argument_types import check_types
 from schedverify.core.errors import Fault, InputError
-from schedverify.core.problem import Problem
 from schedverify.core.result import Lowered, Plan
 from schedverify.core.timeline import Timeline
 from schedverify.core.trace import RunTrace
@@ -83,22 +82,17 @@ def conform(plan: Plan, trace: RunTrace) -> Conformance:
     problem, allowed = plan.problem, plan.measures.peak_in_flight
     found = departures(lowered.schedule, problem, trace, allowed)
     again = measured_problem(problem, trace)
+    predicted = simulate(lowered.schedule, again, discipline=lowered.discipline, eager_bytes=lowered.eager_bytes)
     tick, times = tick_of(problem), makespans(trace)
     middle = trace.steps[sorted(range(len(times)), key=times.__getitem__)[len(times) // 2]]
     most = [peaks(problem, step) for step in trace.steps]
     return Conformance(
-        departures=tuple(found),
-        makespans=tuple(times),
-        predicted=_predicted(lowered, again),
+        departures=tuple(found), makespans=tuple(times), predicted=predicted.makespan * 1000,
         planned=None if tick is None else round(plan.measures.makespan * tick),
-        bubble=bubble(middle, trace.ranks),
-        planned_bubble=float(plan.measures.bubble_fraction),
-        peaks=tuple(max(column) for column in zip(*most, strict=True)),
-        allowed=allowed,
-        costs=tuple(costs(problem, trace)),
-        latency=latency(problem, trace),
-        errors=trace.errors,
-    )
+        bubble=bubble(middle, trace.ranks), planned_bubble=float(plan.measures.bubble_fraction),
+        peaks=tuple(map(max, zip(*most, strict=True))), allowed=allowed, costs=tuple(costs(problem, trace)),
+        latency=latency(problem, trace), errors=trace.errors,
+    )  # fmt: skip
 
 
 def data_of(found: Conformance) -> dict[str, Any]:
@@ -131,12 +125,6 @@ def timeline_of_run(plan: Plan, trace: RunTrace, step: int = -1) -> Timeline:
     ends = tuple(np.array([(ran[rank, text].end - first) // 1000 for text in row]) for rank, row in enumerate(rows))
     problem = measured_problem(plan.problem, trace)
     return Timeline(schedule, problem, starts, ends, measure(schedule, problem, starts, ends))
-
-
-def _predicted(lowered: Lowered, problem: Problem) -> int:
-    """Return the nanoseconds that an order takes with other costs, under the discipline it was proved for."""
-    discipline, eager = lowered.discipline, lowered.eager_bytes
-    return simulate(lowered.schedule, problem, discipline=discipline, eager_bytes=eager).makespan * 1000
 
 
 def _lowered(plan: Plan, trace: RunTrace) -> Lowered:

@@ -61,17 +61,12 @@ def arrange(order: DrawnOrder, report: Report | None, title: str, *, critical: b
     shown = range(min(schedule.ranks, MAX_ROWS))
     rows = tuple(_row(order, rank, dict(marks[rank]), frozenset(path.get(rank, ()))) for rank in shown)
     return Panel(
-        title=title,
-        timed=timeline is not None,
+        title=title, timed=timeline is not None,
         unit=problem.tick if timeline is not None and problem is not None else "position",
         horizon=max(timeline.makespan if timeline else max(len(row.starts) for row in rows), 1),
-        rows=rows,
-        measures=timeline.measures if timeline else None,
-        violations=violations,
-        faults=faults,
-        remarks=_remarks(order, report),
-        hidden=schedule.ranks - len(shown),
-    )
+        rows=rows, measures=timeline.measures if timeline else None, violations=violations, faults=faults,
+        remarks=_remarks(order, report), hidden=schedule.ranks - len(shown),
+    )  # fmt: skip
 
 
 def _remarks(order: DrawnOrder, report: Report | None) -> tuple[str, ...]:

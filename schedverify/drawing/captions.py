@@ -5,7 +5,8 @@ The axis has round numbers at even distances, in a unit that keeps them short.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import count
 from typing import Final, NamedTuple
 
 from schedverify.core.op import Kind
@@ -39,12 +40,8 @@ def axis(horizon: int, unit: str, most: int) -> Axis:
 
 
 def _step(horizon: int, most: int) -> int:
-    power = 1
-    while True:
-        for factor in (1, 2, 5):
-            if factor * power * most >= horizon:
-                return factor * power
-        power *= 10
+    steps: Iterator[int] = (factor * 10**power for power in count() for factor in (1, 2, 5))
+    return next(step for step in steps if step * most >= horizon)
 
 
 def _scaled(step: int, unit: str) -> tuple[int, str]:
@@ -91,10 +88,9 @@ def sentence(panel: Panel) -> str:
     if measures is None:
         return ""
     unit = plural(panel.unit)
-    parts = [f"makespan {measures.makespan:,} {unit}", f"span {measures.span:,} {unit}"]
-    parts.append(f"bubble {percent(measures.bubble_fraction)}")
+    times = f"makespan {measures.makespan:,} {unit}, span {measures.span:,} {unit}"
+    bubble = f"bubble {percent(measures.bubble_fraction)}"
     if measures.span_bubble != measures.bubble_fraction:
-        parts.append(f"span bubble {percent(measures.span_bubble)}")
-    parts.append(f"peak in flight {max(measures.peak_in_flight)}")
-    parts.append(f"peak memory {number(max(measures.peak_memory))}")
-    return ", ".join(parts)
+        bubble += f", span bubble {percent(measures.span_bubble)}"
+    peaks = f"peak in flight {max(measures.peak_in_flight)}, peak memory {number(max(measures.peak_memory))}"
+    return f"{times}, {bubble}, {peaks}"

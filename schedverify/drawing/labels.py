@@ -119,9 +119,5 @@ def colour(kind: Kind, chunk: int = 0, chunks: int = 1) -> str:
     if chunks < 2 or kind not in _BASE:
         return base
     pale = _PALEST * min(chunk, chunks - 1) / (chunks - 1)
-    return "#" + "".join(_mixed(base[i : i + 2], pale) for i in (1, 3, 5))
-
-
-def _mixed(channel: str, pale: float) -> str:
-    value = int(channel, 16)
-    return f"{round(value + (255 - value) * pale):02x}"
+    channels = (int(base[i : i + 2], 16) for i in (1, 3, 5))
+    return "#" + "".join(f"{round(channel + (255 - channel) * pale):02x}" for channel in channels)

@@ -55,12 +55,10 @@ class PanelRow:
     @cached_property
     def kinds(self) -> NDArray[np.int64]:
         """By position, the number of the kind, :data:`PAIR` or :data:`GROUP`."""
-        found = kinds(self.words[self.firsts])
         joins = self.words >> JOIN_SHIFT
         seconds = np.minimum(self.firsts + 1, max(len(self.words) - 1, 0))
         join = joins[seconds] if len(self.words) else joins
-        found = np.where(join == Join.OVERLAP, PAIR, found)
-        return np.asarray(np.where(join == Join.GROUP, GROUP, found), dtype=np.int64)
+        return np.select([join == Join.OVERLAP, join == Join.GROUP], [PAIR, GROUP], kinds(self.words[self.firsts]))
 
     @property
     def stages(self) -> NDArray[np.int64]:

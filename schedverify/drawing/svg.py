@@ -51,17 +51,15 @@ class _SvgDocument:
     """A picture being made: what is on it so far, and how far down it reaches."""
 
     def __init__(self, panels: Sequence[Panel], title: str) -> None:
-        self.panels = panels
-        self.title = title
+        self.panels, self.title = panels, title
         self.parts: list[str] = []
         self.y = _PAD
         self.plot = max(map(_breadth, panels))
-        self.aside = 3 * _FIGURE + 8 if any(panel.measures for panel in panels) else 0.0
-        self.width = _LEFT + self.plot + self.aside + _PAD
+        aside = 3 * _FIGURE + 8 if any(panel.measures for panel in panels) else 0.0
+        self.width = _LEFT + self.plot + aside + _PAD
         self.thinned = sum(panel.steps for panel in panels) > MOST_BARS
         rows = sum(len(panel.rows) for panel in panels)
-        self.height = 28.0 if rows <= 32 else 18.0
-        self.gap = 6.0 if rows <= 32 else 3.0
+        self.height, self.gap = (28.0, 6.0) if rows <= 32 else (18.0, 3.0)
 
     def text(self) -> str:
         """Return the whole."""

@@ -77,9 +77,8 @@ def critical(row: PanelRow, ruler: Ruler, top: float) -> Iterator[str]:
     path = ""
     for position in sorted(row.critical):
         start, end = int(row.starts[position]), int(row.ends[position])
-        path += (
-            f"M{px(ruler.x(start))} {px(top + ruler.height - 4)}h{px(ruler.width(end - start))}v4H{px(ruler.x(start))}z"
-        )
+        left, width = px(ruler.x(start)), px(ruler.width(end - start))
+        path += f"M{left} {px(top + ruler.height - 4)}h{width}v4H{left}z"
     if path:
         yield f'<path class="sv-k" d="{path}"/>'
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from enum import Enum
 from typing import Final
 
-from schedverify.drawing.captions import Axis, axis, figures, legend, sentence
+from schedverify.drawing.captions import axis, figures, legend, sentence
 from schedverify.drawing.labels import FAULT, IDLE, INK, clean, colour
 from schedverify.drawing.panel import Panel, PanelRow
 from schedverify.drawing.raster import EMPTY, CellRun, Scale, runs
@@ -54,11 +54,10 @@ class _PanelText:
     """One panel on its way to lines: where its columns stand, and what its cells say."""
 
     def __init__(self, panel: Panel, family: Sequence[Panel], width: int, paint: Paint) -> None:
-        self.panel = panel
-        self.width = width
+        self.panel, self.width = panel, width
         self.painted = paint is not Paint.NONE
         self.horizon = max(other.horizon for other in family)
-        self.margin = max(len(f"rank {panel.rows[-1].rank}"), len(self._marks(1).unit)) + 2
+        self.margin = max(len(f"rank {panel.rows[-1].rank}"), len(axis(self.horizon, panel.unit, 1).unit)) + 2
         self.aside = _columns(figures(panel)) if width >= _FIGURES_FROM else []
         room = width - self.margin
         self.scale = shared_scale(family, room)
@@ -89,12 +88,9 @@ class _PanelText:
             yield from _wrapped(f"remark: {clean(remark)}", self.width, _DIM)
         yield from self._violations()
 
-    def _marks(self, most: int) -> Axis:
-        return axis(self.horizon, self.panel.unit, most)
-
     def _axis(self) -> str:
         cells = self.scale.cells
-        marks, unit = self._marks(max(cells // 8, 1))
+        marks, unit = axis(self.horizon, self.panel.unit, max(cells // 8, 1))
         text = ""
         for tick, label in marks:
             column = self.scale.column(tick)
@@ -106,11 +102,10 @@ class _PanelText:
         name = f"rank {row.rank}"
         outside = self.panel.faults.get(row.rank, ())
         line: Line = [(name, _SEEN if outside else ""), (" " * (self.margin - len(name)), "")]
-        line += (
-            half_blocks(self.panel, row, self.scale)
-            if self.in_half_blocks
-            else [self._block(row, run) for run in blocks]
-        )
+        if self.in_half_blocks:
+            line += half_blocks(self.panel, row, self.scale)
+        else:
+            line += [self._block(row, run) for run in blocks]
         yield [*line, (aside, "")]
         notes = _notes(row, blocks, self.scale)
         if notes or outside:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         search_data,
         timeline_data,
     )
-    from schedverify.formats.template_file import new
+    from schedverify.formats.problem_files import new
     from schedverify.formats.text_files import write_text
     from schedverify.formats.torch_csv import Layout
     from schedverify.formats.trace_files import save_boundaries, save_run, trace
@@ -35,7 +35,7 @@ __all__ = [
 _MODULES: Final = {
     "loading": "load load_judged load_problem load_schedule load_with_layout save",
     "outputs": "advice_data dumps github_annotations joint_data partition_data report_data search_data timeline_data",
-    "template_file": "new",
+    "problem_files": "new",
     "text_files": "write_text",
     "torch_csv": "Layout",
     "trace_files": "save_boundaries save_run trace",

@@ -14,7 +14,8 @@ from schedverify.core.errors import Fault, InputError, UnknownNameError
 from schedverify.core.model import Layer, Model
 from schedverify.formats.megatron_cuts import megatron_flags, megatron_layout
 
-_TITAN: Final = ("embedding", "decoder", "loss")
+_TITAN: Final = {"embedding": ["tok_embeddings"], "decoder": [], "loss": ["norm", "lm_head"]}
+"""By kind of layer its modules in torchtitan; decoder layers are numbered."""
 Layers = Sequence[Sequence[int]]
 
 
@@ -68,9 +69,7 @@ def torchtitan_modules(model: Model, layers: Layers) -> list[list[str]]:
 
 
 def _titan(layer: Layer, decoders: Iterator[int]) -> list[str]:
-    return {"embedding": ["tok_embeddings"], "loss": ["norm", "lm_head"]}.get(layer.kind) or [
-        f"layers.{next(decoders)}"
-    ]
+    return _TITAN[layer.kind] or [f"layers.{next(decoders)}"]
 
 
 FRAMEWORKS: Final[dict[str, Callable[[Model, Layers, int], Any]]] = {

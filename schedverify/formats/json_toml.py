@@ -99,7 +99,7 @@ def unfit(data: Any, *, floats: bool = True) -> list[Fault]:
     faults: list[Fault] = []
     for path, depth, value in _walk(data):
         if depth > MAX_DEPTH:
-            faults.append(Fault(path, f"nested deeper than {MAX_DEPTH} levels", "no value needs that"))
+            faults.append(_too_deep_at(path))
         elif isinstance(value, DoubledTable):
             faults += [Fault(_join(path, key), "the key stands twice", "keep one") for key in value.doubled]
         elif isinstance(value, Decimal) and not value.is_finite():
@@ -169,12 +169,9 @@ def _no_toml(text: str, message: str) -> InputError:
     match = _AT.search(message)
     told = clean(message[: match.start()] if match else message, 200)
     key = f"line {match[1]}, column {match[2]}" if match and match[1] else place(text, len(text))
-    twice = told.startswith(("Cannot overwrite", "Cannot declare"))
-    hint = (
-        "a key or table stands twice; keep one"
-        if twice
-        else "a line holds key = value, text in quotes, lists in brackets"
-    )
+    hint = "a line holds key = value, text in quotes, lists in brackets"
+    if told.startswith(("Cannot overwrite", "Cannot declare")):
+        hint = "a key or table stands twice; keep one"
     return InputError(Fault(key, f"no TOML: {told}", hint))
 
 
@@ -201,6 +198,9 @@ def _too_deep(text: str) -> InputError:
         elif not quoted:
             depth += 1 if mark in "[{" else -1
             if depth > MAX_DEPTH:
-                key = place(text, match.start())
-                return InputError(Fault(key, f"nested deeper than {MAX_DEPTH} levels", "no value needs that"))
-    return InputError(Fault("", f"nested deeper than {MAX_DEPTH} levels", "no value needs that"))
+                return InputError(_too_deep_at(place(text, match.start())))
+    return InputError(_too_deep_at(""))
+
+
+def _too_deep_at(key: str) -> Fault:
+    return Fault(key, f"nested deeper than {MAX_DEPTH} levels", "no value needs that")

@@ -43,7 +43,7 @@ def load(path: PathLike) -> Value:
         With the file's name and every fault in it.
     """
     check_types("load", path=(path, os.PathLike, str))
-    return _load(path, "a problem, a plan or a schedule")
+    return _read(path, "a problem, a plan or a schedule")[0]
 
 
 def load_problem(path: PathLike) -> Problem:
@@ -54,7 +54,7 @@ def load_problem(path: PathLike) -> Problem:
     InputError
         If the file holds no problem; with every fault.
     """
-    value = _load(path, "a problem in TOML or JSON")
+    value = _read(path, "a problem in TOML or JSON")[0]
     if isinstance(value, Schedule):
         raise InputError(Fault("", "a schedule, where a problem is expected", "TOML or JSON"), source_name(path))
     return value.problem if isinstance(value, Plan) else value
@@ -83,7 +83,7 @@ def load_schedule(path: PathLike, problem: Problem | None = None) -> Schedule:
 
 def load_judged(path: PathLike, problem: Problem | None = None) -> Schedule | Plan:
     """Return the schedule in a file, or the plan with its claims; see :func:`load_schedule`."""
-    return _judged(_load(path, "a schedule or a plan"), path, problem)
+    return _judged(_read(path, "a schedule or a plan")[0], path, problem)
 
 
 def load_with_layout(
@@ -137,10 +137,6 @@ def save(value: Value | Timeline, path: PathLike, *, form: str | None = None, la
     with naming(path):
         text = _text(value, form or _form_for(value, path), layout)
     write_text(path, text)
-
-
-def _load(path: PathLike, expected: str) -> Value:
-    return _read(path, expected)[0]
 
 
 def _read(path: PathLike, expected: str, grammar: str | None = None) -> tuple[Value, str, str]:
@@ -257,10 +253,9 @@ def _text(value: Any, form: str, layout: Layout | None) -> str:
     if isinstance(schedule, Schedule) and form in _SCHEDULE_FORMS:
         return _schedule_text(schedule, form, layout)
     what = type(value).__name__.lower()
-    hint = {"problem": ".toml or .json", "schedule": ".txt or .csv"}.get(
-        what, ".json, or .txt or .csv for its schedule"
-    )
-    raise InputError(Fault("", f"a {what} has no form {form!r}", f"save it as {hint}"))
+    forms = {"problem": ".toml or .json", "schedule": ".txt or .csv"}
+    hint = f"save it as {forms.get(what, '.json, or .txt or .csv for its schedule')}"
+    raise InputError(Fault("", f"a {what} has no form {form!r}", hint))
 
 
 def _schedule_text(schedule: Schedule, form: str, layout: Layout | None) -> str:

@@ -74,21 +74,17 @@ def read_layout(text: str) -> list[str]:
 
 def refusals(stages: Sequence[str], ranks: int) -> list[str]:
     """Return why Megatron would refuse stages; empty where it would not."""
-    whole, told = "".join(stages), []
-    if len(stages) % ranks:
-        told.append(f"{len(stages)} stages are no multiple of {ranks} ranks")
-    if whole.count("E") != 1 or not whole.startswith("E"):
-        told.append("the first layer must be the embedding, and no other")
-    if whole.count("L") != 1 or not whole.endswith("L"):
-        told.append("the last layer must be the loss, and no other")
-    if "t" in whole.partition("m")[2]:
-        told.append("decoder layers must stand before those of multi-token prediction")
+    whole = "".join(stages)
     holders = [stage for stage, letters in enumerate(stages) if "m" in letters]
-    if len(holders) > 1:
-        told.append("the layers of multi-token prediction must stand in one stage")
-    if any(stage < len(stages) - ranks for stage in holders):
-        told.append("multi-token prediction must stand in the last stage of its rank")
-    return told
+    wrong = {
+        f"{len(stages)} stages are no multiple of {ranks} ranks": len(stages) % ranks > 0,
+        "the first layer must be the embedding, and no other": whole.count("E") != 1 or not whole.startswith("E"),
+        "the last layer must be the loss, and no other": whole.count("L") != 1 or not whole.endswith("L"),
+        "decoder layers must stand before those of multi-token prediction": "t" in whole.partition("m")[2],
+        "the layers of multi-token prediction must stand in one stage": len(holders) > 1,
+        "multi-token prediction must stand in the last stage of its rank": any("m" in each for each in stages[:-ranks]),
+    }
+    return [message for message, is_wrong in wrong.items() if is_wrong]
 
 
 def _short(stages: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""JSON Schemas of what commands print as JSON, with ratios as numbers, and of what ``run`` writes; and their parts."""
+"""JSON Schemas of plans, of what commands print as JSON, with ratios as numbers, and of what ``run`` writes."""
 
 from __future__ import annotations
 
@@ -11,18 +11,8 @@ from schedverify.core.problem.numbers import LARGEST
 from schedverify.core.result import Scope, Status, Verdict
 from schedverify.costmodel.decoder import RECOMPUTE
 from schedverify.costmodel.parallelism.setups import INNER
-from schedverify.formats.plan_files import BY_RANK, DIGEST, RATIOS, TICKS
-from schedverify.formats.trace_files import (
-    BOUNDARIES_FORMAT,
-    BOUNDARIES_VERSION,
-    MAX_RANKS,
-    MAX_STEPS,
-    RANK_NAME,
-    RUN_FORMAT,
-    RUN_VERSION,
-    UNIT,
-    rank_name,
-)
+from schedverify.formats import trace_files
+from schedverify.formats.plan_files import BY_RANK, DIGEST, RATIOS, TICKS, VERSION
 
 Schema = dict[str, Any]
 DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"
@@ -60,6 +50,21 @@ def closed(properties: Schema) -> Schema:
 def titled(title: str, schema: Schema) -> Schema:
     """Return a schema as it stands in a file of its own."""
     return {"$schema": DRAFT, "title": title, **schema}
+
+
+def plan_schema(problem: Schema) -> Schema:
+    """Return the schema of a plan file with a problem of a schema, which is that of problem files."""
+    verdicts = {"type": "object", "propertyNames": {"pattern": CODE}, "additionalProperties": one_of(Verdict)}
+    measures, rows = _measures(RATIO_TEXT), listed(listed(TEXT)) | {"minItems": 1}
+    lowered = closed({"discipline": one_of(Discipline), "eager_bytes": whole(), "rows": rows, "measures": measures})
+    plan = closed({
+        "version": {"const": VERSION}, "problem": problem, "schedule": rows, "lowered": or_null(lowered),
+        "timeline": or_null(listed(listed(whole())) | {"minItems": 1}), "measures": or_null(measures),
+        "verdicts": verdicts, "status": one_of((Status.OPTIMAL, Status.FEASIBLE)), "objective": one_of(OBJECTIVES),
+        "value": or_null(whole()), "bound": or_null(whole()), "certificate": or_null({"type": "object"}),
+        "seed": whole(), "partition": or_null(rows), "digest": DIGEST_TEXT,
+    })  # fmt: skip
+    return plan | {"properties": plan["properties"] | {"then": second_schema()}}
 
 
 def report_schema() -> Schema:
@@ -102,23 +107,25 @@ def conformance_schema() -> Schema:
 
 def run_schema() -> Schema:
     """Return the schema of what ``run --trace`` writes. What holds between keys, the reader checks."""
-    rank = whole() | {"maximum": MAX_RANKS - 1}
+    rank = whole() | {"maximum": trace_files.MAX_RANKS - 1}
     naming = closed({
-        "name": {"const": RANK_NAME}, "ph": {"const": "M"}, "pid": rank, "tid": {"const": 0},
-        "args": closed({"name": TEXT | {"pattern": f"^{rank_name('[0-9]+')}$"}}),
+        "name": {"const": trace_files.RANK_NAME}, "ph": {"const": "M"}, "pid": rank, "tid": {"const": 0},
+        "args": closed({"name": TEXT | {"pattern": f"^{trace_files.rank_name('[0-9]+')}$"}}),
     })  # fmt: skip
-    args = {"step": whole() | {"maximum": MAX_STEPS - 1}, "position": whole(), "start": whole(), "end": whole()}
+    step = whole() | {"maximum": trace_files.MAX_STEPS - 1}
+    args = {"step": step, "position": whole(), "start": whole(), "end": whole()}
     running = closed({
         "name": TEXT, "ph": {"const": "X"}, "pid": rank, "tid": {"enum": [0, 1, 2]}, "ts": _ratio(), "dur": _ratio(),
         "args": closed(args),
     })  # fmt: skip
     about = closed({
-        "format": {"const": RUN_FORMAT}, "version": {"const": RUN_VERSION}, "plan": DIGEST_TEXT,
-        "ranks": whole(1) | {"maximum": MAX_RANKS}, "steps": whole() | {"maximum": MAX_STEPS},
+        "format": {"const": trace_files.RUN_FORMAT}, "version": {"const": trace_files.RUN_VERSION}, "plan": DIGEST_TEXT,
+        "ranks": whole(1) | {"maximum": trace_files.MAX_RANKS}, "steps": whole() | {"maximum": trace_files.MAX_STEPS},
         "errors": listed(whole()) | {"minItems": 1},
     })  # fmt: skip
     return titled("schedverify run --trace", closed({
-        "displayTimeUnit": {"const": UNIT}, "otherData": about, "traceEvents": listed({"oneOf": [naming, running]}),
+        "displayTimeUnit": {"const": trace_files.UNIT}, "otherData": about,
+        "traceEvents": listed({"oneOf": [naming, running]}),
     }))  # fmt: skip
 
 
@@ -129,13 +136,10 @@ def boundaries_schema() -> Schema:
         "source": whole(0), "target": whole(0), "microbatch": whole(0), "backward": {"type": "boolean"},
         "local": {"type": "boolean"}, "tensors": listed(tensor), "bytes": whole(0), "checksums": listed(whole(0)),
     })  # fmt: skip
-    top = {
-        "format": {"const": BOUNDARIES_FORMAT},
-        "version": {"const": BOUNDARIES_VERSION},
-        "plan": TEXT,
-        "ranks": whole(1),
-    }
-    return titled("schedverify boundary log", closed(top | {"steps": listed(listed(crossed))}))
+    return titled("schedverify boundary log", closed({
+        "format": {"const": trace_files.BOUNDARIES_FORMAT}, "version": {"const": trace_files.BOUNDARIES_VERSION},
+        "plan": TEXT, "ranks": whole(1), "steps": listed(listed(crossed)),
+    }))  # fmt: skip
 
 
 def search_schema() -> Schema:
@@ -210,8 +214,9 @@ def advice_schema() -> Schema:
     }))  # fmt: skip
 
 
-def _measures() -> Schema:
-    ratios = {name: _ratio() for name in RATIOS} | {"bubble_overhead": or_null(_ratio())}
+def _measures(ratio: Schema | None = None) -> Schema:
+    ratio = ratio or _ratio()
+    ratios = dict.fromkeys(RATIOS, ratio) | {"bubble_overhead": or_null(ratio)}
     return closed(dict.fromkeys(TICKS, whole()) | ratios | dict.fromkeys(BY_RANK, listed(whole())))
 
 

@@ -50,76 +50,40 @@ def timeline_data(timeline: Timeline) -> dict[str, Any]:
 
 def search_data(plan: Plan, explanation: Explanation | None = None) -> dict[str, Any]:
     """Return what ``optimize --format json`` prints."""
+    parts = [part._replace(began=round(part.began, 3), seconds=round(part.seconds, 3)) for part in plan.parts]
     return {
-        "status": plan.status.value,
-        "objective": plan.objective,
-        "value": plan.value,
-        "bound": plan.bound,
-        "gap": None if plan.gap is None else float(plan.gap),
-        "seconds": round(plan.seconds, 3),
-        "seed": plan.seed,
+        "status": plan.status.value, "objective": plan.objective, "value": plan.value, "bound": plan.bound,
+        "gap": None if plan.gap is None else float(plan.gap), "seconds": round(plan.seconds, 3), "seed": plan.seed,
         "schedule": None if plan.schedule is None else plan.schedule.strings(),
         "measures": None if plan.measures is None else measures_data(plan.measures, float),
         "certificate": None if plan.certificate is None else dict(plan.certificate),
         "then": None if plan.then is None else second_data(plan.then),
-        "reason": plan.reason,
-        "parts": [
-            part._asdict() | {"began": round(part.began, 3), "seconds": round(part.seconds, 3)} for part in plan.parts
-        ],
+        "reason": plan.reason, "parts": [part._asdict() for part in parts],
         "explanation": None if explanation is None else _explanation(explanation),
-    }
+    }  # fmt: skip
 
 
 def _explanation(explanation: Explanation) -> dict[str, Any]:
-    return {
-        "text": str(explanation),
-        "clash": list(explanation.clash),
-        "minimal": explanation.minimal,
-        "reliefs": [asdict(relief) for relief in explanation.reliefs],
-        "bound": explanation.bound,
-        "critical_path": [link._asdict() for link in explanation.critical_path],
-        "binding": list(explanation.binding),
-        "gains": [asdict(gain) for gain in explanation.gains],
-        "remarks": list(explanation.remarks),
-    }
+    data = {"text": str(explanation)} | asdict(explanation)
+    del data["status"], data["objective"]
+    return data | {"critical_path": [link._asdict() for link in explanation.critical_path]}
 
 
 def _property(result: PropertyResult) -> dict[str, Any]:
-    return {
-        "code": result.code,
-        "name": result.name,
-        "verdict": result.verdict.value,
-        "scope": result.scope.value,
-        "reason": result.reason,
-        "violations": [
-            {
-                "code": violation.code,
-                "message": violation.message,
-                "rank": violation.rank,
-                "position": violation.position,
-                "operations": list(violation.operations),
-                "counterexample": list(violation.counterexample),
-            }
-            for violation in result.violations
-        ],
-    }
+    data = asdict(result)
+    data["violations"] = data.pop("violations")  # as the last key
+    return data
 
 
 def partition_data(found: Cut) -> dict[str, Any]:
     """Return what ``partition --format json`` prints, but for the cut in the form of a framework."""
     partition, own = found.partition, found.timeline()
     return {
-        "layers": found.names,
-        "placement": found.problem.owner_rank,
-        "tick": found.problem.tick,
-        "bottleneck": partition.bottleneck,
-        "bytes": partition.crossing,
-        "proved": partition.proved,
-        "linearized": partition.linearized,
-        "family": found.family,
-        "makespan": own.makespan,
+        "layers": found.names, "placement": found.problem.owner_rank, "tick": found.problem.tick,
+        "bottleneck": partition.bottleneck, "bytes": partition.crossing, "proved": partition.proved,
+        "linearized": partition.linearized, "family": found.family, "makespan": own.makespan,
         "peak_memory": own.peak_memory,
-    }
+    }  # fmt: skip
 
 
 def joint_data(joint: Joint) -> dict[str, Any]:
@@ -127,27 +91,19 @@ def joint_data(joint: Joint) -> dict[str, Any]:
     first = joint.first
     before = None if first is None else {"layers": first.partition, "makespan": first.value, "bound": first.bound}
     return search_data(joint.plan) | {
-        "status": joint.status.value,
-        "bound": joint.bound,
-        "gap": None if joint.gap is None else float(joint.gap),
-        "reason": joint.reason,
-        "layers": joint.plan.partition,
-        "placement": joint.plan.problem.owner_rank,
-        "own_bound": joint.plan.bound,
-        "partition_first": before,
-        "gain": None if joint.gain is None else float(joint.gain),
-        "partitions": joint.partitions,
-        "linearized": joint.linearized,
-        "tried": [asdict(trial) for trial in joint.tried],
-    }
+        "status": joint.status.value, "bound": joint.bound, "gap": None if joint.gap is None else float(joint.gap),
+        "reason": joint.reason, "layers": joint.plan.partition, "placement": joint.plan.problem.owner_rank,
+        "own_bound": joint.plan.bound, "partition_first": before,
+        "gain": None if joint.gain is None else float(joint.gain), "partitions": joint.partitions,
+        "linearized": joint.linearized, "tried": [asdict(trial) for trial in joint.tried],
+    }  # fmt: skip
 
 
 def advice_data(advice: Advice) -> dict[str, Any]:
     """Return what ``partition --cluster FILE --format json`` prints."""
-    rejected = [{"setup": each.setup, "reason": each.reason, "missing": each.missing} for each in advice.rejected]
     return {
         "ranked": [_priced(advice, priced) for priced in advice.ranked],
-        "rejected": rejected,
+        "rejected": [each._asdict() for each in advice.rejected],
         "slower": [{"setup": setup._asdict(), "least": least} for setup, least in advice.slower],
     }
 
@@ -155,15 +111,11 @@ def advice_data(advice: Advice) -> dict[str, Any]:
 def _priced(advice: Advice, priced: Priced) -> dict[str, Any]:
     model = advice.pricing.model(priced.setup)
     return {
-        "setup": priced.setup._asdict(),
-        "step": priced.step,
-        "reducing": priced.reducing,
-        "bubble_fraction": float(priced.bubble),
-        "tensor_share": float(priced.sharing),
-        "utilization": float(advice.pricing.utilization(priced)),
-        "peak_memory": priced.peak,
+        "setup": priced.setup._asdict(), "step": priced.step, "reducing": priced.reducing,
+        "bubble_fraction": float(priced.bubble), "tensor_share": float(priced.sharing),
+        "utilization": float(advice.pricing.utilization(priced)), "peak_memory": priced.peak,
         "layers": [[model.layers[i].name for i in stage] for stage in priced.layers],
-    }
+    }  # fmt: skip
 
 
 def github_annotations(report: Report, path: str) -> str:

@@ -57,21 +57,15 @@ def plan_data(plan: Plan) -> dict[str, Any]:
     if plan.schedule is None:
         raise ScheduleError(f"a plan without a schedule cannot be saved; this one is {plan.status.value}")
     data = {
-        "version": VERSION,
-        "problem": plan.problem.to_dict(),
-        "schedule": plan.schedule.strings(),
+        "version": VERSION, "problem": plan.problem.to_dict(), "schedule": plan.schedule.strings(),
         "lowered": None if plan.lowered is None else lowered_data(plan.lowered),
         "timeline": [list(row) for row in plan.starts] or None,
         "measures": None if plan.measures is None else measures_data(plan.measures, str),
         "verdicts": {code: verdict.value for code, verdict in plan.verdicts.items()},
-        "status": plan.status.value,
-        "objective": plan.objective,
-        "value": plan.value,
-        "bound": plan.bound,
-        "certificate": None if plan.certificate is None else _plain("certificate", plan.certificate),
-        "seed": plan.seed,
+        "status": plan.status.value, "objective": plan.objective, "value": plan.value, "bound": plan.bound,
+        "certificate": _plain("certificate", plan.certificate), "seed": plan.seed,
         "partition": None if plan.partition is None else [list(layers) for layers in plan.partition],
-    }
+    }  # fmt: skip
     return data if plan.then is None else data | {"then": second_data(plan.then)}
 
 
@@ -87,13 +81,8 @@ def lowered_data(lowered: Lowered) -> dict[str, Any]:
 
 def second_data(second: SecondaryObjective) -> dict[str, Any]:
     """Return what stands under ``then``: the second objective of a plan; a plan with one objective has no such key."""
-    certificate = None if second.certificate is None else _plain("then.certificate", second.certificate)
-    return {
-        "objective": second.objective,
-        "value": second.value,
-        "bound": second.bound,
-        "certificate": certificate,
-    }
+    certificate = _plain("then.certificate", second.certificate)
+    return {"objective": second.objective, "value": second.value, "bound": second.bound, "certificate": certificate}
 
 
 def measures_data(measures: Measures, written: Callable[[Fraction], str | float]) -> dict[str, Any]:

@@ -227,9 +227,8 @@ class _PlanReader(Faults):
             self.fault(key, f"expected a list with a list for each {of}, found {shown(value)}")
             return []
         if (length and len(value) != length) or not value:
-            self.fault(
-                key, f"{len(value)} rows, where the problem has {length or 'at least 1'} {of}s", "a row for each"
-            )
+            message = f"{len(value)} rows, where the problem has {length or 'at least 1'} {of}s"
+            self.fault(key, message, "a row for each")
         return value
 
     def _numbers(self, key: str, values: list[Any]) -> tuple[int, ...]:

@@ -1,4 +1,7 @@
-"""JSON Schemas of problem and plan files, made from the table of keys; ``python -m schedverify.formats.schema``."""
+"""All JSON Schemas; those of problems, models and clusters come from their tables of keys.
+
+``python -m schedverify.formats.schema`` writes them.
+"""
 
 from __future__ import annotations
 
@@ -8,34 +11,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from schedverify.core.discipline import Discipline
 from schedverify.core.problem.keys import FORMS, KEYS, OBJECTIVES, TABLES, Key
-from schedverify.core.result import Status, Verdict
 from schedverify.costmodel.decoder import DTYPES, RECOMPUTE
+from schedverify.formats import output_schemas
 from schedverify.formats.models.model_keys import CLUSTER_KEYS, CLUSTER_TABLES, MODEL_KEYS, MODEL_TABLES
-from schedverify.formats.output_schemas import (
-    CODE,
-    DIGEST_TEXT,
-    RATIO_TEXT,
-    TEXT,
-    Schema,
-    advice_schema,
-    boundaries_schema,
-    closed,
-    conformance_schema,
-    listed,
-    one_of,
-    or_null,
-    partition_schema,
-    report_schema,
-    run_schema,
-    search_schema,
-    second_schema,
-    timeline_schema,
-    titled,
-    whole,
-)
-from schedverify.formats.plan_files import BY_RANK, RATIOS, TICKS, VERSION
+from schedverify.formats.output_schemas import TEXT, Schema, closed, listed, one_of, titled, whole
 
 FOLDER: Final = Path("specs") / "schema"
 
@@ -44,37 +24,33 @@ def schemas() -> dict[str, str]:
     """Return the text of each schema file by its name."""
     made = {
         "problem.json": titled("schedverify problem", problem_schema()),
-        "plan.json": titled("schedverify plan", plan_schema()),
-        "report.json": report_schema(),
-        "optimize.json": search_schema(),
-        "simulate.json": timeline_schema(),
-        "conform.json": conformance_schema(),
-        "trace.json": run_schema(),
-        "boundaries.json": boundaries_schema(),
+        "plan.json": titled("schedverify plan", output_schemas.plan_schema(problem_schema())),
+        "report.json": output_schemas.report_schema(),
+        "optimize.json": output_schemas.search_schema(),
+        "simulate.json": output_schemas.timeline_schema(),
+        "conform.json": output_schemas.conformance_schema(),
+        "trace.json": output_schemas.run_schema(),
+        "boundaries.json": output_schemas.boundaries_schema(),
         "model.json": titled("schedverify model", model_schema()),
         "cluster.json": titled("schedverify cluster", cluster_schema()),
-        "advice.json": advice_schema(),
-        "partition.json": partition_schema(),
+        "advice.json": output_schemas.advice_schema(),
+        "partition.json": output_schemas.partition_schema(),
     }
     return {name: json.dumps(schema, indent=2) + "\n" for name, schema in made.items()}
 
 
 def problem_schema() -> Schema:
     """Return the schema of a problem file: what each key takes. What holds between keys, the reader checks."""
-    tables = {table: _table(table) for table in TABLES}
-    boundary = _table("boundary") | {"required": ["from", "to"]}
-    top = _table("")["properties"] | tables | {"boundary": listed(boundary)}
-    return {
-        "type": "object",
-        "properties": top,
-        "required": ["ranks", "microbatches", "costs"],
-        "additionalProperties": False,
-    }
+    tables = {table: _object(table) for table in TABLES}
+    boundary = _object("boundary") | {"required": ["from", "to"]}
+    top = _object("")["properties"] | tables | {"boundary": listed(boundary)}
+    needed = ["ranks", "microbatches", "costs"]
+    return {"type": "object", "properties": top, "required": needed, "additionalProperties": False}
 
 
 def model_schema() -> Schema:
     """Return the schema of a model file: what each key takes. What holds between keys, the reader checks."""
-    tables = {table: _object(MODEL_KEYS, table) for table in ("", "layer", *MODEL_TABLES)}
+    tables = {table: _object(table, MODEL_KEYS) for table in ("", "layer", *MODEL_TABLES)}
     rows = {"layer": listed(tables["layer"]) | {"minItems": 1}}
     top = tables[""]["properties"] | rows | {table: tables[table] for table in MODEL_TABLES}
     return tables[""] | {"properties": top, "anyOf": [{"required": ["layer"]}, {"required": ["decoder"]}]}
@@ -82,40 +58,9 @@ def model_schema() -> Schema:
 
 def cluster_schema() -> Schema:
     """Return the schema of a cluster file: what each key takes."""
-    tables = {table: _object(CLUSTER_KEYS, table) for table in ("", *CLUSTER_TABLES)}
+    tables = {table: _object(table, CLUSTER_KEYS) for table in ("", *CLUSTER_TABLES)}
     top = tables[""]["properties"] | {table: tables[table] for table in CLUSTER_TABLES}
     return tables[""] | {"properties": top, "required": ["nodes", "devices", "batch"]}
-
-
-def plan_schema() -> Schema:
-    """Return the schema of a plan file. Its problem is one that a problem file could hold."""
-    ratios = dict.fromkeys(RATIOS, RATIO_TEXT) | {"bubble_overhead": or_null(RATIO_TEXT)}
-    measures = dict.fromkeys(TICKS, whole()) | ratios | dict.fromkeys(BY_RANK, listed(whole()))
-    verdicts = {"type": "object", "propertyNames": {"pattern": CODE}, "additionalProperties": one_of(Verdict)}
-    lowered = {
-        "discipline": one_of(Discipline),
-        "eager_bytes": whole(),
-        "rows": listed(listed(TEXT)) | {"minItems": 1},
-        "measures": closed(measures),
-    }
-    plan = closed({
-        "version": {"const": VERSION},
-        "problem": problem_schema(),
-        "schedule": listed(listed(TEXT)) | {"minItems": 1},
-        "lowered": or_null(closed(lowered)),
-        "timeline": or_null(listed(listed(whole())) | {"minItems": 1}),
-        "measures": or_null(closed(measures)),
-        "verdicts": verdicts,
-        "status": one_of((Status.OPTIMAL, Status.FEASIBLE)),
-        "objective": one_of(OBJECTIVES),
-        "value": or_null(whole()),
-        "bound": or_null(whole()),
-        "certificate": or_null({"type": "object"}),
-        "seed": whole(),
-        "partition": or_null(listed(listed(TEXT)) | {"minItems": 1}),
-        "digest": DIGEST_TEXT,
-    })  # fmt: skip
-    return plan | {"properties": plan["properties"] | {"then": second_schema()}}
 
 
 def main(arguments: list[str]) -> int:
@@ -132,11 +77,7 @@ def main(arguments: list[str]) -> int:
     return 1 if stale and "--check" in arguments else 0
 
 
-def _table(table: str) -> Schema:
-    return _object(KEYS, table)
-
-
-def _object(known: Iterable[Key], table: str) -> Schema:
+def _object(table: str, known: Iterable[Key] = KEYS) -> Schema:
     keys = [key for key in known if key.table == table]
     properties = {key.name: _value(key.shape) | {"description": key.meaning} for key in keys}
     return {"type": "object", "properties": properties, "additionalProperties": False}

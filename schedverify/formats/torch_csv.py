@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from schedverify.core.errors import Fault, InputError, ScheduleError
-from schedverify.core.op import Join, Step, pack_step
+from schedverify.core.op import Join, pack_step
 from schedverify.core.schedule import MAX_FAULTS, MAX_RANKS, Schedule, Words, up_to_most
 
 LINE_END: Final = re.compile(r"\r\n|\r|\n")
@@ -153,13 +153,9 @@ def _parse_cell(cell: str) -> list[int]:
 def _cells(schedule: Schedule, rank: int, comms: bool) -> Iterator[str]:
     for position, step in enumerate(schedule.steps(rank)):
         if comms or any(op.kind.is_compute for op in step.ops):
-            if not _has_cell(step):
+            if step.join is Join.GROUP or any(op.peer is not None for op in step.ops):
                 raise ScheduleError(f"rank {rank}, position {position}, {step}: {_NOT_CSV}")
             yield str(step)
-
-
-def _has_cell(step: Step) -> bool:
-    return step.join is not Join.GROUP and all(op.peer is None for op in step.ops)
 
 
 def refuse_old(text: str) -> None:
@@ -176,11 +172,9 @@ def refuse_old(text: str) -> None:
         if "W" not in sign[0]:
             found = f"{sign[0][:60]!r} stands beside the W of its stage and micro-batch, and I nowhere"
             again = "; if B is the whole backward here, give the schedule as text to have it judged"
-        message = (
-            f"{found}: so it was until PyTorch 2.5, with B for the input part of the backward and BW for the whole"
-        )
+        was = "so it was until PyTorch 2.5, with B for the input part of the backward and BW for the whole"
         hint = f"schedverify convert --from {OLD_GRAMMAR} OLD.csv NEW.csv rewrites it with I and B{again}"
-        raise InputError(Fault(_place(text, sign.start()), message, hint))
+        raise InputError(Fault(_place(text, sign.start()), f"{found}: {was}", hint))
 
 
 def modernized(text: str) -> str:

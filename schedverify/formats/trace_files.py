@@ -126,11 +126,9 @@ def save_boundaries(log: BoundaryLog, path: PathLike) -> None:
     InputError
         If the file cannot be written.
     """
-    about = json.dumps(
-        {"format": BOUNDARIES_FORMAT, "version": BOUNDARIES_VERSION, "plan": log.plan, "ranks": log.ranks}
-    )[1:-1]
+    about = {"format": BOUNDARIES_FORMAT, "version": BOUNDARIES_VERSION, "plan": log.plan, "ranks": log.ranks}
     steps = ["[\n" + ",\n".join(json.dumps(_transfer_data(each)) for each in step) + "]" for step in log.steps]
-    write_text(path, f'{{{about}, "steps": [\n' + ",\n".join(steps) + "\n]}\n")
+    write_text(path, f'{{{json.dumps(about)[1:-1]}, "steps": [\n' + ",\n".join(steps) + "\n]}\n")
 
 
 def _transfer_data(crossed: BoundaryTransfer) -> dict[str, Any]:

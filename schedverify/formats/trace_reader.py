@@ -9,26 +9,10 @@ from typing import Any, Final
 from schedverify.core.errors import Fault, Faults, InputError, check_version, shown
 from schedverify.core.problem.numbers import LARGEST
 from schedverify.core.trace import RunTrace, StepSpan
+from schedverify.formats import trace_files as traces
 from schedverify.formats.json_toml import parse_json, unfit
 from schedverify.formats.plan_files import DIGEST
 from schedverify.formats.text_files import PathLike, naming, read_text
-from schedverify.formats.trace_files import (
-    ABOUT,
-    ARGS,
-    MAX_RANKS,
-    MAX_STEPS,
-    NAMING,
-    NAMING_ARGS,
-    RANK_NAME,
-    RUN_FORMAT,
-    RUN_VERSION,
-    RUNNING,
-    TOP,
-    UNIT,
-    microseconds,
-    rank_name,
-    thread,
-)
 
 MAX_BYTES: Final = 1 << 28
 _WRITER: Final = "schedverify run --trace writes it"
@@ -63,12 +47,11 @@ def run_from(data: Any) -> RunTrace:
     if not isinstance(about, Mapping):
         key, found = ("otherData", about) if isinstance(data, Mapping) else ("", data)
         raise InputError(Fault(key, f"expected the trace of a run, found {shown(found)}", _WRITER))
-    if about.get("format") != RUN_FORMAT:
+    if about.get("format") != traces.RUN_FORMAT:
         hint = "a trace that convert writes is what a plan predicts, not what ran"
-        raise InputError(
-            Fault("otherData.format", f"expected {RUN_FORMAT!r}, found {shown(about.get('format'))}", hint)
-        )
-    check_version("otherData.version", about.get("version"), RUN_VERSION, _WRITER)
+        message = f"expected {traces.RUN_FORMAT!r}, found {shown(about.get('format'))}"
+        raise InputError(Fault("otherData.format", message, hint))
+    check_version("otherData.version", about.get("version"), traces.RUN_VERSION, _WRITER)
     reader = _RunReader(data, about)
     for fault in unfit(data):
         reader.fault(*fault)
@@ -81,14 +64,15 @@ class _RunReader(Faults):
     def __init__(self, data: Mapping[str, Any], about: Mapping[str, Any]) -> None:
         super().__init__()
         self.data, self.about = data, about
-        self.counts = {"ranks": self._count("ranks", 1, MAX_RANKS), "steps": self._count("steps", 0, MAX_STEPS)}
+        bounds = {"ranks": (1, traces.MAX_RANKS), "steps": (0, traces.MAX_STEPS)}
+        self.counts = {name: self._count(name, *limits) for name, limits in bounds.items()}
         """How many there are; None where that is itself at fault."""
 
     def trace(self) -> RunTrace:
         """Check every key and every event, and return what they tell."""
-        self.check_keys("", self.data, TOP, needed=TOP, missing=_WRITER)
-        self.check_keys("otherData", self.about, ABOUT, needed=ABOUT, missing=_WRITER)
-        self._expect("displayTimeUnit", self.data.get("displayTimeUnit"), UNIT, _WRITER)
+        self.check_keys("", self.data, traces.TOP, needed=traces.TOP, missing=_WRITER)
+        self.check_keys("otherData", self.about, traces.ABOUT, needed=traces.ABOUT, missing=_WRITER)
+        self._expect("displayTimeUnit", self.data.get("displayTimeUnit"), traces.UNIT, _WRITER)
         plan, errors, steps = self._plan(), self._errors(), self._steps()
         self.raise_faults()
         return RunTrace(plan, self.counts["ranks"] or 0, steps, errors)
@@ -141,34 +125,36 @@ class _RunReader(Faults):
 
     def _naming(self, key: str, event: Mapping[str, Any], named: set[int]) -> None:
         """Take the event that names the process of a rank."""
-        self.check_keys(key, event, NAMING, needed=NAMING, missing=_WRITER)
-        args = self._args(key, event, NAMING_ARGS)
+        self.check_keys(key, event, traces.NAMING, needed=traces.NAMING, missing=_WRITER)
+        args = self._args(key, event, traces.NAMING_ARGS)
         rank = self._index(f"{key}.pid", event.get("pid"), "ranks")
         if rank in named:
             self.fault(f"{key}.pid", f"rank {rank} is named twice", "once for each rank")
         named.add(rank)
         hint = f"this event names the process of rank {rank}"
-        self._expect(f"{key}.name", event.get("name"), RANK_NAME, hint)
+        self._expect(f"{key}.name", event.get("name"), traces.RANK_NAME, hint)
         self._expect(f"{key}.tid", event.get("tid"), 0, hint)
-        self._expect(f"{key}.args.name", args.get("name"), rank_name(rank), hint)
+        self._expect(f"{key}.args.name", args.get("name"), traces.rank_name(rank), hint)
 
     def _all_named(self, named: set[int]) -> None:
         absent = next((rank for rank in range(self.counts["ranks"] or 0) if rank not in named), None)
         if absent is not None:
-            self.fault("traceEvents", f"rank {absent} has no name", f'expected an event "{RANK_NAME}" of each rank')
+            hint = f'expected an event "{traces.RANK_NAME}" of each rank'
+            self.fault("traceEvents", f"rank {absent} has no name", hint)
 
     def _running(self, key: str, event: Mapping[str, Any]) -> tuple[int, StepSpan]:
         """Take the event of a step that ran; returns the step of training with it."""
         before = self.found
-        self.check_keys(key, event, RUNNING, needed=RUNNING, missing=_WRITER)
-        args = self._args(key, event, ARGS)
+        self.check_keys(key, event, traces.RUNNING, needed=traces.RUNNING, missing=_WRITER)
+        args = self._args(key, event, traces.ARGS)
         rank = self._index(f"{key}.pid", event.get("pid"), "ranks")
         number, position, start, end = self._place(f"{key}.args", args) if args else (0, 0, 0, 0)
         on = self._thread(f"{key}.name", event.get("name"))
         if self.found == before:
             self._expect(f"{key}.tid", event["tid"], on, "what computes is on 0, sends are on 1, receives on 2")
-            self._near(f"{key}.ts", event["ts"], microseconds(start), "args.start in microseconds")
-            self._near(f"{key}.dur", event["dur"], microseconds(end - start), "args.end - args.start in microseconds")
+            self._near(f"{key}.ts", event["ts"], traces.microseconds(start), "args.start in microseconds")
+            took = traces.microseconds(end - start)
+            self._near(f"{key}.dur", event["dur"], took, "args.end - args.start in microseconds")
         return number, StepSpan(rank, position, str(event.get("name")), start, end)
 
     def _place(self, key: str, args: Mapping[str, Any]) -> tuple[int, int, int, int]:
@@ -191,7 +177,7 @@ class _RunReader(Faults):
 
     def _thread(self, key: str, name: Any) -> int:
         try:
-            return thread(name if isinstance(name, str) else "")
+            return traces.thread(name if isinstance(name, str) else "")
         except InputError as error:
             self.fault(key, f"expected a step such as 2F0 or 0SEND_F1, found {shown(name)}", error.faults[0].hint)
             return 0

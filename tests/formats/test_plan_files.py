@@ -22,15 +22,16 @@ from schedverify.core.result import Lowered, Plan, SecondaryObjective, Status, V
 from schedverify.core.schedule import Schedule
 from schedverify.core.timeline import Measures
 from schedverify.formats.json_toml import parse_json
+from schedverify.formats.output_schemas import plan_schema
 from schedverify.formats.plan_files import canonical, digest, plan_data, to_json
 from schedverify.formats.plan_reader import FIELDS, plan_from
-from schedverify.formats.schema import plan_schema
+from schedverify.formats.schema import problem_schema
 from schedverify.generators import generate
 from schedverify.planner.plans import plan_of
 from schedverify.verifier.verification import verify
 from support.strategies import problems, steps
 
-SCHEMA = Draft202012Validator(plan_schema())
+SCHEMA = Draft202012Validator(plan_schema(problem_schema()))
 PROBLEM = Problem.chain(ranks=2, microbatches=2, name="two")
 PLAN = plan_of(generate("1f1b", PROBLEM), PROBLEM)
 NUMBERS = st.integers(0, LARGEST)

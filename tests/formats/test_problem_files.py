@@ -16,9 +16,8 @@ from schedverify.core.errors import InputError
 from schedverify.core.problem import Problem
 from schedverify.core.problem.keys import KEYS
 from schedverify.formats.json_toml import MAX_BRACKETS, LongNumber, parse_json, parse_toml, place
-from schedverify.formats.problem_files import brief, parse_problem, to_json, to_toml
+from schedverify.formats.problem_files import brief, new, parse_problem, to_json, to_toml
 from schedverify.formats.schema import problem_schema
-from schedverify.formats.template_file import new
 from support.strategies import problem_data, problems, read_or_refused
 
 SCHEMA = Draft202012Validator(problem_schema())

@@ -20,8 +20,7 @@ from torch.nn.functional import scaled_dot_product_attention  # noqa: E402
 from schedverify.core.errors import InputError  # noqa: E402
 from schedverify.core.model import Devices, Layer, Model, PartitionConstraints  # noqa: E402
 from schedverify.formats.json_toml import parse_toml  # noqa: E402
-from schedverify.formats.models.model_files import load_model, model_from  # noqa: E402
-from schedverify.formats.models.model_writing import model_data, save_model  # noqa: E402
+from schedverify.formats.models.model_files import data_of, load_model, model_from, save_model  # noqa: E402  # noqa: E402
 from schedverify.formats.schema import schemas  # noqa: E402
 from schedverify.generators import generate  # noqa: E402
 from schedverify.partitioner.stage_problem import cut  # noqa: E402
@@ -221,7 +220,7 @@ def test_a_model_file_reads_back(tmp_path: Path) -> None:
     for name in ("model.toml", "model.json"):
         save_model(model, tmp_path / name, source="by hand", spread={"a": {"forward": [2, 4]}})
         assert load_model(tmp_path / name) == model
-    assert model_from(model_data(Model("", (Layer("a"),)))) == Model("", (Layer("a"),))
+    assert model_from(data_of(Model("", (Layer("a"),)))) == Model("", (Layer("a"),))
     data = parse_toml((tmp_path / "model.toml").read_text())
     Draft202012Validator(json.loads(schemas()["model.json"])).validate(data)
     assert data["layer"][0]["spread"] == {"forward": [2, 4]}

@@ -7,20 +7,16 @@ from pathlib import PurePath
 from typing import Any, Final, NamedTuple
 
 from schedverify.core.errors import Fault, Faults, InputError, check_version, clean, shown
+from schedverify.core.problem.reader import TableReader
 from schedverify.costmodel.decoder import Decoder, Training
 from schedverify.costmodel.parallelism import Choices, Cluster
 from schedverify.formats.json_toml import parse_either, unfit
+from schedverify.formats.models import model_keys
 from schedverify.formats.models.decoder_files import described_of, device_of, value_of
-from schedverify.formats.models.model_keys import (
-    CLUSTER_KEYS,
-    CLUSTER_TABLES,
-    DECODER_TABLES,
-    cluster_names,
-    model_names,
-)
 from schedverify.formats.models.model_sources import Changes, model_data
 from schedverify.formats.text_files import PathLike, naming, read_text
 
+_KEYS: Final = {key.path: key for key in model_keys.CLUSTER_KEYS}
 _NEEDED: Final = ("nodes", "devices", "batch")
 _MAX_BYTES: Final = 1 << 16
 _MOST_DEVICES: Final = 1 << 16
@@ -65,19 +61,23 @@ def cluster_from(data: Any, device: str | None = None) -> Cluster:
     """
     if not isinstance(data, Mapping):
         raise InputError(Fault("", f"expected a cluster, an object of keys, found {shown(data)}"))
-    faults = Faults()
+    reader = TableReader(data, model_keys.CLUSTER_KEYS)
     for fault in unfit(data):
-        faults.fault(*fault)
+        reader.fault(*fault)
     check_version("version", data.get("version", 1), 1, "write version = 1, or leave it out")
-    faults.check_keys("", data, cluster_names(""), needed=_NEEDED, missing="a cluster needs it")
-    tables = {table: _table(faults, table, data.get(table, {})) for table in CLUSTER_TABLES}
-    counts = {name: _count(faults, name, data) for name in _NEEDED}
+    reader.check_keys("", data, model_keys.cluster_names(""), needed=_NEEDED, missing="a cluster needs it")
+    tables: dict[str, Mapping[str, Any]] = {}
+    for table in model_keys.CLUSTER_TABLES:
+        tables[table] = reader.table(table)
+        reader.check_keys(table, tables[table], model_keys.cluster_names(table), needed=(), missing="")
+    counts = {name: int(value_of(reader, _KEYS[name], data[name])) if name in data else 1 for name in _NEEDED}
     if counts["nodes"] * counts["devices"] > _MOST_DEVICES:
         message = f"{counts['nodes']} nodes of {counts['devices']} are more than {_MOST_DEVICES} devices"
-        faults.fault("nodes", message, "give fewer")
-    choices = {name: _choice(faults, name, value) for name, value in tables["choices"].items()}
-    made = device_of(faults, tables["device"] | ({"like": device} if device else {}))
-    faults.raise_faults()
+        reader.fault("nodes", message, "give fewer")
+    known = model_keys.cluster_names("choices")
+    choices = {name: _choice(reader, name, value) for name, value in tables["choices"].items() if name in known}
+    made = device_of(reader, {**tables["device"], **({"like": device} if device else {})})
+    reader.raise_faults()
     if made is None:
         raise InputError("the cluster has no device")
     return Cluster(**counts, device=made, choices=Choices(**choices))
@@ -107,13 +107,13 @@ def _decoder_from(data: Any, name: str) -> DecoderFile:
     for fault in unfit(data):
         faults.fault(*fault)
     for key in data:
-        if key not in (*DECODER_TABLES, "version", "name", "source", "tick"):
+        if key not in (*model_keys.DECODER_TABLES, "version", "name", "source", "tick"):
             faults.fault(clean(str(key)), "does not go with a cluster", hint)
     for table in ("decoder", "training"):
         if not isinstance(inside := data.get(table, {}), Mapping):
             faults.fault(table, f"expected a table, found {shown(inside)}")
             continue
-        faults.check_keys(table, inside, model_names(table), needed=(), missing="")
+        faults.check_keys(table, inside, model_keys.model_names(table), needed=(), missing="")
     found = described_of(faults, data)
     faults.raise_faults()
     if found is None:
@@ -124,22 +124,9 @@ def _decoder_from(data: Any, name: str) -> DecoderFile:
     return DecoderFile(called if isinstance(called, str) else name, *found, fixed)
 
 
-def _table(faults: Faults, table: str, inside: Any) -> dict[str, Any]:
-    if not isinstance(inside, Mapping):
-        faults.fault(table, f"expected a table, found {shown(inside)}", f"write [{table}] and its keys below")
-        return {}
-    faults.check_keys(table, inside, cluster_names(table), needed=(), missing="")
-    return {name: value for name, value in inside.items() if name in cluster_names(table)}
-
-
-def _count(faults: Faults, name: str, data: Mapping[str, Any]) -> int:
-    key = next(key for key in CLUSTER_KEYS if key.path == name)
-    return int(value_of(faults, key, data[name])) if name in data else 1
-
-
 def _choice(faults: Faults, name: str, value: Any) -> tuple[Any, ...]:
     """Return what may be chosen of a degree: one value, or several."""
-    key = next(key for key in CLUSTER_KEYS if key.path == f"choices.{name}")
+    key = _KEYS[f"choices.{name}"]
     plain = key._replace(shape=key.shape.removesuffix(" by choice"))
     values = value if isinstance(value, list) else [value]
     if not values:

@@ -37,8 +37,7 @@ _NUMBERS: Final = 1 << 31
 def known(table: str) -> dict[str, dict[str, Any]]:
     """Return what comes with schedverify for ``decoder`` or ``device``, by name: the keys of the table."""
     text = resources.files("schedverify.costmodel.decoder").joinpath("known", f"{KNOWN[table]}.toml").read_text("utf-8")
-    data: dict[str, dict[str, Any]] = parse_toml(text)
-    return data
+    return parse_toml(text)
 
 
 def model_of(faults: Faults, data: Table, name: str, tick: str) -> Model | None:
@@ -86,9 +85,7 @@ def _values(faults: Faults, table: str, given: Any) -> dict[str, Any]:
     """Return the values of one table, those of what it is like where it gives none itself."""
     if not isinstance(given, Mapping):
         return {}
-    base: Table = {}
-    if "like" in given:
-        base = _like(faults, table, given["like"])
+    base = _like(faults, table, given["like"]) if "like" in given else {}
     merged = {name: value for name, value in {**base, **given}.items() if name not in ("like", "source")}
     keys = {key.name: key for key in MODEL_KEYS if key.table == table}
     missing = [name for name in _NEEDED[table] if name not in merged]
@@ -142,9 +139,6 @@ def _seconds(faults: Faults, tick: str) -> Fraction | None:
     match = _TICK.fullmatch(tick.strip())
     length = Fraction(match[1] or 1) / _UNITS[match[2]] if match else Fraction(0)
     if not length:
-        hint = 's, ms, us, ns or a multiple such as "0.1 us"'
-        faults.fault(
-            "tick", f"a decoder's durations are computed, in a tick of known length, not {clean(tick)!r}", hint
-        )
-        return None
-    return length
+        message = f"a decoder's durations are computed, in a tick of known length, not {clean(tick)!r}"
+        faults.fault("tick", message, 's, ms, us, ns or a multiple such as "0.1 us"')
+    return length or None

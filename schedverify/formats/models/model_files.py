@@ -1,9 +1,13 @@
-"""Model files, in TOML and in JSON: layers with their costs, or a decoder's shape, and what a partition keeps to."""
+"""Model files, in TOML and in JSON: layers with their costs, or a decoder's shape, and what a partition keeps to.
+
+They are read, and written with their layers.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import PurePath
 from typing import Any, Final
 
@@ -15,7 +19,8 @@ from schedverify.formats.models.decoder_files import model_of
 from schedverify.formats.models.model_keys import DECODER_TABLES, MODEL_KEYS, MODEL_TABLES, model_names
 from schedverify.formats.models.model_sources import Changes, model_data
 from schedverify.formats.models.pipedream import parse_profile
-from schedverify.formats.text_files import PathLike, naming
+from schedverify.formats.problem_files import toml_text
+from schedverify.formats.text_files import PathLike, naming, write_text
 
 MOST_LAYERS: Final = 100_000
 KINDS: Final = ("", "embedding", "decoder", "mtp", "loss")
@@ -194,3 +199,67 @@ def load_model(path: PathLike, changes: Changes | None = None) -> Model:
     with naming(path):
         data = model_data(path, changes or {})
         return parse_profile(data, PurePath(path).stem) if isinstance(data, str) else model_from(data)
+
+
+def save_model(model: Model, path: PathLike, *, source: str = "", spread: Mapping[str, Any] | None = None) -> None:
+    """Write a model file: JSON where the name ends so, else TOML; ``-`` is standard output.
+
+    Parameters
+    ----------
+    source, spread
+        Remarks: where the figures come from, and by layer how far what was measured spreads.
+
+    Raises
+    ------
+    InputError
+        If it cannot be written.
+    """
+    data = data_of(model)
+    if source:
+        data = {"version": data.pop("version"), "name": data.pop("name"), "source": source} | data
+    for row in data["layer"]:
+        if spread and row["name"] in spread:
+            row["spread"] = spread[row["name"]]
+    write_text(path, _to_json(data) if PurePath(path).suffix == ".json" else toml_text(data, ("layer", *MODEL_TABLES)))
+
+
+def data_of(model: Model) -> dict[str, Any]:
+    """Return the data of a model file that reads back as an equal model; what has its default is left out."""
+    names = [layer.name for layer in model.layers]
+    data: dict[str, Any] = {"version": 1, "name": model.name, "tick": model.tick}
+    if model.edges is not None:
+        data["edges"] = [[names[source], names[target]] for source, target in model.edges]
+    if model.tied:
+        data["tied"] = [[names[i] for i in group] for group in model.tied]
+    data["layer"] = [_layer(layer) for layer in model.layers]
+    tables = {"devices": _devices(model.devices), "partition": _wishes(model.wishes, names)}
+    return data | {name: table for name, table in tables.items() if table}
+
+
+def _layer(layer: Layer) -> dict[str, Any]:
+    own = [key.name for key in MODEL_KEYS if key.table == "layer" and hasattr(layer, key.name)]
+    return {name: value for name in own if (value := getattr(layer, name)) not in (0, None, "")}
+
+
+def _devices(devices: Devices) -> dict[str, Any]:
+    values = {name: value for name, value in asdict(devices).items() if value != getattr(Devices(), name)}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+def _wishes(wishes: PartitionConstraints, names: list[str]) -> dict[str, Any]:
+    table: dict[str, Any] = {
+        "pinned": [[names[layer], stage] for layer, stage in wishes.pinned],
+        "together": [[names[layer] for layer in group] for group in wishes.together],
+        "alone": [names[layer] for layer in wishes.alone],
+    }
+    return {name: value for name, value in table.items() if value}
+
+
+def _to_json(data: Mapping[str, Any]) -> str:
+    """Return JSON with a line for each key and each layer."""
+    rows = ",\n".join(f"    {json.dumps(row, ensure_ascii=False)}" for row in data["layer"])
+    members = [
+        f'  "layer": [\n{rows}\n  ]' if name == "layer" else f'  "{name}": {json.dumps(value, ensure_ascii=False)}'
+        for name, value in data.items()
+    ]
+    return "{\n" + ",\n".join(members) + "\n}\n"

@@ -69,10 +69,9 @@ def _model(name: str, layers: dict[str, Layer], edges: list[tuple[str, str]]) ->
 
 
 def _layer(node: re.Match[str]) -> Layer:
-    times = [round(Decimal(node[group]) * _MICROSECONDS) for group in (3, 4)]
+    forward, backward = (round(Decimal(node[group]) * _MICROSECONDS) for group in (3, 4))
     active = sum(int(Decimal(part)) for part in node[5].strip("[]").split(";"))
-    parameters = int(Decimal(node[6]))
     title = node[2].partition("(")[0].strip()
     called = f"{node[1]} {title}" if title.isprintable() else node[1]
-    forward, backward = times
+    parameters = int(Decimal(node[6]))
     return Layer(called, forward, backward, activation=active, parameters=parameters, output=active)
