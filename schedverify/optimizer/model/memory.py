@@ -186,7 +186,9 @@ def counts_steps(model: OrderModel, stages: Sequence[int]) -> bool:
     return fifo and only_f_adds and pairs <= MOST_BOOLEANS
 
 
-def limit_shared_rank(model: OrderModel, stages: Sequence[int], saved: Sequence[int], stash: Sequence[int], room: int) -> None:
+def limit_shared_rank(
+    model: OrderModel, stages: Sequence[int], saved: Sequence[int], stash: Sequence[int], room: int
+) -> None:
     """Keep what a rank with these stages holds at each F within ``room``.
 
     Only an F adds, and what it adds counts from its start, so nothing else need be looked at: at F number ``k`` (from
@@ -215,7 +217,9 @@ def limit_shared_rank(model: OrderModel, stages: Sequence[int], saved: Sequence[
     earlier.add_fifo_implications()
 
 
-def _changes(model: OrderModel, stages: Sequence[int], of: int, saved: Sequence[int], stash: Sequence[int]) -> Iterator[tuple[int, Node]]:
+def _changes(
+    model: OrderModel, stages: Sequence[int], of: int, saved: Sequence[int], stash: Sequence[int]
+) -> Iterator[tuple[int, Node]]:
     """Yield every step of a rank that changes what an F of the stage ``of`` finds held, and by how much."""
     for stage in stages:
         whole, part = saved[stage], stash[stage] if model.tasks.splits else 0
