@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from schedverify.optimizer.solvers.cp_sat import new_solver
 from schedverify.partitioner.cuts import Cuts, possible_stages
 from schedverify.partitioner.requirements import StageRequirements
 
@@ -86,6 +85,8 @@ class PartitionModel:
         return solver.value(self.missing), [solver.value(end) for end in self.ends]
 
     def _minimize(self, goal: Any, seconds: float, workers: int) -> tuple[cp_model.CpSolver, cp_model.CpSolverStatus]:
+        from schedverify.optimizer.solvers.cp_sat import new_solver  # loads the whole optimizer
+
         self.model.minimize(goal)
         solver = new_solver(seconds, workers)
         return solver, solver.solve(self.model)
