@@ -80,7 +80,7 @@ class Shop:
             task = self.tasks[kind, stage, m] = self.model.add_task()
             self.model.add_mode(task, self.machines[rank], self.problem.duration(int(Kind[kind]), stage))
         gradient = self.tasks[self.kinds[1], stage, m]
-        amounts = {"bytes": self.problem.kept[stage], "in flight": 1}
+        amounts = {"bytes": self.problem.saved_activation_bytes[stage], "in flight": 1}
         if held := self._hold(rank, amounts):
             self.model.add_start_at_start(self.tasks["F", stage, m], held)
             self.model.add_end_at_end(gradient, held)

@@ -180,8 +180,8 @@ def _even(found: Cut, own: Timeline) -> str:
     from schedverify.partitioner.stage_problem import even_split, evenly
     from schedverify.simulator.engine import simulate
 
-    even, wishes = simulate(own.schedule, evenly(found.model, found)), found.model.wishes
-    against = [] if wishes.allow(even_split(found.model, found.problem.stages)) else ["against the wishes"]
+    even, constraints = simulate(own.schedule, evenly(found.model, found)), found.model.constraints
+    against = [] if constraints.allow(even_split(found.model, found.problem.stages)) else ["against the wishes"]
     for rank, (peak, room) in enumerate(zip(even.peak_memory, found.problem.capacity or (), strict=False)):
         if peak > room:
             against.append(f"with {peak} bytes on rank {rank}, which has {room}")

@@ -126,7 +126,7 @@ class Model:
     tick: str = "tick"
     edges: tuple[Edge, ...] | None = None
     tied: tuple[Ints, ...] = ()
-    wishes: PartitionConstraints = field(default_factory=PartitionConstraints)
+    constraints: PartitionConstraints = field(default_factory=PartitionConstraints)
     devices: Devices = field(default_factory=Devices)
 
     def __post_init__(self) -> None:

@@ -149,7 +149,7 @@ def _room(problem: Problem, share: int) -> MemoryBudget:
 
     A rank that saves nothing at all counts units instead of bytes: two from F to I, one of them until W.
     """
-    saved = [max(pair) for pair in zip(problem.kept, problem.weight_stash, strict=True)]
+    saved = [max(pair) for pair in zip(problem.saved_activation_bytes, problem.weight_stash, strict=True)]
     stash = list(problem.weight_stash)
     for stages in problem.stages_of:
         if not any(saved[stage] for stage in stages):

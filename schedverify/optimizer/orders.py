@@ -155,7 +155,7 @@ class Footprint(NamedTuple):
 
 def footprint(problem: Problem, kind: str, stage: int) -> Footprint:
     """Return what an operation of a kind does to a rank of its stage."""
-    kept, full, stash = problem.kept[stage], problem.activation[stage], problem.weight_stash[stage]
+    kept, full, stash = problem.saved_activation_bytes[stage], problem.activation[stage], problem.weight_stash[stage]
     if problem.form == "inference":
         return Footprint(kept, 0, 1, 0)
     if kind == "F":

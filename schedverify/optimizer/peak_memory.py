@@ -87,7 +87,7 @@ class PeakLevels:
     """
 
     def __init__(self, problem: Problem) -> None:
-        amounts = list(map(math.gcd, problem.kept, problem.activation, problem.weight_stash))
+        amounts = list(map(math.gcd, problem.saved_activation_bytes, problem.activation, problem.weight_stash))
         self._ladders = [
             (static, math.gcd(*(amounts[stage] for stage in stages)))
             for static, stages in zip(problem.static, problem.stages_of, strict=True)

@@ -100,7 +100,10 @@ def _obstacles(problem: Problem) -> Iterator[str]:
                 yield f"{in_flight}, and in_flight is {most}"
             if problem.in_flight_stage is not None and (most := problem.in_flight_stage[stage]) < parts:
                 yield f"on stage {stage} one sequence has {parts} in flight, and in_flight_stage is {most}"
-            need = sum(parts * problem.kept[other] for other in before) + (parts - 1) * problem.kept[stage]
+            need = (
+                sum(parts * problem.saved_activation_bytes[other] for other in before)
+                + (parts - 1) * problem.saved_activation_bytes[stage]
+            )
             need += problem.static[rank] + problem.activation[stage]
             if problem.capacity is not None and (most := problem.capacity[rank]) < need:
                 yield f"rank {rank} holds {need} bytes when stage {stage} turns back, and its capacity is {most}"

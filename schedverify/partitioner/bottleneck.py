@@ -135,7 +135,7 @@ def infeasibility_error(
     else:
         missing, chosen = found
     rank, peak, room = max(_peaks(cuts, requirements, chosen), key=lambda entry: entry[1] - entry[2])
-    limited = " that keeps the wishes" if model.wishes != PartitionConstraints() else ""
+    limited = " that keeps the wishes" if model.constraints != PartitionConstraints() else ""
     text = (
         f"no cut into {requirements.stages} stages{limited} fits; it takes {missing} bytes more on every rank: "
         f"the cut that lacks least holds {peak} on rank {rank}, which has {room}"
@@ -153,10 +153,10 @@ def _constraints_fault(model: Model, cuts: Cuts, stages: int, ceiling: int) -> F
 
 def _single_obstacles(model: Model, cuts: Cuts, stages: int, ceiling: int) -> Iterator[str]:
     """Yield the constraints without one of which there is a partition, as ``pinned[0]``."""
-    for kind, constraints in vars(model.wishes).items():
+    for kind, constraints in vars(model.constraints).items():
         for i in range(len(constraints)):
-            fewer = replace(model.wishes, **{kind: constraints[:i] + constraints[i + 1 :]})
-            if has_partition(cuts, _without_memory(replace(model, wishes=fewer), cuts, stages), ceiling):
+            fewer = replace(model.constraints, **{kind: constraints[:i] + constraints[i + 1 :]})
+            if has_partition(cuts, _without_memory(replace(model, constraints=fewer), cuts, stages), ceiling):
                 yield f"{kind}[{i}]"
 
 

@@ -108,7 +108,7 @@ def requirements_of(model: Model, cuts: Cuts, placement: Ints, ranks: int, state
     capacity = _by_stage(devices.memory, placement) if devices.memory else None
     bandwidth = None if devices.bandwidth is None else (devices.bandwidth,) * (stages - 1)
     allowed = _allowed(model, cuts, stages)
-    return StageRequirements(slowness, states, placement, capacity, bandwidth, allowed, model.wishes.alone)
+    return StageRequirements(slowness, states, placement, capacity, bandwidth, allowed, model.constraints.alone)
 
 
 def _allowed(model: Model, cuts: Cuts, stages: int) -> NDArray[np.bool_]:
@@ -125,11 +125,11 @@ def _allowed(model: Model, cuts: Cuts, stages: int) -> NDArray[np.bool_]:
     allowed = np.ones((stages, len(cuts)), dtype=np.bool_)
     allowed[:-1, -1] = False  # only the last stage ends behind all layers
     allowed[-1, :-1] = False
-    for layer, stage in model.wishes.pinned:
+    for layer, stage in model.constraints.pinned:
         pinned = stage % stages
         allowed[:pinned] &= ~before[:, layer]
         allowed[pinned:] &= before[:, layer]
-    for group in model.wishes.together:
+    for group in model.constraints.together:
         inside = before[:, list(group)].sum(axis=1)
         allowed &= (inside == 0) | (inside == len(group))
     return allowed
@@ -142,7 +142,7 @@ def _wrong_lengths(model: Model, ranks: int) -> Iterator[Fault]:
 
 
 def _wrong_pins(model: Model, stages: int) -> Iterator[Fault]:
-    for i, (layer, stage) in enumerate(model.wishes.pinned):
+    for i, (layer, stage) in enumerate(model.constraints.pinned):
         if not -stages <= stage < stages:
             name = model.layers[layer].name
             hint = f"stages are 0 to {stages - 1}, or -1 for the last"

@@ -85,7 +85,7 @@ def cut(
     states = tuple(tuple(_fullest_states(schedule, rank, shape.stages_of[rank])) for rank in range(ranks))
     found = least_bottleneck(model, shape.owner_rank, states, ranks=ranks, time_limit=time_limit, workers=workers)
     made = Cut(model, found, stage_problem(model, found.layers, shape), chosen.name)
-    return _improved(made) if model.chain and model.wishes == PartitionConstraints() else made
+    return _improved(made) if model.chain and model.constraints == PartitionConstraints() else made
 
 
 def _improved(found: Cut) -> Cut:

@@ -71,7 +71,7 @@ def peak_in_flight(row: Words, problem: Problem, stage: int | None = None) -> in
 def _peak_memory(row: Words, problem: Problem, rank: int) -> int:
     """Return the most bytes of activations that a row holds (semantics, SV402), the static part left out."""
     kind, stage = kinds(row), np.minimum(row >> STAGE_SHIFT & INDEX_MASK, problem.total_stages - 1)
-    by_stage = (problem.kept, problem.activation, problem.weight_stash)
+    by_stage = (problem.saved_activation_bytes, problem.activation, problem.weight_stash)
     saved, full, left = (np.array(sizes)[stage] for sizes in by_stage)
     taken = np.where(kind == _F, saved, 0)
     extra = np.where((kind == _B) | (kind == _I), full - saved, 0)
@@ -101,7 +101,7 @@ def _received(row: Words, problem: Problem, rank: int) -> tuple[Words, Words]:
 
 def _bytes_before(problem: Problem, full: Words, left: Words) -> int:
     """Return the bytes of pairs that are held in full, and of those of which the weight stash is left."""
-    saved_bytes, stash = np.array(problem.kept), np.array(problem.weight_stash)
+    saved_bytes, stash = np.array(problem.saved_activation_bytes), np.array(problem.weight_stash)
     return int(saved_bytes[full >> STAGE_SHIFT].sum() + stash[left >> STAGE_SHIFT].sum())
 
 

@@ -37,8 +37,12 @@ def exceeds_capacity(row: Row, rank: int, problem: Problem) -> bool:
         return False
     live_bytes = problem.static[rank]
     for step in row:
-        live_bytes += sum(problem.kept[op.stage] for op in step.ops if op.kind is Kind.F)
-        again = sum(problem.activation[op.stage] - problem.kept[op.stage] for op in step.ops if op.kind in _BACKWARD)
+        live_bytes += sum(problem.saved_activation_bytes[op.stage] for op in step.ops if op.kind is Kind.F)
+        again = sum(
+            problem.activation[op.stage] - problem.saved_activation_bytes[op.stage]
+            for op in step.ops
+            if op.kind in _BACKWARD
+        )
         if live_bytes + again > problem.capacity[rank]:
             return True
         live_bytes -= sum(_freed(op, problem) for op in step.ops)
@@ -47,7 +51,7 @@ def exceeds_capacity(row: Row, rank: int, problem: Problem) -> bool:
 
 def _freed(op: Op, problem: Problem) -> int:
     """Return the bytes that are freed at the end of an operation."""
-    kept, stash = problem.kept[op.stage], problem.weight_stash[op.stage]
+    kept, stash = problem.saved_activation_bytes[op.stage], problem.weight_stash[op.stage]
     by_forward = kept if problem.form == "inference" else 0
     return {Kind.F: by_forward, Kind.B: kept, Kind.I: kept - stash, Kind.W: stash}[op.kind]
 

@@ -169,7 +169,7 @@ def wanted_rows(problem: Problem, counts: Counts) -> Iterator[tuple[str, tuple[i
             yield "rank", (rank,)
         if trains and problem.in_flight is not None and sum(number[s] for s in used) > problem.in_flight[rank]:
             yield "in_flight", (rank,)
-        most = sum(number[s] * max(problem.activation[s], problem.kept[s]) for s in used)
+        most = sum(number[s] * max(problem.activation[s], problem.saved_activation_bytes[s]) for s in used)
         if trains and problem.capacity is not None and most > problem.capacity[rank] - problem.static[rank]:
             yield "bytes", (rank,)
 

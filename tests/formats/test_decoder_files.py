@@ -42,7 +42,7 @@ class TestFiles:
         model = model_from(parse_toml(FILE))
         assert len(model.layers) == 6
         assert model.tick == "0.1 us"
-        assert model.wishes.alone == (5,)
+        assert model.constraints.alone == (5,)
         assert model.devices.memory == (80 * 10**9,)
         assert model.devices.bandwidth == 77
         assert model.layers[1].output == 2 * 2048 * 4096 // 2

@@ -33,14 +33,14 @@ def models(draw: st.DrawFn, most: int = 7) -> Model:
     pairs = [(a, b) for b in range(count) for a in range(b)]
     edges = draw(st.none() | st.lists(st.sampled_from(pairs), unique=True).map(tuple)) if pairs else None
     members = st.integers(0, count - 1)
-    wishes = PartitionConstraints(
+    constraints = PartitionConstraints(
         draw(st.lists(st.tuples(members, st.just(-1)), max_size=1).map(tuple)),
         draw(st.lists(st.lists(members, min_size=2, max_size=2, unique=True).map(tuple), max_size=1).map(tuple))
         if count > 1
         else (),
         draw(st.lists(members, max_size=1).map(tuple)),
     )
-    return Model("drawn", layers, edges=edges, wishes=wishes)
+    return Model("drawn", layers, edges=edges, constraints=constraints)
 
 
 def brute_force(m: Model, placement: tuple[int, ...], states: States) -> tuple[int, ...] | None:
@@ -58,11 +58,11 @@ def judged(m: Model, stage_of: tuple[int, ...], placement: tuple[int, ...], stat
     """Return what an assignment costs, or None where it breaks memory or a wish."""
     stages, devices = len(placement), m.devices
     on = [[i for i, at in enumerate(stage_of) if at == stage] for stage in range(stages)]
-    if any(stage_of[layer] != stage % stages for layer, stage in m.wishes.pinned):
+    if any(stage_of[layer] != stage % stages for layer, stage in m.constraints.pinned):
         return None
-    if any(len({stage_of[layer] for layer in group}) > 1 for group in m.wishes.together):
+    if any(len({stage_of[layer] for layer in group}) > 1 for group in m.constraints.together):
         return None
-    if any(len(on[stage_of[layer]]) > 1 for layer in m.wishes.alone):
+    if any(len(on[stage_of[layer]]) > 1 for layer in m.constraints.alone):
         return None
     busy = []
     for rank in set(placement):
@@ -95,7 +95,7 @@ def test_equal_to_brute_force(m: Model, stages: int, data: st.DataObject) -> Non
     memory = data.draw(st.just(()) | st.lists(st.integers(5, 60), min_size=stages, max_size=stages).map(tuple))
     slowness = data.draw(st.just((1,)) | st.lists(st.integers(1, 3), min_size=stages, max_size=stages).map(tuple))
     devices = Devices(memory, slowness, 0, data.draw(st.none() | st.integers(1, 3)))
-    m = Model(m.name, m.layers, edges=m.edges, wishes=m.wishes, devices=devices)
+    m = Model(m.name, m.layers, edges=m.edges, constraints=m.constraints, devices=devices)
     placement, states = tuple(range(stages)), tuple(((count,),) for count in range(stages, 0, -1))
     expected = brute_force(m, placement, states) if stages <= len(m.layers) else None
     if expected is None:
@@ -121,7 +121,7 @@ def test_the_solver_equals_brute_force(m: Model, stages: int, how: str, data: st
     ranks = max(placement) + 1
     memory = data.draw(st.just(()) | st.lists(st.integers(10, 90), min_size=ranks, max_size=ranks).map(tuple))
     devices = Devices(memory, (1,), 0, data.draw(st.none() | st.integers(1, 3)))
-    m = Model(m.name, m.layers, edges=m.edges, wishes=m.wishes, devices=devices)
+    m = Model(m.name, m.layers, edges=m.edges, constraints=m.constraints, devices=devices)
     counts = st.integers(0, 4)
     states = tuple(
         tuple(data.draw(st.lists(st.tuples(*[counts] * placement.count(rank)), min_size=1, max_size=3)))
@@ -187,9 +187,9 @@ class TestNoPartition:
     @pytest.mark.parametrize("edges", [None, ((0, 1), (0, 2), (1, 3), (2, 3))])
     def test_the_wish_in_the_way_is_named(self, edges: Edges) -> None:
         layers = tuple(Layer(f"l{i}", 1, 1) for i in range(4))
-        wishes = PartitionConstraints(pinned=((0, 0), (3, 1)), alone=(1,))
+        constraints = PartitionConstraints(pinned=((0, 0), (3, 1)), alone=(1,))
         with pytest.raises(InfeasibleError, match=r"^partition: no cut into 4 .* \(without pinned\[1\] there is one\)"):
-            cut(Model("m", layers, edges=edges, wishes=wishes), ranks=4, microbatches=4)
-        wishes = PartitionConstraints(pinned=((3, 1), (3, 2)))
+            cut(Model("m", layers, edges=edges, constraints=constraints), ranks=4, microbatches=4)
+        constraints = PartitionConstraints(pinned=((3, 1), (3, 2)))
         with pytest.raises(InfeasibleError, match="more than one of them would have to go"):
-            cut(Model("m", layers, wishes=wishes), ranks=4, microbatches=4)
+            cut(Model("m", layers, constraints=constraints), ranks=4, microbatches=4)

@@ -43,10 +43,10 @@ def test_links_and_memory_and_constraints_bind() -> None:
     heavy = tuple(Layer(f"l{i}", 1, parameters=10) for i in range(4))
     for memory, fits in ((19, False), (20, True)):
         assert has_partition(*with_requirements(Model("m", heavy, devices=Devices(memory=(memory,))), 2), 9) is fits
-    alone = Model("m", LAYERS, wishes=PartitionConstraints(alone=(1,)))
+    alone = Model("m", LAYERS, constraints=PartitionConstraints(alone=(1,)))
     assert not has_partition(*with_requirements(alone, 2), 99)
     assert cheapest_partition(*with_requirements(alone, 3), 99) == [0, 1, 2, 4]
-    together = Model("m", LAYERS, wishes=PartitionConstraints(together=((1, 2),)))
+    together = Model("m", LAYERS, constraints=PartitionConstraints(together=((1, 2),)))
     assert cheapest_partition(*with_requirements(together, 2), 99) == [0, 3, 4]
 
 

@@ -77,7 +77,7 @@ def test_memory_and_constraints_leave_partitions_out() -> None:
     assert {whole.cuts for whole in completed(MakespanBounds(roomy, (0, 1), 2, 2))} == {(0, 3, 6)}
     tight = Model("m", layers, devices=Devices(memory=(32,)))
     assert MakespanBounds(tight, (0, 1), 2, 2).root() is None
-    alone = Model("m", layers, wishes=PartitionConstraints(alone=(0,), pinned=((5, 2),)))
+    alone = Model("m", layers, constraints=PartitionConstraints(alone=(0,), pinned=((5, 2),)))
     cuts = {whole.cuts for whole in completed(MakespanBounds(alone, (0, 1, 2), 3, 2))}
     assert cuts == {(0, 1, middle, 6) for middle in range(2, 6)}
 

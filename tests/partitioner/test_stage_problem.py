@@ -112,8 +112,8 @@ def test_a_partition_beside_the_best_that_fits_no_memory_is_passed_over() -> Non
 
 
 def test_wishes_are_kept(small: Model) -> None:
-    wishes = PartitionConstraints(pinned=((5, 0),), alone=(7,))
-    found = cut(Model("m", small.layers, wishes=wishes), ranks=3, microbatches=4)
+    constraints = PartitionConstraints(pinned=((5, 0),), alone=(7,))
+    found = cut(Model("m", small.layers, constraints=constraints), ranks=3, microbatches=4)
     assert 5 in found.partition.layers[0]
     assert found.partition.layers[2] == (7,)
 

@@ -40,7 +40,7 @@ def models(draw: st.DrawFn, ranks: int, most: int = 7) -> Model:
     pairs = [(a, b) for b in range(count) for a in range(b)]
     edges = draw(st.none() | st.none() | st.lists(st.sampled_from(pairs), unique=True).map(tuple)) if pairs else None
     member = st.integers(0, count - 1)
-    wishes = PartitionConstraints(
+    constraints = PartitionConstraints(
         draw(st.lists(st.tuples(member, st.sampled_from([0, -1])), max_size=1).map(tuple)),
         draw(st.lists(st.lists(member, min_size=2, max_size=2, unique=True).map(tuple), max_size=1).map(tuple))
         if count > 1
@@ -55,7 +55,11 @@ def models(draw: st.DrawFn, ranks: int, most: int = 7) -> Model:
         draw(st.none() | small),
     )
     return Model(
-        "drawn", layers, edges=edges, wishes=draw(st.just(PartitionConstraints()) | st.just(wishes)), devices=devices
+        "drawn",
+        layers,
+        edges=edges,
+        constraints=draw(st.just(PartitionConstraints()) | st.just(constraints)),
+        devices=devices,
     )
 
 
@@ -69,16 +73,16 @@ def _layer(draw: st.DrawFn, name: str, split: bool) -> Layer:
 
 def every(model: Model, stages: int) -> Iterator[Layers]:
     """Yield every partition that keeps the edges and the wishes, by trying every assignment of layers to stages."""
-    wishes = model.wishes
+    constraints = model.constraints
     orders = model.all_edges
     for stage_of in itertools.product(range(stages), repeat=len(model.layers)):
         on = tuple(tuple(i for i, at in enumerate(stage_of) if at == stage) for stage in range(stages))
         if (
             all(on)
             and all(stage_of[a] <= stage_of[b] for a, b in orders)
-            and all(stage_of[layer] == stage % stages for layer, stage in wishes.pinned)
-            and all(len({stage_of[layer] for layer in group}) == 1 for group in wishes.together)
-            and all(len(on[stage_of[layer]]) == 1 for layer in wishes.alone)
+            and all(stage_of[layer] == stage % stages for layer, stage in constraints.pinned)
+            and all(len({stage_of[layer] for layer in group}) == 1 for group in constraints.together)
+            and all(len(on[stage_of[layer]]) == 1 for layer in constraints.alone)
         ):
             yield on
 
@@ -227,7 +231,7 @@ class TestTogether:
         assert found.status is sv.Status.OPTIMAL
 
     def test_wishes_are_kept(self) -> None:
-        model = dataclasses.replace(decoder(), wishes=PartitionConstraints(pinned=((6, 0),), alone=(13,)))
+        model = dataclasses.replace(decoder(), constraints=PartitionConstraints(pinned=((6, 0),), alone=(13,)))
         found = sv.partition_jointly(model, ranks=3, microbatches=4, workers=1)
         assert 6 in found.layers[0]
         assert found.layers[2] == (13,)

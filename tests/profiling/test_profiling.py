@@ -215,8 +215,8 @@ def test_a_model_file_reads_back(tmp_path: Path) -> None:
         Layer('b "b"', forward=1),
         Layer("c", kind="loss"),
     )
-    wishes, devices = PartitionConstraints(((2, -1),), ((0, 1),), (2,)), Devices((100, 200), (1, 2), 5, 6)
-    model = Model("all", layers, "us", ((0, 1), (0, 2), (1, 2)), ((0, 2),), wishes, devices)
+    constraints, devices = PartitionConstraints(((2, -1),), ((0, 1),), (2,)), Devices((100, 200), (1, 2), 5, 6)
+    model = Model("all", layers, "us", ((0, 1), (0, 2), (1, 2)), ((0, 2),), constraints, devices)
     for name in ("model.toml", "model.json"):
         save_model(model, tmp_path / name, source="by hand", spread={"a": {"forward": [2, 4]}})
         assert load_model(tmp_path / name) == model

@@ -91,7 +91,7 @@ def least_capacity(problem: ProblemFields) -> list[int]:
 
 def _own_bytes(problem: ProblemFields, stage: int) -> int:
     """Return the bytes that a stage itself holds while the first backward of a sequence runs there."""
-    saved = problem.kept[stage]
+    saved = problem.saved_activation_bytes[stage]
     if problem.form == "inference":
         return saved
     return max(problem.activation[stage], saved) + (problem.slices - 1) * saved
@@ -127,11 +127,11 @@ def _along_paths(problem: ProblemFields) -> Iterator[tuple[int, int, int]]:
         stage = stack.pop()
         if stage < 0:
             for rank in problem.placement[~stage]:
-                on_rank[rank] -= problem.kept[~stage]
+                on_rank[rank] -= problem.saved_activation_bytes[~stage]
             continue
         for rank in problem.placement[stage]:
             yield stage, rank, on_rank[rank]
-            on_rank[rank] += problem.kept[stage]
+            on_rank[rank] += problem.saved_activation_bytes[stage]
         stack += (~stage, *problem.successors[stage])
 
 
@@ -143,4 +143,4 @@ def _by_ancestors(problem: ProblemFields) -> Iterator[tuple[int, int, int]]:
             before[stage] |= before[source] | 1 << source
         for rank in problem.placement[stage]:
             others = (other for other in problem.stages_of[rank] if before[stage] >> other & 1)
-            yield stage, rank, sum(problem.kept[other] for other in others)
+            yield stage, rank, sum(problem.saved_activation_bytes[other] for other in others)

@@ -118,7 +118,7 @@ class ProblemFields:
         return {"fused": "FB", "split": "FBIW", "inference": "F"}[self.form]
 
     @cached_property
-    def kept(self) -> Ints:
+    def saved_activation_bytes(self) -> Ints:
         """By stage, the bytes that its F leaves held: the boundary of one that recomputes, else the activation."""
         triples = zip(self.recompute, self.boundary, self.activation, strict=True)
         return tuple(boundary if again else activation for again, boundary, activation in triples)

@@ -69,10 +69,10 @@ class _ModelReader(TableReader):
             return None
         self.names = {layer.name: i for i, layer in enumerate(layers)}
         edges, tied = self._edges(), tied + self._groups("tied", self.data.get("tied", ()))
-        wishes, devices = self._wishes(tables["partition"]), self._devices(tables["devices"], own)
+        constraints, devices = self._constraints(tables["partition"]), self._devices(tables["devices"], own)
         if self.found:
             return None
-        return Model(name, layers, tick, edges, tied, wishes, devices)
+        return Model(name, layers, tick, edges, tied, constraints, devices)
 
     def _parts(self, name: str, tick: str) -> tuple[tuple[Layer, ...], tuple[tuple[int, ...], ...], Devices]:
         """Return layers, ties and devices: of a decoder, or the layers that stand in the file."""
@@ -133,7 +133,7 @@ class _ModelReader(TableReader):
                 self.fault(f"edges[{i}]", f"expected two layers, found {len(group)}", "the one that feeds comes first")
         return tuple((group[0], group[1]) for group in groups if len(group) == 2)
 
-    def _wishes(self, table: Mapping[str, Any]) -> PartitionConstraints:
+    def _constraints(self, table: Mapping[str, Any]) -> PartitionConstraints:
         pinned = []
         for i, pair in enumerate(self.items("partition.pinned", table.get("pinned", ()))):
             if isinstance(pair, list) and len(pair) == 2 and type(pair[1]) is int:
@@ -232,7 +232,7 @@ def data_of(model: Model) -> dict[str, Any]:
     if model.tied:
         data["tied"] = [[names[i] for i in group] for group in model.tied]
     data["layer"] = [_layer(layer) for layer in model.layers]
-    tables = {"devices": _devices(model.devices), "partition": _wishes(model.wishes, names)}
+    tables = {"devices": _devices(model.devices), "partition": _constraints(model.constraints, names)}
     return data | {name: table for name, table in tables.items() if table}
 
 
@@ -246,11 +246,11 @@ def _devices(devices: Devices) -> dict[str, Any]:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
-def _wishes(wishes: PartitionConstraints, names: list[str]) -> dict[str, Any]:
+def _constraints(constraints: PartitionConstraints, names: list[str]) -> dict[str, Any]:
     table: dict[str, Any] = {
-        "pinned": [[names[layer], stage] for layer, stage in wishes.pinned],
-        "together": [[names[layer] for layer in group] for group in wishes.together],
-        "alone": [names[layer] for layer in wishes.alone],
+        "pinned": [[names[layer], stage] for layer, stage in constraints.pinned],
+        "together": [[names[layer] for layer in group] for group in constraints.together],
+        "alone": [names[layer] for layer in constraints.alone],
     }
     return {name: value for name, value in table.items() if value}
 

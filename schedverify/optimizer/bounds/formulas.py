@@ -140,7 +140,9 @@ def admission_bounds(costs: Costs, ceiling: Ceiling) -> Iterator[Bound]:
             continue
         ticks = costs.work[stage] + costs.turn[stage] + (costs.head[stage] if measure == "makespan" else 0)
         first = min(max(1, -(-(ticks - most) // costs.forward[stage])), costs.count[stage])
-        saved = (first - 1) * problem.kept[stage] + max(problem.activation[stage], problem.kept[stage])
+        saved = (first - 1) * problem.saved_activation_bytes[stage] + max(
+            problem.activation[stage], problem.saved_activation_bytes[stage]
+        )
         yield _bound("memory", "peak-memory", problem.static[rank] + saved, stage=stage)
 
 

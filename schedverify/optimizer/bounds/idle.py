@@ -103,7 +103,7 @@ class _IdleRank:
     def _all_fit(self) -> bool:
         """Whether all micro-batches of all stages can be in flight here together."""
         problem, count = self.costs.problem, self.costs.count
-        saved = sum(count[stage] * problem.kept[stage] for stage in self.stages)
+        saved = sum(count[stage] * problem.saved_activation_bytes[stage] for stage in self.stages)
         return (
             (self.room is None or saved <= self.room)
             and (self.limit is None or sum(count[stage] for stage in self.stages) <= self.limit)
@@ -115,7 +115,7 @@ class _IdleRank:
         limits = [self.costs.count[stage]]
         limits += [self.limit] if self.limit is not None else []
         limits += [self.stage_limits[stage]] if self.stage_limits is not None else []
-        saved = self.costs.problem.kept[stage]
+        saved = self.costs.problem.saved_activation_bytes[stage]
         limits += [self.room // saved] if self.room is not None and saved else []
         return min(limits)
 
@@ -130,7 +130,9 @@ class _IdleRank:
             Whether to count also the rest of the backward of each micro-batch that waits for its W.
         """
         problem, costs = self.costs.problem, self.costs
-        in_flight = [(problem.kept[stage], ticks[stage], self._admitted(stage)) for stage in self.stages]
+        in_flight = [
+            (problem.saved_activation_bytes[stage], ticks[stage], self._admitted(stage)) for stage in self.stages
+        ]
         waits = self.stages if waiting and problem.form == "split" else ()
         stashed = [(problem.weight_stash[stage], costs.rest[stage], costs.count[stage]) for stage in waits]
         rest = sum(work * number for _, work, number in stashed)

@@ -224,7 +224,11 @@ class Counts:
     def _bytes(self, stage: int) -> Iterator[tuple[OpClass, int, int]]:
         """Yield the terms of a stage in the row of bytes: a class, the bytes that it adds, the ticks until it does."""
         problem = self.problem
-        full, saved, stash = problem.activation[stage], problem.kept[stage], problem.weight_stash[stage]
+        full, saved, stash = (
+            problem.activation[stage],
+            problem.saved_activation_bytes[stage],
+            problem.weight_stash[stage],
+        )
         yield ("F", stage), saved, 0
         for kind in self.gradients[stage]:
             yield (kind, stage), full - saved, 0

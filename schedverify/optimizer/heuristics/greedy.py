@@ -162,7 +162,7 @@ class _GreedyRun:
         ledger, lacking = self.ledgers[rank], self.lacking[rank]
         first = next(iter(lacking))
         stages = [stage, *(lacking[first] if first != m // self.problem.slices else ())]
-        kept, most = self.problem.kept, self.problem.in_flight_stage
+        kept, most = self.problem.saved_activation_bytes, self.problem.in_flight_stage
         return (
             (ledger.room is None or ledger.bytes + self.spare[rank] + sum(kept[s] for s in stages) <= ledger.room)
             and (ledger.limit is None or ledger.in_flight + len(stages) <= ledger.limit)

@@ -64,10 +64,10 @@ def bytes_within_capacity(model: OrderModel) -> None:
         return
     for rank, stages in enumerate(problem.stages_of):
         room = problem.capacity[rank] - problem.static[rank]
-        _limit_each_stage(model, stages, problem.kept, room)
+        _limit_each_stage(model, stages, problem.saved_activation_bytes, room)
         one_form = _alone(model, stages) and stages[0] not in model.tasks.mixed
         if len(stages) > 1 and counts_steps(model, stages):
-            limit_shared_rank(model, stages, problem.kept, problem.weight_stash, room)
+            limit_shared_rank(model, stages, problem.saved_activation_bytes, problem.weight_stash, room)
         elif one_form and not model.tasks.splits:
             limit_recomputing_stage(model, stages[0], room)
         elif one_form and not problem.recompute[stages[0]]:
@@ -160,7 +160,7 @@ def _byte_holdings(model: OrderModel, stages: Iterable[int]) -> list[Holding]:
             if problem.recompute[stage] and "recomputation" not in model.without:
                 holdings += [(f, "start", g, "start", problem.boundary[stage]), (g, "start", g, "end", full)]
             else:
-                holdings += [(f, "start", g, "end", problem.kept[stage])]
+                holdings += [(f, "start", g, "end", problem.saved_activation_bytes[stage])]
             if model.tasks.splits:
                 holdings += [(g, "end", w, "end", stash)]
     return holdings

@@ -68,7 +68,11 @@ def used_up_limits(problem: Problem, schedule: Schedule, measures: Measures) -> 
 def _used_up_capacities(problem: Problem, measures: Measures) -> Iterator[UsedUpLimit]:
     """Yield the capacity of each rank that has no room for one more activation of any of its stages."""
     for rank, (capacity, peak) in enumerate(zip(problem.capacity or (), measures.peak_memory, strict=False)):
-        amounts = [problem.kept[stage] for stage in problem.stages_of[rank] if problem.kept[stage]]
+        amounts = [
+            problem.saved_activation_bytes[stage]
+            for stage in problem.stages_of[rank]
+            if problem.saved_activation_bytes[stage]
+        ]
         if amounts and peak + min(amounts) > capacity:
             text = f"rank {rank} holds {peak} of {capacity} bytes: no room for one more activation ({min(amounts)})"
             yield UsedUpLimit("memory.capacity", rank, capacity, max(amounts), text)

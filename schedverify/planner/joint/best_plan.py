@@ -237,6 +237,6 @@ def _plan(search: Search, partition: SearchedPartition) -> Plan:
 
 def _count_partitions(model: Model, shapes: Sequence[Problem]) -> int | None:
     """Return how many partitions there are, ``C(layers - 1, stages - 1)`` under each placement; None for graphs."""
-    if not model.chain or model.wishes != PartitionConstraints():
+    if not model.chain or model.constraints != PartitionConstraints():
         return None
     return len(shapes) * math.comb(len(model.layers) - 1, shapes[0].stages - 1)

@@ -167,12 +167,12 @@ def sequence_peak(known: Derivation, certificate: Mapping[str, Any]) -> int:
     problem = known.problem
     rank = known.index(certificate.get("rank"), problem.ranks, "rank")
     stages = [s for s in problem.stages_of[rank] if known.passing[s]]
-    peaks = [max(problem.kept[s], problem.activation[s]) for s in stages]
+    peaks = [max(problem.saved_activation_bytes[s], problem.activation[s]) for s in stages]
     if not known.training:
-        return problem.static[rank] + max((problem.kept[s] for s in stages), default=0)
+        return problem.static[rank] + max((problem.saved_activation_bytes[s] for s in stages), default=0)
     for place, stage in enumerate(stages):
-        waiting = sum(problem.kept[other] for other in stages if other in _leading_to(problem, stage))
-        peaks[place] += problem.slices * waiting + (problem.slices - 1) * problem.kept[stage]
+        waiting = sum(problem.saved_activation_bytes[other] for other in stages if other in _leading_to(problem, stage))
+        peaks[place] += problem.slices * waiting + (problem.slices - 1) * problem.saved_activation_bytes[stage]
     return problem.static[rank] + max(peaks, default=0)
 
 
@@ -194,7 +194,7 @@ def admission_peak(known: Derivation, certificate: Mapping[str, Any]) -> int:
     if known.ceiling is not None:
         needed.append(ticks + (known.head[stage] if known.makespan else 0) - known.ceiling[1])
     first = min(max(1, -(-max(needed) // forward)), known.passing[stage])
-    saved = problem.kept[stage]
+    saved = problem.saved_activation_bytes[stage]
     return problem.static[rank] + (first - 1) * saved + max(problem.activation[stage], saved)
 
 

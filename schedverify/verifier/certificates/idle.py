@@ -90,7 +90,7 @@ class _Idle:
         return known.until_gradient(s) + max(ends)
 
     def _flying(self, s: int, ticks: int) -> _HeldLimits:
-        saved_bytes = self.problem.kept[s]
+        saved_bytes = self.problem.saved_activation_bytes[s]
         alone = [self.known.passing[s]]
         alone += [self.problem.in_flight[self.rank]] if self.problem.in_flight is not None else []
         alone += [self.problem.in_flight_stage[s]] if self.problem.in_flight_stage is not None else []

@@ -128,7 +128,7 @@ class Rows:
         """F leaves what it saves, a gradient op holds the activation while it runs, I leaves the stash until W ends."""
         problem, terms = self.problem, list[Term]()
         for s in self._used_on(r):
-            saved = problem.kept[s]
+            saved = problem.saved_activation_bytes[s]
             terms.append((("F", s), saved, 0))
             for kind in self.gradients(s):
                 left = problem.weight_stash[s] if kind == "I" else 0

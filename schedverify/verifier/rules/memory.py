@@ -208,7 +208,7 @@ class _Bytes:
 
     def _hold(self, pair: Pair) -> None:
         self._free(pair)
-        self.full[pair] = self.case.problem.kept[pair[0]]
+        self.full[pair] = self.case.problem.saved_activation_bytes[pair[0]]
         self.level += self.full[pair]
 
     def _reduce(self, pair: Pair) -> None:
@@ -221,7 +221,7 @@ class _Bytes:
 
     def _extra(self, stage: int) -> int:
         """Return what a backward holds of a stage, while it runs, beyond what its F saved."""
-        return self.case.problem.activation[stage] - self.case.problem.kept[stage]
+        return self.case.problem.activation[stage] - self.case.problem.saved_activation_bytes[stage]
 
     def _end(self, op: Op) -> None:
         pair = _pair(op)
