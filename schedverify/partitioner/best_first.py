@@ -16,7 +16,7 @@ from schedverify.partitioner.cuts import Ints
 from schedverify.partitioner.lower_bounds import MakespanBounds, PartialPartition
 
 T = TypeVar("T")
-_PATIENCE: Final = 500
+PATIENCE: Final = 500
 """Partial partitions that are extended without a whole one coming out, before one is completed out of turn."""
 
 
@@ -80,7 +80,7 @@ class PartitionsByBound(Generic[T]):
                 continue
             self._extend(item, limit)
             extended += 1
-            if extended % _PATIENCE == 0 and (whole := self._completed(item, limit)):
+            if extended % PATIENCE == 0 and (whole := self._completed(item, limit)):
                 yield whole
 
     def _extend(self, partial: PartialPartition, limit: int | None) -> None:

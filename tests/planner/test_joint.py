@@ -23,7 +23,7 @@ from schedverify.core.problem import Problem
 from schedverify.optimizer import Progress
 from schedverify.optimizer.bounds.costs import Costs
 from schedverify.optimizer.bounds.formulas import best_bound, load_bounds, pair_bounds
-from schedverify.partitioner.best_first import PartitionsByBound
+from schedverify.partitioner.best_first import PATIENCE, PartitionsByBound
 from schedverify.partitioner.lower_bounds import MakespanBounds
 from schedverify.partitioner.stage_problem import stage_problem
 from schedverify.verifier.verification import claims_of
@@ -111,6 +111,8 @@ def test_all_partitions_come_in_the_order_of_their_bounds(drawn: tuple[int, int,
         return
     shape = Problem.chain(ranks=ranks, microbatches=data.draw(st.integers(1, 5)), virtual=virtual, placement=placement)
     problems = {layers: problem_of(model, layers, shape) for layers in every(model, shape.stages)}
+    if len(problems) * shape.stages >= PATIENCE:
+        return  # so many may have one yielded out of turn
     expected = {layers: bound_of(problem) for layers, problem in problems.items() if problem is not None}
 
     def judge(layers: Layers) -> tuple[int, None] | None:
