@@ -105,3 +105,19 @@ class TestFiles:
 def test_an_entry_is_a_part_of_the_activation() -> None:
     with pytest.raises(InputError, match=r"layer\[0\]\.entry: 5 is more than the activation"):
         model_from({"layer": [{"activation": 4, "entry": 5}]})
+
+
+def test_a_profile_is_a_model_in_microseconds_without_its_inputs() -> None:
+    """Times are milliseconds there; the activation is what leaves a layer and what a micro-batch holds of it."""
+    figures = "forward_compute_time={}, backward_compute_time={}, activation_size={}, parameter_size={}"
+    lines = ["node1 -- Input0 -- " + figures.format("0.0", "0.0", "0.0", "0.0"),
+             "node2 -- Linear(4, 2) -- " + figures.format("1.5", "2.0", "[8.0; 4.0]", "40.0"),
+             "node3 -- ReLU -- " + figures.format("0.25", "0.5", "8.0", "0.0"),
+             "\tnode1 -- node2", "\tnode2 -- node3"]  # fmt: skip
+    model = parse_profile("\n".join(lines), "small")
+    assert (model.name, model.tick, model.all_edges) == ("small", "us", ((0, 1),))
+    first, second = model.layers
+    assert (first.forward, first.backward, first.output, first.activation, first.parameters) == (1500, 2000, 12, 12, 40)
+    assert (second.forward, second.backward) == (250, 500)
+    with pytest.raises(InputError, match="line 1: there is no node7"):
+        parse_profile("\tnode7 -- node7")

@@ -9,12 +9,23 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator, ValidationError
 
+from schedverify.core.model import Layer, Model
 from schedverify.core.problem import Problem
 from schedverify.core.result import Plan, Status
 from schedverify.core.schedule import Schedule
-from schedverify.formats import dumps, report_data, search_data, timeline_data
+from schedverify.formats import (
+    dumps,
+    github_annotations,
+    joint_data,
+    partition_data,
+    report_data,
+    search_data,
+    timeline_data,
+)
 from schedverify.formats.schema import FOLDER, main, schemas
 from schedverify.generators import generate
+from schedverify.partitioner.stage_problem import cut
+from schedverify.planner.joint import partition_jointly
 from schedverify.planner.plans import optimize
 from schedverify.simulator.engine import simulate
 from schedverify.verifier.verification import verify
@@ -46,6 +57,22 @@ def test_timelines_fit_their_schema() -> None:
     assert data["timeline"][0][0] == {"op": "0F0", "start": 0, "end": 1}
     with pytest.raises(ValidationError):
         fits("simulate.json", data | {"ticks": 3})
+
+
+def test_partitions_fit_their_schema() -> None:
+    layers = (Layer("a", 1, 2), Layer("b", 2, 4), Layer("c", 1, 2))
+    data = fits("partition.json", partition_data(cut(Model("three", layers), ranks=2, microbatches=4)))
+    assert data["layers"] in ([["a", "b"], ["c"]], [["a"], ["b", "c"]])
+    assert (data["placement"], data["bottleneck"], data["makespan"]) == ([0, 1], 9, 36)
+    found = partition_jointly(Model("three", layers), ranks=2, microbatches=2, time_limit=10, workers=1)
+    fits("partition.json", joint_data(found))
+
+
+def test_annotations_stand_at_the_line_of_the_rank(tmp_path: Path) -> None:
+    (tmp_path / "s.txt").write_text("# two ranks\n0F0 0B0 0F1 0B1\n\n1F0 1F1 1B0 1B1\n")
+    report = verify(Schedule.parse(SCHEDULES[1]), PROBLEM)
+    line = github_annotations(report, str(tmp_path / "s.txt"))
+    assert line.startswith(f"::error file={tmp_path / 's.txt'},line=2,title=SV201::rank 0 waits at position 1 (0B0)")
 
 
 def test_every_end_of_a_search_fits_its_schema() -> None:

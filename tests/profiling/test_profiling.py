@@ -28,7 +28,7 @@ from schedverify.planner.plans import plan_of  # noqa: E402
 from schedverify.profiling import BlockProfile, Figure, LinkProfile, ModelProfile  # noqa: E402
 from schedverify.profiling.blocks import Chain  # noqa: E402
 from schedverify.profiling.figures import BlockBytes, pooled  # noqa: E402
-from schedverify.profiling.session import neighbours  # noqa: E402
+from schedverify.profiling.session import ProfileSettings, neighbours, profile  # noqa: E402
 from schedverify.runner.launch.source import Source  # noqa: E402
 from schedverify.runner.p2p.waiting import MOST_DEFERRED_BYTES  # noqa: E402
 from support import profile_jobs  # noqa: E402
@@ -232,6 +232,30 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+def test_a_profile_of_one_process_has_every_round_of_every_block() -> None:
+    """Two of four rows are a micro-batch; a Linear(6, 4) has 28 numbers, what leaves it 2 x 4."""
+    blocks = (("first", nn.Linear(6, 4)), ("second", nn.Linear(4, 2)))
+    source = Source(blocks, lambda _: (torch.ones(4, 6), torch.zeros(4, 2)), nn.functional.mse_loss)
+    rounds: list[tuple[int, int]] = []
+    settings = ProfileSettings("two blocks", microbatches=2, rounds=2, warmup=1)
+    found = profile(settings, lambda *done: rounds.append(done), source=source)
+    assert found is not None
+    assert rounds == [(1, 3), (2, 3), (3, 3)]
+    assert (found.model, found.rows, found.rounds, found.warmup, found.ranks) == ("two blocks", 2, 2, 1, 1)
+    assert [block.name for block in found.blocks] == ["first", "second"]
+    assert (found.blocks[0].memory.parameters, found.blocks[0].memory.output) == (28 * NUMBER, 8 * NUMBER)
+    assert found.links == ()
+
+
+def test_rank_0_has_the_profile_of_all_ranks_and_their_link() -> None:
+    with GlooPool(2) as pool:
+        first, second = pool.run(profile_jobs.profile_of_two)
+    assert second.value is None
+    (link,) = first.value.links
+    assert (first.value.ranks, link.ranks, link.size) == (2, (0, 1), 1 << 20)
+    assert link.short.median > 0
 
 
 def test_blocks_that_share_weights_are_tied() -> None:

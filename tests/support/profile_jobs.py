@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from schedverify.profiling.blocks import Chain, LiveStorages
-from schedverify.profiling.figures import BlockBytes
+from schedverify.profiling.figures import BlockBytes, ModelProfile
+from schedverify.profiling.session import ProfileSettings, profile
 from schedverify.runner import Runner
 from schedverify.runner.compute.stages import Stage
 from schedverify.runner.launch.source import Source
@@ -46,6 +47,13 @@ def profiled(microbatches: int, *, split: bool) -> list[BlockBytes]:
     named = tuple((str(i), block) for i, block in enumerate(gpt()))
     source = Source(named, lambda step: model.batch(step, microbatches), model.loss)
     return Chain(source, microbatches).measure_bytes(split=split)
+
+
+def profile_of_two(rank: int) -> ModelProfile | None:
+    """Profile two blocks as a rank of a process group does; rank 0 has the result."""
+    blocks = (("first", nn.Linear(6, 4)), ("second", nn.Linear(4, 2)))
+    source = Source(blocks, lambda _: (torch.ones(4, 6), torch.zeros(4, 2)), nn.functional.mse_loss)
+    return profile(ProfileSettings("two blocks", microbatches=2, rounds=3, warmup=1), source=source)
 
 
 class Held:
