@@ -111,7 +111,7 @@ def plans_for(found: Cut, seconds: float) -> list[tuple[str, Plan, Parts]]:
         ("optimized, best partition", optimize(best, time_limit=seconds, workers=1), own),
     ]
     for name, plan, _ in plans:
-        if plan.lowered is None or any(verdict == "violated" for _, verdict in plan.verdicts):
+        if plan.lowered is None or any(verdict == "violated" for verdict in plan.verdicts.values()):
             raise SystemExit(f"{name} does not hold: {plan.verdicts}")
     return plans
 

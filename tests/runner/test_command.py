@@ -70,7 +70,7 @@ class Fails(nn.Module):
 class Sleeps(nn.Module):
     def forward(self, x):
         print("asleep", flush=True)
-        time.sleep(60)
+        time.sleep(600)
         return x
 
 class Dies(nn.Module):
