@@ -96,12 +96,14 @@ def _watch(processes: Sequence[Any]) -> None:
     """Wait until all processes have ended, or ``GRACE`` seconds have passed since the first of them failed."""
     deadline: float | None = None
     while running := [process for process in processes if process.exitcode is None]:
+        if deadline is None and any(
+            process.exitcode for process in processes
+        ):  # one may have ended since the last wait
+            deadline = time.monotonic() + GRACE
         left = None if deadline is None else deadline - time.monotonic()
         if left is not None and left <= 0:
             return
         wait([process.sentinel for process in running], left)
-        if deadline is None and any(process.exitcode for process in processes):
-            deadline = time.monotonic() + GRACE
 
 
 @contextmanager
