@@ -9,30 +9,9 @@ import pytest
 
 from schedverify.cli import main
 from schedverify.formats.models.model_files import load_model
+from support.model_texts import DECODER as FILE
 
 Capture = pytest.CaptureFixture[str]
-FILE = """
-name = "mine"
-tick = "0.1 us"
-
-[decoder]
-like = "llama-2-7b"
-layers = 4
-
-[training]
-sequence = 2048
-tensor_parallel = 2
-
-[device]
-like = "h100-80gb"
-memory_bandwidth = "2 TB"
-
-[devices]
-bandwidth = 77
-
-[partition]
-alone = ["head"]
-"""
 
 
 class TestCommand:

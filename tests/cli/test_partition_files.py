@@ -11,41 +11,9 @@ from jsonschema import Draft202012Validator
 import schedverify as sv
 from schedverify.cli import main
 from schedverify.formats.schema import schemas
+from support.model_texts import MODEL
 
 Capture = pytest.CaptureFixture[str]
-MODEL = """
-name = "small"
-tick = "us"
-tied = [["embedding", "head"]]
-
-[[layer]]
-name = "embedding"
-kind = "embedding"
-forward = 10
-backward_input = 5
-backward_weight = 15
-parameters = "2 MiB"
-output = 100
-
-[[layer]]
-name = "t"
-kind = "decoder"
-repeat = 6
-forward = 100
-backward_input = 110
-backward_weight = 90
-activation = 64
-weight_stash = 32
-parameters = 10
-output = 100
-
-[[layer]]
-name = "head"
-kind = "loss"
-forward = 180
-backward_input = 180
-backward_weight = 180
-"""
 
 
 class TestCommand:

@@ -12,29 +12,7 @@ from schedverify.formats.json_toml import parse_toml
 from schedverify.formats.models.decoder_files import known
 from schedverify.formats.models.model_files import model_from
 from schedverify.formats.schema import schemas
-
-FILE = """
-name = "mine"
-tick = "0.1 us"
-
-[decoder]
-like = "llama-2-7b"
-layers = 4
-
-[training]
-sequence = 2048
-tensor_parallel = 2
-
-[device]
-like = "h100-80gb"
-memory_bandwidth = "2 TB"
-
-[devices]
-bandwidth = 77
-
-[partition]
-alone = ["head"]
-"""
+from support.model_texts import DECODER as FILE
 
 
 class TestFiles:

@@ -14,40 +14,7 @@ from schedverify.formats.json_toml import parse_toml
 from schedverify.formats.megatron_cuts import megatron_layout, read_layout, refusals
 from schedverify.formats.models.model_files import model_from
 from schedverify.partitioner.stage_problem import cut
-
-MODEL = """
-name = "small"
-tick = "us"
-tied = [["embedding", "head"]]
-
-[[layer]]
-name = "embedding"
-kind = "embedding"
-forward = 10
-backward_input = 5
-backward_weight = 15
-parameters = "2 MiB"
-output = 100
-
-[[layer]]
-name = "t"
-kind = "decoder"
-repeat = 6
-forward = 100
-backward_input = 110
-backward_weight = 90
-activation = 64
-weight_stash = 32
-parameters = 10
-output = 100
-
-[[layer]]
-name = "head"
-kind = "loss"
-forward = 180
-backward_input = 180
-backward_weight = 180
-"""
+from support.model_texts import MODEL
 
 
 @pytest.fixture

@@ -12,43 +12,11 @@ from schedverify.core.model import Devices, Layer, Model, PartitionConstraints
 from schedverify.formats.json_toml import parse_toml
 from schedverify.formats.models.model_files import load_model, model_from
 from schedverify.partitioner.stage_problem import cut, even_split, evenly, stage_problem
+from support.model_texts import MODEL
 
 PROFILES = Path(__file__).parents[2] / "specs" / "profiles"
 KNOWN = {"vgg16": (4, 216_450, 672_535), "resnet50": (8, 56_684, 443_419), "gnmt": (8, 19_032, 89_416)}
 """Stages, the best bottleneck and the whole work in microseconds, as PipeDream's optimizer has them."""
-MODEL = """
-name = "small"
-tick = "us"
-tied = [["embedding", "head"]]
-
-[[layer]]
-name = "embedding"
-kind = "embedding"
-forward = 10
-backward_input = 5
-backward_weight = 15
-parameters = "2 MiB"
-output = 100
-
-[[layer]]
-name = "t"
-kind = "decoder"
-repeat = 6
-forward = 100
-backward_input = 110
-backward_weight = 90
-activation = 64
-weight_stash = 32
-parameters = 10
-output = 100
-
-[[layer]]
-name = "head"
-kind = "loss"
-forward = 180
-backward_input = 180
-backward_weight = 180
-"""
 
 
 @pytest.fixture
