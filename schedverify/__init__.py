@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from schedverify.formats import load, load_with_layout, new, save
     from schedverify.formats.plan_files import plan_digest
     from schedverify.generators import Family, families, generate
+    from schedverify.launching import profile, run
     from schedverify.linting import Linted, lint
     from schedverify.models import partition
     from schedverify.planner.explanation import explain
@@ -63,7 +64,7 @@ __all__ = [
     "UndecidedError", "UnknownNameError", "UnsupportedError", "Verdict", "Violation", "beside", "conform", "convert",
     "critical_path", "delays", "dependency_graph", "draw", "explain", "families", "for_torch", "generate", "lint",
     "load", "load_with_layout", "lower", "new", "optimize", "partition", "partition_jointly", "plan_digest", "plan_of",
-    "save", "simulate", "sweep", "verify",
+    "profile", "run", "save", "simulate", "sweep", "verify",
 ]  # fmt: skip
 
 _MODULES: Final = {
@@ -84,6 +85,7 @@ _MODULES: Final = {
     "formats": "load load_with_layout new save",
     "formats.plan_files": "plan_digest",
     "generators": "Family families generate",
+    "launching": "profile run",
     "linting": "Linted lint",
     "models": "partition",
     "planner.explanation": "explain",
