@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from schedverify import launching
 from schedverify.cli.app import OK
 from schedverify.cli.options import Backend, ModelFunction, Patience, TextOrJson, file, flag, number
 
@@ -37,6 +36,7 @@ def profile(  # noqa: PLR0913 - each is an option of the command line
     output_format: TextOrJson = "text",
 ) -> int:
     """Measure the blocks of a model, and links between ranks, and write the model file that partition takes."""
+    from schedverify import launching
     from schedverify.cli.terminal import remark
 
     if not launching.in_torchrun():

@@ -7,7 +7,6 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from schedverify import launching
 from schedverify.cli.app import OK
 from schedverify.cli.options import Backend, ModelFunction, Patience, file, flag, number
 
@@ -31,6 +30,7 @@ def run(  # noqa: PLR0913 - each is an option
     backend: Backend = "gloo",
 ) -> int:
     """Run a verified plan on torch.distributed, one process for each rank; a line a step."""
+    from schedverify import launching
     from schedverify.cli.terminal import remark
 
     if not launching.in_torchrun():

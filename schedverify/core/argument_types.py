@@ -41,6 +41,7 @@ _CURES: Final = {
     ("Drawing", "Timeline"): "sv.draw(timeline) makes one",
     ("DiGraph", "Schedule"): "sv.dependency_graph(problem, schedule) makes one",
     ("DiGraph", "Problem"): "sv.dependency_graph(problem) makes one",
+    ("Kind", "text"): "Kind.F is a kind, and Op('2F0') reads an operation",
     ("str", "rows"): "Schedule.of(rows) makes a schedule of rows of steps",
 }
 

@@ -89,17 +89,37 @@ class Devices:
     memory
         Bytes by rank; empty for no limit.
     slowness
-        Factor on every duration, by rank: a rank of 2 takes twice as long as one of 1.
+        Factor on every duration, by rank, at least 1: a rank of 2 takes twice as long as one of 1.
     latency
         Ticks of pure lag between two ranks.
     bandwidth
         Bytes per tick between two ranks; None for no limit.
+
+    Raises
+    ------
+    InputError
+        If there is no slowness, or a number is too small.
     """
 
     memory: Ints = ()
     slowness: Ints = (1,)
     latency: int = 0
     bandwidth: int | None = None
+
+    def __post_init__(self) -> None:
+        bandwidth = () if self.bandwidth is None else (self.bandwidth,)
+        numbers = {"memory": (self.memory, 0), "slowness": (self.slowness, 1), "latency": ((self.latency,), 0),
+                   "bandwidth": (bandwidth, 1)}  # fmt: skip
+        faults = [
+            Fault(f"devices.{name}", f"{value} is too small", f"at least {least}")
+            for name, (values, least) in numbers.items()
+            for value in values
+            if value < least
+        ]
+        if not self.slowness:
+            faults.append(Fault("devices.slowness", "no value", "one for all ranks, or one for each"))
+        if faults:
+            raise InputError(faults)
 
 
 @dataclass(frozen=True)

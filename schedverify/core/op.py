@@ -94,6 +94,8 @@ class Op(_OpFields):
         """Make an operation of its fields, or read it as :meth:`parse` does."""
         if stage is None:
             return cls.parse(cast("str", kind))
+        if not isinstance(kind, Kind):
+            check_types("Op", kind=(kind, Kind))
         return tuple.__new__(cls, (kind, stage, microbatch, peer))
 
     def __repr__(self) -> str:

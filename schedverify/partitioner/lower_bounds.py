@@ -35,6 +35,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from functools import cached_property
+from itertools import pairwise
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -236,7 +237,12 @@ class MakespanBounds:
         return may_end
 
     def _check_size(self) -> None:
-        links = 2 * self.stages * int(self._lag(0).max())
+        devices, size = (
+            self.model.devices,
+            int(self.cuts.crossing.max()),
+        )  # whole numbers of Python: these cannot overflow
+        lag = devices.latency + (-(-size // devices.bandwidth) if devices.bandwidth else 0)
+        links = 2 * lag * sum(rank != after for rank, after in pairwise(self.placement))
         slowest = self.count * max(self.requirements.slowness)
         if slowest * sum(layer.work for layer in self.model.layers) + links > MOST_TICKS:
             raise UnsupportedError(Fault("layer", "all steps together take more than 2^60 ticks", "use a coarser tick"))

@@ -27,7 +27,7 @@ def deduce_problem(schedule: Schedule) -> Problem:
     rows = [row & OPERATION_MASK for row in schedule.rows]
     words = np.concatenate(rows)
     numbered = words[kinds(words) < int(Kind.UNSHARD)]
-    letters = {Kind(kind).name for kind in np.unique(kinds(words)).tolist()}
+    letters = {kind.name for kind in Kind if (kinds(words) == int(kind)).any()}
     stages = int((words >> STAGE_SHIFT & INDEX_MASK).max(initial=0)) + 1
     split, training = letters & {"I", "W"}, letters & {"B", "SEND_B", "RECV_B", "REDUCE_GRAD"}
     data: dict[str, Any] = {
@@ -61,5 +61,6 @@ def _placement(rows: list[Words], stages: int) -> list[list[int]]:
 
 def _by_stage(words: Words, computing: bool) -> Counter[int]:
     """Count by stage the different operations that compute, or that communicate."""
-    chosen = np.unique(words[(kinds(words) <= int(Kind.W)) == computing])
-    return Counter((chosen >> STAGE_SHIFT & INDEX_MASK).tolist())
+    chosen = np.sort(words[(kinds(words) <= int(Kind.W)) == computing])
+    different = chosen[np.diff(chosen, prepend=-1) != 0]  # as np.unique, which loads numpy.ma: 6 ms
+    return Counter((different >> STAGE_SHIFT & INDEX_MASK).tolist())

@@ -151,9 +151,11 @@ class _ModelReader(TableReader):
             if name in ("memory", "slowness"):
                 items = value if isinstance(value, list) else [value]
                 values[name] = tuple(self._number(f"devices.{name}", item) for item in items)
+                if name == "slowness" and not items:
+                    self.fault("devices.slowness", "no value", "one for all ranks, or one for each")
             elif name in ("latency", "bandwidth"):
                 values[name] = self._number(f"devices.{name}", value)
-        return replace(own, **values)
+        return own if self.found else replace(own, **values)
 
     def _groups(self, path: str, value: Any) -> tuple[tuple[int, ...], ...]:
         groups = []
