@@ -35,12 +35,19 @@ _MODULES: Final = {"families": "generate", "explain": "verify", "new": "generate
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code; nothing that a user can cause ends in a traceback."""
+    """Run one command and return its exit code; nothing that a user can cause ends in a traceback.
+
+    Parameters
+    ----------
+    arguments
+        The command and its options; by default those of the process, which then is for this command alone.
+    """
     words = sys.argv[1:] if arguments is None else list(arguments)
     if words == ["--version"]:  # without what parses and prints everything else, which takes much longer to load
         print(__version__)
         return OK
-    gc.set_threshold(50_000)  # modules stay: to look through them for garbage takes a tenth of a short command
+    if arguments is None:
+        gc.set_threshold(50_000)  # modules stay: to look through them for garbage takes a tenth of a short command
     try:
         return _called(words)
     except SchedverifyError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import json
 import os
@@ -322,10 +323,26 @@ def test_a_pipe_gets_what_rich_would_print(files: Path, monkeypatch: pytest.Monk
     """Tables, lines and remarks that go into a pipe as they are equal those that rich lays out there."""
     from schedverify.cli import terminal
 
-    commands = (("verify", "stuck.txt"), ("verify", "right.txt"), ("simulate", "right.txt", "-p", "two.toml"))
+    commands = (("simulate", "right.txt", "-p", "two.toml"), ("verify", "stuck.txt"), ("verify", "right.txt"))
     plain = [printed(command) for command in commands]
-    monkeypatch.setattr(terminal, "_is_plain", lambda _: False)
+    assert not terminal.out.cache_info().currsize  # the last of them needs no rich
+    monkeypatch.setenv("TTY_COMPATIBLE", "0")  # rich prints everything then, and takes no pipe for a terminal
     assert [printed(command) for command in commands] == plain
+    assert terminal.out.cache_info().currsize
+
+
+def test_a_program_that_calls_a_command_keeps_its_garbage_collector(
+    files: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = gc.get_threshold()
+    try:
+        main(["verify", "right.txt"])
+        assert gc.get_threshold() == before
+        monkeypatch.setattr(sys, "argv", ["schedverify", "verify", "right.txt"])
+        main()
+        assert gc.get_threshold()[0] > before[0]
+    finally:
+        gc.set_threshold(*before)
 
 
 def printed(command: tuple[str, ...]) -> tuple[str, str]:

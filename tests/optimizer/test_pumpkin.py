@@ -166,13 +166,12 @@ def test_without_it_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the stand-in for the solver is a script")
-def test_a_solver_that_breaks_down_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_solver_that_breaks_down_is_told(tmp_path: Path) -> None:
     broken = tmp_path / "broken.py"
     broken.write_text("raise SystemExit('no such thing')\n")
-    monkeypatch.setattr(pumpkin, "installed", lambda: True)
-    monkeypatch.setattr(pumpkin, "_PROGRAM", broken)
+    tasks = Tasks(Problem.chain(ranks=1, microbatches=1))
     with pytest.raises(SchedverifyError, match="no such thing"):
-        ask(Tasks(Problem.chain(ranks=1, microbatches=1)), 9)
+        pumpkin.prove(tasks, "makespan", lambda: (9, 0), 60, Told().settings, program=broken)
 
 
 def test_the_plain_form_says_all_of_a_model_or_refuses() -> None:

@@ -37,7 +37,8 @@ from schedverify.optimizer.tasks import OpKey, Tasks
 _POLL: Final = 0.05
 """Seconds between two looks at the clock and the event."""
 
-_PROGRAM: Final = Path(__file__).with_name("pumpkin_child.py")
+PROGRAM: Final = Path(__file__).with_name("pumpkin_child.py")
+"""The script that puts one question to the solver."""
 
 
 KnownValues = Callable[[], tuple[int, int]]
@@ -57,7 +58,12 @@ def installed() -> bool:
 
 
 def prove(
-    tasks: Tasks, objective: str, known: KnownValues, seconds: float, settings: SolverSettings
+    tasks: Tasks,
+    objective: str,
+    known: KnownValues,
+    seconds: float,
+    settings: SolverSettings,
+    program: Path | None = None,
 ) -> SolverOutcome | None:
     """Search for something better than the best known schedule, down to the known bound, or for a proof of none.
 
@@ -76,6 +82,8 @@ def prove(
     settings
         Its callbacks are called in the caller's thread. ``workers`` is not used: the solver has one thread, in a
         process of its own.
+    program
+        A script that answers in the solver's place, as a test needs one; :data:`PROGRAM` by default.
 
     Returns
     -------
@@ -88,10 +96,10 @@ def prove(
     SchedverifyError
         If the solver broke down.
     """
-    if not installed():
+    if program is None and not installed():
         return None
     try:
-        return _Prover(tasks, objective, known, seconds, settings).run()
+        return _Prover(tasks, objective, known, seconds, settings, program or PROGRAM).run()
     except NotPlainError:
         return None
 
@@ -103,9 +111,9 @@ class _Prover:
     """
 
     def __init__(
-        self, tasks: Tasks, objective: str, known: KnownValues, seconds: float, settings: SolverSettings
+        self, tasks: Tasks, objective: str, known: KnownValues, seconds: float, settings: SolverSettings, program: Path
     ) -> None:
-        self.tasks, self.objective, self.known, self.settings = tasks, objective, known, settings
+        self.tasks, self.objective, self.known, self.settings, self.program = tasks, objective, known, settings, program
         self.deadline = time.monotonic() + seconds
         self.best, self.bound = known()
         self.found = self.halving = False
@@ -115,7 +123,8 @@ class _Prover:
         while self.bound < self.best:
             target = (self.bound + self.best) // 2 if self.halving else self.best - 1
             model = self._model(target)
-            answer = _ask(plain_model(model.cp), self.deadline, self.settings.seed, partial(self._is_moot, target))
+            is_moot = partial(self._is_moot, target)
+            answer = _ask(plain_model(model.cp), self.deadline, self.settings.seed, is_moot, self.program)
             if not self._learn(answer, target, model):
                 break
         return SolverOutcome(closed=self.bound >= self.best, found=self.found, bound=self.bound)
@@ -160,7 +169,7 @@ class _Prover:
         return True
 
 
-def _ask(model: PlainModel, deadline: float, seed: int, is_moot: Callable[[], bool]) -> PumpkinAnswer:
+def _ask(model: PlainModel, deadline: float, seed: int, is_moot: Callable[[], bool], program: Path) -> PumpkinAnswer:
     """Return the solver's answer; unknown where the time is over, or the question becomes moot, before it has one.
 
     Raises
@@ -174,7 +183,7 @@ def _ask(model: PlainModel, deadline: float, seed: int, is_moot: Callable[[], bo
     with tempfile.TemporaryFile("w+", encoding="utf-8") as stdin:
         json.dump(question, stdin)
         stdin.seek(0)
-        done = _run(stdin, deadline, is_moot)
+        done = _run(stdin, deadline, is_moot, program)
     if done is None:
         return PumpkinAnswer("Unknown", [])
     printed, complaint, code = done
@@ -183,13 +192,13 @@ def _ask(model: PlainModel, deadline: float, seed: int, is_moot: Callable[[], bo
     return PumpkinAnswer(**json.loads(printed))
 
 
-def _run(stdin: IO[str], deadline: float, is_moot: Callable[[], bool]) -> tuple[str, str, int] | None:
+def _run(stdin: IO[str], deadline: float, is_moot: Callable[[], bool], program: Path) -> tuple[str, str, int] | None:
     """Return what the process prints and its exit code, or None where it is ended before it came to an end.
 
     The question goes in as a file: a pipe would have to be served while the clock is watched.
     """
     pipe = subprocess.PIPE
-    command = [sys.executable, "-P", str(_PROGRAM)]
+    command = [sys.executable, "-P", str(program)]
     with subprocess.Popen(command, stdin=stdin, stdout=pipe, stderr=pipe, text=True, encoding="utf-8") as process:  # noqa: S603
         try:
             while time.monotonic() < deadline and not is_moot():
