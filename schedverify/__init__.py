@@ -7,10 +7,9 @@ Rooms that are public as a whole are names too: ``schedverify.models``, ``schedv
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from schedverify.core import VERSION
+from schedverify.core import VERSION, lazy_names
 
 if TYPE_CHECKING:
     from schedverify import conformance, lowering, models, profiling, runner, testing, torch_bridge  # noqa: F401 - they are rooms
@@ -100,22 +99,12 @@ _MODULES: Final = {
     "verifier.lowered_graph": "LoweredEvent",
     "verifier.verification": "verify",
 }
-_HOMES: Final = {name: module for module, names in _MODULES.items() for name in names.split()}
 _ROOMS: Final = {
     name: name for name in ("conformance", "lowering", "models", "profiling", "runner", "testing", "torch_bridge")
 } | {"torch": "torch_bridge"}
 """Public names that are rooms, with the names of the rooms."""
 
-
-def __getattr__(name: str) -> Any:
-    if name in _ROOMS:
-        value: Any = importlib.import_module(f"schedverify.{_ROOMS[name]}")
-    elif name in _HOMES:
-        value = getattr(importlib.import_module(f"schedverify.{_HOMES[name]}"), name)
-    else:
-        raise AttributeError(f"module 'schedverify' has no attribute {name!r}")
-    globals()[name] = value
-    return value
+__getattr__ = lazy_names(__name__, _MODULES, _ROOMS)
 
 
 def __dir__() -> list[str]:

@@ -7,9 +7,7 @@ from functools import cached_property
 from itertools import pairwise
 
 from schedverify.core.errors import Fault, InputError
-from schedverify.core.problem.fields import Ints
-
-Edge = tuple[int, int]
+from schedverify.core.problem.fields import Edge, Ints, chain_edges
 
 
 @dataclass(frozen=True)
@@ -156,12 +154,12 @@ class Model:
     @property
     def chain(self) -> bool:
         """Whether each layer feeds the next one and no other."""
-        return sorted(self.all_edges) == [*pairwise(range(len(self.layers)))]
+        return tuple(sorted(self.all_edges)) == chain_edges(len(self.layers))
 
     @cached_property
     def all_edges(self) -> tuple[Edge, ...]:
         """The edges, those of a chain where none are given."""
-        return tuple(pairwise(range(len(self.layers)))) if self.edges is None else self.edges
+        return chain_edges(len(self.layers)) if self.edges is None else self.edges
 
     @property
     def split(self) -> bool:

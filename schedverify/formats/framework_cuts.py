@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, count
 from typing import Any, Final
 
-from schedverify.core.errors import Fault, InputError, UnknownNameError
+from schedverify.core.errors import Fault, InputError, look_up
 from schedverify.core.model import Layer, Model
 from schedverify.formats.megatron_cuts import megatron_flags, megatron_layout
 
@@ -102,8 +102,7 @@ def for_framework(name: str, model: Model, layers: Layers, placement: Sequence[i
     InputError
         If the framework would refuse the cut, or its form cannot say it.
     """
-    if name not in FRAMEWORKS:
-        raise UnknownNameError.among("framework", name, FRAMEWORKS)
+    make = look_up("framework", name, FRAMEWORKS)
     deepspeed_parts(model, layers)
     ranks = max(placement) + 1
     if name in _PLACED and list(placement) != [stage % ranks for stage in range(len(layers))]:
@@ -111,4 +110,4 @@ def for_framework(name: str, model: Model, layers: Layers, placement: Sequence[i
         raise InputError(Fault("placement", message, "Megatron and DeepSpeed go through the ranks in turn"))
     if name == "deepspeed" and len(layers) != ranks:
         raise InputError(Fault("virtual", f"{len(layers)} stages on {ranks} ranks", "DeepSpeed has one stage a rank"))
-    return FRAMEWORKS[name](model, layers, ranks)
+    return make(model, layers, ranks)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from schedverify.core.argument_types import check_types
-from schedverify.core.errors import Fault, InputError, UnknownNameError
+from schedverify.core.errors import Fault, InputError, look_up
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
 from schedverify.generators import classic, interleaved, shapes, zero_bubble
@@ -156,10 +156,7 @@ def family(name: str) -> Family:
     UnknownNameError
         If there is none; says the nearest.
     """
-    known = {each.name: each for each in _FAMILIES}
-    if name not in known:
-        raise UnknownNameError.among("family", name, known)
-    return known[name]
+    return look_up("family", name, {each.name: each for each in _FAMILIES})
 
 
 _named = family

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 
@@ -12,6 +13,8 @@ from schedverify.core.schedule import Flags, IntArray
 
 Ints = tuple[int, ...]
 """Whole numbers by stage, by rank or by micro-batch; an array of them is an ``IntArray``."""
+Edge = tuple[int, int]
+"""Two stages, or two layers of a model, the first of which feeds the second."""
 Matrix = tuple[Ints, ...]
 
 _F, _B, _W = int(Kind.F), int(Kind.B), int(Kind.W)
@@ -47,7 +50,7 @@ class ProblemFields:
     """Stages of one copy of the model."""
     placement: Matrix
     """By stage, the ranks that it stands on; the first one sends and receives."""
-    edges: tuple[tuple[int, int], ...]
+    edges: tuple[Edge, ...]
     """Pairs of stages within one copy: the first feeds the second."""
     form: str
     """``fused`` (F and B), ``split`` (F, and B or I and W) or ``inference`` (F alone)."""
@@ -261,3 +264,8 @@ class ProblemFields:
             for edge in self.edges:
                 rows[edge[side] + copy * self.stages].append(edge[1 - side] + copy * self.stages)
         return tuple(tuple(sorted(row)) for row in rows)
+
+
+def chain_edges(count: int) -> tuple[Edge, ...]:
+    """Return the edges of a chain of ``count`` stages or layers, sorted: each feeds the one behind it."""
+    return tuple(pairwise(range(count)))

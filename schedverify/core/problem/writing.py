@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from schedverify.core.errors import InputError
 from schedverify.core.problem.expansion import checked_fields
-from schedverify.core.problem.fields import Boundary, Matrix, ProblemFields
+from schedverify.core.problem.fields import Boundary, Matrix, ProblemFields, chain_edges
 from schedverify.core.problem.keys import KEYS, TABLES
 
 _MEMORY: Final = ("activation", "weight_stash", "recompute", "boundary", "static", "capacity")
@@ -53,7 +53,7 @@ def brief(problem: ProblemFields) -> dict[str, Any]:
     An empty ``edges`` stays, since it says that no stage feeds another.
     """
     data = full_data(problem)
-    if data["edges"] == [[stage, stage + 1] for stage in range(problem.stages - 1)]:
+    if problem.edges == chain_edges(problem.stages):
         del data["edges"]
     if data["placement"] == [stage % problem.ranks for stage in range(problem.stages)]:
         data["placement"] = "loop"

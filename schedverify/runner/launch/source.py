@@ -10,7 +10,6 @@ import importlib
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -19,6 +18,7 @@ from torch import nn
 
 from schedverify.core.errors import Fault, InputError
 from schedverify.core.model import even_parts
+from schedverify.core.problem.fields import chain_edges
 from schedverify.core.result import Plan
 
 ROWS: Final = 4
@@ -165,7 +165,7 @@ def stages_of(plan: Plan, blocks: Named, rank: int) -> dict[int, Any]:
         If the stages are no chain, there are fewer blocks than stages, or the plan's partition has other layers.
     """
     problem = plan.problem
-    if problem.edges != tuple(pairwise(range(problem.stages))):
+    if problem.edges != chain_edges(problem.stages):
         hint = "use schedverify.runner.Runner, with a module for each stage"
         raise InputError(Fault("problem.edges", "the plan's stages are no chain, as a list of blocks is", hint))
     if plan.partition is not None:

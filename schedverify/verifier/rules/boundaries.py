@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from schedverify.core.problem import Problem
+from schedverify.core.problem.fields import Edge
 from schedverify.core.result import Violation
 from schedverify.verifier.rules.base import Case, NotApplicable, rule, violation_at
 
 if TYPE_CHECKING:
     from schedverify.verifier.matching import Transfers
 
-Edge = tuple[int, int]
 Tensors = tuple[tuple[tuple[int, ...], str, int | None], ...]
 """Shape, dtype and bytes of each tensor that may cross together."""
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from schedverify.core.op import Join, Kind, Step
 from schedverify.core.problem import Problem
+from schedverify.core.problem.fields import chain_edges
 from schedverify.core.result import Violation
 from schedverify.verifier.rules.base import Case, NotApplicable, rule, violation_at
 from schedverify.verifier.rules.parameters import reduced_once
@@ -183,7 +184,7 @@ def _unheld(problem: Problem) -> Iterator[str]:
         yield f"there are {problem.replicas} copies of the model, the runtime holds one"
     if problem.slices > 1:
         yield f"sequences are in {problem.slices} parts, the runtime takes them whole"
-    chain = {(stage, stage + 1) for stage in range(problem.stages - 1)}
+    chain = set(chain_edges(problem.stages))
     for source, target in sorted(chain ^ set(problem.edges)):
         found = "feeds no stage" if (source, target) in chain else f"feeds stage {target}"
         yield f"stage {source} {found}, the runtime has it feed stage {source + 1}"
