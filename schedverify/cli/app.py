@@ -18,19 +18,19 @@ if TYPE_CHECKING:
     from schedverify.core.result import Report
 
 OK: Final = 0
-"""What was selected holds, or the command did its work."""
+"""The exit code if every selected property holds, or the command did its work."""
 VIOLATED: Final = 1
-"""A property is violated, or a problem is proved infeasible."""
+"""The exit code if a property is violated, or a problem is proved infeasible."""
 WRONG_INPUT: Final = 2
-"""Wrong usage or unreadable input."""
+"""The exit code of wrong usage or unreadable input."""
 UNDECIDED: Final = 3
-"""A selected property, or the whole question, stayed open."""
+"""The exit code if a selected property, or the whole question, stayed open."""
 
 COMMANDS: Final = (
     "verify", "lint", "optimize", "generate", "families", "lower", "simulate", "draw", "convert", "partition",
     "profile", "run", "conform", "explain", "new",
 )  # fmt: skip
-"""Each is a function of its name, in the module of that name beside this one or in one of :data:`_MODULES`."""
+"""The commands; each is a function of its name, in the module of that name or of that in :data:`_MODULES`."""
 _MODULES: Final = {"families": "generate", "explain": "verify", "new": "generate"}
 
 

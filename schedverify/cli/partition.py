@@ -94,7 +94,7 @@ def partition(  # noqa: PLR0913 - each is an option of the command line
 
 
 _Answer = tuple["Cut | Joint", dict[str, Any], list[str], int]
-"""A model cut into stages; what is printed of it as JSON and as text; the exit code."""
+"""The answer of a search: the cut, its data as JSON, its text as lines, and the exit code."""
 
 
 def _apart(given: Model, search: dict[str, Any]) -> _Answer:
@@ -141,7 +141,7 @@ def _advised(advice: Advice, output: str | None, output_format: str, form: str |
 
 
 def _written(given: Model, found: Cut | Joint | Priced, form: str | None) -> dict[str, Any]:
-    """Return the cut in the form that a framework takes, by its name; nothing where none is asked for."""
+    """Return the cut in the form of a framework, under the name of that form; empty if no form is asked for."""
     from schedverify.formats.framework_cuts import for_framework
 
     return {} if form is None else {form: for_framework(form, given, found.layers, found.problem.owner_rank)}
@@ -163,7 +163,7 @@ def _table(found: Cut | Joint) -> Iterator[str]:
 
 
 def _lines(found: Cut) -> Iterator[str]:
-    """Yield what is printed below the table."""
+    """Yield the lines below the table: the bottleneck and its proof, bytes, makespans and peaks of memory."""
     problem, tick = found.problem, found.problem.tick
     proof = "no partition has less" if found.partition.proved else "the search for a better one ran out of time"
     kind = "; the graph was cut as a chain" if found.partition.linearized else ""
@@ -176,7 +176,7 @@ def _lines(found: Cut) -> Iterator[str]:
 
 
 def _even(found: Cut, own: Timeline) -> str:
-    """Return the makespan with as many layers on each stage, and what that would not keep to."""
+    """Return the makespan of the cut with equally many layers on each stage, and the limits that it breaks."""
     from schedverify.partitioner.stage_problem import even_split, evenly
     from schedverify.simulator.engine import simulate
 
@@ -191,7 +191,7 @@ def _even(found: Cut, own: Timeline) -> str:
 
 
 def _joint_lines(joint: Joint) -> Iterator[str]:
-    """Yield what is printed below the table: what is proved over all partitions, and what was gained."""
+    """Yield the lines below the table: what is proved over all partitions, and the gain over partition first."""
     plan, tick = joint.plan, joint.plan.problem.tick
     if plan.value is None or plan.measures is None:
         yield f"no schedule was found: {joint.reason}"

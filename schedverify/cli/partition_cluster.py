@@ -42,9 +42,9 @@ def print_ranked(advice: Advice) -> None:
 
 
 def remarks(advice: Advice) -> Iterator[str]:
-    """Yield why others are not in the table.
+    """Yield the reasons for which set-ups are not in the table.
 
-    One line for each reason; of those that lack memory one for each set of degrees, with the set-up that lacks least.
+    Each reason has one line; lack of memory has a line for each set of degrees, with the set-up that lacks least.
     """
     if advice.slower:
         yield f"{len(advice.slower)} more take longer"

@@ -48,7 +48,7 @@ def simulate(
 
 
 def _held_up(result: Timeline) -> Iterator[str]:
-    """Say what the steps waited for that transfers held up longest."""
+    """Print the steps that transfers held up longest, and the transfers that they waited for."""
     from schedverify.simulator.delay_reasons import delays
 
     found = [delay for delay in delays(result) if delay.held_up]

@@ -171,10 +171,10 @@ def outcome_line(plan: Plan) -> Line:
     if plan.schedule is None:
         name = plan.problem.name or "the problem"
         return [Span(name), Span(": "), Span(plan.status.value, Tone.BAD), Span(f" ({plan.reason})")]
-    told = f": {plan.objective} {plan.value}, {_proof(plan)}"
+    text = f": {plan.objective} {plan.value}, {_proof(plan)}"
     if plan.then is not None:
-        told += f"; then {plan.then.objective} {plan.then.value}, {_proof(plan.then)}"
-    return [Span(plan.status.value, Tone.BEST), Span(told)]
+        text += f"; then {plan.then.objective} {plan.then.value}, {_proof(plan.then)}"
+    return [Span(plan.status.value, Tone.BEST), Span(text)]
 
 
 def plan_remarks(plan: Plan) -> Iterator[str]:

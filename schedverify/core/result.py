@@ -121,8 +121,8 @@ class Report:
         failed = [result.code for result in self.properties if result.verdict is self.verdict]
         if self.verdict is Verdict.HOLDS:
             return f"<Report: holds, {len(self.properties)} properties>"
-        told = f"{counted(len(self.violations), 'violation')} of " if self.violations else ""
-        return f"<Report: {self.verdict.value}, {told}{', '.join(failed)}>"
+        violations = f"{counted(len(self.violations), 'violation')} of " if self.violations else ""
+        return f"<Report: {self.verdict.value}, {violations}{', '.join(failed)}>"
 
     def _repr_html_(self) -> str:
         """Return the report as Jupyter shows it."""

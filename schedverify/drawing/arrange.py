@@ -1,4 +1,4 @@
-"""From a schedule, its problem and a report to what a picture shows of them."""
+"""Makes the panel of a picture: the rows and marks that show a schedule, its problem and a report on it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def order_of(
 ) -> DrawnOrder:
     """Return what can be drawn of a schedule: its timeline where it can run, else the order of its steps.
 
-    Without a problem the one that the schedule seems to be for stands in, and a remark says so.
+    Without a problem, one is read off the schedule, and a remark says so.
     """
     remarks: tuple[str, ...] = ()
     try:
@@ -70,13 +70,13 @@ def arrange(order: DrawnOrder, report: Report | None, title: str, *, critical: b
 
 
 def _remarks(order: DrawnOrder, report: Report | None) -> tuple[str, ...]:
-    """Return what must be known to read the picture; what the violations tell already is not said again."""
+    """Return the remarks below a picture, one for each thing that a reader must know and that no violation says."""
     remarks = [*(report.remarks if report else ()), *order.remarks]
     if order.timeline is not None and order.timeline.discipline is not None:
         remarks.append(f"transfers are not drawn; they queue as under {order.timeline.discipline.value}")
     if order.obstacle:
-        told = "the schedule cannot run to its end as a whole" if report and report.violations else order.obstacle
-        remarks.append(f"the order of the steps, without times: {told}")
+        reason = "the schedule cannot run to its end as a whole" if report and report.violations else order.obstacle
+        remarks.append(f"the order of the steps, without times: {reason}")
     return tuple(dict.fromkeys(remarks))
 
 
@@ -125,7 +125,7 @@ def _chunks(words: Words, problem: Problem | None, rank: int) -> dict[int, int]:
 def _marks(
     schedule: Schedule, violations: tuple[Violation, ...]
 ) -> tuple[dict[int, dict[int, tuple[int, ...]]], dict[int, tuple[int, ...]]]:
-    """Return by rank the marks by position, and by rank the violations without a position."""
+    """Return for each rank the numbers of its violations by position, and of those that have no position."""
     marks: dict[int, dict[int, tuple[int, ...]]] = defaultdict(lambda: defaultdict(tuple))
     faults: dict[int, tuple[int, ...]] = defaultdict(tuple)
     for number, violation in enumerate(violations, 1):
@@ -140,7 +140,7 @@ def _marks(
 
 
 def _cycle(schedule: Schedule, violation: Violation) -> list[tuple[int, int]]:
-    """Return where the steps stand that a wait cycle names."""
+    """Return the steps that a wait cycle names, each as a pair of rank and position."""
     places: list[tuple[int, int]] = []
     for text in violation.operations:
         try:

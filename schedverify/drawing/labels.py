@@ -56,12 +56,12 @@ def letter(kind: Kind) -> str:
 
 
 def candidates(step: Step, *, stage: bool) -> list[str]:
-    """Return what may be written into a cell for a step, the longest first.
+    """Return the texts that may be written into a cell for a step, the longest first.
 
     Parameters
     ----------
     stage
-        Whether the longest one names the stage.
+        Whether the longest text names the stage.
     """
     first = step.ops[0]
     if step.join is Join.BEGIN:
@@ -87,7 +87,7 @@ def percent(share: Fraction) -> str:
 
 
 def plural(unit: str) -> str:
-    """Return a unit as it stands after a number: ``ticks``, ``positions``, and others as they are."""
+    """Return a unit as it is written after a number: ``ticks`` and ``positions`` in the plural, others unchanged."""
     return f"{unit}s" if unit in ("tick", "position") else clean(unit, 12)
 
 

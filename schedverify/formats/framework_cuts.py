@@ -15,12 +15,12 @@ from schedverify.core.model import Layer, Model
 from schedverify.formats.megatron_cuts import megatron_flags, megatron_layout
 
 _TITAN: Final = {"embedding": ["tok_embeddings"], "decoder": [], "loss": ["norm", "lm_head"]}
-"""By kind of layer its modules in torchtitan; decoder layers are numbered."""
+"""The modules of torchtitan that a layer of each kind is made of, by kind; decoder layers are numbered."""
 Layers = Sequence[Sequence[int]]
 
 
 def deepspeed_parts(model: Model, layers: Layers) -> list[int]:
-    """Return where each stage begins in the list of layers, and the end: ``parts`` of DeepSpeed's ``PipelineModule``.
+    """Return the position of each stage's first layer, and the number of layers: DeepSpeed calls them ``parts``.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def deepspeed_parts(model: Model, layers: Layers) -> list[int]:
 
 
 def torch_split_points(model: Model, layers: Layers) -> list[str]:
-    """Return the names of the layers that a stage begins with, but for the first stage.
+    """Return the name of the first layer of each stage, without that of the first stage.
 
     With ``SplitPoint.BEGINNING`` for each they are the ``split_spec`` of PyTorch's ``pipeline()``;
     layers must be called as the submodules of the model are. Raises as :func:`deepspeed_parts`.
@@ -93,7 +93,7 @@ def for_framework(name: str, model: Model, layers: Layers, placement: Sequence[i
     layers
         By stage, the positions of its layers.
     placement
-        By stage, its rank.
+        The rank of each stage.
 
     Raises
     ------

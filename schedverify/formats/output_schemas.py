@@ -33,12 +33,12 @@ def listed(items: Schema) -> Schema:
 
 
 def one_of(values: Iterable[str]) -> Schema:
-    """Return the schema of a text that is one of some."""
+    """Return the schema of a text that is one of the given values."""
     return {"enum": [str(value) for value in values]}
 
 
 def or_null(schema: Schema) -> Schema:
-    """Return the schema of a value or null."""
+    """Return the schema of what another schema describes, or null."""
     return {"anyOf": [schema, {"type": "null"}]}
 
 
@@ -48,12 +48,12 @@ def closed(properties: Schema) -> Schema:
 
 
 def titled(title: str, schema: Schema) -> Schema:
-    """Return a schema as it stands in a file of its own."""
+    """Return a schema with the keys that it needs in a file of its own: the draft and the title."""
     return {"$schema": DRAFT, "title": title, **schema}
 
 
 def plan_schema(problem: Schema) -> Schema:
-    """Return the schema of a plan file with a problem of a schema, which is that of problem files."""
+    """Return the schema of a plan file; ``problem`` is the schema of a problem file."""
     verdicts = {"type": "object", "propertyNames": {"pattern": CODE}, "additionalProperties": one_of(Verdict)}
     measures, rows = _measures(RATIO_TEXT), listed(listed(TEXT)) | {"minItems": 1}
     lowered = closed({"discipline": one_of(Discipline), "eager_bytes": whole(), "rows": rows, "measures": measures})
@@ -106,7 +106,7 @@ def conformance_schema() -> Schema:
 
 
 def run_schema() -> Schema:
-    """Return the schema of what ``run --trace`` writes. What holds between keys, the reader checks."""
+    """Return the schema of what ``run --trace`` writes; the reader checks how the keys depend on each other."""
     rank = whole() | {"maximum": trace_files.MAX_RANKS - 1}
     naming = closed({
         "name": {"const": trace_files.RANK_NAME}, "ph": {"const": "M"}, "pid": rank, "tid": {"const": 0},

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def dumps(data: Any) -> str:
-    """Return data as one line of JSON; no NaN, no escapes that a reader must undo twice."""
+    """Return data as one line of JSON, without NaN, and with letters beyond ASCII as they are."""
     return json.dumps(data, ensure_ascii=True, allow_nan=False)
 
 
@@ -87,7 +87,7 @@ def partition_data(found: Cut) -> dict[str, Any]:
 
 
 def joint_data(joint: Joint) -> dict[str, Any]:
-    """Return what ``partition --joint --format json`` prints: that of ``optimize``, and keys of its own."""
+    """Return what ``partition --joint --format json`` prints: the keys of ``optimize``, and keys of its own."""
     first = joint.first
     before = None if first is None else {"layers": first.partition, "makespan": first.value, "bound": first.bound}
     return search_data(joint.plan) | {
@@ -124,7 +124,7 @@ def github_annotations(report: Report, path: str) -> str:
 
 
 def annotations_at(report: Report, path: str, lines: Sequence[int]) -> str:
-    """Return the same where it is known in which line of the file the order of each rank stands."""
+    """Return one ``::error`` command for each violation of a report; ``lines`` has the line of each rank's order."""
     text = ""
     for violation in report.violations:
         line = f",line={lines[violation.rank]}" if violation.rank is not None and violation.rank < len(lines) else ""
@@ -133,7 +133,7 @@ def annotations_at(report: Report, path: str, lines: Sequence[int]) -> str:
 
 
 def lines_of(path: str) -> list[int]:
-    """Return for each rank the line where its order stands; nothing for plans and standard input."""
+    """Return the line of the file in which each rank's order stands; empty for plans and standard input."""
     if path == "-" or path.endswith(".json"):
         return []
     rows = Path(path).read_text(encoding="utf-8").splitlines()

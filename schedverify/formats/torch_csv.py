@@ -20,7 +20,7 @@ from schedverify.core.schedule import MAX_FAULTS, MAX_RANKS, Schedule, Words, up
 
 LINE_END: Final = re.compile(r"\r\n|\r|\n")
 IDLE_CELLS: Final = ("", '"', '""')
-"""What stands in a cell of an idle step."""
+"""The text of a cell in which the rank is idle."""
 OLD_GRAMMAR: Final = "torch-2.5-csv"
 _CELL: Final = re.compile(r"[^,]+")
 _NOT_CSV: Final = "PyTorch's CSV has no groups and names no peers; use the text form"
@@ -32,14 +32,14 @@ _EITHER: Final = re.compile(r"([0-9])(BW|B)([0-9])")
 
 
 class Layout(NamedTuple):
-    r"""How a CSV is laid out; with the schedule it gives the same text again, if PyTorch wrote it.
+    r"""The line ends and idle cells of a CSV, which a schedule does not hold; both together give PyTorch's text again.
 
     Attributes
     ----------
     line_end
-        What ends a row: ``\n``, or ``\r\n`` as PyTorch writes it.
+        The end of each row: ``\n``, or ``\r\n`` as PyTorch writes it.
     idle
-        For each rank the columns (from 0, rising) that are empty: steps of time in which it does nothing. PyTorch
+        For each rank the columns that are empty, in rising order from 0: time in which the rank is idle. PyTorch
         writes them into a compute order, and none into one with communication. Empty where no rank is idle.
     """
 
@@ -56,17 +56,17 @@ class Layout(NamedTuple):
 
 
 PLAIN: Final = Layout()
-"""Rows that end in a line feed, without empty cells."""
+"""The layout in which rows end with a line feed and no cell is empty."""
 
 
 def lines_of(text: str) -> list[str]:
-    """Return the rows of a CSV, one a rank, without their line ends."""
+    """Return the rows of a CSV, one for each rank, without their line ends."""
     lines = LINE_END.split(text)
     return lines if lines[-1] else lines[:-1]
 
 
 def layout_of(text: str) -> Layout:
-    """Return the layout of a CSV; where its line ends differ, the first counts."""
+    """Return the layout of a CSV; if its line ends differ, the layout has that of the first row."""
     end = LINE_END.search(text)
     return Layout(end[0] if end else "\n", tuple(map(_idle, lines_of(text))))
 
@@ -178,7 +178,7 @@ def refuse_old(text: str) -> None:
 
 
 def modernized(text: str) -> str:
-    """Return a CSV of the old grammar in today's: B becomes I, and BW becomes B. Nothing else changes.
+    """Return a CSV of the old grammar in today's grammar: B becomes I, BW becomes B, and nothing else changes.
 
     A file without a sign of the old grammar (F, B and communication alone) comes back as it is.
 

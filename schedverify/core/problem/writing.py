@@ -100,9 +100,9 @@ def _entry(ranks: tuple[int, ...]) -> int | list[int]:
 
 
 def _present(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what there is of some values, without each that is None; tuples become lists."""
-    there = {name: value for name, value in values.items() if value is not None}
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in there.items()}
+    """Return the values that are not None, with tuples as lists."""
+    present = {name: value for name, value in values.items() if value is not None}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in present.items()}
 
 
 def _costs(problem: ProblemFields) -> dict[str, Any]:

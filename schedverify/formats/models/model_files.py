@@ -53,9 +53,9 @@ class _ModelReader(TableReader):
     def __init__(self, data: Mapping[str, Any]) -> None:
         super().__init__(data, MODEL_KEYS)
         self.names: dict[str, int] = {}
-        """Where the layers of each name begin, and of each repeated one."""
+        """The position of the first layer of each name; a repeated layer has a name for all and one for each."""
         self.count = 0
-        """How many layers were read so far."""
+        """The number of layers that were read so far."""
 
     def model(self) -> Model | None:
         self._check_keys("", "", self.data)
@@ -107,7 +107,7 @@ class _ModelReader(TableReader):
         return [Layer(own, kind=str(kind), **values) for own in names]
 
     def _repeat(self, place: str, repeat: int) -> int:
-        """Return how many layers there are, or one where that makes too many."""
+        """Return how often a layer is repeated; if that makes too many layers, add a fault and return 1."""
         if self.count + repeat > MOST_LAYERS:
             self.fault(f"{place}.repeat", f"{repeat} makes too many layers", f"a model has at most {MOST_LAYERS}")
             return 1
@@ -191,7 +191,7 @@ def load_model(path: PathLike, changes: Changes | None = None) -> Model:
     Parameters
     ----------
     changes
-        By table (``training``, ``device``), keys that go before those of the file.
+        Keys that replace those of the file, by table (``training``, ``device``).
 
     Raises
     ------
@@ -209,7 +209,7 @@ def save_model(model: Model, path: PathLike, *, source: str = "", spread: Mappin
     Parameters
     ----------
     source, spread
-        Remarks: where the figures come from, and by layer how far what was measured spreads.
+        Remarks for readers of the file: where its figures come from, and the quartiles of what was measured, by layer.
 
     Raises
     ------

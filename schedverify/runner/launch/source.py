@@ -68,13 +68,13 @@ def _function(reference: str) -> Callable[[], Any]:
     module_name, colon, name = reference.partition(":")
     if not colon or not module_name or not name:
         raise InputError(Fault("model", f"{reference[:80]!r} names no function", "such as my_model:build"))
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
+    folder = str(Path.cwd())
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        hint = f"the current folder, {here}, is on the path"
+        hint = f"the current folder, {folder}, is on the path"
         raise InputError(Fault("model", f"there is no module {error.name!r}", hint)) from None
     except Exception as error:
         raise _failed(f"import {module_name}", error) from error
