@@ -8,7 +8,7 @@ import numpy as np
 
 from schedverify.core.op import INDEX_MASK, KIND_SHIFT, MICROBATCH_MASK, PEER_SHIFT, STAGE_SHIFT, Kind
 from schedverify.core.problem import Problem
-from schedverify.core.schedule import IntArray, Schedule, Words, kinds, rank_of_each
+from schedverify.core.schedule import IntArray, Schedule, Words, kinds, op_stages, rank_of_each
 
 _PEER = INDEX_MASK << PEER_SHIFT
 
@@ -34,7 +34,7 @@ def needed_messages(schedule: Schedule, problem: Problem) -> Messages:
     # key              by operation the list that it sends to, count how many are in it
     # maker, peer      the lists of all operations in a row: whose list it is, and where in peers the entry stands
     words = np.concatenate(schedule.rows)
-    kind, stage = kinds(words), words >> STAGE_SHIFT & INDEX_MASK
+    kind, stage = kinds(words), op_stages(words)
     offsets, peers = neighbours(problem, across=True)
     backward = (kind != int(Kind.F)).astype(np.int64)
     key = stage + backward * problem.total_stages
@@ -111,7 +111,7 @@ def named(transfers: Words, problem: Problem) -> Words:
 
 def _side(transfers: Words, problem: Problem) -> IntArray:
     """Return where in the lists of :func:`neighbours` the peers of sends and receives stand."""
-    kind, stage = kinds(transfers), np.minimum(transfers >> STAGE_SHIFT & INDEX_MASK, problem.total_stages - 1)
+    kind, stage = kinds(transfers), np.minimum(op_stages(transfers), problem.total_stages - 1)
     onward = (kind == int(Kind.SEND_F)) | (kind == int(Kind.RECV_B))
     return np.asarray(stage + np.where(onward, 0, problem.total_stages))
 

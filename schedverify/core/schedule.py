@@ -12,7 +12,19 @@ from numpy.typing import NDArray
 
 from schedverify.core.argument_types import check_types
 from schedverify.core.errors import Fault, InputError
-from schedverify.core.op import JOIN_SHIFT, KIND_MASK, KIND_SHIFT, Join, Kind, Op, Step, pack_step, unpack
+from schedverify.core.op import (
+    INDEX_MASK,
+    JOIN_SHIFT,
+    KIND_MASK,
+    KIND_SHIFT,
+    STAGE_SHIFT,
+    Join,
+    Kind,
+    Op,
+    Step,
+    pack_step,
+    unpack,
+)
 
 IntArray = NDArray[np.int64]
 """Whole numbers; where a docstring gives no shape, one for each operation, message or edge of what it is about."""
@@ -187,6 +199,11 @@ def up_to_most(faults: list[Fault]) -> list[Fault]:
 def kinds(row: Words) -> IntArray:
     """Return the kind of each operation of a row."""
     return row >> KIND_SHIFT & KIND_MASK
+
+
+def op_stages(row: Words) -> IntArray:
+    """Return the stage of each operation of a row."""
+    return row >> STAGE_SHIFT & INDEX_MASK
 
 
 def positions(row: Words) -> IntArray:

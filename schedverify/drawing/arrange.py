@@ -10,10 +10,10 @@ import numpy as np
 
 from schedverify.core.discipline import DEFAULT_DISCIPLINE
 from schedverify.core.errors import InputError, ScheduleError
-from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, STAGE_SHIFT, Kind, pack_step
+from schedverify.core.op import JOIN_SHIFT, Kind, pack_step
 from schedverify.core.problem import Problem
 from schedverify.core.result import Report, Violation
-from schedverify.core.schedule import OPERATION_MASK, Schedule, Words, kinds, positions
+from schedverify.core.schedule import OPERATION_MASK, Schedule, Words, kinds, op_stages, positions
 from schedverify.core.timeline import Timeline
 from schedverify.drawing.panel import PAIR, Panel, PanelRow
 from schedverify.simulator.engine import simulate
@@ -118,7 +118,7 @@ def _chunks(words: Words, problem: Problem | None, rank: int) -> dict[int, int]:
     if problem is not None and rank < problem.ranks:
         stages = list(problem.stages_of[rank])
     else:
-        stages = np.unique(words >> STAGE_SHIFT & INDEX_MASK).tolist()
+        stages = np.unique(op_stages(words)).tolist()
     return {stage: chunk for chunk, stage in enumerate(stages)}
 
 

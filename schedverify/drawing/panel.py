@@ -10,9 +10,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, STAGE_SHIFT, Join, Step, unpack
+from schedverify.core.op import JOIN_SHIFT, Join, Step, unpack
 from schedverify.core.result import Violation
-from schedverify.core.schedule import Words, kinds
+from schedverify.core.schedule import Words, kinds, op_stages
 from schedverify.core.timeline import Measures
 
 PAIR: Final = 30
@@ -63,7 +63,7 @@ class PanelRow:
     @property
     def stages(self) -> NDArray[np.int64]:
         """The stage of the first operation of each step, shape (steps,)."""
-        return self.words[self.firsts] >> STAGE_SHIFT & INDEX_MASK
+        return op_stages(self.words[self.firsts])
 
     def step(self, position: int) -> Step:
         """Return the step at a position."""

@@ -10,9 +10,9 @@ import numpy as np
 from schedverify.core.argument_types import check_types
 from schedverify.core.discipline import DEFAULT_DISCIPLINE, Discipline, check_eager_bytes
 from schedverify.core.errors import ScheduleError
-from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, MICROBATCH_MASK, STAGE_SHIFT, Kind
+from schedverify.core.op import JOIN_SHIFT, MICROBATCH_MASK, STAGE_SHIFT, Kind
 from schedverify.core.problem import Problem
-from schedverify.core.schedule import Schedule, Words, kinds
+from schedverify.core.schedule import Schedule, Words, kinds, op_stages
 from schedverify.core.timeline import Ticks, Timeline
 from schedverify.simulator.csr_graph import is_large
 from schedverify.simulator.joint_steps import JointStep, joint_steps_of
@@ -253,5 +253,5 @@ def _check_ended(done: list[int], steps: list[int]) -> None:
 def _outputs(row: Words, problem: Problem) -> Words:
     """Return where in ``made`` the outputs of a row's operations stand."""
     kind, total = kinds(row), problem.total_stages
-    base = np.where(kind == _W, 2 * total, (row >> STAGE_SHIFT & INDEX_MASK) + np.where(kind == _F, 0, total))
+    base = np.where(kind == _W, 2 * total, op_stages(row) + np.where(kind == _F, 0, total))
     return np.asarray(base * problem.microbatches + (row & MICROBATCH_MASK), dtype=np.int64)

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, STAGE_SHIFT, Op, unpack
+from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, Op, unpack
 from schedverify.core.problem import Problem
-from schedverify.core.schedule import OPERATION_MASK, Flags, IntArray, Schedule, Words, step_bounds
+from schedverify.core.schedule import OPERATION_MASK, Flags, IntArray, Schedule, Words, op_stages, step_bounds
 from schedverify.simulator.csr_graph import merged
 
 
@@ -56,7 +56,7 @@ def joint_steps_of(schedule: Schedule, problem: Problem) -> tuple[list[JointStep
 
 def _joint_in(row: Words, shared: Flags) -> list[tuple[int, tuple[int, ...]]]:
     """Return index and operations (packed, joins taken off) of the steps of a row that are joint."""
-    chosen = shared[row >> STAGE_SHIFT & INDEX_MASK] | (row >> JOIN_SHIFT != 0)
+    chosen = shared[op_stages(row)] | (row >> JOIN_SHIFT != 0)
     if not chosen.any():
         return []
     bounds = step_bounds(row)

@@ -9,7 +9,7 @@ import numpy as np
 from schedverify.core.messages import named, neighbours
 from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, PEER_SHIFT, STAGE_SHIFT, Kind
 from schedverify.core.problem import Problem
-from schedverify.core.schedule import Schedule, Words, kinds, positions
+from schedverify.core.schedule import Schedule, Words, kinds, op_stages, positions
 from schedverify.core.timeline import Measures, Ticks
 
 _PAIR = (1 << 40) - 1
@@ -62,7 +62,7 @@ def peak_in_flight(row: Words, problem: Problem, stage: int | None = None) -> in
     What is true of B is true of I; in inference F itself ends a pair.
     """
     kind = kinds(row)
-    chosen = True if stage is None else row >> STAGE_SHIFT & INDEX_MASK == stage
+    chosen = True if stage is None else op_stages(row) == stage
     forward = (kind == _F) & chosen
     ended = forward if problem.form == "inference" else ((kind == _B) | (kind == _I)) & chosen
     return _peak(row, forward.astype(np.int64), np.zeros_like(row), ended.astype(np.int64))
@@ -70,7 +70,7 @@ def peak_in_flight(row: Words, problem: Problem, stage: int | None = None) -> in
 
 def _peak_memory(row: Words, problem: Problem, rank: int) -> int:
     """Return the most bytes of activations that a row holds (semantics, SV402), the static part left out."""
-    kind, stage = kinds(row), np.minimum(row >> STAGE_SHIFT & INDEX_MASK, problem.total_stages - 1)
+    kind, stage = kinds(row), np.minimum(op_stages(row), problem.total_stages - 1)
     by_stage = (problem.saved_activation_bytes, problem.activation, problem.weight_stash)
     saved, full, left = (np.array(sizes)[stage] for sizes in by_stage)
     taken = np.where(kind == _F, saved, 0)
@@ -86,7 +86,7 @@ def _peak_memory(row: Words, problem: Problem, rank: int) -> int:
 
 def _received(row: Words, problem: Problem, rank: int) -> tuple[Words, Words]:
     """Return by operation the bytes that it receives, and the received bytes that its step reads."""
-    kind, stage = kinds(row), np.minimum(row >> STAGE_SHIFT & INDEX_MASK, problem.total_stages - 1)
+    kind, stage = kinds(row), np.minimum(op_stages(row), problem.total_stages - 1)
     size = np.array(problem.boundary_bytes, dtype=np.int64)
     full = named(row, problem)
     peer = np.clip((full >> PEER_SHIFT & INDEX_MASK) - 1, 0, problem.total_stages - 1)

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from schedverify.core.errors import ScheduleError
-from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, MICROBATCH_MASK, STAGE_SHIFT, Join, Kind, unpack
+from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, MICROBATCH_MASK, Join, Kind, unpack
 from schedverify.core.problem import Problem
-from schedverify.core.schedule import Flags, IntArray, Schedule, Words, kinds
+from schedverify.core.schedule import Flags, IntArray, Schedule, Words, kinds, op_stages
 
 if TYPE_CHECKING:
     from schedverify.simulator import kernels
@@ -49,14 +49,14 @@ def _strangers(row: Words, problem: Problem, rank: int) -> Flags:
     """Mark the operations of a row that cannot stand there."""
     on_rank = np.zeros(INDEX_MASK + 1, dtype=bool)
     on_rank[list(problem.stages_of[rank])] = True
-    fits = problem.has_operations(row) & (kinds(row) <= _W) & on_rank[row >> STAGE_SHIFT & INDEX_MASK]
+    fits = problem.has_operations(row) & (kinds(row) <= _W) & on_rank[op_stages(row)]
     return np.asarray(~fits | (row >> JOIN_SHIFT == int(Join.GROUP)))
 
 
 def _counts(row: Words, problem: Problem, rank: int) -> IntArray:
     """Count the operations of a row by stage (in the rank's order of stages), kind and micro-batch."""
     stages, size = np.array(problem.stages_of[rank], dtype=np.int64), problem.microbatches
-    local = np.searchsorted(stages, row >> STAGE_SHIFT & INDEX_MASK)
+    local = np.searchsorted(stages, op_stages(row))
     flat = (local * 4 + kinds(row)) * size + (row & MICROBATCH_MASK)
     return np.bincount(flat, minlength=len(stages) * 4 * size).reshape(len(stages), 4, size)
 

@@ -15,8 +15,8 @@ import numpy as np
 
 from schedverify.core.discipline import Discipline
 from schedverify.core.messages import expanded, neighbours
-from schedverify.core.op import INDEX_MASK, MICROBATCH_MASK, STAGE_SHIFT, Kind
-from schedverify.core.schedule import IntArray, kinds
+from schedverify.core.op import MICROBATCH_MASK, Kind
+from schedverify.core.schedule import IntArray, kinds, op_stages
 from schedverify.simulator.p2p_program import LoweredProgram, MatchedTransfers
 
 
@@ -244,7 +244,7 @@ class Events:
 def local_inputs(program: LoweredProgram) -> tuple[IntArray, IntArray]:
     """Return which operations (counted rank after rank) read which outputs that no message brings."""
     problem, words = program.problem, program.words
-    kind, stage, m = kinds(words), words >> STAGE_SHIFT & INDEX_MASK, words & MICROBATCH_MASK
+    kind, stage, m = kinds(words), op_stages(words), words & MICROBATCH_MASK
     backward = problem.total_stages
     forward, weight = (np.flatnonzero(kind == int(k)) for k in (Kind.F, Kind.W))
     gradient = np.flatnonzero((kind == int(Kind.B)) | (kind == int(Kind.I)))

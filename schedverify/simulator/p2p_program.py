@@ -10,9 +10,19 @@ import numpy as np
 from schedverify.core.discipline import Discipline
 from schedverify.core.errors import ScheduleError
 from schedverify.core.messages import named, needed_messages
-from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, MICROBATCH_MASK, PEER_SHIFT, STAGE_SHIFT, Join, Kind, unpack
+from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, MICROBATCH_MASK, PEER_SHIFT, Join, Kind, unpack
 from schedverify.core.problem import Problem
-from schedverify.core.schedule import OPERATION_MASK, Flags, IntArray, Schedule, Words, is_transfer, kinds, rank_of_each
+from schedverify.core.schedule import (
+    OPERATION_MASK,
+    Flags,
+    IntArray,
+    Schedule,
+    Words,
+    is_transfer,
+    kinds,
+    op_stages,
+    rank_of_each,
+)
 from schedverify.simulator.joint_steps import joint_steps_of
 from schedverify.simulator.op_classes import check_runnable
 
@@ -70,7 +80,7 @@ class LoweredProgram:
 
     def slot(self, words: Words) -> IntArray:
         """Return where the outputs of F, B and I stand among all outputs."""
-        stage = words >> STAGE_SHIFT & INDEX_MASK
+        stage = op_stages(words)
         side = np.where(kinds(words) == int(Kind.F), 0, self.problem.total_stages)
         return np.asarray((stage + side) * self.problem.microbatches + (words & MICROBATCH_MASK))
 
@@ -100,7 +110,7 @@ class LoweredProgram:
         for letter in np.unique(kind[computes]).tolist():
             costs[letter] = [problem.duration(letter, stage) for stage in range(stages)]
         ticks = np.zeros(len(self.step_rank), dtype=np.int64)
-        np.add.at(ticks, self.step[computes], costs[kind[computes], self.words[computes] >> STAGE_SHIFT & INDEX_MASK])
+        np.add.at(ticks, self.step[computes], costs[kind[computes], op_stages(self.words[computes])])
         overlapped = np.unique(self.step[self.words >> JOIN_SHIFT == int(Join.OVERLAP)])
         for step in overlapped.tolist() if problem.overlapped else ():
             first, last = np.searchsorted(self.step, [step, step + 1])
@@ -195,7 +205,7 @@ def _transfers(program: LoweredProgram, send: IntArray, receive: IntArray) -> Ma
 
 def _ends(full: Words) -> tuple[IntArray, IntArray]:
     """Return the stages of fully named transfers: their own, and the one at the other end."""
-    return full >> STAGE_SHIFT & INDEX_MASK, (full >> PEER_SHIFT & INDEX_MASK) - 1
+    return op_stages(full), (full >> PEER_SHIFT & INDEX_MASK) - 1
 
 
 def _names(full: Words, is_send: Flags) -> tuple[IntArray, IntArray, Flags]:
@@ -212,7 +222,7 @@ def _check(program: LoweredProgram, at: IntArray, full: Words, needed: Words) ->
     order = np.argsort(full, kind="stable")
     strange = ~np.isin(full, needed)
     strange[order[1:]] |= full[order[1:]] == full[order[:-1]]
-    strange[~strange] = owner_rank[full[~strange] >> STAGE_SHIFT & INDEX_MASK] != program.rank[at[~strange]]
+    strange[~strange] = owner_rank[op_stages(full[~strange])] != program.rank[at[~strange]]
     if strange.any():
         index = int(strange.argmax())
         place = program.place(int(program.step[at[index]]))

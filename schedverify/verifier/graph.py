@@ -13,9 +13,9 @@ import numpy as np
 from schedverify.core.argument_types import check_types
 from schedverify.core.errors import Fault, InputError
 from schedverify.core.messages import expanded, neighbours
-from schedverify.core.op import INDEX_MASK, MICROBATCH_MASK, STAGE_SHIFT, Kind, Op
+from schedverify.core.op import MICROBATCH_MASK, Kind, Op
 from schedverify.core.problem import Problem
-from schedverify.core.schedule import IntArray, Schedule, kinds
+from schedverify.core.schedule import IntArray, Schedule, kinds, op_stages
 from schedverify.verifier.occurrences import Occurrences, joined, packed
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def forwards_and_gradients(kind: IntArray) -> tuple[IntArray, IntArray]:
 
 def kind_stage_microbatch(ops: IntArray) -> tuple[IntArray, IntArray, IntArray]:
     """Return kind, stage and micro-batch of packed operations."""
-    return kinds(ops), ops >> STAGE_SHIFT & INDEX_MASK, ops & MICROBATCH_MASK
+    return kinds(ops), op_stages(ops), ops & MICROBATCH_MASK
 
 
 def dependency_graph(

@@ -8,9 +8,9 @@ from functools import cached_property
 
 import numpy as np
 
-from schedverify.core.op import INDEX_MASK, MICROBATCH_MASK, PEER_SHIFT, STAGE_SHIFT, Kind, Op, unpack
+from schedverify.core.op import INDEX_MASK, MICROBATCH_MASK, PEER_SHIFT, Kind, Op, unpack
 from schedverify.core.problem import Problem
-from schedverify.core.schedule import Flags, IntArray, Schedule, is_transfer, kinds, positions, rank_of_each
+from schedverify.core.schedule import Flags, IntArray, Schedule, is_transfer, kinds, op_stages, positions, rank_of_each
 from schedverify.verifier.occurrences import joined, packed
 
 _SOURCE_SHIFT, _TARGET_SHIFT, _BACKWARD_SHIFT = 40, 24, 56
@@ -56,11 +56,11 @@ class Transfers:
         rank = rank_of_each(schedule)
         position = np.concatenate([positions(row) for row in schedule.rows])
         chosen = is_transfer(words) & problem.has_operations(words)
-        chosen[chosen] = problem.owner_rank_array[words[chosen] >> STAGE_SHIFT & INDEX_MASK] == rank[chosen]
+        chosen[chosen] = problem.owner_rank_array[op_stages(words[chosen])] == rank[chosen]
         self.word, self.rank, self.position = words[chosen], rank[chosen], position[chosen]
         self.backward = kinds(self.word) >= int(Kind.SEND_B)
         self.is_send = kinds(self.word) % 2 == int(Kind.SEND_F) % 2
-        self.stage, self.microbatch = self.word >> STAGE_SHIFT & INDEX_MASK, self.word & MICROBATCH_MASK
+        self.stage, self.microbatch = op_stages(self.word), self.word & MICROBATCH_MASK
         self._resolve()
 
     @cached_property

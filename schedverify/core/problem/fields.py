@@ -8,8 +8,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from schedverify.core.op import INDEX_MASK, KIND_MASK, KIND_SHIFT, MICROBATCH_MASK, STAGE_SHIFT, Kind, Op
-from schedverify.core.schedule import Flags, IntArray
+from schedverify.core.op import KIND_MASK, MICROBATCH_MASK, Kind, Op
+from schedverify.core.schedule import Flags, IntArray, kinds, op_stages
 
 Ints = tuple[int, ...]
 """Whole numbers by stage, by rank or by micro-batch; an array of them is an ``IntArray``."""
@@ -225,7 +225,7 @@ class ProblemFields:
 
     def has_operations(self, words: IntArray) -> Flags:
         """Return :meth:`has_operation` for each of some packed operations, in the shape of ``words``."""
-        kind, stage = words >> KIND_SHIFT & KIND_MASK, words >> STAGE_SHIFT & INDEX_MASK
+        kind, stage = kinds(words), op_stages(words)
         microbatch = words & MICROBATCH_MASK
         copy = self._copy_by_microbatch[np.minimum(microbatch, self.microbatches - 1)]
         goes_through = (microbatch < self.microbatches) & (copy == stage // self.stages)

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, MICROBATCH_MASK, STAGE_SHIFT, Join, Kind, Op, Step, unpack
+from schedverify.core.op import JOIN_SHIFT, MICROBATCH_MASK, Join, Kind, Op, Step, unpack
 from schedverify.core.problem import Problem
 from schedverify.core.result import Violation
-from schedverify.core.schedule import Flags, Words, kinds, positions
+from schedverify.core.schedule import Flags, Words, kinds, op_stages, positions
 from schedverify.verifier.occurrences import Occurrences
 from schedverify.verifier.rules.base import Case, rule
 
@@ -184,7 +184,7 @@ def _astray(case: Case) -> Iterator[Violation]:
     """Tell the communication that stands on a rank where its stage is not, or does not send and receive."""
     problem = case.problem
     for rank, row in enumerate(case.schedule.rows):
-        stage = row >> STAGE_SHIFT & INDEX_MASK
+        stage = op_stages(row)
         away = (kinds(row) > int(Kind.W)) & problem.has_operations(row)
         away[away] = problem.owner_rank_array[stage[away]] != rank
         places = positions(row)
@@ -226,7 +226,7 @@ def misplaced(occurrences: Occurrences) -> bool:
     """Whether an operation stands on a foreign rank, or lacks on a rank of its stage; where none stands twice."""
     wanted = np.array([len(ranks) for ranks in occurrences.problem.placement])
     found = np.bincount(occurrences.index, minlength=len(occurrences.ops))
-    return bool((~occurrences.own).any() or (found != wanted[occurrences.ops >> STAGE_SHIFT & INDEX_MASK]).any())
+    return bool((~occurrences.own).any() or (found != wanted[op_stages(occurrences.ops)]).any())
 
 
 def incomplete(occurrences: Occurrences) -> bool:
@@ -243,7 +243,7 @@ def incomplete(occurrences: Occurrences) -> bool:
 def _standing(occurrences: Occurrences) -> dict[Kind, Flags]:
     """Return by kind, and by stage and micro-batch in a row, whether the operation stands."""
     problem, op = occurrences.problem, occurrences.op
-    pair = (op >> STAGE_SHIFT & INDEX_MASK) * problem.microbatches + (op & MICROBATCH_MASK)
+    pair = op_stages(op) * problem.microbatches + (op & MICROBATCH_MASK)
     found = {}
     for kind in (Kind.F, Kind.B, Kind.I, Kind.W):
         found[kind] = np.zeros(problem.total_stages * problem.microbatches, dtype=bool)
