@@ -90,7 +90,7 @@ def timeline_respected(case: Case) -> Iterator[Violation]:
     """
     rows = case.claims.get("timeline")
     if rows is None:
-        raise NotApplicable("no timeline is handed in")
+        raise NotApplicable("no timeline is handed in", "a plan has one, and claims= takes one")
     steps = case.occurrences.steps
     found, counts = ([len(row) for row in each] for each in (rows, steps))
     if found != counts:
