@@ -15,7 +15,7 @@ from schedverify.core.errors import InfeasibleError, ScheduleError, SchedverifyE
 if TYPE_CHECKING:
     from cyclopts import App
 
-    from schedverify.core.result import Report
+    from schedverify.core.verdict import Verdict
 
 OK: Final = 0
 """The exit code if every selected property holds, or the command did its work."""
@@ -24,7 +24,7 @@ VIOLATED: Final = 1
 WRONG_INPUT: Final = 2
 """The exit code of wrong usage or unreadable input."""
 UNDECIDED: Final = 3
-"""The exit code if a selected property, or the whole question, stayed open."""
+"""The exit code if a selected property, or the whole question, stayed open, or nothing that was selected applies."""
 
 COMMANDS: Final = (
     "verify", "lint", "optimize", "generate", "families", "lower", "simulate", "draw", "convert", "partition",
@@ -82,7 +82,8 @@ def application(commands: Collection[str] = COMMANDS) -> App:
     app = App(
         name="schedverify",
         help="Verified and optimal schedules for pipeline-parallel training.",
-        help_epilogue="Exit codes: 0 holds or done, 1 violated or infeasible, 2 wrong usage or input, 3 undecided.",
+        help_epilogue="Exit codes: 0 holds or done, 1 violated or infeasible, 2 wrong usage or input, "
+        "3 undecided or nothing that applies.",
         help_format="plaintext",
         version=__version__,
     )
@@ -92,9 +93,9 @@ def application(commands: Collection[str] = COMMANDS) -> App:
     return app
 
 
-def code_of(report: Report) -> int:
-    """Return the exit code of a report's verdict."""
-    return {"holds": OK, "violated": VIOLATED}.get(report.verdict, UNDECIDED)
+def code_of(verdict: Verdict) -> int:
+    """Return the exit code of the verdict on a whole."""
+    return {"holds": OK, "violated": VIOLATED}.get(verdict, UNDECIDED)
 
 
 def _code(error: SchedverifyError) -> int:

@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from schedverify.cli.app import OK, VIOLATED, code_of
+from schedverify.cli.app import code_of
+from schedverify.core.verdict import Verdict
 
 
 def lint(
@@ -15,17 +16,16 @@ def lint(
     *,
     output_format: Annotated[Literal["text", "github"], Parameter(name="--format", help="What is printed.")] = "text",
 ) -> int:
-    """Judge schedules that stand in files with what they are for; the worst verdict is the exit code."""
+    """Judge schedules that stand in files with what they are for; the worst verdict decides the exit code."""
     from schedverify import linting
 
-    worst = OK
+    verdicts = []
     for path, (case, report) in zip(files, linting.lint(files), strict=True):
-        code = code_of(report)
-        worst = code if worst == OK or code == VIOLATED else worst
+        verdicts.append(report.verdict)
         if output_format == "github":
             print(case.annotations(report), end="")
         else:
             print(f"{path}: {report.verdict.value}")
-            for violation in report.violations:
-                print(f"  {violation}")
-    return worst
+            for told in (*report.violations, *report.unsettled):
+                print(f"  {told}")
+    return code_of(Verdict.of_files(verdicts))

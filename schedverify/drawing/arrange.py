@@ -109,7 +109,7 @@ def _critical(timeline: Timeline) -> dict[int, list[int]]:
     graph = dependency_graph(timeline.problem, timeline.schedule)
     found: dict[int, list[int]] = defaultdict(list)
     for step in critical_path(graph):
-        for rank, position in graph.nodes[step[0]]["places"]:
+        for rank, position in {place for node in step for place in graph.nodes[node]["places"]}:
             found[rank].append(position)
     return found
 

@@ -76,10 +76,9 @@ def report_schema() -> Schema:
     })  # fmt: skip
     result = closed({
         "code": code, "name": TEXT, "verdict": one_of(Verdict), "scope": one_of(Scope), "reason": TEXT,
-        "violations": listed(violation),
+        "remedy": TEXT, "violations": listed(violation),
     })  # fmt: skip
-    verdict = one_of(verdict for verdict in Verdict if verdict is not Verdict.NOT_APPLICABLE)
-    report = {"verdict": verdict, "ok": {"type": "boolean"}, "properties": listed(result)}
+    report = {"verdict": one_of(Verdict), "ok": {"type": "boolean"}, "properties": listed(result)}
     communication = closed({
         "discipline": one_of(Discipline), "eager_bytes": whole(), "strictest": or_null(one_of(Discipline)),
     })  # fmt: skip

@@ -119,7 +119,10 @@ def _priced(advice: Advice, priced: Priced) -> dict[str, Any]:
 
 
 def github_annotations(report: Report, path: str) -> str:
-    """Return one ``::error`` command for each violation of a report on the schedule file ``path``."""
+    """Return the commands of GitHub for a report on the schedule file ``path``.
+
+    One ``::error`` for each violation, one ``::warning`` for each property that keeps the whole from holding without.
+    """
     return annotations_at(report, path, lines_of(path))
 
 
@@ -129,6 +132,8 @@ def annotations_at(report: Report, path: str, lines: Sequence[int]) -> str:
     for violation in report.violations:
         line = f",line={lines[violation.rank]}" if violation.rank is not None and violation.rank < len(lines) else ""
         text += f"::error file={_escaped_property(path)}{line},title={violation.code}::{_escaped(violation.message)}\n"
+    for line in report.unsettled:
+        text += f"::warning file={_escaped_property(path)},title=schedverify::{_escaped(line)}\n"
     return text
 
 

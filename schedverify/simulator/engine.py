@@ -15,7 +15,7 @@ from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule, Words, kinds, op_stages
 from schedverify.core.timeline import Ticks, Timeline
 from schedverify.simulator.csr_graph import is_large
-from schedverify.simulator.joint_steps import JointStep, joint_steps_of
+from schedverify.simulator.joint_steps import NEVER_ENDS, SEE_THE_CYCLE, JointStep, joint_steps_of
 from schedverify.simulator.metrics import measure
 from schedverify.simulator.op_classes import check_runnable, class_table, describe_class
 
@@ -246,8 +246,7 @@ def _check_ended(done: list[int], steps: list[int]) -> None:
     """Raise where a rank has not come to the end of its steps."""
     for rank, (reached, count) in enumerate(zip(done, steps, strict=True)):
         if reached < count:
-            text = f"rank {rank} waits at position {reached} for ever"
-            raise ScheduleError(f"the schedule cannot run to its end: {text}; verify it to see the cycle")
+            raise ScheduleError(f"{NEVER_ENDS}: rank {rank} waits at position {reached} for ever; {SEE_THE_CYCLE}")
 
 
 def _outputs(row: Words, problem: Problem) -> Words:

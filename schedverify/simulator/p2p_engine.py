@@ -12,6 +12,7 @@ from schedverify.core.problem import Problem
 from schedverify.core.schedule import Flags, IntArray, Schedule
 from schedverify.core.timeline import Timeline
 from schedverify.simulator.csr_graph import Precedence
+from schedverify.simulator.joint_steps import NEVER_ENDS, SEE_THE_CYCLE
 from schedverify.simulator.metrics import measure
 from schedverify.simulator.p2p_events import Events
 from schedverify.simulator.p2p_program import LoweredProgram, match
@@ -77,5 +78,5 @@ def _by_step(ran: LoweredRun) -> tuple[IntArray, IntArray]:
 def _blocked(program: LoweredProgram, events: Events, blocked: Flags) -> str:
     computing = np.flatnonzero(program.computes & blocked[program.node])
     step = int(np.concatenate((computing, events.step[blocked[events.nodes]])).min())
-    text = f"{program.text(step)} waits at {program.place(step)} for ever; verify it to see the cycle"
-    return f"the schedule cannot run to its end under {events.discipline.value}: {text}"
+    text = f"{program.text(step)} waits at {program.place(step)} for ever; {SEE_THE_CYCLE}"
+    return f"{NEVER_ENDS} under {events.discipline.value}: {text}"

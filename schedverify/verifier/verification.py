@@ -177,7 +177,7 @@ def _judge(prop: Property, case: Case) -> PropertyResult:
     try:
         violations = tuple(prop.check(case))
     except NotApplicable as reason:
-        return PropertyResult(prop.code, prop.name, Verdict.NOT_APPLICABLE, prop.scope, reason=str(reason))
+        return PropertyResult(prop.code, prop.name, Verdict.NOT_APPLICABLE, prop.scope, (), str(reason), reason.remedy)
     except Undecided as reason:
         return PropertyResult(prop.code, prop.name, Verdict.UNDECIDED, prop.scope, reason=str(reason))
     verdict = Verdict.VIOLATED if violations else Verdict.HOLDS

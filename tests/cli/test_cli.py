@@ -354,3 +354,21 @@ def printed(command: tuple[str, ...]) -> tuple[str, str]:
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         main(command)
     return out.getvalue(), err.getvalue()
+
+
+def test_a_selection_of_which_nothing_applies_ends_with_3(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (files / "right.txt").write_text(RIGHT)
+    (files / "p.toml").write_text(PROBLEM)
+    command = ["verify", "right.txt", "--problem", "p.toml", "--select", "SV402"]
+    assert main(command) == 3
+    told = " ".join(capsys.readouterr().out.split())
+    assert told.startswith(
+        "right.txt: not applicable SV402 bytes within the capacity not applicable the problem limits"
+    )
+    assert "(memory.capacity does)" in told
+    assert main([*command, "--format", "json"]) == 3
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["verdict"], printed["ok"]) == ("not applicable", False)
+    assert main([*command, "--format", "github"]) == 3
+    assert capsys.readouterr().out.startswith("::warning file=right.txt,title=schedverify::SV402 not applicable: ")
+    assert main([*command[:-1], "SV402,SV201"]) == 0

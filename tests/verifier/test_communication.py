@@ -296,12 +296,12 @@ def ranks_told(seed: int, discipline: Discipline) -> int:
 def test_a_cycle_that_is_at_hand_is_told_where_looking_for_a_shorter_one_takes_too_long(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    seeds = [(seed, DISCIPLINES[seed % len(DISCIPLINES)]) for seed in (0, 13, 65, 130)]
+    seeds = [(seed, DISCIPLINES[seed % len(DISCIPLINES)]) for seed in range(130)]
     fewest = [ranks_told(*one) for one in seeds]
     monkeypatch.setattr(deadlocks, "MOST_VISITS", 1)
     at_hand = [ranks_told(*one) for one in seeds]
-    assert (fewest[2:], at_hand[2:]) == ([1, 2], [2, 3])
-    assert fewest[:2] == at_hand[:2]
+    assert all(bool(few) == bool(told) and few <= told for few, told in zip(fewest, at_hand, strict=True))
+    assert {(1, 2), (1, 1), (2, 2), (0, 0)} <= set(zip(fewest, at_hand, strict=True))
 
 
 # Asking

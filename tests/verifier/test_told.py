@@ -82,7 +82,7 @@ def test_it_says_why_there_is_nothing_to_judge() -> None:
     assert reasons(sent, Verdict.NOT_APPLICABLE) == {
         "SV305": SILENT["SV305"],
         "SV306": "the problem declares no boundary",
-        "SV403": "the problem limits no channel (links.buffer)",
+        "SV403": "the problem limits no channel",
     }
 
 

@@ -31,7 +31,11 @@ if TYPE_CHECKING:
 
 
 class NotApplicable(Exception):  # noqa: N818 - a verdict, not an error
-    """Raised by a check that has nothing to judge; says why."""
+    """Raised by a check that has nothing to judge; says why, and what would give it something to judge."""
+
+    def __init__(self, reason: str, remedy: str = "") -> None:
+        super().__init__(reason)
+        self.remedy = remedy
 
 
 class Undecided(Exception):  # noqa: N818 - a verdict, not an error
@@ -126,7 +130,7 @@ class Case:
             If none stands in it.
         """
         if not self.has_transfers:
-            raise NotApplicable("no send and no receive stands in the schedule")
+            raise NotApplicable("no send and no receive stands in the schedule", "schedverify lower adds them")
         from schedverify.verifier.matching import Transfers
 
         return Transfers(self.schedule, self.problem)

@@ -49,7 +49,7 @@ def as_declared(case: Case) -> Iterator[Violation]:
     transfers = case.transfers
     declared = _declared(case.problem)
     if not declared:
-        raise NotApplicable("the problem declares no boundary")
+        raise NotApplicable("the problem declares no boundary", "[[boundary]] in the problem declares one")
     yield from _differing(case, declared)
     yield from _missized(transfers, declared)
 

@@ -46,7 +46,7 @@ def buffered_messages(case: Case) -> Iterator[Violation]:
     """
     transfers, buffer = case.transfers, case.problem.buffer
     if buffer is None:
-        raise NotApplicable("the problem limits no channel (links.buffer)")
+        raise NotApplicable("the problem limits no channel", "links.buffer does")
     channels = _channels(case.events, buffer)
     if len(channels) * len(case.events.before) > MOST_VISITS:
         raise Undecided(f"{len(channels)} channels of this schedule are more than can be followed")

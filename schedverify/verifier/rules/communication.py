@@ -94,7 +94,7 @@ def one_order(case: Case) -> Iterator[Violation]:
     """
     transfers = case.transfers
     if case.discipline == "tagged":
-        raise NotApplicable("under tagged, messages are matched by name")
+        raise NotApplicable("under tagged, messages are matched by name", "every other discipline matches by order")
     sends, receives = case.matched
     wrong = transfers.name[sends] != transfers.name[receives]
     for send, receive in zip(sends[wrong].tolist(), receives[wrong].tolist(), strict=True):

@@ -46,7 +46,9 @@ def in_flight(case: Case) -> Iterator[Violation]:
     """
     problem = case.problem
     if problem.in_flight is None and problem.in_flight_stage is None:
-        raise NotApplicable("the problem limits no micro-batches in flight")
+        raise NotApplicable(
+            "the problem limits no micro-batches in flight", "limits.in_flight or limits.in_flight_stage does"
+        )
     for rank in () if case.ran and _few(case, case.ran) else range(case.schedule.ranks):
         seen: set[str] = set()
         for position, pairs in enumerate(_flights(case, rank)):
@@ -87,7 +89,7 @@ def bytes_held(case: Case) -> Iterator[Violation]:
     """
     problem = case.problem
     if problem.capacity is None:
-        raise NotApplicable("the problem limits no memory")
+        raise NotApplicable("the problem limits no memory", "memory.capacity does")
     peaks = case.ran.peak_memory if case.ran else None
     for rank, capacity in enumerate(problem.capacity):
         if peaks and peaks[rank] <= capacity:

@@ -44,7 +44,9 @@ def gathered_and_reduced(case: Case) -> Iterator[Violation]:
     any_stands = any((kinds(row) >= int(Kind.UNSHARD)).any() for row in case.schedule.rows)
     rows = [_marked(case, rank) for rank in range(case.schedule.ranks if any_stands else 0)]
     if not any(op.kind >= Kind.UNSHARD for row in rows for _, op in row):
-        raise NotApplicable("no UNSHARD, RESHARD or REDUCE_GRAD stands in the schedule")
+        raise NotApplicable(
+            "no UNSHARD, RESHARD or REDUCE_GRAD stands in the schedule", "schedverify.lowering.add_reduction adds some"
+        )
     for rank, row in enumerate(rows):
         yield from _alternate(rank, row)
     if any(op.kind == Kind.REDUCE_GRAD for row in rows for _, op in row):

@@ -43,7 +43,7 @@ def measures_as_claimed(case: Case) -> Iterator[Violation]:
     claimed = [(name, case.claims[name]) for name in CLAIMABLE if case.claims.get(name) is not None]
     goals = [goal for goal in _goals(case) if goal.value is not None and goal.objective in MEASURED]
     if not claimed and not goals:
-        raise NotApplicable("no measure is claimed")
+        raise NotApplicable("no measure is claimed", "a plan claims some, and claims= takes them")
     if case.measures is None:
         raise Undecided("the schedule cannot run to its end as a whole, so no measure follows")
     figures = [(name, value, getattr(case.measures, name)) for name, value in claimed]
@@ -110,7 +110,7 @@ def bound_has_evidence(case: Case) -> Iterator[Violation]:
     """
     goals = [goal for goal in _goals(case) if goal.bound is not None]
     if not goals:
-        raise NotApplicable("no lower bound is claimed")
+        raise NotApplicable("no lower bound is claimed", "a plan claims one, and claims= takes one")
     open_ends = []
     for goal in goals:
         try:

@@ -133,7 +133,8 @@ def nothing_twice(case: Case) -> Iterator[Violation]:
 
     What it checks
 
-    None stands twice in one rank's order, and no B stands beside an I or W of the same stage and micro-batch.
+    None stands twice in one rank's order, and no B stands beside an I or W of the same stage and micro-batch, be it on
+    another one of the stage's ranks.
 
     Why it matters
 
@@ -147,7 +148,7 @@ def nothing_twice(case: Case) -> Iterator[Violation]:
     Formally
 
     For every rank r and operation o, o stands at most once in the order of r; for every s and m, not both B(s, m) and
-    one of I(s, m), W(s, m) stand in the schedule.
+    one of I(s, m), W(s, m) stand on ranks of placement(s).
     """
     if case.sound or not doubled(case.occurrences):
         return
@@ -158,9 +159,12 @@ def nothing_twice(case: Case) -> Iterator[Violation]:
                 message = f"rank {rank} runs {op} at position {position} again; it stands at position {first[rank]}"
                 yield Violation("SV104", message, rank, position, (str(op),))
             first.setdefault(rank, position)
-        parts = [op._replace(kind=kind) for kind in (Kind.I, Kind.W)] if op.kind == Kind.B else []
-        for part in parts:
+        own = case.problem.placement[op.stage]
+        whole = op.kind == Kind.B and any(rank in own for rank, _ in places)
+        for part in (op._replace(kind=kind) for kind in ((Kind.I, Kind.W) if whole else ())):
             for rank, position in case.occurrences.places.get(part, ()):
+                if rank not in own:
+                    continue
                 message = f"rank {rank} runs {part} at position {position} beside {op}, which is the whole backward"
                 yield Violation("SV104", message, rank, position, (str(op), str(part)))
 
@@ -216,8 +220,8 @@ def malformed(row: Words, problem: Problem) -> bool:
 
 
 def doubled(occurrences: Occurrences) -> bool:
-    """Whether an operation stands twice on one rank, or a B beside an I or W of its stage and micro-batch."""
-    stands = _standing(occurrences)
+    """Whether an operation stands twice on one rank, or a B beside an I or W of it on ranks of its stage."""
+    stands = _standing(occurrences, occurrences.own)
     both = stands[Kind.B] & (stands[Kind.I] | stands[Kind.W])
     return bool(occurrences.again.any() or both.any())
 
@@ -233,16 +237,16 @@ def incomplete(occurrences: Occurrences) -> bool:
     """Whether a needed operation stands nowhere."""
     problem = occurrences.problem
     needed = problem.passing().ravel()
-    stands = _standing(occurrences)
+    stands = _standing(occurrences, slice(None))
     whole = stands[Kind.F]
     if problem.form != "inference":
         whole = whole & (stands[Kind.B] | stands[Kind.I] & stands[Kind.W])
     return bool((needed & ~whole).any())
 
 
-def _standing(occurrences: Occurrences) -> dict[Kind, Flags]:
-    """Return by kind, and by stage and micro-batch in a row, whether the operation stands."""
-    problem, op = occurrences.problem, occurrences.op
+def _standing(occurrences: Occurrences, chosen: Flags | slice) -> dict[Kind, Flags]:
+    """Return by kind, and by stage and micro-batch in a row, whether the operation is among the chosen entries."""
+    problem, op = occurrences.problem, occurrences.op[chosen]
     pair = op_stages(op) * problem.microbatches + (op & MICROBATCH_MASK)
     found = {}
     for kind in (Kind.F, Kind.B, Kind.I, Kind.W):

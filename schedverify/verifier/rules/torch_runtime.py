@@ -104,7 +104,10 @@ def scaled_once(case: Case) -> Iterator[Violation]:
     exactly one REDUCE_GRAD of s stands in the order of r, and no B or W of s behind it.
     """
     if not case.schedule.lowered:
-        raise NotApplicable("no communication stands in the schedule; PyTorch adds REDUCE_GRAD when it is loaded")
+        raise NotApplicable(
+            "no communication stands in the schedule; PyTorch adds REDUCE_GRAD when it is loaded",
+            "schedverify lower adds the communication",
+        )
     for rank, stages in enumerate(case.problem.stages_of):
         places: dict[int, list[int]] = {stage: [] for stage in stages}
         last: dict[int, tuple[int, str]] = {}
@@ -171,7 +174,9 @@ def all_or_none(case: Case) -> Iterator[Violation]:
     or receive stands in the schedule.
     """
     if not case.schedule.lowered:
-        raise NotApplicable("no communication stands in the schedule; PyTorch adds it when it is loaded")
+        raise NotApplicable(
+            "no communication stands in the schedule; PyTorch adds it when it is loaded", "schedverify lower adds it"
+        )
     crosses = any(case.problem.owner_rank[a] != case.problem.owner_rank[b] for a, b in case.problem.edges)
     if crosses and not case.has_transfers:
         yield Violation("SV705", "no send and no receive stands in the schedule, but operations of the runtime do")
