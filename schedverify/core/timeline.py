@@ -99,7 +99,10 @@ class Timeline:
 
     @property
     def span(self) -> int:
-        """Ticks from the first start to the last end of the rank where they are most."""
+        """The least ticks after which every rank can begin the next batch; no barrier stands between batches.
+
+        First steps may wait for that, so it can be below the longest window of this timeline.
+        """
         return self.measures.span
 
     @property
@@ -114,7 +117,7 @@ class Timeline:
 
     @property
     def span_bubble(self) -> Fraction:
-        """The idle share of the rank with the longest span over that span."""
+        """The idle share of the busiest rank over the span."""
         return self.measures.span_bubble
 
     @property
@@ -183,6 +186,11 @@ class Timeline:
     @property
     def _key(self) -> tuple[Schedule, Problem, Discipline | None, int]:
         return self.schedule, self.problem, self.discipline, self.eager_bytes
+
+
+def longest_window(starts: tuple[Ticks, ...], ends: tuple[Ticks, ...]) -> int:
+    """Return the ticks from the first start to the last end of the rank where they are most."""
+    return max((int(end[-1] - start[0]) for start, end in zip(starts, ends, strict=True) if len(end)), default=0)
 
 
 def figures_of(measures: Measures) -> dict[str, str]:

@@ -78,6 +78,14 @@ def _complete(counts: IntArray, problem: Problem) -> Flags:
     return forward & ((counts[:, 1] > 0) | (counts[:, 2] > 0) & (counts[:, 3] > 0))
 
 
+def check_ended(done: list[int], steps: list[int]) -> None:
+    """Raise where a rank has not come to the end of its steps."""
+    for rank, (reached, count) in enumerate(zip(done, steps, strict=True)):
+        if reached < count:
+            text = f"rank {rank} waits at position {reached} for ever"
+            raise ScheduleError(f"the schedule cannot run to its end: {text}; verify it to see the cycle")
+
+
 def describe_class(key: int, problem: Problem) -> tuple[tuple[tuple[int, int], ...], int, int]:
     """Return the inputs (place of micro-batch 0 among the outputs, lag) of a class, its cost, and its own such place.
 
