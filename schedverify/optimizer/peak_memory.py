@@ -121,7 +121,8 @@ class _CapacityDescent:
     """
 
     def __init__(self, problem: Problem, effort: Effort, ceiling: Ceiling | None, progress: OnProgress | None) -> None:
-        self.problem, self.effort, self._progress, self._tasks = problem, effort, progress, Tasks(problem)
+        self.problem, self.effort, self._progress = problem, effort, progress
+        self._tasks = Tasks(problem, ceiling[0] if ceiling else "makespan")
         self.objective, self.most = ceiling or ("makespan", self._tasks.ticks(self._tasks.horizon))
         self.levels = PeakLevels(problem)
         bound = best_peak_bound(problem, ceiling)

@@ -54,7 +54,7 @@ def test_every_walk_keeps_the_limits_and_is_no_worse(objective: str) -> None:
             problem = uneven(seed)
         except ValueError:
             continue
-        tasks = Tasks(problem)
+        tasks = Tasks(problem, objective)
         rows = start(tasks)
         if rows is None:
             continue

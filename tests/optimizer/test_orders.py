@@ -43,13 +43,13 @@ def test_starts_and_orders_are_two_forms_of_one_schedule() -> None:
     schedule = Schedule.parse("0F0 0F1 0B0 0B1\n1F0 1B0 1F1 1B1")
     assert schedule_of(ORDER) == schedule
     assert hint_of(schedule, [[0, 1, 6, 9], [2, 3, 5, 6]]) == STARTS
-    assert (measure(tasks, ORDER, "makespan"), measure(tasks, ORDER, "span")) == (11, 11)
+    assert (measure(tasks, ORDER, "makespan"), measure(Tasks(PAIR, "span"), ORDER, "span")) == (11, 11)
 
 
 def test_the_span_begins_with_the_first_step_of_a_rank() -> None:
     late = Problem.chain(ranks=2, microbatches=1, form="inference", forward=[2, 3])
     rows: Rows = [[("F", 0, 0)], [("F", 1, 0)]]
-    assert (measure(Tasks(late), rows, "makespan"), measure(Tasks(late), rows, "span")) == (5, 3)
+    assert (measure(Tasks(late), rows, "makespan"), measure(Tasks(late, "span"), rows, "span")) == (5, 3)
 
 
 def test_a_stage_on_two_ranks_starts_when_both_are_free() -> None:

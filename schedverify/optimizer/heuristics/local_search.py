@@ -13,7 +13,7 @@ from schedverify.optimizer.orders import Footprint, Rows, footprint
 from schedverify.optimizer.tasks import Node, OpKey, Tasks, node_of
 
 if TYPE_CHECKING:
-    from schedverify.optimizer.heuristics.annealing import FlatOps
+    from schedverify.optimizer.heuristics.order_timing import FlatOps
 
 LEAST_STEPS: Final = 80
 """Below this many operations the solver is done before a compiler has begun."""
@@ -31,7 +31,7 @@ class LocalSearch:
     """Simulated annealing from a given order.
 
     Moves keep the order of each stage's F, of its gradient ops and of its weight ops, and whether a backward is one B.
-    For the makespan nothing is lost by the first of these where they go first in, first out.
+    Nothing is lost by the first of these where they go first in, first out.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ class LocalSearch:
 
     def _flat_ops(self) -> FlatOps:
         """Return the operations as flat arrays, numbered as they stand in ``ops``."""
-        from schedverify.optimizer.heuristics.annealing import FlatOps
+        from schedverify.optimizer.heuristics.order_timing import FlatOps
 
         tasks, problem = self.tasks, self.tasks.problem
         place = {node_of(op): u for u, op in enumerate(self.ops)}

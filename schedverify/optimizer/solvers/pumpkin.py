@@ -32,7 +32,7 @@ from schedverify.optimizer.model.variables import OrderModel
 from schedverify.optimizer.orders import measure, rows_of
 from schedverify.optimizer.solvers.cp_sat import SolverOutcome, SolverSettings
 from schedverify.optimizer.solvers.plain_model import NotPlainError, PlainModel, plain_model
-from schedverify.optimizer.tasks import OpKey, Tasks
+from schedverify.optimizer.tasks import Tasks
 
 _POLL: Final = 0.05
 """Seconds between two looks at the clock and the event."""
@@ -68,7 +68,7 @@ def prove(
     Parameters
     ----------
     objective
-        ``makespan`` or ``span``, as in :class:`~schedverify.optimizer.model.variables.OrderModel`, not anchored.
+        ``makespan`` or ``span``.
     known
         Returns what is known at the moment; called again and again.
     seconds
@@ -122,8 +122,9 @@ class _Prover:
 
     def _model(self, most: int) -> OrderModel:
         """Return the model in which the objective takes at most so many units."""
-        horizon = (most + 1) * self.tasks.subticks - 1 if self.objective == "makespan" else self.tasks.horizon
-        model = OrderModel(self.tasks, horizon=horizon, objective=self.objective)
+        tasks = self.tasks
+        horizon = most * tasks.subticks + tasks.instant if self.objective == "makespan" else tasks.horizon
+        model = OrderModel(tasks, horizon=horizon, objective=self.objective)
         add_constraints(model)
         model.cp.add(model.value <= most)
         return model
@@ -146,18 +147,13 @@ class _Prover:
             self.settings.on_bound(target + 1)
             return True
         if answer.verdict == "Satisfiable":
-            return self._take(model.read(lambda variable: answer.values[variable.index]), target)
+            starts = model.read(lambda variable: answer.values[variable.index])
+            value = measure(self.tasks, rows_of(self.tasks.problem, starts), self.objective) // self.tasks.unit
+            self.settings.on_starts(starts)
+            self.found = self.halving = True
+            self.best = min(self.best, value)
+            return True
         return self._settled(target)
-
-    def _take(self, starts: dict[OpKey, int], target: int) -> bool:
-        """Take over a solution if its schedule is better; a span that first steps shorten by waiting is none."""
-        value = measure(self.tasks, rows_of(self.tasks.problem, starts), self.objective) // self.tasks.unit
-        if value > target:
-            return False
-        self.settings.on_starts(starts)
-        self.found = self.halving = True
-        self.best = min(self.best, value)
-        return True
 
 
 def _ask(model: PlainModel, deadline: float, seed: int, is_moot: Callable[[], bool]) -> PumpkinAnswer:
