@@ -62,7 +62,7 @@ def keeps_limits(tasks: Tasks, rows: Rows) -> bool:
                 return False
             ledger.run(op)
     limit = tasks.problem.makespan_limit
-    return limit is None or measure(tasks, rows, "makespan") <= limit
+    return limit is None or makespan_of(tasks, rows) <= limit
 
 
 def earliest(tasks: Tasks, rows: Rows) -> dict[OpKey, int]:
@@ -147,23 +147,27 @@ def _sweep(tasks: Tasks, rows: Rows, release: Sequence[int]) -> tuple[dict[OpKey
     return starts, [origin if row else -1 for row, (_, origin) in zip(rows, free, strict=True)]
 
 
-def measure(tasks: Tasks, rows: Rows, objective: str) -> int:
-    """Return the makespan of the timeline that the orders imply, or their span, in true ticks.
-
-    Parameters
-    ----------
-    tasks
-        For the span, those of the span.
+def makespan_of(tasks: Tasks, rows: Rows) -> int:
+    """Return the makespan, in true ticks, of the timeline that the orders imply.
 
     Raises
     ------
     ScheduleError
         If the orders cannot run to their end.
     """
-    if objective == "span":
-        return tightest(tasks, rows)[0]
     starts = earliest(tasks, rows)
     return max((_end(tasks, starts, row) for row in rows), default=0)
+
+
+def measure(tasks: Tasks, rows: Rows) -> int:
+    """Return the makespan or span of orders in true ticks, whichever the tasks are for.
+
+    Raises
+    ------
+    ScheduleError
+        If the orders cannot run to their end.
+    """
+    return tightest(tasks, rows)[0] if tasks.objective == "span" else makespan_of(tasks, rows)
 
 
 def relabelled(tasks: Tasks, starts: Mapping[OpKey, int]) -> dict[OpKey, int]:

@@ -201,7 +201,7 @@ class _CapacityDescent:
     def _offer(self, rows: Rows) -> bool:
         """Keep orders that can run and keep every limit, if they are better than the best; whether they do."""
         try:
-            good = keeps_limits(self._tasks, rows) and measure(self._tasks, rows, self.objective) <= self.most
+            good = keeps_limits(self._tasks, rows) and measure(self._tasks, rows) <= self.most
         except ScheduleError:
             return False
         if good:

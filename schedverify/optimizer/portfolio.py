@@ -150,7 +150,7 @@ def _improve(state: SearchState) -> None:
         for number in range(1 if _suits_pumpkin(state) else _ROUNDS):
             if stopped():
                 return
-            start = local_search.LocalSearch(state.tasks, state.best.rows, state.objective)
+            start = local_search.LocalSearch(state.tasks, state.best.rows)
             target = state.tasks.scaled(state.best.bound) + state.tasks.instant
             seeds = [state.effort.seed + 1000 * (number * threads + k) for k in range(threads)]
             with ThreadPoolExecutor(threads) as pool:
@@ -189,7 +189,7 @@ def _prove_with_pumpkin(state: SearchState, settings: SolverSettings) -> None:
         return (state.most() or 0) // state.tasks.unit, -(-state.best.bound // state.tasks.unit)
 
     with state.part("Pumpkin"):
-        pumpkin.prove(state.tasks, state.objective, known, state.effort.left / 4, settings)
+        pumpkin.prove(state.tasks, known, state.effort.left / 4, settings)
 
 
 def _search_with_cp_sat(state: SearchState, settings: SolverSettings) -> None:
@@ -197,7 +197,7 @@ def _search_with_cp_sat(state: SearchState, settings: SolverSettings) -> None:
     if state.over():
         return
     with state.part("CP-SAT"):
-        model = OrderModel(state.tasks, horizon=state.horizon(), objective=state.objective)
+        model = OrderModel(state.tasks, horizon=state.horizon())
         add_constraints(model)
         model.cp.add(model.value >= -(-state.best.bound // state.tasks.unit))
         if (most := state.most()) is not None:

@@ -84,7 +84,7 @@ class Solution:
 
 
 class Incumbent:
-    """The best orders that were offered and the highest bound, for one objective; reports every change.
+    """The best orders that were offered and the highest bound, for the objective of the tasks; reports every change.
 
     Attributes
     ----------
@@ -96,8 +96,8 @@ class Incumbent:
         The combinatorial rule that proves most, as in :class:`Solution`; None before the first.
     """
 
-    def __init__(self, tasks: Tasks, objective: str, progress: OnProgress | None) -> None:
-        self.tasks, self.objective = tasks, objective
+    def __init__(self, tasks: Tasks, progress: OnProgress | None) -> None:
+        self.tasks = tasks
         self.rows: Rows | None = None
         self.value: int | None = None
         self.bound = 0
@@ -118,7 +118,7 @@ class Incumbent:
     def offer(self, rows: Rows) -> None:
         """Keep orders that can run, keep every limit, and are better than the best."""
         try:
-            value = measure(self.tasks, rows, self.objective)
+            value = measure(self.tasks, rows)
         except ScheduleError:
             return
         if (self.value is None or value < self.value) and keeps_limits(self.tasks, rows):
@@ -184,7 +184,7 @@ class SearchState:
         self.problem, self.objective, self.effort = problem, objective, effort
         self.tasks = Tasks(problem, objective)
         self.within = None if within is None else min(within, self.tasks.ticks(self.tasks.horizon))
-        self.best = Incumbent(self.tasks, objective, progress)
+        self.best = Incumbent(self.tasks, progress)
         self.infeasible = self.closed = self.exhausted = False
         self.parts: list[Part] = []
         self.too_large = len(self.tasks.pairs) * len(problem.kinds) > MOST_STEPS

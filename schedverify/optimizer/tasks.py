@@ -60,7 +60,7 @@ class Tasks:
     """
 
     def __init__(self, problem: Problem, objective: str = "makespan") -> None:
-        self.problem = problem
+        self.problem, self.objective = problem, objective
         stages, split = range(problem.total_stages), problem.form == "split"
         self.mixed = frozenset(stage for stage in stages if split and whole_is_cheaper(problem, stage))
         self.microbatches_of = tuple(

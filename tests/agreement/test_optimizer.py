@@ -99,14 +99,14 @@ def larger_agree(problem: Problem) -> None:
 def bare(problem: Problem, objective: str) -> int | None:
     """Return the least makespan or span that the rules alone give: no bounds, no warm start, no hint."""
     tasks = Tasks(problem, objective)
-    model = OrderModel(tasks, horizon=tasks.horizon, objective=objective)
+    model = OrderModel(tasks, horizon=tasks.horizon)
     add_constraints(model)
     found: list[dict[OpKey, int]] = []
     outcome = search(model, 60, SolverSettings(0, 1, lambda: False, found.append, lambda _bound: None))
     assert outcome.closed
     if not outcome.found:
         return None
-    value = measure(tasks, rows_of(problem, found[-1]), objective)
+    value = measure(tasks, rows_of(problem, found[-1]))
     assert outcome.bound is not None
     assert value == outcome.bound * tasks.unit, f"the model says {outcome.bound} of a {objective} of {value}"
     return value

@@ -40,7 +40,7 @@ def answer(keys: dict[str, Any], without: set[str], instead: dict[str, Any] | No
     """
     problem = Problem.chain(**keys)
     tasks = Tasks(Problem.chain(**(keys | (instead or {}))))
-    model = OrderModel(tasks, horizon=tasks.horizon, objective="makespan", without=without)
+    model = OrderModel(tasks, horizon=tasks.horizon, without=without)
     add_constraints(model)
     found: list[dict[OpKey, int]] = []
     outcome = search(model, 30, SolverSettings(0, 1, lambda: False, found.append, lambda _bound: None))
@@ -169,7 +169,7 @@ def test_without_the_makespan_limit_a_model_of_spans_ends_too_late() -> None:
     tasks = Tasks(problem, "span")
     ended = {}
     for without in (set(), {"makespan limit"}):
-        model = OrderModel(tasks, horizon=tasks.horizon, objective="span", without=without)
+        model = OrderModel(tasks, horizon=tasks.horizon, without=without)
         add_constraints(model)
         found: list[dict[OpKey, int]] = []
         outcome = search(model, 30, SolverSettings(0, 1, lambda: False, found.append, lambda _bound: None))

@@ -37,12 +37,10 @@ class LocalSearch:
     ----------
     rows
         An order that runs and keeps all limits.
-    objective
-        ``makespan`` or ``span``.
     """
 
-    def __init__(self, tasks: Tasks, rows: Rows, objective: str) -> None:
-        self.tasks, self.rows, self.span = tasks, rows, objective == "span"
+    def __init__(self, tasks: Tasks, rows: Rows) -> None:
+        self.tasks, self.rows, self.span = tasks, rows, tasks.objective == "span"
         self.ops = [op for row in rows for op in row]
         self.flat = self._flat_ops()
 

@@ -118,7 +118,7 @@ def objective(model: OrderModel) -> None:
     """
     cp, tasks = model.cp, model.tasks
     for rank, stages in enumerate(model.problem.stages_of):
-        begun = _begun(model, rank) if model.objective == "span" else 0
+        begun = _begun(model, rank) if tasks.objective == "span" else 0
         for node in _last(model, stages):
             cp.add(tasks.subticks * model.value + tasks.instant + begun >= model.end(node))
     cp.minimize(model.value)
@@ -163,7 +163,7 @@ def earliest_timeline_in_time(model: OrderModel) -> None:
     for any two steps on a rank, one boolean says for both timelines which goes first.
     """
     limit = model.problem.makespan_limit
-    if limit is None or model.objective != "span" or not keeps_makespan_limit(model.tasks):
+    if limit is None or model.tasks.objective != "span" or not keeps_makespan_limit(model.tasks):
         return
     early = model.twin(model.tasks.scaled(limit) + model.tasks.instant)
     for rule in (exclusive_ranks, activations_flow, gradients_flow, own_forward, weights_last, slices_in_order):

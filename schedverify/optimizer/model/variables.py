@@ -24,8 +24,6 @@ class OrderModel:
     ----------
     horizon
         No step of a known order ends behind it.
-    objective
-        ``makespan`` or ``span``.
     without
         Names of rules that are left out, for tests.
 
@@ -54,15 +52,14 @@ class OrderModel:
         tasks: Tasks,
         *,
         horizon: int,
-        objective: str,
         without: Collection[str] = (),
     ) -> None:
         from ortools.sat.python import cp_model
 
         self.tasks, self.problem, self.without = tasks, tasks.problem, frozenset(without)
-        self.horizon, self.objective = horizon, objective
+        self.horizon = horizon
         self.anchor: tuple[int, int] | None = None
-        if objective == "span":
+        if tasks.objective == "span":
             rank, first_of_all = begins(self.problem)
             self.anchor = rank, 0 if first_of_all else horizon
             self.horizon += self.anchor[1]

@@ -56,9 +56,7 @@ def installed() -> bool:
     return bool(sys.executable) and importlib.util.find_spec("pumpkin_solver") is not None
 
 
-def prove(
-    tasks: Tasks, objective: str, known: KnownValues, seconds: float, settings: SolverSettings
-) -> SolverOutcome | None:
+def prove(tasks: Tasks, known: KnownValues, seconds: float, settings: SolverSettings) -> SolverOutcome | None:
     """Search for something better than the best known schedule, down to the known bound, or for a proof of none.
 
     The first question is whether one unit less can be had, since often the best known cannot be beaten. After a yes the
@@ -67,8 +65,6 @@ def prove(
 
     Parameters
     ----------
-    objective
-        ``makespan`` or ``span``.
     known
         Returns what is known at the moment; called again and again.
     seconds
@@ -91,7 +87,7 @@ def prove(
     if not installed():
         return None
     try:
-        return _Prover(tasks, objective, known, seconds, settings).run()
+        return _Prover(tasks, known, seconds, settings).run()
     except NotPlainError:
         return None
 
@@ -102,10 +98,8 @@ class _Prover:
     ``halving`` says whether questions halve what lies between the two, or ask for one unit less than the best.
     """
 
-    def __init__(
-        self, tasks: Tasks, objective: str, known: KnownValues, seconds: float, settings: SolverSettings
-    ) -> None:
-        self.tasks, self.objective, self.known, self.settings = tasks, objective, known, settings
+    def __init__(self, tasks: Tasks, known: KnownValues, seconds: float, settings: SolverSettings) -> None:
+        self.tasks, self.known, self.settings = tasks, known, settings
         self.deadline = time.monotonic() + seconds
         self.best, self.bound = known()
         self.found = self.halving = False
@@ -123,8 +117,8 @@ class _Prover:
     def _model(self, most: int) -> OrderModel:
         """Return the model in which the objective takes at most so many units."""
         tasks = self.tasks
-        horizon = most * tasks.subticks + tasks.instant if self.objective == "makespan" else tasks.horizon
-        model = OrderModel(tasks, horizon=horizon, objective=self.objective)
+        horizon = most * tasks.subticks + tasks.instant if tasks.objective == "makespan" else tasks.horizon
+        model = OrderModel(tasks, horizon=horizon)
         add_constraints(model)
         model.cp.add(model.value <= most)
         return model
@@ -148,7 +142,7 @@ class _Prover:
             return True
         if answer.verdict == "Satisfiable":
             starts = model.read(lambda variable: answer.values[variable.index])
-            value = measure(self.tasks, rows_of(self.tasks.problem, starts), self.objective) // self.tasks.unit
+            value = measure(self.tasks, rows_of(self.tasks.problem, starts)) // self.tasks.unit
             self.settings.on_starts(starts)
             self.found = self.halving = True
             self.best = min(self.best, value)
