@@ -127,3 +127,10 @@ def test_numbers_of_any_size(monkeypatch: pytest.MonkeyPatch, large: int, wide: 
 def test_families_take_few_sweeps(family: str) -> None:
     problem = Problem.chain(ranks=8, microbatches=32, form="split" if family == "zb-h1" else "fused", latency=1)
     assert timed(generate(family, problem), problem)[2].sweeps <= 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("costs", [1, [3, 1, 4, 1, 5, 9, 2, 6]])
+def test_ten_million_operations_take_at_most_three_sweeps(costs: int | list[int]) -> None:
+    problem = Problem.chain(ranks=8, microbatches=625_000, forward=costs, backward=2, latency=1)
+    assert timed(generate("1f1b", problem), problem)[2].sweeps <= 3
