@@ -19,7 +19,7 @@ from schedverify.simulator.csr_graph import is_large
 from schedverify.simulator.joint_steps import JointStep, joint_steps_of
 from schedverify.simulator.metrics import measure
 from schedverify.simulator.op_classes import check_ended, check_runnable, describe_class
-from schedverify.simulator.span import Span, Windows, span_of
+from schedverify.simulator.span import BatchSpan, Windows, span_of
 
 _F, _W = int(Kind.F), int(Kind.W)
 _PENDING = 1 << 100
@@ -66,7 +66,7 @@ def simulate(
     return Timeline(schedule, problem, starts, ends, measures)
 
 
-def timed(schedule: Schedule, problem: Problem) -> tuple[tuple[Ticks, ...], tuple[Ticks, ...], Span]:
+def timed(schedule: Schedule, problem: Problem) -> tuple[tuple[Ticks, ...], tuple[Ticks, ...], BatchSpan]:
     """Return the earliest starts and ends of a schedule without communication, and its span."""
     if not is_large(len(schedule)) or not is_simple(schedule, problem):
         plain = _Sweep(schedule, problem)

@@ -7,10 +7,10 @@ from fractions import Fraction
 import numpy as np
 
 from schedverify.core.messages import named, neighbours
-from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, PEER_SHIFT, STAGE_SHIFT, Kind
+from schedverify.core.op import INDEX_MASK, PEER_SHIFT, STAGE_SHIFT, Kind
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule, Words, kinds, positions
-from schedverify.core.timeline import Measures, Ticks
+from schedverify.core.timeline import Measures, Ticks, computing
 
 _PAIR = (1 << 40) - 1
 _F, _B, _I, _W = map(int, (Kind.F, Kind.B, Kind.I, Kind.W))
@@ -32,7 +32,7 @@ def measure(
     the orders, see :mod:`schedverify.simulator.span`.
     """
     if schedule.lowered:
-        starts, ends = (_computing(schedule, ticks) for ticks in (starts, ends))
+        starts, ends = (computing(schedule, ticks) for ticks in (starts, ends))
     work = tuple(int((end - start).sum()) for start, end in zip(starts, ends, strict=True))
     makespan = max((int(end[-1]) for end in ends if len(end)), default=0)
     area, total = problem.ranks * makespan, sum(work)
@@ -53,12 +53,6 @@ def measure(
             for rank, (row, pairs, static) in enumerate(zip(schedule.rows, before, problem.static, strict=True))
         ),
     )
-
-
-def _computing(schedule: Schedule, ticks: tuple[Ticks, ...]) -> tuple[Ticks, ...]:
-    """Return the ticks of the steps that compute."""
-    computes = [kinds(row[row >> JOIN_SHIFT == 0]) <= _W for row in schedule.rows]
-    return tuple(row[chosen] for row, chosen in zip(ticks, computes, strict=True))
 
 
 def peak_in_flight(row: Words, problem: Problem, stage: int | None = None) -> int:

@@ -40,7 +40,7 @@ class Windows(NamedTuple):
         return max(end - start for start, end in zip(self.first, self.last, strict=True))
 
 
-class Span(NamedTuple):
+class BatchSpan(NamedTuple):
     """The span, and what it follows from.
 
     Attributes
@@ -61,7 +61,7 @@ class Span(NamedTuple):
     sweeps: int
 
 
-def span_of(earliest: Windows, sweep: Callable[[list[int]], Windows]) -> Span:
+def span_of(earliest: Windows, sweep: Callable[[list[int]], Windows]) -> BatchSpan:
     """Return the span of orders.
 
     Parameters
@@ -83,7 +83,7 @@ def span_of(earliest: Windows, sweep: Callable[[list[int]], Windows]) -> Span:
         ]
         span = settle(origins, ways, len(ways), span, release, before, known)
         if windows.longest <= span:
-            return Span(span, *_told(before, known), len(ways) // ranks)
+            return BatchSpan(span, *_told(before, known), len(ways) // ranks)
         windows = sweep(release)
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
+import tomllib
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,12 +15,15 @@ import pytest
 
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
+from schedverify.core.verdict import Verdict
 from schedverify.generators import generate
 from schedverify.lowering import add_communication
 from schedverify.simulator import csr_graph, engine, kernels
 from schedverify.simulator.engine import simulate, timed
 from schedverify.simulator.span import Windows, settle, span_of
+from schedverify.verifier.verification import verify
 
+SPANS = tomllib.loads((Path(__file__).parents[2] / "specs" / "spans.toml").read_text(encoding="utf-8"))
 NEVER = -1
 Matrix = list[list[int]]
 """By rank of the first step and rank of the last, the ticks of the longest path; NEVER where there is none."""
@@ -127,3 +133,34 @@ def test_numbers_of_any_size(monkeypatch: pytest.MonkeyPatch, large: int, wide: 
 def test_families_take_few_sweeps(family: str) -> None:
     problem = Problem.chain(ranks=8, microbatches=32, form="split" if family == "zb-h1" else "fused", latency=1)
     assert timed(generate(family, problem), problem)[2].sweeps <= 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("costs", [1, [3, 1, 4, 1, 5, 9, 2, 6]])
+def test_ten_million_operations_take_at_most_three_sweeps(costs: int | list[int]) -> None:
+    problem = Problem.chain(ranks=8, microbatches=625_000, forward=costs, backward=2, latency=1)
+    assert timed(generate("1f1b", problem), problem)[2].sweeps <= 3
+
+
+@pytest.mark.parametrize("case", SPANS["order"], ids=lambda case: str(case["span"]))
+def test_spans_that_are_known(case: dict[str, Any]) -> None:
+    costs = {name: case[name] for name in ("forward", "backward_input", "backward_weight")}
+    microbatches = 1 + max(int(number) for number in re.findall(r"F(\d+)", " ".join(case["rows"])))
+    keys = {"ranks": len(case["rows"]), "microbatches": microbatches, "form": "split", "latency": case["latency"]}
+    problem = Problem.chain(**keys, **costs)
+    order = Schedule.parse("\n".join(case["rows"]))
+    timeline = simulate(order, problem)
+    assert (timeline.span, timeline.longest_window) == (case["span"], case["earliest_window"])
+    assert timeline.makespan == case.get("makespan", timeline.makespan)
+    busiest = max(timeline.measures.work)
+    assert timeline.span_bubble == Fraction(case["span"] - busiest, case["span"])
+    assert verify(order, problem, claims={"span": case["span"]})["SV501"].verdict is Verdict.HOLDS
+    assert verify(order, problem, claims={"span": case["earliest_window"]})["SV501"].verdict is Verdict.VIOLATED
+
+
+def test_first_steps_that_wait_make_a_timeline_longer() -> None:
+    (case,) = SPANS["makespan_limit"]
+    names = ("form", "placement", "edges", "forward", "latency", "microbatches")
+    problem = Problem.chain(ranks=len(case["rows"]), **{name: case[name] for name in names})
+    timeline = simulate(Schedule.parse("\n".join(case["rows"])), problem)
+    assert (timeline.makespan, timeline.span) == (case["makespan"], case["span"])
