@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         UnknownNameError,
         UnsupportedError,
     )
-    from schedverify.core.explanation import Explanation, Gain, PathLink, Relief
+    from schedverify.core.explanation import CriticalWay, Explanation, Gain, PathLink, Relief
     from schedverify.core.op import Join, Kind, Op, Step
     from schedverify.core.plan import Lowered, Part, Plan, SecondaryObjective
     from schedverify.core.problem import Boundary, Problem
@@ -56,9 +56,9 @@ if TYPE_CHECKING:
 __version__: Final = VERSION
 
 __all__ = [
-    "Boundary", "Communication", "Delay", "Discipline", "Drawing", "Explanation", "Family", "Gain", "InfeasibleError",
-    "InputError", "Join", "Joint", "Kind", "Linted", "Lowered", "LoweredEvent", "Measures", "Op", "Outcome", "Part",
-    "PathLink", "Plan", "Problem", "PropertyResult", "Relief", "Report", "Schedule", "ScheduleError",
+    "Boundary", "Communication", "CriticalWay", "Delay", "Discipline", "Drawing", "Explanation", "Family", "Gain",
+    "InfeasibleError", "InputError", "Join", "Joint", "Kind", "Linted", "Lowered", "LoweredEvent", "Measures", "Op",
+    "Outcome", "Part", "PathLink", "Plan", "Problem", "PropertyResult", "Relief", "Report", "Schedule", "ScheduleError",
     "SchedverifyError", "Scope", "SecondaryObjective", "Status", "Step", "StepTime", "Timeline", "TriedPartition",
     "UndecidedError", "UnknownNameError", "UnsupportedError", "Verdict", "Violation", "beside", "conform", "convert",
     "critical_path", "delays", "dependency_graph", "draw", "explain", "families", "for_torch", "generate", "lint",
@@ -72,7 +72,7 @@ _MODULES: Final = {
     "core.discipline": "Communication Discipline",
     "core.errors": "InfeasibleError InputError ScheduleError SchedverifyError UndecidedError UnknownNameError "
     "UnsupportedError",
-    "core.explanation": "Explanation Gain PathLink Relief",
+    "core.explanation": "CriticalWay Explanation Gain PathLink Relief",
     "core.op": "Join Kind Op Step",
     "core.plan": "Lowered Part Plan SecondaryObjective",
     "core.problem": "Boundary Problem",

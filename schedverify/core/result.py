@@ -10,7 +10,7 @@ from schedverify.core.discipline import Communication
 from schedverify.core.errors import ScheduleError, nearest
 from schedverify.core.plan import FamilyResult, Lowered, Part, Plan, SecondaryObjective
 from schedverify.core.presentation import Line, Span, Tone, counted, html_of, table, text_of
-from schedverify.core.timeline import Measures, Timeline, measures_table
+from schedverify.core.timeline import Measures, Timeline, measures_table, window_note
 from schedverify.core.verdict import Scope, Status, Verdict, Verdicts
 
 __all__ = [
@@ -178,3 +178,5 @@ def measures_lines(report: Report, width: int | None = None) -> Iterator[Line]:
         yield [Span(f"  {report.communication}")]
     if report.measures is not None:
         yield from measures_table(report.measures, width)
+    if isinstance(report.timeline_source, Timeline):
+        yield from window_note(report.timeline_source)

@@ -64,7 +64,8 @@ def arrange(order: DrawnOrder, report: Report | None, title: str, *, critical: b
         title=title, timed=timeline is not None,
         unit=problem.tick if timeline is not None and problem is not None else "position",
         horizon=max(timeline.makespan if timeline else max(len(row.starts) for row in rows), 1),
-        rows=rows, measures=timeline.measures if timeline else None, violations=violations, faults=faults,
+        rows=rows, measures=timeline.measures if timeline else None,
+        window=timeline.longest_window if timeline else 0, violations=violations, faults=faults,
         remarks=_remarks(order, report), hidden=schedule.ranks - len(shown),
     )  # fmt: skip
 

@@ -89,6 +89,8 @@ def sentence(panel: Panel) -> str:
         return ""
     unit = plural(panel.unit)
     times = f"makespan {measures.makespan:,} {unit}, span {measures.span:,} {unit}"
+    if panel.window > measures.span:
+        times += f" (as drawn up to {panel.window:,}: first steps do not wait)"
     bubble = f"bubble {percent(measures.bubble_fraction)}"
     if measures.span_bubble != measures.bubble_fraction:
         bubble += f", span bubble {percent(measures.span_bubble)}"

@@ -91,6 +91,8 @@ class Panel:
         What a place counts: the problem's tick, or ``position``.
     measures
         None where there is no timeline.
+    window
+        Ticks of the longest window in the picture; 0 where there is no timeline.
     faults
         Numbers of the violations that have a rank but no position, by rank.
     hidden
@@ -103,6 +105,7 @@ class Panel:
     horizon: int
     rows: tuple[PanelRow, ...]
     measures: Measures | None
+    window: int
     violations: tuple[Violation, ...]
     faults: Mapping[int, tuple[int, ...]]
     remarks: tuple[str, ...]

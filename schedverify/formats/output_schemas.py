@@ -158,9 +158,11 @@ def search_schema() -> Schema:
 def _explanation() -> Schema:
     relief = closed({"limit": TEXT, "least": or_null(whole()), "bound": or_null(whole())})
     gain = closed({"change": TEXT, "least": whole(), "most": or_null(whole())})
+    path = listed(closed({"step": TEXT, "why": TEXT}))
+    way = closed({"rank": whole(), "to": whole(), "ticks": whole(), "path": path})
     return closed({
         "text": TEXT, "clash": listed(TEXT), "minimal": {"type": "boolean"}, "reliefs": listed(relief), "bound": TEXT,
-        "critical_path": listed(closed({"step": TEXT, "why": TEXT})), "binding": listed(TEXT), "gains": listed(gain),
+        "critical_path": path, "critical_cycle": listed(way), "binding": listed(TEXT), "gains": listed(gain),
         "remarks": listed(TEXT),
     })  # fmt: skip
 

@@ -6,12 +6,12 @@ Ratios are numbers in this JSON. GitHub's workflow commands put each violation a
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from schedverify.core.explanation import Explanation
+from schedverify.core.explanation import Explanation, PathLink
 from schedverify.core.result import Plan, PropertyResult, Report
 from schedverify.core.timeline import Timeline
 from schedverify.formats.plan_files import measures_data, second_data
@@ -66,7 +66,12 @@ def search_data(plan: Plan, explanation: Explanation | None = None) -> dict[str,
 def _explanation(explanation: Explanation) -> dict[str, Any]:
     data = {"text": str(explanation)} | asdict(explanation)
     del data["status"], data["objective"]
-    return data | {"critical_path": [link._asdict() for link in explanation.critical_path]}
+    ways = [way._asdict() | {"path": _links(way.path)} for way in explanation.critical_cycle]
+    return data | {"critical_path": _links(explanation.critical_path), "critical_cycle": ways}
+
+
+def _links(path: Iterable[PathLink]) -> list[dict[str, str]]:
+    return [link._asdict() for link in path]
 
 
 def _property(result: PropertyResult) -> dict[str, Any]:

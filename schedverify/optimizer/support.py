@@ -77,7 +77,7 @@ def _faults(problem: Problem, objective: str, among: Collection[str]) -> Iterato
             )
             yield Fault("costs.overlapped", text, "leave it away to plan without")
             break
-    if (horizon := Tasks(problem).horizon) > MOST_TICKS:
+    if (horizon := Tasks(problem, objective).horizon) > MOST_TICKS:
         hint = "use a coarser tick"
         yield Fault("costs", f"durations and transfers of {horizon} ticks in all are beyond the solver's 2^52", hint)
 

@@ -61,7 +61,7 @@ class _BindingEdges:
     """The events of a run with, for each, the edge that made it start no earlier."""
 
     def __init__(self, ran: LoweredRun) -> None:
-        self.program, self.events, start = ran
+        self.program, self.events, start = ran.program, ran.events, ran.start
         self.edges = edges = self.events.edges
         preference = np.argsort(_PREFERENCE)[edges.why]
         binding = np.flatnonzero((start[edges.tail] + edges.lag == start[edges.head]) & (start[edges.head] > 0))

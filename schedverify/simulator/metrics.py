@@ -7,10 +7,10 @@ from fractions import Fraction
 import numpy as np
 
 from schedverify.core.messages import named, neighbours
-from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, PEER_SHIFT, STAGE_SHIFT, Kind
+from schedverify.core.op import INDEX_MASK, PEER_SHIFT, STAGE_SHIFT, Kind
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule, Words, kinds, op_stages, positions
-from schedverify.core.timeline import Measures, Ticks
+from schedverify.core.timeline import Measures, Ticks, computing
 
 _PAIR = (1 << 40) - 1
 _F, _B, _I, _W = map(int, (Kind.F, Kind.B, Kind.I, Kind.W))
@@ -18,19 +18,24 @@ _RECV_F, _RECV_B = int(Kind.RECV_F), int(Kind.RECV_B)
 
 
 def measure(
-    schedule: Schedule, problem: Problem, starts: tuple[Ticks, ...], ends: tuple[Ticks, ...], *, excerpt: bool = False
+    schedule: Schedule,
+    problem: Problem,
+    starts: tuple[Ticks, ...],
+    ends: tuple[Ticks, ...],
+    span: int,
+    *,
+    excerpt: bool = False,
 ) -> Measures:
     """Return the measures of starts and ends (one for each step, by rank) of a complete, valid schedule.
 
-    Those of a lowered schedule are of its compute steps; only the bytes count what is received too.
+    Those of a lowered schedule are of its compute steps; only the bytes count what is received too. The span is that of
+    the orders, see :mod:`schedverify.simulator.span`.
     """
     if schedule.lowered:
-        starts, ends = (_computing(schedule, ticks) for ticks in (starts, ends))
+        starts, ends = (computing(schedule, ticks) for ticks in (starts, ends))
     work = tuple(int((end - start).sum()) for start, end in zip(starts, ends, strict=True))
-    spans = [int(end[-1] - start[0]) if len(end) else 0 for start, end in zip(starts, ends, strict=True)]
     makespan = max((int(end[-1]) for end in ends if len(end)), default=0)
-    longest = max(range(len(spans)), key=lambda rank: spans[rank])
-    area, total, span = problem.ranks * makespan, sum(work), spans[longest]
+    area, total = problem.ranks * makespan, sum(work)
     nothing = np.empty(0, dtype=np.int64)
     before = _pairs_before(schedule) if excerpt else [(nothing, nothing)] * schedule.ranks
     return Measures(
@@ -38,7 +43,7 @@ def measure(
         span=span,
         bubble_fraction=1 - Fraction(total, area) if area else Fraction(0),
         bubble_overhead=Fraction(area - total, total) if total else None,
-        span_bubble=Fraction(span - work[longest], span) if span else Fraction(0),
+        span_bubble=Fraction(span - max(work), span) if span else Fraction(0),
         work=work,
         peak_in_flight=tuple(
             len(full) + peak_in_flight(row, problem) for row, (full, _) in zip(schedule.rows, before, strict=True)
@@ -48,12 +53,6 @@ def measure(
             for rank, (row, pairs, static) in enumerate(zip(schedule.rows, before, problem.static, strict=True))
         ),
     )
-
-
-def _computing(schedule: Schedule, ticks: tuple[Ticks, ...]) -> tuple[Ticks, ...]:
-    """Return the ticks of the steps that compute."""
-    computes = [kinds(row[row >> JOIN_SHIFT == 0]) <= _W for row in schedule.rows]
-    return tuple(row[chosen] for row, chosen in zip(ticks, computes, strict=True))
 
 
 def peak_in_flight(row: Words, problem: Problem, stage: int | None = None) -> int:

@@ -16,6 +16,7 @@ from schedverify.core.errors import ScheduleError
 from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, MICROBATCH_MASK, Join, Kind, unpack
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Flags, IntArray, Schedule, Words, kinds, op_stages
+from schedverify.simulator.joint_steps import NEVER_ENDS, SEE_THE_CYCLE
 
 if TYPE_CHECKING:
     from schedverify.simulator import kernels
@@ -76,6 +77,13 @@ def _complete(counts: IntArray, problem: Problem) -> Flags:
     if problem.form == "inference":
         return forward
     return forward & ((counts[:, 1] > 0) | (counts[:, 2] > 0) & (counts[:, 3] > 0))
+
+
+def check_ended(done: list[int], steps: list[int]) -> None:
+    """Raise where a rank has not come to the end of its steps."""
+    for rank, (reached, count) in enumerate(zip(done, steps, strict=True)):
+        if reached < count:
+            raise ScheduleError(f"{NEVER_ENDS}: rank {rank} waits at position {reached} for ever; {SEE_THE_CYCLE}")
 
 
 def describe_class(key: int, problem: Problem) -> tuple[tuple[tuple[int, int], ...], int, int]:

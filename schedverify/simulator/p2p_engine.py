@@ -16,14 +16,26 @@ from schedverify.simulator.joint_steps import NEVER_ENDS, SEE_THE_CYCLE
 from schedverify.simulator.metrics import measure
 from schedverify.simulator.p2p_events import Events
 from schedverify.simulator.p2p_program import LoweredProgram, match
+from schedverify.simulator.p2p_sweep import LoweredSweep
+from schedverify.simulator.span import span_of
 
 
 class LoweredRun(NamedTuple):
-    """The events of a lowered schedule, and by node the tick at which it starts; shape (nodes,)."""
+    """The events of a lowered schedule and what waits for what, and when each starts.
+
+    Attributes
+    ----------
+    start
+        By node, the tick at which it starts; shape (nodes,).
+    origin
+        By node, the one at which a longest path to it begins; shape (nodes,).
+    """
 
     program: LoweredProgram
     events: Events
+    graph: Precedence
     start: IntArray
+    origin: IntArray
 
 
 def simulate_lowered(schedule: Schedule, problem: Problem, discipline: Discipline, eager_bytes: int) -> Timeline:
@@ -31,7 +43,9 @@ def simulate_lowered(schedule: Schedule, problem: Problem, discipline: Disciplin
     ran = run(schedule, problem, discipline, eager_bytes)
     bounds = np.cumsum(np.bincount(ran.program.step_rank, minlength=schedule.ranks))[:-1]
     starts, ends = (tuple(np.split(ticks, bounds)) for ticks in _by_step(ran))
-    measures = measure(schedule, problem, starts, ends)
+    sweep = LoweredSweep(ran.program, ran.graph, ran.events.edges.lag)
+    span = span_of(sweep.windows_of(ran.start, ran.origin, [0] * schedule.ranks), sweep.windows)
+    measures = measure(schedule, problem, starts, ends, span.ticks)
     return Timeline(schedule, problem, starts, ends, measures, discipline, eager_bytes)
 
 
@@ -50,12 +64,12 @@ def run(schedule: Schedule, problem: Problem, discipline: Discipline, eager_byte
     graph = Precedence(events.count, events.edges.tail, events.edges.head)
     if graph.blocked.any():
         raise ScheduleError(_blocked(program, events, graph.blocked))
-    return LoweredRun(program, events, graph.longest_paths(events.edges.lag))
+    return LoweredRun(program, events, graph, *graph.longest_paths(events.edges.lag, {}))
 
 
 def _by_step(ran: LoweredRun) -> tuple[IntArray, IntArray]:
     """Return start and end of every step: of transfers, from where they occupy their queue until they are complete."""
-    program, events, start = ran
+    program, events, start = ran.program, ran.events, ran.start
     starts = start[program.node]
     ends = starts + program.duration
     transfers = events.transfers

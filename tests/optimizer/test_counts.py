@@ -253,3 +253,9 @@ def test_a_search_that_is_stopped_or_out_of_time_ends() -> None:
     problem = equal(8, 32, (18, 18, 10), 16)
     assert not list(count_bounds(problem, "makespan", lower=0, upper=1682, seconds=30, stopped=lambda: True))
     assert not list(count_bounds(problem, "makespan", lower=0, upper=1682, seconds=0))
+
+
+def test_where_nothing_takes_time_nothing_is_proved() -> None:
+    nothing = Problem.chain(ranks=3, microbatches=3, edges=[[0, 1], [0, 2]], forward=0, backward=0)
+    for objective in ("makespan", "span"):
+        assert not list(count_bounds(nothing, objective, lower=0, upper=None, seconds=5))

@@ -45,16 +45,27 @@ def _member(text: str) -> Op | Transfer:
 
 
 class Run:
-    """One run of a lowered schedule: the times that are known so far, by name of what happens."""
+    """One run of a lowered schedule: the times that are known so far, by name of what happens.
 
-    def __init__(self, rows: list[list[str]], problem: dict[str, Any], discipline: str, eager_bytes: int = 0) -> None:
-        self.law = Law(problem)
+    ``held`` says by rank how long what it computes first is held.
+    """
+
+    def __init__(
+        self,
+        rows: list[list[str]],
+        problem: dict[str, Any],
+        discipline: str,
+        eager_bytes: int = 0,
+        held: list[int] | None = None,
+    ) -> None:
+        self.law, self.held = Law(problem), held or [0] * len(rows)
         self.discipline, self.eager_bytes = discipline, eager_bytes
         self.links, self.costs = problem["links"], problem["costs"]
         self.overlapped = {(row["forward"], row["backward"]): row["cost"] for row in self.costs["overlapped"]}
         copies = problem["placement"] if problem["replicas"] > 1 else [problem["placement"]]
         self.home = [entry[0] if isinstance(entry, list) else entry for copy in copies for entry in copy]
         self.rows = [[read_any(text) for text in row] for row in rows]
+        self.first = [next((p for p, ops in enumerate(row) if isinstance(ops[0], Op)), None) for row in self.rows]
         self.where: dict[Op, list[tuple[int, int]]] = {}
         self.send_of: dict[Place, Place] = {}
         self.receive_of: dict[Place, Place] = {}
@@ -177,6 +188,7 @@ class Run:
                 together.add(place)
                 fringe += [other for op in self.rows[place[0]][place[1]] for other in self.where[op]]
         times = [self.known.get(("posted", *place)) for place in together]
+        times += [self.held[rank] for rank, position in together if position == self.first[rank]]
         for place in together:
             for op in self.rows[place[0]][place[1]]:
                 times += [self._there(op, needed) for needed in self.law.reads(op) if needed in self.where]

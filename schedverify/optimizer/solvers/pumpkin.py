@@ -32,7 +32,7 @@ from schedverify.optimizer.model.variables import OrderModel
 from schedverify.optimizer.orders import measure, rows_of
 from schedverify.optimizer.solvers.cp_sat import SolverOutcome, SolverSettings
 from schedverify.optimizer.solvers.plain_model import NotPlainError, PlainModel, plain_model
-from schedverify.optimizer.tasks import OpKey, Tasks
+from schedverify.optimizer.tasks import Tasks
 
 _POLL: Final = 0.05
 """Seconds between two looks at the clock and the event."""
@@ -58,12 +58,7 @@ def installed() -> bool:
 
 
 def prove(
-    tasks: Tasks,
-    objective: str,
-    known: KnownValues,
-    seconds: float,
-    settings: SolverSettings,
-    program: Path | None = None,
+    tasks: Tasks, known: KnownValues, seconds: float, settings: SolverSettings, program: Path | None = None
 ) -> SolverOutcome | None:
     """Search for something better than the best known schedule, down to the known bound, or for a proof of none.
 
@@ -73,8 +68,6 @@ def prove(
 
     Parameters
     ----------
-    objective
-        ``makespan`` or ``span``, as in :class:`~schedverify.optimizer.model.variables.OrderModel`, not anchored.
     known
         Returns what is known at the moment; called again and again.
     seconds
@@ -99,7 +92,7 @@ def prove(
     if program is None and not installed():
         return None
     try:
-        return _Prover(tasks, objective, known, seconds, settings, program or PROGRAM).run()
+        return _Prover(tasks, known, seconds, settings, program or PROGRAM).run()
     except NotPlainError:
         return None
 
@@ -111,9 +104,9 @@ class _Prover:
     """
 
     def __init__(
-        self, tasks: Tasks, objective: str, known: KnownValues, seconds: float, settings: SolverSettings, program: Path
+        self, tasks: Tasks, known: KnownValues, seconds: float, settings: SolverSettings, program: Path
     ) -> None:
-        self.tasks, self.objective, self.known, self.settings, self.program = tasks, objective, known, settings, program
+        self.tasks, self.known, self.settings, self.program = tasks, known, settings, program
         self.deadline = time.monotonic() + seconds
         self.best, self.bound = known()
         self.found = self.halving = False
@@ -131,8 +124,9 @@ class _Prover:
 
     def _model(self, most: int) -> OrderModel:
         """Return the model in which the objective takes at most so many units."""
-        horizon = (most + 1) * self.tasks.subticks - 1 if self.objective == "makespan" else self.tasks.horizon
-        model = OrderModel(self.tasks, horizon=horizon, objective=self.objective)
+        tasks = self.tasks
+        horizon = most * tasks.subticks + tasks.instant if tasks.objective == "makespan" else tasks.horizon
+        model = OrderModel(tasks, horizon=horizon)
         add_constraints(model)
         model.cp.add(model.value <= most)
         return model
@@ -155,18 +149,13 @@ class _Prover:
             self.settings.on_bound(target + 1)
             return True
         if answer.verdict == "Satisfiable":
-            return self._take(model.read(lambda variable: answer.values[variable.index]), target)
+            starts = model.read(lambda variable: answer.values[variable.index])
+            value = measure(self.tasks, rows_of(self.tasks.problem, starts)) // self.tasks.unit
+            self.settings.on_starts(starts)
+            self.found = self.halving = True
+            self.best = min(self.best, value)
+            return True
         return self._settled(target)
-
-    def _take(self, starts: dict[OpKey, int], target: int) -> bool:
-        """Take over a solution if its schedule is better; a span that first steps shorten by waiting is none."""
-        value = measure(self.tasks, rows_of(self.tasks.problem, starts), self.objective) // self.tasks.unit
-        if value > target:
-            return False
-        self.settings.on_starts(starts)
-        self.found = self.halving = True
-        self.best = min(self.best, value)
-        return True
 
 
 def _ask(model: PlainModel, deadline: float, seed: int, is_moot: Callable[[], bool], program: Path) -> PumpkinAnswer:

@@ -25,8 +25,10 @@ MOST_CHANGES: Final = 2_000_000
 def counted_bound(known: Derivation, certificate: Mapping[str, Any]) -> int:
     """Return the bound that the certificate states, if its weights show that everything below is impossible.
 
-    All times of a schedule are multiples of the greatest common divisor of its durations and lags, so the ticks in
-    question are the largest such multiple below the bound.
+    All times of an earliest timeline are multiples of the greatest common divisor of durations and lags, so the ticks
+    in question are the largest such multiple below the bound. That is so for the span too, although a first step may
+    wait until any tick: on the rank of :class:`Windows` all begins, and from there on the earliest timeline is the one
+    that is done there first.
 
     Raises
     ------
@@ -130,7 +132,8 @@ class Windows:
     """By class, the ticks before its first start, and from each start to the end of all that must follow.
 
     Of a makespan, every rank ends within the ticks in question. Of a span, one rank does on which all the stages stand
-    that nothing feeds: its first start is tick 0, and nothing is earlier.
+    that nothing feeds: its first start is tick 0, and nothing is earlier. The others end in time by clocks of their
+    own, which may start later, and say nothing here.
 
     Attributes
     ----------

@@ -2,6 +2,10 @@
 
 The gradient op of a stage is its B or I, its backward is B, or I and W: the cheaper of the two ways bounds both. A
 recomputing stage pays its forward in either. ``lag`` is the transfer time between the first ranks of two stages.
+
+A span of T means that in some timeline, whose first steps may wait, each rank is done T ticks after it began. So what
+is derived for the span is always the time of one rank from its own first start to its own last end, from dependencies
+and exclusion alone; nothing is taken from when that rank begins, or from how soon other ranks could run.
 """
 
 from __future__ import annotations
@@ -42,7 +46,7 @@ class Derivation:
         """Head, work and tail of a rank: its first step waits for a forward path, its last is followed by a path.
 
         After W nothing must follow; after B the gradients flow on to the first stage; after F (inference) the
-        activations flow on to the last.
+        activations flow on to the last. For the span the work alone counts: paths before and behind it may lie outside.
         """
         rank = self.index(certificate.get("rank"), self.problem.ranks, "rank")
         stages = [s for s in self.problem.stages_of[rank] if self.passing[s]]
@@ -61,7 +65,8 @@ class Derivation:
     def pair(self, certificate: Mapping[str, Any]) -> int:
         """From the first F of s to its last step: the way to t, all F and gradient ops of t, and the way back.
 
-        Zero Bubble (arXiv 2401.10241) uses it for s = 0; it holds for every s from which t is reached.
+        Zero Bubble (arXiv 2401.10241) uses it for s = 0; it holds for every s from which t is reached. For the span
+        all of it is time of the rank of s: what t waits for came from there, and what it makes goes back there.
         """
         stages = certificate.get("stages")
         if not isinstance(stages, list | tuple) or len(stages) != 2:
