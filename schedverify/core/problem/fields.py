@@ -15,7 +15,7 @@ Ints = tuple[int, ...]
 Matrix = tuple[Ints, ...]
 
 _F, _B, _W = int(Kind.F), int(Kind.B), int(Kind.W)
-_GRADIENTS = (Kind.SEND_B, Kind.RECV_B, Kind.REDUCE_GRAD)
+_GRADIENTS = (Kind.SEND_B, Kind.RECV_B, Kind.WAIT_SEND_B, Kind.REDUCE_GRAD, Kind.WAIT_REDUCE_GRAD)
 
 
 @dataclass(frozen=True)
