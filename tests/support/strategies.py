@@ -119,7 +119,10 @@ def _memory(ranks: int, sizes: tuple[int, ...]) -> dict[str, st.SearchStrategy[A
 
 def _limits(ranks: int, sizes: tuple[int, ...]) -> dict[str, st.SearchStrategy[Any]]:
     count = st.integers(1, 99)
-    return {"in_flight": by((ranks,), count), "in_flight_stage": by(sizes, count), "makespan": count}
+    return {
+        "in_flight": by((ranks,), count), "in_flight_stage": by(sizes, count), "makespan": count,
+        "outstanding_sends": by((ranks,), count), "unsharded": by((ranks,), count),
+    }  # fmt: skip
 
 
 def _boundary(edges: tuple[tuple[int, int], ...]) -> st.SearchStrategy[dict[str, Any]]:
