@@ -23,7 +23,7 @@ from schedverify.core.schedule import Schedule
 from schedverify.simulator.engine import simulate, timed
 from support.random_lowerings import lowered_rows, shuffled
 from support.random_schedules import Base
-from support.random_waits import drawn
+from support.random_spans import drawn
 
 MOST = 400
 """Batches after which those that follow are as far apart as ever."""

@@ -23,7 +23,7 @@ from schedverify.planner.explanation.critical import critical_cycle_of
 from schedverify.planner.explanation.gains import changes_of
 from schedverify.planner.explanation.limits import FIELDS, with_limit
 from schedverify.verifier.graph import step_graph
-from support.random_waits import drawn
+from support.random_spans import drawn
 from support.tiny_problems import tiny_problems
 
 PAIR: dict[str, Any] = {"ranks": 2, "microbatches": 4, "forward": 1, "backward": 2}

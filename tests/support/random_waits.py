@@ -1,53 +1,47 @@
-"""Random orders whose first steps do better to wait: ranks far from each other, and ranks in a ring."""
+"""Waits for sends, and for reductions of gradients, put at random places into rows of lowered schedules."""
 
 from __future__ import annotations
 
 import random
-from typing import Any
+import re
 
-from oracle.law import Law
-from schedverify.core.problem import Problem
-from support.random_schedules import Rows, base, random_rows
-
-
-def far(number: int) -> tuple[dict[str, Any], Rows]:
-    """Draw an order whose ranks wait long for each other's first steps: short steps, links of many lengths."""
-    rng = random.Random(f"far {number}")
-    ranks = rng.randint(2, 4)
-    form = rng.choice(["inference", "split", "fused"])
-    stages = rng.randint(ranks, 2 * ranks)
-    costs: dict[str, Any] = {"forward": [rng.randint(0, 3) for _ in range(stages)]}
-    if form == "split":
-        costs |= {"backward_input": rng.randint(0, 2), "backward_weight": rng.randint(0, 3)}
-    if form == "fused":
-        costs |= {"backward": rng.randint(0, 4)}
-    data = {
-        "ranks": ranks, "microbatches": rng.randint(1, 2), "stages": stages, "form": form, "costs": costs,
-        "placement": [rng.randrange(ranks) for _ in range(stages)],
-        "links": {"latency": [[rng.choice([0, 1, 9, 30]) for _ in range(ranks)] for _ in range(ranks)]},
-        "edges": [[a, b] for b in range(stages) for a in range(b) if rng.random() < 0.4],
-    }  # fmt: skip
-    whole = Problem.of(data).to_dict()
-    return whole, random_rows(rng, Law(whole))
+Rows = list[list[str]]
+_SEND = re.compile(r"[0-9]+SEND_[FB][0-9]+(?:>[0-9]+)?")
 
 
-def ring(number: int) -> tuple[dict[str, Any], Rows]:
-    """Draw an order of ranks in a ring: on each, what the rank before it needs last comes first, over a long link."""
-    rng = random.Random(f"ring {number}")
-    ranks = rng.randint(2, 5)
-    data = {
-        "ranks": ranks, "microbatches": 1, "form": "inference", "stages": 2 * ranks,
-        "placement": [stage // 2 for stage in range(2 * ranks)],
-        "edges": [[2 * rank, (2 * rank + 3) % (2 * ranks)] for rank in range(ranks) if rng.random() < 0.9],
-        "costs": {"forward": [rng.randint(0, 5) for _ in range(2 * ranks)]},
-        "links": {"latency": [[rng.randint(0, 40) for _ in range(ranks)] for _ in range(ranks)]},
-    }  # fmt: skip
-    rows = [[f"{2 * rank}F0", f"{2 * rank + 1}F0"] for rank in range(ranks)]
-    return Problem.of(data).to_dict(), rows
+def with_waits(rng: random.Random, rows: Rows, *, wrong: float = 0.1) -> Rows:
+    """Put waits behind some sends, most of them near; ``wrong`` is the share that stands anywhere, or again."""
+    share = rng.choice([0.2, 0.6, 1.0])
+    near = rng.choice([True, False])
+    return [_waiting(rng, row, share, near=near, wrong=wrong) for row in rows]
 
 
-def drawn(number: int) -> tuple[dict[str, Any], Rows]:
-    """Return the data of a problem and an order of it: of any shape, with far ranks, or in a ring."""
-    if number % 4 == 0:
-        return far(number)
-    return ring(number) if number % 4 == 1 else (base(number).data, base(number).rows)
+def with_reduction_waits(rng: random.Random, rows: Rows, *, wrong: float = 0.1) -> Rows:
+    """Put a wait behind each REDUCE_GRAD; ``wrong`` is the share that stands anywhere, or nowhere."""
+    found = []
+    for row in rows:
+        found.append(list(row))
+        for text in [text for text in row if text.endswith("REDUCE_GRAD")]:
+            wait = text.replace("REDUCE", "WAIT_REDUCE")
+            low = 0 if rng.random() < wrong else found[-1].index(text) + 1
+            if rng.random() >= wrong:
+                found[-1].insert(rng.randint(low, len(found[-1])), wait)
+    return found
+
+
+def _waiting(rng: random.Random, row: list[str], share: float, *, near: bool, wrong: float) -> list[str]:
+    found = list(row)
+    for text in row:
+        for send in _SEND.findall(text):
+            if rng.random() > share:
+                continue
+            wait = send.replace("SEND", "WAIT_SEND")
+            behind = found.index(text) + 1
+            last = min(behind + 3, len(found)) if near else len(found)
+            found.insert(rng.randint(behind, last), wait)
+            if rng.random() < wrong:
+                found.remove(wait)
+                found.insert(rng.randint(0, len(found)), wait)
+            if rng.random() < wrong / 2:
+                found.insert(rng.randint(0, len(found)), wait)
+    return found
