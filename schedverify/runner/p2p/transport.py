@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -69,6 +70,8 @@ class Transport:
         Seconds that a message is waited for.
     device
         The device of the buffers.
+    awaited
+        The messages for whose sends :meth:`wait_sent` is called; no other sends are waited for before the step's end.
 
     Attributes
     ----------
@@ -87,8 +90,10 @@ class Transport:
         tagged: bool,
         timeout: float,
         device: Any,
+        awaited: frozenset[Name] = frozenset(),
     ) -> None:
         self.timeout, self.device = timeout, device
+        self._awaited, self._pending = awaited, dict[Name, Callable[[str], None]]()
         self.sends = Sends(timeout)
         self._rank, self._group, self._tagged = rank, group, tagged
         self._owner_rank, self._tags = problem.owner_rank, Tags(problem)
@@ -96,12 +101,13 @@ class Transport:
         self.received: Callable[[Name, list[Any]], None] | None = None
         self._posted: dict[Name, PostedReceive] = {}
         self._batch: list[BatchedTransfer] | None = None
-        self._begun: list[tuple[list[Any], Waiting, int, Callable[[int], None]]] = []
+        self._begun: list[Callable[[], None]] = []
 
     def begin(self) -> None:
         """Begin a step of training, without sends and receives of an earlier one."""
         self.sends = Sends(self.timeout)
         self._posted.clear()
+        self._pending.clear()
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -118,8 +124,8 @@ class Transport:
         works = dist.batch_isend_irecv([entry.transfer for entry in batch])
         for i, entry in enumerate(batch):
             entry.work = works[i] if len(works) == len(batch) else works[0]
-        for sent in self._begun:
-            self.sends.add(*sent)
+        for add in self._begun:
+            add()
 
     def send(self, op: Op, position: int, tensors: Tensors, seal: Seal | None, ended: Callable[[int], None]) -> None:
         """Begin to send tensors, with their checksums where there are some; ``ended`` is that of :meth:`Sends.add`."""
@@ -139,10 +145,31 @@ class Transport:
             parts.append(torch.tensor(seal, dtype=torch.int64, device=self.device))
         works += [self._begin(dist.isend, part, waiting, tag + number) for number, part in enumerate(parts, 1)]
         size = sum(part.untyped_storage().nbytes() for part in parts)
-        if self._batch is None:
+        if name in self._awaited:
+            self._pending[name] = partial(self._finish_send, works, waiting, ended)
+        elif self._batch is None:
             self.sends.add(works, waiting, size, ended)
         else:
-            self._begun.append((works, waiting, size, ended))
+            self._begun.append(partial(self.sends.add, works, waiting, size, ended))
+
+    def wait_sent(self, op: Op, position: int) -> None:
+        """Wait until the send that a ``WAIT_SEND`` names is complete, and let its tensors go.
+
+        Raises
+        ------
+        RunError
+            If it was not begun.
+        TimedOutError
+            If it is not complete in time.
+        """
+        finish = self._pending.pop(name_of(op), None)
+        if finish is None:
+            raise RunError(f"rank {self._rank}, position {position} ({op}): the send that it waits for was not begun")
+        finish(f"position {position} ({op})")
+
+    def _finish_send(self, works: list[Any], waiting: Waiting, ended: Callable[[int], None], what: str) -> None:
+        wait_for_all(works, waiting._replace(what=what), self.timeout)
+        ended(time.perf_counter_ns())
 
     def post(self, op: Op, position: int) -> None:
         """Post a receive: of its buffers where their shapes are known, else of its header.
