@@ -182,9 +182,17 @@ def test_waits_for_sends(pool: GlooPool, virtual: int, delay: Callable[[int], in
     problem = Problem.chain(ranks=4, microbatches=5, form="split", **shape)
     order = lower(generate("zb-h1" if virtual == 1 else "zb-v", problem), problem)
     waits = with_waits(order, delay)
-    found = trained(pool, plan_of(waits, problem))
+    found = trained(pool, plan_of(waits, problem), arguments=(0, None, 2))
     for rank, each in enumerate(found):
         assert [step for _, step, _ in each["ran"]] == texts(waits)[rank]
+
+
+def test_a_wait_lets_what_was_sent_go(pool: GlooPool) -> None:
+    problem = Problem.chain(ranks=4, microbatches=8)
+    lowered = lower(generate("1f1b", problem), problem)
+    at_once, late = (with_waits(lowered, delay) for delay in (lambda _: 0, lambda left: left))
+    held = [pool.run(jobs.slices_held, plan_of(order, problem), 2)[0].value for order in (at_once, late)]
+    assert held == [0, 8], "of eight micro-batches, before the last backward of the second step"
 
 
 def test_groups_of_transfers(pool: GlooPool) -> None:

@@ -93,7 +93,8 @@ class Transport:
         awaited: frozenset[Name] = frozenset(),
     ) -> None:
         self.timeout, self.device = timeout, device
-        self._awaited, self._pending = awaited, dict[Name, Callable[[str], None]]()
+        self._awaited, self._pending = awaited, dict[Name, tuple[list[Any], Waiting, int, Callable[[int], None]]]()
+        self._waits_block = True
         self.sends = Sends(timeout)
         self._rank, self._group, self._tagged = rank, group, tagged
         self._owner_rank, self._tags = problem.owner_rank, Tags(problem)
@@ -108,6 +109,7 @@ class Transport:
         self.sends = Sends(self.timeout)
         self._posted.clear()
         self._pending.clear()
+        self._waits_block = self._boundaries.shapes_known
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -146,7 +148,7 @@ class Transport:
         works += [self._begin(dist.isend, part, waiting, tag + number) for number, part in enumerate(parts, 1)]
         size = sum(part.untyped_storage().nbytes() for part in parts)
         if name in self._awaited:
-            self._pending[name] = partial(self._finish_send, works, waiting, ended)
+            self._pending[name] = works, waiting, size, ended
         elif self._batch is None:
             self.sends.add(works, waiting, size, ended)
         else:
@@ -155,6 +157,9 @@ class Transport:
     def wait_sent(self, op: Op, position: int) -> None:
         """Wait until the send that a ``WAIT_SEND`` names is complete, and let its tensors go.
 
+        In a step that has to learn shapes it is not waited for here: its receive has no buffers before its reader wants
+        it, which can be later than where the plan posts it, so that ranks could wait for each other for ever.
+
         Raises
         ------
         RunError
@@ -162,13 +167,14 @@ class Transport:
         TimedOutError
             If it is not complete in time.
         """
-        finish = self._pending.pop(name_of(op), None)
-        if finish is None:
-            raise RunError(f"rank {self._rank}, position {position} ({op}): the send that it waits for was not begun")
-        finish(f"position {position} ({op})")
-
-    def _finish_send(self, works: list[Any], waiting: Waiting, ended: Callable[[int], None], what: str) -> None:
-        wait_for_all(works, waiting._replace(what=what), self.timeout)
+        place = f"position {position} ({op})"
+        if name_of(op) not in self._pending:
+            raise RunError(f"rank {self._rank}, {place}: the send that it waits for was not begun")
+        works, waiting, size, ended = self._pending.pop(name_of(op))
+        if not self._waits_block:
+            self.sends.add(works, waiting, size, ended)
+            return
+        wait_for_all(works, waiting._replace(what=place), self.timeout)
         ended(time.perf_counter_ns())
 
     def post(self, op: Op, position: int) -> None:
