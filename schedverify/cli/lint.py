@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from schedverify.cli.app import OK, VIOLATED, code_of
+from schedverify.cli.terminal import print_line
 
 
 def lint(
@@ -25,7 +26,7 @@ def lint(
         if output_format == "github":
             print(case.annotations(report), end="")
         else:
-            print(f"{path}: {report.verdict.value}")
+            print_line(f"{path}: {report.verdict.value}")
             for violation in report.violations:
-                print(f"  {violation}")
+                print_line(f"  {violation}")
     return worst
