@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 from schedverify import __version__
-from schedverify.core.errors import InfeasibleError, ScheduleError, SchedverifyError, UndecidedError
+from schedverify.core.errors import InfeasibleError, ScheduleError, SchedverifyError, UndecidedError, printable
 
 if TYPE_CHECKING:
     from cyclopts import App
@@ -108,8 +108,3 @@ def _refused(message: str, code: int = WRONG_INPUT) -> int:
     for line in message.splitlines():
         print(f"schedverify: {printable(line)}", file=sys.stderr)
     return code
-
-
-def printable(text: str) -> str:
-    """Return text in which no control character is left that a terminal would obey."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

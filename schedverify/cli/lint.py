@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from schedverify.cli.app import code_of
+from schedverify.cli.terminal import print_line
 from schedverify.core.verdict import Verdict
 
 
@@ -25,7 +26,7 @@ def lint(
         if output_format == "github":
             print(case.annotations(report), end="")
         else:
-            print(f"{path}: {report.verdict.value}")
-            for told in (*report.violations, *report.unsettled):
-                print(f"  {told}")
+            print_line(f"{path}: {report.verdict.value}")
+            for line in (*report.violations, *report.unsettled):
+                print_line(f"  {line}")
     return code_of(Verdict.of_files(verdicts))

@@ -34,4 +34,4 @@ def show(report: Report, source: str) -> None:
 def print_lines(lines: Iterable[Line]) -> None:
     """Print lines to standard output."""
     for line in lines:
-        print_line(*((span.text, _STYLES[span.tone]) for span in line))
+        print_line(*((span.shown, _STYLES[span.tone]) for span in line))

@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
+from schedverify.core.errors import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -45,15 +47,16 @@ def err() -> Console:
 
 
 def print_line(*pieces: Piece) -> None:
-    """Print pieces of text as one line, with their styles on a terminal."""
-    line = "".join(piece if isinstance(piece, str) else piece[0] for piece in pieces)
+    """Print pieces of text as one line, with their styles on a terminal; what it would obey is escaped."""
+    shown = [(printable(piece), "") if isinstance(piece, str) else (printable(piece[0]), piece[1]) for piece in pieces]
+    line = "".join(text for text, _ in shown)
     # a line that goes into a pipe as it is: to load rich takes longer than to verify a small schedule
     if not sys.stdout.isatty() and _is_plain([line]) and len(line) <= _PIPE_WIDTH:
         print(line)
         return
     from rich.text import Text
 
-    out().print(Text.assemble(*pieces))
+    out().print(Text.assemble(*shown))
 
 
 def line_width() -> int:
@@ -72,7 +75,8 @@ def _is_coloured() -> bool:
 
 
 def remark(text: str) -> None:
-    """Print a remark to standard error."""
+    """Print a remark to standard error, with what a terminal would obey escaped."""
+    text = printable(text)
     columns = os.environ.get("COLUMNS", "")
     lines = _wrapped(text, int(columns) if columns.isdecimal() else 80)
     if lines and not any(map(os.isatty, range(3))) and _is_plain(lines):

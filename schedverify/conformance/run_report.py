@@ -67,19 +67,21 @@ class Conformance:
 
 
 def conform(plan: Plan, trace: RunTrace) -> Conformance:
-    """Hold a run against its plan.
+    """Hold a run against its plan: against what follows from its order, not against the measures that it states.
 
     Raises
     ------
     InputError
         If the trace is of another plan or number of ranks, or holds no step of training, or the plan has no
         communication.
+    ScheduleError
+        If the plan's schedule cannot run.
     """
     check_types("conform", plan=(plan, Plan), trace=(trace, RunTrace))
     lowered = _lowered(plan, trace)
-    if plan.measures is None:
-        raise InputError(Fault("measures", "the plan states none", "schedverify convert makes a plan of a schedule"))
-    problem, allowed = plan.problem, plan.measures.peak_in_flight
+    problem = plan.problem
+    planned = simulate(lowered.schedule.compute_only(), problem).measures
+    allowed = planned.peak_in_flight
     found = departures(lowered.schedule, problem, trace, allowed)
     again = measured_problem(problem, trace)
     predicted = simulate(lowered.schedule, again, discipline=lowered.discipline, eager_bytes=lowered.eager_bytes)
@@ -88,8 +90,8 @@ def conform(plan: Plan, trace: RunTrace) -> Conformance:
     most = [peaks(problem, step) for step in trace.steps]
     return Conformance(
         departures=tuple(found), makespans=tuple(times), predicted=predicted.makespan * 1000,
-        planned=None if tick is None else round(plan.measures.makespan * tick),
-        bubble=bubble(middle, trace.ranks), planned_bubble=float(plan.measures.bubble_fraction),
+        planned=None if tick is None else round(planned.makespan * tick),
+        bubble=bubble(middle, trace.ranks), planned_bubble=float(planned.bubble_fraction),
         peaks=tuple(map(max, zip(*most, strict=True))), allowed=allowed, costs=tuple(costs(problem, trace)),
         latency=latency(problem, trace), errors=trace.errors,
     )  # fmt: skip

@@ -132,8 +132,15 @@ def shown(value: Any) -> str:
 
 def clean(text: str, longest: int = _LONGEST) -> str:
     """Return the beginning of a text, with everything escaped that could steer a terminal."""
-    text = text[:longest]
-    return text if text.isprintable() else ascii(text)[1:-1][:longest]
+    return printable(text[:longest])[:longest]
+
+
+def printable(text: str) -> str:
+    """Return a text on one line, with every character escaped that a terminal would obey, such as a line's end.
+
+    What is told of a file passes here before it is shown, whoever wrote the sentence: no file prints a line of its own.
+    """
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 MAX_FAULTS: Final = 50
@@ -210,20 +217,22 @@ class Faults:
             raise InputError([*self.faults, Fault("", rest)] if self.more else self.faults)
 
 
-def check_version(key: str, found: Any, known: int, hint: str) -> None:
+def check_version(key: str, found: Any, known: int, hint: str, *, oldest: int | None = None) -> None:
     """Refuse a file of another version.
 
     Parameters
     ----------
     hint
         What would do, where ``found`` is no newer version.
+    oldest
+        The oldest version that is read, where more than ``known`` is.
 
     Raises
     ------
     InputError
-        If ``found`` is not ``known``.
+        If ``found`` is not ``known``, nor one from ``oldest`` on.
     """
-    if found == known and type(found) is int:
+    if type(found) is int and (oldest or known) <= found <= known:
         return
     newer = type(found) is int and found > known
     would = "a newer schedverify wrote it; update schedverify" if newer else hint

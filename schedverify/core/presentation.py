@@ -13,6 +13,8 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from enum import StrEnum
 from typing import Final, NamedTuple
 
+from schedverify.core.errors import printable
+
 
 class Tone(StrEnum):
     """What a piece of text means, for whoever colours it."""
@@ -27,10 +29,15 @@ class Tone(StrEnum):
 
 
 class Span(NamedTuple):
-    """A piece of a line, with its tone."""
+    """A piece of a line, with its tone; who shows its text makes it printable first."""
 
     text: str
     tone: Tone = Tone.PLAIN
+
+    @property
+    def shown(self) -> str:
+        """The text on one line, without what a terminal would obey."""
+        return printable(self.text)
 
 
 Line = list[Span]
@@ -59,7 +66,7 @@ def table(rows: Iterable[Sequence[Span]], width: int | None = None, right: Colle
     right
         The columns, from 0, whose cells stand at the right.
     """
-    cells = [list(row) for row in rows]
+    cells = [[Span(cell.shown, cell.tone) for cell in row] for row in rows]
     widths = _widths([max(len(cell.text) for cell in column) for column in zip(*cells, strict=True)], width)
     for row in cells:
         wrapped = [_wrapped(cell.text, room) for cell, room in zip(row, widths, strict=True)]
@@ -74,7 +81,7 @@ def table(rows: Iterable[Sequence[Span]], width: int | None = None, right: Colle
 
 def text_of(lines: Iterable[Line]) -> str:
     """Return lines as plain text, without blanks at their ends."""
-    return "\n".join("".join(span.text for span in line).rstrip() for line in lines)
+    return "\n".join("".join(span.shown for span in line).rstrip() for line in lines)
 
 
 def html_of(lines: Iterable[Line]) -> str:
@@ -115,5 +122,5 @@ def _wrapped(text: str, room: int) -> list[str]:
 
 
 def _html_span(span: Span) -> str:
-    text = html.escape(span.text)
+    text = html.escape(span.shown)
     return f'<span style="{_CSS[span.tone]}">{text}</span>' if span.tone in _CSS else text

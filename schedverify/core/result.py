@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from schedverify.core.discipline import Communication
-from schedverify.core.errors import ScheduleError, nearest
+from schedverify.core.errors import ScheduleError, nearest, printable
 from schedverify.core.plan import FamilyResult, Lowered, Part, Plan, SecondaryObjective
 from schedverify.core.presentation import Line, Span, Tone, counted, html_of, table, text_of
 from schedverify.core.timeline import Measures, Timeline, measures_table, window_note
@@ -41,7 +41,7 @@ class Violation:
     counterexample: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.code} {self.message}"
+        return printable(f"{self.code} {self.message}")
 
 
 @dataclass(frozen=True)

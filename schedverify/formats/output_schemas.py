@@ -20,6 +20,7 @@ TEXT: Final[Schema] = {"type": "string"}
 RATIO_TEXT: Final[Schema] = {"type": "string", "pattern": "^[0-9]+(/[1-9][0-9]*)?$"}
 DIGEST_TEXT: Final[Schema] = {"type": "string", "pattern": f"^{DIGEST.pattern}$"}
 CODE: Final = "^SV[0-9]+$"
+_EVIDENCE: Final[Schema] = {"type": "object", "required": ["rule", "objective", "bound"]}
 
 
 def whole(least: int = 0) -> Schema:
@@ -57,14 +58,15 @@ def plan_schema(problem: Schema) -> Schema:
     verdicts = {"type": "object", "propertyNames": {"pattern": CODE}, "additionalProperties": one_of(Verdict)}
     measures, rows = _measures(RATIO_TEXT), listed(listed(TEXT)) | {"minItems": 1}
     lowered = closed({"discipline": one_of(Discipline), "eager_bytes": whole(), "rows": rows, "measures": measures})
-    plan = closed({
-        "version": {"const": VERSION}, "problem": problem, "schedule": rows, "lowered": or_null(lowered),
+    return closed({
+        "version": {"const": VERSION}, "problem": problem, "schedule": or_null(rows), "lowered": or_null(lowered),
         "timeline": or_null(listed(listed(whole())) | {"minItems": 1}), "measures": or_null(measures),
-        "verdicts": verdicts, "status": one_of((Status.OPTIMAL, Status.FEASIBLE)), "objective": one_of(OBJECTIVES),
-        "value": or_null(whole()), "bound": or_null(whole()), "certificate": or_null({"type": "object"}),
-        "seed": whole(), "partition": or_null(rows), "digest": DIGEST_TEXT,
+        "verdicts": verdicts, "status": one_of((Status.OPTIMAL, Status.FEASIBLE, Status.INFEASIBLE)),
+        "objective": one_of(OBJECTIVES),
+        "value": or_null(whole()), "bound": or_null(whole()), "certificate": or_null(_EVIDENCE),
+        "seed": whole(), "partition": or_null(rows),
+        "then": or_null(second_schema()), "digest": DIGEST_TEXT,
     })  # fmt: skip
-    return plan | {"properties": plan["properties"] | {"then": second_schema()}}
 
 
 def report_schema() -> Schema:
@@ -171,7 +173,7 @@ def second_schema() -> Schema:
     """Return the schema of a plan's second objective."""
     return closed({
         "objective": one_of(OBJECTIVES), "value": or_null(whole()), "bound": or_null(whole()),
-        "certificate": or_null({"type": "object"}),
+        "certificate": or_null(_EVIDENCE),
     })  # fmt: skip
 
 

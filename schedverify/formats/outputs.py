@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from schedverify.core.errors import printable
 from schedverify.core.explanation import Explanation, PathLink
 from schedverify.core.result import Plan, PropertyResult, Report
 from schedverify.core.timeline import Timeline
@@ -153,7 +154,7 @@ def lines_of(path: str) -> list[int]:
 
 
 def _escaped(text: str) -> str:
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return printable(text).replace("%", "%25")
 
 
 def _escaped_property(text: str) -> str:

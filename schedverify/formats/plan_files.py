@@ -12,11 +12,14 @@ from typing import Any, Final
 from schedverify.core.argument_types import check_types
 from schedverify.core.errors import Fault, InputError, ScheduleError
 from schedverify.core.problem.numbers import whole
-from schedverify.core.result import Lowered, Plan, SecondaryObjective
+from schedverify.core.result import Lowered, Plan, SecondaryObjective, Status
 from schedverify.core.timeline import Measures
 from schedverify.formats.json_toml import unfit
 
-VERSION: Final = 1
+VERSION: Final = 2
+"""Of the form that is written: since the span is the rate at which batches can follow one another."""
+OLDEST: Final = 1
+"""The oldest form that is read; what it claims of the span is judged by what the word means now."""
 DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 """What a digest looks like."""
 RATIOS: Final = ("bubble_fraction", "bubble_overhead", "span_bubble")
@@ -30,12 +33,16 @@ def to_json(plan: Plan) -> str:
     Raises
     ------
     ScheduleError
-        If the plan has no schedule: there is nothing to run, and nothing to check.
+        If the plan has no schedule, and is not that there is none: there is nothing to run, and nothing to check.
     InputError
-        If its certificate holds something else than texts, whole numbers up to 2^62, lists and tables of them.
+        If it lacks what follows from its schedule, or its certificate holds something else than texts, whole numbers up
+        to 2^62, lists and tables of them.
     """
     data = plan_data(plan)
-    if faults := unfit(data, floats=False):
+    lacking = [name for name in ("timeline", "measures", "value") if plan.schedule is not None and data[name] is None]
+    lacking += ["then.value"] if plan.then is not None and plan.then.value is None else []
+    faults = [Fault(name, "a plan in a file has it", "sv.plan_of makes whole plans") for name in lacking]
+    if faults := faults + unfit(data, floats=False):
         raise InputError(faults)
     return canonical(data | {"digest": digest(data)}) + "\n"
 
@@ -46,7 +53,7 @@ def plan_digest(plan: Plan) -> str:
     Raises
     ------
     ScheduleError
-        If the plan has no schedule.
+        As :func:`to_json`.
     """
     check_types("plan_digest", plan=(plan, Plan))
     return digest(plan_data(plan))
@@ -54,10 +61,11 @@ def plan_digest(plan: Plan) -> str:
 
 def plan_data(plan: Plan) -> dict[str, Any]:
     """Return what a plan file holds, without the digest; see :func:`to_json`."""
-    if plan.schedule is None:
+    if plan.schedule is None and plan.status is not Status.INFEASIBLE:
         raise ScheduleError(f"a plan without a schedule cannot be saved; this one is {plan.status.value}")
-    data = {
-        "version": VERSION, "problem": plan.problem.to_dict(), "schedule": plan.schedule.strings(),
+    return {
+        "version": VERSION, "problem": plan.problem.to_dict(),
+        "schedule": None if plan.schedule is None else plan.schedule.strings(),
         "lowered": None if plan.lowered is None else lowered_data(plan.lowered),
         "timeline": [list(row) for row in plan.starts] or None,
         "measures": None if plan.measures is None else measures_data(plan.measures, str),
@@ -65,8 +73,8 @@ def plan_data(plan: Plan) -> dict[str, Any]:
         "status": plan.status.value, "objective": plan.objective, "value": plan.value, "bound": plan.bound,
         "certificate": _plain("certificate", plan.certificate), "seed": plan.seed,
         "partition": None if plan.partition is None else [list(layers) for layers in plan.partition],
+        "then": None if plan.then is None else second_data(plan.then),
     }  # fmt: skip
-    return data if plan.then is None else data | {"then": second_data(plan.then)}
 
 
 def lowered_data(lowered: Lowered) -> dict[str, Any]:
@@ -80,7 +88,7 @@ def lowered_data(lowered: Lowered) -> dict[str, Any]:
 
 
 def second_data(second: SecondaryObjective) -> dict[str, Any]:
-    """Return what stands under ``then``: the second objective of a plan; a plan with one objective has no such key."""
+    """Return what stands under ``then``: the second objective of a plan."""
     certificate = _plain("then.certificate", second.certificate)
     return {"objective": second.objective, "value": second.value, "bound": second.bound, "certificate": certificate}
 

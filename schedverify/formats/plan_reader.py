@@ -21,15 +21,22 @@ from schedverify.core.result import Lowered, Plan, SecondaryObjective, Status, V
 from schedverify.core.schedule import Schedule, Words
 from schedverify.core.timeline import Measures
 from schedverify.formats.json_toml import unfit
-from schedverify.formats.plan_files import BY_RANK, RATIOS, TICKS, VERSION, digest
+from schedverify.formats.plan_files import BY_RANK, OLDEST, RATIOS, TICKS, VERSION, digest
 
 FIELDS: Final = (
     "version", "problem", "schedule", "lowered", "timeline", "measures", "verdicts", "status", "objective", "value",
-    "bound", "certificate", "seed", "partition", "digest",
+    "bound", "certificate", "seed", "partition", "then", "digest",
 )  # fmt: skip
 LOWERED: Final = ("discipline", "eager_bytes", "rows", "measures")
 MEASURES: Final = (*TICKS, *RATIOS, *BY_RANK)
 SECOND: Final = tuple(field.name for field in fields(SecondaryObjective))
+EVIDENCE: Final = ("rule", "objective", "bound")
+"""What every certificate of a plan names, beside the place that its rule has."""
+OF_A_SCHEDULE: Final = ("lowered", "timeline", "measures", "value", "then")
+"""Keys that are null where there is no schedule."""
+WHOLE: Final = ("timeline", "measures", "value")
+"""Keys that are not null where there is one; in version 1 they could be."""
+_STATUSES: Final = (Status.OPTIMAL, Status.FEASIBLE, Status.INFEASIBLE)
 _WRITER: Final = "schedverify optimize writes whole plans"
 _RATIO = re.compile(r"[0-9]{1,40}(/[1-9][0-9]{0,39})?")
 _CODE = re.compile(r"SV[0-9]{1,6}")
@@ -46,7 +53,7 @@ def plan_from(data: Any) -> Plan:
     """
     if not isinstance(data, Mapping):
         raise InputError(Fault("", f"expected a plan, an object of keys, found {shown(data)}"))
-    check_version("version", data.get("version"), VERSION, "schedverify optimize writes plans")
+    check_version("version", data.get("version"), VERSION, "schedverify optimize writes plans", oldest=OLDEST)
     if faults := unfit(data, floats=False):
         raise InputError(faults)
     return _PlanReader(data).plan()
@@ -58,31 +65,32 @@ class _PlanReader(Faults):
     def __init__(self, data: Mapping[str, Any]) -> None:
         super().__init__()
         self.data = data
+        self.old = data["version"] == OLDEST
 
     def plan(self) -> Plan:
         """Check every field and return the plan."""
-        self.check_keys("", self.data, (*FIELDS, "then"), needed=FIELDS, missing=_WRITER)
+        needed = [name for name in FIELDS if name != "then" or not self.old]
+        self.check_keys("", self.data, FIELDS, needed=needed, missing=_WRITER)
         self._check_digest()
         problem = self._problem()
         ranks = problem.ranks if problem else 0
-        schedule = self._schedule("schedule", self.data.get("schedule"), ranks)
+        status = Status(self._one_of("status", _STATUSES, self.data.get("status")))
+        schedule = self._compute_order(status, ranks)
         read = {
+            "status": status,
             "schedule": schedule,
             "starts": self._starts(schedule),
             "measures": self._measures("measures", self.data.get("measures"), ranks),
             "lowered": self._lowered(schedule, ranks),
             "verdicts": self._verdicts(),
-            "status": Status(self._one_of("status", (Status.OPTIMAL, Status.FEASIBLE), self.data.get("status"))),
             "objective": self._one_of("objective", OBJECTIVES, self.data.get("objective")),
             "value": self._number_or_null("value", self.data.get("value")),
             "bound": self._number_or_null("bound", self.data.get("bound")),
             "certificate": self._certificate("certificate", self.data.get("certificate")),
             "then": self._second(),
             "seed": self._number("seed", self.data.get("seed")),
-            "partition": self._partition(problem.stages if problem else 0),
+            "partition": self._partition(problem),
         }
-        if problem and problem.partition and not self.wrong("partition") and read["partition"] != problem.partition:
-            self.fault("partition", "the problem has other layers in its stages", "a plan repeats those of its problem")
         self.raise_faults()
         return Plan(problem=problem, **read)  # type: ignore[arg-type]
 
@@ -101,6 +109,21 @@ class _PlanReader(Faults):
             for fault in error.faults:
                 self.fault(f"problem.{fault.key}" if fault.key else "problem", fault.message, fault.hint)
             return None
+
+    def _compute_order(self, status: Status, ranks: int) -> Schedule | None:
+        """Take the schedule, which a plan has unless it is that there is none, and what must then be there or not."""
+        if status is Status.INFEASIBLE:
+            for name in ("schedule", *OF_A_SCHEDULE):
+                if self.data.get(name) is not None:
+                    self.fault(name, "expected null: the plan is that there is no schedule", "the status is infeasible")
+            return None
+        for name in WHOLE if not self.old else ():
+            if name in self.data and self.data[name] is None:
+                self.fault(name, "expected what follows from the schedule, found null", _WRITER)
+        schedule = self._schedule("schedule", self.data.get("schedule"), ranks)
+        if schedule is not None and schedule.lowered:
+            self.fault("schedule", "there is communication in it", "lowered.rows has the order with communication")
+        return schedule
 
     def _schedule(self, key: str, value: Any, ranks: int) -> Schedule | None:
         rows = self._rows(key, value, ranks, "rank")
@@ -121,8 +144,8 @@ class _PlanReader(Faults):
         if self.data.get("timeline") is None:
             return ()
         rows = self._rows("timeline", self.data["timeline"], schedule.ranks if schedule else 0, "rank")
-        for rank, row in enumerate(rows if schedule else ()):
-            steps = int((schedule.rows[rank] >> JOIN_SHIFT == 0).sum()) if schedule else 0
+        for rank, (row, order) in enumerate(zip(rows, schedule.rows if schedule else (), strict=False)):
+            steps = int((order >> JOIN_SHIFT == 0).sum())
             if len(row) != steps:
                 self.fault(f"timeline[{rank}]", f"{len(row)} starts for {steps} steps", "one for each step")
         return tuple(self._numbers(f"timeline[{rank}]", row) for rank, row in enumerate(rows))
@@ -183,16 +206,22 @@ class _PlanReader(Faults):
             if not _CODE.fullmatch(code) or verdict not in known:
                 message = f"expected a code such as SV201 and one of {', '.join(known)}, found {shown(verdict)}"
                 self.fault(f"verdicts.{clean(code)}", message)
-        return {code: Verdict(table[code]) for code in sorted(table) if table[code] in known}
+        read = {code: Verdict(table[code]) for code in sorted(table) if table[code] in known}
+        # version 1 said that of the order without communication, of which nothing else can be said
+        if self.old and read.get("SV403") is Verdict.NOT_APPLICABLE:
+            del read["SV403"]
+        return read
 
     def _second(self) -> SecondaryObjective | None:
-        if "then" not in self.data:
+        table = self.data.get("then")
+        if table is None:
             return None
-        table = self.data["then"]
         if not isinstance(table, Mapping):
-            self.fault("then", f"expected an object, found {shown(table)}", "leave it away where there is none")
+            self.fault("then", f"expected an object or null, found {shown(table)}")
             return None
         self.check_keys("then", table, SECOND, needed=SECOND, missing=_WRITER)
+        if not self.old and "value" in table and table["value"] is None:
+            self.fault("then.value", "expected what follows from the schedule, found null", _WRITER)
         return SecondaryObjective(
             self._one_of("then.objective", OBJECTIVES, table.get("objective")),
             self._number_or_null("then.value", table.get("value")),
@@ -204,22 +233,40 @@ class _PlanReader(Faults):
         return str(value) if self.is_one_of(key, value, choices) else choices[0]
 
     def _certificate(self, place: str, value: Any) -> Mapping[str, Any] | None:
-        if value is not None and not isinstance(value, Mapping):
+        if value is None:
+            return None
+        if not isinstance(value, Mapping):
             self.fault(place, f"expected an object or null, found {shown(value)}")
             return None
+        for name in EVIDENCE if not self.old else ():
+            if name not in value:
+                self.fault(f"{place}.{name}", "missing", "evidence names its rule, its objective and its bound")
         for key, number in _long_numbers(place, value):
             self.fault(key, f"{shown(number)} is beyond 2^62", "no number of a plan is")
         return value
 
-    def _partition(self, stages: int) -> tuple[tuple[str, ...], ...] | None:
-        if self.data.get("partition") is None:
+    def _partition(self, problem: Problem | None) -> tuple[tuple[str, ...], ...] | None:
+        """Take the layers of each stage: those that the problem names, or what it could name."""
+        value = self.data.get("partition")
+        if problem is None:
             return None
-        rows = self._rows("partition", self.data["partition"], stages, "stage")
-        for stage, row in enumerate(rows):
-            for i, layer in enumerate(row):
-                if not isinstance(layer, str):
-                    self.fault(f"partition[{stage}][{i}]", f"expected the name of a layer, found {shown(layer)}")
-        return tuple(map(tuple, rows))
+        if problem.partition:
+            if value != [list(layers) for layers in problem.partition]:
+                message = "the problem has other layers in its stages"
+                self.fault("partition", message, "a plan repeats those of its problem")
+            return problem.partition
+        if value is None:
+            return None
+        try:
+            named = Problem.of({**self.data["problem"], "partition": value})
+        except InputError as error:
+            for fault in error.faults:
+                self.fault(*fault)
+            return None
+        if not named.partition or not all(named.partition):
+            message = f"expected a list of layers for each of {problem.stages} stages, found a stage without"
+            self.fault("partition", message, "null, where the layers are not known")
+        return named.partition
 
     def _rows(self, key: str, value: Any, length: int, of: str) -> list[list[Any]]:
         """Take a list of lists, ``length`` of them where that is known."""

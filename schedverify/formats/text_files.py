@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from schedverify.core.errors import Fault, InputError
+from schedverify.core.errors import Fault, InputError, printable
 
 _FIRST: Final = 1 << 16
 
@@ -44,9 +44,7 @@ def read_text(path: PathLike, expected: str, limit: int) -> str:
 def source_name(path: PathLike) -> str:
     """Return how messages call a file; characters that could steer a terminal are escaped."""
     name = os.fspath(path)
-    if name == "-":
-        return "standard input"
-    return name if name.isprintable() else ascii(name)[1:-1]
+    return "standard input" if name == "-" else printable(name)
 
 
 @contextmanager

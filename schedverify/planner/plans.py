@@ -11,18 +11,20 @@ from schedverify.core.argument_types import check_types
 from schedverify.core.discipline import DEFAULT_DISCIPLINE
 from schedverify.core.errors import Fault, InputError, ScheduleError, SchedverifyError
 from schedverify.core.problem import Problem
-from schedverify.core.result import FamilyResult, Lowered, Plan, Report, SecondaryObjective, Status
+from schedverify.core.result import FamilyResult, Lowered, Plan, Report, SecondaryObjective, Status, Verdict
 from schedverify.core.schedule import Schedule, check_ranks
 from schedverify.core.timeline import Timeline
 from schedverify.generators import families
 from schedverify.optimizer import Effort, Hint, LexicographicResult, Progress, Solution, hint_of, minimize
 from schedverify.planner.proved_lowering import ProvedLowering, proved_lowering
+from schedverify.verifier.claims import claims_of
+from schedverify.verifier.plan_report import joined
 from schedverify.verifier.rules import Case
-from schedverify.verifier.verification import claims_of, verify, verify_case
+from schedverify.verifier.verification import verify, verify_case
 
 _NEEDED: Final = ("SV1", "SV2", "SV4")
 """Beginnings of the codes of what a schedule that the search begins with must keep."""
-_LIMITS: Final = ("SV306", "SV4")
+_LIMITS: Final = ("SV306", "SV4", "SV503")
 """What a lowering may break without a fault of ours: the problem's limits, and what it declares of boundaries."""
 
 
@@ -224,14 +226,9 @@ def _verified(
     report = verify_case(case.claiming(claims_of(plan)))
     if of_caller:
         _raise_for_caller(report)
-    limit = draft.problem.makespan_limit
-    if limit is not None and timeline is not None and timeline.makespan > limit:
-        text = f"the makespan is {timeline.makespan}, limits.makespan is {limit}"
-        raise RefusedPlanError(f"the optimizer passed a limit; please report this: {text}")
     if timeline is None or report.violations:
         raise _refusal("the optimizer found", report)
-    plan = dataclasses.replace(plan, verdicts={p.code: p.verdict for p in report.properties})
-    return _with_communication(plan, lowering or proved_lowering(timeline, DEFAULT_DISCIPLINE, select=None))
+    return _with_communication(plan, report, lowering or proved_lowering(timeline, DEFAULT_DISCIPLINE, select=None))
 
 
 def _refusal(what: str, report: Report) -> RefusedPlanError:
@@ -266,27 +263,33 @@ def _given_lowering(schedule: Schedule, problem: Problem) -> ProvedLowering:
 
 def _raise_for_caller(report: Report) -> None:
     """Raise a ScheduleError for what is wrong with a schedule that the caller gives."""
-    lines = [str(violation) for violation in report.violations if violation.code.startswith((*_NEEDED, "SV3"))]
+    needed = (*_NEEDED, "SV3", "SV503")
+    lines = [str(violation) for violation in report.violations if violation.code.startswith(needed)]
     if lines:
         raise ScheduleError("\n".join(lines))
 
 
-def _with_communication(plan: Plan, lowering: ProvedLowering) -> Plan:
-    """Add to a plan its schedule with communication, for the default discipline.
+def _with_communication(plan: Plan, report: Report, lowering: ProvedLowering) -> Plan:
+    """Add to a plan its schedule with communication, for the default discipline, and the verdicts on both.
 
     Where messages break a limit (what is received leaves too little memory, say), the plan stays without them, and its
     reason says so.
+
+    Parameters
+    ----------
+    report
+        On the plan's schedule and claims.
     """
-    timeline, report = lowering
-    if any(not violation.code.startswith(_LIMITS) for violation in report.violations):
-        raise _refusal("was lowered", report)
-    if report.violations:
-        text = "; ".join(violation.message for violation in report.violations)
-        reason = f"no known lowering of it keeps the limits: {text}"
-        return dataclasses.replace(plan, reason="; ".join(filter(None, (plan.reason, reason))))
-    communication = {p.code: p.verdict for p in report.properties if p.code.startswith("SV3")}
-    return dataclasses.replace(
-        plan,
-        lowered=Lowered(timeline.schedule, DEFAULT_DISCIPLINE, 0, timeline.measures),
-        verdicts={**plan.verdicts, **communication},
-    )
+    timeline, of_lowered = lowering
+    if any(not violation.code.startswith(_LIMITS) for violation in of_lowered.violations):
+        raise _refusal("was lowered", of_lowered)
+    if of_lowered.violations:
+        text = "; ".join(violation.message for violation in of_lowered.violations)
+        reason = "; ".join(filter(None, (plan.reason, f"no known lowering of it keeps the limits: {text}")))
+        return dataclasses.replace(plan, reason=reason, verdicts=_verdicts(report))
+    lowered = Lowered(timeline.schedule, DEFAULT_DISCIPLINE, 0, timeline.measures)
+    return dataclasses.replace(plan, lowered=lowered, verdicts=_verdicts(joined(report, of_lowered)))
+
+
+def _verdicts(report: Report) -> dict[str, Verdict]:
+    return {result.code: result.verdict for result in report.properties}

@@ -10,8 +10,10 @@ from schedverify.core.argument_types import check_types
 from schedverify.core.discipline import DEFAULT_DISCIPLINE, Communication, Discipline, check_eager_bytes
 from schedverify.core.errors import Fault, InputError, UnknownNameError
 from schedverify.core.problem import Problem
-from schedverify.core.result import Lowered, Plan, PropertyResult, Report, Scope, Verdict, Violation
+from schedverify.core.result import Lowered, Plan, PropertyResult, Report, Scope, Status, Verdict, Violation
 from schedverify.core.schedule import Schedule, check_ranks
+from schedverify.verifier.claims import check_claims, claims_of
+from schedverify.verifier.plan_report import claimed_codes, joined, with_messages_missing, with_own_claims
 from schedverify.verifier.rules import REGISTRY, Case, NotApplicable, Property, Undecided
 from schedverify.verifier.runtimes import ON_REQUEST, profile_of
 
@@ -33,8 +35,8 @@ def verify(  # noqa: PLR0913 - each is a keyword of its own
     Parameters
     ----------
     schedule
-        What is judged. A plan brings its own problem and its claims: timeline, measures, value, bound, certificate;
-        where it holds its schedule with communication too, that is judged as well, under the plan's discipline.
+        What is judged. A plan brings its own problem and its claims, all of which are judged; where it holds its
+        schedule with communication too, that is judged as well, under the plan's own discipline and eager bytes.
     problem
         What it is for. Without it (and without a plan), it is read off the schedule; the report says so.
     select, ignore
@@ -60,28 +62,27 @@ def verify(  # noqa: PLR0913 - each is a keyword of its own
     Raises
     ------
     InputError
-        If the schedule has another number of rows than the problem has ranks, a plan is of another problem, or
-        ``eager_bytes`` is negative.
+        If the schedule has another number of rows than the problem has ranks, a plan is of another problem, a claim
+        is none or has another type than such a claim has, or ``eager_bytes`` is negative.
     UnknownNameError
         If a code in ``select`` or ``ignore`` begins no property's code, or there is no such discipline or profile.
     """
     check_types("verify", schedule=(schedule, Schedule, Plan), problem=(problem, Problem, type(None)))
+    check_types("verify", claims=(claims, Mapping, type(None)))
     chosen, named = _chosen(select, ignore, profile), Discipline.of(discipline)
     check_eager_bytes(eager_bytes)
-    lowered = schedule.lowered if isinstance(schedule, Plan) else None
+    if claims is not None:
+        check_claims(claims)
     if isinstance(schedule, Plan):
-        claims = claims if claims is not None else claims_of(schedule)
-        schedule, problem = _unpacked(schedule, problem)
+        _check_own_problem(schedule, problem)
+        return _report_on_plan(schedule, claims, chosen, excerpt)
     inferred = ""
     if problem is None:
         from schedverify.verifier.infer_problem import REMARK, deduce_problem
 
         problem, inferred = deduce_problem(schedule), REMARK
     check_ranks(schedule, problem.ranks)
-    report = _report(Case(schedule, problem, excerpt, claims or {}, named, eager_bytes), chosen, inferred)
-    if lowered is None:
-        return report
-    return _joined(report, _report_on_lowered(lowered, problem, [prop.code for prop in chosen]))
+    return _report(Case(schedule, problem, excerpt, claims or {}, named, eager_bytes), chosen, inferred)
 
 
 def verify_case(case: Case) -> Report:
@@ -102,13 +103,6 @@ def _report(case: Case, chosen: list[Property], inferred: str = "") -> Report:
     return Report(tuple(results), case.measures, remarks, _communication(case, results), case.timeline_source)
 
 
-def claims_of(plan: Plan) -> dict[str, Any]:
-    """Return what a plan claims of its schedule, in the form that :func:`verify` takes."""
-    measures = dataclasses.asdict(plan.measures) if plan.measures else {}
-    own = {"timeline": plan.starts or None, "value": plan.value, "bound": plan.bound, "certificate": plan.certificate}
-    return measures | own | {"objective": plan.objective, "then": plan.then and dataclasses.asdict(plan.then)}
-
-
 def verify_lowered(lowered: Lowered, problem: Problem, select: Iterable[str] | None) -> Report:
     """Judge a schedule with communication under its own discipline, and the measures that are claimed of it."""
     return verify(
@@ -121,40 +115,50 @@ def verify_lowered(lowered: Lowered, problem: Problem, select: Iterable[str] | N
     )
 
 
-def _report_on_lowered(lowered: Lowered, problem: Problem, codes: list[str]) -> Report:
-    """Judge the lowered part of a plan and the measures that it claims; it must have messages where any is needed."""
-    report = verify_lowered(lowered, problem, codes)
-    if lowered.schedule.lowered or not _has_messages(problem):
-        return report
-    silent = (Violation("SV301", "no send and no receive stands in it"),)
-    wrong: dict[str, Any] = {"verdict": Verdict.VIOLATED, "violations": silent, "reason": ""}
-    results = (dataclasses.replace(each, **wrong) if each.code == "SV301" else each for each in report.properties)
-    return dataclasses.replace(report, properties=tuple(results))
+def _report_on_plan(plan: Plan, claims: Mapping[str, Any] | None, chosen: list[Property], excerpt: bool) -> Report:
+    """Judge a plan by the chosen properties; the verdicts that it claims are compared with those of its own claims."""
+    own, wanted = claims_of(plan), [prop.code for prop in chosen]
+    given = own if claims is None else claims
+    if "SV501" not in wanted:
+        return _report_on_both(plan, given, wanted, excerpt=excerpt)
+    judged = sorted({*wanted, *claimed_codes(plan)})
+    follows = _report_on_both(plan, own, judged, excerpt=False)
+    same = claims is None and not excerpt and judged == wanted
+    asked = follows if same else _report_on_both(plan, given, wanted, excerpt=excerpt)
+    return with_own_claims(asked, plan, {result.code: result.verdict for result in follows.properties})
 
 
-def _has_messages(problem: Problem) -> bool:
-    """Whether a micro-batch passes from a rank to another: through a copy of the model that any goes through."""
-    owner_rank = problem.owner_rank
-    edges = [(source, target) for source, targets in enumerate(problem.successors) for target in targets]
-    return any(problem.microbatch_counts[a] and owner_rank[a] != owner_rank[b] for a, b in edges)
-
-
-def _joined(report: Report, lowered: Report) -> Report:
-    """Add to the report on a plan's schedule what is wrong with its lowered part, and what only that can show."""
-    results = []
-    for own, other in zip(report.properties, lowered.properties, strict=True):
-        shows = own.verdict is Verdict.NOT_APPLICABLE or (own.verdict is Verdict.HOLDS and other.violations)
-        named = tuple(dataclasses.replace(v, message=f"lowered: {v.message}") for v in other.violations)
-        results.append(dataclasses.replace(other, violations=named) if shows else own)
-    return dataclasses.replace(report, properties=tuple(results), communication=lowered.communication)
-
-
-def _unpacked(plan: Plan, problem: Problem | None) -> tuple[Schedule, Problem]:
+def _report_on_both(plan: Plan, claims: Mapping[str, Any], codes: list[str], *, excerpt: bool) -> Report:
+    """Judge the schedule of a plan, and the one with communication under its own discipline, where there is one."""
+    properties = [REGISTRY[code] for code in codes]
     if plan.schedule is None:
+        return _report_without_schedule(plan, claims, properties)
+    check_ranks(plan.schedule, plan.problem.ranks)
+    report = _report(Case(plan.schedule, plan.problem, excerpt, claims), properties)
+    if plan.lowered is None:
+        return report
+    lowered = verify_lowered(plan.lowered, plan.problem, codes)
+    return joined(report, with_messages_missing(lowered, plan.lowered, plan.problem))
+
+
+def _report_without_schedule(plan: Plan, claims: Mapping[str, Any], properties: list[Property]) -> Report:
+    """Judge a plan that claims that there is no schedule: what it claims can be judged, and nothing else."""
+    if plan.status is not Status.INFEASIBLE:
         raise InputError("the plan has no schedule")
+    none = Case(Schedule.of([[]] * plan.problem.ranks), plan.problem, claims=claims)
+    reason = "the plan is that there is no schedule"
+    results = [
+        _judge(prop, none)
+        if prop.code in ("SV501", "SV502")
+        else PropertyResult(prop.code, prop.name, Verdict.NOT_APPLICABLE, prop.scope, reason=reason)
+        for prop in properties
+    ]
+    return Report(tuple(results))
+
+
+def _check_own_problem(plan: Plan, problem: Problem | None) -> None:
     if problem is not None and _nameless(problem) != _nameless(plan.problem):
         raise InputError(Fault("problem", "the plan is of another problem", "leave the problem away to use its own"))
-    return plan.schedule, plan.problem
 
 
 def _nameless(problem: Problem) -> Problem:
@@ -174,14 +178,17 @@ def _chosen(select: Iterable[str] | None, ignore: Iterable[str], profile: str | 
 
 
 def _judge(prop: Property, case: Case) -> PropertyResult:
+    """Judge a case by a property; what was found to be violated before a check gives up is violated all the same."""
+    violations, verdict, reason, remedy = list[Violation](), Verdict.HOLDS, "", ""
     try:
-        violations = tuple(prop.check(case))
-    except NotApplicable as reason:
-        return PropertyResult(prop.code, prop.name, Verdict.NOT_APPLICABLE, prop.scope, (), str(reason), reason.remedy)
-    except Undecided as reason:
-        return PropertyResult(prop.code, prop.name, Verdict.UNDECIDED, prop.scope, reason=str(reason))
-    verdict = Verdict.VIOLATED if violations else Verdict.HOLDS
-    return PropertyResult(prop.code, prop.name, verdict, prop.scope, violations)
+        violations.extend(prop.check(case))
+    except NotApplicable as given:
+        verdict, reason, remedy = Verdict.NOT_APPLICABLE, str(given), given.remedy
+    except Undecided as given:
+        verdict, reason = Verdict.UNDECIDED, str(given)
+    if violations:
+        verdict, reason, remedy = Verdict.VIOLATED, "", ""
+    return PropertyResult(prop.code, prop.name, verdict, prop.scope, tuple(violations), reason, remedy)
 
 
 def _communication(case: Case, results: list[PropertyResult]) -> Communication | None:

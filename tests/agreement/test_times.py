@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from typing import Any
 
 import pytest
 
 from oracle.compute_orders import peaks
+from oracle.lowered_times import Run
+from oracle.messages import Wires
 from oracle.span import batch_of, by_cycle_means
 from oracle.times import Clock, Times, earliest, is_possible
 from oracle.times import measures as plain_measures
@@ -17,6 +20,7 @@ from schedverify.core.schedule import Schedule
 from schedverify.simulator.engine import simulate
 from schedverify.verifier.certificates import EvidenceError, proved_bound
 from schedverify.verifier.verification import verify
+from support.random_lowered import lowered
 from support.random_schedules import Base, base
 
 BASES = 300
@@ -80,6 +84,27 @@ def test_only_what_follows_may_be_claimed(name: str) -> None:
         text = str(value) if name == "bubble_fraction" else value
         assert verdict_on(found, "SV501", {name: text}) is Verdict.HOLDS
         assert verdict_on(found, "SV501", {name: wrong}) is Verdict.VIOLATED
+
+
+def test_a_makespan_limit_is_that_of_what_is_judged() -> None:
+    """Of the compute order its own makespan, of a lowered one that of its own run, each to the tick."""
+    longer = 0
+    for number in range(0, BASES, 3):
+        found = base(number)
+        rng = random.Random(f"limit {number}")
+        rows = lowered(rng, found.rows, Wires(found.data))
+        run = Run(rows, found.data, "pair")
+        made = [(found.rows, measures(found.rows, found.data)["makespan"])]
+        if not run.stuck:
+            made.append((rows, max((end for row in run.compute_times for _, end in row), default=0)))
+            longer += made[1][1] > made[0][1]
+        for order, makespan in made:
+            for limit, expected in ((makespan, Verdict.HOLDS), (makespan - 1, Verdict.VIOLATED)):
+                if limit > 0:
+                    problem = dataclasses.replace(found.problem, makespan_limit=limit)
+                    report = verify(Schedule.of(order), problem, select=["SV503"])
+                    assert report["SV503"].verdict is expected, f"base {number}, {limit}: {order}"
+    assert longer > 20
 
 
 def certificates(problem: Problem) -> list[dict]:

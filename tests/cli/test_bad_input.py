@@ -55,7 +55,7 @@ SCHEDULES = {
     "kind.csv": ("0F0,1WAIT_REDUCE_GRAD", "row 1, column 2: '1WAIT_REDUCE_GRAD' has no place here"),
     "stage.txt": ("65535F0", "line 1, step 1: stage 65535 is out of range"),
     "steer.txt": ("\x1b[2Jx", "line 1, step 1: '\\x1b[2Jx' is no operation"),
-    "plan.json": ('{"version": 2, "digest": ""}', "version: expected 1, found 2 (a newer schedverify wrote it"),
+    "plan.json": ('{"version": 3, "digest": ""}', "version: expected 2, found 3 (a newer schedverify wrote it"),
 }
 
 

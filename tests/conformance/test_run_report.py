@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 from collections.abc import Callable
+from fractions import Fraction
 
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
@@ -44,6 +46,20 @@ def test_a_run_as_predicted_conforms_and_costs_what_was_planned(name: str, steps
         plan.problem.forward, plan.problem.backward_input, plan.problem.latency,
     )  # fmt: skip
     Draft202012Validator(json.loads(schemas()["conform.json"])).validate(json.loads(formats.dumps(data_of(found))))
+
+
+def test_what_a_plan_states_of_itself_allows_nothing() -> None:
+    plan = a_plan("gpipe")
+    assert plan.measures is not None
+    honest = conform(plan, as_predicted(plan))
+    stated = dataclasses.replace(
+        plan.measures, makespan=1, bubble_fraction=Fraction(0), peak_in_flight=(99, 99, 99, 99)
+    )
+    forged = dataclasses.replace(plan, measures=stated)
+    found = conform(forged, as_predicted(forged))
+    assert (found.allowed, found.planned, found.planned_bubble) == (
+        honest.allowed, honest.planned, honest.planned_bubble,
+    )  # fmt: skip
 
 
 def test_a_run_of_inference_as_predicted_conforms() -> None:

@@ -107,7 +107,7 @@ def rewritten(path: Path, change: dict[str, Any]) -> None:
     ("change", "message"),
     [
         ({"value": 8}, "digest"),
-        ({"version": 2}, "version"),
+        ({"version": 3}, "version"),
         ({"extra": 1}, "extra"),
         ({"schedule": [["0F0"]]}, "schedule"),
         ({"timeline": [[0]]}, "timeline"),

@@ -26,7 +26,7 @@ from schedverify.optimizer.bounds.formulas import best_bound, load_bounds, pair_
 from schedverify.partitioner.best_first import PATIENCE, PartitionsByBound
 from schedverify.partitioner.lower_bounds import MakespanBounds
 from schedverify.partitioner.stage_problem import stage_problem
-from schedverify.verifier.verification import claims_of
+from schedverify.verifier.claims import claims_of
 
 Layers = tuple[tuple[int, ...], ...]
 SHAPES = [(1, 1, "loop"), (2, 1, "loop"), (3, 1, "loop"), (4, 1, "loop"), (2, 2, "loop"), (2, 2, "v"), (1, 2, "v")]

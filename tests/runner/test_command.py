@@ -287,6 +287,12 @@ class TestSource:
         assert [len(stages_of(named, blocks, rank)[rank]) for rank in (0, 1)] == [1, 2]
         other = dataclasses.replace(plan, partition=(("a",), ("b", "c")))
         assert [len(stages_of(other, blocks, rank)[rank]) for rank in (0, 1)] == [1, 2]
+        for wrong in ((("1",), ("0", "2")), (("0",), ("2", "1")), (("0",), ("0", "2")), (("a",), ("a", "b")),
+                      (("a",), ("0", "b"))):  # fmt: skip
+            with pytest.raises(
+                InputError, match=r"partition: the plan's partition \[\['.*has '.' where the model has '.'"
+            ):
+                stages_of(dataclasses.replace(plan, partition=wrong), blocks, 0)
         with pytest.raises(InputError, match="3 blocks, where the plan's partition has 2 layers"):
             stages_of(dataclasses.replace(plan, partition=(("a",), ("b",))), blocks, 0)
 

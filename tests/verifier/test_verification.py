@@ -18,9 +18,10 @@ from schedverify.generators import generate
 from schedverify.lowering import add_communication
 from schedverify.planner.plans import optimize
 from schedverify.simulator.engine import simulate
+from schedverify.verifier.claims import claims_of
 from schedverify.verifier.rule_pages import property_page
 from schedverify.verifier.rules import HEADINGS, REGISTRY, Case, base
-from schedverify.verifier.verification import claims_of, verify, verify_case
+from schedverify.verifier.verification import verify, verify_case
 from support.call_counts import count_calls
 
 PAIR = Problem.chain(ranks=2, microbatches=2)

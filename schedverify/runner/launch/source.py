@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 import torch
 from torch import nn
 
-from schedverify.core.errors import Fault, InputError
+from schedverify.core.errors import Fault, InputError, clean, shown
 from schedverify.core.model import even_parts
 from schedverify.core.problem.fields import chain_edges
 from schedverify.core.result import Plan
@@ -180,13 +180,23 @@ def stages_of(plan: Plan, blocks: Named, rank: int) -> dict[int, Any]:
 
 
 def _by_partition(partition: Sequence[Sequence[str]], blocks: Named, stages: int) -> list[Named]:
-    """Return the blocks of each stage: by their names where the partition has these, else by their order."""
-    names = [name for stage in partition for name in stage]
-    known = dict(blocks)
-    if sorted(names) == sorted(known):
-        return [tuple((name, known[name]) for name in stage) for stage in partition]
+    """Return the blocks of each stage: in the model's order, each once, under its own name or under one for all of it.
+
+    A partition that names a block where the model has another one is refused: its layers would run in another order.
+    """
+    names, own = [name for layers in partition for name in layers], [name for name, _ in blocks]
     if len(names) != len(blocks) or len(partition) != stages:
         found = f"{len(blocks)} blocks, where the plan's partition has {len(names)} layers in {len(partition)} stages"
         raise InputError(Fault("model", found, "a block for each layer, in their order"))
+    for name, block in zip(names, own, strict=True):
+        if name != block and (name in own or names.count(name) > 1):
+            message = f"the plan's partition {_told(partition)} has {shown(name)} where the model has {shown(block)}"
+            raise InputError(
+                Fault("partition", message, "its layers are the model's blocks, in their order, each once")
+            )
     left = iter(blocks)
-    return [tuple(next(left) for _ in stage) for stage in partition]
+    return [tuple(next(left) for _ in layers) for layers in partition]
+
+
+def _told(partition: Sequence[Sequence[str]]) -> str:
+    return clean(str([list(layers) for layers in partition]), 200)

@@ -7,17 +7,25 @@ The bounds are on the makespan or the span (:func:`proved_bound`), in ticks, and
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
+from schedverify.core.errors import shown
 from schedverify.core.problem import Problem
+from schedverify.core.problem.keys import OBJECTIVES
 from schedverify.verifier.certificates.counts import counted_bound
 from schedverify.verifier.certificates.derivation import Derivation, EvidenceError, admission_peak, sequence_peak
 from schedverify.verifier.certificates.idle import proved_idle
 
 __all__ = ["Derivation", "EvidenceError", "proved_bound", "proved_peak"]
 
+TIMES: Final = ("makespan", "span")
+"""The objectives that are ticks."""
 Rule = Callable[[Any, Mapping[str, Any]], int]
 """From a derivation and a certificate to the bound that follows."""
+_PLACES: Final = {
+    "load": "rank", "pair": "stages", "idle": "rank", "counts": "rows", "sequence": "rank", "memory": "stage",
+}  # fmt: skip
+"""What a certificate names beside its rule, its objective and its bound."""
 
 
 def proved_bound(
@@ -35,7 +43,7 @@ def proved_bound(
     EvidenceError
         If the rule or the place is unknown, or the rule does not hold for the problem.
     """
-    if objective not in ("makespan", "span"):
+    if objective not in TIMES:
         raise EvidenceError(f"no rule bounds the {objective}")
     rules = {"load": Derivation.load, "pair": Derivation.pair, "idle": proved_idle, "counts": counted_bound}
     return _chosen_rule(rules, objective, certificate)(Derivation(problem, objective, ceiling), certificate)
@@ -49,8 +57,8 @@ def proved_peak(
     Parameters
     ----------
     ceiling
-        ``makespan`` or ``span`` and its most ticks: the bound need only hold of schedules that do not pass it, nor the
-        problem's own makespan limit.
+        An objective and a value of it. Where it is ``makespan`` or ``span``, the bound need only hold of schedules that
+        do not pass it, nor the problem's own makespan limit.
 
     Raises
     ------
@@ -58,14 +66,21 @@ def proved_peak(
         If the rule or the place is unknown, or the rule does not hold for the problem.
     """
     rule = _chosen_rule({"sequence": sequence_peak, "memory": admission_peak}, objective, certificate)
-    return rule(Derivation(problem, ceiling[0] if ceiling else "makespan", ceiling), certificate)
+    timed = ceiling if ceiling is not None and ceiling[0] in TIMES else None  # bytes are not read as ticks
+    return rule(Derivation(problem, timed[0] if timed else "makespan", timed), certificate)
 
 
 def _chosen_rule(rules: Mapping[str, Rule], objective: str, certificate: Mapping[str, Any]) -> Rule:
     """Return the rule that a certificate names; raise an EvidenceError where it is none, or for another objective."""
     if certificate.get("objective", objective) != objective:
-        raise EvidenceError(f"it is for the {certificate['objective']}, the claim is for the {objective}")
-    rule = rules.get(str(certificate.get("rule")))
+        named = certificate["objective"]
+        told = named if isinstance(named, str) and named in OBJECTIVES else shown(named)
+        raise EvidenceError(f"it is for the {told}, the claim is for the {objective}")
+    name = str(certificate.get("rule"))
+    rule = rules.get(name)
     if rule is None:
-        raise EvidenceError(f"unknown rule {str(certificate.get('rule'))[:40]!r}; known: {', '.join(rules)}")
+        raise EvidenceError(f"unknown rule {name[:40]!r}; known: {', '.join(rules)}")
+    unknown = [key for key in certificate if key not in ("rule", "objective", "bound", _PLACES[name])]
+    if unknown:
+        raise EvidenceError(f"the rule {name} has no {shown(unknown[0])}")
     return rule

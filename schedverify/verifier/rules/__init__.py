@@ -10,13 +10,15 @@ boundaries             SV306: what crosses is what is declared
 memory                 SV401, SV402: what a rank holds stays within its limits
 buffers                SV403: messages on their way stay within what a channel holds
 outstanding            SV404: sends begun and not yet waited for stay within the limit
-performance            SV501, SV502: claimed measures and bounds
+performance            SV501, SV503: claims of a schedule, and its makespan within the limit
+bounds                 SV502: claims of what no schedule can have less of
 torch_runtime          SV701 to SV712: what PyTorch's runtime and torchtitan need
 =====================  ===============================================================================
 """
 
 from schedverify.verifier.rules import (
     boundaries,
+    bounds,
     buffers,
     communication,
     deadlocks,
@@ -31,6 +33,7 @@ from schedverify.verifier.rules import (
 from schedverify.verifier.rules.base import HEADINGS, REGISTRY, Case, NotApplicable, Property, Undecided
 
 __all__ = [
-    "HEADINGS", "REGISTRY", "Case", "NotApplicable", "Property", "Undecided", "boundaries", "buffers", "communication",
-    "deadlocks", "dependencies", "memory", "outstanding", "parameters", "performance", "structure", "torch_runtime",
+    "HEADINGS", "REGISTRY", "Case", "NotApplicable", "Property", "Undecided", "boundaries", "bounds", "buffers",
+    "communication", "deadlocks", "dependencies", "memory", "outstanding", "parameters", "performance", "structure",
+    "torch_runtime",
 ]  # fmt: skip

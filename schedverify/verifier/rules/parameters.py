@@ -92,10 +92,10 @@ def few_unsharded(case: Case) -> Iterator[Violation]:
     order of r at or before i, and no RESHARD between the last such and i, i left out, is at most unsharded(r).
     """
     if case.problem.unsharded is None:
-        raise NotApplicable("the problem limits no unsharded stages (limits.unsharded)")
+        raise NotApplicable("the problem limits no unsharded stages", "limits.unsharded does")
     rows = [_sharding(case, rank) for rank in range(case.schedule.ranks)]
     if not any(op.kind == Kind.UNSHARD for row in rows for _, op in row):
-        raise NotApplicable("no UNSHARD stands in the schedule")
+        raise NotApplicable("no UNSHARD stands in the schedule", "schedverify lower --unshard adds them")
     for rank, (row, limit) in enumerate(zip(rows, case.problem.unsharded, strict=True)):
         over = next((held for held in _gathered(row) if len(held[1]) > limit), None)
         if over is not None:

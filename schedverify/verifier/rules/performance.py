@@ -1,18 +1,18 @@
-"""SV5: what is claimed of a schedule's performance is what follows from it."""
+"""SV5: what is claimed of a schedule's performance is what follows from it, and its makespan is within the limit."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import fields
 from fractions import Fraction
 from typing import Any, Final, NamedTuple
 
+import numpy as np
+
 from schedverify.core.result import Scope, Violation
-from schedverify.core.timeline import Measures
+from schedverify.verifier.claims import CLAIMABLE
 from schedverify.verifier.rules.base import Case, NotApplicable, Undecided, rule
 
 MEASURED: Final = ("makespan", "span", "peak-memory")
-CLAIMABLE: Final = tuple(field.name for field in fields(Measures))
 
 
 @rule("SV501", "claimed measures", Scope.THESE_COSTS)
@@ -23,7 +23,10 @@ def measures_as_claimed(case: Case) -> Iterator[Violation]:
 
     Each measure that a plan claims (makespan, span, bubbles, work and peaks by rank) and the value of each of its
     objectives equal what the schedule and the problem's costs imply, to the tick, to the byte and to the exact
-    fraction. The value of peak-memory is the most bytes that any rank holds, its static ones included.
+    fraction. The value of peak-memory is the most bytes that any rank holds, its static ones included. The second
+    objective is another than the first. The timeline of a plan is the earliest one of its order, its lowered order is
+    its schedule with communication, and each verdict that it lists, but that of SV501, is what follows under its own
+    problem, discipline and eager bytes. What cannot be derived, such as a period, is undecided.
 
     Why it matters
 
@@ -38,22 +41,50 @@ def measures_as_claimed(case: Case) -> Iterator[Violation]:
     Formally
 
     For every claimed measure x: x = x(timeline), where the timeline starts every step as early as its rank, its inputs
-    and the links allow.
+    and the links allow; and so for a plan's timeline itself, and for the verdict on each code.
     """
-    claimed = [(name, case.claims[name]) for name in CLAIMABLE if case.claims.get(name) is not None]
-    goals = [goal for goal in _goals(case) if goal.value is not None and goal.objective in MEASURED]
-    if not claimed and not goals:
+    claimed = [(name, case.claims[name]) for name in CLAIMABLE if _is_claimed(case, name)]
+    goals = [goal for goal in goals_of(case) if goal.value is not None]
+    if not claimed and not goals and not case.claims.get("earliest"):
         raise NotApplicable("no measure is claimed", "a plan claims some, and claims= takes them")
+    if len({goal.objective for goal in goals_of(case)}) < len(list(goals_of(case))):
+        yield Violation("SV501", f"the second objective is claimed to be the {goals[-1].objective}, which is the first")
     if case.measures is None:
         raise Undecided("the schedule cannot run to its end as a whole, so no measure follows")
     figures = [(name, value, getattr(case.measures, name)) for name, value in claimed]
-    figures += [(f"{goal.objective} (value)", goal.value, case.measures.value(goal.objective)) for goal in goals]
+    measured = [goal for goal in goals if goal.objective in MEASURED]
+    figures += [(f"{goal.objective} (value)", goal.value, case.measures.value(goal.objective)) for goal in measured]
     for name, value, follows in figures:
         if _plain(follows) != _plain(value):
             yield Violation("SV501", f"{name} is claimed to be {value}; what follows is {follows}")
+    yield from _later_than_needed(case)
+    for goal in goals:
+        if goal.objective not in MEASURED:
+            raise Undecided(f"the {goal.objective} of a schedule is not derived here, so its value is open")
 
 
-class _Goal(NamedTuple):
+def _is_claimed(case: Case, name: str) -> bool:
+    """Whether a measure is claimed; the bubble overhead may be claimed to be None, where no rank works at all."""
+    return name in case.claims and (case.claims[name] is not None or name == "bubble_overhead")
+
+
+def _later_than_needed(case: Case) -> Iterator[Violation]:
+    """Yield the first start of each rank in a timeline that is claimed to be the earliest one, and is another."""
+    rows, timeline = case.claims.get("timeline"), case.timeline
+    if not case.claims.get("earliest") or rows is None or timeline is None:
+        return
+    if list(map(len, rows)) != list(map(len, timeline.starts)):
+        return  # of which SV202 tells
+    for rank, (claimed, follows) in enumerate(zip(rows, timeline.starts, strict=True)):
+        wrong = np.flatnonzero(np.asarray(claimed, dtype=np.int64) != follows)
+        if len(wrong):
+            position = int(wrong[0])
+            step, start = timeline.schedule.step(rank, position), int(follows[position])
+            text = f"rank {rank}, position {position} ({step}) is claimed to start at {claimed[position]}"
+            yield Violation("SV501", f"{text}; in the earliest timeline it starts at {start}", rank, position)
+
+
+class Goal(NamedTuple):
     """What is claimed of one objective; ``ceiling`` is the first objective and its value, for the second."""
 
     objective: str
@@ -63,14 +94,15 @@ class _Goal(NamedTuple):
     ceiling: tuple[str, int] | None = None
 
 
-def _goals(case: Case) -> Iterator[_Goal]:
-    """Yield what is claimed of the objective, and of the one behind it."""
+def goals_of(case: Case) -> Iterator[Goal]:
+    """Yield what is claimed of the objective, and of the one behind it, whose ceiling is no less than what follows."""
     first = str(case.claims.get("objective") or case.problem.minimize)
-    value, then = case.claims.get("value"), case.claims.get("then")
-    yield _Goal(first, value, case.claims.get("bound"), case.claims.get("certificate"))
+    yield Goal(first, case.claims.get("value"), case.claims.get("bound"), case.claims.get("certificate"))
+    then = case.claims.get("then")
     if then:
-        ceiling = (first, value) if first in MEASURED and value is not None else None
-        yield _Goal(then["objective"], then.get("value"), then.get("bound"), then.get("certificate"), ceiling)
+        most = None if case.measures is None else case.measures.value(first)
+        ceiling = None if most is None else (first, max(most, case.claims.get("value") or 0))
+        yield Goal(then["objective"], then.get("value"), then.get("bound"), then.get("certificate"), ceiling)
 
 
 def _plain(value: Any) -> Any:
@@ -83,64 +115,34 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-@rule("SV502", "claimed lower bound", Scope.THESE_COSTS)
-def bound_has_evidence(case: Case) -> Iterator[Violation]:
-    """A claimed lower bound comes with evidence, and the evidence checks.
+@rule("SV503", "makespan within its limit", Scope.THESE_COSTS)
+def makespan_within_limit(case: Case) -> Iterator[Violation]:
+    """The makespan stays within the problem's limit.
 
     What it checks
 
-    The certificate beside a claimed bound names a rule and its place (a rank, a pair of stages, a stage), or weights
-    for the rows of the rule counts. The bound is derived again from the problem alone and must come out at least as
-    high as the certificate says. A bound above what its certificate proves is the solver's word: undecided. A bound
-    above the schedule's own value is refuted. The bound on a second objective is derived for the schedules that have no
-    more of the first one than the plan.
+    Where the problem has `limits.makespan`, the makespan is no greater: that of the earliest timeline for a compute
+    order, with the queues and waits of its communication for a lowered one, of both for a plan.
 
     Why it matters
 
-    "Optimal" ends a search. If the bound is wrong, a faster schedule is never looked for, and nobody can tell.
+    The limit is what peak memory is traded against, and what a step may take. A schedule that passes it is none of the
+    problem's, however little memory it takes.
 
     Example
 
-    Two ranks, four micro-batches, forward 1, backward 2: rank 1 works 12 ticks after a head of 1 and before a tail of
-    2, so `{ rule = "load", rank = 1, bound = 15 }` checks, and 16 does not.
+    1F1B on four ranks with eight micro-batches, forward 1 and backward 2, has a makespan of 33; under a limit of 32 it
+    is refused.
 
     Formally
 
-    bound <= rule(problem, place) for the named rule (see the page on bounds), and bound <= the objective's value.
+    max over steps of end(step) <= limits.makespan, in the earliest timeline.
     """
-    goals = [goal for goal in _goals(case) if goal.bound is not None]
-    if not goals:
-        raise NotApplicable("no lower bound is claimed", "a plan claims one, and claims= takes one")
-    open_ends = []
-    for goal in goals:
-        try:
-            yield from _judge(case, goal)
-        except Undecided as reason:
-            open_ends.append(str(reason))
-    if open_ends:
-        raise Undecided("; ".join(open_ends))
-
-
-def _judge(case: Case, goal: _Goal) -> Iterator[Violation]:
-    """Yield what is wrong with one bound and its evidence; raise Undecided where it is the solver's word."""
-    from schedverify.verifier.certificates import EvidenceError, proved_bound, proved_peak
-
-    value = None if case.measures is None else case.measures.value(goal.objective)
-    bound, certificate = goal.bound, goal.certificate
-    if value is not None and bound > value:
-        text = f"the bound on the {goal.objective} is claimed to be {bound}, but this schedule has {value}"
-        yield Violation("SV502", text)
-        return
-    if certificate is None:
-        raise Undecided(f"no evidence is given for the bound {bound}: it is the solver's word")
-    try:
-        prove = proved_peak if goal.objective == "peak-memory" else proved_bound
-        proved = prove(case.problem, goal.objective, certificate, goal.ceiling)
-    except EvidenceError as error:
-        yield Violation("SV502", f"the evidence for the bound {bound} does not check: {error}")
-        return
-    stated = certificate.get("bound")
-    if not isinstance(stated, int) or proved < stated:
-        yield Violation("SV502", f"the evidence states a bound of {stated}; what follows from it is {proved}")
-    elif proved < bound:
-        raise Undecided(f"the evidence proves {proved}; the rest of the bound {bound} is the solver's word")
+    limit = case.problem.makespan_limit
+    if limit is None:
+        raise NotApplicable("no makespan limit is given", "limits.makespan in the problem gives one")
+    if case.measures is None:
+        raise Undecided("the schedule cannot run to its end as a whole, so no makespan follows")
+    if case.measures.makespan > limit:
+        what = f"with its communication, under {case.discipline}," if case.schedule.lowered else "of the compute order"
+        yield Violation("SV503", f"the makespan {what} is {case.measures.makespan}, limits.makespan is {limit}")
