@@ -11,10 +11,16 @@ from typing import Any
 
 from schedverify.core.problem import Problem
 from schedverify.verifier.certificates.counts import counted_bound
-from schedverify.verifier.certificates.derivation import Derivation, EvidenceError, admission_peak, sequence_peak
+from schedverify.verifier.certificates.derivation import (
+    Derivation,
+    EvidenceError,
+    SilentEvidenceError,
+    admission_peak,
+    sequence_peak,
+)  # fmt: skip
 from schedverify.verifier.certificates.idle import proved_idle
 
-__all__ = ["Derivation", "EvidenceError", "proved_bound", "proved_peak"]
+__all__ = ["Derivation", "EvidenceError", "SilentEvidenceError", "proved_bound", "proved_peak"]
 
 Rule = Callable[[Any, Mapping[str, Any]], int]
 """From a derivation and a certificate to the bound that follows."""
@@ -33,7 +39,9 @@ def proved_bound(
     Raises
     ------
     EvidenceError
-        If the rule or the place is unknown, or the rule does not hold for the problem.
+        If the rule or the place is unknown.
+    SilentEvidenceError
+        If the rule does not speak of the problem.
     """
     if objective not in ("makespan", "span"):
         raise EvidenceError(f"no rule bounds the {objective}")
@@ -55,7 +63,9 @@ def proved_peak(
     Raises
     ------
     EvidenceError
-        If the rule or the place is unknown, or the rule does not hold for the problem.
+        If the rule or the place is unknown.
+    SilentEvidenceError
+        If the rule does not speak of the problem.
     """
     rule = _chosen_rule({"sequence": sequence_peak, "memory": admission_peak}, objective, certificate)
     return rule(Derivation(problem, ceiling[0] if ceiling else "makespan", ceiling), certificate)

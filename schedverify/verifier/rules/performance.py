@@ -91,9 +91,9 @@ def bound_has_evidence(case: Case) -> Iterator[Violation]:
 
     The certificate beside a claimed bound names a rule and its place (a rank, a pair of stages, a stage), or weights
     for the rows of the rule counts. The bound is derived again from the problem alone and must come out at least as
-    high as the certificate says. A bound above what its certificate proves is the solver's word: undecided. A bound
-    above the schedule's own value is refuted. The bound on a second objective is derived for the schedules that have no
-    more of the first one than the plan.
+    high as the certificate says. A bound above what its certificate proves is the solver's word: undecided, and so is
+    one by a rule that does not speak of the problem. A bound above the schedule's own value is refuted. The bound on a
+    second objective is derived for the schedules that have no more of the first one than the plan.
 
     Why it matters
 
@@ -123,7 +123,7 @@ def bound_has_evidence(case: Case) -> Iterator[Violation]:
 
 def _judge(case: Case, goal: _Goal) -> Iterator[Violation]:
     """Yield what is wrong with one bound and its evidence; raise Undecided where it is the solver's word."""
-    from schedverify.verifier.certificates import EvidenceError, proved_bound, proved_peak
+    from schedverify.verifier.certificates import EvidenceError, SilentEvidenceError, proved_bound, proved_peak
 
     value = None if case.measures is None else case.measures.value(goal.objective)
     bound, certificate = goal.bound, goal.certificate
@@ -136,6 +136,8 @@ def _judge(case: Case, goal: _Goal) -> Iterator[Violation]:
     try:
         prove = proved_peak if goal.objective == "peak-memory" else proved_bound
         proved = prove(case.problem, goal.objective, certificate, goal.ceiling)
+    except SilentEvidenceError as error:
+        raise Undecided(f"the evidence for the bound {bound} does not speak of this problem: {error}") from None
     except EvidenceError as error:
         yield Violation("SV502", f"the evidence for the bound {bound} does not check: {error}")
         return
