@@ -34,10 +34,14 @@ class LoweredSweep:
         return self.windows_of(*self.graph.longest_paths(self.lag, begin), release)
 
     def windows_of(self, start: IntArray, origin: IntArray, release: list[int]) -> Windows:
-        """Return the windows that starts imply; of ranks that begin in one event, the one that it waits for counts."""
+        """Return the windows that starts imply; of ranks that begin in one event, the one that it waits for counts.
+
+        A path may begin at a wait for a send that does not stand before it (SV301, SV303): it is taken to begin where
+        the rank itself begins.
+        """
         rank_of = {self.first[rank]: rank for rank in sorted(self.first, key=release.__getitem__)}
         windows = Windows([0] * self.ranks, [0] * self.ranks, [-1] * self.ranks)
         for rank, (node, ticks) in self.last.items():
             windows.first[rank], windows.last[rank] = int(start[self.first[rank]]), int(start[node]) + ticks
-            windows.origin[rank] = rank_of[int(origin[node])]
+            windows.origin[rank] = rank_of.get(int(origin[node]), rank)
         return windows

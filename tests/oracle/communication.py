@@ -85,6 +85,21 @@ class Judge:
                 found.append((send, receive))
         return found
 
+    def missized(self) -> set[tuple[int, int]]:
+        """SV306: edges, of any copy, over which a message has other bytes than its boundary declares in all rows.
+
+        Where no stage has any bytes, the problem says nothing of them.
+        """
+        found = set()
+        for item in self.program.all_items:
+            if item.sends and item.is_needed and any(self.law.bytes):
+                rows = self.law.declared.get(self.law.edge_of(item.name), [])
+                known = [row[2] for row in rows if row[2] is not None]
+                if rows and len(known) == len(rows) and sum(known) != self.law.size(item.name):
+                    ends = (item.name.source, item.name.target)
+                    found.add(ends if item.name.letter == "F" else ends[::-1])
+        return found
+
     # Order on each rank
 
     def out_of_order(self) -> set[Place]:
@@ -248,7 +263,7 @@ class Judge:
             "SV303": bool(self.out_of_order()),
             "SV304": run.is_stuck,
             "SV305": bool(self.sharding_faults() or self.reduction_faults() or self.unawaited_reductions()),
-            "SV306": bool(self.misfits(discipline)),
+            "SV306": bool(self.misfits(discipline) or self.missized()),
             "SV403": bool(self.overflows(run)),
             "SV404": bool(self.crowded_sends()),
             "SV405": bool(self.crowded_weights()),

@@ -354,3 +354,16 @@ def test_every_group_is_one_position() -> None:
     assert [len(items) for items in program.items[0]] == [2, 0]
     assert isinstance(program.law, Wires)
     assert mutants_communication.members("[0SEND_F0;0RECV_B0]") == ["0SEND_F0", "0RECV_B0"]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "wrong"),
+    [([6, 0, 6, 0], False), ([6, 0, 1, 0], True), ([1, 0, 6, 0], True), ([6, 0, 0, 0], True), ([0, 0, 0, 0], False)],
+)
+def test_the_bytes_of_each_copy_are_those_of_the_boundary(sizes: list[int], wrong: bool) -> None:
+    keys = {
+        "ranks": 2, "microbatches": 2, "replicas": 2, "stages": 2, "placement": [[0, 1], [1, 0]], "form": "inference",
+        "bytes": sizes, "boundaries": [{"from": 0, "to": 1, "bytes": 6}],
+    }  # fmt: skip
+    text = "0F0 0SEND_F0 3RECV_F1 3F1 / 1RECV_F0 1F0 2F1 2SEND_F1"
+    assert judge_of(keys, text).verdicts("pair")["SV306"] == wrong

@@ -97,6 +97,8 @@ class CountsProgram:
             return 0.0, []
         from ortools.math_opt.python import mathopt
 
+        if not self._blocks:  # nothing costs a tick, and no row can be broken
+            return 0.0, []
         solved = _run(mathopt.Model.from_model_proto(self._proto()), exactness, seconds, stopped)
         if solved is None:
             return None

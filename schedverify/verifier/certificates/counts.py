@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Final
 
-from schedverify.verifier.certificates.derivation import Derivation, EvidenceError
+from schedverify.verifier.certificates.derivation import Derivation, EvidenceError, SilentEvidenceError
 from schedverify.verifier.certificates.rows import Class, Rows, is_count
 
 MOST_CHANGES: Final = 2_000_000
@@ -76,7 +76,7 @@ class _Prices:
         times, weights = _runs(row.get("times"), row.get("weights"))
         self.changes += 2 * len(weights) * len(terms)
         if self.changes > MOST_CHANGES:
-            raise EvidenceError(f"its prices change more than {MOST_CHANGES} times, which is too long to check")
+            raise SilentEvidenceError(f"its prices change more than {MOST_CHANGES} times, which is too long to check")
         total = sum(weight * (end - begin) for (begin, end), weight in zip(pairwise(times), weights, strict=True))
         for each, factor, delay in terms:
             self.value[each] += factor * total
@@ -144,7 +144,7 @@ class Windows:
 
     Raises
     ------
-    EvidenceError
+    SilentEvidenceError
         If there is no such rank for the span.
     """
 
@@ -162,7 +162,7 @@ class Windows:
         sources = [set(self.problem.placement[s]) for s in self.rows.used if not self.problem.predecessors[s]]
         shared = set.intersection(*sources)
         if not shared:
-            raise EvidenceError("no rank has all the stages that nothing feeds, so counts bound no span here")
+            raise SilentEvidenceError("no rank has all the stages that nothing feeds, so counts bound no span here")
         return {min(shared)}
 
     def _look_back(self) -> None:

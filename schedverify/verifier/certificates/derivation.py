@@ -15,10 +15,15 @@ from functools import cached_property
 from typing import Any
 
 from schedverify.core.problem import Problem
+from schedverify.verifier.certificates.overlaps import can_overlap
 
 
 class EvidenceError(ValueError):
     """Evidence that names an unknown rule or an absent place, or a rule that does not hold for this problem."""
+
+
+class SilentEvidenceError(EvidenceError):
+    """Evidence by a rule that does not speak of this problem: nothing follows from it, neither for nor against."""
 
 
 class Derivation:
@@ -39,8 +44,9 @@ class Derivation:
         self.training = problem.form != "inference"
         self.order, self.passing = problem.topological_order, problem.microbatch_counts
         for forward, backward, cost in problem.overlapped:
-            if cost < problem.forward[forward] + self.backward(backward):
-                raise EvidenceError("overlapped pairs cost less than the sum here, which no rule accounts for")
+            cheaper = cost < problem.forward[forward] + self.backward(backward)
+            if cheaper and can_overlap(problem, forward, backward):
+                raise SilentEvidenceError("overlapped pairs cost less than the sum here, which no rule accounts for")
 
     def load(self, certificate: Mapping[str, Any]) -> int:
         """Head, work and tail of a rank: its first step waits for a forward path, its last is followed by a path.
@@ -80,7 +86,7 @@ class Derivation:
             return head + self.passing[s] * (forward[s] + self.backward(s))
         way = self.way(s, t)
         if way is None or not self.training:
-            raise EvidenceError(f"stage {t} is not reached from stage {s} by a way that leads back")
+            raise SilentEvidenceError(f"stage {t} is not reached from stage {s} by a way that leads back")
         return head + way[0] + self.passing[t] * (forward[t] + self.gradient(t)) + way[1]
 
     def gradient(self, stage: int) -> int:
@@ -191,7 +197,9 @@ def admission_peak(known: Derivation, certificate: Mapping[str, Any]) -> int:
     stage = known.index(certificate.get("stage"), problem.total_stages, "stage")
     rank, forward = problem.owner_rank[stage], problem.forward[stage]
     if problem.stages_of[rank] != (stage,) or not known.training or not known.passing[stage] or not forward:
-        raise EvidenceError(f"stage {stage} is not alone on rank {rank} in training, with a forward that takes time")
+        raise SilentEvidenceError(
+            f"stage {stage} is not alone on rank {rank} in training, with a forward that takes time"
+        )
     ticks = known.passing[stage] * (forward + known.backward(stage)) + known.until_gradient(stage)
     needed = [0]
     if problem.makespan_limit is not None:

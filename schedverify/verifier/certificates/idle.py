@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-from schedverify.verifier.certificates.derivation import Derivation, EvidenceError
+from schedverify.verifier.certificates.derivation import Derivation, SilentEvidenceError
 
 
 class _HeldLimits(NamedTuple):
@@ -37,12 +37,14 @@ def proved_idle(known: Derivation, certificate: Mapping[str, Any]) -> int:
     Raises
     ------
     EvidenceError
-        If the rank is none of the problem's, or there is no backward.
+        If the rank is none of the problem's.
+    SilentEvidenceError
+        If there is no backward.
     """
     rank = known.index(certificate.get("rank"), known.problem.ranks, "rank")
     stages = [s for s in known.problem.stages_of[rank] if known.passing[s]]
     if not known.training:
-        raise EvidenceError("without a backward nothing is held")
+        raise SilentEvidenceError("without a backward nothing is held")
     return _Idle(known, rank, stages).ticks() if stages else 0
 
 
