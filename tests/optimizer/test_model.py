@@ -152,6 +152,14 @@ def test_a_makespan_limit_can_cost_a_span(
         assert measure(Tasks(limited), rows) <= makespan + spare
 
 
+def test_a_w_beside_a_whole_backward_ends_in_time_too() -> None:
+    """Two whole backwards take 10 ticks; an I and a W in place of the first, behind which nothing waits, do count."""
+    problem = Problem.chain(ranks=1, microbatches=2, form="split", forward=0, backward=5, backward_input=2,
+                            backward_weight=5, makespan=9)  # fmt: skip
+    assert solve(order_model(problem, "span"))[0] == SolverOutcome(closed=True, found=False, bound=None)
+    assert solve(order_model(dataclasses.replace(problem, makespan_limit=10), "span"))[0].bound == 10
+
+
 def test_a_model_with_too_many_pairs_of_steps_leaves_the_makespan_limit_to_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -168,6 +168,8 @@ def earliest_timeline_in_time(model: OrderModel) -> None:
     early = model.twin(model.tasks.scaled(limit) + model.tasks.instant)
     for rule in (exclusive_ranks, activations_flow, gradients_flow, own_forward, weights_last, slices_in_order):
         rule(early)
+    if "fifo" not in model.without:
+        first_in_first_out(early)
     for stages in model.problem.stages_of:
         for node in _last(model, stages):
             model.cp.add(early.end(node) <= early.horizon)
