@@ -80,7 +80,7 @@ def conform(plan: Plan, trace: RunTrace) -> Conformance:
     if plan.measures is None:
         raise InputError(Fault("measures", "the plan states none", "schedverify convert makes a plan of a schedule"))
     problem, allowed = plan.problem, plan.measures.peak_in_flight
-    found = departures(lowered.schedule, problem, trace, allowed)
+    found = departures(lowered, problem, trace, allowed)
     again = measured_problem(problem, trace)
     predicted = simulate(lowered.schedule, again, discipline=lowered.discipline, eager_bytes=lowered.eager_bytes)
     tick, times = tick_of(problem), makespans(trace)
