@@ -21,7 +21,7 @@ from schedverify.costmodel.parallelism import Advice, Choices, Cluster, Priced, 
 from schedverify.formats.framework_cuts import for_framework
 from schedverify.formats.models.cluster_files import cluster_from, load_cluster, load_decoder
 from schedverify.formats.models.model_files import load_model, model_from, save_model
-from schedverify.formats.text_files import PathLike, naming
+from schedverify.formats.text_files import PathLike, naming, source_name
 from schedverify.partitioner.stage_problem import Cut, cut
 from schedverify.partitioner.sums import check_sums
 from schedverify.planner.joint import Joint, partition_jointly
@@ -137,5 +137,7 @@ def _advice(model: PathLike, cluster: PathLike, options: Mapping[str, Any], top:
     found = load_cluster(cluster, device)
     fixed = decoder.fixed | {name: (value,) for name, value in given.items()}
     found = replace(found, choices=replace(found.choices, **fixed))
-    with naming(cluster):
+    try:
         return advise(decoder.shape, decoder.training, found, top=top, name=decoder.name)
+    except InputError as error:  # of what the cluster leaves to choose, or of the decoder's own numbers
+        raise error.within(source_name(cluster if error.faults[0].key == "choices" else model)) from None

@@ -57,7 +57,7 @@ class EqualLayers:
 
     def nearest(self) -> Layers:
         """Return a cut whose fullest rank holds the least of all."""
-        dealt = self._dealt(lambda rank, count: self._fewest_bytes(rank, count)[0])
+        dealt = self._dealt(lambda rank, count: self._fewest_bytes(rank, count)[0] if count <= self.equal else None)
         return self._cut([self._fewest_bytes(rank, count)[1] for rank, count in enumerate(dealt or ())])
 
     def _dealt(self, cost: Callable[[int, int], int | None]) -> list[int] | None:

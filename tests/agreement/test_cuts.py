@@ -14,9 +14,8 @@ from schedverify.partitioner.account import usage_of
 from schedverify.partitioner.stage_problem import cut
 
 FUSED = ("naive", "gpipe", "1f1b", "eager-1f1b")
-SPLIT = ("zb-h1", "zb-h2", "zb-1p", "zb-2p")
-BY_COSTS = ("zb-1p", "zb-2p", "zb-v")
-SEVERAL = ("interleaved-1f1b", "looped-bfs", "gpipe", "zb-v")
+SPLIT = ("zb-h1", "zb-h1", "zb-h2", "zb-h2", "zb-1p", "zb-2p")
+SEVERAL = ("interleaved-1f1b", "interleaved-1f1b", "looped-bfs", "gpipe", "zb-v")
 DEFAULT, WHOLE = 250, 5000
 
 
@@ -27,12 +26,12 @@ def drawn(seed: int) -> tuple[Model, int, int, int, str]:
     family = rng.choice(SEVERAL if virtual == 2 else FUSED + SPLIT)
     ranks = rng.randint(1, 2 if virtual == 2 else 4)
     split = family.startswith("zb") or rng.random() < 0.3
-    count = rng.randint(max(1, ranks * virtual - (rng.random() < 0.05)), 6)
+    count = rng.randint(max(1, ranks * virtual - (rng.random() < 0.05)), 5 if family in oracle.BY_COSTS else 6)
     with_entry, with_links = rng.random() < 0.5, rng.random() < 0.6
     layers = tuple(_layer(rng, f"l{i}", split, with_entry) for i in range(count))
     pairs = [(a, b) for b in range(count) for a in range(b)]
     edges = (
-        tuple(sorted(rng.sample(pairs, rng.randint(len(pairs) // 2 if family in BY_COSTS else 0, len(pairs)))))
+        tuple(sorted(rng.sample(pairs, rng.randint(len(pairs) // 2 if family in oracle.BY_COSTS else 0, len(pairs)))))
         if rng.random() < 0.35
         else None
     )

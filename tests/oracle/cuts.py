@@ -7,6 +7,7 @@ which is what a rank runs; what that holds is counted here, step by step.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 import schedverify as sv
@@ -78,12 +79,27 @@ def placement_of(ranks: int, virtual: int, family: str) -> list[int]:
 
 def judged(model: Model, on: Stages, placement: list[int], ranks: int, microbatches: int, family: str) -> Judged:
     """Return what a partition comes to under a family's schedule."""
-    problem = problem_of(model, on, placement, ranks, microbatches)
-    peaks = held(model, on, sv.generate(family, problem), ranks)
+    if family in BY_COSTS:
+        order = str(sv.generate(family, problem_of(model, on, placement, ranks, microbatches)))
+    else:
+        order = _order(family, ranks, len(on) // ranks, microbatches)
+    peaks = held(model, on, placement, order)
     memory = model.devices.memory
     rooms = [memory[0 if len(memory) == 1 else rank] for rank in range(ranks)] if memory else peaks
     lacks = max(0, *(peak - room for peak, room in zip(peaks, rooms, strict=True)))
     return Judged(on, order_of(model, on, placement), peaks, lacks)
+
+
+BY_COSTS = ("zb-1p", "zb-2p", "zb-v")
+"""Families whose order follows the costs of the stages."""
+
+
+@lru_cache(maxsize=64)
+def _order(family: str, ranks: int, virtual: int, microbatches: int) -> str:
+    form = "split" if family.startswith("zb") else "fused"
+    return str(
+        sv.generate(family, sv.Problem.chain(ranks=ranks, microbatches=microbatches, virtual=virtual, form=form))
+    )
 
 
 def order_of(model: Model, on: Stages, placement: list[int]) -> tuple[int, ...]:
@@ -130,23 +146,35 @@ def bytes_of(model: Model, layers: list[int]) -> tuple[int, int, int]:
     return always, max(flight, waits), waits
 
 
-def held(model: Model, on: Stages, schedule: sv.Schedule, ranks: int) -> list[int]:
-    """Return by rank the most bytes that it holds, step by step."""
+def held(model: Model, on: Stages, placement: list[int], order: str) -> list[int]:
+    """Return by rank the most bytes that it holds under an order of steps."""
     sizes = [bytes_of(model, layers) for layers in on]
-    peaks = []
-    for row in str(schedule).splitlines()[:ranks]:
-        steps = [] if row.strip() == "-" else row.split()
-        mine = {int(step.rstrip("0123456789")[:-1]) for step in steps}
-        now = most = sum(sizes[stage][0] for stage in mine)
-        for step in steps:
+    peaks = [
+        max((sum(flights * sizes[s][1] + waits * sizes[s][2] for s, flights, waits in now) for now in row), default=0)
+        for row in _counts(order)
+    ]
+    for size, home in zip(sizes, placement, strict=True):
+        peaks[home] += size[0]
+    return peaks
+
+
+@lru_cache(maxsize=64)
+def _counts(order: str) -> list[set[tuple[tuple[int, int, int], ...]]]:
+    """Return by rank what is held while each step runs: of each stage micro-batches in flight, and waiting for W."""
+    found = []
+    for row in order.splitlines():
+        flights: dict[int, int] = {}
+        waits: dict[int, int] = {}
+        seen = set()
+        for step in [] if row.strip() == "-" else row.split():
             name = step.rstrip("0123456789")
             stage, kind = int(name[:-1]), name[-1]
-            _, flight, waits = sizes[stage]
-            now += flight if kind == "F" else 0
-            most = max(most, now)
-            now -= {"F": 0, "B": flight, "I": flight - waits, "W": waits}[kind]
-        peaks.append(most)
-    return peaks
+            flights[stage] = flights.get(stage, 0) + (kind == "F")
+            seen.add(tuple((s, count, waits.get(s, 0)) for s, count in sorted(flights.items())))
+            flights[stage] -= kind in "BI"
+            waits[stage] = waits.get(stage, 0) + {"I": 1, "W": -1}.get(kind, 0)
+        found.append(seen)
+    return found
 
 
 def problem_of(model: Model, on: Stages, placement: list[int], ranks: int, microbatches: int) -> sv.Problem:
