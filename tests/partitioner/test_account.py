@@ -7,7 +7,7 @@ from itertools import combinations, pairwise
 import pytest
 
 import schedverify as sv
-from schedverify.core.errors import InfeasibleError
+from schedverify.core.errors import InfeasibleError, UndecidedError
 from schedverify.core.model import Devices, Layer, Model
 from schedverify.partitioner.account import (
     Moment,
@@ -120,6 +120,35 @@ class TestWaitingForW:
     def test_of_two_stages_a_rank_too(self) -> None:
         made = cut(split(*[(1, 10, 10)] * 4, memory=(40,)), ranks=2, virtual=2, microbatches=4, family="zb-v")
         assert fits(made)
+
+
+class TestOrdersThatFollowCosts:
+    """What zb-1p holds follows from the cut; where there are too many cuts to try each, it may stay open."""
+
+    LAYERS = tuple((1 + i % 3, 4 + i % 5, 2) for i in range(24))
+
+    def test_where_the_best_fits_it_is_proved(self) -> None:
+        made = cut(split(*self.LAYERS, memory=(10_000,)), ranks=6, microbatches=4, family="zb-1p")
+        assert made.partition.proved
+        assert fits(made)
+
+    def test_what_fits_for_certain_is_given_and_nothing_claimed_that_is_not_proved(self) -> None:
+        """Of one micro-batch in flight the first rank alone has little room; of four it has room for few layers."""
+        tight = split(*self.LAYERS, memory=(60, *[10_000] * 5))
+        made = cut(tight, ranks=6, microbatches=4, family="zb-1p")
+        loose = cut(split(*self.LAYERS, memory=(10_000,)), ranks=6, microbatches=4, family="zb-1p")
+        assert fits(made)
+        assert made.partition.bottleneck >= loose.partition.bottleneck
+        assert made.partition.proved == (made.partition.bottleneck == loose.partition.bottleneck)
+
+    def test_where_none_is_sure_to_fit_it_stays_open(self) -> None:
+        """One micro-batch of some cut fits; the most that the family may have in flight does not, of any."""
+        with pytest.raises(UndecidedError, match="no cut into 6 stages that fits was found, nor a proof"):
+            cut(split(*self.LAYERS, memory=(30,)), ranks=6, microbatches=12, family="zb-1p")
+
+    def test_where_not_even_one_micro_batch_fits_it_is_proved(self) -> None:
+        with pytest.raises(InfeasibleError, match="no cut into 6 stages fits"):
+            cut(split(*self.LAYERS, memory=(10,)), ranks=6, microbatches=12, family="zb-1p")
 
 
 class TestLinks:
