@@ -82,7 +82,7 @@ def conform(plan: Plan, trace: RunTrace) -> Conformance:
     problem = plan.problem
     planned = simulate(lowered.schedule.compute_only(), problem).measures
     allowed = planned.peak_in_flight
-    found = departures(lowered.schedule, problem, trace, allowed)
+    found = departures(lowered, problem, trace, allowed)
     again = measured_problem(problem, trace)
     predicted = simulate(lowered.schedule, again, discipline=lowered.discipline, eager_bytes=lowered.eager_bytes)
     tick, times = tick_of(problem), makespans(trace)

@@ -38,6 +38,9 @@ class Family:
         The checks of a problem's shape, each of which returns a fault or None.
     make
         The function from a problem of that shape to the schedule.
+    room
+        Of a family whose order follows the costs, for how many times the micro-batches of 1F1B a rank has room; 0 where
+        the order follows from the shape alone.
     """
 
     name: str
@@ -49,6 +52,11 @@ class Family:
     virtual: int
     needs: tuple[Need, ...]
     make: Callable[[Problem], Schedule]
+    room: int = 0
+
+    def most_in_flight(self, problem: Problem) -> int:
+        """Return how many micro-batches a rank has room for, of each of its stages, where the order follows costs."""
+        return min(problem.microbatches, self.room * problem.stages // max(map(len, problem.stages_of)))
 
     def faults(self, problem: Problem) -> list[Fault]:
         """Return why the family does not suit a problem, each with the nearest shape that it takes."""
@@ -215,7 +223,7 @@ _FAMILIES: Final = (
     Family("looped-bfs", f"{_BREADTH_FIRST}, figure 4", *_ANY_IN_A_LOOP, interleaved.looped_bfs),
     Family("zb-h1", f"{_ZERO_BUBBLE}, section 2.1 and figure 3, top", *_SPLIT_IN_TWO, zero_bubble.zb_h1),
     Family("zb-h2", f"{_ZERO_BUBBLE}, section 2.2 and figure 3, bottom", *_SPLIT_IN_TWO, zero_bubble.zb_h2),
-    Family("zb-1p", f"{_ZB_1P}: the memory of 1F1B", *_SPLIT_BY_COSTS, zero_bubble.zb_1p),
-    Family("zb-2p", f"{_ZB_1P}: twice the memory of 1F1B", *_SPLIT_BY_COSTS, zero_bubble.zb_2p),
-    Family("zb-v", f"{_ZERO_BUBBLE}, section 6 and table 8: the memory of 1F1B", *_SPLIT_IN_A_V, zero_bubble.zb_v),
+    Family("zb-1p", f"{_ZB_1P}: the memory of 1F1B", *_SPLIT_BY_COSTS, zero_bubble.zb_1p, 1),
+    Family("zb-2p", f"{_ZB_1P}: twice the memory of 1F1B", *_SPLIT_BY_COSTS, zero_bubble.zb_2p, 2),
+    Family("zb-v", f"{_ZERO_BUBBLE}, section 6 and table 8: the memory of 1F1B", *_SPLIT_IN_A_V, zero_bubble.zb_v, 1),
 )

@@ -21,6 +21,7 @@ from schedverify.formats.models.model_sources import Changes, model_data
 from schedverify.formats.models.pipedream import parse_profile
 from schedverify.formats.problem_files import toml_text
 from schedverify.formats.text_files import PathLike, naming, write_text
+from schedverify.partitioner.sums import check_sums, faults_of_sums
 
 MOST_LAYERS: Final = 100_000
 KINDS: Final = ("", "embedding", "decoder", "mtp", "loss")
@@ -54,8 +55,8 @@ class _ModelReader(TableReader):
         super().__init__(data, MODEL_KEYS)
         self.names: dict[str, int] = {}
         """The position of the first layer of each name; a repeated layer has a name for all and one for each."""
-        self.count = 0
-        """The number of layers that were read so far."""
+        self.rows: list[int] = []
+        """By layer that was read so far, the number of its row in the file."""
 
     def model(self) -> Model | None:
         self._check_keys("", "", self.data)
@@ -72,7 +73,14 @@ class _ModelReader(TableReader):
         constraints, devices = self._constraints(tables["partition"]), self._devices(tables["devices"], own)
         if self.found:
             return None
-        return Model(name, layers, tick, edges, tied, constraints, devices)
+        model = Model(name, layers, tick, edges, tied, constraints, devices)
+        for fault in faults_of_sums(model, self._key_of):
+            self.fault(*fault)
+        return model
+
+    def _key_of(self, position: int, name: str) -> str:
+        """Return the key of a layer's value; of a decoder's layers its table."""
+        return f"layer[{self.rows[position]}].{name}" if self.rows else "decoder"
 
     def _parts(self, name: str, tick: str) -> tuple[tuple[Layer, ...], tuple[tuple[int, ...], ...], Devices]:
         """Return layers, ties and devices: of a decoder, or the layers that stand in the file."""
@@ -98,6 +106,7 @@ class _ModelReader(TableReader):
         values = {name: self._number(f"{place}.{name}", row[name]) for name in _numbers() if name in row}
         self._check_parts(place, values)
         repeat = self._repeat(place, values.pop("repeat", 1))
+        self.rows += [number] * repeat
         if "backward" not in values and {"backward_input", "backward_weight"} <= set(values):
             values["backward"] = values["backward_input"] + values["backward_weight"]
         name, kind = self.plain_text(f"{place}.name", row.get("name", f"layer{number}")), row.get("kind", "")
@@ -108,10 +117,9 @@ class _ModelReader(TableReader):
 
     def _repeat(self, place: str, repeat: int) -> int:
         """Return how often a layer is repeated; if that makes too many layers, add a fault and return 1."""
-        if self.count + repeat > MOST_LAYERS:
+        if len(self.rows) + repeat > MOST_LAYERS:
             self.fault(f"{place}.repeat", f"{repeat} makes too many layers", f"a model has at most {MOST_LAYERS}")
             return 1
-        self.count += repeat
         return repeat
 
     def _check_parts(self, place: str, values: Mapping[str, int]) -> None:
@@ -200,7 +208,9 @@ def load_model(path: PathLike, changes: Changes | None = None) -> Model:
     """
     with naming(path):
         data = model_data(path, changes or {})
-        return parse_profile(data, PurePath(path).stem) if isinstance(data, str) else model_from(data)
+        model = parse_profile(data, PurePath(path).stem) if isinstance(data, str) else model_from(data)
+        check_sums(model)
+        return model
 
 
 def save_model(model: Model, path: PathLike, *, source: str = "", spread: Mapping[str, Any] | None = None) -> None:
