@@ -120,9 +120,9 @@ def test_what_all_links_take_counts_wherever_they_are(placement: tuple[int, ...]
     """The first stages may be on one rank: the link behind them takes as long."""
     layers = tuple(Layer(f"l{i}", 1, 1, output=output) for i in range(4))
     devices = Devices(latency=latency, bandwidth=1 if output else None)
-    with pytest.raises(UnsupportedError, match="more than 2\\^60 (ticks|bytes)"):
+    with pytest.raises(UnsupportedError, match=r"more than 2\^60 (ticks|bytes)"):
         MakespanBounds(Model("m", layers, devices=devices), placement, 2, 1)
     shorter = dataclasses.replace(devices, latency=1 << 57) if not output else Devices(latency=1 << 57)
     root = MakespanBounds(Model("m", layers, devices=shorter), placement, 2, 1).root()
     assert root is not None
-    assert root.bound >= 2 << 58
+    assert root.bound >= 2 << 57
