@@ -231,7 +231,7 @@ def _verified(
     if timeline is None or report.violations:
         raise _refusal("the optimizer found", report)
     plan = dataclasses.replace(plan, verdicts={p.code: p.verdict for p in report.properties})
-    return _with_communication(plan, lowering or proved_lowering(timeline, DEFAULT_DISCIPLINE, select=None))
+    return _with_communication(plan, lowering or proved_lowering(timeline, DEFAULT_DISCIPLINE))
 
 
 def _refusal(what: str, report: Report) -> RefusedPlanError:
