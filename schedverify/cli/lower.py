@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -22,19 +23,27 @@ def lower(
     reduce_grad: Annotated[bool, flag("Add REDUCE_GRAD behind the last backward.")] = False,
     output: Output = None,
 ) -> int:
-    """Put every send and receive into a compute order, so that nothing hangs."""
+    """Put every send and receive into a compute order, so that nothing hangs and every limit of the problem is kept."""
     from schedverify import conversion, formats, lowering
     from schedverify.cli.terminal import remark
+    from schedverify.core.discipline import DEFAULT_DISCIPLINE
     from schedverify.planner import proved_lowering
+    from schedverify.verifier.verification import verify
 
     given = given_problem(problem)
     order, known, note = conversion.subject(formats.load_judged(schedule, given), given)
     lowered = proved_lowering.lower(order, known, discipline=discipline, eager_bytes=eager_bytes)
     lowered = lowering.add_sharding(lowered, known) if unshard else lowered
     lowered = lowering.add_reduction(lowered) if reduce_grad else lowered
+    judged = partial(verify, lowered, known, eager_bytes=eager_bytes)
+    if unshard or reduce_grad:
+        proved_lowering.raise_for_limits(judged(discipline=discipline or DEFAULT_DISCIPLINE))
     conversion.write(lowered, known, output or "-")
     if note:
         remark(f"note: {note}")
     free = f"proved free of deadlock under {discipline}" if discipline else "free of deadlock under every discipline"
     remark(f"{free}; schedverify verify --discipline {discipline or 'block'} checks it again")
+    if discipline is None and known.buffer is not None:
+        for violation in judged(discipline="buffered", select=["SV403"]).violations:
+            remark(f"note: under buffered it is violated: {violation}; --discipline buffered looks for another order")
     return 0

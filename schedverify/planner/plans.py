@@ -228,7 +228,7 @@ def _verified(
         _raise_for_caller(report)
     if timeline is None or report.violations:
         raise _refusal("the optimizer found", report)
-    return _with_communication(plan, report, lowering or proved_lowering(timeline, DEFAULT_DISCIPLINE, select=None))
+    return _with_communication(plan, report, lowering or proved_lowering(timeline, DEFAULT_DISCIPLINE))
 
 
 def _refusal(what: str, report: Report) -> RefusedPlanError:

@@ -6,14 +6,14 @@ from typing import Final, NamedTuple
 
 from schedverify.core.argument_types import check_types
 from schedverify.core.discipline import Discipline, check_eager_bytes
-from schedverify.core.errors import SchedverifyError
+from schedverify.core.errors import ScheduleError, SchedverifyError
 from schedverify.core.problem import Problem
 from schedverify.core.result import Lowered, Report, Verdict, Violation
 from schedverify.core.schedule import Schedule
 from schedverify.core.timeline import Timeline
 from schedverify.lowering import add_communication, timed_lowerings
 from schedverify.simulator.engine import simulate
-from schedverify.verifier.verification import verify_lowered
+from schedverify.verifier.verification import verify, verify_lowered
 
 _NEEDED: Final = ("SV1", "SV2", "SV3")
 
@@ -35,7 +35,10 @@ def lower(schedule: Schedule, problem: Problem, *, discipline: str | None = None
     By default one order of the compute steps is walked, and each send and its receive stand right behind the step that
     makes the tensor: free of deadlock under every discipline, whatever the durations. With a discipline, the safe
     orders that are known are timed under it, and the fastest is returned that the verifier has proved free of deadlock
-    under it; what fits the memory's capacity goes first.
+    under it, and within the problem's limits.
+
+    What :func:`schedverify.verify` calls violated, under the discipline or by default, is not returned: received bytes
+    count against the memory's capacity, say. ``schedverify.lowering.add_communication`` looks at no limit.
 
     Parameters
     ----------
@@ -49,7 +52,8 @@ def lower(schedule: Schedule, problem: Problem, *, discipline: str | None = None
     Raises
     ------
     ScheduleError
-        If the schedule is incomplete, has an operation that is not the problem's or communication, or cannot run.
+        If the schedule is incomplete, has an operation that is not the problem's or communication, or cannot run; or
+        with every violation of what was lowered, where no known lowering keeps the limits.
     UnknownNameError, InputError
         If there is no such discipline, or no such size.
 
@@ -61,33 +65,52 @@ def lower(schedule: Schedule, problem: Problem, *, discipline: str | None = None
     1RECV_F0 1F0 1B0 1SEND_B0
     """
     check_types("lower", schedule=(schedule, Schedule), problem=(problem, Problem))
+    check_eager_bytes(eager_bytes)
     if discipline is None:
-        check_eager_bytes(eager_bytes)
-        return add_communication(schedule, problem)
+        lowered = add_communication(schedule, problem)
+        raise_for_limits(verify(lowered, problem, eager_bytes=eager_bytes))
+        return lowered
     known = Discipline.of(discipline)
-    return proved_lowering(simulate(schedule, problem), known, eager_bytes).timeline.schedule
+    timeline, report = proved_lowering(simulate(schedule, problem), known, eager_bytes)
+    raise_for_limits(report)
+    return timeline.schedule
 
 
-def proved_lowering(
-    timeline: Timeline, discipline: Discipline, eager_bytes: int = 0, *, select: tuple[str, ...] | None = _NEEDED
-) -> ProvedLowering:
+def raise_for_limits(report: Report) -> None:
+    """Raise a ScheduleError with every violation of what was lowered."""
+    if report.violations:
+        raise ScheduleError("\n".join(["the schedule with communication is violated:", *map(str, report.violations)]))
+
+
+def proved_lowering(timeline: Timeline, discipline: Discipline, eager_bytes: int = 0) -> ProvedLowering:
     """Return the best lowering of a compute order that is proved under a discipline; see :func:`lower`.
+
+    Where all of them break a limit of the problem, it is the best of those whose structure, dependencies and
+    communication (SV1, SV2, SV3 but what boundaries declare) are proved.
 
     Parameters
     ----------
     timeline
         The timeline of the compute order.
-    select
-        Beginnings of the codes that the verifier judges a lowering by; None for all that it judges by default. Its
-        structure, dependencies and communication (SV1, SV2, SV3) must be among them, and only these can refuse it.
+
+    Raises
+    ------
+    RefusedLoweringError
+        If there is none.
     """
+    proved: list[ProvedLowering] = []
     refused: list[Violation] = []
     for lowered in timed_lowerings(timeline, discipline, eager_bytes):
         claimed = Lowered(lowered.schedule, discipline, eager_bytes, lowered.measures)
-        report = verify_lowered(claimed, timeline.problem, select)
-        needed = [result for result in report.properties if result.code.startswith(_NEEDED)]
-        if all(result.verdict in (Verdict.HOLDS, Verdict.NOT_APPLICABLE) for result in needed):
+        report = verify_lowered(claimed, timeline.problem, None)
+        needed = [result for result in report.properties if result.code.startswith(_NEEDED) and result.code != "SV306"]
+        if not all(result.verdict in (Verdict.HOLDS, Verdict.NOT_APPLICABLE) for result in needed):
+            refused += [violation for result in needed for violation in result.violations][:1]
+        elif report.violations:
+            proved.append(ProvedLowering(lowered, report))
+        else:
             return ProvedLowering(lowered, report)
-        refused += [violation for result in needed for violation in result.violations][:1]
+    if proved:
+        return proved[0]
     text = "\n".join(map(str, refused))
     raise RefusedLoweringError(f"the verifier refuses what was lowered; please report this:\n{text}")

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from schedverify.core.discipline import DEFAULT_DISCIPLINE
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
-from schedverify.lowering import add_reduction, add_sharding, defer_receives, group_opposite
-from schedverify.planner.proved_lowering import lower
+from schedverify.lowering import add_communication, add_reduction, add_sharding, defer_receives, group_opposite
 from schedverify.testing.checking import SchedulerFault, failure, made_by, report_text
 from schedverify.testing.orders import schedules
 from schedverify.verifier.verification import verify
@@ -22,17 +21,17 @@ __tracebackhide__ = True
 Lowering = Callable[[Schedule, Problem], Schedule]
 
 _LOWERINGS: tuple[Lowering, ...] = (
-    lower,
-    lambda schedule, problem: defer_receives(lower(schedule, problem), problem),
-    lambda schedule, problem: group_opposite(lower(schedule, problem), problem),
-    lambda schedule, problem: add_sharding(add_reduction(lower(schedule, problem)), problem),
+    add_communication,
+    lambda schedule, problem: defer_receives(add_communication(schedule, problem), problem),
+    lambda schedule, problem: group_opposite(add_communication(schedule, problem), problem),
+    lambda schedule, problem: add_sharding(add_reduction(add_communication(schedule, problem)), problem),
 )
 
 
 def lowered(problem: Problem) -> st.SearchStrategy[Schedule]:
     """Draw a schedule of a problem with its communication in it, free of deadlock up to the discipline ``pair``.
 
-    The order is one of :func:`schedules`, the lowering that of :func:`schedverify.lower`, as it is, with its receives
+    The order is one of :func:`schedules`, its messages where :func:`schedverify.lower` puts them, or with its receives
     deferred, with opposite transfers as groups, or with parameters gathered and gradients reduced; examples shrink to
     the first. What is received counts in a lowered schedule, so it may exceed a capacity that its compute order keeps.
     """

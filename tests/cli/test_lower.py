@@ -55,3 +55,23 @@ def test_the_command_refuses(order: str, tmp_path: Path, capsys: pytest.CaptureF
     assert "cannot run to its end" in err
     assert run(capsys, "lower", order, "--discipline", "pairs")[0] == 2
     assert run(capsys, "lower", order, "--eager-bytes", "-1")[0] == 2
+
+
+def test_what_verify_calls_violated_is_told_and_not_written(
+    order: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    problem = tmp_path / "p.toml"
+    text = "ranks = 2\nmicrobatches = 2\n[costs]\nforward = 1\nbackward = 2\n"
+    problem.write_text(text + "[links]\nbytes = 6\n[memory]\ncapacity = 3\n")
+    for options in ([], ["--discipline", "pair"], ["--unshard"]):
+        code, out, err = run(capsys, "lower", order, "--problem", str(problem), *options)
+        assert (code, out) == (1, "")
+        assert "SV402 rank 0 holds 8 bytes at position 4; its capacity is 3" in err
+    problem.write_text(text + "[links]\nbuffer = 1\n")
+    code, out, err = run(capsys, "lower", order, "--problem", str(problem), "--discipline", "buffered")
+    assert (code, out) == (1, "")
+    assert "SV403 rank 0, position 3" in err
+    code, out, err = run(capsys, "lower", order, "--problem", str(problem))
+    assert code == 0
+    assert Schedule.parse(out).lowered
+    assert "note: under buffered it is violated: SV403 rank 0, position 3" in err
