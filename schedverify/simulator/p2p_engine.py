@@ -21,10 +21,12 @@ from schedverify.simulator.span import span_of
 
 
 class LoweredRun(NamedTuple):
-    """The events of a lowered schedule and what waits for what, and when each starts.
+    """The events of a lowered schedule, and when each starts.
 
     Attributes
     ----------
+    sweep
+        What finds the starts, also where what computes first on a rank waits.
     start
         By node, the tick at which it starts; shape (nodes,).
     origin
@@ -33,7 +35,7 @@ class LoweredRun(NamedTuple):
 
     program: LoweredProgram
     events: Events
-    graph: Precedence
+    sweep: LoweredSweep
     start: IntArray
     origin: IntArray
 
@@ -43,8 +45,7 @@ def simulate_lowered(schedule: Schedule, problem: Problem, discipline: Disciplin
     ran = run(schedule, problem, discipline, eager_bytes)
     bounds = np.cumsum(np.bincount(ran.program.step_rank, minlength=schedule.ranks))[:-1]
     starts, ends = (tuple(np.split(ticks, bounds)) for ticks in _by_step(ran))
-    sweep = LoweredSweep(ran.program, ran.graph, ran.events.edges.lag)
-    span = span_of(sweep.windows_of(ran.start, ran.origin, [0] * schedule.ranks), sweep.windows)
+    span = span_of(ran.sweep.windows_of(ran.start, ran.origin, [0] * schedule.ranks), ran.sweep.windows)
     measures = measure(schedule, problem, starts, ends, span.ticks)
     return Timeline(schedule, problem, starts, ends, measures, discipline, eager_bytes)
 
@@ -64,7 +65,8 @@ def run(schedule: Schedule, problem: Problem, discipline: Discipline, eager_byte
     graph = Precedence(events.count, events.edges.tail, events.edges.head)
     if graph.blocked.any():
         raise ScheduleError(_blocked(program, events, graph.blocked))
-    return LoweredRun(program, events, graph, *graph.longest_paths(events.edges.lag, {}))
+    sweep = LoweredSweep(program, graph, events.edges.lag)
+    return LoweredRun(program, events, sweep, *sweep.paths([0] * schedule.ranks))
 
 
 def _by_step(ran: LoweredRun) -> tuple[IntArray, IntArray]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 
 import pytest
 
@@ -22,7 +23,7 @@ from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
 from schedverify.simulator.engine import simulate, timed
 from support.random_lowerings import lowered_rows, shuffled
-from support.random_schedules import Base
+from support.random_schedules import Base, Rows
 from support.random_spans import drawn
 
 MOST = 400
@@ -65,6 +66,19 @@ def test_three_derivations_agree_on_many() -> None:
     assert several > 100
 
 
+def with_waits(rng: random.Random, rows: Rows) -> Rows:
+    """Put waits for some of the sends anywhere in their ranks, at the head and before the sends too."""
+    found = []
+    for row in rows:
+        sends = re.findall(r"\d+SEND_[FB][0-9>]+", " ".join(row))
+        chosen = [send.replace("SEND", "WAIT_SEND") for send in sends if rng.random() < 0.3]
+        found.append(row)
+        for wait in chosen:
+            place = rng.choice([0, rng.randint(0, len(found[-1]))])
+            found[-1] = [*found[-1][:place], wait, *found[-1][place:]]
+    return found
+
+
 def compare_lowered(discipline: Discipline, numbers: range) -> int:
     """Hold drawn lowered orders against the oracle; return of how many the span is below the window."""
     below = 0
@@ -72,6 +86,7 @@ def compare_lowered(discipline: Discipline, numbers: range) -> int:
         data, order = drawn(number)
         rng, problem = random.Random(f"{number} {discipline}"), Problem.of(data)
         rows = shuffled(rng, lowered_rows(Base(problem, data, order, True)))
+        rows = with_waits(rng, rows)
         eager = rng.choice([0, 0, 2, 9])
         try:
             timeline = simulate(Schedule.of(rows), problem, discipline=discipline, eager_bytes=eager)

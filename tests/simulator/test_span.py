@@ -129,6 +129,15 @@ def test_numbers_of_any_size(monkeypatch: pytest.MonkeyPatch, large: int, wide: 
     assert (found.sweeps, found.cycle, found.ways) == (2, (1,), (2,))
 
 
+def test_no_way_begins_at_a_wait_that_nothing_holds() -> None:
+    """The wait stands before its send (SV303), so that it is over at once, as early as the F that takes no time."""
+    keys = {"ranks": 3, "microbatches": 1, "form": "inference", "placement": [2, 0, 1]}
+    problem = Problem.chain(**keys, forward=[0, 3, 4], latency=5)
+    rows = "1WAIT_SEND_F0 1RECV_F0 1F0 1SEND_F0\n2RECV_F0 2F0\n0F0 0SEND_F0"
+    timeline = simulate(Schedule.parse(rows), problem)
+    assert (timeline.makespan, timeline.span) == (17, 4)
+
+
 @pytest.mark.parametrize("family", ["1f1b", "gpipe", "zb-h1"])
 def test_families_take_few_sweeps(family: str) -> None:
     problem = Problem.chain(ranks=8, microbatches=32, form="split" if family == "zb-h1" else "fused", latency=1)
