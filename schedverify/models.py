@@ -101,7 +101,7 @@ def partition(  # noqa: PLR0913 - each is an option of the command line
     if isinstance(model, Model) and changes:
         raise InputError(Fault(next(iter(changes)), "is said of a decoder in a file", "give the model's file or name"))
     stages, count = ranks * (virtual or 1), microbatches or 4 * ranks
-    given = model if isinstance(model, Model) else _loaded(model, changes, stages, count)
+    given = model if isinstance(model, Model) else load_to_cut(model, changes, stages, count)
     shape: dict[str, Any] = {"ranks": ranks, "virtual": virtual or 1, "microbatches": count,
                              "family": family, "time_limit": time_limit}  # fmt: skip
     if joint:
@@ -109,7 +109,7 @@ def partition(  # noqa: PLR0913 - each is an option of the command line
     return cut(given, **shape, workers=workers or 2)
 
 
-def _loaded(path: PathLike, changes: Mapping[str, Mapping[str, Any]], stages: int, microbatches: int) -> Model:
+def load_to_cut(path: PathLike, changes: Mapping[str, Mapping[str, Any]], stages: int, microbatches: int) -> Model:
     """Return the model in a file; it is named where so many stages and micro-batches are too much to count."""
     model = load_model(path, changes)
     with naming(path):

@@ -14,7 +14,6 @@ from schedverify.cli import partition_cluster
 from schedverify.cli.app import OK, UNDECIDED, VIOLATED
 from schedverify.cli.options import TextOrJson, file, flag, number
 from schedverify.core.errors import Fault, InputError, ScheduleError
-from schedverify.formats.text_files import naming
 
 if TYPE_CHECKING:
     from schedverify.core.model import Model
@@ -68,7 +67,6 @@ def partition(  # noqa: PLR0913 - each is an option of the command line
 ) -> int:
     """Cut a model into stages: the least load of the busiest rank or link, within every rank's memory."""
     from schedverify import models
-    from schedverify.partitioner.sums import check_sums
 
     training: dict[str, Any] = {"sequence": sequence, "microbatch_size": microbatch_size,
                                 "tensor_parallel": tensor_parallel, "recompute": recompute}  # fmt: skip
@@ -80,11 +78,10 @@ def partition(  # noqa: PLR0913 - each is an option of the command line
         return _advised(cast("Advice", advice), output, output_format, form)
     if ranks is None:
         raise InputError(Fault("--ranks", "missing", "how many devices the pipeline has, or --cluster FILE"))
-    given = models.load_model(model, models.decoder_changes(device, training))
+    changes, stages, count = models.decoder_changes(device, training), ranks * (virtual or 1), microbatches or 4 * ranks
+    given = models.load_to_cut(model, changes, stages, count)
     if plan is not None and not joint:
         raise InputError(Fault("--plan", "stands without --joint", "optimize the problem file that -o writes"))
-    with naming(model):
-        check_sums(given, ranks * (virtual or 1), microbatches or 4 * ranks)
     search = shape | {"microbatches": microbatches, "family": family, "time_limit": time_limit, "workers": workers}
     found, data, lines, code = (
         _together(given, search | {"seed": seed}, plan, output_format == "text") if joint else _apart(given, search)

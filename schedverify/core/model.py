@@ -136,7 +136,8 @@ class Model:
     Raises
     ------
     InputError
-        If there is no layer, a name stands twice, or an edge or a tie names no layer or goes backwards.
+        If there is no layer, a name stands twice, an edge or a tie names no layer or goes backwards, or an entry is
+        more than its activation.
     """
 
     name: str
@@ -169,6 +170,10 @@ class Model:
     def _faults(self) -> list[Fault]:
         count = len(self.layers)
         faults = [] if count else [Fault("layer", "the model has no layer", "write [[layer]] and its keys below")]
+        for i, layer in enumerate(self.layers):
+            if layer.entry > layer.activation:
+                message = f"{layer.entry} is more than the activation, of which it is a part"
+                faults.append(Fault(f"layer[{i}].entry", message))
         for i, (source, target) in enumerate(self.edges or ()):
             if not 0 <= source < target < count:
                 message = f"layer {source} cannot feed layer {target}"

@@ -36,6 +36,11 @@ def test_a_model_is_split_where_every_layer_was_measured_in_two_parts() -> None:
     [
         ((), None, ["layer: the model has no layer (write [[layer]] and its keys below)"]),
         (
+            (A, Layer("b", activation=3, entry=4)),
+            None,
+            ["layer[1].entry: 4 is more than the activation, of which it is a part"],
+        ),
+        (
             (A, B, A),
             None,
             ["layer[2].name: layer 2 is called 'a', and so is layer 0 (each layer has a name of its own)"],
