@@ -22,6 +22,7 @@ from printing import arguments, progress, publish, table, where
 
 from schedverify.core.model import Layer, Model
 from schedverify.partitioner import least_bottleneck
+from schedverify.partitioner.account import one_of_each
 
 KINDS: Final = ("uniform", "few sizes", "heavy ends", "long tail")
 PEERS: Final = ("DeepSpeed, balanced", "DeepSpeed, uniform", "torchgpipe")
@@ -95,7 +96,8 @@ def judged(seed: int) -> Case:
 
 def ours(works: Sequence[int], stages: int) -> int:
     """Return the work of the busiest stage of our partition."""
-    cut = least_bottleneck(chain(works), tuple(range(stages)), (((0,),),) * stages).layers
+    placement = tuple(range(stages))
+    cut = least_bottleneck(chain(works), placement, one_of_each(placement, stages)).layers
     return max(sum(works[i] for i in members) for members in cut)
 
 
@@ -155,8 +157,8 @@ def times() -> Iterator[tuple[object, ...]]:
     for length, stages in ((48, 16), (200, 32), (1000, 64)):
         rng = random.Random(0)
         works = [rng.randint(1, 20_000) for _ in range(length)]
-        model, placement, states = chain(works), tuple(range(stages)), (((0,),),) * stages
-        own = milliseconds(partial(least_bottleneck, model, placement, states), 7)
+        model, placement = chain(works), tuple(range(stages))
+        own = milliseconds(partial(least_bottleneck, model, placement, one_of_each(placement, stages)), 7)
         yield length, stages, own, milliseconds(partial(balanced, works, stages), 3) if length < 1000 else "-"
 
 

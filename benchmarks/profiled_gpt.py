@@ -26,7 +26,7 @@ from schedverify import generate, optimize
 from schedverify.core.result import Plan
 from schedverify.partitioner.stage_problem import Cut, cut, even_split, evenly
 from schedverify.planner.plans import plan_of
-from schedverify.profiling import ModelProfile, ProfileSettings, profile
+from schedverify.profiling import ModelProfile, ProfileSettings, measure
 from schedverify.runner import Runner
 from schedverify.runner.launch.source import Source
 
@@ -139,7 +139,7 @@ def values(pool: Any, job: Any, *arguments: Any) -> list[Any]:
 
 def profiled(_: int, sizes: Sizes) -> Any:
     """Profile the model on this rank, while the other does; rank 0 has the figures of both."""
-    return profile(ProfileSettings("gpt", sizes.microbatches, sizes.rounds), source=gpt(sizes))
+    return measure(ProfileSettings("gpt", sizes.microbatches, sizes.rounds), source=gpt(sizes))
 
 
 def trained(rank: int, sizes: Sizes, plans: list[tuple[str, Plan, Parts]]) -> tuple[list[list[Span]], list[float]]:

@@ -70,7 +70,7 @@ def _known(name: str) -> tuple[str, Problem, int]:
 def _by_cp_sat(tasks: Tasks, best: int, seconds: float, settings: SolverSettings) -> tuple[bool, float]:
     """Return whether CP-SAT proves that nothing is below ``best`` units, and its seconds."""
     began = time.perf_counter()
-    model = OrderModel(tasks, horizon=best * tasks.subticks - 1, objective="makespan")
+    model = OrderModel(tasks, horizon=best * tasks.subticks - 1)
     add_constraints(model)
     model.cp.add(model.value < best)
     outcome = search(model, seconds, settings)
@@ -80,7 +80,7 @@ def _by_cp_sat(tasks: Tasks, best: int, seconds: float, settings: SolverSettings
 def _by_pumpkin(tasks: Tasks, best: int, seconds: float, settings: SolverSettings) -> tuple[bool, float]:
     """Return whether Pumpkin proves it, and its seconds."""
     began = time.perf_counter()
-    outcome = prove(tasks, "makespan", lambda: (best, best - 1), seconds, settings)
+    outcome = prove(tasks, lambda: (best, best - 1), seconds, settings)
     if outcome is None:
         raise SystemExit("this needs the extra pumpkin")
     return outcome.closed and not outcome.found, time.perf_counter() - began

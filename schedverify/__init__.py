@@ -7,10 +7,9 @@ Rooms that are public as a whole are names too: ``schedverify.models``, ``schedv
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from schedverify.core import VERSION
+from schedverify.core import VERSION, lazy_names
 
 if TYPE_CHECKING:
     from schedverify import conformance, lowering, models, profiling, runner, testing, torch_bridge  # noqa: F401 - they are rooms
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
         UnknownNameError,
         UnsupportedError,
     )
-    from schedverify.core.explanation import Explanation, Gain, PathLink, Relief
+    from schedverify.core.explanation import CriticalWay, Explanation, Gain, PathLink, Relief
     from schedverify.core.op import Join, Kind, Op, Step
     from schedverify.core.plan import Lowered, Part, Plan, SecondaryObjective
     from schedverify.core.problem import Boundary, Problem
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     from schedverify.formats import load, load_with_layout, new, save
     from schedverify.formats.plan_files import plan_digest
     from schedverify.generators import Family, families, generate
+    from schedverify.launching import profile, run
     from schedverify.linting import Linted, lint
     from schedverify.models import partition
     from schedverify.planner.explanation import explain
@@ -56,14 +56,14 @@ if TYPE_CHECKING:
 __version__: Final = VERSION
 
 __all__ = [
-    "Boundary", "Communication", "Delay", "Discipline", "Drawing", "Explanation", "Family", "Gain", "InfeasibleError",
-    "InputError", "Join", "Joint", "Kind", "Linted", "Lowered", "LoweredEvent", "Measures", "Op", "Outcome", "Part",
-    "PathLink", "Plan", "Problem", "PropertyResult", "Relief", "Report", "Schedule", "ScheduleError",
+    "Boundary", "Communication", "CriticalWay", "Delay", "Discipline", "Drawing", "Explanation", "Family", "Gain",
+    "InfeasibleError", "InputError", "Join", "Joint", "Kind", "Linted", "Lowered", "LoweredEvent", "Measures", "Op",
+    "Outcome", "Part", "PathLink", "Plan", "Problem", "PropertyResult", "Relief", "Report", "Schedule", "ScheduleError",
     "SchedverifyError", "Scope", "SecondaryObjective", "Status", "Step", "StepTime", "Timeline", "TriedPartition",
     "UndecidedError", "UnknownNameError", "UnsupportedError", "Verdict", "Violation", "beside", "conform", "convert",
     "critical_path", "delays", "dependency_graph", "draw", "explain", "families", "for_torch", "generate", "lint",
     "load", "load_with_layout", "lower", "new", "optimize", "partition", "partition_jointly", "plan_digest", "plan_of",
-    "save", "simulate", "sweep", "verify",
+    "profile", "run", "save", "simulate", "sweep", "verify",
 ]  # fmt: skip
 
 _MODULES: Final = {
@@ -72,7 +72,7 @@ _MODULES: Final = {
     "core.discipline": "Communication Discipline",
     "core.errors": "InfeasibleError InputError ScheduleError SchedverifyError UndecidedError UnknownNameError "
     "UnsupportedError",
-    "core.explanation": "Explanation Gain PathLink Relief",
+    "core.explanation": "CriticalWay Explanation Gain PathLink Relief",
     "core.op": "Join Kind Op Step",
     "core.plan": "Lowered Part Plan SecondaryObjective",
     "core.problem": "Boundary Problem",
@@ -84,6 +84,7 @@ _MODULES: Final = {
     "formats": "load load_with_layout new save",
     "formats.plan_files": "plan_digest",
     "generators": "Family families generate",
+    "launching": "profile run",
     "linting": "Linted lint",
     "models": "partition",
     "planner.explanation": "explain",
@@ -98,22 +99,12 @@ _MODULES: Final = {
     "verifier.lowered_graph": "LoweredEvent",
     "verifier.verification": "verify",
 }
-_HOMES: Final = {name: module for module, names in _MODULES.items() for name in names.split()}
 _ROOMS: Final = {
     name: name for name in ("conformance", "lowering", "models", "profiling", "runner", "testing", "torch_bridge")
 } | {"torch": "torch_bridge"}
 """Public names that are rooms, with the names of the rooms."""
 
-
-def __getattr__(name: str) -> Any:
-    if name in _ROOMS:
-        value: Any = importlib.import_module(f"schedverify.{_ROOMS[name]}")
-    elif name in _HOMES:
-        value = getattr(importlib.import_module(f"schedverify.{_HOMES[name]}"), name)
-    else:
-        raise AttributeError(f"module 'schedverify' has no attribute {name!r}")
-    globals()[name] = value
-    return value
+__getattr__ = lazy_names(__name__, _MODULES, _ROOMS)
 
 
 def __dir__() -> list[str]:

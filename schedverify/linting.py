@@ -58,7 +58,7 @@ class ScheduleCase:
         return verify(self.subject, self.problem, **self.options)
 
     def annotations(self, report: Report) -> str:
-        """Return one workflow command of GitHub for each violation, at the line of its rank."""
+        """Return the workflow commands of GitHub for a report, each violation at the line of its rank."""
         return annotations_at(report, str(self.path), self.lines)
 
 

@@ -21,8 +21,9 @@ from schedverify.costmodel.parallelism import Advice, Choices, Cluster, Priced, 
 from schedverify.formats.framework_cuts import for_framework
 from schedverify.formats.models.cluster_files import cluster_from, load_cluster, load_decoder
 from schedverify.formats.models.model_files import load_model, model_from, save_model
-from schedverify.formats.text_files import PathLike
+from schedverify.formats.text_files import PathLike, naming, source_name
 from schedverify.partitioner.stage_problem import Cut, cut
+from schedverify.partitioner.sums import check_sums
 from schedverify.planner.joint import Joint, partition_jointly
 
 __all__ = [
@@ -99,12 +100,21 @@ def partition(  # noqa: PLR0913 - each is an option of the command line
         raise InputError(Fault("ranks", "missing", "how many devices the pipeline has, or a cluster"))
     if isinstance(model, Model) and changes:
         raise InputError(Fault(next(iter(changes)), "is said of a decoder in a file", "give the model's file or name"))
-    given = model if isinstance(model, Model) else load_model(model, changes)
-    shape: dict[str, Any] = {"ranks": ranks, "virtual": virtual or 1, "microbatches": microbatches or 4 * ranks,
+    stages, count = ranks * (virtual or 1), microbatches or 4 * ranks
+    given = model if isinstance(model, Model) else _loaded(model, changes, stages, count)
+    shape: dict[str, Any] = {"ranks": ranks, "virtual": virtual or 1, "microbatches": count,
                              "family": family, "time_limit": time_limit}  # fmt: skip
     if joint:
         return partition_jointly(given, **shape, seed=seed, workers=workers, progress=progress, stop=stop)
     return cut(given, **shape, workers=workers or 2)
+
+
+def _loaded(path: PathLike, changes: Mapping[str, Mapping[str, Any]], stages: int, microbatches: int) -> Model:
+    """Return the model in a file; it is named where so many stages and micro-batches are too much to count."""
+    model = load_model(path, changes)
+    with naming(path):
+        check_sums(model, stages, microbatches)
+    return model
 
 
 def decoder_changes(device: str | None, training: Mapping[str, object]) -> dict[str, dict[str, object]]:
@@ -127,4 +137,7 @@ def _advice(model: PathLike, cluster: PathLike, options: Mapping[str, Any], top:
     found = load_cluster(cluster, device)
     fixed = decoder.fixed | {name: (value,) for name, value in given.items()}
     found = replace(found, choices=replace(found.choices, **fixed))
-    return advise(decoder.shape, decoder.training, found, top=top, name=decoder.name)
+    try:
+        return advise(decoder.shape, decoder.training, found, top=top, name=decoder.name)
+    except InputError as error:  # of what the cluster leaves to choose, or of the decoder's own numbers
+        raise error.within(source_name(cluster if error.faults[0].key == "choices" else model)) from None

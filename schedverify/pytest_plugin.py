@@ -100,10 +100,9 @@ class ScheduleItem(pytest.Item):
 
 
 class BadScheduleError(Exception):
-    """A schedule that does not hold what is selected: every violation, what is undecided, and a picture."""
+    """A schedule that does not hold what is selected: every violation, what stays open, and a picture."""
 
     def __init__(self, case: ScheduleCase, report: Report) -> None:
-        from schedverify.core.result import Verdict
         from schedverify.drawing import draw
 
         lines, rows = list[str](), dict[int | None, int](enumerate(case.lines))
@@ -111,6 +110,6 @@ class BadScheduleError(Exception):
             line = rows.get(violation.rank)
             lines.append(f"{case.path.name}{f':{line}' if line else ''}: {violation}")
             lines += [f"    {step}" for step in violation.counterexample]
-        lines += [f"{r.code} is undecided: {r.reason}" for r in report.properties if r.verdict is Verdict.UNDECIDED]
+        lines += report.unsettled
         picture = draw(case.subject, case.problem, report=report).text(100)
         super().__init__("\n".join([*lines, "", picture]))

@@ -51,9 +51,11 @@ def test_files_are_collected_and_failures_are_readable(desk: Path) -> None:
     (desk / "mine.csv").write_text("0F0,0F1,0B0,0B1\n1F0,1B0,1F1,1B1\n")
     (desk / "mine.problem.toml").write_text(PROBLEM)
     (desk / "other.csv").write_text("a,b\n1,2\n")
+    (desk / "nothing.schedule.toml").write_text(f'select = ["SV304"]\n{GOOD_TOML}')
     code, text = run("-v")
     assert code == 1
-    assert "2 passed, 1 failed" in text or "1 failed, 2 passed" in text
+    assert "2 passed, 2 failed" in text or "2 failed, 2 passed" in text
+    assert "SV304 not applicable: no send and no receive stands in the schedule (schedverify lower adds them)" in text
     assert "bad.schedule.toml:5: SV201 rank 0 waits at position 1 (0B0) for 1B0" in text
     assert "rank 0     F0 B0 F1 B1" in text
     assert "Traceback" not in text

@@ -15,32 +15,39 @@ from schedverify.core.errors import InfeasibleError, ScheduleError, SchedverifyE
 if TYPE_CHECKING:
     from cyclopts import App
 
-    from schedverify.core.result import Report
+    from schedverify.core.verdict import Verdict
 
 OK: Final = 0
-"""What was selected holds, or the command did its work."""
+"""The exit code if every selected property holds, or the command did its work."""
 VIOLATED: Final = 1
-"""A property is violated, or a problem is proved infeasible."""
+"""The exit code if a property is violated, or a problem is proved infeasible."""
 WRONG_INPUT: Final = 2
-"""Wrong usage or unreadable input."""
+"""The exit code of wrong usage or unreadable input."""
 UNDECIDED: Final = 3
-"""A selected property, or the whole question, stayed open."""
+"""The exit code if a selected property, or the whole question, stayed open, or nothing that was selected applies."""
 
 COMMANDS: Final = (
     "verify", "lint", "optimize", "generate", "families", "lower", "simulate", "draw", "convert", "partition",
     "profile", "run", "conform", "explain", "new",
 )  # fmt: skip
-"""Each is a function of its name, in the module of that name beside this one or in one of :data:`_MODULES`."""
+"""The commands; each is a function of its name, in the module of that name or of that in :data:`_MODULES`."""
 _MODULES: Final = {"families": "generate", "explain": "verify", "new": "generate"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code; nothing that a user can cause ends in a traceback."""
+    """Run one command and return its exit code; nothing that a user can cause ends in a traceback.
+
+    Parameters
+    ----------
+    arguments
+        The command and its options; by default those of the process, which then is for this command alone.
+    """
     words = sys.argv[1:] if arguments is None else list(arguments)
     if words == ["--version"]:  # without what parses and prints everything else, which takes much longer to load
         print(__version__)
         return OK
-    gc.set_threshold(50_000)  # modules stay: to look through them for garbage takes a tenth of a short command
+    if arguments is None:
+        gc.set_threshold(50_000)  # modules stay: to look through them for garbage takes a tenth of a short command
     try:
         return _called(words)
     except SchedverifyError as error:
@@ -75,7 +82,8 @@ def application(commands: Collection[str] = COMMANDS) -> App:
     app = App(
         name="schedverify",
         help="Verified and optimal schedules for pipeline-parallel training.",
-        help_epilogue="Exit codes: 0 holds or done, 1 violated or infeasible, 2 wrong usage or input, 3 undecided.",
+        help_epilogue="Exit codes: 0 holds or done, 1 violated or infeasible, 2 wrong usage or input, "
+        "3 undecided or nothing that applies.",
         help_format="plaintext",
         version=__version__,
     )
@@ -85,9 +93,9 @@ def application(commands: Collection[str] = COMMANDS) -> App:
     return app
 
 
-def code_of(report: Report) -> int:
-    """Return the exit code of a report's verdict."""
-    return {"holds": OK, "violated": VIOLATED}.get(report.verdict, UNDECIDED)
+def code_of(verdict: Verdict) -> int:
+    """Return the exit code of the verdict on a whole."""
+    return {"holds": OK, "violated": VIOLATED}.get(verdict, UNDECIDED)
 
 
 def _code(error: SchedverifyError) -> int:

@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from schedverify.cli.app import OK, VIOLATED, code_of
+from schedverify.cli.app import code_of
 from schedverify.cli.terminal import print_line
+from schedverify.core.verdict import Verdict
 
 
 def lint(
@@ -16,17 +17,16 @@ def lint(
     *,
     output_format: Annotated[Literal["text", "github"], Parameter(name="--format", help="What is printed.")] = "text",
 ) -> int:
-    """Judge schedules that stand in files with what they are for; the worst verdict is the exit code."""
+    """Judge schedules that stand in files with what they are for; the worst verdict decides the exit code."""
     from schedverify import linting
 
-    worst = OK
+    verdicts = []
     for path, (case, report) in zip(files, linting.lint(files), strict=True):
-        code = code_of(report)
-        worst = code if worst == OK or code == VIOLATED else worst
+        verdicts.append(report.verdict)
         if output_format == "github":
             print(case.annotations(report), end="")
         else:
             print_line(f"{path}: {report.verdict.value}")
-            for violation in report.violations:
-                print_line(f"  {violation}")
-    return worst
+            for line in (*report.violations, *report.unsettled):
+                print_line(f"  {line}")
+    return code_of(Verdict.of_files(verdicts))

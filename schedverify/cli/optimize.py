@@ -50,7 +50,7 @@ def optimize(  # noqa: PLR0913 - each is an option of the command line
     with interruptible() as stop, progress_on_terminal(output_format == "text") as progress:
         goal: dict[str, Any] = {"objective": objective, "then": then, "hint": start, "seed": seed}
         plan = plans.optimize(given, **goal, **limits, progress=progress, stop=stop)
-        told = _explained(plan, stop, limits) if explain else None
+        explanation = _explained(plan, stop, limits) if explain else None
     if parts:
         _tell_parts(plan)
     if output is not None and plan.schedule is not None:
@@ -58,16 +58,16 @@ def optimize(  # noqa: PLR0913 - each is an option of the command line
             raise ScheduleError(f"no plan is written: {plan.reason}")
         formats.save(plan, output)
     if output_format == "json":
-        print(formats.dumps(formats.search_data(plan, told)))
+        print(formats.dumps(formats.search_data(plan, explanation)))
     elif output != "-":
         _show(plan, output)
-        if told is not None:
-            print(told)
+        if explanation is not None:
+            print(explanation)
     return {"optimal": OK, "feasible": OK, "infeasible": VIOLATED, "unknown": UNDECIDED}[plan.status.value]
 
 
 def _explained(plan: Plan, stop: threading.Event, limits: dict[str, Any]) -> Explanation:
-    """Explain a plan in what is left of the time limit; ``limits`` are those of the search, by their keywords."""
+    """Explain a plan in the time that is left; ``limits`` are time limit and workers of the search, by keyword."""
     from schedverify.planner.explanation import explain
 
     return explain(plan, **limits | {"time_limit": max(0.0, limits["time_limit"] - plan.seconds)}, stop=stop)
@@ -85,7 +85,7 @@ def _bytes(text: str | None) -> int | None:
 
 
 def _tell_parts(plan: Plan) -> None:
-    """Say what each part of the search left known when it ended."""
+    """Print for each part of the search the best value and the bound that were known when it ended."""
     for part in plan.parts:
         value, bound = ("-" if known is None else known for known in (part.value, part.bound))
         remark(f"{part.began + part.seconds:.1f} s  {part.name}: {plan.objective} {value}, bound {bound}")

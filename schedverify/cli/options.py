@@ -1,4 +1,4 @@
-"""What several commands share: their arguments, and the files that these name."""
+"""Arguments and options that several commands share, and the problem that ``--problem`` names."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ if TYPE_CHECKING:
 
 
 def flag(text: str) -> Parameter:
-    """Return what a switch is: off where it is not given, and without a name to turn it off; ``text`` is its help."""
+    """Return the parameter of a switch, which is off unless it is given; ``text`` is its help."""
     return Parameter(negative="", help=text)
 
 
 def number(text: str, *, least: int = 1) -> Parameter:
-    """Return what a number of at least ``least`` is; ``text`` is its help."""
+    """Return the parameter of a number that is at least ``least``; ``text`` is its help."""
     return Parameter(validator=validators.Number(gte=least), help=text)
 
 
 def file(text: str, *names: str) -> Parameter:
-    """Return what the name of a file is, or ``-``: an argument, or an option of these names; ``text`` is its help."""
+    """Return the parameter of a file's name, which may be ``-``: an argument, or an option with the given names.
+
+    ``text`` is its help.
+    """
     return Parameter(name=names or None, allow_leading_hyphen=True, help=text)
 
 

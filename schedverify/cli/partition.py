@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from cyclopts import Parameter
@@ -13,11 +14,13 @@ from schedverify.cli import partition_cluster
 from schedverify.cli.app import OK, UNDECIDED, VIOLATED
 from schedverify.cli.options import TextOrJson, file, flag, number
 from schedverify.core.errors import Fault, InputError, ScheduleError
+from schedverify.formats.text_files import naming
 
 if TYPE_CHECKING:
     from schedverify.core.model import Model
     from schedverify.core.timeline import Timeline
     from schedverify.costmodel.parallelism import Advice, Priced
+    from schedverify.partitioner.account import Layers
     from schedverify.partitioner.stage_problem import Cut
     from schedverify.planner.joint import Joint
 
@@ -65,6 +68,7 @@ def partition(  # noqa: PLR0913 - each is an option of the command line
 ) -> int:
     """Cut a model into stages: the least load of the busiest rank or link, within every rank's memory."""
     from schedverify import models
+    from schedverify.partitioner.sums import check_sums
 
     training: dict[str, Any] = {"sequence": sequence, "microbatch_size": microbatch_size,
                                 "tensor_parallel": tensor_parallel, "recompute": recompute}  # fmt: skip
@@ -79,6 +83,8 @@ def partition(  # noqa: PLR0913 - each is an option of the command line
     given = models.load_model(model, models.decoder_changes(device, training))
     if plan is not None and not joint:
         raise InputError(Fault("--plan", "stands without --joint", "optimize the problem file that -o writes"))
+    with naming(model):
+        check_sums(given, ranks * (virtual or 1), microbatches or 4 * ranks)
     search = shape | {"microbatches": microbatches, "family": family, "time_limit": time_limit, "workers": workers}
     found, data, lines, code = (
         _together(given, search | {"seed": seed}, plan, output_format == "text") if joint else _apart(given, search)
@@ -94,7 +100,7 @@ def partition(  # noqa: PLR0913 - each is an option of the command line
 
 
 _Answer = tuple["Cut | Joint", dict[str, Any], list[str], int]
-"""A model cut into stages; what is printed of it as JSON and as text; the exit code."""
+"""The answer of a search: the cut, its data as JSON, its text as lines, and the exit code."""
 
 
 def _apart(given: Model, search: dict[str, Any]) -> _Answer:
@@ -141,7 +147,7 @@ def _advised(advice: Advice, output: str | None, output_format: str, form: str |
 
 
 def _written(given: Model, found: Cut | Joint | Priced, form: str | None) -> dict[str, Any]:
-    """Return the cut in the form that a framework takes, by its name; nothing where none is asked for."""
+    """Return the cut in the form of a framework, under the name of that form; empty if no form is asked for."""
     from schedverify.formats.framework_cuts import for_framework
 
     return {} if form is None else {form: for_framework(form, given, found.layers, found.problem.owner_rank)}
@@ -163,12 +169,14 @@ def _table(found: Cut | Joint) -> Iterator[str]:
 
 
 def _lines(found: Cut) -> Iterator[str]:
-    """Yield what is printed below the table."""
-    problem, tick = found.problem, found.problem.tick
-    proof = "no partition has less" if found.partition.proved else "the search for a better one ran out of time"
-    kind = "; the graph was cut as a chain" if found.partition.linearized else ""
-    yield f"busiest rank or link: {found.partition.bottleneck} {tick} a micro-batch ({proof}{kind})"
-    yield f"bytes over all cuts: {found.partition.crossing}"
+    """Yield the lines below the table: the bottleneck and its proof, bytes, makespans and peaks of memory."""
+    problem, tick, partition = found.problem, found.problem.tick, found.partition
+    less = "no partition into consecutive layers has less" if partition.linearized else "no partition has less"
+    proof = less if partition.proved else "whether another has less stayed open"
+    kind = "; the graph was cut as a chain" if partition.linearized else ""
+    yield f"busiest rank or link: {partition.bottleneck} {tick} a micro-batch ({proof}{kind})"
+    within = any(rank == following for rank, following in pairwise(problem.owner_rank))
+    yield f"bytes over all cuts{' between ranks' if within else ''}: {partition.crossing}"
     own = found.timeline()
     yield f"{found.family}, {problem.microbatches} micro-batches: makespan {own.makespan} {tick}"
     yield f"with as many layers on each stage: {_even(found, own)}"
@@ -176,22 +184,32 @@ def _lines(found: Cut) -> Iterator[str]:
 
 
 def _even(found: Cut, own: Timeline) -> str:
-    """Return the makespan with as many layers on each stage, and what that would not keep to."""
+    """Return the makespan of the cut with equally many layers on each stage, and the limits that it breaks."""
     from schedverify.partitioner.stage_problem import even_split, evenly
-    from schedverify.simulator.engine import simulate
 
-    even, constraints = simulate(own.schedule, evenly(found.model, found)), found.model.constraints
-    against = [] if constraints.allow(even_split(found.model, found.problem.stages)) else ["against the wishes"]
-    for rank, (peak, room) in enumerate(zip(even.peak_memory, found.problem.capacity or (), strict=False)):
+    layers, even = even_split(found.model, found.problem.stages), found._replace(problem=evenly(found.model, found))
+    against = [] if found.model.constraints.allow(layers) else ["against the wishes"]
+    timeline = even.timeline()
+    for rank, (peak, room) in enumerate(zip(timeline.peak_memory, found.problem.capacity or (), strict=False)):
         if peak > room:
             against.append(f"with {peak} bytes on rank {rank}, which has {room}")
-    if even.makespan < own.makespan and not against:
-        against.append("which is less, though its busiest rank or link has more to do (--joint looks for the least)")
-    return ", ".join([f"{even.makespan} {found.problem.tick}", *against[:2]])
+    if timeline.makespan < own.makespan and not against:
+        against.append(f"which is less{_though(found, layers)} (--joint looks for the least)")
+    return ", ".join([f"{timeline.makespan} {found.problem.tick}", *against[:2]])
+
+
+def _though(found: Cut, layers: Layers) -> str:
+    """Return in what another cut is worse, of all that counts before the makespan; empty where it is not."""
+    from schedverify.partitioner.account import usage_of
+
+    placement = found.problem.owner_rank
+    own, other = (usage_of(found.model, each, placement) for each in (found.layers, layers))
+    words = ("its busiest rank or link has more to do", "its largest stage takes longer", "it sends more bytes")
+    return next((f", though {what}" for what, mine, more in zip(words, own, other, strict=True) if more > mine), "")
 
 
 def _joint_lines(joint: Joint) -> Iterator[str]:
-    """Yield what is printed below the table: what is proved over all partitions, and what was gained."""
+    """Yield the lines below the table: what is proved over all partitions, and the gain over partition first."""
     plan, tick = joint.plan, joint.plan.problem.tick
     if plan.value is None or plan.measures is None:
         yield f"no schedule was found: {joint.reason}"
@@ -210,9 +228,10 @@ def _joint_lines(joint: Joint) -> Iterator[str]:
 
 
 def _proved(joint: Joint) -> str:
+    kind = "partition into consecutive layers" if joint.linearized else "partition"
     if not joint.gap:
-        return "no partition has a schedule with less"
-    return f"at most {float(joint.gap):.2%} above what any partition can have ({joint.bound}); {joint.reason}"
+        return f"no {kind} has a schedule with less"
+    return f"at most {float(joint.gap):.2%} above what any {kind} can have ({joint.bound}); {joint.reason}"
 
 
 def _others(joint: Joint) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -32,9 +33,9 @@ def print_ranked(advice: Advice) -> None:
         setup = priced.setup
         degrees = (*setup[:3], setup.virtual, setup.microbatch_size)
         rows.append((
-            *map(str, degrees), setup.recompute, setup.inner, f"{priced.step / 1e6:.3f}",
+            *map(str, degrees), setup.recompute, setup.inner, _digits(priced.step / 1e6, 3),
             f"{float(advice.pricing.utilization(priced)):.1%}", f"{float(priced.bubble):.1%}",
-            f"{float(priced.sharing):.1%}", f"{priced.reducing / 1e6:.3f}", f"{priced.peak / 1e9:.1f}",
+            f"{float(priced.sharing):.1%}", _digits(priced.reducing / 1e6, 3), _digits(priced.peak / 1e9, 1),
         ))  # fmt: skip
     left = ("recompute", "next to it")
     right = [i for i, heading in enumerate(HEADINGS) if heading not in left]
@@ -42,9 +43,9 @@ def print_ranked(advice: Advice) -> None:
 
 
 def remarks(advice: Advice) -> Iterator[str]:
-    """Yield why others are not in the table.
+    """Yield the reasons for which set-ups are not in the table.
 
-    One line for each reason; of those that lack memory one for each set of degrees, with the set-up that lacks least.
+    Each reason has one line; lack of memory has a line for each set of degrees, with the set-up that lacks least.
     """
     if advice.slower:
         yield f"{len(advice.slower)} more take longer"
@@ -56,6 +57,11 @@ def remarks(advice: Advice) -> Iterator[str]:
         nearest = min(group, key=lambda rejected: rejected.missing)
         several = f", the nearest of {len(group)}" if nearest.missing else f" and {len(group) - 1} more"
         yield f"{_called(nearest.setup)}{several if len(group) > 1 else ''}: {nearest.reason}"
+
+
+def _digits(number: float, decimals: int) -> str:
+    """Return a number with so many decimals, or a small one with as many as show its first two digits."""
+    return f"{number:.{decimals}f}" if not 0 < number < 10 ** (1 - decimals) else f"{Decimal(f'{number:.2g}'):f}"
 
 
 def _called(setup: Mapping[str, int | str]) -> str:

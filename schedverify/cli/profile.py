@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,10 +12,9 @@ from cyclopts import Parameter
 
 from schedverify.cli.app import OK
 from schedverify.cli.options import Backend, ModelFunction, Patience, TextOrJson, file, flag, number
-from schedverify.cli.run import in_torchrun, needs_torch
 
 if TYPE_CHECKING:
-    from schedverify.profiling import ModelProfile, ProfileSettings
+    from schedverify.profiling import ModelProfile
     from schedverify.profiling.figures import Figure
 
 Tick = Literal["ns", "us", "ms", "s"]
@@ -38,45 +36,39 @@ def profile(  # noqa: PLR0913 - each is an option of the command line
     output_format: TextOrJson = "text",
 ) -> int:
     """Measure the blocks of a model, and links between ranks, and write the model file that partition takes."""
+    from schedverify import launching
     from schedverify.cli.terminal import remark
 
-    with needs_torch():
-        from schedverify.profiling import ProfileSettings
-        from schedverify.runner.launch import processes
-    settings = ProfileSettings(model, microbatches, rounds, warmup, fused, timeout)
-    job = partial(measure, settings, (tick, optimizer_copies), output, output_format)
-    if in_torchrun():
-        processes.join_torchrun(backend, job, timeout)
-        return OK
-    remark(f"processes: {ranks or 1}; {Path.cwd()} is on the path of modules")
-    if ranks is None:
-        job()
-    else:
-        processes.launch(job, ranks)
+    if not launching.in_torchrun():
+        remark(f"processes: {ranks or 1}; {Path.cwd()} is on the path of modules")
+    with _progress() as progress:
+        found = launching.profile(
+            model, microbatches=microbatches, ranks=ranks, rounds=rounds, warmup=warmup, fused=fused, timeout=timeout,
+            backend=backend, progress=progress,
+        )  # fmt: skip
+    if found is not None:
+        _tell(found, (tick, optimizer_copies), output, output_format)
     return OK
 
 
-def measure(settings: ProfileSettings, units: tuple[Tick, int], output: str | None, output_format: str) -> None:
-    """Measure in this process; in that of rank 0, write and print what was found.
+def _tell(found: ModelProfile, units: tuple[Tick, int], output: str | None, output_format: str) -> None:
+    """Print the figures of a profile, and write its model.
 
     Parameters
     ----------
     units
         The tick, and copies of the weights that the optimizer holds.
+    output
+        The file of the model, ``-`` for standard output, None for no file.
     """
     from schedverify import formats
     from schedverify.formats.models.model_files import save_model
-    from schedverify.profiling import profile
 
-    with _progress() as progress:
-        found = profile(settings, progress)
-    if found is None:
-        return
     if output_format == "json":
         print(formats.dumps(_data(found, *units)), flush=True)
     elif output != "-":
         print("\n".join(_lines(found, units[0])), flush=True)
-    if output is not None:  # at last: if it cannot be written, the figures have been told
+    if output is not None:  # at last: if it cannot be written, the figures are printed all the same
         save_model(found.as_model(*units), output, **found.remarks(units[0]))
 
 
@@ -106,17 +98,17 @@ def _progress() -> Iterator[Any]:
 def _data(found: ModelProfile, tick: Tick, copies: int) -> dict[str, object]:
     from schedverify.profiling.figures import TICKS
 
-    def told(figure: Figure) -> dict[str, int]:
+    def in_ticks(figure: Figure) -> dict[str, int]:
         return figure.ticks(TICKS[tick])._asdict()
 
     blocks = [
         {"name": block.name}
-        | {kind: told(figure) for kind, figure in block.times.items()}
+        | {kind: in_ticks(figure) for kind, figure in block.times.items()}
         | {name: size for name, size in block.memory._asdict().items() if block.split or name != "waiting"}
         for block in found.blocks
     ]
     links = [
-        {"ranks": list(link.ranks), "bytes": link.size, "short": told(link.short), "long": told(link.long)}
+        {"ranks": list(link.ranks), "bytes": link.size, "short": in_ticks(link.short), "long": in_ticks(link.long)}
         for link in found.links
     ]
     devices = found.as_model(tick, copies).devices

@@ -1,4 +1,4 @@
-"""Prints what values say of themselves, each tone of their text in its colour."""
+"""Prints the lines in which values describe themselves, each tone of the text in a colour."""
 
 from __future__ import annotations
 

@@ -1,22 +1,14 @@
-"""The command ``run``: a verified plan in processes of this machine, or as one process of many under torchrun.
-
-``profile`` starts its processes in the same way.
-"""
+"""The command ``run``: a verified plan in processes of this machine, or as one process of many under torchrun."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated
 
 from cyclopts import Parameter
 
 from schedverify.cli.app import OK
 from schedverify.cli.options import Backend, ModelFunction, Patience, file, flag, number
-from schedverify.core.errors import Fault, InputError
 
 
 def run(  # noqa: PLR0913 - each is an option
@@ -38,45 +30,18 @@ def run(  # noqa: PLR0913 - each is an option
     backend: Backend = "gloo",
 ) -> int:
     """Run a verified plan on torch.distributed, one process for each rank; a line a step."""
-    from schedverify import formats
+    from schedverify import launching
     from schedverify.cli.terminal import remark
-    from schedverify.core.result import Plan
 
-    with needs_torch():
-        from schedverify.runner.launch import processes, session
-    settings = session.RunSettings(
-        plan, model, steps, learning_rate, timeout, unverified, trace, boundaries, forbid_nan, checksums
-    )
-    job = partial(session.session, settings, _tell)
-    if in_torchrun():
-        processes.join_torchrun(backend, job)
-        return OK
-    given = formats.load_judged(plan)
-    if not isinstance(given, Plan):
-        raise InputError(Fault("", "a schedule, where a plan is expected", "schedverify convert makes one of it"), plan)
-    remark(f"{given.problem.ranks} processes over gloo; {Path.cwd()} is on the path of modules")
-    processes.launch(job, given.problem.ranks)
+    if not launching.in_torchrun():
+        ranks = launching.load_plan(plan).problem.ranks
+        remark(f"{ranks} processes over gloo; {Path.cwd()} is on the path of modules")
+    launching.run(
+        plan, model, steps=steps, learning_rate=learning_rate, timeout=timeout, unverified=unverified, trace=trace,
+        boundaries=boundaries, forbid_nan=forbid_nan, checksums=checksums, backend=backend, progress=_print_loss,
+    )  # fmt: skip
     return OK
 
 
-def _tell(line: str) -> None:
-    print(line, flush=True)
-
-
-_TORCHRUN: Final = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-
-
-def in_torchrun() -> bool:
-    """Whether this process is one of many that torchrun started."""
-    return all(name in os.environ for name in _TORCHRUN)
-
-
-@contextmanager
-def needs_torch() -> Iterator[None]:
-    """Turn a failing import of torch into an InputError that says what to install."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if error.name != "torch":
-            raise
-        raise InputError(Fault("torch", "it is not installed", "pip install 'schedverify[torch]'")) from None
+def _print_loss(step: int, loss: float) -> None:
+    print(f"step {step} loss {loss:.8f}", flush=True)

@@ -28,7 +28,7 @@ def simulate(
     from schedverify import conversion, formats
     from schedverify.cli.report_text import print_lines
     from schedverify.cli.terminal import line_width, out, print_line, remark
-    from schedverify.core.timeline import measures_table
+    from schedverify.core.timeline import timeline_lines
     from schedverify.drawing import draw as drawn
     from schedverify.simulator import engine
 
@@ -41,14 +41,14 @@ def simulate(
     if note:
         remark(f"note: {note}")
     out().print(drawn(result))
-    print_lines(measures_table(result.measures, line_width()))
+    print_lines(timeline_lines(result, line_width()))
     for line in _held_up(result):
         print_line(line)
     return 0
 
 
 def _held_up(result: Timeline) -> Iterator[str]:
-    """Say what the steps waited for that transfers held up longest."""
+    """Print the steps that transfers held up longest, and the transfers that they waited for."""
     from schedverify.simulator.delay_reasons import delays
 
     found = [delay for delay in delays(result) if delay.held_up]

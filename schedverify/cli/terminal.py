@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from schedverify.optimizer import Progress
 
 Piece = str | tuple[str, str]
-"""Text, or text and its style in the words of rich."""
+"""A piece of a line: text, or a pair of text and a style that rich knows."""
 _PIPE_WIDTH: Final = 140
 _FORCING: Final = ("FORCE_COLOR", "TTY_COMPATIBLE")
-"""What makes rich take a pipe for a terminal."""
+"""Environment variables by which rich takes a pipe for a terminal."""
 
 
 @cache
@@ -60,7 +60,7 @@ def print_line(*pieces: Piece) -> None:
 
 
 def line_width() -> int:
-    """Return the most letters of a line on standard output."""
+    """Return how many letters a line on standard output may have."""
     return out().width if sys.stdout.isatty() or _is_coloured() else _PIPE_WIDTH
 
 

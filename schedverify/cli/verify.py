@@ -44,7 +44,7 @@ def verify(  # noqa: PLR0913 - each is an option of the command line
         print(formats.github_annotations(report, schedule), end="")
     else:
         report_text.show(report, schedule)
-    return code_of(report)
+    return code_of(report.verdict)
 
 
 def explain(code: Annotated[str, Parameter(help="The code of a property, such as SV201.")]) -> int:

@@ -109,7 +109,7 @@ def _before_operands(
     """Yield the compute steps that began before one that they read from had ended."""
     for op, readers in computed.items():
         for operand in _operands(problem, op):
-            for source in computed.get(operand, ())[:1]:
+            for source in computed.get(operand, ()):
                 for ran in readers:
                     early = source.end - ran.start
                     if source is not ran and early > _clock_error(source, ran, errors):

@@ -6,9 +6,13 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate, pairwise
 from typing import Final, NamedTuple
 
+import numpy as np
+
 from schedverify.conformance.dependency_check import early_steps, ops_of
-from schedverify.core.op import Kind
+from schedverify.core.messages import named
+from schedverify.core.op import Kind, Op, unpack
 from schedverify.core.problem import Problem
+from schedverify.core.result import Lowered
 from schedverify.core.schedule import Schedule
 from schedverify.core.trace import RunTrace, StepSpan
 
@@ -30,11 +34,13 @@ class Departure(NamedTuple):
         return f"step {self.step}, {self.message}"
 
 
-def departures(schedule: Schedule, problem: Problem, trace: RunTrace, most: Sequence[int]) -> list[Departure]:
+def departures(plan: Lowered, problem: Problem, trace: RunTrace, most: Sequence[int]) -> list[Departure]:
     """Return where a run did not follow a lowered schedule; the first :data:`_MOST_REPORTED` of each step of training.
 
     Parameters
     ----------
+    plan
+        The schedule, with the discipline of its queues.
     most
         By rank, the micro-batches that may be in flight.
     """
@@ -42,7 +48,8 @@ def departures(schedule: Schedule, problem: Problem, trace: RunTrace, most: Sequ
     for number, step in enumerate(trace.steps):
         early = early_steps(problem, step, trace.errors)
         in_step = [
-            *(Departure("order", number, *fault) for fault in _order_faults(schedule, step)),
+            *(Departure("order", number, *fault) for fault in _order_faults(plan.schedule, step)),
+            *(Departure("order", number, *fault) for fault in transfer_faults(problem, step, plan.discipline)),
             *(Departure("hand-over", number, ran.rank, ran.position, message) for ran, message in early),
             *(Departure("in flight", number, *fault) for fault in _in_flight_faults(problem, step, most)),
         ]
@@ -91,6 +98,45 @@ def _order_faults(schedule: Schedule, step: Sequence[StepSpan]) -> Iterator[tupl
             if after.start < before.end:
                 place = f"rank {rank}, position {after.position} ({after.step})"
                 yield rank, after.position, f"{place}: began before {before.step} had ended"
+
+
+def transfer_faults(
+    problem: Problem, step: Sequence[StepSpan], discipline: str
+) -> Iterator[tuple[int, int | None, str]]:
+    """Yield rank, position and message of each transfer that began before what stands in front of it.
+
+    In front stand the last step of the rank that computes, which has ended, and the last transfer of the same queue,
+    which has begun. Whether a transfer begins where its rank posts it or where it goes through its queue, both hold.
+    """
+    for rank in range(problem.ranks):
+        computed: StepSpan | None = None
+        last: dict[object, StepSpan] = {}
+        for span in sorted((span for span in step if span.rank == rank), key=lambda span: span.position):
+            ops = ops_of(span.step)
+            if not ops[0].kind.is_transfer:
+                computed = span if ops[0].kind.is_compute else computed
+                continue
+            place = f"rank {rank}, position {span.position} ({span.step})"
+            if computed is not None and span.start < computed.end:
+                yield rank, span.position, f"{place}: began before {computed.step} had ended"
+            queues = set(_queues(problem, ops, rank, discipline))
+            for before in {last[queue] for queue in queues if queue in last}:
+                if span.start < before.start:
+                    yield rank, span.position, f"{place}: began before {before.step}, which stands in front of it"
+            last |= dict.fromkeys(queues, span)
+
+
+def _queues(problem: Problem, ops: Sequence[Op], rank: int, discipline: str) -> Iterator[object]:
+    """Yield the queue of each transfer of a step (semantics, section 4); a receive under ``tagged`` has none."""
+    for op, word in zip(ops, named(np.array([op.pack() for op in ops], dtype=np.int64), problem).tolist(), strict=True):
+        peer = unpack(word).peer
+        other = None if peer is None or peer >= problem.total_stages else problem.owner_rank[peer]
+        if discipline in ("rank", "block"):
+            yield rank
+        elif discipline == "pair":
+            yield other
+        elif discipline != "tagged" or op.kind.is_send:
+            yield other, op.kind.is_send
 
 
 def _in_flight_faults(

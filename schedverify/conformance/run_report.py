@@ -14,7 +14,7 @@ from schedverify.conformance.order_check import Departure, departures, peaks
 from schedverify.core.argument_types import check_types
 from schedverify.core.errors import Fault, InputError
 from schedverify.core.result import Lowered, Plan
-from schedverify.core.timeline import Timeline
+from schedverify.core.timeline import Timeline, longest_window
 from schedverify.core.trace import RunTrace
 from schedverify.formats.plan_files import plan_digest
 from schedverify.simulator.engine import simulate
@@ -82,7 +82,7 @@ def conform(plan: Plan, trace: RunTrace) -> Conformance:
     problem = plan.problem
     planned = simulate(lowered.schedule.compute_only(), problem).measures
     allowed = planned.peak_in_flight
-    found = departures(lowered.schedule, problem, trace, allowed)
+    found = departures(lowered, problem, trace, allowed)
     again = measured_problem(problem, trace)
     predicted = simulate(lowered.schedule, again, discipline=lowered.discipline, eager_bytes=lowered.eager_bytes)
     tick, times = tick_of(problem), makespans(trace)
@@ -110,6 +110,8 @@ def data_of(found: Conformance) -> dict[str, Any]:
 def timeline_of_run(plan: Plan, trace: RunTrace, step: int = -1) -> Timeline:
     """Return the timeline of what computed in one step of training, in microseconds; it can be drawn.
 
+    Its span is the longest window as it ran: by how much first steps could have shortened it by waiting no run shows.
+
     Raises
     ------
     InputError
@@ -126,7 +128,8 @@ def timeline_of_run(plan: Plan, trace: RunTrace, step: int = -1) -> Timeline:
     starts = tuple(np.array([(ran[rank, text].start - first) // 1000 for text in row]) for rank, row in enumerate(rows))
     ends = tuple(np.array([(ran[rank, text].end - first) // 1000 for text in row]) for rank, row in enumerate(rows))
     problem = measured_problem(plan.problem, trace)
-    return Timeline(schedule, problem, starts, ends, measure(schedule, problem, starts, ends))
+    measures = measure(schedule, problem, starts, ends, longest_window(starts, ends))
+    return Timeline(schedule, problem, starts, ends, measures)
 
 
 def _lowered(plan: Plan, trace: RunTrace) -> Lowered:

@@ -1,4 +1,4 @@
-"""What an argument of a wrong type is told: one sentence with what is needed, what was found, and the cure."""
+"""Refuses arguments of a wrong type by one sentence: which type is needed, which was found, and the cure."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ _CURES: Final = {
     ("Drawing", "Timeline"): "sv.draw(timeline) makes one",
     ("DiGraph", "Schedule"): "sv.dependency_graph(problem, schedule) makes one",
     ("DiGraph", "Problem"): "sv.dependency_graph(problem) makes one",
+    ("Kind", "text"): "Kind.F is a kind, and Op('2F0') reads an operation",
     ("str", "rows"): "Schedule.of(rows) makes a schedule of rows of steps",
 }
 
@@ -63,14 +64,14 @@ def check_types(function: str, **arguments: Wanted) -> None:
 def _sentence(function: str, value: object, wanted: type, arguments: Mapping[str, Wanted]) -> str:
     found = type(value).__name__
     needed = {"str": "text", "PathLike": "a path"}.get(wanted.__name__, _with_article(wanted.__name__))
-    told = f"{function} needs {needed}, found {'None' if value is None else _with_article(found)}"
+    sentence = f"{function} needs {needed}, found {'None' if value is None else _with_article(found)}"
     if _swapped(value, arguments):
-        return f"{told}: the arguments are swapped, it is {function}({', '.join(arguments)})"
+        return f"{sentence}: the arguments are swapped, it is {function}({', '.join(arguments)})"
     kinds = (_kind(value) or found, found, "")
     cure = next((_CURES[wanted.__name__, kind] for kind in kinds if (wanted.__name__, kind) in _CURES), "")
     if not cure and _kind(value) == "file":
         cure = _LOAD
-    return f"{told}: {cure}" if cure else told
+    return f"{sentence}: {cure}" if cure else sentence
 
 
 def _swapped(value: object, arguments: Mapping[str, Wanted]) -> bool:

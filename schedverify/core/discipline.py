@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from schedverify.core.errors import Fault, InputError, UnknownNameError
+from schedverify.core.errors import Fault, InputError, look_up
 
 
 class Discipline(StrEnum):
@@ -34,9 +34,7 @@ class Discipline(StrEnum):
         UnknownNameError
             If there is none of that name; says the nearest.
         """
-        if name not in tuple(cls):
-            raise UnknownNameError.among("discipline", name, [member.value for member in cls])
-        return cls(name)
+        return look_up("discipline", name, {member.value: member for member in cls})
 
 
 DEFAULT_DISCIPLINE: Final = Discipline.PAIR

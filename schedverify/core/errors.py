@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
+
+Known = TypeVar("Known")
 
 
 class SchedverifyError(Exception):
@@ -62,6 +64,24 @@ class UnknownNameError(InputError):
         """Make the error for ``name``, which is no ``what`` (``family``, ``property``, ``discipline``)."""
         names = sorted(known)
         return cls(Fault("", f"unknown {what} {name[:80]!r}", nearest(name, names) or "known: " + ", ".join(names)))
+
+
+def look_up(what: str, name: str, known: Mapping[str, Known]) -> Known:
+    """Return what a name stands for among the known ones.
+
+    Parameters
+    ----------
+    what
+        What it names, in the singular, such as ``family``.
+
+    Raises
+    ------
+    UnknownNameError
+        If it is none of them; says the nearest.
+    """
+    if name not in known:
+        raise UnknownNameError.among(what, name, known)
+    return known[name]
 
 
 class UnsupportedError(InputError):

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 
 from schedverify.core.result import Status
 
+_ARROW: Final = "an arrow: the output of another rank or stage is waited for"
 _WIDTH: Final = 110
 _LONGEST_PATH: Final = 60
 _UNITS: Final = {"memory.capacity": " bytes", "limits.makespan": " ticks"}
@@ -24,6 +25,25 @@ class PathLink(NamedTuple):
 
     step: str
     why: str
+
+
+class CriticalWay(NamedTuple):
+    """A part of a critical cycle of ranks: the longest way from the first step of one to the last end on the next.
+
+    Attributes
+    ----------
+    rank, to
+        The rank on which the way begins, and that on which it ends, where the next batch begins.
+    ticks
+        From the start of the first step to the end of the last.
+    path
+        Its steps, each waiting for the one before it.
+    """
+
+    rank: int
+    to: int
+    ticks: int
+    path: tuple[PathLink, ...]
 
 
 @dataclass(frozen=True)
@@ -101,8 +121,10 @@ class Explanation:
     bound
         What the bound rests on, as a sentence.
     critical_path
-        A longest path of steps, each waiting for the one before it (to the end of the rank with the longest span, for
-        a span).
+        A longest path of steps, each waiting for the one before it. For a span there is none.
+    critical_cycle
+        For a span, ways that lead round a cycle of ranks, each from a batch to the next: as many batches as there are
+        ways take at least as long as all of them together.
     binding
         The limits that are at their limit, and the ranks that hold the most, as sentences.
     gains
@@ -118,6 +140,7 @@ class Explanation:
     reliefs: tuple[Relief, ...] = ()
     bound: str = ""
     critical_path: tuple[PathLink, ...] = ()
+    critical_cycle: tuple[CriticalWay, ...] = ()
     binding: tuple[str, ...] = ()
     gains: tuple[Gain, ...] = ()
     remarks: tuple[str, ...] = ()
@@ -136,17 +159,33 @@ class Explanation:
         if self.bound:
             yield [f"the bound rests on {self.bound}"]
         if self.critical_path:
-            yield ["critical path (an arrow: the output of another rank or stage is waited for)"]
-            yield textwrap.wrap(self._path(), _WIDTH, initial_indent="  ", subsequent_indent="  ")
+            yield [f"critical path ({_ARROW})", *_wrapped(_told(self.critical_path))]
+        if self.critical_cycle:
+            yield [f"{self._cycle()} ({_ARROW})"]
+            for way in self.critical_cycle:
+                yield _wrapped(f"rank {way.rank} to rank {way.to}, {way.ticks} ticks: {_told(way.path)}")
         if self.binding:
             yield ["at the limit", *(f"  {sentence}" for sentence in self.binding)]
         if self.gains:
             yield [f"what one unit more would gain of the {self.objective}", *(f"  {gain}" for gain in self.gains)]
         yield [f"note: {remark}" for remark in self.remarks]
 
-    def _path(self) -> str:
-        path, left = self.critical_path, len(self.critical_path) - _LONGEST_PATH
-        words = [f"{'→ ' if link.why in ('transfer', 'data') else ''}{link.step}" for link in path]
-        if left > 0:
-            words[_LONGEST_PATH // 2 : -_LONGEST_PATH // 2] = [f"… ({left} more)"]
-        return " ".join(words)
+    def _cycle(self) -> str:
+        """Say between which ranks the critical cycle leads, and what follows for the batches."""
+        count, ticks = len(self.critical_cycle), sum(way.ticks for way in self.critical_cycle)
+        takes = f"a batch takes {ticks} ticks" if count == 1 else f"{count} batches take {ticks} ticks"
+        ranks = [f"rank {way.rank}" for way in self.critical_cycle]
+        return f"critical cycle of {' and '.join(ranks)}: {takes}"
+
+
+def _told(path: tuple[PathLink, ...]) -> str:
+    """Return the steps of a path in a row, the middle of a long one left out."""
+    left = len(path) - _LONGEST_PATH
+    words = [f"{'→ ' if link.why in ('transfer', 'data') else ''}{link.step}" for link in path]
+    if left > 0:
+        words[_LONGEST_PATH // 2 : -_LONGEST_PATH // 2] = [f"… ({left} more)"]
+    return " ".join(words)
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, _WIDTH, initial_indent="  ", subsequent_indent="  ")

@@ -7,9 +7,7 @@ from functools import cached_property
 from itertools import pairwise
 
 from schedverify.core.errors import Fault, InputError
-from schedverify.core.problem.fields import Ints
-
-Edge = tuple[int, int]
+from schedverify.core.problem.fields import Edge, Ints, chain_edges
 
 
 @dataclass(frozen=True)
@@ -89,17 +87,37 @@ class Devices:
     memory
         Bytes by rank; empty for no limit.
     slowness
-        Factor on every duration, by rank: a rank of 2 takes twice as long as one of 1.
+        Factor on every duration, by rank, at least 1: a rank of 2 takes twice as long as one of 1.
     latency
         Ticks of pure lag between two ranks.
     bandwidth
         Bytes per tick between two ranks; None for no limit.
+
+    Raises
+    ------
+    InputError
+        If there is no slowness, or a number is too small.
     """
 
     memory: Ints = ()
     slowness: Ints = (1,)
     latency: int = 0
     bandwidth: int | None = None
+
+    def __post_init__(self) -> None:
+        bandwidth = () if self.bandwidth is None else (self.bandwidth,)
+        numbers = {"memory": (self.memory, 0), "slowness": (self.slowness, 1), "latency": ((self.latency,), 0),
+                   "bandwidth": (bandwidth, 1)}  # fmt: skip
+        faults = [
+            Fault(f"devices.{name}", f"{value} is too small", f"at least {least}")
+            for name, (values, least) in numbers.items()
+            for value in values
+            if value < least
+        ]
+        if not self.slowness:
+            faults.append(Fault("devices.slowness", "no value", "one for all ranks, or one for each"))
+        if faults:
+            raise InputError(faults)
 
 
 @dataclass(frozen=True)
@@ -136,12 +154,12 @@ class Model:
     @property
     def chain(self) -> bool:
         """Whether each layer feeds the next one and no other."""
-        return sorted(self.all_edges) == [*pairwise(range(len(self.layers)))]
+        return tuple(sorted(self.all_edges)) == chain_edges(len(self.layers))
 
     @cached_property
     def all_edges(self) -> tuple[Edge, ...]:
         """The edges, those of a chain where none are given."""
-        return tuple(pairwise(range(len(self.layers)))) if self.edges is None else self.edges
+        return chain_edges(len(self.layers)) if self.edges is None else self.edges
 
     @property
     def split(self) -> bool:

@@ -170,16 +170,12 @@ def outcome_line(plan: Plan) -> Line:
     """Return how a search ended, its value and what is proved of it; or why there is no schedule."""
     if plan.schedule is None:
         name = plan.problem.name or "the problem"
-        return [
-            Span(name),
-            Span(": "),
-            Span(plan.status.value, Tone.BAD),
-            Span(f" ({plan.reason})" if plan.reason else ""),
-        ]
-    told = f": {plan.objective} {plan.value}, {_proof(plan)}"
+        reason = f" ({plan.reason})" if plan.reason else ""
+        return [Span(name), Span(": "), Span(plan.status.value, Tone.BAD), Span(reason)]
+    text = f": {plan.objective} {plan.value}, {_proof(plan)}"
     if plan.then is not None:
-        told += f"; then {plan.then.objective} {plan.then.value}, {_proof(plan.then)}"
-    return [Span(plan.status.value, Tone.BEST), Span(told)]
+        text += f"; then {plan.then.objective} {plan.then.value}, {_proof(plan.then)}"
+    return [Span(plan.status.value, Tone.BEST), Span(text)]
 
 
 def plan_remarks(plan: Plan) -> Iterator[str]:

@@ -10,7 +10,7 @@ from schedverify.core.discipline import Communication
 from schedverify.core.errors import ScheduleError, nearest, printable
 from schedverify.core.plan import FamilyResult, Lowered, Part, Plan, SecondaryObjective
 from schedverify.core.presentation import Line, Span, Tone, counted, html_of, table, text_of
-from schedverify.core.timeline import Measures, Timeline, measures_table
+from schedverify.core.timeline import Measures, Timeline, measures_table, window_note
 from schedverify.core.verdict import Scope, Status, Verdict, Verdicts
 
 __all__ = [
@@ -46,7 +46,10 @@ class Violation:
 
 @dataclass(frozen=True)
 class PropertyResult:
-    """The verdict on one property; ``reason`` says why where it is undecided or not applicable."""
+    """The verdict on one property.
+
+    ``reason`` says why where it is undecided or not applicable, and there ``remedy`` what would make it applicable.
+    """
 
     code: str
     name: str
@@ -54,6 +57,15 @@ class PropertyResult:
     scope: Scope
     violations: tuple[Violation, ...] = ()
     reason: str = ""
+    remedy: str = ""
+
+    @property
+    def why(self) -> str:
+        """The reason, with the remedy where there is one."""
+        return f"{self.reason} ({self.remedy})" if self.remedy else self.reason
+
+    def __str__(self) -> str:
+        return f"{self.code} {self.verdict}" + (f": {self.why}" if self.reason else "")
 
 
 @dataclass(frozen=True)
@@ -81,9 +93,8 @@ class Report:
 
     @property
     def verdict(self) -> Verdict:
-        """Violated if any property is, else undecided if any is, else holds."""
-        found = {result.verdict for result in self.properties}
-        return next((v for v in (Verdict.VIOLATED, Verdict.UNDECIDED) if v in found), Verdict.HOLDS)
+        """Violated if any property is, else undecided if any is, else holds; not applicable where none applies."""
+        return Verdict.of_properties(result.verdict for result in self.properties)
 
     @property
     def ok(self) -> bool:
@@ -94,6 +105,16 @@ class Report:
     def violations(self) -> tuple[Violation, ...]:
         """Every violation of every property, in the order of the codes."""
         return tuple(violation for result in self.properties for violation in result.violations)
+
+    @property
+    def unsettled(self) -> tuple[str, ...]:
+        """What keeps the whole from holding without a violation, a line each.
+
+        Each property that is undecided; where nothing that was selected applies, each with what would make it apply.
+        """
+        open_verdicts = {Verdict.UNDECIDED, self.verdict} - {Verdict.HOLDS, Verdict.VIOLATED}
+        found = [each for each in self.properties if each.verdict in open_verdicts]
+        return tuple(map(str, found)) if self.properties else ("no property was selected",)
 
     def raise_for_violations(self) -> None:
         """Raise a ScheduleError that tells every violation, where there is one."""
@@ -121,8 +142,8 @@ class Report:
         failed = [result.code for result in self.properties if result.verdict is self.verdict]
         if self.verdict is Verdict.HOLDS:
             return f"<Report: holds, {len(self.properties)} properties>"
-        told = f"{counted(len(self.violations), 'violation')} of " if self.violations else ""
-        return f"<Report: {self.verdict.value}, {told}{', '.join(failed)}>"
+        violations = f"{counted(len(self.violations), 'violation')} of " if self.violations else ""
+        return f"<Report: {self.verdict.value}, {violations}{', '.join(failed)}>"
 
     def _repr_html_(self) -> str:
         """Return the report as Jupyter shows it."""
@@ -140,10 +161,13 @@ def judgement_lines(report: Report, source: str = "", width: int | None = None) 
     yield [*([Span(source), Span(": ")] if source else []), Span(report.verdict.value, tone)]
     rows = []
     for result in report.properties:
-        note = result.reason or result.scope.value * (result.verdict is Verdict.HOLDS)
+        why = result.why if report.verdict is Verdict.NOT_APPLICABLE else result.reason
+        note = why or result.scope.value * (result.verdict is Verdict.HOLDS)
         verdict = Span(result.verdict.value, _TONES.get(result.verdict, Tone.FAINT))
         rows.append((Span(f"  {result.code}"), Span(result.name), verdict, Span(note, Tone.FAINT)))
     yield from table(rows, width)
+    if not rows:
+        yield from ([Span(f"  {line}")] for line in report.unsettled)
     for violation in report.violations:
         yield [Span("  "), Span(violation.code, Tone.BAD), Span(f" {violation.message}")]
 
@@ -154,3 +178,5 @@ def measures_lines(report: Report, width: int | None = None) -> Iterator[Line]:
         yield [Span(f"  {report.communication}")]
     if report.measures is not None:
         yield from measures_table(report.measures, width)
+    if isinstance(report.timeline_source, Timeline):
+        yield from window_note(report.timeline_source)

@@ -12,7 +12,19 @@ from numpy.typing import NDArray
 
 from schedverify.core.argument_types import check_types
 from schedverify.core.errors import Fault, InputError
-from schedverify.core.op import JOIN_SHIFT, KIND_MASK, KIND_SHIFT, Join, Kind, Op, Step, pack_step, unpack
+from schedverify.core.op import (
+    INDEX_MASK,
+    JOIN_SHIFT,
+    KIND_MASK,
+    KIND_SHIFT,
+    STAGE_SHIFT,
+    Join,
+    Kind,
+    Op,
+    Step,
+    pack_step,
+    unpack,
+)
 
 IntArray = NDArray[np.int64]
 """Whole numbers; where a docstring gives no shape, one for each operation, message or edge of what it is about."""
@@ -26,6 +38,7 @@ OPERATION_MASK: Final = (1 << JOIN_SHIFT) - 1
 MAX_RANKS: Final = 65_535
 MAX_FAULTS: Final = 20
 
+_LAST_KIND: Final = max(map(int, Kind))
 _MOST_PRINTED: Final = 400
 """Operations up to which a value is printed in full where it is part of an example."""
 _ROW: Final = re.compile(r"^[^\S\n]*[^\s#][^\n]*", re.MULTILINE)
@@ -189,6 +202,11 @@ def kinds(row: Words) -> IntArray:
     return row >> KIND_SHIFT & KIND_MASK
 
 
+def op_stages(row: Words) -> IntArray:
+    """Return the stage of each operation of a row."""
+    return row >> STAGE_SHIFT & INDEX_MASK
+
+
 def positions(row: Words) -> IntArray:
     """Return for each operation of a row the position of its step."""
     return np.cumsum(row >> JOIN_SHIFT == 0, dtype=np.int64) - 1
@@ -202,6 +220,11 @@ def step_bounds(row: Words) -> IntArray:
 def is_transfer(row: Words) -> Flags:
     """Return for each operation of a row whether it sends or receives."""
     return (kinds(row) >= int(Kind.SEND_F)) & (kinds(row) <= int(Kind.RECV_B))
+
+
+def is_send_wait(row: Words) -> Flags:
+    """Return for each operation of a row whether it waits until a send is complete."""
+    return (kinds(row) >= int(Kind.WAIT_SEND_F)) & (kinds(row) <= int(Kind.WAIT_SEND_B))
 
 
 def rank_of_each(schedule: Schedule) -> IntArray:
@@ -254,5 +277,5 @@ def _frozen(row: Iterable[int] | Words) -> Words:
 def _well_formed(words: Words) -> bool:
     join = words >> JOIN_SHIFT
     mixed = (join[1:] != 0) & (join[:-1] != 0) & (join[1:] != join[:-1])
-    sound = (words >= 0) & (kinds(words) <= int(Kind.REDUCE_GRAD))
+    sound = (words >= 0) & (kinds(words) <= _LAST_KIND)
     return bool(sound.all() and join[0] == 0 and not mixed.any())

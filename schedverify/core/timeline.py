@@ -10,10 +10,10 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from schedverify.core.discipline import Discipline
-from schedverify.core.op import Op, Step, pack_step
-from schedverify.core.presentation import Line, Span, html_of, picture_of, table, text_of
+from schedverify.core.op import JOIN_SHIFT, Kind, Op, Step, pack_step
+from schedverify.core.presentation import Line, Span, Tone, html_of, picture_of, table, text_of
 from schedverify.core.problem import Problem
-from schedverify.core.schedule import OPERATION_MASK, IntArray, Schedule, positions
+from schedverify.core.schedule import OPERATION_MASK, IntArray, Schedule, kinds, positions
 
 Ticks = IntArray
 """Starts or ends of the steps of one rank, shape ``(steps,)``."""
@@ -99,8 +99,19 @@ class Timeline:
 
     @property
     def span(self) -> int:
-        """Ticks from the first start to the last end of the rank where they are most."""
+        """The least ticks after which every rank can begin the next batch, no barrier between the two.
+
+        First steps may wait for that, so it can be below :attr:`longest_window`.
+        """
         return self.measures.span
+
+    @property
+    def longest_window(self) -> int:
+        """Ticks from the first start to the last end of what a rank computes, on the rank where they are most."""
+        starts, ends = self.starts, self.ends
+        if self.schedule.lowered:
+            starts, ends = (computing(self.schedule, ticks) for ticks in (starts, ends))
+        return longest_window(starts, ends)
 
     @property
     def bubble_fraction(self) -> Fraction:
@@ -114,7 +125,7 @@ class Timeline:
 
     @property
     def span_bubble(self) -> Fraction:
-        """The idle share of the rank with the longest span over that span."""
+        """The idle share of the busiest rank over the span."""
         return self.measures.span_bubble
 
     @property
@@ -162,7 +173,7 @@ class Timeline:
         raise TypeError("a Timeline is not iterable: rows() has its steps")
 
     def __str__(self) -> str:
-        return text_of(measures_table(self.measures))
+        return text_of(timeline_lines(self))
 
     def __repr__(self) -> str:
         steps = sum(map(len, self.starts))
@@ -170,7 +181,7 @@ class Timeline:
 
     def _repr_html_(self) -> str:
         """Return the timeline as Jupyter shows it: its picture and its measures."""
-        return picture_of(self) + html_of(measures_table(self.measures))
+        return picture_of(self) + html_of(timeline_lines(self))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Timeline):
@@ -183,6 +194,17 @@ class Timeline:
     @property
     def _key(self) -> tuple[Schedule, Problem, Discipline | None, int]:
         return self.schedule, self.problem, self.discipline, self.eager_bytes
+
+
+def computing(schedule: Schedule, ticks: tuple[Ticks, ...]) -> tuple[Ticks, ...]:
+    """Return the ticks of the steps that compute, from those of all steps."""
+    computes = [kinds(row[row >> JOIN_SHIFT == 0]) <= int(Kind.W) for row in schedule.rows]
+    return tuple(row[chosen] for row, chosen in zip(ticks, computes, strict=True))
+
+
+def longest_window(starts: tuple[Ticks, ...], ends: tuple[Ticks, ...]) -> int:
+    """Return the ticks from the first start to the last end of the rank where they are most."""
+    return max((int(end[-1] - start[0]) for start, end in zip(starts, ends, strict=True) if len(end)), default=0)
 
 
 def figures_of(measures: Measures) -> dict[str, str]:
@@ -202,6 +224,19 @@ def figures_of(measures: Measures) -> dict[str, str]:
 def measures_table(measures: Measures, width: int | None = None) -> Iterator[Line]:
     """Yield the lines of a table of names and figures."""
     return table([(Span(f"  {name}"), Span(figure)) for name, figure in figures_of(measures).items()], width)
+
+
+def timeline_lines(timeline: Timeline, width: int | None = None) -> Iterator[Line]:
+    """Yield a table of a timeline's measures, and why its picture shows more than the span where it does."""
+    yield from measures_table(timeline.measures, width)
+    yield from window_note(timeline)
+
+
+def window_note(timeline: Timeline) -> Iterator[Line]:
+    """Yield a line where the longest window of a timeline is longer than the span."""
+    if timeline.longest_window > timeline.span:
+        text = f"  a rank is under way for {timeline.longest_window} ticks here; where first steps wait, batches follow"
+        yield [Span(f"{text} each other every {timeline.span}", Tone.FAINT)]
 
 
 def by_rank(values: tuple[int, ...]) -> str:

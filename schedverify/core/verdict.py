@@ -14,6 +14,21 @@ class Verdict(StrEnum):
     UNDECIDED = "undecided"
     NOT_APPLICABLE = "not applicable"
 
+    @classmethod
+    def of_properties(cls, verdicts: Iterable[Verdict]) -> Verdict:
+        """Return the verdict on a whole: violated, undecided or holds where a property is, else not applicable."""
+        return cls._first((cls.VIOLATED, cls.UNDECIDED, cls.HOLDS), verdicts)
+
+    @classmethod
+    def of_files(cls, verdicts: Iterable[Verdict]) -> Verdict:
+        """Return the worst verdict: violated, undecided, not applicable, holds; not applicable where there is none."""
+        return cls._first((cls.VIOLATED, cls.UNDECIDED, cls.NOT_APPLICABLE, cls.HOLDS), verdicts)
+
+    @classmethod
+    def _first(cls, order: Iterable[Verdict], verdicts: Iterable[Verdict]) -> Verdict:
+        found = set(verdicts)
+        return next((verdict for verdict in order if verdict in found), cls.NOT_APPLICABLE)
+
 
 class Scope(StrEnum):
     """For what a verdict is valid."""

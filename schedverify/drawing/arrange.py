@@ -1,4 +1,4 @@
-"""From a schedule, its problem and a report to what a picture shows of them."""
+"""Makes the panel of a picture: the rows and marks that show a schedule, its problem and a report on it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy as np
 
 from schedverify.core.discipline import DEFAULT_DISCIPLINE
 from schedverify.core.errors import InputError, ScheduleError
-from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, STAGE_SHIFT, Kind, pack_step
+from schedverify.core.op import JOIN_SHIFT, Kind, pack_step
 from schedverify.core.problem import Problem
 from schedverify.core.result import Report, Violation
-from schedverify.core.schedule import OPERATION_MASK, Schedule, Words, kinds, positions
+from schedverify.core.schedule import OPERATION_MASK, Schedule, Words, kinds, op_stages, positions
 from schedverify.core.timeline import Timeline
 from schedverify.drawing.panel import PAIR, Panel, PanelRow
 from schedverify.simulator.engine import simulate
@@ -40,7 +40,7 @@ def order_of(
 ) -> DrawnOrder:
     """Return what can be drawn of a schedule: its timeline where it can run, else the order of its steps.
 
-    Without a problem the one that the schedule seems to be for stands in, and a remark says so.
+    Without a problem, one is read off the schedule, and a remark says so.
     """
     remarks: tuple[str, ...] = ()
     try:
@@ -64,19 +64,20 @@ def arrange(order: DrawnOrder, report: Report | None, title: str, *, critical: b
         title=title, timed=timeline is not None,
         unit=problem.tick if timeline is not None and problem is not None else "position",
         horizon=max(timeline.makespan if timeline else max(len(row.starts) for row in rows), 1),
-        rows=rows, measures=timeline.measures if timeline else None, violations=violations, faults=faults,
+        rows=rows, measures=timeline.measures if timeline else None,
+        window=timeline.longest_window if timeline else 0, violations=violations, faults=faults,
         remarks=_remarks(order, report), hidden=schedule.ranks - len(shown),
     )  # fmt: skip
 
 
 def _remarks(order: DrawnOrder, report: Report | None) -> tuple[str, ...]:
-    """Return what must be known to read the picture; what the violations tell already is not said again."""
+    """Return the remarks below a picture, one for each thing that a reader must know and that no violation says."""
     remarks = [*(report.remarks if report else ()), *order.remarks]
     if order.timeline is not None and order.timeline.discipline is not None:
         remarks.append(f"transfers are not drawn; they queue as under {order.timeline.discipline.value}")
     if order.obstacle:
-        told = "the schedule cannot run to its end as a whole" if report and report.violations else order.obstacle
-        remarks.append(f"the order of the steps, without times: {told}")
+        reason = "the schedule cannot run to its end as a whole" if report and report.violations else order.obstacle
+        remarks.append(f"the order of the steps, without times: {reason}")
     return tuple(dict.fromkeys(remarks))
 
 
@@ -109,7 +110,7 @@ def _critical(timeline: Timeline) -> dict[int, list[int]]:
     graph = dependency_graph(timeline.problem, timeline.schedule)
     found: dict[int, list[int]] = defaultdict(list)
     for step in critical_path(graph):
-        for rank, position in graph.nodes[step[0]]["places"]:
+        for rank, position in {place for node in step for place in graph.nodes[node]["places"]}:
             found[rank].append(position)
     return found
 
@@ -118,14 +119,14 @@ def _chunks(words: Words, problem: Problem | None, rank: int) -> dict[int, int]:
     if problem is not None and rank < problem.ranks:
         stages = list(problem.stages_of[rank])
     else:
-        stages = np.unique(words >> STAGE_SHIFT & INDEX_MASK).tolist()
+        stages = np.unique(op_stages(words)).tolist()
     return {stage: chunk for chunk, stage in enumerate(stages)}
 
 
 def _marks(
     schedule: Schedule, violations: tuple[Violation, ...]
 ) -> tuple[dict[int, dict[int, tuple[int, ...]]], dict[int, tuple[int, ...]]]:
-    """Return by rank the marks by position, and by rank the violations without a position."""
+    """Return for each rank the numbers of its violations by position, and of those that have no position."""
     marks: dict[int, dict[int, tuple[int, ...]]] = defaultdict(lambda: defaultdict(tuple))
     faults: dict[int, tuple[int, ...]] = defaultdict(tuple)
     for number, violation in enumerate(violations, 1):
@@ -140,7 +141,7 @@ def _marks(
 
 
 def _cycle(schedule: Schedule, violation: Violation) -> list[tuple[int, int]]:
-    """Return where the steps stand that a wait cycle names."""
+    """Return the steps that a wait cycle names, each as a pair of rank and position."""
     places: list[tuple[int, int]] = []
     for text in violation.operations:
         try:

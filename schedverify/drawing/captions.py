@@ -1,4 +1,4 @@
-"""What stands around the bars, in letters and in SVG alike: a time axis, the meaning of colours, and the measures.
+"""The captions of a picture, in letters and in SVG alike: a time axis, the meaning of colours, and the measures.
 
 The axis has round numbers at even distances, in a unit that keeps them short.
 """
@@ -18,7 +18,7 @@ _SUFFIXES: Final = {1000**power: suffix for power, suffix in enumerate(("", "k",
 
 
 class Axis(NamedTuple):
-    """The marks of an axis: ``(tick, label)`` each, and the unit of the labels."""
+    """A time axis: its marks, each a pair of a tick and its label, and the unit of the labels."""
 
     marks: tuple[tuple[int, str], ...]
     unit: str
@@ -30,7 +30,7 @@ def axis(horizon: int, unit: str, most: int) -> Axis:
     Parameters
     ----------
     unit
-        The problem's ``tick``; among ns, us, ms and s the labels change to a coarser one where that is exact.
+        The problem's ``tick``. If it is ns, us or ms, the labels use a coarser unit of these where that is exact.
     """
     step = _step(horizon, max(most, 1))
     scale, shown = _scaled(step, unit)
@@ -54,7 +54,7 @@ def _scaled(step: int, unit: str) -> tuple[int, str]:
 
 
 class Entry(NamedTuple):
-    """One line of a legend: the kind (None for idle and for what has no colour of its own), its letter, its meaning."""
+    """One line of a legend: a kind, its letter and its meaning; idle time and overlapped pairs have no kind (None)."""
 
     kind: Kind | None
     letter: str
@@ -74,7 +74,7 @@ def legend(panels: Sequence[Panel]) -> list[Entry]:
 
 
 def figures(panel: Panel) -> list[tuple[str, ...]]:
-    """Return the heads and, by shown rank, the figures that stand beside the rows; empty without a timeline."""
+    """Return the table beside the rows: its headings, then the figures of each shown rank; empty without a timeline."""
     measures = panel.measures
     if measures is None:
         return []
@@ -89,6 +89,8 @@ def sentence(panel: Panel) -> str:
         return ""
     unit = plural(panel.unit)
     times = f"makespan {measures.makespan:,} {unit}, span {measures.span:,} {unit}"
+    if panel.window > measures.span:
+        times += f" (as drawn up to {panel.window:,}: first steps do not wait)"
     bubble = f"bubble {percent(measures.bubble_fraction)}"
     if measures.span_bubble != measures.bubble_fraction:
         bubble += f", span bubble {percent(measures.span_bubble)}"

@@ -23,6 +23,9 @@ MEANINGS: Final = {
     Kind.UNSHARD: "unshard",
     Kind.RESHARD: "reshard",
     Kind.REDUCE_GRAD: "reduce gradients",
+    Kind.WAIT_SEND_F: "wait until activations are sent",
+    Kind.WAIT_SEND_B: "wait until gradients are sent",
+    Kind.WAIT_REDUCE_GRAD: "wait until gradients are reduced",
 }
 LETTERS: Final = {
     Kind.SEND_F: ">F",
@@ -32,6 +35,9 @@ LETTERS: Final = {
     Kind.UNSHARD: "U",
     Kind.RESHARD: "R",
     Kind.REDUCE_GRAD: "G",
+    Kind.WAIT_SEND_F: "~F",
+    Kind.WAIT_SEND_B: "~B",
+    Kind.WAIT_REDUCE_GRAD: "~G",
 }
 """Short names of the kinds whose own name is long."""
 
@@ -56,12 +62,12 @@ def letter(kind: Kind) -> str:
 
 
 def candidates(step: Step, *, stage: bool) -> list[str]:
-    """Return what may be written into a cell for a step, the longest first.
+    """Return the texts that may be written into a cell for a step, the longest first.
 
     Parameters
     ----------
     stage
-        Whether the longest one names the stage.
+        Whether the longest text names the stage.
     """
     first = step.ops[0]
     if step.join is Join.BEGIN:
@@ -87,7 +93,7 @@ def percent(share: Fraction) -> str:
 
 
 def plural(unit: str) -> str:
-    """Return a unit as it stands after a number: ``ticks``, ``positions``, and others as they are."""
+    """Return a unit as it is written after a number: ``ticks`` and ``positions`` in the plural, others unchanged."""
     return f"{unit}s" if unit in ("tick", "position") else clean(unit, 12)
 
 

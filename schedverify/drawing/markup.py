@@ -18,7 +18,7 @@ def px(value: float) -> str:
 
 
 def element(name: str, content: str = "", **attributes: str | float) -> str:
-    """Return an element; an underscore in an attribute's name becomes a hyphen, one at its end is dropped.
+    """Return an element. In an attribute's name an underscore becomes a hyphen, and is dropped at the end.
 
     ``content`` goes in as it is; attributes are escaped.
     """
@@ -30,7 +30,7 @@ def element(name: str, content: str = "", **attributes: str | float) -> str:
 
 
 def box_at(x: float, y: float, width: float, height: float, fill: str, content: str = "") -> str:
-    """Return a rectangle of a colour; of that of an idle lane where ``fill`` is empty."""
+    """Return a rectangle filled with a colour; an empty ``fill`` gives it the colour of idle time."""
     painted = {"fill": fill} if fill else {"class_": "sv-l"}
     return element("rect", content, x=px(x), y=px(y), width=px(width), height=px(height), **painted)
 

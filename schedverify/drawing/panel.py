@@ -1,4 +1,4 @@
-"""What a picture shows of one schedule: rows of steps with their places, marks of violations, measures, remarks."""
+"""The contents of a picture of one schedule: rows of steps with places, marks of violations, measures, remarks."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, STAGE_SHIFT, Join, Step, unpack
+from schedverify.core.op import JOIN_SHIFT, Join, Step, unpack
 from schedverify.core.result import Violation
-from schedverify.core.schedule import Words, kinds
+from schedverify.core.schedule import Words, kinds, op_stages
 from schedverify.core.timeline import Measures
 
 PAIR: Final = 30
-"""The kind of a row's overlapped step, beside the numbers of :class:`Kind`."""
+"""The number of an overlapped step where the numbers of :class:`Kind` stand for single operations."""
 GROUP: Final = 31
-"""The kind of a row's group of communications."""
+"""The number of a group of communications where the numbers of :class:`Kind` stand for single operations."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,9 +30,9 @@ class PanelRow:
     words
         The packed operations of the rank.
     starts, ends
-        Where its steps begin and end, int64: ticks, or positions in a picture of an order.
+        The begin and the end of each step, int64 of shape (steps,): ticks, or positions in a picture of an order.
     chunks
-        By stage, which of the rank's stages it is (from 0).
+        The number of each stage among the rank's stages (from 0), by stage.
     marks
         By position, the numbers of the violations there (from 1).
     critical
@@ -49,12 +49,12 @@ class PanelRow:
 
     @cached_property
     def firsts(self) -> NDArray[np.int64]:
-        """By position, where the step's first operation stands among the words."""
+        """The index in ``words`` of the first operation of each step, shape (steps,)."""
         return np.flatnonzero(self.words >> JOIN_SHIFT == Join.BEGIN)
 
     @cached_property
     def kinds(self) -> NDArray[np.int64]:
-        """By position, the number of the kind, :data:`PAIR` or :data:`GROUP`."""
+        """The number of the kind of each step, or :data:`PAIR` or :data:`GROUP`, shape (steps,)."""
         joins = self.words >> JOIN_SHIFT
         seconds = np.minimum(self.firsts + 1, max(len(self.words) - 1, 0))
         join = joins[seconds] if len(self.words) else joins
@@ -62,8 +62,8 @@ class PanelRow:
 
     @property
     def stages(self) -> NDArray[np.int64]:
-        """By position, the stage of the step's first operation."""
-        return self.words[self.firsts] >> STAGE_SHIFT & INDEX_MASK
+        """The stage of the first operation of each step, shape (steps,)."""
+        return op_stages(self.words[self.firsts])
 
     def step(self, position: int) -> Step:
         """Return the step at a position."""
@@ -73,7 +73,7 @@ class PanelRow:
         return Step(tuple(map(unpack, words)), Join(words[-1] >> JOIN_SHIFT) if len(words) > 1 else Join.BEGIN)
 
     def chunk(self, stage: int) -> int:
-        """Return which of the rank's stages a stage is; 0 for one that is not on the rank."""
+        """Return the number of a stage among the rank's stages, from 0; it is 0 for a stage of another rank."""
         return self.chunks.get(stage, 0)
 
 
@@ -86,11 +86,13 @@ class Panel:
     timed
         Whether places are ticks; else they are positions in the order of each rank.
     horizon
-        Where the last step ends, at least 1.
+        The end of the last step, in places, at least 1.
     unit
         What a place counts: the problem's tick, or ``position``.
     measures
         None where there is no timeline.
+    window
+        Ticks of the longest window in the picture; 0 where there is no timeline.
     faults
         Numbers of the violations that have a rank but no position, by rank.
     hidden
@@ -103,6 +105,7 @@ class Panel:
     horizon: int
     rows: tuple[PanelRow, ...]
     measures: Measures | None
+    window: int
     violations: tuple[Violation, ...]
     faults: Mapping[int, tuple[int, ...]]
     remarks: tuple[str, ...]
@@ -110,7 +113,7 @@ class Panel:
 
     @property
     def steps(self) -> int:
-        """How many steps are shown."""
+        """The number of steps in the picture."""
         return sum(len(row.starts) for row in self.rows)
 
     @cached_property

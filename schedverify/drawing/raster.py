@@ -1,4 +1,4 @@
-"""From intervals to cells: which step a cell of a row shows."""
+"""Turns the intervals of a row's steps into cells of equal width: decides which step each cell shows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EMPTY: Final = -1
 
 
 class CellRun(NamedTuple):
-    """Cells ``first`` up to ``last`` (excluded) that show the step at ``position``; -1 for none."""
+    """Cells from ``first`` up to ``last`` (excluded) that show one step; ``position`` is -1 for idle time."""
 
     first: int
     last: int
@@ -25,14 +25,14 @@ class CellRun(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Scale:
-    """Where the cells of a picture begin and end, the same for all its rows.
+    """The borders of the cells of a picture, in time; all its rows share them.
 
     Attributes
     ----------
     edges
-        The borders of the cells, rising, one more than there are cells, in 1/``fine`` of ``coarse`` ticks.
+        The borders in rising order, shape (cells + 1,), counted in parts: ``coarse`` ticks have ``fine`` of them.
     coarse, fine
-        Ticks are divided by the one, which divides them all, and multiplied by the other.
+        A tick is converted to parts by a division by ``coarse``, which divides all ticks, and a product with ``fine``.
     """
 
     edges: Ticks
@@ -81,19 +81,22 @@ def runs(row: PanelRow, scale: Scale) -> list[CellRun]:
 
 
 def filled(row: PanelRow, edges: Ticks) -> dict[int, Ticks]:
-    """Return by kind (a number of ``row.kinds``) how many ticks of each cell its steps fill; cells end at ``edges``."""
+    """Return for each kind, by its number in ``row.kinds``, the ticks of each cell that its steps fill, shape (cells,).
+
+    ``edges`` are the borders of the cells in ticks, shape (cells + 1,).
+    """
     groups = _groups(row)
     return {kind: np.diff(_covered(row.starts[at], row.ends[at], edges)) for kind, at in groups.items()}
 
 
 def _groups(row: PanelRow) -> dict[int, Ticks]:
-    """Return by kind the positions of its steps; those that take no time fill nothing and are left out."""
+    """Return the positions of the steps of each kind, by its number; steps that take no time are left out."""
     lasting = row.ends > row.starts
     return {kind: np.flatnonzero(lasting & (row.kinds == kind)) for kind in np.unique(row.kinds[lasting]).tolist()}
 
 
 def _positions(row: PanelRow, starts: Ticks, ends: Ticks, edges: Ticks) -> Ticks:
-    """Return for each cell the position that it shows, or :data:`EMPTY`."""
+    """Return the position of the step that each cell shows, or :data:`EMPTY`, shape (cells,)."""
     cells = np.full(len(edges) - 1, EMPTY, dtype=np.int64)
     groups = _groups(row).values()
     shares = [np.diff(_covered(starts[group], ends[group], edges)) for group in groups]
@@ -106,7 +109,7 @@ def _positions(row: PanelRow, starts: Ticks, ends: Ticks, edges: Ticks) -> Ticks
 
 
 def _covered(starts: Ticks, ends: Ticks, times: Ticks) -> Ticks:
-    """Return how much of the time before each of ``times`` the intervals fill; they rise and do not overlap."""
+    """Return the ticks before each time that intervals fill, shape (times,). Intervals rise and do not overlap."""
     total = np.concatenate(([0], np.cumsum(ends - starts)))
     over = np.searchsorted(ends, times, side="right")
     begun = np.minimum(over, len(starts) - 1)
@@ -115,7 +118,7 @@ def _covered(starts: Ticks, ends: Ticks, times: Ticks) -> Ticks:
 
 
 def _shown(starts: Ticks, ends: Ticks, edges: Ticks) -> Ticks:
-    """Return for each cell the interval that holds its middle, or else the first one that reaches into it."""
+    """Return for each cell the index of the interval that holds its middle, else of the first that reaches into it."""
     middles = (edges[:-1] + edges[1:]) // 2
     holder = np.clip(np.searchsorted(starts, middles, side="right") - 1, 0, None)
     first = np.minimum(np.searchsorted(ends, edges[:-1], side="right"), len(ends) - 1)

@@ -28,7 +28,7 @@ _LONGEST: Final = 1600.0
 _STEP: Final = 30.0
 _LINE: Final = 18.0
 _LETTER: Final = 6.3
-"""How wide a letter of the small text is, at most on average."""
+"""The width of a letter of the small text in pixels, at most, on average over a text."""
 _BOLD: Final = 7.2
 _STYLE: Final = (
     ".sv{font-family:system-ui,-apple-system,'Segoe UI',Helvetica,Arial,'DejaVu Sans',sans-serif;font-size:12px}"
@@ -43,12 +43,12 @@ _STYLE: Final = (
 
 
 def svg_document(panels: Sequence[Panel], title: str) -> str:
-    """Return an SVG document; panels with one unit share their scale."""
+    """Return an SVG document of several panels; those that count in the same unit share a scale."""
     return _SvgDocument(panels, title).text()
 
 
 class _SvgDocument:
-    """A picture being made: what is on it so far, and how far down it reaches."""
+    """An SVG document that is being made: the elements so far, and the height in pixels that they reach down to."""
 
     def __init__(self, panels: Sequence[Panel], title: str) -> None:
         self.panels, self.title = panels, title
@@ -62,7 +62,7 @@ class _SvgDocument:
         self.height, self.gap = (28.0, 6.0) if rows <= 32 else (18.0, 3.0)
 
     def text(self) -> str:
-        """Return the whole."""
+        """Return the whole document."""
         if self.title:
             self._heading(self.title)
             self.y += 4
@@ -182,12 +182,12 @@ class _SvgDocument:
             self._small("black line: the critical path")
 
 
-def _alike(one: Panel, other: Panel) -> bool:
-    return (one.timed, one.unit) == (other.timed, other.unit)
+def _alike(panel: Panel, other: Panel) -> bool:
+    return (panel.timed, panel.unit) == (other.timed, other.unit)
 
 
 def _boxes(kind: Kind | None, letters: str, chunks: int) -> list[tuple[float, float, float, float, str]]:
-    """Return the boxes of a legend's entry: left, top, width, height and colour (empty for that of a lane)."""
+    """Return the boxes of a legend's entry, each as left, top, width, height in pixels and colour (empty for idle)."""
     if kind is None:
         return [(0, 0, 14, 12, "")]
     if letters == PAIR_LETTER:
@@ -197,14 +197,14 @@ def _boxes(kind: Kind | None, letters: str, chunks: int) -> list[tuple[float, fl
 
 
 def _breadth(panel: Panel) -> float:
-    """Return how many pixels wide the rows should be: room for a number in the middle step, within bounds."""
+    """Return the width of the rows in pixels: a step of median length has room for a number, within bounds."""
     lengths = np.concatenate([row.ends - row.starts for row in panel.rows])
     middle = max(int(np.median(lengths)), 1) if len(lengths) else 1
     return min(max(panel.horizon / middle * _STEP, _NARROWEST), _WIDEST if panel.timed else _LONGEST)
 
 
 def _table(panel: Panel) -> list[tuple[str, ...]]:
-    """Return the heads and rows of the figures beside the rows, idle time first."""
+    """Return the table of figures beside the rows: its headings, then one row for each rank, idle time first."""
     table, measures = figures(panel), panel.measures
     if measures is None:
         return []

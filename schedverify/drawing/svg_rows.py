@@ -19,9 +19,9 @@ from schedverify.drawing.panel import GROUP, PAIR, Panel, PanelRow
 from schedverify.drawing.raster import filled, squeezed
 
 CODE_ROOM: Final = 13.0
-"""The room above a row that has marks, for their codes."""
+"""The pixels above a row that has marks, where the codes of the violations are written."""
 _LETTER: Final = 0.6
-"""How wide a digit is, of its height, and a little air."""
+"""The width of a digit as a share of its height, with a little space beside it."""
 _THINNEST_STROKE: Final = 3.0
 _SMALLEST: Final = 7.0
 _MARKED_MOST: Final = 500
@@ -29,16 +29,16 @@ _MARKED_MOST: Final = 500
 
 @dataclass(frozen=True)
 class Ruler:
-    """Where places lie on the paper.
+    """Converts places (ticks or positions) to pixels.
 
     Attributes
     ----------
     left
-        The pixel of place 0.
+        The pixel at which place 0 lies.
     pixels
-        How many pixels all of ``horizon`` take.
+        The pixels from place 0 to ``horizon``.
     height
-        How high a bar is, in pixels.
+        The height of a bar, in pixels.
     """
 
     left: float
@@ -118,7 +118,7 @@ def _rects(panel: Panel, row: PanelRow, step: Step, places: tuple[int, int], rul
 def _texts(
     panel: Panel, row: PanelRow, step: Step, places: tuple[int, int], ruler: Ruler, layout: tuple[float, int]
 ) -> Iterator[str]:
-    """Yield what is written into a bar; numbers have one size in all bars of a length."""
+    """Yield the texts in a bar as elements; numbers have the same size in all bars of the same length."""
     top, digits = layout
     x = px((ruler.x(places[0]) + ruler.x(places[1])) / 2)
     room = ruler.width(places[1] - places[0]) - 2
@@ -132,7 +132,7 @@ def _texts(
 
 
 def _choices(panel: Panel, row: PanelRow, step: Step, op: Op) -> list[str]:
-    """Return what may be written into a part of a bar: the micro-batch, or in an order what the operation is."""
+    """Return the texts that may be written into a part of a bar: the micro-batch; without times, the operation."""
     if step.join is Join.GROUP:
         return candidates(step, stage=False)
     if panel.timed:
@@ -141,7 +141,7 @@ def _choices(panel: Panel, row: PanelRow, step: Step, op: Op) -> list[str]:
 
 
 def _parts(step: Step, top: float, height: float) -> list[tuple[Op, float, float]]:
-    """Return the operations that get a part of the bar each, with its top and height."""
+    """Return the parts of a step's bar: the operation that each shows, and its top and height in pixels."""
     if step.join is not Join.OVERLAP:
         return [(step.ops[0], top, height)]
     part = height / len(step.ops)
@@ -156,7 +156,7 @@ _JOINED: Final = {PAIR: (Kind.F, "overlapped F and B"), GROUP: (Kind.SEND_F, "co
 
 
 def histogram(panel: Panel, row: PanelRow, ruler: Ruler, top: float) -> Iterator[str]:
-    """Yield an area for each kind; in each cell its height is the share of the time that the kind fills."""
+    """Yield an area for each kind, whose height in a cell is the share of the cell's time that the kind fills."""
     cells = min(_MOST_CELLS, max(_MOST_POINTS // len(panel.rows), 100), panel.horizon)
     edges = squeezed(panel.horizon, cells).edges
     base = np.zeros(cells)
@@ -171,11 +171,19 @@ def histogram(panel: Panel, row: PanelRow, ruler: Ruler, top: float) -> Iterator
 def _outline(
     edges: NDArray[np.int64], lower: NDArray[np.float64], upper: NDArray[np.float64], ruler: Ruler, top: float
 ) -> str:
-    """Return the outline of an area: along its upper side and back along its lower one."""
-    there = zip(edges[1:].tolist(), upper.tolist(), strict=True)
-    back = zip(edges[-2::-1].tolist(), lower[::-1].tolist(), strict=True)
+    """Return the outline of an area as an SVG path: along its upper side, and back along its lower side.
+
+    Parameters
+    ----------
+    edges
+        The borders of the cells in places, shape (cells + 1,).
+    lower, upper
+        The height of both sides in each cell, as a share of the row's height, shape (cells,).
+    """
+    upper_side = zip(edges[1:].tolist(), upper.tolist(), strict=True)
+    lower_side = zip(edges[-2::-1].tolist(), lower[::-1].tolist(), strict=True)
     path = drawn = reached = ""
-    for edge, share in (*there, *back):
+    for edge, share in (*upper_side, *lower_side):
         y = px(top + ruler.height * (1 - share))
         if not path:
             path = f"M{px(ruler.left)} {y}"

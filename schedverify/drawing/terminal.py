@@ -18,7 +18,7 @@ Line = list[tuple[str, str]]
 
 
 class Paint(Enum):
-    """What a terminal can show beside plain letters."""
+    """The styles that a terminal can show beside plain letters."""
 
     NONE = "letters"
     COLOURS = "letters on colours"
@@ -36,7 +36,7 @@ _SEEN: Final = f"bold {FAULT}"
 def picture_lines(panels: Sequence[Panel], title: str, width: int, paint: Paint) -> Iterator[Line]:
     """Yield the lines of a picture, none longer than ``width`` (at least :data:`NARROWEST`).
 
-    ``paint`` says whether the styles will be seen; without them every step's length is told by letters.
+    ``paint`` says which styles are shown; without colours, letters show the length of each step.
     """
     width = max(width, NARROWEST)
     if title:
@@ -51,7 +51,7 @@ def picture_lines(panels: Sequence[Panel], title: str, width: int, paint: Paint)
 
 
 class _PanelText:
-    """One panel on its way to lines: where its columns stand, and what its cells say."""
+    """One panel that is made into lines: the widths of its columns, and the texts of its cells."""
 
     def __init__(self, panel: Panel, family: Sequence[Panel], width: int, paint: Paint) -> None:
         self.panel, self.width = panel, width
@@ -149,7 +149,7 @@ def _legend(panels: Sequence[Panel], width: int, painted: bool) -> Iterator[Line
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return the rows of a table as lines of one length, each column to the right and after two blanks."""
+    """Return the rows of a table as lines of equal length; columns are aligned to the right, behind two blanks each."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["".join(f"  {text:>{width}}" for text, width in zip(row, widths, strict=True)) for row in rows]
 

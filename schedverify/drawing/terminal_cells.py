@@ -32,7 +32,11 @@ def shared_scale(family: Sequence[Panel], room: int) -> Scale:
 
 
 class CellTexts:
-    """What the cells of a panel say: stages only where all have room for them and a blank, numbers by kind."""
+    """The texts in the cells of a panel.
+
+    They name the stage only if every step of the panel has room for that and a blank, and the micro-batch only if every
+    step of the same kind has room for it.
+    """
 
     def __init__(self, panel: Panel, blocks: Sequence[Sequence[CellRun]]) -> None:
         self.panel = panel
@@ -45,12 +49,12 @@ class CellTexts:
                     self._see(row, run)
 
     def text(self, row: PanelRow, run: CellRun, fill: str) -> str:
-        """Return what the cells of a run say, as many letters as it has cells.
+        """Return the text of a run of cells, which has as many letters as the run has cells.
 
         Parameters
         ----------
         fill
-            What continues a step behind its name.
+            The letter that fills the cells behind the step's name.
         """
         step, cells = row.step(run.position), run.last - run.first
         texts = candidates(step, stage=self.staged or _foreign(row, step))
@@ -75,12 +79,12 @@ class CellTexts:
 
 
 def _foreign(row: PanelRow, step: Step) -> bool:
-    """Whether a step's stage does not belong on the rank; then its name says it."""
+    """Whether a step's stage is not placed on the rank; the step's text names the stage then."""
     return step.ops[0].stage not in row.chunks
 
 
 def _need(panel: Panel, row: PanelRow, coarse: int) -> int:
-    """Return how many cells a unit must have so that every step's text and a blank fit into its bar."""
+    """Return how many cells ``coarse`` ticks must have so that the text of every step and a blank fit into its bar."""
     lengths = (row.ends - row.starts) // coarse
     need = 1
     for position in np.flatnonzero(lengths):
@@ -102,7 +106,7 @@ def half_blocks(panel: Panel, row: PanelRow, scale: Scale) -> list[tuple[str, st
     Parameters
     ----------
     scale
-        That of the whole cells; it must be a squeezed one.
+        The scale of the whole cells, with more ticks than cells.
     """
     fine = squeezed(int(scale.edges[-1]), 2 * scale.cells)
     colours: list[str] = []

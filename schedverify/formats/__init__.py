@@ -5,8 +5,9 @@ Each name is loaded when it is first used, so that reading a schedule as text lo
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
+
+from schedverify.core import lazy_names
 
 if TYPE_CHECKING:
     from schedverify.formats.loading import load, load_judged, load_problem, load_schedule, load_with_layout, save
@@ -41,10 +42,4 @@ _MODULES: Final = {
     "trace_files": "save_boundaries save_run trace",
     "trace_reader": "load_run",
 }
-_MODULE_OF: Final = {name: module for module, names in _MODULES.items() for name in names.split()}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module 'schedverify.formats' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"schedverify.formats.{_MODULE_OF[name]}"), name)
+__getattr__ = lazy_names(__name__, _MODULES)

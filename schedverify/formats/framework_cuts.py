@@ -10,17 +10,17 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, count
 from typing import Any, Final
 
-from schedverify.core.errors import Fault, InputError, UnknownNameError
+from schedverify.core.errors import Fault, InputError, look_up
 from schedverify.core.model import Layer, Model
 from schedverify.formats.megatron_cuts import megatron_flags, megatron_layout
 
 _TITAN: Final = {"embedding": ["tok_embeddings"], "decoder": [], "loss": ["norm", "lm_head"]}
-"""By kind of layer its modules in torchtitan; decoder layers are numbered."""
+"""The modules of torchtitan that a layer of each kind is made of, by kind; decoder layers are numbered."""
 Layers = Sequence[Sequence[int]]
 
 
 def deepspeed_parts(model: Model, layers: Layers) -> list[int]:
-    """Return where each stage begins in the list of layers, and the end: ``parts`` of DeepSpeed's ``PipelineModule``.
+    """Return the position of each stage's first layer, and the number of layers: DeepSpeed calls them ``parts``.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def deepspeed_parts(model: Model, layers: Layers) -> list[int]:
 
 
 def torch_split_points(model: Model, layers: Layers) -> list[str]:
-    """Return the names of the layers that a stage begins with, but for the first stage.
+    """Return the name of the first layer of each stage, without that of the first stage.
 
     With ``SplitPoint.BEGINNING`` for each they are the ``split_spec`` of PyTorch's ``pipeline()``;
     layers must be called as the submodules of the model are. Raises as :func:`deepspeed_parts`.
@@ -93,7 +93,7 @@ def for_framework(name: str, model: Model, layers: Layers, placement: Sequence[i
     layers
         By stage, the positions of its layers.
     placement
-        By stage, its rank.
+        The rank of each stage.
 
     Raises
     ------
@@ -102,8 +102,7 @@ def for_framework(name: str, model: Model, layers: Layers, placement: Sequence[i
     InputError
         If the framework would refuse the cut, or its form cannot say it.
     """
-    if name not in FRAMEWORKS:
-        raise UnknownNameError.among("framework", name, FRAMEWORKS)
+    make = look_up("framework", name, FRAMEWORKS)
     deepspeed_parts(model, layers)
     ranks = max(placement) + 1
     if name in _PLACED and list(placement) != [stage % ranks for stage in range(len(layers))]:
@@ -111,4 +110,4 @@ def for_framework(name: str, model: Model, layers: Layers, placement: Sequence[i
         raise InputError(Fault("placement", message, "Megatron and DeepSpeed go through the ranks in turn"))
     if name == "deepspeed" and len(layers) != ranks:
         raise InputError(Fault("virtual", f"{len(layers)} stages on {ranks} ranks", "DeepSpeed has one stage a rank"))
-    return FRAMEWORKS[name](model, layers, ranks)
+    return make(model, layers, ranks)

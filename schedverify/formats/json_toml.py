@@ -27,7 +27,7 @@ _MARKS = re.compile(r'["\\\[\]{}]')
 
 @dataclass(frozen=True)
 class LongNumber:
-    """Stands for a number with more digits than any that is meant; no reader takes it."""
+    """Stands in the data for a number with too many digits to be meant; every reader reports it as a fault."""
 
     digits: int
 
@@ -36,7 +36,7 @@ class LongNumber:
 
 
 class DoubledTable(dict[str, Any]):
-    """A table in which keys stand twice; ``doubled`` names them."""
+    """A table in which some keys stand twice; ``doubled`` holds these keys."""
 
     doubled: tuple[str, ...]
 
@@ -94,7 +94,7 @@ def unfit(data: Any, *, floats: bool = True) -> list[Fault]:
     Parameters
     ----------
     floats
-        Whether other numbers than whole ones may stand in the data.
+        Whether numbers that are not whole may stand in the data.
     """
     faults: list[Fault] = []
     for path, depth, value in _walk(data):
@@ -118,7 +118,7 @@ def place(text: str, offset: int) -> str:
 
 
 def _walk(data: Any) -> Iterator[tuple[str, int, Any]]:
-    """Yield (path, depth, value) of everything in the data that can be at fault; not below the deepest level."""
+    """Yield a path, a depth and a value for each value in the data that can be a fault, down to the deepest level."""
     stack: list[tuple[str, int, Any]] = [("", 0, data)]
     while stack:
         path, depth, value = stack.pop()
@@ -167,16 +167,16 @@ def _count_brackets(text: str) -> None:
 
 def _no_toml(text: str, message: str) -> InputError:
     match = _AT.search(message)
-    told = clean(message[: match.start()] if match else message, 200)
+    complaint = clean(message[: match.start()] if match else message, 200)
     key = f"line {match[1]}, column {match[2]}" if match and match[1] else place(text, len(text))
     hint = "a line holds key = value, text in quotes, lists in brackets"
-    if told.startswith(("Cannot overwrite", "Cannot declare")):
+    if complaint.startswith(("Cannot overwrite", "Cannot declare")):
         hint = "a key or table stands twice; keep one"
-    return InputError(Fault(key, f"no TOML: {told}", hint))
+    return InputError(Fault(key, f"no TOML: {complaint}", hint))
 
 
 def _bad_number(text: str, message: str) -> InputError:
-    """Tell what tomllib lets through as a ValueError: integers of thousands of digits, dates that are none."""
+    """Return the error for a value that tomllib refuses with a ValueError: thousands of digits, or a wrong date."""
     match = _LONG.search(text)
     if match is None:
         return InputError(Fault("", f"no TOML: {clean(message, 200)}"))
@@ -185,7 +185,7 @@ def _bad_number(text: str, message: str) -> InputError:
 
 
 def _too_deep(text: str) -> InputError:
-    """Say where brackets nest too deeply, skipping those in double quotes."""
+    """Return the error for brackets that nest too deeply, with their place; brackets in double quotes do not count."""
     depth, quoted, skip = 0, False, -1
     for match in _MARKS.finditer(text):
         mark = match[0]

@@ -161,7 +161,7 @@ def _today(text: str, form: str, grammar: str) -> str:
 
 
 def _judged(value: Value, path: PathLike, problem: Problem | None) -> Schedule | Plan:
-    """Return what can be judged; a problem, or a schedule of another number of ranks, is refused."""
+    """Return a schedule or a plan; raise an InputError for a problem, or a schedule of another number of ranks."""
     if isinstance(value, Problem):
         hint = "a schedule is text, PyTorch's CSV or a plan"
         raise InputError(Fault("", "a problem, where a schedule or a plan is expected", hint), source_name(path))
@@ -179,7 +179,7 @@ def _form_of(path: PathLike) -> str:
 
 
 def _sniffed(text: str) -> str:
-    """Return the form that a text shows by its first line that is no comment, or by its commas."""
+    """Return the form of a text, by its first line that is no comment, or by its commas."""
     if text.lstrip().startswith("{"):
         return "json"
     if _TOML.match(text):
@@ -227,7 +227,7 @@ def looks_like_csv(text: str) -> bool:
 
 
 def _form_for(value: Any, path: PathLike) -> str:
-    """Return the form for a value under a file's name, the value's own where the name shows none."""
+    """Return the form in which a value is saved: that of the file's suffix, else the usual form of the value."""
     own = {Problem: "toml", Plan: "plan", Timeline: "trace"}.get(type(value), "text")
     form = _form_of(path)
     if form == "json" and isinstance(value, Plan | Timeline):

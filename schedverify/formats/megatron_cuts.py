@@ -88,7 +88,7 @@ def refusals(stages: Sequence[str], ranks: int) -> list[str]:
 
 
 def _short(stages: Sequence[str]) -> str:
-    """Write stages short: runs of a letter, and runs of equal stages."""
+    """Return a layout string in which runs of one letter, and runs of equal stages, are written as repetitions."""
     runs = [(letters, len(list(same))) for letters, same in groupby(stages)]
     text = ""
     for i, (letters, count) in enumerate(runs):
@@ -104,7 +104,7 @@ def _letters(letters: str) -> list[tuple[str, int]]:
 
 
 class Flags(NamedTuple):
-    """What is said: decoder layers of the first and of the last rank, whether embedding and loss count as a layer."""
+    """Megatron's older flags: decoder layers of the first and last rank; whether embedding and loss count as layers."""
 
     first: int | None = None
     last: int | None = None
@@ -169,7 +169,7 @@ def decoder_layers(total: int, ranks: int, virtual: int, flags: Flags) -> list[i
 
 
 def _candidates(decoders: Sequence[int], ranks: int) -> Iterator[Flags]:
-    """Yield what may say the decoder layers of each stage, the fewest flags first."""
+    """Yield sets of flags that may give each stage its number of decoder layers, those with the fewest flags first."""
     yield from (Flags(), Flags(embedding=True), Flags(loss=True))
     first, last = sum(decoders[::ranks]), sum(decoders[ranks - 1 :: ranks])
     yield from (Flags(first), Flags(last=last), Flags(embedding=True, loss=True), Flags(first, last))

@@ -34,12 +34,12 @@ def listed(items: Schema) -> Schema:
 
 
 def one_of(values: Iterable[str]) -> Schema:
-    """Return the schema of a text that is one of some."""
+    """Return the schema of a text that is one of the given values."""
     return {"enum": [str(value) for value in values]}
 
 
 def or_null(schema: Schema) -> Schema:
-    """Return the schema of a value or null."""
+    """Return the schema of what another schema describes, or null."""
     return {"anyOf": [schema, {"type": "null"}]}
 
 
@@ -49,12 +49,12 @@ def closed(properties: Schema) -> Schema:
 
 
 def titled(title: str, schema: Schema) -> Schema:
-    """Return a schema as it stands in a file of its own."""
+    """Return a schema with the keys that it needs in a file of its own: the draft and the title."""
     return {"$schema": DRAFT, "title": title, **schema}
 
 
 def plan_schema(problem: Schema) -> Schema:
-    """Return the schema of a plan file with a problem of a schema, which is that of problem files."""
+    """Return the schema of a plan file; ``problem`` is the schema of a problem file."""
     verdicts = {"type": "object", "propertyNames": {"pattern": CODE}, "additionalProperties": one_of(Verdict)}
     measures, rows = _measures(RATIO_TEXT), listed(listed(TEXT)) | {"minItems": 1}
     lowered = closed({"discipline": one_of(Discipline), "eager_bytes": whole(), "rows": rows, "measures": measures})
@@ -78,10 +78,9 @@ def report_schema() -> Schema:
     })  # fmt: skip
     result = closed({
         "code": code, "name": TEXT, "verdict": one_of(Verdict), "scope": one_of(Scope), "reason": TEXT,
-        "violations": listed(violation),
+        "remedy": TEXT, "violations": listed(violation),
     })  # fmt: skip
-    verdict = one_of(verdict for verdict in Verdict if verdict is not Verdict.NOT_APPLICABLE)
-    report = {"verdict": verdict, "ok": {"type": "boolean"}, "properties": listed(result)}
+    report = {"verdict": one_of(Verdict), "ok": {"type": "boolean"}, "properties": listed(result)}
     communication = closed({
         "discipline": one_of(Discipline), "eager_bytes": whole(), "strictest": or_null(one_of(Discipline)),
     })  # fmt: skip
@@ -108,7 +107,7 @@ def conformance_schema() -> Schema:
 
 
 def run_schema() -> Schema:
-    """Return the schema of what ``run --trace`` writes. What holds between keys, the reader checks."""
+    """Return the schema of what ``run --trace`` writes; the reader checks how the keys depend on each other."""
     rank = whole() | {"maximum": trace_files.MAX_RANKS - 1}
     naming = closed({
         "name": {"const": trace_files.RANK_NAME}, "ph": {"const": "M"}, "pid": rank, "tid": {"const": 0},
@@ -161,9 +160,11 @@ def search_schema() -> Schema:
 def _explanation() -> Schema:
     relief = closed({"limit": TEXT, "least": or_null(whole()), "bound": or_null(whole())})
     gain = closed({"change": TEXT, "least": whole(), "most": or_null(whole())})
+    path = listed(closed({"step": TEXT, "why": TEXT}))
+    way = closed({"rank": whole(), "to": whole(), "ticks": whole(), "path": path})
     return closed({
         "text": TEXT, "clash": listed(TEXT), "minimal": {"type": "boolean"}, "reliefs": listed(relief), "bound": TEXT,
-        "critical_path": listed(closed({"step": TEXT, "why": TEXT})), "binding": listed(TEXT), "gains": listed(gain),
+        "critical_path": path, "critical_cycle": listed(way), "binding": listed(TEXT), "gains": listed(gain),
         "remarks": listed(TEXT),
     })  # fmt: skip
 

@@ -6,13 +6,13 @@ Ratios are numbers in this JSON. GitHub's workflow commands put each violation a
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from schedverify.core.errors import printable
-from schedverify.core.explanation import Explanation
+from schedverify.core.explanation import Explanation, PathLink
 from schedverify.core.result import Plan, PropertyResult, Report
 from schedverify.core.timeline import Timeline
 from schedverify.formats.plan_files import measures_data, second_data
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def dumps(data: Any) -> str:
-    """Return data as one line of JSON; no NaN, no escapes that a reader must undo twice."""
+    """Return data as one line of JSON, without NaN, and with letters beyond ASCII as they are."""
     return json.dumps(data, ensure_ascii=True, allow_nan=False)
 
 
@@ -67,7 +67,12 @@ def search_data(plan: Plan, explanation: Explanation | None = None) -> dict[str,
 def _explanation(explanation: Explanation) -> dict[str, Any]:
     data = {"text": str(explanation)} | asdict(explanation)
     del data["status"], data["objective"]
-    return data | {"critical_path": [link._asdict() for link in explanation.critical_path]}
+    ways = [way._asdict() | {"path": _links(way.path)} for way in explanation.critical_cycle]
+    return data | {"critical_path": _links(explanation.critical_path), "critical_cycle": ways}
+
+
+def _links(path: Iterable[PathLink]) -> list[dict[str, str]]:
+    return [link._asdict() for link in path]
 
 
 def _property(result: PropertyResult) -> dict[str, Any]:
@@ -88,7 +93,7 @@ def partition_data(found: Cut) -> dict[str, Any]:
 
 
 def joint_data(joint: Joint) -> dict[str, Any]:
-    """Return what ``partition --joint --format json`` prints: that of ``optimize``, and keys of its own."""
+    """Return what ``partition --joint --format json`` prints: the keys of ``optimize``, and keys of its own."""
     first = joint.first
     before = None if first is None else {"layers": first.partition, "makespan": first.value, "bound": first.bound}
     return search_data(joint.plan) | {
@@ -120,21 +125,26 @@ def _priced(advice: Advice, priced: Priced) -> dict[str, Any]:
 
 
 def github_annotations(report: Report, path: str) -> str:
-    """Return one ``::error`` command for each violation of a report on the schedule file ``path``."""
+    """Return the commands of GitHub for a report on the schedule file ``path``.
+
+    One ``::error`` for each violation, one ``::warning`` for each property that keeps the whole from holding without.
+    """
     return annotations_at(report, path, lines_of(path))
 
 
 def annotations_at(report: Report, path: str, lines: Sequence[int]) -> str:
-    """Return the same where it is known in which line of the file the order of each rank stands."""
+    """Return one ``::error`` command for each violation of a report; ``lines`` has the line of each rank's order."""
     text = ""
     for violation in report.violations:
         line = f",line={lines[violation.rank]}" if violation.rank is not None and violation.rank < len(lines) else ""
         text += f"::error file={_escaped_property(path)}{line},title={violation.code}::{_escaped(violation.message)}\n"
+    for line in report.unsettled:
+        text += f"::warning file={_escaped_property(path)},title=schedverify::{_escaped(line)}\n"
     return text
 
 
 def lines_of(path: str) -> list[int]:
-    """Return for each rank the line where its order stands; nothing for plans and standard input."""
+    """Return the line of the file in which each rank's order stands; empty for plans and standard input."""
     if path == "-" or path.endswith(".json"):
         return []
     rows = Path(path).read_text(encoding="utf-8").splitlines()

@@ -1,6 +1,6 @@
 """Problem files, in TOML and in JSON: text to Problem and back, and the commented one that ``schedverify new`` prints.
 
-That has every key, what it means, and a value that works.
+The commented file has every key, its meaning, and a valid value.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def to_toml(problem: Problem, *, defaults: bool = True) -> str:
 
 
 def to_json(problem: Problem) -> str:
-    """Return the JSON text of a problem, a line for each key; it reads back as an equal one."""
+    """Return the JSON text of a problem with a line for each key; it reads back as an equal problem."""
     return "{\n" + ",\n".join(_json_members(brief(problem), "  ")) + "\n}\n"
 
 
@@ -124,6 +124,8 @@ _EXAMPLES: Final = {
     "limits.in_flight": "4",
     "limits.in_flight_stage": "[4, 3, 2, 1]",
     "limits.makespan": "100",
+    "limits.outstanding_sends": "2",
+    "limits.unsharded": "3",
     "objective.minimize": '"makespan"',
     "objective.then": '"peak-memory"',
     "boundary.from": "0",

@@ -40,7 +40,7 @@ def schemas() -> dict[str, str]:
 
 
 def problem_schema() -> Schema:
-    """Return the schema of a problem file: what each key takes. What holds between keys, the reader checks."""
+    """Return the schema of a problem file: the values of each key. The reader checks how keys depend on each other."""
     tables = {table: _object(table) for table in TABLES}
     boundary = _object("boundary") | {"required": ["from", "to"]}
     top = _object("")["properties"] | tables | {"boundary": listed(boundary)}
@@ -49,7 +49,7 @@ def problem_schema() -> Schema:
 
 
 def model_schema() -> Schema:
-    """Return the schema of a model file: what each key takes. What holds between keys, the reader checks."""
+    """Return the schema of a model file: the values of each key. The reader checks how keys depend on each other."""
     tables = {table: _object(table, MODEL_KEYS) for table in ("", "layer", *MODEL_TABLES)}
     rows = {"layer": listed(tables["layer"]) | {"minItems": 1}}
     top = tables[""]["properties"] | rows | {table: tables[table] for table in MODEL_TABLES}
@@ -57,7 +57,7 @@ def model_schema() -> Schema:
 
 
 def cluster_schema() -> Schema:
-    """Return the schema of a cluster file: what each key takes."""
+    """Return the schema of a cluster file: the values of each key."""
     tables = {table: _object(table, CLUSTER_KEYS) for table in ("", *CLUSTER_TABLES)}
     top = tables[""]["properties"] | {table: tables[table] for table in CLUSTER_TABLES}
     return tables[""] | {"properties": top, "required": ["nodes", "devices", "batch"]}

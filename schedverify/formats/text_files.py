@@ -1,4 +1,4 @@
-"""Text files, or standard input and output, as a whole.
+"""Reads and writes whole text files, or standard input and output.
 
 A file is read as UTF-8, and never more of it than a limit. It is written whole or not at all: into a new file beside
 it that then takes its name.
@@ -27,7 +27,7 @@ def read_text(path: PathLike, expected: str, limit: int) -> str:
     Parameters
     ----------
     expected
-        What the file should hold, for messages: ``a problem in TOML or JSON``.
+        What the file should hold, as messages say it: ``a problem in TOML or JSON``.
     limit
         The most bytes that are read.
 
@@ -84,7 +84,7 @@ def _content(path: PathLike, expected: str, limit: int) -> bytes:
 
 
 def _bounded(file: BinaryIO, expected: str, limit: int) -> bytes:
-    """Read up to the limit; the beginning alone shows most binary files."""
+    """Return the text of a stream, or raise; most binary files are refused by their first bytes alone."""
     first = file.read(_FIRST)
     if b"\0" in first:
         raise _binary(expected)

@@ -15,14 +15,17 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from schedverify.core.errors import Fault, InputError, ScheduleError
-from schedverify.core.op import Join, pack_step
+from schedverify.core.op import Join, Kind, pack_step, unpack
 from schedverify.core.schedule import MAX_FAULTS, MAX_RANKS, Schedule, Words, up_to_most
 
 LINE_END: Final = re.compile(r"\r\n|\r|\n")
 IDLE_CELLS: Final = ("", '"', '""')
-"""What stands in a cell of an idle step."""
+"""The text of a cell in which the rank is idle."""
 OLD_GRAMMAR: Final = "torch-2.5-csv"
 _CELL: Final = re.compile(r"[^,]+")
+WAITS: Final = (Kind.WAIT_SEND_F, Kind.WAIT_SEND_B, Kind.WAIT_REDUCE_GRAD)
+"""What PyTorch's runtime knows from 2.15 on only."""
+_NO_WAITS: Final = "PyTorch's CSV has no waits before 2.15, and older versions read W for WAIT; use the text form"
 _NOT_CSV: Final = "PyTorch's CSV has no groups and names no peers; use the text form"
 _WHOLE: Final = re.compile(r"(?<![0-9])[0-9]+BW[0-9]+")
 _INPUT: Final = re.compile(r"[0-9]I[0-9]")
@@ -32,14 +35,14 @@ _EITHER: Final = re.compile(r"([0-9])(BW|B)([0-9])")
 
 
 class Layout(NamedTuple):
-    r"""How a CSV is laid out; with the schedule it gives the same text again, if PyTorch wrote it.
+    r"""The line ends and idle cells of a CSV, which a schedule does not hold; both together give PyTorch's text again.
 
     Attributes
     ----------
     line_end
-        What ends a row: ``\n``, or ``\r\n`` as PyTorch writes it.
+        The end of each row: ``\n``, or ``\r\n`` as PyTorch writes it.
     idle
-        For each rank the columns (from 0, rising) that are empty: steps of time in which it does nothing. PyTorch
+        For each rank the columns that are empty, in rising order from 0: time in which the rank is idle. PyTorch
         writes them into a compute order, and none into one with communication. Empty where no rank is idle.
     """
 
@@ -56,17 +59,17 @@ class Layout(NamedTuple):
 
 
 PLAIN: Final = Layout()
-"""Rows that end in a line feed, without empty cells."""
+"""The layout in which rows end with a line feed and no cell is empty."""
 
 
 def lines_of(text: str) -> list[str]:
-    """Return the rows of a CSV, one a rank, without their line ends."""
+    """Return the rows of a CSV, one for each rank, without their line ends."""
     lines = LINE_END.split(text)
     return lines if lines[-1] else lines[:-1]
 
 
 def layout_of(text: str) -> Layout:
-    """Return the layout of a CSV; where its line ends differ, the first counts."""
+    """Return the layout of a CSV; if its line ends differ, the layout has that of the first row."""
     end = LINE_END.search(text)
     return Layout(end[0] if end else "\n", tuple(map(_idle, lines_of(text))))
 
@@ -111,7 +114,7 @@ def to_csv(schedule: Schedule, *, comms: bool, layout: Layout = PLAIN) -> str:
     Raises
     ------
     ScheduleError
-        If a group or an operation that names its peer would have to be written, which this form cannot hold.
+        If a group, a wait or an operation that names its peer would have to be written, which this form cannot hold.
     """
     text = StringIO()
     writer = csv.writer(text, lineterminator=layout.line_end)
@@ -147,7 +150,10 @@ def _parse_cell(cell: str) -> list[int]:
         cell = cell[1:-1]
     if cell.startswith("[") or ">" in cell or "<" in cell:
         raise InputError(Fault("", f"{cell[:60]!r} has no place here", _NOT_CSV))
-    return pack_step(cell)
+    words = pack_step(cell)
+    if any(unpack(word).kind in WAITS for word in words):
+        raise InputError(Fault("", f"{cell[:60]!r} has no place here", _NO_WAITS))
+    return words
 
 
 def _cells(schedule: Schedule, rank: int, comms: bool) -> Iterator[str]:
@@ -155,6 +161,8 @@ def _cells(schedule: Schedule, rank: int, comms: bool) -> Iterator[str]:
         if comms or any(op.kind.is_compute for op in step.ops):
             if step.join is Join.GROUP or any(op.peer is not None for op in step.ops):
                 raise ScheduleError(f"rank {rank}, position {position}, {step}: {_NOT_CSV}")
+            if any(op.kind in WAITS for op in step.ops):
+                raise ScheduleError(f"rank {rank}, position {position}, {step}: {_NO_WAITS}")
             yield str(step)
 
 
@@ -178,7 +186,7 @@ def refuse_old(text: str) -> None:
 
 
 def modernized(text: str) -> str:
-    """Return a CSV of the old grammar in today's: B becomes I, and BW becomes B. Nothing else changes.
+    """Return a CSV of the old grammar in today's grammar: B becomes I, BW becomes B, and nothing else changes.
 
     A file without a sign of the old grammar (F, B and communication alone) comes back as it is.
 

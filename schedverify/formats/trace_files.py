@@ -1,4 +1,4 @@
-"""What runs, or is to run, as JSON files: the trace of a timeline, that of a run, and the boundary log of a run.
+"""JSON files of what runs or is to run: the trace of a timeline, the trace of a run, and the boundary log of a run.
 
 Both traces are Chrome traces, which Perfetto and chrome://tracing show: a process for each rank, an event for each
 step. One file holds all ranks of a run; its ``otherData`` holds the digest of the plan, the number of ranks and steps,
@@ -20,7 +20,7 @@ from schedverify.formats.text_files import PathLike, write_text
 RUN_VERSION: Final = 1
 RUN_FORMAT: Final = "schedverify run"
 UNIT: Final = "ms"
-"""In what viewers show times; it says nothing of those in the file."""
+"""The unit in which viewers show times; the times in the file are microseconds whatever it is."""
 TOP: Final = ("displayTimeUnit", "otherData", "traceEvents")
 ABOUT: Final = ("format", "version", "plan", "ranks", "steps", "errors")
 NAMING: Final = ("name", "ph", "pid", "tid", "args")
@@ -87,7 +87,7 @@ def save_run(trace: RunTrace, path: PathLike) -> None:
 
 
 def rank_name(rank: int | str) -> str:
-    """Return how a viewer calls the process of a rank."""
+    """Return the name that a viewer shows for the process of a rank."""
     return f"rank {rank}"
 
 
@@ -103,7 +103,7 @@ def thread(step: str) -> int:
 
 
 def microseconds(nanoseconds: int) -> float:
-    """Return a time as viewers take it; the nearest one where no float is it exactly."""
+    """Return nanoseconds as the microseconds that viewers read, rounded to the nearest float."""
     return nanoseconds / 1000
 
 
@@ -119,7 +119,7 @@ def _run_events(trace: RunTrace, first: int) -> Iterator[dict[str, Any]]:
 
 
 def save_boundaries(log: BoundaryLog, path: PathLike) -> None:
-    """Write what crossed as JSON, a line for each crossing; an existing file is replaced as a whole, or not at all.
+    """Write a boundary log as JSON, a line for each crossing; an existing file is replaced as a whole or not at all.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Reads the trace of a run: every key of it is known and needed, and what viewers show is what ``args`` hold."""
+"""Reads the trace of a run: takes no unknown key, needs every known one, compares times with those in ``args``."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ class _RunReader(Faults):
         return []
 
     def _naming(self, key: str, event: Mapping[str, Any], named: set[int]) -> None:
-        """Take the event that names the process of a rank."""
+        """Read the event that names the process of a rank."""
         self.check_keys(key, event, traces.NAMING, needed=traces.NAMING, missing=_WRITER)
         args = self._args(key, event, traces.NAMING_ARGS)
         rank = self._index(f"{key}.pid", event.get("pid"), "ranks")
@@ -143,7 +143,7 @@ class _RunReader(Faults):
             self.fault("traceEvents", f"rank {absent} has no name", hint)
 
     def _running(self, key: str, event: Mapping[str, Any]) -> tuple[int, StepSpan]:
-        """Take the event of a step that ran; returns the step of training with it."""
+        """Read the event of a step of the schedule that ran, and return it with the number of its step of training."""
         before = self.found
         self.check_keys(key, event, traces.RUNNING, needed=traces.RUNNING, missing=_WRITER)
         args = self._args(key, event, traces.ARGS)
@@ -158,7 +158,7 @@ class _RunReader(Faults):
         return number, StepSpan(rank, position, str(event.get("name")), start, end)
 
     def _place(self, key: str, args: Mapping[str, Any]) -> tuple[int, int, int, int]:
-        """Take where and when a step ran: step of training, position, start and end."""
+        """Read from ``args`` the step of training, the position, and the start and end in nanoseconds."""
         start = self._whole(f"{key}.start", args.get("start"), 0)
         return (
             self._index(f"{key}.step", args.get("step"), "steps"),
@@ -187,12 +187,12 @@ class _RunReader(Faults):
             self.fault(key, f"expected {expected!r}, found {shown(value)}", hint)
 
     def _near(self, key: str, value: Any, expected: float, hint: str) -> None:
-        """Check a number that stands for another one, to the nearest float."""
+        """Check that a number of the file is the float nearest to another number."""
         if type(value) not in (int, Decimal) or float(value) != expected:
             self.fault(key, f"expected {expected}, found {shown(value)}", hint)
 
     def _index(self, key: str, value: Any, what: str) -> int:
-        """Take the number of one of the ranks or steps that ``otherData`` counts."""
+        """Read the number of a rank or of a step, which is below the count in ``otherData``."""
         count = self.counts[what]
         hint = f"otherData.{what} is {count}"
         return self._whole(key, value, 0, LARGEST if count is None else count - 1, hint=hint)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from schedverify.core.argument_types import check_types
-from schedverify.core.errors import Fault, InputError, UnknownNameError
+from schedverify.core.errors import Fault, InputError, look_up
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
 from schedverify.generators import classic, interleaved, shapes, zero_bubble
@@ -38,6 +38,9 @@ class Family:
         The checks of a problem's shape, each of which returns a fault or None.
     make
         The function from a problem of that shape to the schedule.
+    room
+        Of a family whose order follows the costs, for how many times the micro-batches of 1F1B a rank has room; 0 where
+        the order follows from the shape alone.
     """
 
     name: str
@@ -49,6 +52,11 @@ class Family:
     virtual: int
     needs: tuple[Need, ...]
     make: Callable[[Problem], Schedule]
+    room: int = 0
+
+    def most_in_flight(self, problem: Problem) -> int:
+        """Return how many micro-batches a rank has room for, of each of its stages, where the order follows costs."""
+        return min(problem.microbatches, self.room * problem.stages // max(map(len, problem.stages_of)))
 
     def faults(self, problem: Problem) -> list[Fault]:
         """Return why the family does not suit a problem, each with the nearest shape that it takes."""
@@ -82,8 +90,19 @@ class Family:
         return self.make(problem)
 
 
-def generate(family: str, problem: Problem) -> Schedule:
-    """Return the schedule of a family for a problem.
+def generate(  # noqa: PLR0913 - each is an option of the command line
+    family: str,
+    problem: Problem | None = None,
+    *,
+    ranks: int | None = None,
+    microbatches: int | None = None,
+    virtual: int | None = None,
+    forward: int | None = None,
+    backward: int | None = None,
+    backward_input: int | None = None,
+    backward_weight: int | None = None,
+) -> Schedule:
+    """Return the schedule of a family for a problem, or for a number of ranks and micro-batches.
 
     The order follows from ranks, micro-batches and placement alone, but for the automatic families (``zb-1p``,
     ``zb-2p``, ``zb-v``): theirs follows from costs, latencies and what stages keep as well. Limits change nothing.
@@ -92,22 +111,44 @@ def generate(family: str, problem: Problem) -> Schedule:
     ----------
     family
         Its name; :func:`families` lists them.
+    problem
+        The problem; without it, ``ranks`` and ``microbatches`` are needed.
+    ranks, microbatches
+        The shape, instead of a problem: devices of the pipeline, and micro-batches of a step.
+    virtual
+        Stages on each rank of that shape; the family's own number by default.
+    forward, backward, backward_input, backward_weight
+        Ticks of F, B, I and W of each stage of that shape; those of ``Problem.chain`` by default.
 
     Raises
     ------
     UnknownNameError
         If there is no such family; says the nearest.
     InputError
-        If the family does not suit the problem; says what it wants and the nearest shape that works.
+        If the family does not suit the problem; says what it wants and the nearest shape that works. If a problem and
+        a shape are given, or neither.
 
     Examples
     --------
     >>> print(generate("1f1b", Problem.chain(ranks=2, microbatches=3)))
     0F0 0F1 0B0 0F2 0B1 0B2
     1F0 1B0 1F1 1B1 1F2 1B2
+    >>> generate("1f1b", ranks=2, microbatches=3) == generate("1f1b", Problem.chain(ranks=2, microbatches=3))
+    True
     """
+    costs = {"forward": forward, "backward": backward, "backward_input": backward_input,
+             "backward_weight": backward_weight}  # fmt: skip
+    shape = {"ranks": ranks, "microbatches": microbatches, "virtual": virtual}
+    given = {name: value for name, value in (shape | costs).items() if value is not None}
+    if problem is None and given:
+        check_types("generate", family=(family, str))
+        if lacking := [name for name in ("ranks", "microbatches") if name not in given]:
+            raise InputError([Fault(name, "missing", "generate takes a problem, or both numbers") for name in lacking])
+        return _named(family).generate(_named(family).problem(**given))
     check_types("generate", family=(family, str), problem=(problem, Problem))
-    return _named(family).generate(problem)
+    if given:
+        raise InputError([Fault(name, "stands beside a problem", "give one of them") for name in given])
+    return _named(family).generate(cast("Problem", problem))
 
 
 def families() -> tuple[Family, ...]:
@@ -123,10 +164,7 @@ def family(name: str) -> Family:
     UnknownNameError
         If there is none; says the nearest.
     """
-    known = {each.name: each for each in _FAMILIES}
-    if name not in known:
-        raise UnknownNameError.among("family", name, known)
-    return known[name]
+    return look_up("family", name, {each.name: each for each in _FAMILIES})
 
 
 _named = family
@@ -185,7 +223,7 @@ _FAMILIES: Final = (
     Family("looped-bfs", f"{_BREADTH_FIRST}, figure 4", *_ANY_IN_A_LOOP, interleaved.looped_bfs),
     Family("zb-h1", f"{_ZERO_BUBBLE}, section 2.1 and figure 3, top", *_SPLIT_IN_TWO, zero_bubble.zb_h1),
     Family("zb-h2", f"{_ZERO_BUBBLE}, section 2.2 and figure 3, bottom", *_SPLIT_IN_TWO, zero_bubble.zb_h2),
-    Family("zb-1p", f"{_ZB_1P}: the memory of 1F1B", *_SPLIT_BY_COSTS, zero_bubble.zb_1p),
-    Family("zb-2p", f"{_ZB_1P}: twice the memory of 1F1B", *_SPLIT_BY_COSTS, zero_bubble.zb_2p),
-    Family("zb-v", f"{_ZERO_BUBBLE}, section 6 and table 8: the memory of 1F1B", *_SPLIT_IN_A_V, zero_bubble.zb_v),
+    Family("zb-1p", f"{_ZB_1P}: the memory of 1F1B", *_SPLIT_BY_COSTS, zero_bubble.zb_1p, 1),
+    Family("zb-2p", f"{_ZB_1P}: twice the memory of 1F1B", *_SPLIT_BY_COSTS, zero_bubble.zb_2p, 2),
+    Family("zb-v", f"{_ZERO_BUBBLE}, section 6 and table 8: the memory of 1F1B", *_SPLIT_IN_A_V, zero_bubble.zb_v, 1),
 )

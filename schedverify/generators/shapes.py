@@ -6,10 +6,10 @@ A fault's message begins with "wants", so that the family's name can stand befor
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
 
 from schedverify.core.errors import Fault
 from schedverify.core.problem import Problem
+from schedverify.core.problem.fields import chain_edges
 
 Need = Callable[[Problem], Fault | None]
 
@@ -35,7 +35,7 @@ def chain(problem: Problem) -> Fault | None:
     if problem.replicas > 1:
         found = f"wants one copy of the model; this problem has {problem.replicas}"
         return Fault("replicas", found, "nearest: replicas = 1")
-    if problem.edges != tuple(pairwise(range(problem.stages))):
+    if problem.edges != chain_edges(problem.stages):
         found = "wants a chain of stages; this problem's stage graph is another"
         return Fault("edges", found, "nearest: no edges given")
     return None

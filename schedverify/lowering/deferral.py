@@ -13,7 +13,7 @@ from schedverify.core.discipline import DEFAULT_DISCIPLINE, Discipline
 from schedverify.core.messages import named
 from schedverify.core.op import INDEX_MASK, MICROBATCH_MASK, PEER_SHIFT, STAGE_SHIFT, Kind
 from schedverify.core.problem import Problem
-from schedverify.core.schedule import Schedule, Words, is_transfer, kinds, step_bounds
+from schedverify.core.schedule import Schedule, Words, is_transfer, kinds, op_stages, step_bounds
 
 _W = int(Kind.W)
 
@@ -53,7 +53,7 @@ class _DeferredRow:
         """By queue, the receives that wait, each with the key of the step that reads it."""
         self.queues_of: dict[int, list[int]] = {}
         """By the key of a step, the queues of the receives that wait for it."""
-        kind, stage = kinds(row), row >> STAGE_SHIFT & INDEX_MASK
+        kind, stage = kinds(row), op_stages(row)
         peer = (named(row, problem) >> PEER_SHIFT & INDEX_MASK) - 1
         owner_rank, transfer = np.append(problem.owner_rank_array, -1), is_transfer(row)
         forward = (kind == int(Kind.F)) | (kind == int(Kind.RECV_F))

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from schedverify.core.argument_types import check_types
 from schedverify.core.errors import ScheduleError
 from schedverify.core.messages import needed_messages, short
-from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, STAGE_SHIFT, Kind
+from schedverify.core.op import JOIN_SHIFT, Kind
 from schedverify.core.problem import Problem
-from schedverify.core.schedule import Schedule, kinds, positions, rank_of_each
+from schedverify.core.schedule import Schedule, kinds, op_stages, positions, rank_of_each
 from schedverify.core.timeline import Timeline
 from schedverify.simulator.engine import simulate
 from schedverify.simulator.joint_steps import joint_steps_of
@@ -90,7 +90,7 @@ def _turns(schedule: Schedule) -> Numbers:
     """
     words = np.concatenate(schedule.rows)
     heads = words[words >> JOIN_SHIFT == 0]
-    stage = heads >> STAGE_SHIFT & INDEX_MASK
+    stage = op_stages(heads)
     return np.asarray(np.where(kinds(heads) == int(Kind.F), -stage, stage))
 
 
@@ -143,7 +143,7 @@ def add_communication(schedule: Schedule, problem: Problem, order: TotalOrder | 
     #   rank     its own       of the sender      of the receiver
     #   place    of its step   of the maker's     of the maker's
     #   behind   0             1                  1
-    receiving = problem.owner_rank_array[transfers >> STAGE_SHIFT & INDEX_MASK]
+    receiving = problem.owner_rank_array[op_stages(transfers)]
     ranks = np.concatenate((rank_of_each(schedule), receiving))
     place = np.concatenate((order.steps[step], order.messages[maker], order.messages[maker]))
     level, turn = (np.concatenate((by[step], by[maker], by[maker])) for by in (order.levels, order.turns))

@@ -12,9 +12,9 @@ import numpy as np
 
 from schedverify.core.argument_types import check_types
 from schedverify.core.errors import Fault, InputError
-from schedverify.core.op import INDEX_MASK, KIND_SHIFT, STAGE_SHIFT, Kind
+from schedverify.core.op import KIND_SHIFT, STAGE_SHIFT, Kind
 from schedverify.core.problem import Problem
-from schedverify.core.schedule import Schedule, Words, kinds, positions, step_bounds
+from schedverify.core.schedule import Schedule, Words, kinds, op_stages, positions, step_bounds
 
 _W = int(Kind.W)
 _NEVER = 1 << 62
@@ -65,7 +65,7 @@ def _reduced(row: Words) -> Words:
         row       0F0  1F0  1B0;0F1   0B0           last    1B0 at 2, 0B0 at 4
                                                     behind  4, 5
     """
-    kind, stage = kinds(row), row >> STAGE_SHIFT & INDEX_MASK
+    kind, stage = kinds(row), op_stages(row)
     ends = np.flatnonzero((kind == int(Kind.B)) | (kind == _W))
     stages, last = np.unique(stage[ends][::-1], return_index=True)
     begins = step_bounds(row)
@@ -99,7 +99,7 @@ def _sharded(row: Words, rank: int, most: int) -> Iterator[int]:
 
 def _uses(row: Words) -> tuple[list[tuple[list[int], list[int]]], dict[tuple[int, int], int]]:
     """Return the words of each step with the stages that it uses, and by step and stage the step that uses it next."""
-    computes, stage = kinds(row) <= _W, row >> STAGE_SHIFT & INDEX_MASK
+    computes, stage = kinds(row) <= _W, op_stages(row)
     words, used = row.tolist(), np.where(computes, stage, -1).tolist()
     bounds = step_bounds(row).tolist()
     steps = [(words[first:last], sorted(set(used[first:last]) - {-1})) for first, last in pairwise(bounds)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, partial
 from itertools import chain
 from typing import NamedTuple
@@ -12,6 +12,7 @@ from schedverify.core.op import Kind, Op
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
 from schedverify.optimizer.tasks import Node, OpKey, Tasks, node_of
+from schedverify.simulator.span import Windows, span_of
 
 Rows = list[list[OpKey]]
 """For each rank its operations, in their order."""
@@ -61,7 +62,7 @@ def keeps_limits(tasks: Tasks, rows: Rows) -> bool:
                 return False
             ledger.run(op)
     limit = tasks.problem.makespan_limit
-    return limit is None or measure(tasks, rows, "makespan") <= limit
+    return limit is None or makespan_of(tasks, rows) <= limit
 
 
 def earliest(tasks: Tasks, rows: Rows) -> dict[OpKey, int]:
@@ -72,9 +73,52 @@ def earliest(tasks: Tasks, rows: Rows) -> dict[OpKey, int]:
     ScheduleError
         If the orders cannot run to their end.
     """
-    ends: dict[Node, int] = {}
+    return _sweep(tasks, rows, [0] * len(rows))[0]
+
+
+def tightest(tasks: Tasks, rows: Rows) -> tuple[int, dict[OpKey, int]]:
+    """Return the span of orders, in ticks, and scaled starts that have it: first steps wait, and nothing else does.
+
+    Parameters
+    ----------
+    tasks
+        Those for the span.
+
+    Raises
+    ------
+    ScheduleError
+        If the orders cannot run to their end.
+    """
     starts: dict[OpKey, int] = {}
-    free, position = [0] * len(rows), [0] * len(rows)
+
+    def sweep(release: Sequence[int]) -> Windows:
+        nonlocal starts
+        starts, origin = _sweep(tasks, rows, [tasks.scaled(ticks) for ticks in release])
+        first = [tasks.ticks(starts[row[0]]) if row else 0 for row in rows]
+        return Windows(first, [_end(tasks, starts, row) for row in rows], origin)
+
+    span = span_of(sweep([0] * len(rows)), sweep).ticks
+    return span, starts
+
+
+def _end(tasks: Tasks, starts: Mapping[OpKey, int], row: Sequence[OpKey]) -> int:
+    """Return the tick at which a rank's last step ends."""
+    return tasks.ticks(starts[row[-1]] + tasks.duration[row[-1][:2]]) if row else 0
+
+
+def _sweep(tasks: Tasks, rows: Rows, release: Sequence[int]) -> tuple[dict[OpKey, int], list[int]]:
+    """Start every operation as early as it can, the first of each rank no earlier than its ``release``.
+
+    Returns
+    -------
+    tuple
+        The scaled starts, and by rank the rank from whose first step, started at its release, a longest path leads to
+        the rank's last step; -1 for a rank without steps.
+    """
+    starts: dict[OpKey, int] = {}
+    made: dict[Node, tuple[int, int]] = {}
+    free = [(ticks, rank) for rank, ticks in enumerate(release)]
+    position = [0] * len(rows)
     waiting: dict[Node, list[int]] = {}
     ready = list(range(len(rows)))
     while ready:
@@ -87,24 +131,24 @@ def earliest(tasks: Tasks, rows: Rows) -> dict[OpKey, int]:
             continue
         node = node_of(op)
         inputs = list(tasks.inputs(node))
-        missing = next((before for before, _ in inputs if before not in ends), None)
+        missing = next((before for before, _ in inputs if before not in made), None)
         if missing is not None:
             waiting.setdefault(missing, []).append(rank)
             continue
-        start = max([free[r] for r in ranks] + [ends[before] + lag for before, lag in inputs])
-        starts[op] = start
-        ends[node] = start + tasks.duration[op[0], op[1]]
+        arrivals = [(made[before][0] + lag, made[before][1]) for before, lag in inputs]
+        starts[op], origin = max(arrivals + [free[r] for r in ranks])
+        made[node] = starts[op] + tasks.duration[op[0], op[1]], origin
         for r in ranks:
-            free[r] = ends[node]
+            free[r] = made[node]
             position[r] += 1
         ready += [*ranks, *waiting.pop(node, ())]
     if any(position[rank] < len(row) for rank, row in enumerate(rows)):
         raise ScheduleError("these orders cannot run to their end")
-    return starts
+    return starts, [origin if row else -1 for row, (_, origin) in zip(rows, free, strict=True)]
 
 
-def measure(tasks: Tasks, rows: Rows, objective: str) -> int:
-    """Return the makespan or span, in true ticks, of the timeline that the orders imply.
+def makespan_of(tasks: Tasks, rows: Rows) -> int:
+    """Return the makespan, in true ticks, of the timeline that the orders imply.
 
     Raises
     ------
@@ -112,9 +156,18 @@ def measure(tasks: Tasks, rows: Rows, objective: str) -> int:
         If the orders cannot run to their end.
     """
     starts = earliest(tasks, rows)
-    begins = [tasks.ticks(starts[row[0]]) if objective == "span" else 0 for row in rows if row]
-    ends = [tasks.ticks(starts[row[-1]] + tasks.duration[row[-1][:2]]) for row in rows if row]
-    return max((end - begin for begin, end in zip(begins, ends, strict=True)), default=0)
+    return max((_end(tasks, starts, row) for row in rows), default=0)
+
+
+def measure(tasks: Tasks, rows: Rows) -> int:
+    """Return the makespan or span of orders in true ticks, whichever the tasks are for.
+
+    Raises
+    ------
+    ScheduleError
+        If the orders cannot run to their end.
+    """
+    return tightest(tasks, rows)[0] if tasks.objective == "span" else makespan_of(tasks, rows)
 
 
 def relabelled(tasks: Tasks, starts: Mapping[OpKey, int]) -> dict[OpKey, int]:

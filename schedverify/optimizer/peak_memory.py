@@ -121,7 +121,8 @@ class _CapacityDescent:
     """
 
     def __init__(self, problem: Problem, effort: Effort, ceiling: Ceiling | None, progress: OnProgress | None) -> None:
-        self.problem, self.effort, self._progress, self._tasks = problem, effort, progress, Tasks(problem)
+        self.problem, self.effort, self._progress = problem, effort, progress
+        self._tasks = Tasks(problem, ceiling[0] if ceiling else "makespan")
         self.objective, self.most = ceiling or ("makespan", self._tasks.ticks(self._tasks.horizon))
         self.levels = PeakLevels(problem)
         bound = best_peak_bound(problem, ceiling)
@@ -200,7 +201,7 @@ class _CapacityDescent:
     def _offer(self, rows: Rows) -> bool:
         """Keep orders that can run and keep every limit, if they are better than the best; whether they do."""
         try:
-            good = keeps_limits(self._tasks, rows) and measure(self._tasks, rows, self.objective) <= self.most
+            good = keeps_limits(self._tasks, rows) and measure(self._tasks, rows) <= self.most
         except ScheduleError:
             return False
         if good:

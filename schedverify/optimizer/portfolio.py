@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import Final
 
 from schedverify.core.problem import Problem
@@ -18,17 +17,15 @@ from schedverify.optimizer.counts.bound import count_bounds
 from schedverify.optimizer.effort import Effort
 from schedverify.optimizer.heuristics import local_search
 from schedverify.optimizer.heuristics.greedy import list_schedule, policies
-from schedverify.optimizer.model.rules import add_constraints, reasons_in_all
+from schedverify.optimizer.model.rules import add_constraints
 from schedverify.optimizer.model.variables import OrderModel
-from schedverify.optimizer.orders import Hint, complete, rows_of
+from schedverify.optimizer.orders import Hint, complete, earliest, rows_of, tightest
 from schedverify.optimizer.search_state import OnProgress, SearchState, Solution
 from schedverify.optimizer.solvers import pumpkin
 from schedverify.optimizer.solvers.cp_sat import SolverOutcome, SolverSettings, search
 from schedverify.optimizer.support import TIMES, check_supported, impossible
-from schedverify.optimizer.tasks import Tasks, anchors, heads
+from schedverify.optimizer.tasks import heads
 
-MOST_REASONS: Final = 100_000
-"""The most reasons of a model with prompt first steps; with more it is not searched."""
 _MOVES: Final = 60_000
 """Moves of one walk of the local search."""
 _ROUNDS: Final = 6
@@ -55,13 +52,6 @@ def solve(
     the best of them and the count relaxation (:mod:`~schedverify.optimizer.counts.relaxation`) raises the bound. Where
     that is not enough, solvers search one model over the orders, which holds every rule of
     :mod:`~schedverify.optimizer.model.rules`. What each part gave, and when, stands in the solution.
-
-    The span of an order is that of its timeline, in which no step waits without need. The model may let the first step
-    of a rank wait, which makes its span a lower bound. So the search is first for the best order with first steps in
-    their places, then for a proof that even with waiting there is nothing better. Where there is, a third search is
-    over all orders, not only those that go first in, first out, and every form of the backward, with first steps that
-    start as early as their order lets them (:mod:`~schedverify.optimizer.model.rules`): this one is exact, and
-    slower. Where it would be too large, the gap stays open.
 
     Parameters
     ----------
@@ -125,7 +115,7 @@ def run_parts(state: SearchState, hints: Sequence[Hint]) -> None:
     _count(state)
     if state.over() or state.too_large:
         return
-    if max(heads(state.tasks)) > state.horizon(state.tasks):
+    if max(heads(state.tasks)) > state.horizon():
         state.conclude(SolverOutcome(closed=True, found=False, bound=None))
         return
     _prove_with_pumpkin(state, settings)
@@ -160,8 +150,8 @@ def _improve(state: SearchState) -> None:
         for number in range(1 if _suits_pumpkin(state) else _ROUNDS):
             if stopped():
                 return
-            start = local_search.LocalSearch(state.tasks, state.best.rows, state.objective)
-            target = state.tasks.scaled(state.best.bound) + state.tasks.subticks - 1
+            start = local_search.LocalSearch(state.tasks, state.best.rows)
+            target = state.tasks.scaled(state.best.bound) + state.tasks.instant
             seeds = [state.effort.seed + 1000 * (number * threads + k) for k in range(threads)]
             with ThreadPoolExecutor(threads) as pool:
                 walks = [pool.submit(start.run, seed, _MOVES, target, stopped) for seed in seeds]
@@ -199,33 +189,20 @@ def _prove_with_pumpkin(state: SearchState, settings: SolverSettings) -> None:
         return (state.most() or 0) // state.tasks.unit, -(-state.best.bound // state.tasks.unit)
 
     with state.part("Pumpkin"):
-        pumpkin.prove(state.tasks, state.objective, known, state.effort.left / 4, settings)
+        pumpkin.prove(state.tasks, known, state.effort.left / 4, settings)
 
 
 def _search_with_cp_sat(state: SearchState, settings: SolverSettings) -> None:
-    """Search the model of all orders; for the span, first and last those whose first steps are prompt."""
-    if not state.over() and state.objective == "span" and any(anchor is not None for anchor in anchors(state.tasks)):
-        with state.part("CP-SAT, first steps in place"):
-            _search(state, replace(settings, on_bound=lambda _bound: None), state.effort.left / 2, anchored=True)
-    if not state.over():
-        with state.part("CP-SAT"):
-            state.conclude(_search(state, settings, state.effort.left))
-    if not state.over() and state.objective == "span" and reasons_in_all(state.tasks) <= MOST_REASONS:
-        with state.part("CP-SAT, prompt first steps"):
-            state.conclude(_search(state, settings, state.effort.left, prompt=True))
-
-
-def _search(
-    state: SearchState, settings: SolverSettings, seconds: float, *, anchored: bool = False, prompt: bool = False
-) -> SolverOutcome:
-    """Search one model for something better than the best so far."""
-    tasks = Tasks(state.problem, every_mix=True) if prompt else state.tasks
-    without, kept_to = ("fifo",) if prompt else (), {"anchored": anchored, "prompt": prompt}
-    model = OrderModel(tasks, horizon=state.horizon(tasks), objective=state.objective, without=without, **kept_to)
-    add_constraints(model)
-    model.cp.add(model.value >= -(-state.best.bound // tasks.unit))
-    if (most := state.most()) is not None:
-        model.cp.add(model.value <= most // tasks.unit)
-    if starts := state.best.starts(tasks) if prompt else state.best.fifo_starts():
-        model.hint(starts)
-    return search(model, seconds, settings)
+    """Search the model of all orders for something better than the best so far."""
+    if state.over():
+        return
+    with state.part("CP-SAT"):
+        model = OrderModel(state.tasks, horizon=state.horizon())
+        add_constraints(model)
+        model.cp.add(model.value >= -(-state.best.bound // state.tasks.unit))
+        if (most := state.most()) is not None:
+            model.cp.add(model.value <= most // state.tasks.unit)
+        if rows := state.best.fifo_rows():
+            early = earliest(state.tasks, rows)
+            model.hint(tightest(state.tasks, rows)[1] if state.objective == "span" else early, early)
+        state.conclude(search(model, state.effort.left, settings))

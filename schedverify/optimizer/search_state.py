@@ -84,7 +84,7 @@ class Solution:
 
 
 class Incumbent:
-    """The best orders that were offered and the highest bound, for one objective; reports every change.
+    """The best orders that were offered and the highest bound, for the objective of the tasks; reports every change.
 
     Attributes
     ----------
@@ -96,8 +96,8 @@ class Incumbent:
         The combinatorial rule that proves most, as in :class:`Solution`; None before the first.
     """
 
-    def __init__(self, tasks: Tasks, objective: str, progress: OnProgress | None) -> None:
-        self.tasks, self.objective = tasks, objective
+    def __init__(self, tasks: Tasks, progress: OnProgress | None) -> None:
+        self.tasks = tasks
         self.rows: Rows | None = None
         self.value: int | None = None
         self.bound = 0
@@ -118,7 +118,7 @@ class Incumbent:
     def offer(self, rows: Rows) -> None:
         """Keep orders that can run, keep every limit, and are better than the best."""
         try:
-            value = measure(self.tasks, rows, self.objective)
+            value = measure(self.tasks, rows)
         except ScheduleError:
             return
         if (self.value is None or value < self.value) and keeps_limits(self.tasks, rows):
@@ -140,16 +140,12 @@ class Incumbent:
             self.bound = bound
             self._report()
 
-    def starts(self, tasks: Tasks) -> dict[OpKey, int] | None:
-        """Return scaled starts of the best as it is."""
-        return None if self.rows is None else earliest(tasks, self.rows)
-
-    def fifo_starts(self) -> dict[OpKey, int] | None:
-        """Return scaled starts of the best in the form of the model: first in, first out, and B only where mixed."""
+    def fifo_rows(self) -> Rows | None:
+        """Return the best in the form of the model: first in, first out, and B only where mixed."""
         if self.rows is None:
             return None
         rows = [[part for op in row for part in self._in_parts(op)] for row in self.rows]
-        return earliest(self.tasks, rows_of(self.tasks.problem, relabelled(self.tasks, earliest(self.tasks, rows))))
+        return rows_of(self.tasks.problem, relabelled(self.tasks, earliest(self.tasks, rows)))
 
     def _in_parts(self, op: OpKey) -> tuple[OpKey, ...]:
         kind, stage, m = op
@@ -186,9 +182,9 @@ class SearchState:
         self, problem: Problem, objective: str, effort: Effort, within: int | None, progress: OnProgress | None
     ) -> None:
         self.problem, self.objective, self.effort = problem, objective, effort
-        self.tasks = Tasks(problem)
+        self.tasks = Tasks(problem, objective)
         self.within = None if within is None else min(within, self.tasks.ticks(self.tasks.horizon))
-        self.best = Incumbent(self.tasks, objective, progress)
+        self.best = Incumbent(self.tasks, progress)
         self.infeasible = self.closed = self.exhausted = False
         self.parts: list[Part] = []
         self.too_large = len(self.tasks.pairs) * len(problem.kinds) > MOST_STEPS
@@ -247,10 +243,14 @@ class SearchState:
         """Return the most ticks that a schedule may have to be of use, or None where any is."""
         return min((most for most in (self.best.value, self.within) if most is not None), default=None)
 
-    def horizon(self, tasks: Tasks) -> int:
-        """Return scaled ticks by which everything of use has ended."""
-        ends = [self.problem.makespan_limit, self.most() if self.objective == "makespan" else None]
-        return min([tasks.horizon] + [tasks.scaled(end) + tasks.subticks - 1 for end in ends if end is not None])
+    def horizon(self) -> int:
+        """Return scaled ticks by which everything of use has ended in the model.
+
+        For the span its first steps wait: what has ended by then in the earliest timeline of an order says nothing.
+        """
+        tasks, limits = self.tasks, [self.problem.makespan_limit, self.most()]
+        ends = [] if self.objective == "span" else [tasks.scaled(end) for end in limits if end is not None]
+        return min([tasks.horizon] + [end + tasks.instant for end in ends])
 
     def conclude(self, outcome: SolverOutcome) -> None:
         """Take over what a search over the whole space proved: all, where it came to its end."""
@@ -275,7 +275,7 @@ class SearchState:
             return f"the search ended with a {self.objective} of no more than {self.within}"
         if self.stopped() or not self.closed:
             return self.effort.why_over()
-        return "first steps that wait could shorten a span, and no order that makes them wait was found"
+        return "too many steps share a rank for a model of orders that keep limits.makespan while first steps wait"
 
     def _why_infeasible(self) -> str:
         limits = limits_of(self.problem)

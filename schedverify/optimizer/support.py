@@ -70,14 +70,13 @@ def _faults(problem: Problem, objective: str, among: Collection[str]) -> Iterato
     if problem.buffer is not None:
         yield Fault("links.buffer", "the optimizer cannot keep channel buffers yet", "leave it away to plan without")
     for forward, backward, cost in problem.overlapped:
-        together = set(problem.placement[forward]) & set(problem.placement[backward])
-        if together and problem.form != "inference" and cost < _sequential_cost(problem, forward, backward):
+        if cost < _sequential_cost(problem, forward, backward) and _can_overlap(problem, forward, backward):
             text = (
                 f"the pair of stages {forward} and {backward} costs less than the sum, and the optimizer makes no pairs"
             )
             yield Fault("costs.overlapped", text, "leave it away to plan without")
             break
-    if (horizon := Tasks(problem).horizon) > MOST_TICKS:
+    if (horizon := Tasks(problem, objective).horizon) > MOST_TICKS:
         hint = "use a coarser tick"
         yield Fault("costs", f"durations and transfers of {horizon} ticks in all are beyond the solver's 2^52", hint)
 
@@ -85,6 +84,24 @@ def _faults(problem: Problem, objective: str, among: Collection[str]) -> Iterato
 def _sequential_cost(problem: Problem, forward: int, backward: int) -> int:
     again = problem.forward[backward] if problem.recompute[backward] else 0
     return problem.forward[forward] + problem.backward[backward] + again
+
+
+def _can_overlap(problem: Problem, forward: int, backward: int) -> bool:
+    """Whether F of one stage and B of another can run as one step: on one rank, and neither waiting for the other.
+
+    Two micro-batches never wait for each other but as parts of a sequence. Where both are of one sequence, the B waits
+    for the F of all stages before it, and before those that it feeds.
+    """
+    if problem.form == "inference" or not set(problem.placement[forward]) & set(problem.placement[backward]):
+        return False
+    of_forward, of_backward = (
+        {m // problem.slices for m, copy in enumerate(problem.replica_of) if copy == problem.copy_of(stage)}
+        for stage in (forward, backward)
+    )
+    if not of_forward or not of_backward or len(of_forward | of_backward) > 1:
+        return bool(of_forward and of_backward)
+    lines = [above | {stage} for stage, above in enumerate(ancestors(problem))]
+    return not any(forward in line and backward in line for line in lines)
 
 
 def _obstacles(problem: Problem) -> Iterator[str]:

@@ -19,49 +19,59 @@ Node = tuple[str, int, int]
 class Tasks:
     """The operations of a problem, in scaled ticks, in which every operation takes time.
 
-    Durations are divided by their greatest common divisor ``unit`` and multiplied by ``subticks``, one more than the
-    number of operations of no duration, which then take 1. So two operations on one rank never start together: sorting
-    by start gives the order, and in a cycle of dependencies time would have to run in a circle. Nothing else changes:
-    a path through the order is longer by less than ``subticks``, so ``floor(x / subticks) * unit`` of an earliest
-    start ``x`` is the true one. Durations of 4, 0 and 6 ticks, each of one operation, with ``unit`` 2 and ``subticks``
-    2::
+    Durations are divided by their greatest common divisor ``unit`` and multiplied by ``subticks``; the ``instant``
+    operations, those of no duration, then take 1. So two operations on one rank never start together: sorting by start
+    gives the order, and in a cycle of dependencies time would have to run in a circle. Nothing else changes: a path
+    through the order is longer by ``instant`` at most, which is less than ``subticks``, so ``floor(x / subticks) *
+    unit`` of an earliest start ``x`` is the true one. Durations of 4, 0 and 6 ticks, each of one operation, with
+    ``unit`` 2 and ``subticks`` 2::
 
         true ticks      0 ------- 4 ------------- 10
                         |    4    |0|      6      |
         scaled ticks    0 ------- 4 5 ----------- 11      11 // 2 * 2 = 10
 
+    The span is a mean of such paths over the ranks of a cycle, rounded up in ticks, which need not be a multiple of the
+    divisor: for it ``unit`` is 1. And over a cycle what the paths are longer by adds up: with ``subticks`` above
+    ``ranks * instant`` it is still less than one tick. So a span is at most ``T`` just where some scaled timeline has
+    every rank's steps within ``T * subticks + instant``: the paths of a cycle of ``k`` ranks are either ``k T`` ticks
+    at most, and ``k * instant`` scaled ticks more, or ``k T + 1`` ticks at least, which is beyond all of these.
+
     Parameters
     ----------
-    every_mix
-        Whether each stage of a split problem may take B instead of I and W, also where that can gain no time.
+    objective
+        What the times are compared by: ``makespan`` or ``span``.
 
     Attributes
     ----------
     unit, subticks
-        The greatest common divisor of all durations and lags, in ticks; the scaled ticks of one unit.
+        The greatest common divisor of all durations and lags, in ticks, or 1 for the span; the scaled ticks of a unit.
+    instant
+        How many operations have no duration.
     duration
         By kind letter and stage, the scaled ticks of an operation.
     microbatches_of
         By stage, the micro-batches that go through it, in rising order.
     mixed
-        The stages of a split problem that may take either. Unless ``every_mix``, those whose B costs less than I and W
-        together; on the others I and W dominate: put I at the start of B and W right behind it. Both end within B,
-        so every other step can stay where it is; recomputation costs both forms the same; the rank holds the
-        full activation until the end of I and a part of it, the weight stash, until the end of W, where B holds all
-        of it to its end; and the pair is in flight until the end of I, not of B.
+        The stages of a split problem that may take either, B or I and W: those whose B costs less than I and W
+        together. On the others I and W dominate: put I at the start of B and W right behind it. Both end within B,
+        so every other step can stay where it is, in a timeline whose first steps wait as well; recomputation costs
+        both forms the same; the rank holds the full activation until the end of I and a part of it, the weight stash,
+        until the end of W, where B holds all of it to its end; and the pair is in flight until the end of I, not of B.
     """
 
-    def __init__(self, problem: Problem, *, every_mix: bool = False) -> None:
-        self.problem = problem
+    def __init__(self, problem: Problem, objective: str = "makespan") -> None:
+        self.problem, self.objective = problem, objective
         stages, split = range(problem.total_stages), problem.form == "split"
-        self.mixed = frozenset(stage for stage in stages if split and (every_mix or whole_is_cheaper(problem, stage)))
+        self.mixed = frozenset(stage for stage in stages if split and whole_is_cheaper(problem, stage))
         self.microbatches_of = tuple(
             tuple(m for m, copy in enumerate(problem.replica_of) if copy == problem.copy_of(stage)) for stage in stages
         )
         classes = [(kind, stage) for stage in stages for kind in problem.kinds]
         costs = {(kind, stage): problem.duration(int(Kind[kind]), stage) for kind, stage in classes}
-        self.unit = math.gcd(*costs.values(), *self._lags()) or 1
-        self.subticks = 1 + sum(len(self.microbatches_of[stage]) for (_, stage), cost in costs.items() if not cost)
+        self.instant = sum(len(self.microbatches_of[stage]) for (_, stage), cost in costs.items() if not cost)
+        span = objective == "span"
+        self.unit = 1 if span else math.gcd(*costs.values(), *self._lags()) or 1
+        self.subticks = 1 + self.instant * (problem.ranks if span else 1)
         self.duration = {key: self.scaled(cost) or 1 for key, cost in costs.items()}
 
     def scaled(self, ticks: int) -> int:
@@ -135,7 +145,11 @@ class Tasks:
 
     @cached_property
     def horizon(self) -> int:
-        """Ticks within which every timeline of every order ends: a path meets each operation and each lag once."""
+        """Ticks within which every timeline of every order ends: a path meets each operation and each lag once.
+
+        So does one in which first steps wait no longer than they must for a span: what makes a first step wait is, at
+        last, that its rank's last end may not be later, which is a way back in time.
+        """
         horizon = 0
         for stage, microbatches in enumerate(self.microbatches_of):
             sources = self.problem.predecessors[stage]
@@ -209,20 +223,16 @@ def heads(tasks: Tasks) -> list[int]:
     )
 
 
-def anchors(tasks: Tasks) -> list[int | None]:
-    """Return by rank the scaled start of its first step in every first-in-first-out order, None where orders differ.
+def begins(problem: Problem) -> tuple[int, bool]:
+    """Return the rank on which most of the stages stand that nothing feeds, and whether all do.
 
-    Of the stages on a rank, the first step can only be of one that has no ancestor there. Where there is just one such
-    stage on each of the ranks that it stands on, its F of the first micro-batch is the first step of all of them; it
-    starts with the head of its stage if the same F of every stage that feeds it is the first step there as well.
+    Where all do, its first step is the first of all: every step comes behind a forward of one of them.
     """
-    above = ancestors(tasks.problem)
-    stages_of = tasks.problem.stages_of
-    tops = [[s for s in stages if tasks.microbatches_of[s] and not above[s] & set(stages)] for stages in stages_of]
-    head = heads(tasks)
-    fixed: set[int] = set()
-    for stage in tasks.problem.topological_order:
-        alone = all(tops[rank] == [stage] for rank in tasks.problem.placement[stage])
-        if alone and all(before in fixed for before in tasks.problem.predecessors[stage]):
-            fixed.add(stage)
-    return [head[top[0]] if len(top) == 1 and top[0] in fixed else None for top in tops]
+    sources = [
+        ranks
+        for ranks, before, count in zip(problem.placement, problem.predecessors, problem.microbatch_counts, strict=True)
+        if count and not before
+    ]
+    on_rank = [sum(rank in ranks for ranks in sources) for rank in range(problem.ranks)]
+    rank = max(range(problem.ranks), key=on_rank.__getitem__)
+    return rank, on_rank[rank] == len(sources)

@@ -14,10 +14,22 @@ from typing import NamedTuple
 
 from schedverify.core.errors import Fault, InfeasibleError, InputError, UndecidedError
 from schedverify.core.model import Model, PartitionConstraints
+from schedverify.partitioner.account import (
+    Ints,
+    Layers,
+    Moments,
+    lacking,
+    link_ticks,
+    one_of_each,
+    peaks_of,
+    queues_of,
+    usage_of,
+)
 from schedverify.partitioner.chain_dp import cheapest_partition, has_partition
-from schedverify.partitioner.cp_sat import MOST_PAIRED, PartitionModel
-from schedverify.partitioner.cuts import MOST_SETS, Cuts, Ints, cuts_of
-from schedverify.partitioner.requirements import StageRequirements, States, requirements_of
+from schedverify.partitioner.cp_sat import PartitionModel
+from schedverify.partitioner.cuts import Cuts, cuts_of
+from schedverify.partitioner.requirements import StageRequirements, requirements_of
+from schedverify.partitioner.sums import MOST
 
 
 class Partition(NamedTuple):
@@ -28,16 +40,17 @@ class Partition(NamedTuple):
     layers
         By stage, the positions of its layers in the model.
     bottleneck
-        Ticks that the busiest rank or link takes for one micro-batch; of a rank, forward and whole backward.
+        Ticks that the busiest rank or link takes for one micro-batch; of a rank, forward and whole backward; of a
+        link, all that goes through the queue of its two ranks.
     crossing
-        Bytes over all cuts in one micro-batch's forward.
+        Bytes that go from rank to rank in one micro-batch's forward.
     linearized
         Whether a graph was cut as a chain in the order of its layers, because it has too many ways to be cut.
     proved
-        Whether no partition has a lower bottleneck; False only where the solver's time was up.
+        Whether no partition (where linearized, of that chain) has a lower bottleneck; False where that is open.
     """
 
-    layers: tuple[Ints, ...]
+    layers: Layers
     bottleneck: int
     crossing: int
     linearized: bool = False
@@ -47,14 +60,13 @@ class Partition(NamedTuple):
 def least_bottleneck(
     model: Model,
     placement: Ints,
-    states: States,
+    moments: Moments,
     *,
-    ranks: int | None = None,
     time_limit: float = 20,
     workers: int = 2,
     solver: bool = False,
 ) -> Partition:
-    """Return the partition with the least bottleneck, and among those with the fewest bytes over the cuts.
+    """Return the partition with the least bottleneck, and among those with the fewest bytes between ranks.
 
     Exact over all nested down-sets of the layers' graph: the bottleneck by bisection, each candidate decided by
     dynamic programming over (stage, cut). With several stages on a rank, whose loads add up, CP-SAT decides, and the
@@ -64,11 +76,8 @@ def least_bottleneck(
     ----------
     placement
         The rank of each stage.
-    states
-        What is in flight at the moments at which it is most, which must fit the rank's memory: by rank, for each such
-        moment the micro-batches of each of the rank's stages, in rising order.
-    ranks
-        How many ranks there are, if not all have a stage.
+    moments
+        By rank, what it holds when that is most, which must fit its memory.
     time_limit, workers
         Seconds and threads of the solver, where it is called.
     solver
@@ -83,21 +92,31 @@ def least_bottleneck(
     UndecidedError
         If the solver found no partition in the time, nor a proof that there is none.
     """
-    by_rank = solver or len(set(placement)) < len(placement)
-    cuts = cuts_of(model, MOST_PAIRED if by_rank else MOST_SETS)
-    requirements = requirements_of(model, cuts, placement, ranks or max(placement) + 1, states)
-    busiest_link = 2 * -(-int(cuts.crossing.max()) // min(requirements.bandwidth)) if requirements.bandwidth else 0
-    ceiling = max(int(cuts.work[-1]) * max(requirements.slowness), busiest_link)
-    if by_rank:
-        found = PartitionModel(cuts, requirements, ceiling).solve(time_limit, workers)
-    else:
-        bottleneck = _bisect(cuts, requirements, ceiling)
-        found = None if bottleneck is None else (cheapest_partition(cuts, requirements, bottleneck), bottleneck, True)
+    cuts = cuts_of(model)
+    requirements = requirements_of(model, cuts, placement, moments)
+    ceiling = _ceiling(model, cuts, placement)
+    proved = True
+    found: Layers | None = None
+    if solver or len(set(placement)) < len(placement):
+        solved = PartitionModel(model, cuts, requirements, ceiling).solve(time_limit, workers)
+        found, proved = solved or (None, False)
+    elif (bottleneck := _bisect(cuts, requirements, ceiling)) is not None:
+        found = _layers(cuts, cheapest_partition(cuts, requirements, bottleneck))
     if found is None:
-        raise infeasibility_error(model, cuts, requirements, ceiling, (time_limit, workers) if by_rank else None)
-    chosen, bottleneck, proved = found
-    layers = tuple(cuts.layers_between(first, last) for first, last in pairwise(chosen))
-    return Partition(layers, bottleneck, int(cuts.crossing[chosen].sum()), cuts.linearized, proved)
+        raise infeasibility_error(model, cuts, requirements, None if proved else (time_limit, workers))
+    usage = usage_of(model, found, placement)
+    return Partition(found, usage.bottleneck, usage.crossing, cuts.linearized, proved)
+
+
+def _ceiling(model: Model, cuts: Cuts, placement: Ints) -> int:
+    """Return ticks that neither rank nor link exceeds in any partition: all work on one rank, all bytes over each."""
+    shared = max(map(len, queues_of(placement).values()), default=0)
+    work, most_sent = int(cuts.work[-1]), sum([layer.output for layer in model.layers])
+    return max(work * max(model.devices.slowness), shared * link_ticks(most_sent, model.devices.bandwidth))
+
+
+def _layers(cuts: Cuts, chosen: list[int]) -> Layers:
+    return tuple(cuts.layers_between(first, last) for first, last in pairwise(chosen))
 
 
 def _bisect(cuts: Cuts, requirements: StageRequirements, ceiling: int) -> int | None:
@@ -114,79 +133,102 @@ def _bisect(cuts: Cuts, requirements: StageRequirements, ceiling: int) -> int | 
 
 
 def infeasibility_error(
-    model: Model, cuts: Cuts, requirements: StageRequirements, ceiling: int, solver: tuple[float, int] | None
+    model: Model, cuts: Cuts, requirements: StageRequirements, solver: tuple[float, int] | None
 ) -> InputError:
     """Return the error that says what is wrong where no partition was found.
 
     Parameters
     ----------
-    ceiling
-        Ticks that the busiest rank or link exceeds in no partition.
     solver
         Seconds and threads of the solver, where ranks have several stages.
     """
-    if requirements.capacity is None or not has_partition(cuts, replace(requirements, capacity=None), ceiling):
-        return InfeasibleError(_constraints_fault(model, cuts, requirements.stages, ceiling))
-    if solver is None:
-        missing, chosen = _least_missing(cuts, requirements, ceiling)
-    elif (found := PartitionModel(cuts, requirements, ceiling, more_memory=True).least_missing(*solver)) is None:
+    free = requirements_of(_without_memory(model), cuts, requirements.placement, requirements.moments)
+    if not has_partition(cuts, free, MOST):
+        return InfeasibleError(_constraints_fault(model, cuts, requirements.stages))
+    chosen = nearest_partition(model, cuts, requirements, solver)
+    if chosen is None:
         text = f"no cut into {requirements.stages} stages that fits was found, nor a proof that there is none"
         return UndecidedError(Fault("time_limit", text, "give more time"))
-    else:
-        missing, chosen = found
-    rank, peak, room = max(_peaks(cuts, requirements, chosen), key=lambda entry: entry[1] - entry[2])
+    return memory_error(
+        model, requirements.stages, peaks_of(model, chosen, requirements.placement, requirements.moments)
+    )
+
+
+def nearest_partition(
+    model: Model, cuts: Cuts, requirements: StageRequirements, solver: tuple[float, int] | None
+) -> Layers | None:
+    """Return the partition for which every rank needs the fewest bytes more, where none fits.
+
+    None where the solver's time was up before that was proved, or where one fits.
+
+    Parameters
+    ----------
+    solver
+        Its seconds and threads; None where it is not needed, as every rank has one stage.
+    """
+    ceiling = _ceiling(model, cuts, requirements.placement)
+    if solver is None:
+        return _least_missing(cuts, requirements, ceiling)
+    chosen = PartitionModel(model, cuts, requirements, ceiling, more_memory=True).least_missing(*solver)
+    if chosen is None:
+        return None
+    peaks = peaks_of(model, chosen, requirements.placement, requirements.moments)
+    return chosen if lacking(peaks, model.devices.memory) else None
+
+
+def memory_error(model: Model, stages: int, peaks: list[int]) -> InfeasibleError:
+    """Return the error that says what is lacking where no cut fits.
+
+    Parameters
+    ----------
+    peaks
+        By rank, the bytes that the cut holds which lacks least.
+    """
+    memory = model.devices.memory
+    rooms = [memory[rank % len(memory)] for rank in range(len(peaks))]
+    rank = max(range(len(peaks)), key=lambda rank: peaks[rank] - rooms[rank])
     limited = " that keeps the wishes" if model.constraints != PartitionConstraints() else ""
     text = (
-        f"no cut into {requirements.stages} stages{limited} fits; it takes {missing} bytes more on every rank: "
-        f"the cut that lacks least holds {peak} on rank {rank}, which has {room}"
+        f"no cut into {stages} stages{limited} fits; it takes {lacking(peaks, memory)} bytes more on every rank: "
+        f"the cut that lacks least holds {peaks[rank]} on rank {rank}, which has {rooms[rank]}"
     )
     hint = "more ranks or memory, smaller micro-batches, recomputation, or a family with fewer of them in flight"
     return InfeasibleError(Fault("devices.memory", text, hint))
 
 
-def _constraints_fault(model: Model, cuts: Cuts, stages: int, ceiling: int) -> Fault:
+def _constraints_fault(model: Model, cuts: Cuts, stages: int) -> Fault:
     """Return that no cut keeps the constraints, and which single one would have to go."""
-    single = " or ".join(_single_obstacles(model, cuts, stages, ceiling))
+    single = " or ".join(_single_obstacles(model, cuts, stages))
     hint = f"without {single} there is one" if single else "more than one of them would have to go"
     return Fault("partition", f"no cut into {stages} stages keeps the wishes", hint)
 
 
-def _single_obstacles(model: Model, cuts: Cuts, stages: int, ceiling: int) -> Iterator[str]:
+def _single_obstacles(model: Model, cuts: Cuts, stages: int) -> Iterator[str]:
     """Yield the constraints without one of which there is a partition, as ``pinned[0]``."""
     for kind, constraints in vars(model.constraints).items():
         for i in range(len(constraints)):
             fewer = replace(model.constraints, **{kind: constraints[:i] + constraints[i + 1 :]})
-            if has_partition(cuts, _without_memory(replace(model, constraints=fewer), cuts, stages), ceiling):
+            changed = _without_memory(replace(model, constraints=fewer))
+            placement = tuple(range(stages))
+            if has_partition(cuts, requirements_of(changed, cuts, placement, one_of_each(placement, stages)), MOST):
                 yield f"{kind}[{i}]"
 
 
-def _without_memory(model: Model, cuts: Cuts, stages: int) -> StageRequirements:
-    """Return the requirements of equally fast ranks with one stage each and no limit of memory."""
-    free = replace(model, devices=replace(model.devices, memory=(), slowness=(1,)))
-    return requirements_of(free, cuts, tuple(range(stages)), stages, (((1,),),) * stages)
+def _without_memory(model: Model) -> Model:
+    """Return the model on equally fast ranks with no limit of memory, whose links take no time."""
+    return replace(model, devices=replace(model.devices, memory=(), slowness=(1,), bandwidth=None))
 
 
-def _least_missing(cuts: Cuts, requirements: StageRequirements, ceiling: int) -> tuple[int, list[int]]:
-    """Return the least bytes that every rank needs more, by bisection, and the cuts that then fit."""
-    most = max(int(requirements.prefix_bytes(cuts, stage)[-1]) for stage in range(requirements.stages))
-    enough = range(1, most)  # what is searched; the most is enough without a look
-    index = bisect_left(
-        enough, True, hi=most - 1, key=lambda more: has_partition(cuts, _with_memory(requirements, more), ceiling)
-    )
-    return index + 1, cheapest_partition(cuts, _with_memory(requirements, index + 1), ceiling)
+def _least_missing(cuts: Cuts, requirements: StageRequirements, ceiling: int) -> Layers:
+    """Return the partition for which every rank needs the fewest bytes more, by bisection."""
+    active, stash = int(cuts.activation[-1] + cuts.entry.sum()), int(cuts.stash[-1])
+    moments = [moment for stage in range(requirements.stages) for moment in requirements.moments_of_stage(stage)]
+    most = int(cuts.resident[-1]) + max(count * active + waiting * stash for count, waiting in moments)
+    enough = range(1, max(most, 1))  # what is searched; the most is enough without a look
+    index = bisect_left(enough, True, key=lambda more: has_partition(cuts, _with_memory(requirements, more), ceiling))
+    return _layers(cuts, cheapest_partition(cuts, _with_memory(requirements, index + 1), ceiling))
 
 
 def _with_memory(requirements: StageRequirements, more: int) -> StageRequirements:
     """Return the requirements with so many bytes more on every rank."""
     return replace(requirements, capacity=tuple(room + more for room in requirements.capacity or ()))
-
-
-def _peaks(cuts: Cuts, requirements: StageRequirements, chosen: list[int]) -> Iterator[tuple[int, int, int]]:
-    """Yield each rank with the most bytes that it holds under a partition, and the bytes that it has."""
-    parts = list(pairwise(chosen))
-    for rank, stages in requirements.stages_by_rank.items():
-        own = [parts[stage] for stage in stages]
-        resident = sum(int(cuts.resident[end] - cuts.resident[begin]) for begin, end in own)
-        activation = [int(cuts.activation[end] - cuts.activation[begin]) for begin, end in own]
-        most = max(sum(map(int.__mul__, state, activation)) for state in requirements.states[rank])
-        yield rank, resident + most, (requirements.capacity or ())[stages[0]]

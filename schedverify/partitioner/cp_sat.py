@@ -5,67 +5,83 @@ Dynamic programming over stages does not see these sums; where every rank has on
 
 from __future__ import annotations
 
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from schedverify.partitioner.cuts import Cuts, possible_stages
+from schedverify.core.model import Model
+from schedverify.partitioner.account import Layers, link_ticks, queues_of
+from schedverify.partitioner.cuts import Cuts
+from schedverify.partitioner.encodings import Encoding, LayerEncoding, PlaceEncoding
 from schedverify.partitioner.requirements import StageRequirements
 
 if TYPE_CHECKING:
     from ortools.sat.python import cp_model
 
-MOST_PAIRED: Final = 400
-"""The most down-sets of a graph for which every nested pair is written out."""
-
 
 class PartitionModel:
     """The constraint model of a partition.
 
-    Its variables are the cut at which each stage ends, the ticks of the busiest rank or link (``bound``), those of the
-    largest stage, and the bytes over each cut; what a stage comes to is the difference of two values of a table over
-    the cuts, at its end and at the end of the stage before.
+    Its variables are where the stages end, the ticks of the busiest rank or link (``bound``), those of the largest
+    stage, and the bytes over each cut between ranks.
 
     Parameters
     ----------
+    cuts
+        Those of the model.
     ceiling
         Ticks that the busiest rank or link exceeds in no partition.
+    work
+        Ticks of each layer on a rank of slowness 1, where it is not those of F and the whole backward.
     more_memory
         Whether every rank may have more memory than there is, by an amount that is a variable too.
     """
 
-    def __init__(self, cuts: Cuts, requirements: StageRequirements, ceiling: int, *, more_memory: bool = False) -> None:
+    def __init__(
+        self,
+        model: Model,
+        cuts: Cuts,
+        requirements: StageRequirements,
+        ceiling: int,
+        *,
+        work: Sequence[int] | None = None,
+        more_memory: bool = False,
+    ) -> None:
         from ortools.sat.python import cp_model
 
-        self.cp, self.cuts, self.requirements, self.ceiling = cp_model, cuts, requirements, ceiling
+        self.cp, self.layers, self.requirements = cp_model, model.layers, requirements
         self.model = cp_model.CpModel()
         self.bound = self.model.new_int_var(0, ceiling, "bound")
         self.missing: Any = self.model.new_int_var(0, self._all_on_one_rank(), "lacking") if more_memory else 0
-        self.ends = [self._end(stage) for stage in range(-1, requirements.stages)]
-        self.crossing = [self._at(cut, cuts.crossing.tolist()) for cut in self.ends[1:-1]]
-        self._add_nesting()
-        self._add_alone()
-        self._add_links()
+        in_order = cuts.members is None
+        self.cut: Encoding = (
+            LayerEncoding(self.model, model, requirements.stages, in_order=in_order)
+            if cuts.linearized or not in_order
+            else PlaceEncoding(self.model, cuts, requirements)
+        )
+        queues = queues_of(requirements.placement)
+        self.crossing = {stage: self.cut.crossing(stage) for stages in queues.values() for stage in stages}
+        self._add_links(list(queues.values()))
         by_rank = requirements.stages_by_rank
         several = len(by_rank) < requirements.stages
         self.largest = [self.model.new_int_var(0, ceiling, "largest")] if several else []
+        self.work = [layer.work for layer in model.layers] if work is None else list(work)
+        self.entries = cuts.entry.tolist()
         for stages in by_rank.values():
             self._add_rank(stages)
 
-    def solve(self, seconds: float, workers: int) -> tuple[list[int], int, bool] | None:
-        """Return the cuts, the least bottleneck, and whether it is proved; None where there is none in the time.
+    def solve(self, seconds: float, workers: int) -> tuple[Layers, bool] | None:
+        """Return a partition with the least bottleneck, and whether that is proved; None where none is in the time.
 
         Among the partitions of that bottleneck it is one with the least largest stage where ranks have several, and
-        among those one with the fewest bytes over the cuts; each search takes at most ``seconds``.
+        among those one with the fewest bytes between ranks; each search takes at most ``seconds``.
         """
-        found: tuple[list[int], int, bool] | None = None
-        for goal in (self.bound, *self.largest, sum(self.crossing)):
+        found: tuple[Layers, bool] | None = None
+        for goal in (self.bound, *self.largest, sum(self.crossing.values())):
             solver, status = self._minimize(goal, seconds, workers)
             if status not in (self.cp.OPTIMAL, self.cp.FEASIBLE):
                 return found
-            chosen = [solver.value(end) for end in self.ends]
-            found = (chosen, *(found[1:] if found else (solver.value(self.bound), status == self.cp.OPTIMAL)))
+            found = self.cut.layers(solver), found[1] if found else status == self.cp.OPTIMAL
+            self._hint(solver)
             self.model.add(goal <= round(solver.objective_value))
         return found
 
@@ -77,12 +93,10 @@ class PartitionModel:
         solver, status = self._minimize(self.bound, seconds, workers)
         return None if status == self.cp.INFEASIBLE else max(0, round(solver.best_objective_bound))
 
-    def least_missing(self, seconds: float, workers: int) -> tuple[int, list[int]] | None:
-        """Return the least bytes that every rank needs more, and cuts that then fit; None where that stays open."""
+    def least_missing(self, seconds: float, workers: int) -> Layers | None:
+        """Return the partition for which every rank needs the fewest bytes more; None where that stays open."""
         solver, status = self._minimize(self.missing, seconds, workers)
-        if status != self.cp.OPTIMAL or not solver.value(self.missing):
-            return None
-        return solver.value(self.missing), [solver.value(end) for end in self.ends]
+        return self.cut.layers(solver) if status == self.cp.OPTIMAL else None
 
     def _minimize(self, goal: Any, seconds: float, workers: int) -> tuple[cp_model.CpSolver, cp_model.CpSolverStatus]:
         from schedverify.optimizer.solvers.cp_sat import new_solver  # loads the whole optimizer
@@ -91,68 +105,63 @@ class PartitionModel:
         solver = new_solver(seconds, workers)
         return solver, solver.solve(self.model)
 
+    def _hint(self, solver: cp_model.CpSolver) -> None:
+        """Begin the next search where this one has ended."""
+        self.model.clear_hints()  # type: ignore[no-untyped-call]
+        for variable in self.cut.variables:
+            self.model.add_hint(variable, solver.value(variable))
+
     def _all_on_one_rank(self) -> int:
         """Return the bytes of a rank that holds all layers."""
-        most = max(sum(state) for states in self.requirements.states for state in states)
-        return int(self.cuts.resident[-1]) + most * int(self.cuts.activation[-1])
+        moments = (moment for own in self.requirements.moments for moment in own)
+        most = max((sum(moment.in_flight) + sum(moment.waiting) for moment in moments), default=0)
+        return sum(layer.resident + most * layer.activation for layer in self.layers)
 
-    def _end(self, stage: int) -> cp_model.IntVar:
-        """Return the cut at which a stage ends; that of stage -1 is the cut before all layers."""
-        places = [0] if stage < 0 else np.flatnonzero(self.requirements.allowed[stage]).tolist()
-        return self.model.new_int_var_from_domain(self.cp.Domain.from_values(places), f"end{stage}")
-
-    def _at(self, cut: cp_model.IntVar, values: list[int]) -> cp_model.IntVar:
-        """Return the value of a table over the cuts at a cut."""
-        value = self.model.new_int_var(min(values), max(values), "")
-        self.model.add_element(cut, values, value)
-        return value
-
-    def _between(self, stage: int, values: list[int]) -> Any:
-        """Return what the layers of a stage come to by a table of what stands before each cut."""
-        return self._at(self.ends[stage + 1], values) - self._at(self.ends[stage], values)
-
-    def _add_nesting(self) -> None:
-        """Have each stage begin where the one before it ends, with at least one layer, the cuts of a graph nested."""
-        pairs = None
-        if self.cuts.members is not None:
-            by_end = possible_stages(self.cuts, self.requirements.alone).T
-            pairs = [(begin, end) for end, begin in np.argwhere(by_end).tolist()]
-        for begin, end in pairwise(self.ends):
-            self.model.add(begin + 1 <= end)
-            if pairs is not None:
-                self.model.add_allowed_assignments([begin, end], pairs)
-
-    def _add_alone(self) -> None:
-        """Have layers of a chain be a stage of their own; of a graph the pairs of cuts say it already."""
-        for layer in self.requirements.alone if self.cuts.members is None else ():
-            places = []
-            for begin, end in pairwise(self.ends):
-                is_stage = self.model.new_bool_var("")
-                self.model.add(begin == layer).only_enforce_if(is_stage)
-                self.model.add(end == layer + 1).only_enforce_if(is_stage)
-                places.append(is_stage)
-            self.model.add_exactly_one(places)
-
-    def _add_links(self) -> None:
-        """Have no link busy for longer than the bound, with each tensor and its gradient."""
+    def _add_links(self, queues: list[list[int]]) -> None:
+        """Have no queue of two ranks busy for longer than the bound, with each tensor and its gradient."""
         if self.requirements.bandwidth is None:
             return
-        half = self.model.new_int_var(0, self.ceiling, "half")
-        self.model.add(2 * half <= self.bound)
-        for crossing, bandwidth in zip(self.crossing, self.requirements.bandwidth, strict=True):
-            self.model.add(crossing <= bandwidth * half)
+        sent = sum(layer.output for layer in self.layers)
+        bandwidth = min(self.requirements.bandwidth, max(sent, 1))  # as fast as sends all at once
+        for stages in queues:
+            ticks = []
+            for stage in stages:
+                half = self.model.new_int_var(0, max(link_ticks(sent, bandwidth) // 2, 1), "half")
+                self.model.add(bandwidth * half >= self.crossing[stage])
+                ticks.append(2 * half)
+            self.model.add(sum(ticks) <= self.bound)
 
     def _add_rank(self, stages: list[int]) -> None:
         """Have a rank busy for no longer than the bound, and hold no more than its memory at any moment."""
-        work = [self._between(stage, self.cuts.work.tolist()) for stage in stages]
+        work = [self.cut.between(stage, self.work) for stage in stages]
         slowness = self.requirements.slowness[stages[0]]
         self.model.add(slowness * sum(work) <= self.bound)
         for largest in self.largest:
             for part in work:
                 self.model.add(slowness * part <= largest)
         if self.requirements.capacity is not None:
-            resident = [self._between(stage, self.cuts.resident.tolist()) for stage in stages]
-            activation = [self._between(stage, self.cuts.activation.tolist()) for stage in stages]
-            for state in self.requirements.states[self.requirements.placement[stages[0]]]:
-                in_flight = sum(count * bytes_ for count, bytes_ in zip(state, activation, strict=True))
-                self.model.add(sum(resident) + in_flight <= self.requirements.capacity[stages[0]] + self.missing)
+            self._add_memory(stages, self.requirements.capacity[stages[0]])
+
+    def _add_memory(self, stages: list[int], room: int) -> None:
+        resident = sum(self.cut.between(stage, [layer.resident for layer in self.layers]) for stage in stages)
+        waits = [layer.weight_stash for layer in self.layers]
+        stash = [self.cut.between(stage, waits) if any(waits) else 0 for stage in stages]
+        active = [self._activation(stage, stash[place]) for place, stage in enumerate(stages)]
+        for moment in self.requirements.moments[self.requirements.placement[stages[0]]]:
+            held = sum(count * part for count, part in zip(moment.in_flight, active, strict=True))
+            held += sum(count * part for count, part in zip(moment.waiting, stash, strict=True))
+            self.model.add(resident + held <= room + self.missing)
+
+    def _activation(self, stage: int, stash: Any) -> Any:
+        """Return what a micro-batch in flight holds of a stage, or a number that need not be more.
+
+        The entry of a layer counts where one that feeds it stands before the stage; what waits for W is no less.
+        """
+        pairs = zip(self.layers, self.entries, strict=True)
+        inside = self.cut.between(stage, [layer.activation - entry for layer, entry in pairs])
+        if not any(self.entries):
+            return inside
+        held = self.model.new_int_var(0, sum(layer.activation for layer in self.layers), "")
+        self.model.add(held >= inside + self.cut.kept(stage))
+        self.model.add(held >= stash)
+        return held

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 import numpy as np
@@ -47,9 +48,16 @@ class Cuts:
     resident
         Bytes of their parameters and state, shape (cuts,).
     activation
-        Bytes that one micro-batch in flight holds of them, shape (cuts,).
+        Bytes that one micro-batch in flight holds of them, without the entries of layers that others feed.
+    stash
+        Those of the activation's bytes that wait for W, shape (cuts,).
     crossing
         Bytes that go over each cut in one micro-batch's forward: each output that is read behind it, once.
+    entry
+        By layer the bytes that a stage holds beside, where a layer that feeds this one stands before the stage.
+    kept
+        By cut, the layers with such an entry that a stage which begins there keeps, if it reaches as far: pairs of a
+        cut and a layer, in the order of the cuts, shape (pairs, 2).
     members
         Whether each layer stands before each cut, shape (cuts, layers); None for a chain, whose cut ``i`` has the first
         ``i`` layers before it.
@@ -60,7 +68,10 @@ class Cuts:
     work: Numbers
     resident: Numbers
     activation: Numbers
+    stash: Numbers
     crossing: Numbers
+    entry: Numbers
+    kept: Numbers
     members: NDArray[np.bool_] | None
     linearized: bool = False
 
@@ -73,18 +84,39 @@ class Cuts:
             return tuple(range(first, last))
         return tuple(np.flatnonzero(self.members[last] & ~self.members[first]).tolist())
 
+    @cached_property
+    def kept_offsets(self) -> Numbers:
+        """Where in :attr:`kept` the layers of each cut begin, and behind the last one the end, shape (cuts + 1,)."""
+        return np.asarray(np.searchsorted(self.kept[:, 0], np.arange(len(self) + 1)))
+
+    def activation_from(self, begin: int) -> Numbers:
+        """Return by end the bytes that a micro-batch in flight holds of a stage that begins at a cut, shape (cuts,).
+
+        What waits for W is a part of it, so that it is no less than that.
+        """
+        held = self.activation - self.activation[begin]
+        for layer in self.kept[self.kept_offsets[begin] : self.kept_offsets[begin + 1], 1].tolist():
+            inside = np.arange(len(self)) > layer if self.members is None else self.members[:, layer]
+            held = held + self.entry[layer] * inside
+        return np.asarray(np.maximum(held, self.stash - self.stash[begin]))
+
 
 def cuts_of(model: Model, most: int = MOST_SETS) -> Cuts:
     """Return the cuts of a model; a graph with more than ``most`` down-sets is taken as a chain."""
-    rows = [(layer.work, layer.resident, layer.activation) for layer in model.layers]
+    fed = {target for _, target in model.all_edges}
+    entry = np.array([layer.entry if i in fed else 0 for i, layer in enumerate(model.layers)], dtype=np.int64)
+    rows = [(layer.work, layer.resident, layer.activation, layer.weight_stash) for layer in model.layers]
     columns = np.array(list(zip(*rows, strict=True)), dtype=np.int64)
+    columns[2] -= entry
     members = None if model.chain else _down_sets(model, most)
     if members is None:
-        work, resident, activation = np.pad(np.cumsum(columns, axis=1), ((0, 0), (1, 0)))
-        return Cuts(work, resident, activation, _crossing_in_order(model), None, not model.chain)
+        work, resident, activation, stash = np.pad(np.cumsum(columns, axis=1), ((0, 0), (1, 0)))
+        crossing, kept = _crossing_in_order(model), _kept_in_order(model, entry)
+        return Cuts(work, resident, activation, stash, crossing, entry, kept, None, not model.chain)
     members = members[np.lexsort((members.sum(axis=1), members @ columns[0]))]
-    work, resident, activation = (members @ column for column in columns)
-    return Cuts(work, resident, activation, _crossing(model, members), members)
+    work, resident, activation, stash = (members @ column for column in columns)
+    crossing, kept = _crossing(model, members), _kept(model, members, entry)
+    return Cuts(work, resident, activation, stash, crossing, entry, kept, members)
 
 
 def possible_stages(cuts: Cuts, alone: Ints) -> NDArray[np.bool_]:
@@ -128,6 +160,22 @@ def _crossing_in_order(model: Model) -> Numbers:
         change[source + 1] += model.layers[source].output
         change[target + 1] -= model.layers[source].output
     return np.cumsum(change)
+
+
+def _kept_in_order(model: Model, entry: Numbers) -> Numbers:
+    """Return :attr:`Cuts.kept` of the layers in their order: from behind the first that feeds a layer up to itself."""
+    first = {target: source for source, target in sorted(model.all_edges, reverse=True)}
+    pairs = [(cut, layer) for layer, source in first.items() if entry[layer] for cut in range(source + 1, layer + 1)]
+    return np.array(sorted(pairs), dtype=np.int64).reshape(-1, 2)
+
+
+def _kept(model: Model, members: NDArray[np.bool_], entry: Numbers) -> Numbers:
+    """Return :attr:`Cuts.kept` of down-sets: the layers behind each cut that a layer before it feeds."""
+    reads = np.zeros_like(members)
+    for source, target in model.all_edges:
+        if entry[target]:
+            reads[:, target] |= members[:, source]
+    return np.argwhere(reads & ~members)
 
 
 def _down_sets(model: Model, most: int) -> NDArray[np.bool_] | None:

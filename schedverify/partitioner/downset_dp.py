@@ -46,15 +46,16 @@ def _tables(cuts: Cuts, requirements: StageRequirements, bound: int) -> tuple[Nu
     begins, down_sets = [], _down_sets_of(cuts, requirements)
     for stage in range(requirements.stages):
         room = requirements.capacity[stage] if requirements.capacity else _NEVER
-        first, prefix = requirements.earliest_begin(cuts, stage, bound), requirements.prefix_bytes(cuts, stage)
-        least, begin = _extend(best, first, prefix, room, requirements.may_end(cuts, stage, bound), down_sets)
+        moments = np.array(requirements.moments_of_stage(stage) or [(0, 0)], dtype=np.int64)
+        first = np.searchsorted(cuts.work, cuts.work - bound // requirements.slowness[stage])
+        least, begin = _extend(best, first, moments, room, requirements.may_end(cuts, stage, bound), down_sets)
         best = np.where(least < NEVER, least + cuts.crossing, NEVER)
         begins.append(begin)
     return best, begins
 
 
 class _DownSets(NamedTuple):
-    """The down-sets of all cuts, as the compiled loops read them.
+    """The down-sets of all cuts and what they come to, as the compiled loops read them.
 
     Attributes
     ----------
@@ -64,11 +65,19 @@ class _DownSets(NamedTuple):
         The layers that must be a stage of their own, shape (words,).
     sizes
         How many layers stand before each cut, shape (cuts,).
+    resident, activation, stash, entry, kept, kept_offsets
+        As in :class:`~schedverify.partitioner.cuts.Cuts`; of ``kept`` the layers alone.
     """
 
     bits: NDArray[np.uint64]
     alone: NDArray[np.uint64]
     sizes: Numbers
+    resident: Numbers
+    activation: Numbers
+    stash: Numbers
+    entry: Numbers
+    kept: Numbers
+    kept_offsets: Numbers
 
 
 def _down_sets_of(cuts: Cuts, requirements: StageRequirements) -> _DownSets:
@@ -77,7 +86,8 @@ def _down_sets_of(cuts: Cuts, requirements: StageRequirements) -> _DownSets:
         raise ValueError("a chain has no sets; see chain_dp.py")
     alone = np.zeros((1, members.shape[1]), dtype=np.bool_)
     alone[0, list(requirements.alone)] = True
-    return _DownSets(_bits(members), _bits(alone)[0], members.sum(axis=1))
+    held = (cuts.resident, cuts.activation, cuts.stash, cuts.entry, np.ascontiguousarray(cuts.kept[:, 1]))
+    return _DownSets(_bits(members), _bits(alone)[0], members.sum(axis=1), *held, cuts.kept_offsets)
 
 
 def _bits(members: NDArray[np.bool_]) -> NDArray[np.uint64]:
@@ -101,8 +111,24 @@ def _can_be_stage(sets: _DownSets, begin: int, end: int) -> bool:
 
 
 @njit(cache=True)
+def _bytes_between(sets: _DownSets, begin: int, end: int, moments: Numbers) -> int:
+    """Return the most bytes that a stage between two cuts holds, alone on its rank; moments of shape (moments, 2)."""
+    active, stash = sets.activation[end] - sets.activation[begin], sets.stash[end] - sets.stash[begin]
+    for place in range(sets.kept_offsets[begin], sets.kept_offsets[begin + 1]):
+        layer = sets.kept[place]
+        if sets.bits[end, layer >> 6] >> np.uint64(layer & 63) & np.uint64(1):
+            active += sets.entry[layer]
+    active = max(active, stash)
+    most = 0
+    for moment in range(len(moments)):
+        most = max(most, moments[moment, 0] * active + moments[moment, 1] * stash)
+    held: int = sets.resident[end] - sets.resident[begin] + most
+    return held
+
+
+@njit(cache=True)
 def _extend(
-    best: Numbers, first: Numbers, prefix: Numbers, room: int, may_end: NDArray[np.bool_], sets: _DownSets
+    best: Numbers, first: Numbers, moments: Numbers, room: int, may_end: NDArray[np.bool_], sets: _DownSets
 ) -> tuple[Numbers, Numbers]:
     """Return by cut the least of ``best`` at which a stage may begin that ends there, and where that is."""
     least = np.full(len(best), _NEVER)
@@ -111,6 +137,7 @@ def _extend(
         if not may_end[end]:
             continue
         for begin in range(first[end], end):
-            if best[begin] < least[end] and prefix[end] - prefix[begin] <= room and _can_be_stage(sets, begin, end):
+            better = best[begin] < least[end] and _can_be_stage(sets, begin, end)
+            if better and (room == _NEVER or _bytes_between(sets, begin, end, moments) <= room):
                 least[end], begins[end] = best[begin], begin
     return least, begins

@@ -40,14 +40,15 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from schedverify.core.errors import Fault, UnsupportedError
 from schedverify.core.model import Layer, Model
-from schedverify.partitioner.cp_sat import MOST_PAIRED, PartitionModel
+from schedverify.partitioner.account import one_of_each
+from schedverify.partitioner.cp_sat import PartitionModel
 from schedverify.partitioner.cuts import NEVER, Ints, Numbers, cuts_of, possible_stages
 from schedverify.partitioner.requirements import requirements_of
+from schedverify.partitioner.sums import check_sums
 
-MOST_TICKS: Final = 1 << 60
-"""The most ticks that all steps together may take, so that no sum of them comes to NEVER."""
+MOST_PAIRED: Final = 400
+"""The most down-sets of a graph for which every nested pair is looked at."""
 
 
 class PartialPartition(NamedTuple):
@@ -91,12 +92,11 @@ class MakespanBounds:
     """
 
     def __init__(self, model: Model, placement: Ints, ranks: int, microbatches: int) -> None:
-        states = tuple(((1,) * placement.count(rank),) for rank in range(ranks))
+        check_sums(model, len(placement), microbatches)
         self.model, self.placement, self.ranks, self.count = model, placement, ranks, microbatches
         self.cuts = cuts_of(model, MOST_PAIRED)
-        self.requirements = requirements_of(model, self.cuts, placement, ranks, states)
+        self.requirements = requirements_of(model, self.cuts, placement, one_of_each(placement, ranks))
         self.several = len(set(placement)) < len(placement)
-        self._check_size()
         self._possible_stages = possible_stages(self.cuts, self.requirements.alone)
         self._round_trip_behind, self._one_way_behind = self._least_behind(back=True), self._least_behind(back=False)
 
@@ -165,10 +165,11 @@ class MakespanBounds:
 
     def _least_load(self, seconds: float, workers: int) -> int | None:
         """Return the least ticks of the busiest rank for one micro-batch; None where no partition fits."""
-        cuts = dataclasses.replace(self.cuts, work=self._prefix.whole)
+        work = [_ticks_of(layer, self.model.split)[2] for layer in self.model.layers]
         requirements = dataclasses.replace(self.requirements, bandwidth=None)
-        ceiling = int(cuts.work[-1]) * max(requirements.slowness)
-        return PartitionModel(cuts, requirements, ceiling).least_bottleneck(seconds, workers)
+        ceiling = sum(work) * max(requirements.slowness)
+        model = PartitionModel(self.model, self.cuts, requirements, ceiling, work=work)
+        return model.least_bottleneck(seconds, workers)
 
     def _averaged(self, partial: PartialPartition) -> PartialPartition:
         """Raise the bound to what follows from the layers without a stage, spread over the ranks with stages to come.
@@ -231,15 +232,9 @@ class MakespanBounds:
         """Return whether a stage that begins at ``begin`` may end at each cut, shape (cuts,)."""
         may_end: NDArray[np.bool_] = self._possible_stages[begin] & self.requirements.allowed[stage]
         if self.requirements.capacity is not None:
-            prefix = self.cuts.resident + self.cuts.activation
-            may_end &= prefix - prefix[begin] <= self.requirements.capacity[stage]
+            held = self.requirements.bytes_from(self.cuts, stage, begin)
+            may_end &= held <= self.requirements.capacity[stage]
         return may_end
-
-    def _check_size(self) -> None:
-        links = 2 * self.stages * int(self._lag(0).max())
-        slowest = self.count * max(self.requirements.slowness)
-        if slowest * sum(layer.work for layer in self.model.layers) + links > MOST_TICKS:
-            raise UnsupportedError(Fault("layer", "all steps together take more than 2^60 ticks", "use a coarser tick"))
 
 
 class _PrefixTicks(NamedTuple):

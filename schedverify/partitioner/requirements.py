@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 
 from schedverify.core.errors import Fault, InputError
 from schedverify.core.model import Model
+from schedverify.partitioner.account import Moments
 from schedverify.partitioner.cuts import Cuts, Ints, Numbers
-
-States = tuple[tuple[Ints, ...], ...]
-"""By rank, the moments at which most is in flight; each is the micro-batches of each of the rank's stages."""
+from schedverify.partitioner.sums import MOST
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,15 +26,14 @@ class StageRequirements:
     ----------
     slowness
         Factor on the work of the layers, a whole number of at least 1.
-    states
-        By rank, what is in flight where it is most: for each such moment the micro-batches of each of the rank's
-        stages, in rising order.
+    moments
+        By rank, what it holds when that is most.
     placement
         The stage's rank.
     capacity
         Bytes of the stage's rank, or None for no limit.
     bandwidth
-        Bytes per tick from this stage to the next, or None for no limit.
+        Bytes per tick between two ranks, or None for no limit.
     allowed
         Whether the stage may end at a cut as far as the constraints go, shape (stages, cuts).
     alone
@@ -43,10 +41,10 @@ class StageRequirements:
     """
 
     slowness: Ints
-    states: States
+    moments: Moments
     placement: Ints
     capacity: Ints | None
-    bandwidth: Ints | None
+    bandwidth: int | None
     allowed: NDArray[np.bool_]
     alone: Ints = ()
 
@@ -63,34 +61,41 @@ class StageRequirements:
             for rank in sorted(set(self.placement))
         }
 
-    def prefix_bytes(self, cuts: Cuts, stage: int) -> Numbers:
-        """Return the bytes that the layers before each cut would take on a stage alone on its rank, shape (cuts,)."""
-        return cuts.resident + max(state[0] for state in self.states[self.placement[stage]]) * cuts.activation
+    def moments_of_stage(self, stage: int) -> list[tuple[int, int]]:
+        """Return in flight and waiting, at the moments when a stage that is alone on its rank holds most."""
+        return [(moment.in_flight[0], moment.waiting[0]) for moment in self.moments[self.placement[stage]]]
 
     def may_end(self, cuts: Cuts, stage: int, bound: int) -> NDArray[np.bool_]:
         """Return whether the stage may end at each cut with no link busy for over ``bound`` ticks, shape (cuts,).
 
-        A link carries each tensor twice, forward and as its gradient, in one queue (discipline ``pair``).
+        A link carries each tensor twice, forward and as its gradient, in one queue (discipline ``pair``). Where every
+        rank has one stage, each boundary has a queue of its own.
         """
         ends: NDArray[np.bool_] = self.allowed[stage]
         if self.bandwidth is not None and stage < self.stages - 1:
-            ends = ends & (2 * -(-cuts.crossing // self.bandwidth[stage]) <= bound)
+            ends = ends & (2 * -(-cuts.crossing // self.bandwidth) <= bound)
         return ends
 
-    def earliest_begin(self, cuts: Cuts, stage: int, bound: int) -> Numbers:
-        """Return by end the first cut at which the stage may begin within ``bound`` ticks of work, shape (cuts,)."""
-        return np.searchsorted(cuts.work, cuts.work - bound // self.slowness[stage])
+    def latest_end(self, cuts: Cuts, stage: int, bound: int) -> Numbers:
+        """Return by begin the last cut at which the stage may end within ``bound`` ticks of work, shape (cuts,)."""
+        return np.searchsorted(cuts.work, cuts.work + bound // self.slowness[stage], side="right") - 1
+
+    def bytes_from(self, cuts: Cuts, stage: int, begin: int) -> Numbers:
+        """Return by end the most bytes on the rank of a stage that begins at a cut, alone there, shape (cuts,)."""
+        active, stash = cuts.activation_from(begin), cuts.stash - cuts.stash[begin]
+        held = [count * active + waiting * stash for count, waiting in self.moments_of_stage(stage)]
+        return np.asarray(cuts.resident - cuts.resident[begin] + np.max(held, axis=0, initial=0))
 
 
-def requirements_of(model: Model, cuts: Cuts, placement: Ints, ranks: int, states: States) -> StageRequirements:
-    """Return what a model, its ranks and what is in flight on them ask of the stages.
+def requirements_of(model: Model, cuts: Cuts, placement: Ints, moments: Moments) -> StageRequirements:
+    """Return what a model, its ranks and what they hold ask of the stages.
 
     Parameters
     ----------
     placement
         The rank of each stage.
-    states
-        See :class:`StageRequirements`.
+    moments
+        By rank, what it holds when that is most; one for each rank, also for one that has no stage.
 
     Raises
     ------
@@ -98,17 +103,18 @@ def requirements_of(model: Model, cuts: Cuts, placement: Ints, ranks: int, state
         If the devices have another number of ranks, there are more stages than layers, or a constraint names no stage.
     """
     stages, devices = len(placement), model.devices
-    faults = [*_wrong_lengths(model, ranks), *_wrong_pins(model, stages)]
+    faults = [*_wrong_lengths(model, len(moments)), *_wrong_pins(model, stages)]
     if stages > len(model.layers):
         hint = "give fewer ranks or stages a rank; a stage has at least one layer"
         faults.append(Fault("layer", f"{len(model.layers)} layers cannot fill {stages} stages", hint))
     if faults:
         raise InputError(faults)
     slowness = _by_stage(devices.slowness, placement)
-    capacity = _by_stage(devices.memory, placement) if devices.memory else None
-    bandwidth = None if devices.bandwidth is None else (devices.bandwidth,) * (stages - 1)
+    capacity = tuple(min(room, MOST) for room in _by_stage(devices.memory, placement)) if devices.memory else None
     allowed = _allowed(model, cuts, stages)
-    return StageRequirements(slowness, states, placement, capacity, bandwidth, allowed, model.constraints.alone)
+    return StageRequirements(
+        slowness, moments, placement, capacity, devices.bandwidth, allowed, model.constraints.alone
+    )
 
 
 def _allowed(model: Model, cuts: Cuts, stages: int) -> NDArray[np.bool_]:
@@ -120,19 +126,22 @@ def _allowed(model: Model, cuts: Cuts, stages: int) -> NDArray[np.bool_]:
         stages < p              yes                  no
         stages >= p             no                   yes
     """
-    count = len(model.layers)
-    before = cuts.members if cuts.members is not None else np.tri(count + 1, count, -1, dtype=np.bool_)
     allowed = np.ones((stages, len(cuts)), dtype=np.bool_)
     allowed[:-1, -1] = False  # only the last stage ends behind all layers
     allowed[-1, :-1] = False
     for layer, stage in model.constraints.pinned:
-        pinned = stage % stages
-        allowed[:pinned] &= ~before[:, layer]
-        allowed[pinned:] &= before[:, layer]
+        pinned, before = stage % stages, _before(cuts, layer)
+        allowed[:pinned] &= ~before
+        allowed[pinned:] &= before
     for group in model.constraints.together:
-        inside = before[:, list(group)].sum(axis=1)
-        allowed &= (inside == 0) | (inside == len(group))
+        inside = np.sum([_before(cuts, layer) for layer in set(group)], axis=0)
+        allowed &= (inside == 0) | (inside == len(set(group)))
     return allowed
+
+
+def _before(cuts: Cuts, layer: int) -> NDArray[np.bool_]:
+    """Return whether a layer stands before each cut, shape (cuts,)."""
+    return np.arange(len(cuts)) > layer if cuts.members is None else cuts.members[:, layer]
 
 
 def _wrong_lengths(model: Model, ranks: int) -> Iterator[Fault]:

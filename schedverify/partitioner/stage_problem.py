@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import chain, pairwise
 from typing import Any, NamedTuple
 
 from schedverify.core.argument_types import check_types
-from schedverify.core.errors import InputError
 from schedverify.core.model import Model, PartitionConstraints, even_parts
-from schedverify.core.op import Kind
 from schedverify.core.problem import Problem
-from schedverify.core.schedule import Schedule
 from schedverify.core.timeline import Timeline
 from schedverify.generators import family as family_of
-from schedverify.partitioner import Partition, least_bottleneck
-from schedverify.partitioner.cuts import Ints
+from schedverify.partitioner import account
+from schedverify.partitioner.account import Layers, lacking, usage_of
+from schedverify.partitioner.bottleneck import Partition, least_bottleneck
+from schedverify.partitioner.by_costs import least_by_costs
+from schedverify.partitioner.moves import improved
+from schedverify.partitioner.sums import check_sums
 from schedverify.simulator.engine import simulate
 
 
@@ -33,7 +33,7 @@ class Cut(NamedTuple):
         return simulate(family_of(self.family).generate(self.problem), self.problem)
 
     @property
-    def layers(self) -> tuple[Ints, ...]:
+    def layers(self) -> Layers:
         """By stage, the positions of its layers."""
         return self.partition.layers
 
@@ -81,58 +81,47 @@ def cut(
     check_types("cut", model=(model, Model))
     chosen = family_of(family or ("1f1b" if virtual == 1 else "interleaved-1f1b"))
     shape = chosen.problem(ranks, microbatches, virtual)
-    schedule = chosen.generate(shape)
-    states = tuple(tuple(_fullest_states(schedule, rank, shape.stages_of[rank])) for rank in range(ranks))
-    found = least_bottleneck(model, shape.owner_rank, states, ranks=ranks, time_limit=time_limit, workers=workers)
+    check_sums(model, shape.stages, microbatches)
+    if chosen.room and model.devices.memory:
+        found = least_by_costs(
+            model, shape.owner_rank, ranks,
+            lambda layers: list(_timeline(model, layers, shape, chosen.name).peak_memory),
+            most=chosen.most_in_flight(shape), time_limit=time_limit, workers=workers,
+        )  # fmt: skip
+    else:
+        moments = account.moments_of(chosen.generate(shape), shape.stages_of)
+        found = least_bottleneck(model, shape.owner_rank, moments, time_limit=time_limit, workers=workers)
     made = Cut(model, found, stage_problem(model, found.layers, shape), chosen.name)
     return _improved(made) if model.chain and model.constraints == PartitionConstraints() else made
 
 
+def _timeline(model: Model, layers: Layers, shape: Problem, family: str) -> Timeline:
+    """Return when everything runs under the family's schedule, of a model cut in a given way, without limits."""
+    problem = stage_problem(without_capacity(model), layers, shape)
+    return simulate(family_of(family).generate(problem), problem)
+
+
 def _improved(found: Cut) -> Cut:
-    """Move single layers over cuts as long as that shortens the family's makespan and costs nothing that counts more.
+    """Return a cut with a shorter makespan, where moving single layers leads to one and costs nothing that counts more.
 
-    Many partitions can have one bottleneck and as many bytes over their cuts, and their makespans differ. Where as many
-    layers on each stage is one of them, it may be the one to begin with.
+    Many partitions can have one bottleneck and as many bytes between ranks, and their makespans differ.
     """
-    best, makespan = found, found.timeline().makespan
-    moves: Iterator[tuple[Ints, ...]] = iter([even_split(found.model, found.problem.stages)])
-    improved = True
-    while improved:
-        improved = False
-        for layers in chain(moves, _moves(best.partition.layers)):
-            if shorter := _shorter(found, layers, makespan):
-                best, makespan, improved = *shorter, True
-    return best
+    model, placement, memory = found.model, found.problem.owner_rank, found.model.devices.memory
+    usage = usage_of(model, found.layers, placement)
+
+    def makespan(layers: Layers) -> int | None:
+        if usage_of(model, layers, placement) > usage:
+            return None
+        timeline = _timeline(model, layers, found.problem, found.family)
+        return None if lacking(list(timeline.peak_memory), memory) else timeline.makespan
+
+    layers = improved(found.layers, even_split(model, found.problem.stages), makespan)
+    bottleneck, _, crossing = usage_of(model, layers, placement)
+    partition = found.partition._replace(layers=layers, bottleneck=bottleneck, crossing=crossing)
+    return Cut(model, partition, stage_problem(model, layers, found.problem), found.family)
 
 
-def _shorter(found: Cut, layers: tuple[Ints, ...], makespan: int) -> tuple[Cut, int] | None:
-    """Return another partition with its makespan in ticks, where that is less and nothing that counts more is worse.
-
-    Bottleneck, bytes over the cuts and memory count more.
-    """
-    try:
-        problem = stage_problem(found.model, layers, found.problem)
-    except InputError:  # a rank has no memory for a single micro-batch
-        return None
-    loads = [sum(problem.forward[s] + problem.backward[s] for s in stages) for stages in problem.stages_of]
-    if max(loads) > found.partition.bottleneck or sum(problem.boundary_bytes) > sum(found.problem.boundary_bytes):
-        return None
-    other = Cut(found.model, found.partition._replace(layers=layers), problem, found.family)
-    timeline = other.timeline()
-    fits = problem.capacity is None or all(map(int.__le__, timeline.peak_memory, problem.capacity))
-    return (other, timeline.makespan) if fits and timeline.makespan < makespan else None
-
-
-def _moves(layers: tuple[Ints, ...]) -> Iterator[tuple[Ints, ...]]:
-    """Yield the partitions in which one layer goes to the stage beside its own."""
-    for stage, (own, beside) in enumerate(pairwise(layers)):
-        if len(own) > 1:
-            yield (*layers[:stage], own[:-1], (own[-1], *beside), *layers[stage + 2 :])
-        if len(beside) > 1:
-            yield (*layers[:stage], (*own, beside[0]), beside[1:], *layers[stage + 2 :])
-
-
-def stage_problem(model: Model, layers: tuple[Ints, ...], shape: Problem) -> Problem:
+def stage_problem(model: Model, layers: Layers, shape: Problem) -> Problem:
     """Return the problem of a model cut into stages.
 
     Parameters
@@ -156,13 +145,13 @@ def stage_problem(model: Model, layers: tuple[Ints, ...], shape: Problem) -> Pro
         for name in passes
     }
     memory = {
-        "activation": _activations(model, layers),
-        "weight_stash": [sum(x.weight_stash for x in stage) for stage in on],
-        "static": [sum(x.resident for s in shape.stages_of[rank] for x in on[s]) for rank in range(shape.ranks)],
+        "activation": account.activations(model, layers),
+        "weight_stash": account.stashes(model, layers),
+        "static": account.residents(model, layers, shape.owner_rank, shape.ranks),
     }
     if devices.memory:
         memory["capacity"] = [devices.memory[rank % len(devices.memory)] for rank in range(shape.ranks)]
-    links: dict[str, Any] = {"latency": devices.latency, "bytes": _boundary_bytes(model, layers)}
+    links: dict[str, Any] = {"latency": devices.latency, "bytes": account.boundary_bytes(model, layers)}
     if devices.bandwidth is not None:
         links["bandwidth"] = devices.bandwidth
     data = {"name": model.name, "ranks": shape.ranks, "microbatches": shape.microbatches, "stages": shape.stages,
@@ -182,58 +171,7 @@ def without_capacity(model: Model) -> Model:
     return replace(model, devices=replace(model.devices, memory=()))
 
 
-def _fullest_states(schedule: Schedule, rank: int, stages: Ints) -> Iterator[Ints]:
-    """Yield the micro-batches in flight on a rank, by stage, at the moments when most are.
-
-    A moment is left out where another is at least as full in every stage. Of a rank that runs ``F0 F1 f0 B0 f1 B1``,
-    with F and B of its first stage and f of its second, which has no backward::
-
-        after      F0     F1     f0     B0     f1     B1
-        in flight  (1,0)  (2,0)  (2,1)  (1,1)  (1,2)  (0,2)        (2,1) and (1,2) are yielded
-    """
-    in_flight, seen = dict.fromkeys(stages, 0), set()
-    for step in schedule.steps(rank):
-        for op in step.ops:
-            in_flight[op.stage] += {Kind.F: 1, Kind.B: -1, Kind.I: -1}.get(op.kind, 0)
-            seen.add(tuple(in_flight.values()))
-    for state in sorted(seen):
-        if not any(other != state and all(map(int.__ge__, other, state)) for other in seen):
-            yield state
-
-
-def _boundary_bytes(model: Model, layers: tuple[Ints, ...]) -> list[int]:
-    """Return by stage the bytes that go on to the next one: each output that a later stage reads, once.
-
-    The edges are sorted by the stage of their target, so that the dict keeps the last stage that reads each output.
-    """
-    stage_of = {layer: stage for stage, members in enumerate(layers) for layer in members}
-    last = {source: stage_of[target] for source, target in sorted(model.all_edges, key=lambda edge: stage_of[edge[1]])}
-    sent = [0] * len(layers)
-    for source, target in last.items():
-        for stage in range(stage_of[source], target):
-            sent[stage] += model.layers[source].output
-    return sent
-
-
-def _activations(model: Model, layers: tuple[Ints, ...]) -> list[int]:
-    """Return by stage the bytes that a micro-batch in flight holds.
-
-    A layer's entry (its input, as a part of its activation) counts only where it comes from another stage: inside a
-    stage it is the output that the layer before holds already. What waits for W is a part of the activation, so that
-    it is no less than that.
-    """
-    sources = {layer: set[int]() for layer in range(len(model.layers))}
-    for source, target in model.all_edges:
-        sources[target].add(source)
-    activations = []
-    for stage in layers:
-        inside = sum(model.layers[i].entry for i in stage if sources[i] and sources[i] <= set(stage))
-        stash = sum(model.layers[i].weight_stash for i in stage)
-        activations.append(max(sum(model.layers[i].activation for i in stage) - inside, stash))
-    return activations
-
-
-def _tied(model: Model, layers: tuple[Ints, ...]) -> Iterator[list[int]]:
+def _tied(model: Model, layers: Layers) -> Iterator[list[int]]:
     """Yield the groups of stages that share weights across a cut."""
     for group in model.tied:
         stages = [stage for stage, members in enumerate(layers) if not set(group).isdisjoint(members)]
@@ -241,7 +179,7 @@ def _tied(model: Model, layers: tuple[Ints, ...]) -> Iterator[list[int]]:
             yield stages
 
 
-def even_split(model: Model, stages: int) -> tuple[Ints, ...]:
+def even_split(model: Model, stages: int) -> Layers:
     """Return the partition with equally many layers a stage, the first ones taking one more where it does not divide.
 
     Raises

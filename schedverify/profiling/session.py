@@ -55,7 +55,7 @@ class _RankMeasurements(NamedTuple):
     size: int
 
 
-def profile(
+def measure(
     settings: ProfileSettings, progress: Progress | None = None, *, source: Source | None = None
 ) -> ModelProfile | None:
     """Measure a model; in a process group every rank calls it, all measure at the same time, rank 0 has the result.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from schedverify.core.discipline import Discipline
-from schedverify.core.result import Plan, Report, Verdict
+from schedverify.core.result import Plan, Report
 from schedverify.formats.loading import load_judged
 from schedverify.formats.plan_files import digest, plan_data
 from schedverify.runner.backends import Backend
@@ -184,9 +184,8 @@ def unproved(plan: Plan, backend: Backend) -> str:
 
 
 def _objections(report: Report) -> str:
-    """Return the violations of a report, and its undecided properties but claims of cost (SV5); empty without."""
-    undecided = (result for result in report.properties if result.verdict is Verdict.UNDECIDED)
-    reasons = [f"{each.code} is undecided: {each.reason}" for each in undecided if not each.code.startswith("SV5")]
+    """Return the violations of a report, and what stays open in it but claims of cost (SV5); empty without."""
+    reasons = [line for line in report.unsettled if not line.startswith("SV5")]
     found = [*map(str, report.violations), *reasons]
     more = [f"and {len(found) - _MOST_OBJECTIONS} more"] if len(found) > _MOST_OBJECTIONS else []
     return "; ".join(found[:_MOST_OBJECTIONS] + more)

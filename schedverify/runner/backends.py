@@ -10,7 +10,7 @@ import torch.distributed as dist
 from schedverify.core.discipline import Discipline
 from schedverify.core.errors import Fault, UnsupportedError
 from schedverify.core.op import JOIN_SHIFT, Join
-from schedverify.core.schedule import Schedule
+from schedverify.core.schedule import Schedule, is_send_wait
 from schedverify.runner.failures import TimedOutError
 
 
@@ -24,14 +24,20 @@ class Backend(NamedTuple):
     """Whether it matches messages by their tags."""
     grouped: Discipline | None = None
     """The mildest discipline for a plan that has groups of transfers, where that is another."""
+    awaited: Discipline | None = None
+    """The mildest discipline for a plan that waits for its sends, where that is another."""
 
     def demands(self, schedule: Schedule) -> Discipline:
         """Return the mildest discipline that a schedule with communication must be proved for."""
         groups = any(bool((row >> JOIN_SHIFT == int(Join.GROUP)).any()) for row in schedule.rows)
-        return self.grouped if groups and self.grouped is not None else self.discipline
+        if groups and self.grouped is not None:
+            return self.grouped
+        waits = self.awaited is not None and any(bool(is_send_wait(row).any()) for row in schedule.rows)
+        return self.awaited if waits and self.awaited is not None else self.discipline
 
 
-GLOO = Backend("gloo", Discipline.TAGGED, tagged=True)
+GLOO = Backend("gloo", Discipline.TAGGED, tagged=True, awaited=Discipline.EDGE)
+"""Sends of any size leave only when they are received, so that a rank which waits for one waits for its peer."""
 NCCL = Backend("nccl", Discipline.PAIR, tagged=False, grouped=Discipline.RANK)
 """Has a communicator for each pair of ranks, and one of all ranks for what is launched as a group."""
 

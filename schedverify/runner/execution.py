@@ -1,8 +1,8 @@
 """Runs one rank's program for one step of training: its actions in order, each when its inputs are there.
 
 The span of an action is as its rank sees it, in nanoseconds: a compute step begins when its inputs are there; a send
-ends when its message has left or, while sends are few, when it was begun; a receive begins when it is posted and ends
-when its tensors are read, or have come, whichever is later; a group spans its members.
+ends when its message has left or, while sends are few and nothing waits for it, when it was begun; a receive begins
+when it is posted and ends when its tensors are read, or have come, whichever is later; a group spans its members.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ class Execution:
     transport
         Moves tensors to and from other ranks.
     reduce
-        Called with a stage at its ``REDUCE_GRAD``.
+        Called with a stage at its ``REDUCE_GRAD``; begins to reduce its gradients and returns what ends that, which is
+        called at the stage's ``WAIT_REDUCE_GRAD``, or at once where the rank's order has none.
     boundaries
         The contracts that are applied to all tensors which go from one stage to another.
     """
@@ -43,7 +44,7 @@ class Execution:
         stages: Mapping[int, Stage],
         transport: Transport,
         *,
-        reduce: Callable[[int], None],
+        reduce: Callable[[int], Callable[[], None]],
         boundaries: Boundaries,
     ) -> None:
         self._problem, self._program, self._rank = program.problem, program, program.rank
@@ -61,6 +62,8 @@ class Execution:
         """By stage and micro-batch, pairs of a stage that feeds it and the number of its tensors with gradients."""
         self._spans: list[tuple[int, int, int]] = []
         """Position, beginning and end of what ran, added by this rank and by the thread that waits for its sends."""
+        self._reductions: dict[int, Callable[[], None]] = {}
+        """By stage, what ends a reduction that was begun."""
         self.loss: Any = None
         self.outputs: dict[tuple[int, int], Tensors] = {}
         self.peak_in_flight = 0
@@ -188,14 +191,26 @@ class Execution:
         self._sources[stage, m] = list(zip(sources, counts, strict=True))
         return tuple(each for part in parts for each in part)
 
+    def _end_reduction(self, number: int, position: int) -> None:
+        end = self._reductions.pop(number, None)
+        if end is None:
+            raise RunError(f"{self._places[position]}: the reduction that it waits for was not begun")
+        end()
+
     def _do(self, op: Op, read: Any, position: int) -> None:
         stage, m = self._stages[op.stage], op.microbatch or 0
         if op.kind is Kind.F:
             self._forward(op, read, position)
         elif op.kind is Kind.W:
             stage.run_weights(m)
+        elif op.kind.is_send_wait:
+            self.transport.wait_sent(op, position)
         elif op.kind is Kind.REDUCE_GRAD:
-            self._reduce(op.stage)
+            self._reductions[op.stage] = self._reduce(op.stage)
+            if op.stage not in self._program.awaited_reductions:
+                self._reductions.pop(op.stage)()
+        elif op.kind is Kind.WAIT_REDUCE_GRAD:
+            self._end_reduction(op.stage, position)
         elif op.kind is Kind.UNSHARD:
             stage.module.unshard()
         elif op.kind is Kind.RESHARD:

@@ -12,7 +12,8 @@ from schedverify.core.messages import named
 from schedverify.core.op import Kind, Op
 from schedverify.core.problem import Problem
 from schedverify.core.result import Plan
-from schedverify.core.schedule import Schedule, is_transfer
+from schedverify.core.schedule import Schedule, is_send_wait, is_transfer
+from schedverify.runner.p2p.messages import Name, name_of
 
 
 class Action(NamedTuple):
@@ -22,7 +23,7 @@ class Action(NamedTuple):
     text: str
     """The step as it is written in the plan."""
     ops: tuple[Op, ...]
-    """Each send and receive with its peer stage."""
+    """Each send, its wait, and each receive with its peer stage."""
 
 
 class RankProgram(NamedTuple):
@@ -35,6 +36,10 @@ class RankProgram(NamedTuple):
     """The pairs of stage and micro-batch whose backward is in two parts, I and W."""
     reduces: bool
     """Whether the rank's order has a ``REDUCE_GRAD``."""
+    awaited_sends: frozenset[Name]
+    """The messages for whose sends the rank's order has a wait."""
+    awaited_reductions: frozenset[int]
+    """The stages for whose ``REDUCE_GRAD`` the rank's order has a wait."""
 
 
 def program_of(plan: Plan, rank: int) -> RankProgram:
@@ -43,23 +48,26 @@ def program_of(plan: Plan, rank: int) -> RankProgram:
     Raises
     ------
     ScheduleError
-        If it has none, or a send or receive has no peer on another rank.
+        If it has none, or a send, its wait or a receive has no peer on another rank.
     """
     if plan.lowered is None:
         raise ScheduleError("the plan holds no schedule with communication")
     problem, row = plan.problem, plan.lowered.schedule.rows[rank]
-    transfers = is_transfer(row)
+    communication = is_transfer(row) | is_send_wait(row)
     full = row.copy()
-    full[transfers] = named(row[transfers], problem)
+    full[communication] = named(row[communication], problem)
     steps = zip(plan.lowered.schedule.steps(rank), Schedule([full]).steps(0), strict=True)
     actions = tuple(Action(position, str(own), step.ops) for position, (own, step) in enumerate(steps))
     for action in actions:
         for op in action.ops:
-            if op.kind.is_transfer and op.peer is None:
+            if op.kind.is_communication and op.peer is None:
                 raise ScheduleError(f"rank {rank}, position {action.position} ({op}): no peer on another rank")
     ops = [op for action in actions for op in action.ops]
     split = frozenset((op.stage, op.microbatch) for op in ops if op.kind is Kind.I and op.microbatch is not None)
-    return RankProgram(problem, rank, actions, split, any(op.kind is Kind.REDUCE_GRAD for op in ops))
+    reduces = any(op.kind is Kind.REDUCE_GRAD for op in ops)
+    awaited_sends = frozenset(name_of(op) for op in ops if op.kind.is_send_wait)
+    awaited_reductions = frozenset(op.stage for op in ops if op.kind is Kind.WAIT_REDUCE_GRAD)
+    return RankProgram(problem, rank, actions, split, reduces, awaited_sends, awaited_reductions)
 
 
 Stages = Mapping[int, Any] | Sequence[Any]

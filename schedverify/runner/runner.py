@@ -16,7 +16,7 @@ from schedverify.core.trace import BoundaryTransfer, StepSpan
 from schedverify.runner.agreement import agree_on_plan, make_on_every_rank
 from schedverify.runner.backends import backend_of, gloo_beside
 from schedverify.runner.compute.batches import Tensors, feed_of
-from schedverify.runner.compute.gradients import average, sum_shared, weights_of, weights_shared
+from schedverify.runner.compute.gradients import begin_average, sum_shared, weights_of, weights_shared
 from schedverify.runner.compute.stages import Stage
 from schedverify.runner.control.exchange import exchange
 from schedverify.runner.control.failure_notices import failure_notices_of
@@ -136,7 +136,14 @@ class Runner:
             problem, self.rank, known=not tagged, hooks=hooks, forbid_nan=forbid_nan, sealed=checksums
         )
         transport = Transport(
-            self._boundaries, problem, self.rank, self._group, tagged=tagged, timeout=timeout, device=device
+            self._boundaries,
+            problem,
+            self.rank,
+            self._group,
+            tagged=tagged,
+            timeout=timeout,
+            device=device,
+            awaited=self.program.awaited_sends,
         )
         training, recompute, feeders = problem.form != "inference", problem.recompute, problem.predecessors
         made = {
@@ -209,7 +216,7 @@ class Runner:
         if self.problem.form != "inference":
             sum_shared(self.problem, self.rank, self.modules, self._group, self._timeout, self._tagged)
             for number in () if self.program.reduces else sorted(self.modules):
-                self._reduce(number)
+                self._reduce(number)()
             self._update()
         done = self.execution
         return StepResult(done.loss, done.outputs, tuple(ran), done.peak_in_flight, tuple(self._boundaries.log))
@@ -238,10 +245,12 @@ class Runner:
         """Forget the shapes of messages; call it on every rank before a step whose batch has another shape."""
         self._boundaries.forget()
 
-    def _reduce(self, number: int) -> None:
-        if self._data_parallel is not None:
-            place = f"rank {self.rank}, stage {number}"
-            average(self.modules[number].parameters(), self._data_parallel, place, self._timeout)
+    def _reduce(self, number: int) -> Callable[[], None]:
+        """Begin to average a stage's gradients over the data-parallel group, and return what ends that."""
+        if self._data_parallel is None:
+            return lambda: None
+        place = f"rank {self.rank}, stage {number}"
+        return begin_average(self.modules[number].parameters(), self._data_parallel, place, self._timeout)
 
 
 def _admitted(plan: Plan | str | Path, group: Any, unverified: bool, timeout: float) -> tuple[Plan, bool, Any]:

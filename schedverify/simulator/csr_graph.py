@@ -16,12 +16,14 @@ Each loop stands here twice: as a plain loop, and compiled in :mod:`schedverify.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import copy
 from functools import cached_property
 from typing import Self
 
 import numpy as np
 
+from schedverify.core.problem.numbers import LARGEST
 from schedverify.core.schedule import Flags, IntArray
 
 LARGE = 100_000
@@ -63,21 +65,29 @@ class Precedence:
         begins = np.append(0, np.cumsum(np.bincount(self.before, minlength=self.count)))
         return begins, self.after[self._by_first_end]
 
-    def longest_paths(self, lag: IntArray) -> IntArray:
-        """Return the length of the longest path to each node that is not blocked, where each edge is ``lag`` long.
+    def longest_paths(self, lag: IntArray, release: Mapping[int, int]) -> tuple[IntArray, IntArray]:
+        """Return by node how long the longest path to it is, and at which node this begins; of blocked ones anything.
 
         Parameters
         ----------
         lag
-            Shape (edges,), in the order of ``before`` and ``after``.
+            Shape (edges,), in the order of ``before`` and ``after``: what each edge adds.
+        release
+            Nodes at which paths begin, with what these count already; others begin, at 0, where nothing leads to.
         """
         begins, targets = self.successors
-        lags = lag[self._by_first_end]
-        if not is_large(self.count):
-            return _longest(begins.tolist(), targets.tolist(), lags.tolist(), self.order.tolist())
+        lags, origin = lag[self._by_first_end], np.arange(self.count)
+        length = np.where(np.bincount(self.after, minlength=self.count) > 0, -1, 0)
+        if max(release.values(), default=0) >= LARGEST:  # sums could pass 64 bits
+            length, lags = length.astype(object), lags.astype(object)
+        length[list(release)] = list(release.values())
+        if not is_large(self.count) or length.dtype == object:
+            walked = _longest(*(part.tolist() for part in (begins, targets, lags, self.order, length, origin)))
+            return np.array(walked[0], dtype=length.dtype), np.array(walked[1])
         from schedverify.simulator import kernels
 
-        return kernels.longest(begins, targets, lags, self.order)
+        kernels.longest(begins, targets, lags, self.order, length, origin)
+        return length, origin
 
     def restricted(self, chosen: Flags) -> Self:
         """Return the graph of the same nodes with only the edges that are marked; shape (edges,)."""
@@ -116,16 +126,17 @@ def _walk(begins: list[int], targets: list[int], missing: list[int]) -> tuple[Fl
     return np.array(missing, dtype=np.int64) > 0, np.array(order, dtype=np.int64)
 
 
-def _longest(begins: list[int], targets: list[int], lags: list[int], order: list[int]) -> IntArray:
-    """Do what the kernel does."""
-    length = [0] * (len(begins) - 1)
+def _longest(
+    begins: list[int], targets: list[int], lags: list[int], order: list[int], length: list[int], origin: list[int]
+) -> tuple[list[int], list[int]]:
+    """Do what the kernel does, with numbers of any size."""
     for node in order:
         reached, first, last = length[node], begins[node], begins[node + 1]
         for target, ticks in zip(targets[first:last], lags[first:last], strict=True):
             arrival = reached + ticks
-            if arrival > length[target]:  # noqa: PLR1730 - max() takes a third longer
-                length[target] = arrival
-    return np.array(length, dtype=np.int64)
+            if arrival > length[target]:
+                length[target], origin[target] = arrival, origin[node]
+    return length, origin
 
 
 def merged(count: int, pairs: list[tuple[int, int]]) -> IntArray:

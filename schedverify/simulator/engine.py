@@ -9,18 +9,20 @@ import numpy as np
 
 from schedverify.core.argument_types import check_types
 from schedverify.core.discipline import DEFAULT_DISCIPLINE, Discipline, check_eager_bytes
-from schedverify.core.errors import ScheduleError
-from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, MICROBATCH_MASK, STAGE_SHIFT, Kind
+from schedverify.core.op import JOIN_SHIFT, MICROBATCH_MASK, STAGE_SHIFT, Kind
 from schedverify.core.problem import Problem
-from schedverify.core.schedule import Schedule, Words, kinds
+from schedverify.core.problem.numbers import LARGEST
+from schedverify.core.schedule import Schedule, Words, kinds, op_stages
 from schedverify.core.timeline import Ticks, Timeline
+from schedverify.simulator.compiled_sweep import CompiledSweep
 from schedverify.simulator.csr_graph import is_large
 from schedverify.simulator.joint_steps import JointStep, joint_steps_of
 from schedverify.simulator.metrics import measure
-from schedverify.simulator.op_classes import check_runnable, class_table, describe_class
+from schedverify.simulator.op_classes import check_ended, check_runnable, describe_class
+from schedverify.simulator.span import BatchSpan, Windows, span_of
 
 _F, _W = int(Kind.F), int(Kind.W)
-_PENDING = 1 << 70
+_PENDING = 1 << 100
 _ABSENT = -_PENDING
 
 
@@ -59,16 +61,32 @@ def simulate(
 
         return simulate_lowered(schedule, problem, known, eager_bytes)
     check_runnable(schedule, problem, excerpt)
-    large = is_large(len(schedule)) and is_simple(schedule, problem)
-    starts, ends = _compiled(schedule, problem) if large else _Sweep(schedule, problem).run()
-    return Timeline(schedule, problem, starts, ends, measure(schedule, problem, starts, ends, excerpt=excerpt))
+    starts, ends, span = timed(schedule, problem)
+    measures = measure(schedule, problem, starts, ends, span.ticks, excerpt=excerpt)
+    return Timeline(schedule, problem, starts, ends, measures)
+
+
+def timed(schedule: Schedule, problem: Problem) -> tuple[tuple[Ticks, ...], tuple[Ticks, ...], BatchSpan]:
+    """Return the earliest starts and ends of a schedule without communication, and its span."""
+    if not is_large(len(schedule)) or not is_simple(schedule, problem):
+        plain = _Sweep(schedule, problem)
+        starts, ends, windows = plain.earliest()
+        return starts, ends, span_of(windows, plain.windows)
+    compiled = CompiledSweep(schedule, problem)
+    starts, ends, windows = compiled.earliest()
+
+    def again(release: list[int]) -> Windows:
+        """Sweep once more, by the plain loop where numbers could pass 64 bits."""
+        return (compiled if max(release) < LARGEST else _Sweep(schedule, problem)).windows(release)
+
+    return starts, ends, span_of(windows, again)
 
 
 class _Sweep:
     """The state of one sweep: what is made, where each rank stands, who waits for what.
 
-    ``made`` holds for every output the tick at which it is made, one after another; of two stages and three
-    micro-batches, where rank 1 waits for the F of stage 0 and micro-batch 2:
+    ``made`` holds for every output when it is made, one after another; of two stages and three micro-batches, where
+    rank 1 waits for the F of stage 0 and micro-batch 2:
 
     .. code-block:: text
 
@@ -82,43 +100,60 @@ class _Sweep:
 
     A class is an operation's kind and stage (and, with slices, whether it reads the part beside it). A step of more
     than one operation, or on more than one rank, has the number of its joint step instead, counted down from -1.
+
+    A time is a tick and, in the lowest ``shift`` bits, the rank to whose first step it goes back: to one that started
+    as it was released and leads there by a longest path. So the latest of several times brings its rank along.
     """
 
     def __init__(self, schedule: Schedule, problem: Problem) -> None:
-        self.problem = problem
-        made = np.full((2 * problem.total_stages + 1) * problem.microbatches, _ABSENT, dtype=object)
+        self.problem, self.shift = problem, schedule.ranks.bit_length()
+        unmade = np.full((2 * problem.total_stages + 1) * problem.microbatches, _ABSENT, dtype=object)
         for row in schedule.rows:
-            made[_outputs(row, problem)] = _PENDING
-        self.made: list[int] = made.tolist()
-        self.more_waiters: dict[int, list[int]] = {}
-        self.starts: list[list[int]] = [[] for _ in schedule.rows]
-        self.ready: deque[int] = deque()
+            unmade[_outputs(row, problem)] = _PENDING
+        self.unmade: list[int] = unmade.tolist()
         self.classes: list[Words] = []
         self.microbatches: list[Words] = []
         self._number(schedule)
 
-    def run(self) -> tuple[tuple[Ticks, ...], tuple[Ticks, ...]]:
-        """Run the steps of every rank, each until it must wait, until none can go on; raise where steps are left."""
-        ranks = [self._run_rank(rank) for rank in range(len(self.starts))]
-        self.ready.extend(range(len(ranks)))
+    def earliest(self) -> tuple[tuple[Ticks, ...], tuple[Ticks, ...], Windows]:
+        """Return starts, ends and windows where every step starts as early as it can; raise where steps cannot run."""
+        windows = self.windows([0] * len(self.classes))
+        begun = tuple(np.array([time >> self.shift for time in row], dtype=np.int64) for row in self.starts)
+        ends = tuple(row + self._durations(rank) for rank, row in enumerate(begun))
+        return begun, ends, windows
+
+    def windows(self, release: list[int]) -> Windows:
+        """Run the steps of every rank, each until it must wait, until none can go on; raise where steps are left.
+
+        The first step of each rank starts no earlier than its ``release``.
+        """
+        self.made, self.more_waiters = self.unmade.copy(), dict[int, list[int]]()
+        self.starts: list[list[int]] = [[] for _ in self.classes]
+        for joint in self.joint_steps:
+            joint.arrived, joint.start = {}, None
+        ranks = [self._run_rank(rank, least << self.shift | rank) for rank, least in enumerate(release)]
+        self.ready = deque(range(len(ranks)))
         while self.ready:
             next(ranks[self.ready.popleft()], None)
-        _check_ended([len(starts) for starts in self.starts], [len(steps) for steps in self.classes])
-        begun = tuple(np.array(row, dtype=np.int64) for row in self.starts)
-        return begun, tuple(row + self._durations(rank) for rank, row in enumerate(begun))
+        check_ended([len(starts) for starts in self.starts], [len(steps) for steps in self.classes])
+        first = [row[0] >> self.shift if row else 0 for row in self.starts]
+        last = [
+            (row[-1] >> self.shift) + int(self._durations(rank, len(row) - 1)[0]) if row else 0
+            for rank, row in enumerate(self.starts)
+        ]
+        return Windows(first, last, [row[-1] & (1 << self.shift) - 1 if row else -1 for row in self.starts])
 
-    def _run_rank(self, rank: int) -> Iterator[None]:
+    def _run_rank(self, rank: int, now: int) -> Iterator[None]:
         """Run the steps of a rank; yield wherever it must wait, to be resumed once the output is made."""
         made, more_waiters, op_classes = self.made, self.more_waiters, self.op_classes
         ready, starts = self.ready, self.starts[rank]
-        now = 0
         for kind, m in zip(self.classes[rank].tolist(), self.microbatches[rank].tolist(), strict=True):
             if kind < 0:
                 joint = self.joint_steps[-1 - kind]
                 while (start := self._start_joint(joint, rank, now)) < 0:
                     yield
                 starts.append(start)
-                now = start + self.problem.step_duration(joint.steps[rank])
+                now = start + (self.problem.step_duration(joint.steps[rank]) << self.shift)
                 continue
             inputs, cost, output = op_classes[kind]
             while True:
@@ -141,10 +176,10 @@ class _Sweep:
                 if more_waiters:
                     ready += more_waiters.pop(slot, ())
 
-    def _durations(self, rank: int) -> Ticks:
-        """Return the ticks of each step of a rank."""
-        classes = self.classes[rank]
-        ticks = np.array([cost for _, cost, _ in self.op_classes] or [0], dtype=np.int64)[np.maximum(classes, 0)]
+    def _durations(self, rank: int, since: int = 0) -> Ticks:
+        """Return the ticks of each step of a rank, from a position on."""
+        classes = self.classes[rank][since:]
+        ticks = np.array([cost >> self.shift for _, cost, _ in self.op_classes] or [0])[np.maximum(classes, 0)]
         for position in np.flatnonzero(classes < 0).tolist():
             ops = self.joint_steps[-1 - int(classes[position])].steps[rank]
             ticks[position] = self.problem.step_duration(ops)
@@ -166,7 +201,7 @@ class _Sweep:
         """Give every step its class and micro-batch, and every class its inputs, cost and output."""
         keys = [self._keys(row) for row in schedule.rows]
         known = np.unique(np.concatenate(keys))
-        self.op_classes = [describe_class(key, self.problem) for key in known.tolist()]
+        self.op_classes = [self._described(key) for key in known.tolist()]
         self.joint_steps, placed = joint_steps_of(schedule, self.problem)
         for rank, (key, row) in enumerate(zip(keys, schedule.rows, strict=True)):
             classes = np.searchsorted(known, key)
@@ -175,6 +210,11 @@ class _Sweep:
             first = row >> JOIN_SHIFT == 0
             self.classes.append(classes[first])
             self.microbatches.append((row & MICROBATCH_MASK)[first])
+
+    def _described(self, key: int) -> tuple[tuple[tuple[int, int], ...], int, int]:
+        """Return what there is to know of a class, lags and cost as times."""
+        inputs, cost, output = describe_class(key, self.problem)
+        return tuple((base, lag << self.shift) for base, lag in inputs), cost << self.shift, output
 
     def _keys(self, row: Words) -> Words:
         """Return kind and stage of each operation, and in the lowest bit whether it reads the part beside it."""
@@ -199,11 +239,11 @@ class _Sweep:
 
     def _inputs_ready(self, joint: JointStep, rank: int) -> int | None:
         """Return when all inputs of a joint step are there, or None, having queued the rank, where one is not made."""
-        latest = 0
+        latest = -1
         for word in joint.words:
             m = word & MICROBATCH_MASK
-            inputs = describe_class(int(self._keys(np.array([word]))[0]), self.problem)[0]
-            arrival = max((self.made[base + m] + lag for base, lag in inputs), default=0)
+            inputs = self._described(int(self._keys(np.array([word]))[0]))[0]
+            arrival = max((self.made[base + m] + lag for base, lag in inputs), default=-1)
             if arrival >= _PENDING:
                 self._wait(rank, inputs, m)
                 return None
@@ -214,7 +254,7 @@ class _Sweep:
         """Make the outputs of a joint step: each at the end of the longest step that holds its operation."""
         ends: dict[int, int] = {}
         for ops in joint.steps.values():
-            end = (joint.start or 0) + self.problem.step_duration(ops)
+            end = (joint.start or 0) + (self.problem.step_duration(ops) << self.shift)
             for slot in _outputs(np.array([op.pack() for op in ops]), self.problem).tolist():
                 ends[slot] = max(ends.get(slot, 0), end)
         for slot, end in ends.items():
@@ -230,28 +270,8 @@ def is_simple(schedule: Schedule, problem: Problem) -> bool:
     return not joint and all(int(row.max(initial=0)) >> JOIN_SHIFT == 0 for row in schedule.rows)
 
 
-def _compiled(schedule: Schedule, problem: Problem) -> tuple[tuple[Ticks, ...], tuple[Ticks, ...]]:
-    """Return what a sweep of single operations returns, by the compiled loop."""
-    from schedverify.simulator import kernels
-
-    counts = [len(row) for row in schedule.rows]
-    bounds = np.cumsum([0, *counts])
-    places = (2 * problem.total_stages + 1) * problem.microbatches
-    starts, ends, done = kernels.sweep(np.concatenate(schedule.rows), bounds, class_table(problem), places)
-    _check_ended(done.tolist(), counts)
-    return tuple(np.split(starts, bounds[1:-1])), tuple(np.split(ends, bounds[1:-1]))
-
-
-def _check_ended(done: list[int], steps: list[int]) -> None:
-    """Raise where a rank has not come to the end of its steps."""
-    for rank, (reached, count) in enumerate(zip(done, steps, strict=True)):
-        if reached < count:
-            text = f"rank {rank} waits at position {reached} for ever"
-            raise ScheduleError(f"the schedule cannot run to its end: {text}; verify it to see the cycle")
-
-
 def _outputs(row: Words, problem: Problem) -> Words:
     """Return where in ``made`` the outputs of a row's operations stand."""
     kind, total = kinds(row), problem.total_stages
-    base = np.where(kind == _W, 2 * total, (row >> STAGE_SHIFT & INDEX_MASK) + np.where(kind == _F, 0, total))
+    base = np.where(kind == _W, 2 * total, op_stages(row) + np.where(kind == _F, 0, total))
     return np.asarray(base * problem.microbatches + (row & MICROBATCH_MASK), dtype=np.int64)

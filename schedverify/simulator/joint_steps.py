@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 
-from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, STAGE_SHIFT, Op, unpack
+from schedverify.core.errors import ScheduleError
+from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, Op, unpack
 from schedverify.core.problem import Problem
-from schedverify.core.schedule import OPERATION_MASK, Flags, IntArray, Schedule, Words, step_bounds
+from schedverify.core.schedule import (
+    OPERATION_MASK,
+    Flags,
+    IntArray,
+    Schedule,
+    Words,
+    op_stages,
+    positions,
+    step_bounds,
+)
 from schedverify.simulator.csr_graph import merged
+
+NEVER_ENDS: Final = "the schedule cannot run to its end"
+SEE_THE_CYCLE: Final = "verify it to see the cycle"
 
 
 @dataclass
@@ -37,7 +51,13 @@ class JointStep:
 
 
 def joint_steps_of(schedule: Schedule, problem: Problem) -> tuple[list[JointStep], list[dict[int, int]]]:
-    """Return the joint steps of a schedule, and by rank which operation (by index) begins a part of which."""
+    """Return the joint steps of a schedule, and by rank which operation (by index) begins a part of which.
+
+    Raises
+    ------
+    ScheduleError
+        If two steps of one rank would have to start as one: where an overlapped pair of another rank joins them.
+    """
     shared = np.zeros(INDEX_MASK + 1, dtype=bool)
     shared[[stage for stage, ranks in enumerate(problem.placement) if len(ranks) > 1]] = True
     steps = [(rank, index, words) for rank, row in enumerate(schedule.rows) for index, words in _joint_in(row, shared)]
@@ -49,6 +69,11 @@ def joint_steps_of(schedule: Schedule, problem: Problem) -> tuple[list[JointStep
         number = numbers.setdefault(group, len(joint))
         if number == len(joint):
             joint.append(JointStep({}))
+        if rank in joint[number].steps:
+            both = [other for other, known in placed[rank].items() if known == number] + [index]
+            first, second = positions(schedule.rows[rank])[both].tolist()
+            text = f"rank {rank} would have to start positions {first} and {second} as one step"
+            raise ScheduleError(f"{NEVER_ENDS}: {text}; {SEE_THE_CYCLE}")
         joint[number].steps[rank] = tuple(map(unpack, words))
         placed[rank][index] = number
     return joint, placed
@@ -56,7 +81,7 @@ def joint_steps_of(schedule: Schedule, problem: Problem) -> tuple[list[JointStep
 
 def _joint_in(row: Words, shared: Flags) -> list[tuple[int, tuple[int, ...]]]:
     """Return index and operations (packed, joins taken off) of the steps of a row that are joint."""
-    chosen = shared[row >> STAGE_SHIFT & INDEX_MASK] | (row >> JOIN_SHIFT != 0)
+    chosen = shared[op_stages(row)] | (row >> JOIN_SHIFT != 0)
     if not chosen.any():
         return []
     bounds = step_bounds(row)

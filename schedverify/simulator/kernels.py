@@ -14,6 +14,7 @@ from numba import njit
 
 from schedverify.core.op import INDEX_MASK, KIND_MASK, KIND_SHIFT, MICROBATCH_MASK, STAGE_SHIFT, Kind
 from schedverify.core.schedule import IntArray
+from schedverify.simulator import span
 
 ABSENT = -(1 << 62)
 """In place of the tick at which an output is made: no operation of the schedule makes it."""
@@ -50,11 +51,16 @@ class OpClassTable(NamedTuple):
 
 
 @njit(cache=True, nogil=True)
-def sweep(words: IntArray, first: IntArray, table: OpClassTable, outputs: int) -> tuple[IntArray, IntArray, IntArray]:
-    """Run every rank, each operation as early as it can; return starts, ends, and by rank how many could run.
+def sweep(
+    words: IntArray, first: IntArray, table: OpClassTable, outputs: int, release: IntArray
+) -> tuple[IntArray, IntArray, IntArray, IntArray]:
+    """Run every rank, each operation as early as it can, but the first of a rank no earlier than its ``release``.
 
     ``words`` has the packed operations of rank r at ``first[r]:first[r + 1]``; each makes its own one of ``outputs``
     places, but for W. The arrays are taken out of their tuple first, which makes it several times as fast.
+
+    Returned are starts, ends, and by rank how many operations could run and to the first operation of which rank the
+    last of them goes back: to one that started at its release and leads there by a longest path.
     """
     # ``made`` holds the tick of each output, or, below 0, that it is absent or not made yet and who waits for it: the
     # head of a chained queue of ranks, of which ``behind`` has the next. Where 2, then 0, wait for the output at 7:
@@ -67,21 +73,23 @@ def sweep(words: IntArray, first: IntArray, table: OpClassTable, outputs: int) -
     cost, output, inputs_of, inputs, lag = table.cost, table.output, table.inputs_of, table.inputs, table.lag
     ranks, size = len(first) - 1, len(words)
     starts, ends = np.zeros(size, np.int64), np.zeros(size, np.int64)
-    made = _unmade(words, table, outputs)
+    made, came = _unmade(words, table, outputs), np.zeros(outputs, np.int32)
+    origin = np.arange(ranks)
     at, behind = first[:-1].copy(), np.full(ranks, _NOBODY, np.int64)
     ready, count = np.arange(ranks)[::-1].copy(), ranks
     while count:
         count -= 1
         rank = ready[count]
-        now = ends[at[rank] - 1] if at[rank] > first[rank] else 0
+        now = ends[at[rank] - 1] if at[rank] > first[rank] else release[rank]
         while at[rank] < first[rank + 1]:
             word = words[at[rank]]
             kind, m = _class(word, table.stages, table.slices), word & MICROBATCH_MASK
-            start, waits_for = now, -1
+            start, waits_for, source = now, -1, origin[rank]
             for k in range(inputs_of[kind], inputs_of[kind + 1]):
                 tick = made[inputs[k] + m]
                 if tick >= 0:
-                    start = max(start, tick + lag[k])
+                    if tick + lag[k] > start:
+                        start, source = tick + lag[k], np.int64(came[inputs[k] + m])
                 elif tick != ABSENT:
                     waits_for = inputs[k] + m
                     break
@@ -89,17 +97,17 @@ def sweep(words: IntArray, first: IntArray, table: OpClassTable, outputs: int) -
                 behind[rank] = _NOT_MADE - 1 - made[waits_for]
                 made[waits_for] = _NOT_MADE - 1 - rank
                 break
-            now = start + cost[kind]
+            now, origin[rank] = start + cost[kind], source
             starts[at[rank]], ends[at[rank]] = start, now
             at[rank] += 1
             slot = output[kind] + m
             waiter = _NOT_MADE - 1 - made[slot] if made[slot] < 0 else _NOBODY
-            made[slot] = now
+            made[slot], came[slot] = now, source
             while waiter >= 0:
                 ready[count] = waiter
                 count += 1
                 waiter = behind[waiter]
-    return starts, ends, at - first[:-1]
+    return starts, ends, at - first[:-1], origin
 
 
 @njit(cache=True, nogil=True)
@@ -123,16 +131,19 @@ def _unmade(words: IntArray, table: OpClassTable, outputs: int) -> IntArray:
 
 
 @njit(cache=True, nogil=True)
-def longest(begins: IntArray, targets: IntArray, lags: IntArray, order: IntArray) -> IntArray:
-    """Return the longest path to each node, given an order in which each stands behind all that lead to it.
+def longest(
+    begins: IntArray, targets: IntArray, lags: IntArray, order: IntArray, length: IntArray, origin: IntArray
+) -> None:
+    """Raise ``length`` to that of the longest path to each node, and write into ``origin`` where that begins.
 
-    The edges of node n are ``targets[begins[n]:begins[n + 1]]``, each with its lag.
+    The nodes come in an order in which each stands behind all that lead to it. The edges of node n are
+    ``targets[begins[n]:begins[n + 1]]``, each with its lag. ``length`` has of each node what a path counts that begins
+    there, and ``origin`` the node itself.
     """
-    length = np.zeros(len(begins) - 1, np.int64)
     for node in order:
         for k in range(begins[node], begins[node + 1]):
-            length[targets[k]] = max(length[targets[k]], length[node] + lags[k])
-    return length
+            if length[node] + lags[k] > length[targets[k]]:
+                length[targets[k]], origin[targets[k]] = length[node] + lags[k], origin[node]
 
 
 @njit(cache=True, nogil=True)
@@ -156,3 +167,7 @@ def happening(begins: IntArray, targets: IntArray, waits: IntArray) -> IntArray:
                 found += 1
         done += 1
     return order[:found]
+
+
+settle = njit(cache=True, nogil=True)(span.settle)
+"""The same, compiled, for loops that are compiled themselves; it wants arrays."""

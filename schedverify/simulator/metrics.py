@@ -7,10 +7,11 @@ from fractions import Fraction
 import numpy as np
 
 from schedverify.core.messages import named, neighbours
-from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, PEER_SHIFT, STAGE_SHIFT, Kind
+from schedverify.core.op import INDEX_MASK, PEER_SHIFT, STAGE_SHIFT, Kind
 from schedverify.core.problem import Problem
-from schedverify.core.schedule import Schedule, Words, kinds, positions
-from schedverify.core.timeline import Measures, Ticks
+from schedverify.core.schedule import Schedule, Words, is_send_wait, kinds, op_stages, positions
+from schedverify.core.timeline import Measures, Ticks, computing
+from schedverify.simulator.sent_bytes import sent_bytes
 
 _PAIR = (1 << 40) - 1
 _F, _B, _I, _W = map(int, (Kind.F, Kind.B, Kind.I, Kind.W))
@@ -18,19 +19,24 @@ _RECV_F, _RECV_B = int(Kind.RECV_F), int(Kind.RECV_B)
 
 
 def measure(
-    schedule: Schedule, problem: Problem, starts: tuple[Ticks, ...], ends: tuple[Ticks, ...], *, excerpt: bool = False
+    schedule: Schedule,
+    problem: Problem,
+    starts: tuple[Ticks, ...],
+    ends: tuple[Ticks, ...],
+    span: int,
+    *,
+    excerpt: bool = False,
 ) -> Measures:
     """Return the measures of starts and ends (one for each step, by rank) of a complete, valid schedule.
 
-    Those of a lowered schedule are of its compute steps; only the bytes count what is received too.
+    Those of a lowered schedule are of its compute steps; only the bytes count what is received and sent too. The span
+    is that of the orders, see :mod:`schedverify.simulator.span`.
     """
     if schedule.lowered:
-        starts, ends = (_computing(schedule, ticks) for ticks in (starts, ends))
+        starts, ends = (computing(schedule, ticks) for ticks in (starts, ends))
     work = tuple(int((end - start).sum()) for start, end in zip(starts, ends, strict=True))
-    spans = [int(end[-1] - start[0]) if len(end) else 0 for start, end in zip(starts, ends, strict=True)]
     makespan = max((int(end[-1]) for end in ends if len(end)), default=0)
-    longest = max(range(len(spans)), key=lambda rank: spans[rank])
-    area, total, span = problem.ranks * makespan, sum(work), spans[longest]
+    area, total = problem.ranks * makespan, sum(work)
     nothing = np.empty(0, dtype=np.int64)
     before = _pairs_before(schedule) if excerpt else [(nothing, nothing)] * schedule.ranks
     return Measures(
@@ -38,7 +44,7 @@ def measure(
         span=span,
         bubble_fraction=1 - Fraction(total, area) if area else Fraction(0),
         bubble_overhead=Fraction(area - total, total) if total else None,
-        span_bubble=Fraction(span - work[longest], span) if span else Fraction(0),
+        span_bubble=Fraction(span - max(work), span) if span else Fraction(0),
         work=work,
         peak_in_flight=tuple(
             len(full) + peak_in_flight(row, problem) for row, (full, _) in zip(schedule.rows, before, strict=True)
@@ -50,19 +56,13 @@ def measure(
     )
 
 
-def _computing(schedule: Schedule, ticks: tuple[Ticks, ...]) -> tuple[Ticks, ...]:
-    """Return the ticks of the steps that compute."""
-    computes = [kinds(row[row >> JOIN_SHIFT == 0]) <= _W for row in schedule.rows]
-    return tuple(row[chosen] for row, chosen in zip(ticks, computes, strict=True))
-
-
 def peak_in_flight(row: Words, problem: Problem, stage: int | None = None) -> int:
     """Return the most pairs that a row holds, of one stage or of all: from the step with F to the end of that with B.
 
     What is true of B is true of I; in inference F itself ends a pair.
     """
     kind = kinds(row)
-    chosen = True if stage is None else row >> STAGE_SHIFT & INDEX_MASK == stage
+    chosen = True if stage is None else op_stages(row) == stage
     forward = (kind == _F) & chosen
     ended = forward if problem.form == "inference" else ((kind == _B) | (kind == _I)) & chosen
     return _peak(row, forward.astype(np.int64), np.zeros_like(row), ended.astype(np.int64))
@@ -70,7 +70,7 @@ def peak_in_flight(row: Words, problem: Problem, stage: int | None = None) -> in
 
 def _peak_memory(row: Words, problem: Problem, rank: int) -> int:
     """Return the most bytes of activations that a row holds (semantics, SV402), the static part left out."""
-    kind, stage = kinds(row), np.minimum(row >> STAGE_SHIFT & INDEX_MASK, problem.total_stages - 1)
+    kind, stage = kinds(row), np.minimum(op_stages(row), problem.total_stages - 1)
     by_stage = (problem.saved_activation_bytes, problem.activation, problem.weight_stash)
     saved, full, left = (np.array(sizes)[stage] for sizes in by_stage)
     taken = np.where(kind == _F, saved, 0)
@@ -81,12 +81,15 @@ def _peak_memory(row: Words, problem: Problem, rank: int) -> int:
     if (kind > _W).any():
         received, read = _received(row, problem, rank)
         taken, freed = taken + received, freed + read
+    if is_send_wait(row).any():
+        made, let_go = sent_bytes(row, problem)
+        taken, freed = taken + made, freed + let_go
     return _peak(row, taken, extra, freed)
 
 
 def _received(row: Words, problem: Problem, rank: int) -> tuple[Words, Words]:
     """Return by operation the bytes that it receives, and the received bytes that its step reads."""
-    kind, stage = kinds(row), np.minimum(row >> STAGE_SHIFT & INDEX_MASK, problem.total_stages - 1)
+    kind, stage = kinds(row), np.minimum(op_stages(row), problem.total_stages - 1)
     size = np.array(problem.boundary_bytes, dtype=np.int64)
     full = named(row, problem)
     peer = np.clip((full >> PEER_SHIFT & INDEX_MASK) - 1, 0, problem.total_stages - 1)

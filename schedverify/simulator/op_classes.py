@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from schedverify.core.errors import ScheduleError
-from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, MICROBATCH_MASK, STAGE_SHIFT, Join, Kind, unpack
+from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, MICROBATCH_MASK, Join, Kind, unpack
 from schedverify.core.problem import Problem
-from schedverify.core.schedule import Flags, IntArray, Schedule, Words, kinds
+from schedverify.core.schedule import Flags, IntArray, Schedule, Words, kinds, op_stages
+from schedverify.simulator.joint_steps import NEVER_ENDS, SEE_THE_CYCLE
 
 if TYPE_CHECKING:
     from schedverify.simulator import kernels
@@ -49,14 +50,14 @@ def _strangers(row: Words, problem: Problem, rank: int) -> Flags:
     """Mark the operations of a row that cannot stand there."""
     on_rank = np.zeros(INDEX_MASK + 1, dtype=bool)
     on_rank[list(problem.stages_of[rank])] = True
-    fits = problem.has_operations(row) & (kinds(row) <= _W) & on_rank[row >> STAGE_SHIFT & INDEX_MASK]
+    fits = problem.has_operations(row) & (kinds(row) <= _W) & on_rank[op_stages(row)]
     return np.asarray(~fits | (row >> JOIN_SHIFT == int(Join.GROUP)))
 
 
 def _counts(row: Words, problem: Problem, rank: int) -> IntArray:
     """Count the operations of a row by stage (in the rank's order of stages), kind and micro-batch."""
     stages, size = np.array(problem.stages_of[rank], dtype=np.int64), problem.microbatches
-    local = np.searchsorted(stages, row >> STAGE_SHIFT & INDEX_MASK)
+    local = np.searchsorted(stages, op_stages(row))
     flat = (local * 4 + kinds(row)) * size + (row & MICROBATCH_MASK)
     return np.bincount(flat, minlength=len(stages) * 4 * size).reshape(len(stages), 4, size)
 
@@ -76,6 +77,13 @@ def _complete(counts: IntArray, problem: Problem) -> Flags:
     if problem.form == "inference":
         return forward
     return forward & ((counts[:, 1] > 0) | (counts[:, 2] > 0) & (counts[:, 3] > 0))
+
+
+def check_ended(done: list[int], steps: list[int]) -> None:
+    """Raise where a rank has not come to the end of its steps."""
+    for rank, (reached, count) in enumerate(zip(done, steps, strict=True)):
+        if reached < count:
+            raise ScheduleError(f"{NEVER_ENDS}: rank {rank} waits at position {reached} for ever; {SEE_THE_CYCLE}")
 
 
 def describe_class(key: int, problem: Problem) -> tuple[tuple[tuple[int, int], ...], int, int]:

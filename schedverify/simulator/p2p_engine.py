@@ -12,17 +12,30 @@ from schedverify.core.problem import Problem
 from schedverify.core.schedule import Flags, IntArray, Schedule
 from schedverify.core.timeline import Timeline
 from schedverify.simulator.csr_graph import Precedence
+from schedverify.simulator.joint_steps import NEVER_ENDS, SEE_THE_CYCLE
 from schedverify.simulator.metrics import measure
 from schedverify.simulator.p2p_events import Events
 from schedverify.simulator.p2p_program import LoweredProgram, match
+from schedverify.simulator.p2p_sweep import LoweredSweep
+from schedverify.simulator.span import span_of
 
 
 class LoweredRun(NamedTuple):
-    """The events of a lowered schedule, and by node the tick at which it starts; shape (nodes,)."""
+    """The events of a lowered schedule and what waits for what, and when each starts.
+
+    Attributes
+    ----------
+    start
+        By node, the tick at which it starts; shape (nodes,).
+    origin
+        By node, the one at which a longest path to it begins; shape (nodes,).
+    """
 
     program: LoweredProgram
     events: Events
+    graph: Precedence
     start: IntArray
+    origin: IntArray
 
 
 def simulate_lowered(schedule: Schedule, problem: Problem, discipline: Discipline, eager_bytes: int) -> Timeline:
@@ -30,7 +43,9 @@ def simulate_lowered(schedule: Schedule, problem: Problem, discipline: Disciplin
     ran = run(schedule, problem, discipline, eager_bytes)
     bounds = np.cumsum(np.bincount(ran.program.step_rank, minlength=schedule.ranks))[:-1]
     starts, ends = (tuple(np.split(ticks, bounds)) for ticks in _by_step(ran))
-    measures = measure(schedule, problem, starts, ends)
+    sweep = LoweredSweep(ran.program, ran.graph, ran.events.edges.lag)
+    span = span_of(sweep.windows_of(ran.start, ran.origin, [0] * schedule.ranks), sweep.windows)
+    measures = measure(schedule, problem, starts, ends, span.ticks)
     return Timeline(schedule, problem, starts, ends, measures, discipline, eager_bytes)
 
 
@@ -49,33 +64,38 @@ def run(schedule: Schedule, problem: Problem, discipline: Discipline, eager_byte
     graph = Precedence(events.count, events.edges.tail, events.edges.head)
     if graph.blocked.any():
         raise ScheduleError(_blocked(program, events, graph.blocked))
-    return LoweredRun(program, events, graph.longest_paths(events.edges.lag))
+    return LoweredRun(program, events, graph, *graph.longest_paths(events.edges.lag, {}))
 
 
 def _by_step(ran: LoweredRun) -> tuple[IntArray, IntArray]:
-    """Return start and end of every step: of transfers, from where they occupy their queue until they are complete."""
-    program, events, start = ran
+    """Return start and end of every step.
+
+    Those of transfers are from where they occupy their queue until they are complete, those of waits from where their
+    rank comes to them until it goes on.
+    """
+    program, events, start = ran.program, ran.events, ran.start
     starts = start[program.node]
     ends = starts + program.duration
-    transfers = events.transfers
-    complete = start[events.sends] + np.where(events.alone, 0, transfers.occupied)
+    complete = start[events.sends] + events.sent
     arrived = np.maximum(start[events.receives], start[events.sends] + events.done)
     silent = ~program.computes
     starts[silent], ends[silent] = np.iinfo(np.int64).max, 0
     np.minimum.at(starts, events.step, start[events.nodes])
     np.maximum.at(ends, events.step, np.concatenate((complete, arrived)))
+    ends[program.waits] = start[program.node[program.waits]]
     idle = silent.copy()
     idle[program.step[events.ends]] = False
     if idle.any():
-        holds = program.computes | (events.discipline is Discipline.BLOCK)
+        holds = program.computes | program.waits | (events.discipline is Discipline.BLOCK)
         for row in np.split(np.arange(len(starts)), np.flatnonzero(np.diff(program.step_rank)) + 1):
-            reached = np.maximum.accumulate(np.where(holds[row], ends[row], 0))
-            starts[row[idle[row]]] = ends[row[idle[row]]] = reached[idle[row]]
+            before = np.append(0, np.maximum.accumulate(np.where(holds[row], ends[row], 0))[:-1])[: len(row)]
+            own, nothing = idle[row], idle[row] & ~program.waits[row]
+            starts[row[own]], ends[row[nothing]] = before[own], before[nothing]
     return starts, ends
 
 
 def _blocked(program: LoweredProgram, events: Events, blocked: Flags) -> str:
     computing = np.flatnonzero(program.computes & blocked[program.node])
     step = int(np.concatenate((computing, events.step[blocked[events.nodes]])).min())
-    text = f"{program.text(step)} waits at {program.place(step)} for ever; verify it to see the cycle"
-    return f"the schedule cannot run to its end under {events.discipline.value}: {text}"
+    text = f"{program.text(step)} waits at {program.place(step)} for ever; {SEE_THE_CYCLE}"
+    return f"{NEVER_ENDS} under {events.discipline.value}: {text}"

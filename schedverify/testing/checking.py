@@ -43,7 +43,8 @@ def check_scheduler(
     scheduler
         Takes a problem and returns its schedule.
     properties
-        Codes or beginnings of codes that must hold; by default every property that applies.
+        Codes or beginnings of codes that must hold, of which one at least applies; by default every property that
+        applies.
     at_least_as_good_as
         A family whose makespan (or span, or peak memory, as the problem minimizes) must not be lower.
     max_gap
@@ -137,12 +138,11 @@ def _value(schedule: Schedule, problem: Problem) -> int:
 
 
 def report_text(report: Report) -> str:
-    """Return a line for each violation, its counterexample under it, and for what is undecided the reason."""
+    """Return a line for each violation, its counterexample under it, and for each property that is open the reason."""
     lines = []
     for violation in report.violations:
         lines += [str(violation), *(f"    {line}" for line in violation.counterexample)]
-    undecided = [result for result in report.properties if result.verdict == "undecided"]
-    return "\n".join([*lines, *(f"{result.code} undecided: {result.reason}" for result in undecided)])
+    return "\n".join([*lines, *report.unsettled])
 
 
 def failure(

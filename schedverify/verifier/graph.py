@@ -6,6 +6,7 @@ The rules stand here in two forms: :func:`needs` for one operation, and :func:`r
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain, pairwise, product
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -13,9 +14,9 @@ import numpy as np
 from schedverify.core.argument_types import check_types
 from schedverify.core.errors import Fault, InputError
 from schedverify.core.messages import expanded, neighbours
-from schedverify.core.op import INDEX_MASK, MICROBATCH_MASK, STAGE_SHIFT, Kind, Op
+from schedverify.core.op import MICROBATCH_MASK, Kind, Op
 from schedverify.core.problem import Problem
-from schedverify.core.schedule import IntArray, Schedule, kinds
+from schedverify.core.schedule import IntArray, Schedule, kinds, op_stages
 from schedverify.verifier.occurrences import Occurrences, joined, packed
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def forwards_and_gradients(kind: IntArray) -> tuple[IntArray, IntArray]:
 
 def kind_stage_microbatch(ops: IntArray) -> tuple[IntArray, IntArray, IntArray]:
     """Return kind, stage and micro-batch of packed operations."""
-    return kinds(ops), ops >> STAGE_SHIFT & INDEX_MASK, ops & MICROBATCH_MASK
+    return kinds(ops), op_stages(ops), ops & MICROBATCH_MASK
 
 
 def dependency_graph(
@@ -130,15 +131,16 @@ def dependency_graph(
     """Return the graph of a problem's operations, or of a schedule's, with its rank orders.
 
     Nodes are :class:`~schedverify.core.op.Op` values (and :class:`Unmatched` ones for what nobody waits for), with the
-    attributes ``duration`` (of the step) and ``places`` (rank and position). Edges carry ``why`` (``data`` on one
-    rank, ``transfer`` between two, ``own forward``, ``own input part``, ``earlier part``, ``later part``, ``rank
-    order``) and ``lag`` in ticks. Without a schedule a split problem's backward is I and W.
+    attributes ``duration`` (of the longest of its steps: then its output is made) and ``places`` (rank and position).
+    Edges carry ``why`` (``data`` on one rank, ``transfer`` between two, ``own forward``, ``own input part``, ``earlier
+    part``, ``later part``, ``rank order``) and ``lag`` in ticks: below 0 where a rank goes on while another one still
+    runs the same operation. Without a schedule a split problem's backward is I and W.
 
-    With a discipline it is the graph of a lowered schedule: what every step, send and receive waits for under it. Nodes
-    are :class:`~schedverify.LoweredEvent` values with the attributes ``start`` and ``duration``. An edge carries
-    ``why`` (``rank order``, ``input``, ``received``, ``queue``, ``sent``), ``lag`` (the ticks from the start of its
-    tail to the soonest start of its head) and ``slack`` (the ticks by which it could be longer before its head starts
-    later). The start of a node is the length of the longest path to it.
+    With a discipline it is the graph of a lowered schedule: what every step, send, receive and wait for one waits for
+    under it. Nodes are :class:`~schedverify.LoweredEvent` values with the attributes ``start`` and ``duration``. An
+    edge carries ``why`` (``rank order``, ``input``, ``received``, ``queue``, ``sent``, ``complete``), ``lag`` (the
+    ticks from the start of its tail to the soonest start of its head) and ``slack`` (the ticks by which it could be
+    longer before its head starts later). The start of a node is the length of the longest path to it.
 
     Parameters
     ----------
@@ -193,8 +195,9 @@ def step_graph(graph: nx.DiGraph) -> nx.DiGraph:
         contracted.add_node(step[node], duration=longest)
     for source, target, data in graph.edges(data=True):
         known = contracted.get_edge_data(step[source], step[target])
-        if known is None or known["lag"] < data["lag"]:
-            contracted.add_edge(step[source], step[target], **data)
+        lag = data["lag"] + graph.nodes[source]["duration"] - contracted.nodes[step[source]]["duration"]
+        if known is None or known["lag"] < lag:
+            contracted.add_edge(step[source], step[target], **data | {"lag": lag})
     return contracted
 
 
@@ -260,13 +263,19 @@ def _needed(problem: Problem) -> Iterator[Op]:
 
 def _add_steps(graph: nx.DiGraph, problem: Problem, occurrences: Occurrences) -> None:
     """Add the steps of a schedule and the order in which each rank runs them."""
+    orders: list[list[tuple[list[Any], int]]] = []  # by rank and step, its nodes and its ticks
     for rank, steps in enumerate(occurrences.steps):
-        before: list[Any] = []
+        orders.append([])
         for position, ops in enumerate(steps):
             nodes = [op if occurrences.is_main(op, rank, position) else Unmatched(op, rank, position) for op in ops]
+            ticks = problem.step_duration(ops)
+            orders[rank] += [(nodes, ticks)] if nodes else []
             for node in nodes:
-                places = (*graph.nodes[node]["places"], (rank, position)) if node in graph else ((rank, position),)
-                graph.add_node(node, duration=problem.step_duration(ops), places=places)
-                for earlier in before:
-                    graph.add_edge(earlier, node, why="rank order", lag=0)
-            before = nodes or before
+                known = graph.nodes.get(node, {"duration": 0, "places": ()})
+                longest, places = max(known["duration"], ticks), (*known["places"], (rank, position))
+                graph.add_node(node, duration=longest, places=places)
+    for (before, ticks), (after, _) in chain.from_iterable(map(pairwise, orders)):
+        for earlier, later in product(before, after):
+            lag = ticks - graph.nodes[earlier]["duration"]
+            known_lag = graph.edges[earlier, later]["lag"] if graph.has_edge(earlier, later) else lag
+            graph.add_edge(earlier, later, why="rank order", lag=max(lag, known_lag))

@@ -10,9 +10,19 @@ from functools import cached_property
 
 import numpy as np
 
-from schedverify.core.op import INDEX_MASK, KIND_SHIFT, STAGE_SHIFT, Kind, Op
+from schedverify.core.op import KIND_SHIFT, STAGE_SHIFT, Kind, Op
 from schedverify.core.problem import Problem
-from schedverify.core.schedule import OPERATION_MASK, Flags, IntArray, Schedule, Words, kinds, positions, rank_of_each
+from schedverify.core.schedule import (
+    OPERATION_MASK,
+    Flags,
+    IntArray,
+    Schedule,
+    Words,
+    kinds,
+    op_stages,
+    positions,
+    rank_of_each,
+)
 from schedverify.simulator.csr_graph import merged
 
 Place = tuple[int, int]
@@ -151,7 +161,7 @@ class Occurrences:
         rows = enumerate(self.problem.placement)
         count = self.problem.ranks
         pairs = [stage * count + rank for stage, ranks in rows if len(ranks) >= least for rank in ranks]
-        stage = self.op >> STAGE_SHIFT & INDEX_MASK
+        stage = op_stages(self.op)
         return np.isin(stage * count + self.rank, np.array(pairs, dtype=np.int64))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from schedverify.core.errors import UnknownNameError
+from schedverify.core.errors import look_up
 from schedverify.verifier.rules import HEADINGS, REGISTRY, Property
 
 
@@ -14,9 +14,7 @@ def property_page(code: str) -> str:
     UnknownNameError
         If there is no such code; names the nearest.
     """
-    if code not in REGISTRY:
-        raise UnknownNameError.among("property", code, REGISTRY)
-    return _page(REGISTRY[code])
+    return _page(look_up("property", code, REGISTRY))
 
 
 def all_pages() -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from schedverify.core.discipline import Discipline
-from schedverify.core.errors import UnknownNameError
+from schedverify.core.errors import look_up
 
 
 class RuntimeProfile(NamedTuple):
@@ -43,6 +43,4 @@ def profile_of(name: str) -> RuntimeProfile:
     UnknownNameError
         If there is none; says the nearest.
     """
-    if name not in PROFILES:
-        raise UnknownNameError.among("profile", name, PROFILES)
-    return PROFILES[name]
+    return look_up("profile", name, PROFILES)

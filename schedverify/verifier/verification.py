@@ -179,16 +179,16 @@ def _chosen(select: Iterable[str] | None, ignore: Iterable[str], profile: str | 
 
 def _judge(prop: Property, case: Case) -> PropertyResult:
     """Judge a case by a property; what was found to be violated before a check gives up is violated all the same."""
-    violations, verdict, reason = list[Violation](), Verdict.HOLDS, ""
+    violations, verdict, reason, remedy = list[Violation](), Verdict.HOLDS, "", ""
     try:
         violations.extend(prop.check(case))
     except NotApplicable as given:
-        verdict, reason = Verdict.NOT_APPLICABLE, str(given)
+        verdict, reason, remedy = Verdict.NOT_APPLICABLE, str(given), given.remedy
     except Undecided as given:
         verdict, reason = Verdict.UNDECIDED, str(given)
     if violations:
-        verdict, reason = Verdict.VIOLATED, ""
-    return PropertyResult(prop.code, prop.name, verdict, prop.scope, tuple(violations), reason)
+        verdict, reason, remedy = Verdict.VIOLATED, "", ""
+    return PropertyResult(prop.code, prop.name, verdict, prop.scope, tuple(violations), reason, remedy)
 
 
 def _communication(case: Case, results: list[PropertyResult]) -> Communication | None:

@@ -226,3 +226,25 @@ def family_problem(name: str, ranks: int, microbatches: int) -> Problem | None:
                 continue
             return problem
     return None
+
+
+def test_the_judges_agree_on_the_bytes_of_boundaries() -> None:
+    seen = Counter[bool]()
+    for number in range(300):
+        found, rng = lowered_base(number), random.Random(f"bytes {number}")
+        data, sizes = found.problem.to_dict(), found.problem.boundary_bytes
+        rows = []
+        for source, target in data["edges"]:
+            copy = rng.randrange(data["replicas"])
+            size = sizes[source + copy * data["stages"]] + rng.choice([0, 0, 0, 1])
+            split = rng.choice([None, 0, size // 2])
+            parts = [size] if split is None else [split, size - split]
+            rows += [{"from": source, "to": target, "bytes": part} for part in parts if part]
+        data["boundary"] = rows
+        judge = Judge(found.rows, data)
+        report = verify(Schedule.of(found.rows), Problem.of(data), select=["SV306"])
+        wrong = judge.verdicts("pair")["SV306"]
+        assert (report.verdict is Verdict.VIOLATED) == wrong, f"number {number}: {rows} of {sizes}"
+        assert len(report.violations) == len(judge.missized())
+        seen[wrong] += 1
+    assert min(seen[True], seen[False]) > 50

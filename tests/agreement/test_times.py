@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import random
+from typing import Any
 
 import pytest
 
 from oracle.compute_orders import peaks
 from oracle.lowered_times import Run
 from oracle.messages import Wires
-from oracle.times import Times, earliest, is_possible, measures
+from oracle.span import batch_of, by_cycle_means
+from oracle.times import Clock, Times, earliest, is_possible
+from oracle.times import measures as plain_measures
 from schedverify.core.problem import Problem
 from schedverify.core.result import Verdict
 from schedverify.core.schedule import Schedule
@@ -21,6 +24,11 @@ from support.random_lowered import lowered
 from support.random_schedules import Base, base
 
 BASES = 300
+
+
+def measures(rows: list[list[str]], data: dict[str, Any]) -> dict[str, Any]:
+    """Return the measures of a valid schedule, the span among them."""
+    return plain_measures(rows, data) | {"span": by_cycle_means(batch_of(Clock(rows, data)), len(rows))}
 
 
 def verdict_on(found: Base, code: str, claims: dict) -> Verdict:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import json
 import os
@@ -322,10 +323,26 @@ def test_a_pipe_gets_what_rich_would_print(files: Path, monkeypatch: pytest.Monk
     """Tables, lines and remarks that go into a pipe as they are equal those that rich lays out there."""
     from schedverify.cli import terminal
 
-    commands = (("verify", "stuck.txt"), ("verify", "right.txt"), ("simulate", "right.txt", "-p", "two.toml"))
+    commands = (("simulate", "right.txt", "-p", "two.toml"), ("verify", "stuck.txt"), ("verify", "right.txt"))
     plain = [printed(command) for command in commands]
-    monkeypatch.setattr(terminal, "_is_plain", lambda _: False)
+    assert not terminal.out.cache_info().currsize  # the last of them needs no rich
+    monkeypatch.setenv("TTY_COMPATIBLE", "0")  # rich prints everything then, and takes no pipe for a terminal
     assert [printed(command) for command in commands] == plain
+    assert terminal.out.cache_info().currsize
+
+
+def test_a_program_that_calls_a_command_keeps_its_garbage_collector(
+    files: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = gc.get_threshold()
+    try:
+        main(["verify", "right.txt"])
+        assert gc.get_threshold() == before
+        monkeypatch.setattr(sys, "argv", ["schedverify", "verify", "right.txt"])
+        main()
+        assert gc.get_threshold()[0] > before[0]
+    finally:
+        gc.set_threshold(*before)
 
 
 def printed(command: tuple[str, ...]) -> tuple[str, str]:
@@ -337,3 +354,21 @@ def printed(command: tuple[str, ...]) -> tuple[str, str]:
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         main(command)
     return out.getvalue(), err.getvalue()
+
+
+def test_a_selection_of_which_nothing_applies_ends_with_3(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (files / "right.txt").write_text(RIGHT)
+    (files / "p.toml").write_text(PROBLEM)
+    command = ["verify", "right.txt", "--problem", "p.toml", "--select", "SV402"]
+    assert main(command) == 3
+    told = " ".join(capsys.readouterr().out.split())
+    assert told.startswith(
+        "right.txt: not applicable SV402 bytes within the capacity not applicable the problem limits"
+    )
+    assert "(memory.capacity does)" in told
+    assert main([*command, "--format", "json"]) == 3
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["verdict"], printed["ok"]) == ("not applicable", False)
+    assert main([*command, "--format", "github"]) == 3
+    assert capsys.readouterr().out.startswith("::warning file=right.txt,title=schedverify::SV402 not applicable: ")
+    assert main([*command[:-1], "SV402,SV201"]) == 0

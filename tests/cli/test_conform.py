@@ -55,7 +55,9 @@ class TestCommand:
             "from torch import nn\n\n\ndef build():\n    return [nn.Linear(8, 8) for _ in range(3)]\n"
         )
         assert main(["run", "plan.json", "--model", "my_model:build", "--steps", "3", "--trace", "real.json"]) == 0
-        assert capsys.readouterr().out.count("loss") == 0  # the processes print, not this one
+        assert [line.split()[:3] for line in capsys.readouterr().out.splitlines()] == [
+            ["step", step, "loss"] for step in "012"
+        ]
         Draft202012Validator(json.loads(schemas()["trace.json"])).validate(json.loads(Path("real.json").read_text()))
         assert main(["conform", "plan.json", "real.json", "--format", "json"]) == 0
         found = json.loads(capsys.readouterr().out)

@@ -31,3 +31,25 @@ def test_lint_judges_many_and_annotates_lines(desk: Path, capsys: pytest.Capture
     assert main(["lint", "bad.schedule.toml", "--format", "github"]) == 1
     assert capsys.readouterr().out.startswith("::error file=bad.schedule.toml,line=5,title=SV201::rank 0 waits")
     assert main(["lint", "absent.schedule.toml"]) == 2
+
+
+def selecting(select: str) -> str:
+    return f"select = [{select}]\n{GOOD_TOML}"
+
+
+def test_what_nothing_applies_to_does_not_pass(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (desk / "good.schedule.toml").write_text(GOOD_TOML)
+    (desk / "bad.schedule.toml").write_text(BAD_TOML)
+    (desk / "nothing.schedule.toml").write_text(selecting('"SV304"'))
+    (desk / "none.schedule.toml").write_text(selecting(""))
+    good, bad, nothing, none = (f"{name}.schedule.toml" for name in ("good", "bad", "nothing", "none"))
+    assert main(["lint", nothing]) == 3
+    assert capsys.readouterr().out == (
+        "nothing.schedule.toml: not applicable\n"
+        "  SV304 not applicable: no send and no receive stands in the schedule (schedverify lower adds them)\n"
+    )
+    assert main(["lint", none, "--format", "github"]) == 3
+    assert capsys.readouterr().out == "::warning file=none.schedule.toml,title=schedverify::no property was selected\n"
+    assert main(["lint", good, nothing, good]) == 3
+    assert main(["lint", nothing, bad, good]) == 1
+    assert main(["lint", bad, nothing]) == 1

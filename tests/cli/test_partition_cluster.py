@@ -28,6 +28,30 @@ microbatch_size = [1, 2]
 """
 
 
+SMALL = """
+[decoder]
+layers = 4
+hidden = 64
+heads = 2
+vocabulary = 100
+
+[training]
+sequence = 64
+"""
+TINY = """
+nodes = 1
+devices = 4
+batch = 8
+
+[device]
+peak = 1e12
+memory = "MEMORY"
+
+[choices]
+virtual = [1, 2]
+"""
+
+
 class TestCommand:
     @pytest.fixture
     def there(self, tmp_path: Path) -> str:
@@ -63,6 +87,64 @@ class TestCommand:
         assert "--microbatches: does not go with --cluster" in capsys.readouterr().err
         assert main(["partition", "llama-2-7b"]) == 2
         assert "--ranks: missing" in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        ("choices", "told"),
+        [
+            ({"tensor_parallel": 1, "pipeline_parallel": 2, "data_parallel": 2}, "multiply to 8 devices"),
+            ({"virtual": 2, "pipeline_parallel": 1}, "several stages on a rank are for pipelines of several ranks"),
+        ],
+    )
+    def test_where_no_set_up_can_be_made_it_says_why(
+        self, choices: dict[str, int], told: str, tmp_path: Path, capsys: Capture
+    ) -> None:
+        head = FILE.partition("[choices]")[0]
+        text = "".join(f"{name} = {value}\n" for name, value in choices.items())
+        (tmp_path / "cluster.toml").write_text(f"{head}[choices]\n{text}")
+        there = str(tmp_path / "cluster.toml")
+        assert main(["partition", "llama-2-7b", "--cluster", there, "--sequence", "2048"]) == 2
+        error = capsys.readouterr().err
+        assert "cluster.toml: choices: " in error
+        assert told in error
+
+    def test_small_numbers_can_be_read(self, tmp_path: Path, capsys: Capture) -> None:
+        (tmp_path / "m.toml").write_text(SMALL)
+        memory = "1 MB"
+        (tmp_path / "c.toml").write_text(TINY.replace("MEMORY", memory))
+        assert main(["partition", str(tmp_path / "m.toml"), "--cluster", str(tmp_path / "c.toml")]) == 1
+        assert "weights and optimizer alone take 944.9 kB of 868.9, 76.0 kB too much" in capsys.readouterr().out
+        (tmp_path / "c.toml").write_text(TINY.replace("MEMORY", "100 MB"))
+        assert main(["partition", str(tmp_path / "m.toml"), "--cluster", str(tmp_path / "c.toml")]) == 0
+        best = capsys.readouterr().out.splitlines()[1].split()
+        assert 0 < float(best[-1]) < 0.1
+        assert float(best[7]) > 0
+
+    def test_a_decoder_that_is_too_large_to_count_is_told_with_its_file(self, tmp_path: Path, capsys: Capture) -> None:
+        (tmp_path / "m.toml").write_text(SMALL.replace("64", str(2**31)))
+        (tmp_path / "c.toml").write_text(TINY.replace("MEMORY", "1 GB"))
+        assert main(["partition", str(tmp_path / "m.toml"), "--cluster", str(tmp_path / "c.toml")]) == 2
+        assert "m.toml: decoder: all steps together take more than 2^60 ticks" in capsys.readouterr().err
+
+    def test_a_cut_that_fits_is_found_where_even_ones_do_not(self, tmp_path: Path, capsys: Capture) -> None:
+        """1F1B interleaved on 16 ranks: 86.0 GB with equally many layers on each stage, of 80."""
+        device = 'like = "a100-80gb"\nbetween_bandwidth = "25 GB"'
+        choices = 'tensor_parallel = 1\nvirtual = 2\nmicrobatch_size = 2\nrecompute = "selective"'
+        text = f"nodes = 2\ndevices = 8\nbatch = 64\n[device]\n{device}\n[choices]\n{choices}\n"
+        (tmp_path / "c.toml").write_text(text)
+        command = [
+            "partition",
+            "llama-2-13b",
+            "--cluster",
+            str(tmp_path / "c.toml"),
+            "--sequence",
+            "4096",
+            "--ranks",
+            "16",
+        ]
+        assert main([*command, "--format", "json"]) == 0
+        (best,) = json.loads(capsys.readouterr().out)["ranked"]
+        assert best["setup"]["microbatches"] == 32
+        assert best["peak_memory"] <= 80 * 10**9
 
     def test_where_nothing_fits_it_says_so(self, there: str, capsys: Capture) -> None:
         assert main(["partition", "llama-3-405b", "--cluster", there, "--sequence", "2048"]) == 1

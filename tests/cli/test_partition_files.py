@@ -68,6 +68,82 @@ class TestCommand:
         assert main(["partition", str(tmp_path / "m.toml"), "--ranks", "2"]) == 1
         assert "devices.memory: no cut into 2 stages fits; it takes" in capsys.readouterr().err
 
+    @pytest.mark.parametrize(
+        ("family", "told"), [("zb-v", "over all cuts between ranks: 2"), (None, "over all cuts: 52")]
+    )
+    def test_bytes_between_stages_of_one_rank_are_none(
+        self, family: str | None, told: str, tmp_path: Path, capsys: Capture
+    ) -> None:
+        rows = [(1, 1), (1, 50), (4, 1), (1, 1), (1, 1)]
+        text = "".join(
+            f"[[layer]]\nforward={f}\nbackward_input={f}\nbackward_weight={f}\noutput={o}\n" for f, o in rows
+        )
+        (tmp_path / "m.toml").write_text(text)
+        shape = ("--ranks", "2", "--virtual", "2", "--microbatches", "4", "--family", family or "interleaved-1f1b")
+        assert main(["partition", str(tmp_path / "m.toml"), *shape]) == 0
+        assert f"bytes {told}\n" in capsys.readouterr().out
+
+    def test_what_was_cut_as_a_chain_is_the_best_of_consecutive_layers(self, tmp_path: Path, capsys: Capture) -> None:
+        names = "".join(f'[[layer]]\nname = "{i}"\nforward = 1\nbackward = 1\n' for i in range(19))
+        edges = [["0", str(i)] for i in range(1, 18)] + [[str(i), "18"] for i in range(1, 18)]
+        (tmp_path / "m.toml").write_text(f"edges = {json.dumps(edges)}\n{names}")
+        assert main(["partition", str(tmp_path / "m.toml"), "--ranks", "2"]) == 0
+        told = "(no partition into consecutive layers has less; the graph was cut as a chain)"
+        assert told in capsys.readouterr().out
+        command = [
+            "partition",
+            str(tmp_path / "m.toml"),
+            "--ranks",
+            "2",
+            "--microbatches",
+            "1",
+            "--joint",
+            "--workers",
+            "1",
+        ]
+        assert main(command) == 0
+        assert "no partition into consecutive layers has a schedule with less" in capsys.readouterr().out
+
+    @pytest.mark.parametrize("further", [(), ("--virtual", "2"), ("--joint",)])
+    @pytest.mark.parametrize(
+        ("text", "key"),
+        [
+            (
+                f"[[layer]]\nrepeat = 4\nforward = {2**62}\nbackward = 1\n[devices]\nslowness = 1000\n",
+                "layer[0].forward",
+            ),
+            ("[[layer]]\nrepeat = 3\n[[layer]]\nrepeat = 2\nstate = 4000000000000000000\n", "layer[1].state"),
+            ("[[layer]]\nparameters = 4000000000000000000\n[[layer]]\nrepeat = 3\n", "layer[0].parameters"),
+            (f"[[layer]]\nrepeat = 4\noutput = {2**61}\n", "layer[0].output"),
+            (f"[[layer]]\nrepeat = 4\n[devices]\nlatency = {2**60}\n", "devices.latency"),
+            (f"[[layer]]\nrepeat = 4\nforward = {2**57}\n", "layer"),
+        ],
+    )
+    def test_numbers_that_are_too_many_to_count_are_told_with_file_and_key(
+        self, text: str, key: str, further: tuple[str, ...], tmp_path: Path, capsys: Capture
+    ) -> None:
+        (tmp_path / "m.toml").write_text(text)
+        assert main(["partition", str(tmp_path / "m.toml"), "--ranks", "2", "--microbatches", "4", *further]) == 2
+        told = capsys.readouterr().err
+        assert f"m.toml: {key}: all " in told
+        assert "2^60" in told
+        assert "memory.static" not in told
+
+    def test_the_largest_numbers_that_can_be_counted_are(self, tmp_path: Path, capsys: Capture) -> None:
+        layer = f"[[layer]]\nforward = {2**54}\nbackward = {2**54}\nactivation = {2**54}\nparameters = {2**54}\n"
+        text = f"{4 * layer}[devices]\nmemory = {2**62}\nbandwidth = {2**62}\n"
+        (tmp_path / "m.toml").write_text(text)
+        for virtual in ("1", "2"):
+            shape = ("--ranks", "2", "--virtual", virtual, "--microbatches", "4")
+            assert main(["partition", str(tmp_path / "m.toml"), *shape]) == 0
+            assert f"busiest rank or link: {4 * 2**54} tick" in capsys.readouterr().out
+        tight = text.replace(str(2**62), str(2**56), 1)
+        (tmp_path / "m.toml").write_text(tight)
+        assert (
+            main(["partition", str(tmp_path / "m.toml"), "--ranks", "2", "--virtual", "2", "--microbatches", "4"]) == 1
+        )
+        assert "bytes more on every rank" in capsys.readouterr().err
+
     def test_an_even_split_that_does_not_fit_is_shown_with_what_it_lacks(self, tmp_path: Path, capsys: Capture) -> None:
         """Not even one micro-batch of it fits on the last rank."""
         layers = "".join(f'[[layer]]\nname = "{name}"\nforward = 1\nactivation = 10\n' for name in "abc")

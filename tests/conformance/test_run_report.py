@@ -17,6 +17,7 @@ import schedverify as sv
 from schedverify import formats
 from schedverify.conformance import conform, data_of, measured_problem, timeline_of_run
 from schedverify.conformance.dependency_check import early_steps
+from schedverify.conformance.order_check import transfer_faults
 from schedverify.core.errors import InputError, ScheduleError
 from schedverify.core.trace import RunTrace, StepSpan
 from schedverify.formats.plan_files import digest, plan_data
@@ -26,6 +27,7 @@ from support.random_schedules import base
 from support.run_traces import US, a_plan, as_predicted, changed
 
 Capture = pytest.CaptureFixture[str]
+DISCIPLINES = ("tagged", "buffered", "edge", "pair", "rank", "block")
 
 
 @pytest.mark.parametrize("name", ["1f1b", "gpipe", "zb-h1", "zb-2p"])
@@ -115,6 +117,17 @@ def overlap(step: list[StepSpan]) -> None:
     step[i] = step[i]._replace(end=step[i].end + 5 * US)
 
 
+def exchange(one: str, other: str) -> Callable[[list[StepSpan]], None]:
+    """Return what gives each of two steps the times of the other."""
+
+    def change(step: list[StepSpan]) -> None:
+        a, b = step[at(step, one)], step[at(step, other)]
+        step[at(step, one)] = a._replace(start=b.start, end=b.end)
+        step[at(step, other)] = b._replace(start=a.start, end=a.end)
+
+    return change
+
+
 def hold(step: list[StepSpan]) -> None:
     """Delay the end of the first gradient past the start of further forwards."""
     i = next(i for i, ran in enumerate(step) if ran.step == "2I0")
@@ -141,6 +154,18 @@ PLANTED = {
         "(2SEND_B0): began 1.0 us before 2I0 had ended on rank 2",
     ),
     "before the step in front": (overlap, "(0F1): began before 0F0 had ended"),
+    "received before the one in front": (
+        move("1RECV_F1", start=-30),
+        "rank 1, position 1 (1RECV_F1): began before 1RECV_F0, which stands in front of it",
+    ),
+    "sent before the one in front": (
+        exchange("1SEND_B2", "1SEND_B3"),
+        "(1SEND_B3): began before 1SEND_B2, which stands in front of it",
+    ),
+    "a transfer before the compute step in front": (
+        move("0RECV_B1", start=-60),
+        "(0RECV_B1): began before 0W0 had ended",
+    ),
     "too many in flight": (hold, "rank 2: 2 micro-batches were in flight, the plan has at most 1"),
 }
 
@@ -209,7 +234,7 @@ class TestRandomRuns:
         assert not told.departures
         assert told.peaks == told.allowed
         assert told.measured == told.predicted
-        change = data.draw(st.sampled_from([absent, renamed, twice, before_all]))
+        change = data.draw(st.sampled_from([absent, renamed, twice, before_all, out_of_order]))
         rng = data.draw(st.randoms(use_true_random=False))
         spoilt = changed(trace, lambda step: change(step, rng))
         assume(spoilt != trace)
@@ -236,6 +261,51 @@ def before_all(step: list[StepSpan], rng: random.Random) -> None:
     if rests:
         i = rng.choice(rests)
         step[i] = step[i]._replace(start=-2 * US, end=-US)
+
+
+def out_of_order(step: list[StepSpan], rng: random.Random) -> None:
+    """Have a transfer begin before the compute step in front of it has ended."""
+    pairs = [
+        (i, before)
+        for i, ran in enumerate(step)
+        for before in step
+        if before.rank == ran.rank and before.position == ran.position - 1 and before.start < before.end
+        if "SEND" not in before.step and "RECV" not in before.step and ("SEND" in ran.step or "RECV" in ran.step)
+    ]
+    if pairs:
+        i, before = rng.choice(pairs)
+        step[i] = step[i]._replace(start=before.start)
+
+
+@pytest.mark.parametrize("discipline", DISCIPLINES)
+@pytest.mark.parametrize("number", range(0, 60, 4))
+def test_transfers_as_the_discipline_has_them_stand_in_no_wrong_order(number: int, discipline: str) -> None:
+    """Under every discipline a transfer goes through its queue behind the one in front of it."""
+    found = base(number)
+    if not found.fits:
+        return
+    problem = sv.Problem.of(found.data | {"tick": "us"})
+    try:
+        lowered = sv.lower(sv.Schedule.of(found.rows), problem, discipline=discipline)
+    except ScheduleError:
+        return
+    timeline = sv.simulate(lowered, problem, discipline=discipline)
+    step = [
+        StepSpan(rank, position, str(each), int(timeline.starts[rank][position]), int(timeline.ends[rank][position]))
+        for rank in range(problem.ranks)
+        for position, each in enumerate(lowered.steps(rank))
+    ]
+    assert not list(transfer_faults(problem, step, discipline))
+
+
+def test_a_queue_has_what_its_discipline_gives_it() -> None:
+    """Of two ranks: both directions share a queue under ``pair``, one each under ``edge``; ``tagged`` has none."""
+    problem = sv.Problem.chain(ranks=2, microbatches=2)
+    send, receive = StepSpan(0, 0, "0SEND_F0", 20, 30), StepSpan(0, 1, "0RECV_B0", 10, 15)
+    told = {name: bool(list(transfer_faults(problem, (send, receive), name))) for name in DISCIPLINES}
+    assert told == {"tagged": False, "buffered": False, "edge": False, "pair": True, "rank": True, "block": True}
+    behind = receive._replace(step="0SEND_F1")
+    assert all(list(transfer_faults(problem, (send, behind), name)) for name in DISCIPLINES)
 
 
 def test_what_does_not_belong_together_is_told() -> None:

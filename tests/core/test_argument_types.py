@@ -54,6 +54,11 @@ WRONG: list[tuple[Any, str]] = [
     (lambda: sv.load_with_layout(SCHEDULE), "load_with_layout needs a path, found a Schedule"),
     (lambda: sv.generate(PROBLEM, "1f1b"),
      "generate needs text, found a Problem: the arguments are swapped, it is generate(family, problem)"),
+    (lambda: sv.run(SCHEDULE, "m:f"), "run needs a Plan, found a Schedule: sv.plan_of(schedule, problem) makes one"),
+    (lambda: sv.run(PLAN, None), "run needs text, found None"),
+    (lambda: sv.profile(4), "profile needs text, found an int"),
+    (lambda: sv.Op("F", 2, 0), "Op needs a Kind, found a str: Kind.F is a kind, and Op('2F0') reads an operation"),
+    (lambda: sv.Op(0, 2, 0), "Op needs a Kind, found an int"),
     (lambda: sv.generate("1f1b", 4), f"generate needs a Problem, found an int: {TO_MAKE}"),
     (lambda: sv.dependency_graph(SCHEDULE), f"dependency_graph needs a Problem, found a Schedule: {TO_MAKE}"),
     (lambda: sv.dependency_graph(SCHEDULE, PROBLEM), "dependency_graph needs a Problem, found a Schedule: "

@@ -30,8 +30,8 @@ def test_an_infeasible_plan_names_what_clashes_and_what_would_do() -> None:
 def test_a_plan_is_told_with_its_bound_its_path_and_its_gains() -> None:
     gains = (sv.Gain("one byte more", 0, 0), sv.Gain("one tick less", 1, 3), sv.Gain("one rank more", 1, None))
     told = sv.Explanation(
-        sv.Status.OPTIMAL, "span", bound="the idle ticks", critical_path=PATH, binding=("rank 0 is full",), gains=gains,
-        remarks=("nothing is open",),
+        sv.Status.OPTIMAL, "makespan", bound="the idle ticks", critical_path=PATH, binding=("rank 0 is full",),
+        gains=gains, remarks=("nothing is open",),
     )  # fmt: skip
     assert str(told).split("\n") == [
         "the bound rests on the idle ticks",
@@ -39,13 +39,25 @@ def test_a_plan_is_told_with_its_bound_its_path_and_its_gains() -> None:
         "  0F0 → 1F1 2F2 → 3F3",
         "at the limit",
         "  rank 0 is full",
-        "what one unit more would gain of the span",
+        "what one unit more would gain of the makespan",
         "  one byte more: gains nothing",
         "  one tick less: gains at least 1, at most 3",
         "  one rank more: gains at least 1, how much more is open",
         "note: nothing is open",
     ]
-    assert repr(told) == "<Explanation: optimal, span>"
+    assert repr(told) == "<Explanation: optimal, makespan>"
+
+
+def test_a_cycle_is_told_with_each_of_its_ways() -> None:
+    ways = (sv.CriticalWay(0, 1, 68, PATH), sv.CriticalWay(1, 0, 35, PATH[1:]))
+    assert str(sv.Explanation(sv.Status.OPTIMAL, "span", critical_cycle=ways)).split("\n") == [
+        "critical cycle of rank 0 and rank 1: 2 batches take 103 ticks "
+        "(an arrow: the output of another rank or stage is waited for)",
+        "  rank 0 to rank 1, 68 ticks: 0F0 → 1F1 2F2 → 3F3",
+        "  rank 1 to rank 0, 35 ticks: → 1F1 2F2 → 3F3",
+    ]
+    alone = sv.Explanation(sv.Status.OPTIMAL, "span", critical_cycle=(sv.CriticalWay(3, 3, 9, PATH[:1]),))
+    assert str(alone).startswith("critical cycle of rank 3: a batch takes 9 ticks (")
 
 
 @pytest.mark.parametrize(("steps", "left"), [(60, None), (61, 1), (100, 40)])

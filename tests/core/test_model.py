@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from schedverify.core.errors import InputError
-from schedverify.core.model import Layer, Model, PartitionConstraints, even_parts
+from schedverify.core.model import Devices, Layer, Model, PartitionConstraints, even_parts
 
 A, B, C = Layer("a", forward=2, backward=3, parameters=5, state=7), Layer("b"), Layer("c")
 
@@ -77,3 +79,19 @@ def test_even_parts_differ_by_at_most_one() -> None:
     assert even_parts(4, 4) == (range(1), range(1, 2), range(2, 3), range(3, 4))
     with pytest.raises(InputError, match="2 layers cannot fill 3 stages"):
         even_parts(2, 3)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"slowness": ()}, r"devices.slowness: no value \(one for all ranks, or one for each\)"),
+        ({"slowness": (1, 0)}, r"devices.slowness: 0 is too small \(at least 1\)"),
+        ({"memory": (5, -1)}, r"devices.memory: -1 is too small \(at least 0\)"),
+        ({"latency": -1}, "devices.latency: -1 is too small"),
+        ({"bandwidth": 0}, r"devices.bandwidth: 0 is too small \(at least 1\)"),
+        ({"bandwidth": 0, "slowness": ()}, "devices.bandwidth.*\\n.*devices.slowness"),
+    ],
+)
+def test_devices_that_cannot_be_are_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Devices(**fields)

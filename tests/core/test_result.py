@@ -57,6 +57,34 @@ class TestReport:
         open_result = dataclasses.replace(result, verdict=Verdict.UNDECIDED, violations=())
         assert repr(sv.Report((open_result,))) == "<Report: undecided, SV201>"
 
+    def test_a_selection_of_which_nothing_applies_is_not_applicable(self) -> None:
+        report = sv.verify(SCHEDULE, PROBLEM, select=["SV304", "SV402"])
+        assert report.verdict is Verdict.NOT_APPLICABLE
+        assert not report.ok
+        assert report.unsettled == (
+            "SV304 not applicable: no send and no receive stands in the schedule (schedverify lower adds them)",
+            "SV402 not applicable: the problem limits no memory (memory.capacity does)",
+        )
+        assert str(report).startswith("not applicable\n")
+        assert "the problem limits no memory (memory.capacity does)\n" in str(report)
+        assert repr(report) == "<Report: not applicable, SV304, SV402>"
+        report.raise_for_violations()  # which are none
+
+    def test_an_empty_selection_is_not_applicable(self) -> None:
+        for report in (sv.Report(()), sv.verify(SCHEDULE, PROBLEM, select=[])):
+            assert report.verdict is Verdict.NOT_APPLICABLE
+            assert not report.ok
+            assert str(report).splitlines()[:2] == ["not applicable", "  no property was selected"]
+
+    def test_what_is_undecided_is_told_alone_where_something_applies(self) -> None:
+        report = sv.verify(SCHEDULE, PROBLEM, select=["SV201", "SV304", "SV402"])
+        assert report.ok
+        assert report.unsettled == ()
+        left_open = dataclasses.replace(report["SV201"], verdict=Verdict.UNDECIDED, reason="nobody knows")
+        report = sv.Report((left_open, *report.properties[1:]))
+        assert report.verdict is Verdict.UNDECIDED
+        assert report.unsettled == ("SV201 undecided: nobody knows",)
+
     def test_brackets_find_a_property(self) -> None:
         report = sv.verify(SCHEDULE, PROBLEM)
         assert report["SV304"].verdict is sv.Verdict.NOT_APPLICABLE

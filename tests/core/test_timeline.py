@@ -21,6 +21,27 @@ def test_it_prints_as_the_command_does(tmp_path, capsys) -> None:
     assert str(TIMELINE).startswith("  makespan         9\n  span             9\n  bubble fraction  0.3333\n")
 
 
+WAITS = sv.Problem.chain(
+    ranks=2, microbatches=2, form="split", forward=[6, 1], backward_input=1, backward_weight=[5, 10], latency=3
+)
+WAITING = sv.Schedule.parse("0F0 0F1 0I0 0W0 0I1 0W1\n1F0 1I0 1F1 1I1 1W0 1W1")
+NOTE = "  a rank is under way for 28 ticks here; where first steps wait, batches follow each other every 27"
+
+
+def test_it_says_where_first_steps_that_wait_shorten_its_span() -> None:
+    timeline = sv.simulate(WAITING, WAITS)
+    assert (timeline.span, timeline.longest_window) == (27, 28)
+    assert str(timeline).endswith(f"\n{NOTE}")
+    assert str(sv.verify(WAITING, WAITS)).endswith(f"\n{NOTE}")
+    assert "under way" not in str(TIMELINE)
+    assert "under way" not in str(sv.verify(TIMELINE.schedule, PROBLEM))
+
+
+def test_the_window_of_a_lowered_one_is_that_of_what_computes() -> None:
+    timeline = sv.simulate(sv.lower(WAITING, WAITS), WAITS, discipline="buffered")
+    assert (timeline.span, timeline.longest_window) == (27, 28)
+
+
 def test_it_is_one_line_as_a_value() -> None:
     assert repr(TIMELINE) == "<Timeline: 2 ranks, 8 steps, makespan 9>"
 

@@ -354,6 +354,15 @@ def test_a_wait_cycle_is_marked_at_all_its_steps() -> None:
     assert outlines[0].get("x") == outlines[1].get("x")
 
 
+def test_a_caption_says_where_first_steps_that_wait_shorten_the_span() -> None:
+    problem = problem_of(form="split", forward=[6, 1], backward_input=1, backward_weight=[5, 10], latency=3)
+    order = Schedule.parse("0F0 0F1 0I0 0W0 0I1 0W1\n1F0 1I0 1F1 1I1 1W0 1W1")
+    told = "span 27 ticks (as drawn up to 28: first steps do not wait), bubble"
+    assert told in " ".join(str(draw(order, problem)).split())
+    assert told in draw(order, problem).svg()
+    assert "as drawn" not in str(one_f_one_b())
+
+
 def test_the_critical_path_is_underlined() -> None:
     problem = problem_of()
     drawing = draw(generate("1f1b", problem), problem, critical=True)

@@ -38,6 +38,11 @@ class TestFiles:
             (("backward_weight = 180", ""), "layer[2].backward_weight: missing beside backward_input (give both"),
             (("forward = 10\n", "forward = 10\nweight_stash = 7\n"), "layer[0].weight_stash: 7 is more than the act"),
             (('[[layer]]\nname = "t"', '[devices]\nmemori = 3\n[[layer]]\nname = "t"'), "devices.memori: unknown key"),
+            (
+                ('[[layer]]\nname = "t"', '[devices]\nslowness = []\n[[layer]]\nname = "t"'),
+                "devices.slowness: no value",
+            ),
+            (('[[layer]]\nname = "t"', '[devices]\nslowness = [0]\n[[layer]]\nname = "t"'), "devices.slowness"),
         ],
     )
     def test_what_is_wrong_is_told(self, change: tuple[str, str], told: str) -> None:

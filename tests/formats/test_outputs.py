@@ -52,6 +52,17 @@ def test_reports_fit_their_schema(text: str, problem: Problem | None) -> None:
     assert fits("report.json", report_data(report))["ok"] is report.ok
 
 
+@pytest.mark.parametrize(("select", "count"), [(["SV3", "SV4"], 11), (["SV304"], 1), ([], 1)])
+def test_a_verdict_for_nothing_is_told_to_programs(select: list[str], count: int) -> None:
+    report = verify(Schedule.parse(SCHEDULES[0]), PROBLEM, select=select)
+    printed = fits("report.json", report_data(report))
+    assert (printed["verdict"], printed["ok"]) == ("not applicable", False)
+    assert all(each["remedy"] for each in printed["properties"])
+    lines = github_annotations(report, "-").splitlines()
+    assert len(lines) == count
+    assert all(line.startswith("::warning file=-,title=schedverify::") for line in lines)
+
+
 def test_timelines_fit_their_schema() -> None:
     data = fits("simulate.json", timeline_data(simulate(generate("gpipe", PROBLEM), PROBLEM)))
     assert data["timeline"][0][0] == {"op": "0F0", "start": 0, "end": 1}

@@ -11,6 +11,7 @@ from functools import cache
 from itertools import product
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 
@@ -18,7 +19,8 @@ from oracle.brute_force import brute_force
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
 from schedverify.optimizer.bounds.formulas import Bound, best_bound
-from schedverify.optimizer.counts.bound import count_bounds
+from schedverify.optimizer.counts.bound import IntegerWeights, count_bounds
+from schedverify.optimizer.counts.relaxation import CountRow
 from schedverify.simulator.engine import simulate
 from schedverify.verifier.certificates import EvidenceError, proved_bound
 from schedverify.verifier.certificates.counts import Windows
@@ -253,3 +255,14 @@ def test_a_search_that_is_stopped_or_out_of_time_ends() -> None:
     problem = equal(8, 32, (18, 18, 10), 16)
     assert not list(count_bounds(problem, "makespan", lower=0, upper=1682, seconds=30, stopped=lambda: True))
     assert not list(count_bounds(problem, "makespan", lower=0, upper=1682, seconds=0))
+
+
+def test_where_nothing_takes_time_nothing_is_proved() -> None:
+    nothing = Problem.chain(ranks=3, microbatches=3, edges=[[0, 1], [0, 2]], forward=0, backward=0)
+    for objective in ("makespan", "span"):
+        assert not list(count_bounds(nothing, objective, lower=0, upper=None, seconds=5))
+
+
+def test_sums_of_weights_that_64_bits_cannot_hold_are_known() -> None:
+    row = IntegerWeights(CountRow("", (), ()), np.array([0, 5, 1 << 52]), np.array([3, 30_000_000]))
+    assert row.total == 15 + 30_000_000 * ((1 << 52) - 5) > 1 << 63

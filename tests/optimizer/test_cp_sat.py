@@ -20,7 +20,7 @@ MAKER = "optimizer/solvers/cp_sat.py"
 
 def model(microbatches: int = 3, horizon: int | None = None) -> OrderModel:
     tasks = Tasks(Problem.chain(ranks=2, microbatches=microbatches, forward=1, backward=2))
-    made = OrderModel(tasks, horizon=tasks.horizon if horizon is None else horizon, objective="makespan")
+    made = OrderModel(tasks, horizon=tasks.horizon if horizon is None else horizon)
     add_constraints(made)
     return made
 

@@ -74,4 +74,4 @@ def test_room_is_left_for_a_backward_that_recomputes() -> None:
     assert rows is not None
     first = [kind for kind, _, _ in rows[0]]
     assert first == ["F", "F", "B", "F", "B", "B"]
-    assert measure(tasks, rows, "makespan") > 12
+    assert measure(tasks, rows) > 12

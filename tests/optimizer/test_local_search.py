@@ -11,7 +11,7 @@ from schedverify.core.problem import Problem
 from schedverify.core.result import Status
 from schedverify.optimizer.heuristics.greedy import list_schedule, policies
 from schedverify.optimizer.heuristics.local_search import LocalSearch, applies
-from schedverify.optimizer.orders import Rows, earliest, measure, schedule_of
+from schedverify.optimizer.orders import Rows, earliest, measure, schedule_of, tightest
 from schedverify.optimizer.tasks import Tasks
 from schedverify.planner.plans import optimize
 from schedverify.verifier.verification import verify
@@ -54,38 +54,61 @@ def test_every_walk_keeps_the_limits_and_is_no_worse(objective: str) -> None:
             problem = uneven(seed)
         except ValueError:
             continue
-        tasks = Tasks(problem)
+        tasks = Tasks(problem, objective)
         rows = start(tasks)
         if rows is None:
             continue
-        found = LocalSearch(tasks, rows, objective).run(seed, 4000, 0, never)
+        found = LocalSearch(tasks, rows).run(seed, 4000, 0, never)
         report = verify(schedule_of(found), problem, select=["SV1", "SV2", "SV4"])
         assert not report.violations, (seed, report.violations)
-        before, after = (measure(tasks, order, objective) for order in (rows, found))
+        before, after = (measure(tasks, order) for order in (rows, found))
         assert after <= before, seed
         better += after < before
     assert better > 15
 
 
-def test_the_compiled_sweep_times_an_order_as_the_plain_one() -> None:
+@pytest.mark.parametrize("objective", ["makespan", "span"])
+def test_the_compiled_sweep_times_an_order_as_the_plain_one(objective: str) -> None:
     from schedverify.optimizer.heuristics.annealing import Cooling, anneal
 
-    for seed in range(40):
-        tasks = Tasks(uneven(seed, capacity=None))
+    waited = 0
+    for seed in range(60):
+        tasks = Tasks(uneven(seed, capacity=None), objective)
         rows = start(tasks)
         if rows is None:
             continue
-        search = LocalSearch(tasks, rows, "makespan")
-        value, _, _ = anneal(search.flat, search.order(), 0, Cooling(0, 0), 0, False, 0)
+        search = LocalSearch(tasks, rows)
+        value, _, _ = anneal(search.flat, search.order(), 0, Cooling(0, 0), 0, objective == "span", 0)
+        assert -(-(value - tasks.instant) // tasks.subticks) * tasks.unit == measure(tasks, rows), seed
         starts = earliest(tasks, rows)
-        assert value == max(start + tasks.duration[op[0], op[1]] for op, start in starts.items()), seed
+        waited += tightest(tasks, rows)[1] != starts if objective == "span" else 0
+        if objective == "makespan":
+            assert value == max(start + tasks.duration[op[0], op[1]] for op, start in starts.items()), seed
+    assert waited > 5 or objective == "makespan"
+
+
+@pytest.mark.parametrize("objective", ["makespan", "span"])
+def test_without_a_move_that_is_taken_nothing_changes(objective: str) -> None:
+    """At temperature 0 only orders that are no worse stay, and what a rejected one came to is forgotten."""
+    from schedverify.optimizer.heuristics.annealing import Cooling, anneal
+
+    for seed in range(20):
+        tasks = Tasks(uneven(seed, capacity=None), objective)
+        rows = start(tasks)
+        if rows is None:
+            continue
+        search = LocalSearch(tasks, rows)
+        span = objective == "span"
+        value, best, last = anneal(search.flat, search.order(), 500, Cooling(0, 0), 0, span, seed)
+        again = [anneal(search.flat, order, 0, Cooling(0, 0), 0, span, 0)[0] for order in (best, last)]
+        assert again == [value, value], seed
 
 
 def test_the_same_seed_walks_the_same_way() -> None:
     tasks = Tasks(uneven(3))
     rows = start(tasks)
     assert rows is not None
-    search = LocalSearch(tasks, rows, "makespan")
+    search = LocalSearch(tasks, rows)
     assert search.run(5, 3000, 0, never) == search.run(5, 3000, 0, never)
     assert search.run(5, 3000, 0, lambda: True) == rows
 
@@ -103,13 +126,13 @@ def test_it_finds_what_list_schedules_miss() -> None:
     )  # fmt: skip
     tasks = Tasks(problem)
     lists = [rows for policy in policies(tasks) if (rows := list_schedule(tasks, policy))]
-    best = min(lists, key=lambda rows: measure(tasks, rows, "makespan"))
+    best = min(lists, key=lambda rows: measure(tasks, rows))
     assert applies(tasks, best)
-    found = LocalSearch(tasks, best, "makespan").run(0, 60_000, 0, never)
+    found = LocalSearch(tasks, best).run(0, 60_000, 0, never)
     plan = optimize(problem, time_limit=60)
     assert plan.status is Status.OPTIMAL
     assert plan.value is not None
-    assert plan.value <= measure(tasks, found, "makespan") < measure(tasks, best, "makespan")
+    assert plan.value <= measure(tasks, found) < measure(tasks, best)
     names = [part.name for part in plan.parts]
     assert names[:4] == ["bounds", "known schedules", "list schedules", "local search"]
     assert plan.parts[-1].value == plan.value == plan.parts[-1].bound

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -22,8 +23,9 @@ from schedverify.optimizer.orders import (
     relabelled,
     rows_of,
     schedule_of,
+    tightest,
 )
-from schedverify.optimizer.tasks import Tasks
+from schedverify.optimizer.tasks import OpKey, Tasks, node_of
 
 PAIR = Problem.chain(ranks=2, microbatches=2, forward=1, backward=2, latency=1)
 STARTS = {
@@ -43,13 +45,53 @@ def test_starts_and_orders_are_two_forms_of_one_schedule() -> None:
     schedule = Schedule.parse("0F0 0F1 0B0 0B1\n1F0 1B0 1F1 1B1")
     assert schedule_of(ORDER) == schedule
     assert hint_of(schedule, [[0, 1, 6, 9], [2, 3, 5, 6]]) == STARTS
-    assert (measure(tasks, ORDER, "makespan"), measure(tasks, ORDER, "span")) == (11, 11)
+    assert (measure(tasks, ORDER), measure(Tasks(PAIR, "span"), ORDER)) == (11, 11)
 
 
 def test_the_span_begins_with_the_first_step_of_a_rank() -> None:
     late = Problem.chain(ranks=2, microbatches=1, form="inference", forward=[2, 3])
     rows: Rows = [[("F", 0, 0)], [("F", 1, 0)]]
-    assert (measure(Tasks(late), rows, "makespan"), measure(Tasks(late), rows, "span")) == (5, 3)
+    assert (measure(Tasks(late), rows), measure(Tasks(late, "span"), rows)) == (5, 3)
+
+
+@pytest.mark.parametrize(
+    ("keys", "text", "span", "windows"),
+    [
+        # A mean of 103 / 2: rank 1 waits until the ways there and back fit into 52.
+        (
+            {"forward": [8, 3], "backward_input": [2, 2], "backward_weight": [6, 11], "latency": 6, "form": "split"},
+            "0F0 0F1 0F2 0I0 0W0 0I1 0W1 0I2 0W2\n1F0 1I0 1F1 1I1 1F2 1I2 1W0 1W1 1W2", 52, [49, 54],
+        ),
+        (
+            {"placement": [0, 1, 1, 2, 2], "edges": [[0, 2], [1, 4]], "forward": 1, "latency": 4, "form": "inference"},
+            "0F0\n1F0 2F0\n3F0 4F0", 2, [1, 6, 6],
+        ),
+    ],
+)  # fmt: skip
+def test_the_tightest_starts_have_the_span(keys: dict[str, Any], text: str, span: int, windows: list[int]) -> None:
+    schedule = Schedule.parse(text)
+    microbatches = text.splitlines()[0].count("F")
+    problem = Problem.chain(ranks=schedule.ranks, microbatches=microbatches, **keys)
+    tasks = Tasks(problem, "span")
+    rows: Rows = [
+        [(op.kind.name, op.stage, op.microbatch or 0) for step in schedule.steps(rank) for op in step.ops]
+        for rank in range(schedule.ranks)
+    ]
+
+    def windows_of(starts: dict[OpKey, int]) -> list[int]:
+        return [starts[row[-1]] + tasks.duration[row[-1][:2]] - starts[row[0]] for row in rows]
+
+    found, starts = tightest(tasks, rows)
+    assert (found, measure(tasks, rows)) == (span, span)
+    assert max(windows_of(starts)) <= span
+    assert windows_of(earliest(tasks, rows)) == windows
+    for row in rows:
+        for before, op in pairwise(row):
+            assert starts[op] >= starts[before] + tasks.duration[before[:2]]
+        for kind, stage, m in row:
+            for node, lag in tasks.inputs(node_of((kind, stage, m))):
+                source = next(op for op in starts if node_of(op) == node)
+                assert starts[kind, stage, m] >= starts[source] + tasks.duration[source[:2]] + lag
 
 
 def test_a_stage_on_two_ranks_starts_when_both_are_free() -> None:

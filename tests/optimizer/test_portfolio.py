@@ -77,18 +77,66 @@ def test_infeasible_is_a_proof_and_names_the_limits() -> None:
     assert "in_flight" in plan.reason
 
 
+SPLIT: dict[str, Any] = {"form": "split"}
+
+
 @pytest.mark.parametrize(
     ("keys", "span"),
     [
-        # What rank 1 begins with waits where stage 0 takes the second micro-batch first: in such an order alone.
         ({"ranks": 4, "virtual": 2, "form": "inference", "forward": [2, 4, 0, 0, 2, 2, 4, 3]}, 15),
-        # Stage 1 feeds stage 2 too early for its own good, whatever the order.
+        # The earliest timeline of every order has a window of 24: stage 1 feeds stage 2 too early for its own good.
         (
             {"ranks": 4, "microbatches": 1, "edges": [[0, 2], [1, 2], [2, 3]], "forward": [5, 2, 1, 5],
-             "backward_input": 3, "backward_weight": 4, "backward": [6, 7, 8, 8]}, 24,
+             "backward_input": 3, "backward_weight": 4, "backward": [6, 7, 8, 8]}, 23,
+        ),
+        # The least window of an earliest timeline is 33.
+        (
+            SPLIT | {"ranks": 2, "forward": [8, 4], "backward_input": [4, 1], "backward_weight": [1, 11], "latency": 1},
+            32,
+        ),
+        (
+            SPLIT | {"ranks": 3, "microbatches": 6, "forward": [11, 9, 9], "backward_input": [5, 7, 5],
+             "backward_weight": [6, 10, 6], "latency": 2, "activation": 2, "weight_stash": 1, "capacity": 7}, 162,
         ),
     ],
 )  # fmt: skip
-def test_a_span_is_proved_where_first_steps_would_like_to_wait(keys: dict[str, Any], span: int) -> None:
+def test_a_span_is_proved_whose_first_steps_wait(keys: dict[str, Any], span: int) -> None:
     plan = optimize(Problem.chain(**({"microbatches": 2} | keys)), objective="span", workers=1)
     assert (plan.status, plan.value, plan.bound) == (Status.OPTIMAL, span, span)
+    assert not verify(plan).violations
+    names = [part.name for part in plan.parts]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize(("times", "span"), [(1, 52), (2, 103), (3, 155)])
+def test_the_mean_of_a_cycle_is_rounded_up_in_ticks(times: int, span: int) -> None:
+    """The least mean is 103 / 2, and a common factor of all times does not change how it is rounded."""
+    costs = {"forward": [8, 3], "backward_input": [2, 2], "backward_weight": [6, 11]}
+    scaled = {name: [times * ticks for ticks in row] for name, row in costs.items()}
+    problem = Problem.chain(ranks=2, microbatches=3, form="split", latency=6 * times, **scaled)
+    plan = optimize(problem, objective="span", workers=1)
+    assert (plan.status, plan.value, plan.bound) == (Status.OPTIMAL, span, span)
+    assert not verify(plan).violations
+
+
+@pytest.mark.parametrize(("makespan", "span"), [(None, 2), (7, 2), (6, 2), (5, None)])
+def test_a_makespan_limit_holds_for_the_earliest_timeline(makespan: int | None, span: int | None) -> None:
+    """The one order ends at 6, and has a span of 2 in a timeline of 10."""
+    shape: dict[str, Any] = {"placement": [0, 1, 1, 2, 2], "edges": [[0, 2], [1, 4]], "latency": 4, "form": "inference"}
+    plan = optimize(Problem.chain(ranks=3, microbatches=1, makespan=makespan, **shape), objective="span", workers=1)
+    assert (plan.value, plan.bound) == (span, span)
+    assert plan.status is (Status.INFEASIBLE if span is None else Status.OPTIMAL)
+
+
+def test_a_span_stays_open_where_the_model_is_too_large_for_the_makespan_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The least span of all orders is 35; of those that end by 44 it is 42, which the model alone would prove."""
+    monkeypatch.setattr("schedverify.optimizer.model.rules.MOST_PAIRS", 0)
+    costs: dict[str, Any] = {"forward": [9, 7], "backward_input": [3, 1], "backward_weight": [0, 8], "latency": 3}
+    plan = optimize(
+        Problem.chain(ranks=2, microbatches=2, form="split", makespan=44, **costs), objective="span", workers=1
+    )
+    assert (plan.status, plan.bound) == (Status.FEASIBLE, 35)
+    assert plan.value is not None
+    assert plan.value >= 42
+    assert plan.reason.startswith("too many steps share a rank for a model of orders that keep limits.makespan")
+    assert not verify(plan).violations

@@ -34,7 +34,7 @@ def state(within: int | None = None, problem: Problem = PAIR, **means: Any) -> S
 
 def test_only_what_is_better_is_kept_and_reported() -> None:
     said: list[tuple[int | None, int]] = []
-    best = Incumbent(Tasks(PAIR), "makespan", lambda progress: said.append((progress.value, progress.bound)))
+    best = Incumbent(Tasks(PAIR), lambda progress: said.append((progress.value, progress.bound)))
     best.raise_bound(7)
     best.offer(rows(ONE_BY_ONE))
     best.offer(rows(BEST))
@@ -48,20 +48,20 @@ def test_only_what_is_better_is_kept_and_reported() -> None:
 
 def test_orders_that_cannot_run_or_break_a_limit_are_not_kept() -> None:
     narrow = Problem.chain(ranks=2, microbatches=2, forward=1, backward=2, activation=1, capacity=1)
-    best = Incumbent(Tasks(narrow), "makespan", None)
+    best = Incumbent(Tasks(narrow), None)
     best.offer(rows(BEST))
     best.offer([row[::-1] for row in rows(BEST)])
     assert best.value is None
-    assert best.fifo_starts() is None
+    assert best.fifo_rows() is None
 
 
 def test_the_form_of_the_model_takes_a_b_apart_and_goes_first_in_first_out() -> None:
     split = Problem.chain(ranks=1, microbatches=2, form="split")
-    best = Incumbent(Tasks(split), "makespan", None)
+    best = Incumbent(Tasks(split), None)
     best.offer(rows("0F1 0B1 0F0 0I0 0W0", split))
-    assert best.fifo_starts() == {
-        ("F", 0, 0): 0, ("I", 0, 0): 1, ("W", 0, 0): 2, ("F", 0, 1): 3, ("I", 0, 1): 4, ("W", 0, 1): 5,
-    }  # fmt: skip
+    assert best.fifo_rows() == [
+        [("F", 0, 0), ("I", 0, 0), ("W", 0, 0), ("F", 0, 1), ("I", 0, 1), ("W", 0, 1)],
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("value", "bound", "gap"), [(12, 9, Fraction(1, 3)), (9, 9, 0), (None, 9, None), (9, 0, None)])

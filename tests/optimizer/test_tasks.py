@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from schedverify.core.problem import Problem
-from schedverify.optimizer.tasks import Tasks, ancestors, anchors, heads, longest_paths, node_of
+from schedverify.optimizer.tasks import Tasks, ancestors, begins, heads, longest_paths, node_of
 
 
 def test_ticks_are_divided_by_their_unit_and_steps_of_no_duration_take_one() -> None:
@@ -19,6 +19,13 @@ def test_ticks_are_divided_by_their_unit_and_steps_of_no_duration_take_one() -> 
     }  # fmt: skip
     assert [tasks.scaled(ticks) for ticks in (0, 4, 10)] == [0, 4, 10]
     assert [tasks.ticks(scaled) for scaled in (0, 4, 5, 11)] == [0, 4, 4, 10]
+
+
+def test_the_span_is_scaled_so_that_a_mean_over_ranks_is_exact() -> None:
+    """No tick is lost to a common divisor, and on each of 3 ranks the 6 I of no duration add less than one tick."""
+    tasks = Tasks(Problem.chain(ranks=3, microbatches=2, forward=4, backward_input=0, backward_weight=6), "span")
+    assert (tasks.unit, tasks.instant, tasks.subticks) == (1, 6, 19)
+    assert [tasks.scaled(1), tasks.ticks(19 + 6), tasks.duration["I", 1]] == [19, 1, 1]
 
 
 def test_the_unit_divides_lags_too() -> None:
@@ -65,10 +72,9 @@ def test_lines_part_copies_and_slices() -> None:
     assert not set(tasks.microbatches_of[0]) & set(tasks.microbatches_of[2])
 
 
-@pytest.mark.parametrize(("every_mix", "mixed"), [(False, {0}), (True, {0, 1})])
-def test_a_stage_is_mixed_where_a_whole_backward_is_cheaper(every_mix: bool, mixed: set[int]) -> None:
+def test_a_stage_is_mixed_where_a_whole_backward_is_cheaper() -> None:
     problem = Problem.chain(ranks=2, microbatches=1, form="split", backward=[3, 4], backward_input=2, backward_weight=2)
-    assert Tasks(problem, every_mix=every_mix).mixed == mixed
+    assert Tasks(problem).mixed == {0}
 
 
 def test_the_horizon_is_the_work_and_the_lags_of_one_path_through_all() -> None:
@@ -93,10 +99,13 @@ def test_longest_paths_of_a_diamond() -> None:
 @pytest.mark.parametrize(
     ("keys", "expected"),
     [
-        ({}, [0, 0, 5, 6]),
-        # Rank 0 has stages 0 and 1, of which either may come first; all that they feed depends on which.
-        ({"ranks": 3, "placement": [0, 0, 1, 2]}, [None, None, None]),
+        ({"ranks": 2}, (0, True)),
+        ({"ranks": 3, "edges": [[0, 2], [1, 2]]}, (0, False)),
+        ({"ranks": 3, "placement": [2, 1, [0, 1]]}, (2, True)),
+        ({"ranks": 3, "placement": [0, 2, [2, 1], 1], "edges": [[0, 3], [1, 3], [2, 3]]}, (2, False)),
+        ({"ranks": 3, "placement": [2, [1, 2], 0], "edges": [[0, 2], [1, 2]]}, (2, True)),
+        ({"ranks": 2, "replicas": 2, "microbatches": 2}, (0, False)),
     ],
 )
-def test_first_steps_that_no_order_moves(keys: dict[str, Any], expected: list[int | None]) -> None:
-    assert anchors(Tasks(Problem.chain(**(GRAPH | keys)))) == expected
+def test_where_most_of_the_first_stages_stand(keys: dict[str, Any], expected: tuple[int, bool]) -> None:
+    assert begins(Problem.chain(**({"microbatches": 1} | keys))) == expected

@@ -13,22 +13,19 @@ the set alone, and so does what each rank holds, because memory changes at the r
 
 - for each step that is not done, the earliest start that the steps done allow: the latest of the ends on its ranks and
   the arrivals of the inputs that are done. No other time matters to what follows.
-- for makespan and memory: the peak so far, and the latest end of the ranks that have ended.
-- for the span: the largest span of the ranks that have ended, and the first start of those under way, negated.
+- the peak so far, and the latest end of the ranks that have ended.
 
 Two states with one set are kept both unless one is nowhere greater than the other; then the greater is dropped. Nothing
-is lost, because the same operations may follow on both, and then
+is lost, because the same operations may follow on both: every later start and end is a maximum of sums of these
+numbers, which rises with each of them, so nothing ends later in what is kept; the peak is the greater of the peak so
+far and what follows, which is the same. The span, in which first steps may wait, has numbers of its own:
+:mod:`brute_force_spans`.
 
-- makespan and memory: every later start and end is a maximum of sums of these numbers, which rises with each of them,
-  so nothing ends later in what is kept; the peak is the greater of the peak so far and what follows, which is the same.
-- span: so it is for the last ends, and the first starts of ranks under way are no earlier in what is kept. For a rank
-  that has not begun this fails: what is kept may begin earlier there. So while there is one, two states are compared
-  only where all earliest starts are the same; the first starts to come are then the same too.
+:func:`first_in_first_out` and :func:`first_in_first_out_span` are the same search over fewer orders: the steps of one
+stage and kind (B and I count as one) take the micro-batches of one copy, and of one part of the sequence, in rising
+order.
 
-:func:`first_in_first_out` is the same search, for the makespan alone, over fewer orders: the steps of one stage and
-kind (B and I count as one) take the micro-batches of one copy, and of one part of the sequence, in rising order.
-
-Overlapped pairs, channel buffers and makespan limits are not looked at.
+Overlapped pairs and channel buffers are not looked at, nor is the makespan limit, but for that of :func:`span_within`.
 """
 
 from __future__ import annotations
@@ -37,17 +34,18 @@ from operator import itemgetter, le
 from typing import NamedTuple
 
 from oracle.brute_force_moves import PEAK, WORST, Move, Moves
+from oracle.brute_force_spans import least_span
 from oracle.law import Op
 from schedverify.core.problem import Problem
 
 Numbers = tuple[int, ...]
-"""Peak so far, worst of the ranks that ended, negated first start by rank, earliest start by step."""
+"""Peak so far, worst of the ranks that ended, nothing by rank, earliest start by step."""
 
 Trace = tuple[Op, "Trace"] | None
 """The operations of a state, the last one first."""
 
 State = tuple[Numbers, Trace]
-_MAKESPAN, _TRADE_OFF, _SPAN = "makespan", "trade-off", "span"
+_MAKESPAN, _TRADE_OFF = "makespan", "trade-off"
 
 
 class Truth(NamedTuple):
@@ -110,12 +108,22 @@ def brute_force(problem: Problem) -> Truth:
         if not front or numbers[WORST] < front[-1][0][1]:
             front.append(((numbers[PEAK], numbers[WORST]), trace))
     found = {"peak-memory": front[0][1], "makespan": front[-1][1]} if front else {}
-    least, found["span"] = min(_ended(moves, _SPAN), key=itemgetter(0), default=(None, None))
+    span, found["span"] = least_span(moves)
     return Truth(
         trade_off=tuple(values for values, _ in front),
-        span=least[WORST] if least else None,
+        span=span,
         rows={objective: _rows(moves, trace) for objective, trace in found.items() if front},
     )
+
+
+def span_within(problem: Problem, makespan: int) -> int | None:
+    """Return the least span of the orders whose earliest timeline ends by a tick; None where none does."""
+    return least_span(Moves(problem.to_dict()), makespan)[0]
+
+
+def first_in_first_out_span(problem: Problem, makespan: int | None = None) -> int | None:
+    """Return the least span of the orders that go first in, first out, and end by a tick; None where none does."""
+    return least_span(Moves(problem.to_dict(), fifo=True), makespan)[0]
 
 
 def first_in_first_out(problem: Problem) -> int | None:
@@ -127,20 +135,15 @@ def first_in_first_out(problem: Problem) -> int | None:
 def _ended(moves: Moves, what: str) -> list[State]:
     """Return the states that are kept in which everything is done."""
     peak = max(moves.law.static) if what == _TRADE_OFF else 0
-    layer: dict[tuple[int, Numbers], list[State]] = {
-        (0, ()): [((peak, *[0] * (1 + moves.law.ranks + len(moves.place))), None)]
-    }
+    layer: dict[int, list[State]] = {0: [((peak, *[0] * (1 + moves.law.ranks + len(moves.place))), None)]}
     found: list[State] = []
     while layer:
-        following: dict[tuple[int, Numbers], list[State]] = {}
-        for (done, _), states in layer.items():
+        following: dict[int, list[State]] = {}
+        for done, states in layer.items():
             found += states if moves.all_done(done) else []
             for move in moves.from_set(done):
-                exact = what == _SPAN and moves.unbegun(move.done)
                 for numbers, trace in states:
-                    after = _run(move, numbers, what)
-                    key = move.done, after[moves.first_place :] if exact else ()
-                    _keep(following.setdefault(key, []), (after, (move.op, trace)))
+                    _keep(following.setdefault(move.done, []), (_run(move, numbers, what), (move.op, trace)))
         layer = following
     return found
 
@@ -156,14 +159,10 @@ def _run(move: Move, numbers: Numbers, what: str) -> Numbers:
         after[place] = max(after[place], end)
     for place, lag in move.fed:
         after[place] = max(after[place], end + lag)
-    if what == _SPAN:
-        for place in move.begun:
-            after[place] = -start
     if what == _TRADE_OFF:
         after[PEAK] = max(after[PEAK], move.peak)
-    for place in move.ended:
-        after[WORST] = max(after[WORST], end + after[place])
-        after[place] = 0
+    if move.ended:
+        after[WORST] = max(after[WORST], end)
     return tuple(after)
 
 

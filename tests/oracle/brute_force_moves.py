@@ -13,7 +13,7 @@ Step = tuple[str, int, int]
 """``F``, ``G`` (B or I, whichever makes the gradient) or ``W``, with stage and micro-batch."""
 
 PEAK, WORST, FIRST = 0, 1, 2
-"""Where in the numbers of a state the peak, the worst and the first starts stand; the earliest starts are behind."""
+"""Where in the numbers of a state the peak, the worst and what each rank has of its own stand; the steps are behind."""
 
 
 class Move(NamedTuple):
@@ -32,7 +32,7 @@ class Move(NamedTuple):
     fed
         The places of the steps that read its output, and the ticks until they can.
     begun, ended
-        The places of the first starts of the ranks that it is the first on, and the last on.
+        The places of the ranks that it is the first on, and the last on.
     """
 
     op: Op
@@ -84,10 +84,6 @@ class Moves:
     def all_done(self, done: int) -> bool:
         """Whether nothing is left."""
         return all(done & bits for bits in self.settled.values())
-
-    def unbegun(self, done: int) -> bool:
-        """Whether a rank that has anything to do has not begun."""
-        return any(bits and not done & bits for bits in self.any_of)
 
     @cached_property
     def any_of(self) -> list[int]:

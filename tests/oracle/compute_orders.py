@@ -131,11 +131,15 @@ def repeats(case: Case) -> set[Place]:
 
 
 def both_ways(case: Case) -> set[tuple[int, int]]:
-    """SV104, second half: pairs with a B somewhere and an I or W somewhere."""
+    """SV104, second half: pairs with a B on a rank of their stage, and an I or W on one of them."""
+
+    def stands_there(kind: str, pair: tuple[int, int]) -> bool:
+        return bool(case.ranks_with(Op(kind, *pair)) & case.law.ranks_of[pair[0]])
+
     return {
         pair
         for pair in case.law.pairs()
-        if case.stands("B", pair) and (case.stands("I", pair) or case.stands("W", pair))
+        if stands_there("B", pair) and (stands_there("I", pair) or stands_there("W", pair))
     }
 
 

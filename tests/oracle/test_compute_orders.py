@@ -17,6 +17,7 @@ from support.threaded_rows import Threads
 TWO = {"ranks": 2, "microbatches": 2}
 SPLIT = {"ranks": 2, "microbatches": 1, "form": "split"}
 ONE = {"ranks": 1, "microbatches": 2}
+BOTH = {"stages": 1, "placement": [[0, 1]]}
 
 
 def rows_of(text: str) -> list[list[str]]:
@@ -58,12 +59,18 @@ CASES = [
     ("twice", ONE, "0F0 0F0 0B0 0F1 0B1", "SV104"),
     ("twice in one step", ONE, "(0F0;0F0)OVERLAP_F_B 0B0 0F1 0B1", "SV101 SV104"),
     ("B beside W", SPLIT, "0F0 0B0 0W0 / 1F0 1B0", "SV104"),
-    ("B beside I on another rank", SPLIT, "0F0 0I0 0W0 / 1F0 1B0 0B0", "SV102 SV104"),
+    ("B beside I on a rank that is none of its own", SPLIT, "0F0 0I0 0W0 / 1F0 1B0 0B0", "SV102"),
+    ("B beside I on another one of its ranks", SPLIT | BOTH, "0F0 0I0 0W0 / 0F0 0B0", "SV102 SV104"),
+    ("parts beside B on another one of its ranks", SPLIT | BOTH, "0F0 0B0 / 0F0 0I0 0W0", "SV102 SV104"),
+    ("W beside B on all of its ranks", SPLIT | BOTH, "0F0 0B0 0W0 / 0F0 0B0 0W0", "SV104"),
     ("a stray is no second one", TWO, "0F0 0F1 0B0 0B1 1B1 / 1F0 1B0 1F1 1B1", "SV102"),
     # SV201
     ("B before F", ONE, "0B0 0F0 0F1 0B1", "SV201"),
     ("two ranks wait for each other", TWO, "0F0 0B0 0F1 0B1 / 1F1 1F0 1B0 1B1", "SV201"),
     ("a pair of which one part waits", ONE, "(0F0;0B0)OVERLAP_F_B 0F1 0B1", "SV201"),
+    ("a pair beside its parts on another rank", TWO | BOTH, "0F0 0F1 0B0 0B1 / 0F0 (0F1;0B0)OVERLAP_F_B 0B1", "SV201"),
+    ("a pair on one rank, part of it on another", TWO | {"placement": [[0, 1], 1]}, "0F0 0F1 0B0 0B1 / "
+     "0F0 1F0 (0F1;1B0)OVERLAP_F_B 1F1 1B1 0B0 0B1", ""),
     ("a pair that waits through another rank", TWO, "0F0 (0F1;0B0)OVERLAP_F_B 0B1 / 1F0 1F1 1B0 1B1", "SV201"),
     ("W before I", SPLIT, "0F0 0I0 0W0 / 1F0 1W0 1I0", "SV201"),
     ("ranks of one stage disagree", TWO | {"placement": [[0, 1], 0], "form": "inference"},

@@ -5,7 +5,7 @@ It imports nothing of schedverify.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -54,17 +54,21 @@ class Clock:
         rank, position = place
         return times[rank][position] + self.cost(self.case.rows[rank][position])
 
-    def least(self, times: Times, place: Place) -> int:
-        """The earliest start of a step that the starts of the others allow."""
+    def waits(self, place: Place) -> Iterator[tuple[Place, int]]:
+        """What a step waits for: steps, and how many ticks after the start of each it may start."""
         rank, position = place
-        least = self.end(times, (rank, position - 1)) if position else 0
+        if position:
+            yield (rank, position - 1), self.cost(self.case.rows[rank][position - 1])
         for op in self.case.rows[rank][position].ops:
             for needed in self.case.law.reads(op) & set(self.main):
                 for source in self.main[needed]:
-                    least = max(least, self.end(times, source) + self.lag(needed, op))
+                    yield source, self.cost(self.case.rows[source[0]][source[1]]) + self.lag(needed, op)
             for partner in self.main[op]:
-                least = max(least, times[partner[0]][partner[1]])
-        return least
+                yield partner, 0
+
+    def least(self, times: Times, place: Place) -> int:
+        """The earliest start of a step that the starts of the others allow."""
+        return max((times[rank][position] + ticks for (rank, position), ticks in self.waits(place)), default=0)
 
 
 def entry_of(table: Any, row: int, column: int) -> Any:
@@ -72,7 +76,7 @@ def entry_of(table: Any, row: int, column: int) -> Any:
     return table[row][column] if isinstance(table, list) else table
 
 
-def places_in(rows: list[list[str]]) -> Iterator[Place]:
+def places_in(rows: Sequence[Sequence[Any]]) -> Iterator[Place]:
     for rank, row in enumerate(rows):
         for position in range(len(row)):
             yield rank, position
@@ -80,7 +84,12 @@ def places_in(rows: list[list[str]]) -> Iterator[Place]:
 
 def earliest(rows: list[list[str]], problem: dict[str, Any]) -> Times:
     """Return the earliest starts of a valid schedule."""
-    clock = Clock(rows, problem)
+    return earliest_of(Clock(rows, problem))
+
+
+def earliest_of(clock: Clock) -> Times:
+    """Return the earliest starts of the steps of a clock."""
+    rows = clock.case.rows
     times = [[0] * len(row) for row in rows]
     changed = True
     while changed:
@@ -100,16 +109,14 @@ def is_possible(rows: list[list[str]], problem: dict[str, Any], times: Times) ->
 
 
 def measures(rows: list[list[str]], problem: dict[str, Any]) -> dict[str, Any]:
-    """Return makespan, span, bubble fraction and work of a valid schedule."""
+    """Return makespan, bubble fraction and work of a valid schedule; :mod:`oracle.span` has its span."""
     clock, times = Clock(rows, problem), earliest(rows, problem)
     ends = [[clock.end(times, (rank, p)) for p in range(len(row))] for rank, row in enumerate(rows)]
     work = [sum(end - start for start, end in zip(*pair, strict=True)) for pair in zip(times, ends, strict=True)]
     makespan = max((end for row in ends for end in row), default=0)
-    spans = [row_ends[-1] - row_starts[0] for row_starts, row_ends in zip(times, ends, strict=True) if row_ends]
     idle = Fraction(len(rows) * makespan - sum(work))
     return {
         "makespan": makespan,
-        "span": max(spans, default=0),
         "bubble_fraction": idle / (len(rows) * makespan) if makespan else Fraction(0),
         "work": tuple(work),
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 import sys
 from contextlib import nullcontext
@@ -12,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from oracle import cuts as oracle
 from schedverify.core.errors import InfeasibleError, InputError
 from schedverify.core.model import Devices, Layer, Model, PartitionConstraints
 from schedverify.partitioner import least_bottleneck
-from schedverify.partitioner.requirements import States
+from schedverify.partitioner.account import Moment, Moments, one_of_each
 from schedverify.partitioner.stage_problem import cut
 
 Edges = tuple[tuple[int, int], ...] | None
@@ -25,11 +25,7 @@ Edges = tuple[tuple[int, int], ...] | None
 def models(draw: st.DrawFn, most: int = 7) -> Model:
     """Draw a chain or a graph of up to ``most`` layers, with wishes and devices."""
     count = draw(st.integers(1, most))
-    small = st.integers(0, 9)
-    layers = tuple(
-        Layer(f"l{i}", draw(small), draw(small), activation=draw(small), parameters=draw(small), output=draw(small))
-        for i in range(count)
-    )
+    layers = tuple(_layer(draw, f"l{i}") for i in range(count))
     pairs = [(a, b) for b in range(count) for a in range(b)]
     edges = draw(st.none() | st.lists(st.sampled_from(pairs), unique=True).map(tuple)) if pairs else None
     members = st.integers(0, count - 1)
@@ -43,50 +39,33 @@ def models(draw: st.DrawFn, most: int = 7) -> Model:
     return Model("drawn", layers, edges=edges, constraints=constraints)
 
 
-def brute_force(m: Model, placement: tuple[int, ...], states: States) -> tuple[int, ...] | None:
-    """Return the least (bottleneck, bytes over cuts) by trying every assignment of layers to stages."""
-    best = None
-    count, stages = len(m.layers), len(placement)
-    for stage_of in itertools.product(range(stages), repeat=count):
-        if set(stage_of) == set(range(stages)) and all(stage_of[a] <= stage_of[b] for a, b in m.all_edges):
-            value = judged(m, stage_of, placement, states)
-            best = value if best is None or (value is not None and value < best) else best
-    return best
+def _layer(draw: st.DrawFn, name: str) -> Layer:
+    small, active = st.integers(0, 9), draw(st.integers(0, 9))
+    part = st.just(0) | st.integers(0, active)
+    return Layer(name, draw(small), draw(small), activation=active, weight_stash=draw(part), parameters=draw(small),
+                 output=draw(small), entry=draw(part))  # fmt: skip
 
 
-def judged(m: Model, stage_of: tuple[int, ...], placement: tuple[int, ...], states: States) -> tuple[int, ...] | None:
-    """Return what an assignment costs, or None where it breaks memory or a wish."""
-    stages, devices = len(placement), m.devices
-    on = [[i for i, at in enumerate(stage_of) if at == stage] for stage in range(stages)]
-    if any(stage_of[layer] != stage % stages for layer, stage in m.constraints.pinned):
-        return None
-    if any(len({stage_of[layer] for layer in group}) > 1 for group in m.constraints.together):
-        return None
-    if any(len(on[stage_of[layer]]) > 1 for layer in m.constraints.alone):
-        return None
-    busy = []
+def brute_force(m: Model, placement: tuple[int, ...], moments: Moments) -> tuple[int, ...] | None:
+    """Return the least of what counts (bottleneck, largest stage, bytes) by trying every partition."""
+    values = (judged(m, on, placement, moments) for on in oracle.every(m, len(placement)))
+    return min((value for value in values if value is not None), default=None)
+
+
+def judged(m: Model, on: list[list[int]], placement: tuple[int, ...], moments: Moments) -> tuple[int, ...] | None:
+    """Return what counts of a partition, or None where it breaks memory."""
+    memory, sizes = m.devices.memory, [oracle.bytes_of(m, layers) for layers in on]
     for rank in set(placement):
-        held, load, kept = 0, 0, []
-        for stage in (stage for stage, home in enumerate(placement) if home == rank):
-            layers = [m.layers[i] for i in on[stage]]
-            load += sum(layer.forward + layer.backward for layer in layers)
-            held += sum(layer.parameters + layer.state for layer in layers)
-            kept.append(sum(layer.activation for layer in layers))
-        busy.append(load * devices.slowness[rank % len(devices.slowness)])
-        held += max(sum(map(int.__mul__, state, kept)) for state in states[rank])
-        if devices.memory and held > devices.memory[rank % len(devices.memory)]:
+        own = [size for size, home in zip(sizes, placement, strict=True) if home == rank]
+        held = max(
+            sum(
+                size[0] + flight * size[1] + waiting * size[2] for size, flight, waiting in zip(own, *each, strict=True)
+            )
+            for each in moments[rank]
+        )
+        if memory and held > memory[rank % len(memory)]:
             return None
-    over = [
-        sum(m.layers[a].output for a in {a for a, b in m.all_edges if stage_of[a] <= cut < stage_of[b]})
-        for cut in range(stages - 1)
-    ]
-    if devices.bandwidth:
-        busy += [2 * -(-size // devices.bandwidth) for size in over]
-    largest = max(
-        devices.slowness[rank % len(devices.slowness)] * sum(m.layers[i].work for i in on[stage])
-        for stage, rank in enumerate(placement)
-    )
-    return (max(busy), sum(over)) if len(set(placement)) == stages else (max(busy), largest, sum(over))
+    return oracle.order_of(m, on, list(placement))
 
 
 @given(models(), st.integers(1, 4), st.data())
@@ -96,16 +75,21 @@ def test_equal_to_brute_force(m: Model, stages: int, data: st.DataObject) -> Non
     slowness = data.draw(st.just((1,)) | st.lists(st.integers(1, 3), min_size=stages, max_size=stages).map(tuple))
     devices = Devices(memory, slowness, 0, data.draw(st.none() | st.integers(1, 3)))
     m = Model(m.name, m.layers, edges=m.edges, constraints=m.constraints, devices=devices)
-    placement, states = tuple(range(stages)), tuple(((count,),) for count in range(stages, 0, -1))
-    expected = brute_force(m, placement, states) if stages <= len(m.layers) else None
+    placement = tuple(range(stages))
+    moments: Moments = tuple((Moment((count,), (0,)), Moment((1,), (count,))) for count in range(stages, 0, -1))
+    expected = brute_force(m, placement, moments) if stages <= len(m.layers) else None
     if expected is None:
         with pytest.raises(InputError):
-            least_bottleneck(m, placement, states)
+            least_bottleneck(m, placement, moments)
     else:
-        found = least_bottleneck(m, placement, states)
+        found = least_bottleneck(m, placement, moments)
         assert (found.bottleneck, found.crossing) == (expected[0], expected[-1])
-        stage_of = tuple(next(s for s, on in enumerate(found.layers) if i in on) for i in range(len(m.layers)))
-        assert judged(m, stage_of, placement, states) == expected
+        assert judged(m, [list(layers) for layers in found.layers], placement, moments) == expected
+
+
+def moments_of(stages: int) -> st.SearchStrategy[Moment]:
+    counts = st.tuples(*[st.integers(0, 4)] * stages)
+    return st.builds(Moment, counts, counts)
 
 
 @given(models(6), st.integers(1, 4), st.sampled_from(["one each", "loop", "v"]), st.data())
@@ -122,20 +106,17 @@ def test_the_solver_equals_brute_force(m: Model, stages: int, how: str, data: st
     memory = data.draw(st.just(()) | st.lists(st.integers(10, 90), min_size=ranks, max_size=ranks).map(tuple))
     devices = Devices(memory, (1,), 0, data.draw(st.none() | st.integers(1, 3)))
     m = Model(m.name, m.layers, edges=m.edges, constraints=m.constraints, devices=devices)
-    counts = st.integers(0, 4)
-    states = tuple(
-        tuple(data.draw(st.lists(st.tuples(*[counts] * placement.count(rank)), min_size=1, max_size=3)))
-        for rank in range(ranks)
+    moments = tuple(
+        tuple(data.draw(st.lists(moments_of(placement.count(rank)), min_size=1, max_size=3))) for rank in range(ranks)
     )
-    expected = brute_force(m, placement, states) if stages <= len(m.layers) else None
+    expected = brute_force(m, placement, moments) if stages <= len(m.layers) else None
     if expected is None:
         with pytest.raises(InputError):
-            least_bottleneck(m, placement, states, solver=True)
+            least_bottleneck(m, placement, moments, solver=True)
     else:
-        found = least_bottleneck(m, placement, states, solver=True, workers=1)
+        found = least_bottleneck(m, placement, moments, solver=True, workers=1)
         assert found.proved
-        stage_of = tuple(next(s for s, on in enumerate(found.layers) if i in on) for i in range(len(m.layers)))
-        assert judged(m, stage_of, placement, states) == expected
+        assert judged(m, [list(layers) for layers in found.layers], placement, moments) == expected
 
 
 def test_a_thousand_layers_on_64_stages_take_a_moment() -> None:
@@ -144,7 +125,8 @@ def test_a_thousand_layers_on_64_stages_take_a_moment() -> None:
     20 looks by doubling and bisection come to 6760 calls.
     """
     layers = tuple(Layer(f"l{i}", 1 + i * 7919 % 20_000, 1 + i * 104_729 % 20_000, output=5) for i in range(1000))
-    model, states, calls = Model("m", layers), tuple(((1,),) for _ in range(64)), 0
+    placement, calls = tuple(range(64)), 0
+    model, moments = Model("m", layers), one_of_each(placement, 64)
 
     def count(frame: FrameType, event: str, _: object) -> None:
         nonlocal calls
@@ -153,7 +135,7 @@ def test_a_thousand_layers_on_64_stages_take_a_moment() -> None:
     before = sys.getprofile()
     sys.setprofile(count)
     try:
-        found = least_bottleneck(model, tuple(range(64)), states)
+        found = least_bottleneck(model, placement, moments)
     finally:
         sys.setprofile(before)
     assert sum(map(len, found.layers)) == 1000
@@ -167,7 +149,7 @@ class TestNoPartition:
     @pytest.mark.parametrize("edges", [None, tuple((0, i) for i in range(1, 7))])
     def test_what_is_told_to_be_lacking_is_enough_and_no_less_is(self, solver: bool, edges: Edges) -> None:
         layers = tuple(Layer(f"l{i}", 1, 1, activation=i % 3, parameters=3 * i) for i in range(7))
-        states = (((2,),), ((1,),))
+        states = ((Moment((2,), (0,)),), (Moment((1,), (0,)),))
         with pytest.raises(InfeasibleError) as caught:
             least_bottleneck(
                 Model("m", layers, edges=edges, devices=Devices(memory=(20, 9))), (0, 1), states, solver=solver

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schedverify.core.model import Devices, Layer, Model, PartitionConstraints
+from schedverify.partitioner.account import one_of_each
 from schedverify.partitioner.chain_dp import cheapest_partition, has_partition, window_minima
 from schedverify.partitioner.cuts import NEVER, Cuts, cuts_of
 from schedverify.partitioner.requirements import StageRequirements, requirements_of
@@ -18,7 +19,7 @@ LAYERS = tuple(Layer(f"l{i}", work, output=output) for i, (work, output) in enum
 
 def with_requirements(model: Model, stages: int) -> tuple[Cuts, StageRequirements]:
     cuts = cuts_of(model)
-    return cuts, requirements_of(model, cuts, tuple(range(stages)), stages, (((1,),),) * stages)
+    return cuts, requirements_of(model, cuts, tuple(range(stages)), one_of_each(tuple(range(stages)), stages))
 
 
 @pytest.mark.parametrize(("stages", "least", "chosen"), [(1, 13, [0, 4]), (2, 7, [0, 2, 4]), (3, 6, [0, 1, 2, 4])])
@@ -52,6 +53,8 @@ def test_links_and_memory_and_constraints_bind() -> None:
 
 @given(st.lists(st.integers(0, 99), min_size=1, max_size=40), st.data())
 def test_the_least_in_each_window_is_found(values: list[int], data: st.DataObject) -> None:
-    first = [data.draw(st.integers(0, place)) for place in range(len(values))]
-    found = window_minima(np.array(values, dtype=np.int64), np.array(first, dtype=np.int64)).tolist()
-    assert found == [min(values[begin:place], default=int(NEVER)) for place, begin in enumerate(first)]
+    place = st.integers(0, len(values))
+    first, stop = (np.array([data.draw(place) for _ in values], dtype=np.int64) for _ in range(2))
+    found = window_minima(np.array(values, dtype=np.int64), first, stop).tolist()
+    pairs = zip(first.tolist(), stop.tolist(), strict=True)
+    assert found == [min(values[begin:end], default=int(NEVER)) for begin, end in pairs]

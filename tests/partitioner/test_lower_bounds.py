@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from itertools import combinations, pairwise
 
 import pytest
@@ -111,3 +112,17 @@ def test_what_does_not_go_together_is_refused() -> None:
         MakespanBounds(Model("m", SIX), tuple(range(7)), 7, 1)
     with pytest.raises(UnsupportedError, match="all steps together take more than 2\\^60 ticks"):
         MakespanBounds(Model("m", (Layer("a", 1 << 59, 1),)), (0,), 1, 2)
+
+
+@pytest.mark.parametrize("placement", [(0, 1), (0, 0, 1), (0, 0, 0, 1)])
+@pytest.mark.parametrize(("latency", "output"), [(1 << 59, 0), ((1 << 62) - 1, 0), (0, 1 << 59), (1 << 62, 1 << 62)])
+def test_what_all_links_take_counts_wherever_they_are(placement: tuple[int, ...], latency: int, output: int) -> None:
+    """The first stages may be on one rank: the link behind them takes as long."""
+    layers = tuple(Layer(f"l{i}", 1, 1, output=output) for i in range(4))
+    devices = Devices(latency=latency, bandwidth=1 if output else None)
+    with pytest.raises(UnsupportedError, match=r"more than 2\^60 (ticks|bytes)"):
+        MakespanBounds(Model("m", layers, devices=devices), placement, 2, 1)
+    shorter = dataclasses.replace(devices, latency=1 << 57) if not output else Devices(latency=1 << 57)
+    root = MakespanBounds(Model("m", layers, devices=shorter), placement, 2, 1).root()
+    assert root is not None
+    assert root.bound >= 2 << 57

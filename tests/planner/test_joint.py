@@ -67,8 +67,10 @@ def _layer(draw: st.DrawFn, name: str, split: bool) -> Layer:
     small, some = st.integers(1, 9), st.integers(0, 9)
     parts = (draw(small), draw(small)) if split else (None, None)
     activation = draw(some)
-    return Layer(name, draw(small), draw(small), *parts, activation, draw(st.integers(0, activation)) if split else 0,
-                 draw(some), 0, draw(some))  # fmt: skip
+    stash = draw(st.integers(0, activation)) if split else 0
+    entry = draw(st.just(0) | st.integers(0, activation))
+    times = draw(small), draw(small), *parts
+    return Layer(name, *times, activation, stash, draw(some), 0, draw(some), entry=entry)
 
 
 def every(model: Model, stages: int) -> Iterator[Layers]:

@@ -28,7 +28,7 @@ from schedverify.planner.plans import plan_of  # noqa: E402
 from schedverify.profiling import BlockProfile, Figure, LinkProfile, ModelProfile  # noqa: E402
 from schedverify.profiling.blocks import Chain  # noqa: E402
 from schedverify.profiling.figures import BlockBytes, pooled  # noqa: E402
-from schedverify.profiling.session import ProfileSettings, neighbours, profile  # noqa: E402
+from schedverify.profiling.session import ProfileSettings, measure, neighbours  # noqa: E402
 from schedverify.runner.launch.source import Source  # noqa: E402
 from schedverify.runner.p2p.waiting import MOST_DEFERRED_BYTES  # noqa: E402
 from support import profile_jobs  # noqa: E402
@@ -240,7 +240,7 @@ def test_a_profile_of_one_process_has_every_round_of_every_block() -> None:
     source = Source(blocks, lambda _: (torch.ones(4, 6), torch.zeros(4, 2)), nn.functional.mse_loss)
     rounds: list[tuple[int, int]] = []
     settings = ProfileSettings("two blocks", microbatches=2, rounds=2, warmup=1)
-    found = profile(settings, lambda *done: rounds.append(done), source=source)
+    found = measure(settings, lambda *done: rounds.append(done), source=source)
     assert found is not None
     assert rounds == [(1, 3), (2, 3), (3, 3)]
     assert (found.model, found.rows, found.rounds, found.warmup, found.ranks) == ("two blocks", 2, 2, 1, 1)

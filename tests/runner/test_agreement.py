@@ -148,6 +148,21 @@ def test_a_plan_for_a_milder_discipline_is_refused(discipline: Discipline) -> No
     assert bool(unproved(eager, NCCL))
 
 
+def test_gloo_wants_a_plan_that_waits_for_its_sends_proved_under_edge() -> None:
+    """Over gloo a send is complete only when it is received, however small it is."""
+    rows = ["0F0 0SEND_F0 0WAIT_SEND_F0 0RECV_B0 0B0", "1RECV_F0 1F0 1B0 1SEND_B0"]
+    problem = Problem.chain(ranks=2, microbatches=1)
+    plan = plan_of(Schedule.parse("\n".join(rows)), problem)
+    assert plan.lowered is not None
+    proved = {name: dataclasses.replace(plan.lowered, discipline=name) for name in Discipline}
+    for name in (Discipline.TAGGED, Discipline.BUFFERED):
+        text = f"the plan is proved for the discipline {name}, gloo demands edge; lower it again with --discipline edge"
+        assert unproved(dataclasses.replace(plan, lowered=proved[name]), GLOO) == text
+    assert unproved(dataclasses.replace(plan, lowered=proved[Discipline.EDGE]), GLOO) == ""
+    without = [rows[0].replace("0WAIT_SEND_F0 ", ""), rows[1]]
+    assert GLOO.demands(Schedule.parse("\n".join(without))) is Discipline.TAGGED
+
+
 def test_a_rank_judges_a_plan_once_where_its_discipline_is_the_one_demanded() -> None:
     """That is twice in all, without and with communication; under another discipline a third time."""
     assert PLAN.lowered is not None

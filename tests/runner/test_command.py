@@ -14,7 +14,6 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
-from schedverify.cli.run import needs_torch  # noqa: E402
 from schedverify.core.errors import InputError  # noqa: E402 - after torch is known to be there
 from schedverify.core.problem import Problem  # noqa: E402
 from schedverify.formats import save  # noqa: E402
@@ -152,7 +151,7 @@ from schedverify.runner.launch.processes import join_torchrun
 class Holder:
     pass
 
-def job():
+def job(listen):
     import torch
     import torch.distributed as dist
     holder = Holder()
@@ -161,7 +160,7 @@ def job():
         torch.ones(2) + 1
     dist.barrier()
 
-join_torchrun("gloo", job)
+join_torchrun("gloo", job, print)
 print([path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")])
 """
 
@@ -307,10 +306,3 @@ def test_what_ranks_repeat_of_each_other_is_told_once_and_the_cause_first() -> N
     assert merged(without_repeats(failures)) == [cause, last, waits]
     alone = {0: f"{last}\nended by {waits}", 1: "the process was ended by SIGKILL"}
     assert merged(without_repeats(alone)) == [f"{last}\nended by {waits}", "rank 1: the process was ended by SIGKILL"]
-
-
-def test_what_is_not_installed_is_told() -> None:
-    with pytest.raises(InputError, match=r"torch: it is not installed .*schedverify\[torch\]"), needs_torch():
-        raise ModuleNotFoundError("No module named 'torch'", name="torch")
-    with pytest.raises(ModuleNotFoundError), needs_torch():
-        raise ModuleNotFoundError("No module named 'another'", name="another")

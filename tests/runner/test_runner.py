@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -161,6 +161,40 @@ def test_a_receive_may_be_posted_before_what_it_brings_the_gradient_of_has_left(
     trained(pool, plan_of(Schedule.parse("\n".join(rows)), problem), arguments=(0, None, 2))
 
 
+def texts(schedule: Schedule) -> list[list[str]]:
+    return [[str(step) for step in schedule.steps(rank)] for rank in range(schedule.ranks)]
+
+
+def with_waits(lowered: Schedule, delay: Callable[[int], int]) -> Schedule:
+    """Put a wait for each send as many steps behind it as ``delay`` says of how many steps are left, at most."""
+    rows = []
+    for row in texts(lowered):
+        for place in reversed([i for i, text in enumerate(row) if "SEND" in text and not text.startswith("[")]):
+            row.insert(place + 1 + delay(len(row) - place - 1), row[place].replace("SEND", "WAIT_SEND"))
+        rows.append(row)
+    return Schedule.of(rows)
+
+
+@pytest.mark.parametrize("virtual", [1, 2])
+@pytest.mark.parametrize("delay", [lambda _: 0, lambda left: min(left, 3), lambda left: left], ids=["next", "3", "end"])
+def test_waits_for_sends(pool: GlooPool, virtual: int, delay: Callable[[int], int]) -> None:
+    shape: dict[str, Any] = {"virtual": 2, "placement": "v"} if virtual == 2 else {}
+    problem = Problem.chain(ranks=4, microbatches=5, form="split", **shape)
+    order = lower(generate("zb-h1" if virtual == 1 else "zb-v", problem), problem)
+    waits = with_waits(order, delay)
+    found = trained(pool, plan_of(waits, problem), arguments=(0, None, 2))
+    for rank, each in enumerate(found):
+        assert [step for _, step, _ in each["ran"]] == texts(waits)[rank]
+
+
+def test_a_wait_lets_what_was_sent_go(pool: GlooPool) -> None:
+    problem = Problem.chain(ranks=4, microbatches=8)
+    lowered = lower(generate("1f1b", problem), problem)
+    at_once, late = (with_waits(lowered, delay) for delay in (lambda _: 0, lambda left: left))
+    held = [pool.run(jobs.slices_held, plan_of(order, problem), 2)[0].value for order in (at_once, late)]
+    assert held == [0, 8], "of eight micro-batches, before the last backward of the second step"
+
+
 def test_groups_of_transfers(pool: GlooPool) -> None:
     problem = Problem.chain(ranks=4, microbatches=2, placement=[0, 1])
     trained(pool, plan_of(Schedule.parse(GROUPED), problem))
@@ -203,10 +237,17 @@ def test_the_optimizer_is_called_with_whole_gradients(pool: GlooPool) -> None:
     assert max(outcome.value for outcome in outcomes) < CLOSE
 
 
-@pytest.mark.parametrize("reduces", [False, True])
-def test_pipelines_side_by_side(pool: GlooPool, reduces: bool) -> None:
-    problem = Problem.chain(ranks=2, microbatches=3)
-    order = lower(generate("1f1b", problem), problem)
-    plan = plan_of(add_reduction(order) if reduces else order, problem)
+def awaiting(lowered: Schedule) -> Schedule:
+    """Put a wait for each reduction at the end of its rank's order."""
+    rows = [[*row, *(text.replace("RED", "WAIT_RED") for text in row if "REDUCE" in text)] for row in texts(lowered)]
+    return Schedule.of(rows)
+
+
+@pytest.mark.parametrize("reduces", ["at the end", "at once", "awaited"])
+def test_pipelines_side_by_side(pool: GlooPool, reduces: str) -> None:
+    problem = Problem.chain(ranks=2, microbatches=4, virtual=2)
+    order = lower(generate("interleaved-1f1b", problem), problem)
+    reduced = {"at the end": order, "at once": add_reduction(order), "awaited": awaiting(add_reduction(order))}
+    plan = plan_of(reduced[reduces], problem)
     outcomes = pool.run(jobs.in_parallel, plan)
     assert max(outcome.value for outcome in outcomes) < CLOSE

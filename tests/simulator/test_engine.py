@@ -165,3 +165,27 @@ def test_a_million_operations() -> None:
     began = time.perf_counter()
     assert simulate(schedule, problem).makespan == (8000 + 63) * 3
     print(f"{len(schedule) / (time.perf_counter() - began):.3g} operations a second")
+
+
+def test_steps_that_an_overlapped_pair_of_another_rank_joins_have_no_timeline() -> None:
+    costs = {"forward": 1, "backward": 1}
+    problem = Problem.of({"ranks": 2, "microbatches": 2, "stages": 1, "placement": [[0, 1]], "costs": costs})
+    schedule = Schedule.parse("0F0 0F1 0B0 0B1\n0F0 (0F1;0B0)OVERLAP_F_B 0B1")
+    with pytest.raises(ScheduleError, match="rank 0 would have to start positions 1 and 2 as one step"):
+        simulate(schedule, problem)
+    beside = problem.to_dict() | {"ranks": 3, "stages": 2, "placement": [[0, 1], 2]}
+    lowered = "0F0 0SEND_F0 0F1 0SEND_F1 0RECV_B0 0B0 0RECV_B1 0B1\n0F0 (0F1;0B0)OVERLAP_F_B 0B1\n"
+    lowered += "1RECV_F0 1F0 1B0 1SEND_B0 1RECV_F1 1F1 1B1 1SEND_B1"
+    beside["edges"], beside["costs"], beside["links"] = [[0, 1]], costs, {}
+    del beside["memory"], beside["limits"]
+    for discipline in ("tagged", "pair", "block"):
+        with pytest.raises(ScheduleError, match="cannot run to its end"):
+            simulate(Schedule.parse(lowered), Problem.of(beside), discipline=discipline)
+
+
+def test_a_step_that_ends_sooner_on_one_rank_lets_that_rank_go_on() -> None:
+    problem = Problem.chain(ranks=2, microbatches=2, placement=[[0, 1], 1], forward=1, backward=[1, 5])
+    schedule = Schedule.parse("0F0 0F1 0B1 0B0\n0F0 1F0 (0F1;1B0)OVERLAP_F_B 1F1 1B1 0B1 0B0")
+    timeline = simulate(schedule, problem)
+    assert [row.tolist() for row in timeline.starts] == [[0, 2, 14, 15], [0, 1, 2, 8, 9, 14, 15]]
+    assert timeline.ends[0][1] == 3  # F1 of stage 0 is over on rank 0 there, and is made at 8, where it ends on rank 1

@@ -153,17 +153,19 @@ def near(rows: Rows, problem: Problem) -> Problem:
 EDGES = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9), st.integers(0, 5)), max_size=25)
 
 
-@given(EDGES)
+@given(EDGES, st.dictionaries(st.integers(0, 9), st.integers(0, 9), max_size=3))
 @settings(deadline=None)
-def test_graphs_with_and_without_cycles_are_walked_alike(edges: list[tuple[int, int, int]]) -> None:
+def test_graphs_with_and_without_cycles_are_walked_alike(
+    edges: list[tuple[int, int, int]], release: dict[int, int]
+) -> None:
     tail, head, lag = np.array(edges, dtype=np.int64).reshape(-1, 3).T.copy()
     results = []
     with pytest.MonkeyPatch.context() as patch:
         for large in (0, NEVER):
             patch.setattr(csr_graph, "LARGE", large)
             graph = Precedence(10, tail, head)
-            length = graph.longest_paths(lag)[~graph.blocked]
-            results.append((graph.blocked.tolist(), graph.order.tolist(), length.tolist()))
+            paths = [part[~graph.blocked].tolist() for part in graph.longest_paths(lag, release)]
+            results.append((graph.blocked.tolist(), graph.order.tolist(), paths))
     assert results[0] == results[1]
 
 
@@ -198,19 +200,22 @@ def test_what_is_compiled_does_what_the_python_does() -> None:
     schedule = Schedule.parse("0F0 0F1 0F2 0F3 0B1 0B0 0B3 0B2\n1F0 1F1 1B1 1B0 1F2 1F3 1B3 1B2")
     hanging = Schedule.parse("0F0 0F1 0B1 0B0 0F2 0F3 0B3 0B2\n1F2 1F3 1B3 1B2 1F0 1F1 1B1 1B0")
     places = (2 * problem.total_stages + 1) * problem.microbatches
-    sweeps = [(np.concatenate(order.rows), np.array([0, 8, 16]), class_table(problem), places)
+    sweeps = [(np.concatenate(order.rows), np.array([0, 8, 16]), class_table(problem), places, np.array([0, 5]))
               for order in (schedule, hanging)]  # fmt: skip
     edges = Precedence(5, np.array([0, 0, 1, 2, 4]), np.array([1, 2, 3, 3, 4]))
     waits = np.array([0, 1, 1, 2, 1])
     compiled = [[part.tolist() for part in kernels.sweep(*arguments)] for arguments in sweeps]
     left = waits.copy()
     order = kernels.happening(*edges.successors, left)
-    length = kernels.longest(*edges.successors, np.array([3, 1, 4, 1, 9]), order)
+    lengths = [np.array([0, -1, 2, -1, 0]) for _ in range(2)]
+    origins = [np.arange(5) for _ in range(2)]
+    kernels.longest(*edges.successors, np.array([3, 1, 4, 1, 9]), order, lengths[0], origins[0])
+    kernels.longest.py_func(*edges.successors, np.array([3, 1, 4, 1, 9]), order, lengths[1], origins[1])
     assert [[part.tolist() for part in kernels.sweep.py_func(*arguments)] for arguments in sweeps] == compiled
     assert compiled[0][2] == [8, 8]
     assert compiled[1][2] == [2, 0]
-    assert compiled[0][0] == np.concatenate(simulate(schedule, problem).starts).tolist()
+    assert compiled[0][3] == [1, 1]
     assert kernels.happening.py_func(*edges.successors, waits).tolist() == order.tolist() == [0, 1, 2, 3]
     assert waits.tolist() == left.tolist() == [0, 0, 0, 0, 1]
-    assert kernels.longest.py_func(*edges.successors, np.array([3, 1, 4, 1, 9]), order).tolist() == length.tolist()
-    assert length.tolist() == [0, 3, 1, 7, 0]
+    assert lengths[0].tolist() == lengths[1].tolist() == [0, 3, 2, 7, 0]
+    assert origins[0].tolist() == origins[1].tolist() == [0, 0, 2, 0, 4]

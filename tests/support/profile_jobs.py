@@ -14,7 +14,7 @@ from torch import nn
 
 from schedverify.profiling.blocks import Chain, LiveStorages
 from schedverify.profiling.figures import BlockBytes, ModelProfile
-from schedverify.profiling.session import ProfileSettings, profile
+from schedverify.profiling.session import ProfileSettings, measure
 from schedverify.runner import Runner
 from schedverify.runner.compute.stages import Stage
 from schedverify.runner.launch.source import Source
@@ -53,7 +53,7 @@ def profile_of_two(rank: int) -> ModelProfile | None:
     """Profile two blocks as a rank of a process group does; rank 0 has the result."""
     blocks = (("first", nn.Linear(6, 4)), ("second", nn.Linear(4, 2)))
     source = Source(blocks, lambda _: (torch.ones(4, 6), torch.zeros(4, 2)), nn.functional.mse_loss)
-    return profile(ProfileSettings("two blocks", microbatches=2, rounds=3, warmup=1), source=source)
+    return measure(ProfileSettings("two blocks", microbatches=2, rounds=3, warmup=1), source=source)
 
 
 class Held:

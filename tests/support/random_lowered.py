@@ -10,12 +10,14 @@ import random
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from oracle.law import Op, read_step
+from oracle.communication import Judge
+from oracle.law import Op, Place, read_step
 from oracle.lowered import total_by_step
 from oracle.messages import Name, Program, Wires
 from schedverify.core.errors import InputError
 from schedverify.core.problem import Problem
 from support.random_schedules import Rows, random_data, random_rows
+from support.random_waits import with_reduction_waits, with_waits
 
 
 class LoweredBase(NamedTuple):
@@ -43,36 +45,47 @@ def random_wires(rng: random.Random, data: dict[str, Any]) -> dict[str, Any]:
     return wired
 
 
-def walk(rng: random.Random, rows: Rows, law: Wires) -> list[tuple[str, list[int]]]:
-    """Return the steps of valid rows, with their ranks, in an order that dependencies and rows allow."""
-    at, done, order = [0] * len(rows), set(), []
+def walk(rng: random.Random, rows: Rows, law: Wires) -> list[dict[int, str]]:
+    """Return the steps of valid rows in an order that dependencies and rows allow; by rank, those that run as one."""
+    order: list[dict[int, str]] = []
+    done: set[Op] = set()
+    at = [0] * len(rows)
     everything = {op for row in rows for text in row for op in read_step(text).ops}
     while any(at[rank] < len(row) for rank, row in enumerate(rows)):
+        fronts = {rank: row[at[rank]] for rank, row in enumerate(rows) if at[rank] < len(row)}
         ready = []
-        for rank, row in enumerate(rows):
-            if at[rank] < len(row):
-                ops = read_step(row[at[rank]]).ops
-                ranks = sorted({on for op in ops for on in law.ranks_of[op.stage]})
-                free = all(at[on] < len(rows[on]) and rows[on][at[on]] == row[at[rank]] for on in ranks)
-                needed = {source for op in ops for source in law.reads(op)} & everything
-                if free and needed <= done:
-                    ready.append((row[at[rank]], ranks))
-        text, ranks = rng.choice(ready)
-        order.append((text, ranks))
-        done.update(read_step(text).ops)
-        for rank in ranks:
+        for rank in fronts:
+            team, ops = team_of(rank, fronts, law)
+            needed = {source for op in ops for source in law.reads(op)} & everything
+            free = all(on in team and op in read_step(team[on]).ops for op in ops for on in law.ranks_of[op.stage])
+            if free and needed <= done:
+                ready.append((team, ops))
+        team, ops = rng.choice(ready)
+        order.append(team)
+        done.update(ops)
+        for rank in team:
             at[rank] += 1
     return order
+
+
+def team_of(rank: int, fronts: dict[int, str], law: Wires) -> tuple[dict[int, str], list[Op]]:
+    """Return by rank the steps at the front of the rows that must run as one with that of a rank, and their ops."""
+    ranks, ops = [rank], list[Op]()
+    for on in ranks:  # which grows
+        for op in read_step(fronts[on]).ops if on in fronts else ():
+            ops += [op] if op not in ops else []
+            ranks += [other for other in sorted(law.ranks_of[op.stage]) if other not in ranks]
+    return {on: fronts[on] for on in ranks if on in fronts}, ops
 
 
 def lowered(rng: random.Random, rows: Rows, law: Wires) -> Rows:
     """Walk an order of the steps, and right after each append its sends, and the receives at the peers."""
     found: Rows = [[] for _ in rows]
     names_all = rng.random() < 0.3
-    for text, ranks in walk(rng, rows, law):
-        for rank in ranks:
+    for team in walk(rng, rows, law):
+        for rank, text in team.items():
             found[rank].append(text)
-        for op in read_step(text).ops:
+        for op in dict.fromkeys(op for text in team.values() for op in read_step(text).ops):
             for name in outputs(op, law):
                 found[law.home[name.source]].append(end_of(name, True, law, names_all))
                 found[law.home[name.target]].append(end_of(name, False, law, names_all))
@@ -143,6 +156,28 @@ def with_capacity(rng: random.Random, problem: Problem, rows: Rows) -> Problem:
         return problem
 
 
+def with_counts(rng: random.Random, problem: Problem, rows: Rows) -> Problem:
+    """Return the problem with limits of what is begun or unsharded at once, at or just above what the rows need."""
+    data = problem.to_dict()
+    limits = dict(data["limits"])
+    for name in ("outstanding_sends", "unsharded") if unshards(rows) else ("outstanding_sends",):
+        limits[name] = [1] * len(rows)
+        while crowded := crowded_places(rows, data | {"limits": limits}, name):
+            for rank, _ in crowded:
+                limits[name][rank] += 1
+        limits[name] = [count + rng.choice([0, 0, 0, 1]) for count in limits[name]]
+    return Problem.of(data | {"limits": limits})
+
+
+def unshards(rows: Rows) -> bool:
+    return any("UNSHARD" in text for row in rows for text in row)
+
+
+def crowded_places(rows: Rows, data: dict[str, Any], name: str) -> set[Place]:
+    judge = Judge(rows, data)
+    return judge.crowded_sends() if name == "outstanding_sends" else judge.crowded_weights()
+
+
 @lru_cache(maxsize=4)
 def lowered_base(number: int) -> LoweredBase:
     """Return the lowered schedule of a number; something crosses between its ranks."""
@@ -154,6 +189,9 @@ def lowered_base(number: int) -> LoweredBase:
         if law.messages():
             rows = lowered(rng, random_rows(rng, law), law)
             rows = with_marks(rng, rows, law) if rng.random() < 0.3 else rows
+            if rng.random() < 0.35:
+                rows = with_reduction_waits(rng, with_waits(rng, rows, wrong=0), wrong=0)
             problem = with_capacity(rng, problem, rows) if rng.random() < 0.2 else problem
+            problem = with_counts(rng, problem, rows) if rng.random() < (0.9 if unshards(rows) else 0.3) else problem
             return LoweredBase(problem, problem.to_dict(), rows)
     raise AssertionError("no problem with messages in 100")

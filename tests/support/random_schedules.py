@@ -67,7 +67,7 @@ def random_data(rng: random.Random) -> dict[str, Any]:
 
 def random_placement(rng: random.Random, ranks: int, stages: int, replicas: int) -> Any:
     """Choose a named placement, or any rank or several for each stage."""
-    kind = rng.choice(["loop", "v", "any", "several"])
+    kind = rng.choice(["loop", "v", "any", "several", "several"])
     if kind in ("loop", "v"):
         return kind
 
@@ -142,19 +142,34 @@ def random_rows(rng: random.Random, law: Law) -> Rows:
     while waiting:
         ready = [op for op in waiting if law.reads(op) & everything <= done]
         op = rng.choices(ready, [taste[op.kind] for op in ready])[0]
-        step = [op]
-        partners = [
-            other
-            for other in ready
-            if {other.kind, op.kind} == {"F", "B"} and law.ranks_of[other.stage] == law.ranks_of[op.stage]
-        ]
-        if partners and rng.random() < overlaps:
-            step.append(rng.choice(partners))
-        for rank in law.ranks_of[op.stage]:
+        team = (
+            joined(rng, law, op, ready) if rng.random() < overlaps else {rank: [op] for rank in law.ranks_of[op.stage]}
+        )
+        for rank, step in team.items():
             rows[rank].append(written(step))
-        done.update(step)
+            done.update(step)
         waiting = [op for op in waiting if op not in done]
     return rows
+
+
+def joined(rng: random.Random, law: Law, op: Op, ready: list[Op]) -> dict[int, list[Op]]:
+    """Return by rank the steps that start as one with an operation, some of them overlapped pairs.
+
+    A pair of stages that share some ranks only stands on those; on their other ranks each of its operations stands
+    alone, or in a pair with a third one.
+    """
+    team = {rank: [op] for rank in law.ranks_of[op.stage]}
+    others = [other for other in ready if other != op]
+    rng.shuffle(others)
+    for other in others:
+        shared = law.ranks_of[other.stage] & team.keys()
+        partners = {partner for rank in shared for partner in team[rank]}
+        free = all(len(team[rank]) == 1 for rank in shared)
+        fits = all({other.kind, partner.kind} == {"F", "B"} for partner in partners)
+        if shared and free and fits and rng.random() < 0.7:
+            for rank in law.ranks_of[other.stage]:
+                team.setdefault(rank, []).append(other)
+    return team
 
 
 def needed_operations(rng: random.Random, law: Law) -> list[Op]:

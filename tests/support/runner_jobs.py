@@ -185,8 +185,8 @@ class Slice(nn.Module):
         return made[:1]
 
 
-def slices_held(rank: int, plan: Any) -> int:
-    """Return how many of the large tensors are held when the first stage runs its last backward; 0 on other ranks."""
+def slices_held(rank: int, plan: Any, steps: int = 1) -> int:
+    """Return how many large tensors of the last step are held at the first stage's last backward; 0 on other ranks."""
     module = Slice() if rank == 0 else nn.Linear(8 * WIDTH, 8 * WIDTH)
     held = []
     batch, target = torch.ones(plan.problem.microbatches, WIDTH), torch.ones(plan.problem.microbatches, 8 * WIDTH)
@@ -202,7 +202,9 @@ def slices_held(rank: int, plan: Any) -> int:
         if rank == 0 and crossing.backward and crossing.microbatch == plan.problem.microbatches - 1:
             look()
 
-    Runner(plan, [module], mean_square, timeout=30, hooks=[last]).step(batch, target)
+    runner = Runner(plan, [module], mean_square, timeout=30, hooks=[last])
+    for _ in range(steps):
+        runner.step(batch, target)
     return held[-1] if held else 0
 
 

@@ -266,3 +266,12 @@ def test_what_a_docstring_shows_is_so(name: str) -> None:
     shown = doctest.testmod(importlib.import_module(f"schedverify.testing.{name}"), extraglobs={"sv": sv})
     assert shown.attempted
     assert not shown.failed
+
+
+def test_properties_of_which_none_applies_are_a_fault() -> None:
+    problem = sv.Problem.chain(ranks=2, microbatches=2)
+    with pytest.raises(SchedulerFault, match=r"SV402 not applicable: the problem limits no memory \(memory.capacity"):
+        check_scheduler(right, problem, properties=["SV4"])
+    with pytest.raises(SchedulerFault, match="no property was selected"):
+        check_scheduler(right, problem, properties=[])
+    check_scheduler(right, problem, properties=["SV1", "SV4"])

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from schedverify.core.problem import Problem
-from schedverify.verifier.certificates import EvidenceError, proved_bound, proved_peak
+from schedverify.verifier.certificates import EvidenceError, SilentEvidenceError, proved_bound, proved_peak
+from schedverify.verifier.certificates.overlaps import can_overlap
 
 
 @pytest.mark.parametrize(("ranks", "microbatches", "latency"), [(1, 1, 0), (4, 8, 0), (3, 5, 2)])
@@ -134,22 +135,44 @@ def test_evidence_for_a_peak_that_is_none_says_what_is_wrong(evidence: dict[str,
 def test_rules_refuse_the_problems_that_they_do_not_hold_for() -> None:
     pair: dict[str, Any] = {"ranks": 2, "microbatches": 2, "forward": 2, "backward": 4}
     said = "overlapped pairs cost less than the sum here, which no rule accounts for"
-    for cost in (5, 6):
-        problem = Problem.chain(**pair, overlapped=[{"forward": 0, "backward": 1, "cost": cost}])
-        if cost == 6:
-            assert proved_bound(problem, "span", {"rule": "load", "rank": 0}) == 12
-        else:
-            with pytest.raises(EvidenceError, match=said):
+    for backward, cost in ((0, 5), (0, 6), (1, 5)):
+        problem = Problem.chain(**pair, overlapped=[{"forward": 0, "backward": backward, "cost": cost}])
+        if (backward, cost) == (0, 5):
+            with pytest.raises(SilentEvidenceError, match=said):
                 proved_bound(problem, "span", {"rule": "load", "rank": 0})
+        else:  # as dear as the sum, or on two ranks
+            assert proved_bound(problem, "span", {"rule": "load", "rank": 0}) == 12
     forwards = Problem.chain(ranks=2, microbatches=2, form="inference")
-    with pytest.raises(EvidenceError, match=r"^without a backward nothing is held$"):
+    with pytest.raises(SilentEvidenceError, match=r"^without a backward nothing is held$"):
         proved_bound(forwards, "span", {"rule": "idle", "rank": 0})
-    with pytest.raises(EvidenceError, match=r"^stage 1 is not reached from stage 0 by a way that leads back$"):
+    with pytest.raises(SilentEvidenceError, match=r"^stage 1 is not reached from stage 0 by a way that leads back$"):
         proved_bound(forwards, "span", {"rule": "pair", "stages": [0, 1]})
     with pytest.raises(EvidenceError, match=r"^no rule bounds the peak-memory$"):
         proved_bound(forwards, "peak-memory", {"rule": "load", "rank": 0})
     refused = r"^stage 0 is not alone on rank 0 in training, with a forward that takes time$"
     for problem in (forwards, Problem.chain(ranks=2, microbatches=2, virtual=2),
                     Problem.chain(ranks=2, microbatches=2, forward=[0, 1])):  # fmt: skip
-        with pytest.raises(EvidenceError, match=refused):
+        with pytest.raises(SilentEvidenceError, match=refused):
             proved_peak(problem, "peak-memory", {"rule": "memory", "stage": 0})
+
+
+@pytest.mark.parametrize(
+    ("keys", "forward", "backward", "can"),
+    [
+        ({"microbatches": 2}, 0, 0, True),
+        ({"microbatches": 1}, 0, 0, False),
+        ({"microbatches": 2}, 0, 1, False),
+        ({"microbatches": 2, "form": "inference"}, 0, 0, False),
+        ({"microbatches": 2, "form": "split"}, 0, 2, True),
+        ({"microbatches": 2, "slices": 2}, 0, 2, False),
+        ({"microbatches": 1}, 2, 0, False),
+        ({"microbatches": 1, "edges": [[0, 1], [2, 3]]}, 0, 2, True),
+        ({"microbatches": 1, "edges": [[0, 1], [2, 1]]}, 0, 2, False),
+        ({"microbatches": 1, "edges": [[1, 0], [1, 2]]}, 0, 2, True),
+        ({"microbatches": 2, "placement": [[0, 1, 0, 1]] * 2, "replicas": 2}, 0, 6, True),
+        ({"microbatches": 2, "placement": [[0, 1, 0, 1]] * 2, "replicas": 2, "replica_of": [0, 0]}, 0, 6, False),
+        ({"microbatches": 2, "placement": [[0, 1], 1, 1, 1]}, 0, 3, True),
+    ],
+)
+def test_which_pairs_can_run_as_one_step(keys: dict[str, Any], forward: int, backward: int, can: bool) -> None:
+    assert can_overlap(Problem.chain(ranks=2, stages=4, **keys), forward, backward) == can

@@ -309,3 +309,18 @@ def test_claims_are_held_against_the_timeline_of_the_case() -> None:
     assert verify_case(honest)["SV501"].verdict is Verdict.HOLDS
     assert [v.code for v in verify_case(case.claiming({"makespan": 8})).violations] == ["SV501"]
     assert case.claims == {}
+
+
+def test_whatever_is_not_applicable_says_what_would_make_it_so() -> None:
+    lowered = str(add_communication(Schedule.parse(RIGHT), PAIR))
+    reports = [judged(RIGHT, select=["SV"]), judged(lowered, select=["SV"], discipline="tagged")]
+    apart = [result for report in reports for result in report.properties if result.verdict == "not applicable"]
+    assert {"SV202", "SV302", "SV306", "SV402", "SV403", "SV502"} <= {result.code for result in apart}
+    assert [result.code for result in apart if not (result.reason and result.remedy)] == []
+
+
+def test_nothing_of_a_plan_s_two_schedules_may_apply() -> None:
+    plan = optimize(PAIR, workers=1)
+    alone = dataclasses.replace(plan, lowered=None)
+    assert verify(plan, select=["SV304", "SV402"]).verdict is Verdict.HOLDS  # its lowered schedule has messages
+    assert verify(alone, select=["SV304", "SV402"]).verdict is Verdict.NOT_APPLICABLE

@@ -58,9 +58,23 @@ def _sums(problem: ProblemFields, reader: ProblemReader) -> None:
         ticks += sum(problem.forward_lag(source, t) + problem.backward_lag(t, source) for t in targets)
     if ticks * problem.microbatches > LARGEST:
         reader.fault("costs", "durations and transfers add up to more than 2^62 ticks", "use a coarser tick")
-    most_bytes = sum(problem.activation) + sum(problem.boundary) + sum(problem.boundary_bytes)
-    if most_bytes * problem.microbatches + max(problem.static) > LARGEST:
-        reader.fault("memory", "activations and messages add up to more than 2^62 bytes", "use a coarser unit")
+    most_held = (sum(problem.activation) + sum(problem.boundary)) * problem.microbatches + max(problem.static)
+    most_sent = _message_bytes(problem) * problem.microbatches
+    if most_held + most_sent > LARGEST:
+        key = "links.bytes" if most_sent > most_held else "memory"
+        text = "activations and messages, each by itself, add up to more than 2^62 bytes"
+        reader.fault(key, text, "use a coarser unit")
+
+
+def _message_bytes(problem: ProblemFields) -> int:
+    """Return the bytes of all messages of one micro-batch: one for each edge between two ranks, in training two."""
+    crossing = (
+        problem.boundary_bytes[source]
+        for source, targets in enumerate(problem.successors)
+        for target in targets
+        if problem.owner_rank[source] != problem.owner_rank[target]
+    )
+    return sum(crossing) * (1 if problem.form == "inference" else 2)
 
 
 def _capacity(problem: ProblemFields, reader: ProblemReader) -> None:

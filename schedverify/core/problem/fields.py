@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 
-from schedverify.core.op import INDEX_MASK, KIND_MASK, KIND_SHIFT, MICROBATCH_MASK, STAGE_SHIFT, Kind, Op
-from schedverify.core.schedule import Flags, IntArray
+from schedverify.core.op import KIND_MASK, MICROBATCH_MASK, Kind, Op
+from schedverify.core.schedule import Flags, IntArray, kinds, op_stages
 
 Ints = tuple[int, ...]
 """Whole numbers by stage, by rank or by micro-batch; an array of them is an ``IntArray``."""
+Edge = tuple[int, int]
+"""Two stages, or two layers of a model, the first of which feeds the second."""
 Matrix = tuple[Ints, ...]
 
 _F, _B, _W = int(Kind.F), int(Kind.B), int(Kind.W)
-_GRADIENTS = (Kind.SEND_B, Kind.RECV_B, Kind.REDUCE_GRAD)
+_GRADIENTS = (Kind.SEND_B, Kind.RECV_B, Kind.WAIT_SEND_B, Kind.REDUCE_GRAD, Kind.WAIT_REDUCE_GRAD)
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class ProblemFields:
     """Stages of one copy of the model."""
     placement: Matrix
     """By stage, the ranks that it stands on; the first one sends and receives."""
-    edges: tuple[tuple[int, int], ...]
+    edges: tuple[Edge, ...]
     """Pairs of stages within one copy: the first feeds the second."""
     form: str
     """``fused`` (F and B), ``split`` (F, and B or I and W) or ``inference`` (F alone)."""
@@ -100,6 +103,10 @@ class ProblemFields:
     """By stage, the most micro-batches in flight; None where there is no limit."""
     makespan_limit: int | None = None
     """The most ticks that the whole may take; None where there is no limit."""
+    outstanding_sends: Ints | None = None
+    """By rank, the most sends that are begun and not yet waited for; None where there is no limit."""
+    unsharded: Ints | None = None
+    """By rank, the most of its stages that are unsharded at once; None where there is no limit."""
     minimize: str = "makespan"
     """What the optimizer minimizes."""
     then: str | None = None
@@ -222,7 +229,7 @@ class ProblemFields:
 
     def has_operations(self, words: IntArray) -> Flags:
         """Return :meth:`has_operation` for each of some packed operations, in the shape of ``words``."""
-        kind, stage = words >> KIND_SHIFT & KIND_MASK, words >> STAGE_SHIFT & INDEX_MASK
+        kind, stage = kinds(words), op_stages(words)
         microbatch = words & MICROBATCH_MASK
         copy = self._copy_by_microbatch[np.minimum(microbatch, self.microbatches - 1)]
         goes_through = (microbatch < self.microbatches) & (copy == stage // self.stages)
@@ -261,3 +268,8 @@ class ProblemFields:
             for edge in self.edges:
                 rows[edge[side] + copy * self.stages].append(edge[1 - side] + copy * self.stages)
         return tuple(tuple(sorted(row)) for row in rows)
+
+
+def chain_edges(count: int) -> tuple[Edge, ...]:
+    """Return the edges of a chain of ``count`` stages or layers, sorted: each feeds the one behind it."""
+    return tuple(pairwise(range(count)))

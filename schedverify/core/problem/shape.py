@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple
 
 from schedverify.core.errors import shown
 from schedverify.core.op import MAX_MICROBATCHES, MAX_STAGES
-from schedverify.core.problem.fields import Ints, Matrix
+from schedverify.core.problem.fields import Edge, Ints, Matrix, chain_edges
 from schedverify.core.problem.keys import FORMS, OBJECTIVES
 from schedverify.core.problem.reader import ProblemReader
 
@@ -122,10 +122,10 @@ def _form(reader: ProblemReader) -> str:
     return reader.text("form", "split" if parts else "fused", FORMS)
 
 
-def _edges(reader: ProblemReader, stages: int) -> tuple[tuple[int, int], ...]:
+def _edges(reader: ProblemReader, stages: int) -> tuple[Edge, ...]:
     if reader.get("edges") is None:
-        return tuple((stage, stage + 1) for stage in range(stages - 1))
-    edges: set[tuple[int, int]] = set()
+        return chain_edges(stages)
+    edges: set[Edge] = set()
     for i, pair in enumerate(reader.rows("edges")):
         if not isinstance(pair, list | tuple) or len(pair) != 2:
             reader.fault(f"edges[{i}]", f"expected a pair of stages such as [0, 1], found {shown(pair)}")

@@ -7,11 +7,17 @@ from typing import Any, Final
 
 from schedverify.core.errors import InputError
 from schedverify.core.problem.expansion import checked_fields
-from schedverify.core.problem.fields import Boundary, Matrix, ProblemFields
+from schedverify.core.problem.fields import Boundary, Matrix, ProblemFields, chain_edges
 from schedverify.core.problem.keys import KEYS, TABLES
 
 _MEMORY: Final = ("activation", "weight_stash", "recompute", "boundary", "static", "capacity")
-_LIMITS: Final = {"in_flight": "in_flight", "in_flight_stage": "in_flight_stage", "makespan": "makespan_limit"}
+_LIMITS: Final = {
+    "in_flight": "in_flight",
+    "in_flight_stage": "in_flight_stage",
+    "makespan": "makespan_limit",
+    "outstanding_sends": "outstanding_sends",
+    "unsharded": "unsharded",
+}
 """The keys of the table, and the names of the fields."""
 
 
@@ -53,7 +59,7 @@ def brief(problem: ProblemFields) -> dict[str, Any]:
     An empty ``edges`` stays, since it says that no stage feeds another.
     """
     data = full_data(problem)
-    if data["edges"] == [[stage, stage + 1] for stage in range(problem.stages - 1)]:
+    if problem.edges == chain_edges(problem.stages):
         del data["edges"]
     if data["placement"] == [stage % problem.ranks for stage in range(problem.stages)]:
         data["placement"] = "loop"
@@ -100,9 +106,9 @@ def _entry(ranks: tuple[int, ...]) -> int | list[int]:
 
 
 def _present(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what there is of some values, without each that is None; tuples become lists."""
-    there = {name: value for name, value in values.items() if value is not None}
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in there.items()}
+    """Return the values that are not None, with tuples as lists."""
+    present = {name: value for name, value in values.items() if value is not None}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in present.items()}
 
 
 def _costs(problem: ProblemFields) -> dict[str, Any]:

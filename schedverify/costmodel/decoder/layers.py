@@ -7,7 +7,7 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import NamedTuple
 
-from schedverify.core.errors import Fault, InputError
+from schedverify.core.errors import Fault, InfeasibleError, InputError
 from schedverify.core.model import Devices, Layer, Model
 from schedverify.costmodel.decoder import layer_costs
 from schedverify.costmodel.decoder.configuration import Decoder, Training
@@ -168,7 +168,9 @@ def _room(shape: Decoder, training: Training, device: Device) -> int:
     room = device.memory - device.reserved - again
     if room <= 0:
         message = f"{device.memory} bytes, of which {device.reserved + again} hold no layer"
-        raise InputError(Fault("device.memory", message, "reserved, and what a layer needs while it is recomputed"))
+        raise InfeasibleError(
+            Fault("device.memory", message, "reserved, and what a layer needs while it is recomputed")
+        )
     return room
 
 

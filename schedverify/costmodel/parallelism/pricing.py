@@ -12,19 +12,18 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from schedverify.core.errors import InputError
+from schedverify.core.errors import Fault, InfeasibleError, InputError
 from schedverify.core.model import Model
 from schedverify.core.problem import Problem
-from schedverify.core.schedule import Schedule
-from schedverify.core.timeline import Timeline
 from schedverify.costmodel.decoder import Decoder, Training, decoder_model
 from schedverify.costmodel.decoder.device import Link
 from schedverify.costmodel.decoder.layer_costs import model_flops
-from schedverify.costmodel.parallelism.setups import Cluster, Ints, Rejected, SetUp, setups_of
+from schedverify.costmodel.parallelism.choice import Choice, Pipeline, best_cut
+from schedverify.costmodel.parallelism.setups import Cluster, Ints, Rejected, SetUp, setups_of, why_none
 from schedverify.generators import family
-from schedverify.partitioner import least_bottleneck
-from schedverify.partitioner.stage_problem import even_split, stage_problem, without_capacity
-from schedverify.simulator.engine import simulate
+from schedverify.partitioner.account import Layers, moments_of
+from schedverify.partitioner.stage_problem import stage_problem
+from schedverify.partitioner.sums import check_sums
 
 TICK: Final = Fraction(1, 1_000_000)
 """Seconds of a tick: everything is in microseconds."""
@@ -69,18 +68,22 @@ class Pricing:
     def __init__(self, shape: Decoder, training: Training, cluster: Cluster, name: str = "") -> None:
         self.shape, self.training, self.cluster, self.name = shape, training, cluster, name
         self._model = lru_cache(maxsize=None)(self._make_model)
-        self._schedule = lru_cache(maxsize=64)(_schedule)
+        self._pipeline = lru_cache(maxsize=64)(_pipeline)
 
     def model(self, setup: SetUp) -> Model:
         """Return the layers of a set-up, with the links that its place in the cluster gives it.
 
         Raises
         ------
-        InputError
+        InfeasibleError
             If nothing is left of the devices' memory.
+        UnsupportedError
+            If its ticks or bytes are too many to count.
         """
         tensor, pipeline, _ = self._links(setup)
-        return self._model(setup.training(self.training), tensor, pipeline)
+        model = self._model(setup.training(self.training), tensor, pipeline)
+        check_sums(model, setup.pipeline_parallel * setup.virtual, setup.microbatches, key="decoder")
+        return model
 
     def least(self, setup: SetUp) -> int:
         """Return ticks that no step of the set-up can go below, whatever the partition and the order.
@@ -109,28 +112,26 @@ class Pricing:
     def price(self, setup: SetUp) -> Priced | Rejected:
         """Return what a set-up costs, or by how much it does not fit."""
         model = self.model(setup)
-        shape, schedule = self._schedule(setup.pipeline_parallel, setup.microbatches, setup.virtual)
-        room, free = model.devices.memory[0] if model.devices.memory else None, without_capacity(model)
-        timed = [
-            (simulate(schedule, stage_problem(free, layers, shape)), layers)
-            for layers in _partitions(model, shape, schedule)
-        ]
-        fitting = [entry for entry in timed if room is None or max(entry[0].peak_memory) <= room]
-        if not fitting:
-            peak = min(max(timeline.peak_memory) for timeline, _ in timed)
-            return _too_large(setup, peak, room or 0, "the fullest rank holds")
-        timeline, layers = min(fitting, key=lambda entry: entry[0].makespan)
-        return self._priced(setup, timeline, layers, stage_problem(model, layers, shape))
+        pipeline = self._pipeline(setup.pipeline_parallel, setup.microbatches, setup.virtual)
 
-    def _priced(self, setup: SetUp, timeline: Timeline, layers: tuple[Ints, ...], problem: Problem) -> Priced:
-        model = self.model(setup)
-        of_stage = [sum(model.layers[i].parameters for i in stage) for stage in layers]
-        weights = max(sum(of_stage[stage] for stage in stages) for stages in problem.stages_of)
-        reducing = self._reducing(setup, weights // self.training.number_bytes)
+        def behind(layers: Layers) -> int:
+            parameters = [sum(model.layers[i].parameters for i in stage) for stage in layers]
+            largest = max(sum(parameters[stage] for stage in stages) for stages in pipeline.shape.stages_of)
+            return self._reducing(setup, largest // self.training.number_bytes)
+
+        if (chosen := best_cut(model, pipeline, behind)) is not None:
+            return self._priced(setup, pipeline, chosen)
+        peak = max(pipeline.peaks(model, pipeline.counts(model).nearest()))
+        return _too_large(setup, peak, model.devices.memory[0], "the fullest rank holds")
+
+    def _priced(self, setup: SetUp, pipeline: Pipeline, chosen: Choice) -> Priced:
+        model, timeline = self.model(setup), chosen.timeline
         without_links = self._model(setup.training(self.training), Link(), Link())
         work, computing = (sum(layer.work for layer in each.layers) for each in (model, without_links))
-        step, bubble, sharing = timeline.makespan + reducing, timeline.bubble_fraction, 1 - Fraction(computing, work)
-        return Priced(setup, step, reducing, bubble, sharing, max(timeline.peak_memory), layers, problem)
+        bubble, sharing = timeline.bubble_fraction, 1 - Fraction(computing, work)
+        reducing, peak = chosen.step - timeline.makespan, max(timeline.peak_memory)
+        problem = stage_problem(model, chosen.layers, pipeline.shape)
+        return Priced(setup, chosen.step, reducing, bubble, sharing, peak, chosen.layers, problem)
 
     def utilization(self, priced: Priced) -> Fraction:
         """Return which part of all devices' peak the model's own FLOPs are, recomputation left out.
@@ -179,35 +180,24 @@ class Pricing:
         return -(-(gradients + link.ring(parameters * self.training.number_bytes, copies)) // (2 * TICK))
 
 
-def _schedule(ranks: int, microbatches: int, virtual: int) -> tuple[Problem, Schedule]:
-    """Return the shape of a pipeline, and the order that its ranks run in: 1F1B, interleaved with several stages."""
+def _pipeline(ranks: int, microbatches: int, virtual: int) -> Pipeline:
+    """Return the ranks of a pipeline, and the order that they run in: 1F1B, interleaved with several stages."""
     chosen = family("1f1b" if virtual == 1 else "interleaved-1f1b")
     shape = chosen.problem(ranks, microbatches, virtual)
-    return shape, chosen.generate(shape)
-
-
-def _partitions(model: Model, shape: Problem, schedule: Schedule) -> list[tuple[Ints, ...]]:
-    """Return the partitions that are timed: as many layers on each stage, and the one with the least bottleneck.
-
-    With one stage a rank that is the least within the memory, if any is; with several, the least of the largest stage.
-    """
-    stages, free = shape.stages, without_capacity(model)
-    if stages == shape.ranks:
-        peaks = simulate(schedule, shape).peak_in_flight
-        states = tuple(((peak,),) for peak in peaks)
-    else:
-        model, states = free, tuple(((1,),) for _ in range(stages))
-    try:
-        best = least_bottleneck(model, tuple(range(stages)), states).layers
-    except InputError:  # nothing fits: the reason says by how much the best without a limit does not
-        best = least_bottleneck(free, tuple(range(stages)), states).layers
-    return list(dict.fromkeys([even_split(model, stages), best]))
+    schedule = chosen.generate(shape)
+    return Pipeline(shape, schedule, moments_of(schedule, shape.stages_of))
 
 
 def _too_large(setup: SetUp, needed: int, room: int, what: str) -> Rejected:
     missing = needed - room
-    message = f"does not fit: {what} {needed / 1e9:.1f} GB of {room / 1e9:.1f}, {missing / 1e9:.1f} GB too much"
-    return Rejected(setup._asdict(), message, missing)
+    unit, length = next(((unit, length) for unit, length in _UNITS if 10 * missing >= length), _UNITS[-1])
+    digits = 0 if length == 1 else 1
+    has, lacks, more = (f"{size / length:.{digits}f}" for size in (needed, room, missing))
+    return Rejected(setup._asdict(), f"does not fit: {what} {has} {unit} of {lacks}, {more} {unit} too much", missing)
+
+
+_UNITS: Final = (("GB", 10**9), ("MB", 10**6), ("kB", 10**3), ("bytes", 1))
+"""Sizes are told in the largest of which a tenth or more is lacking."""
 
 
 class Advice(NamedTuple):
@@ -246,10 +236,12 @@ def advise(shape: Decoder, training: Training, cluster: Cluster, *, top: int = 1
     Raises
     ------
     InputError
-        If the decoder's own numbers do not go together.
+        If the decoder's own numbers do not go together, or no set-up can be made of what may be chosen.
     """
     pricing = Pricing(shape, training, cluster, name)
     setups, rejected = setups_of(shape, training, cluster)
+    if not setups and not rejected:
+        raise InputError(Fault("choices", *why_none(cluster)))
     queue: list[tuple[int, SetUp]] = []
     for setup in setups:
         try:
@@ -257,7 +249,7 @@ def advise(shape: Decoder, training: Training, cluster: Cluster, *, top: int = 1
                 rejected.append(hopeless)
             else:
                 queue.append((pricing.least(setup), setup))
-        except InputError as error:  # recomputing a layer takes more than there is
+        except InfeasibleError as error:  # recomputing a layer takes more than there is
             rejected.append(Rejected(setup._asdict(), f"does not fit: {error.faults[0].message}"))
     queue.sort()
     ranked: list[Priced] = []

@@ -140,6 +140,14 @@ def setups_of(shape: Decoder, training: Training, cluster: Cluster) -> tuple[lis
     return found, rejected
 
 
+def why_none(cluster: Cluster) -> tuple[str, str]:
+    """Return why nothing that may be chosen is a set-up, though each of it may be, and what would do."""
+    if not any(True for _ in _degrees(cluster)):
+        message = f"no degrees among them multiply to {cluster.size} devices: tensor x pipeline x data"
+        return message, "leave one of the three open"
+    return "several stages on a rank are for pipelines of several ranks, and there is none", "add 1 to virtual"
+
+
 def _outcomes(shape: Decoder, training: Training, cluster: Cluster) -> Iterator[SetUp | Rejected]:
     """Yield every set-up, and why some are none, the same reason as often as it comes."""
     for tensor, pipeline, data in _degrees(cluster):

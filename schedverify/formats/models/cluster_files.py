@@ -21,11 +21,11 @@ _NEEDED: Final = ("nodes", "devices", "batch")
 _MAX_BYTES: Final = 1 << 16
 _MOST_DEVICES: Final = 1 << 16
 CHOSEN: Final = ("tensor_parallel", "data_parallel", "microbatch_size", "recompute")
-"""Keys of ``[training]`` that a cluster leaves open; one that the model gives is the only choice."""
+"""Keys of ``[training]`` that are chosen for a cluster; if the model's file gives a value, that is the only choice."""
 
 
 class DecoderFile(NamedTuple):
-    """A decoder to be trained, and what its file fixes of the degrees."""
+    """A decoder to be trained, and the values that its file gives for what could be chosen, by key."""
 
     name: str
     shape: Decoder
@@ -89,7 +89,7 @@ def load_decoder(path: PathLike, changes: Changes | None = None) -> DecoderFile:
     Parameters
     ----------
     changes
-        By table (``training``), keys that go before those of the file.
+        Keys that replace those of the file, by table (``training``).
 
     Raises
     ------
@@ -125,10 +125,10 @@ def _decoder_from(data: Any, name: str) -> DecoderFile:
 
 
 def _choice(faults: Faults, name: str, value: Any) -> tuple[Any, ...]:
-    """Return what may be chosen of a degree: one value, or several."""
+    """Return the values among which a degree is chosen, one or more, without repeats."""
     key = _KEYS[f"choices.{name}"]
     plain = key._replace(shape=key.shape.removesuffix(" by choice"))
     values = value if isinstance(value, list) else [value]
     if not values:
         faults.fault(key.path, "expected at least one choice, found none", key.meaning)
-    return tuple(dict.fromkeys(value_of(faults, plain, one) for one in values))
+    return tuple(dict.fromkeys(value_of(faults, plain, choice) for choice in values))

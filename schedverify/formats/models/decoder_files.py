@@ -20,7 +20,7 @@ from schedverify.formats.models.model_keys import MODEL_KEYS
 
 Table = Mapping[str, Any]
 KNOWN: Final = {"decoder": "models", "device": "devices"}
-"""For each table with the key ``like``, the file of what it can name."""
+"""The file with the names that the key ``like`` may have, by the table in which the key stands."""
 CHOICES: Final = {"dtype": tuple(DTYPES), "recompute": RECOMPUTE, "flag": (True, False)}
 _TICK: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)?\s*(s|ms|us|ns)")
 _UNITS: Final = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
@@ -35,7 +35,7 @@ _NUMBERS: Final = 1 << 31
 
 @cache
 def known(table: str) -> dict[str, dict[str, Any]]:
-    """Return what comes with schedverify for ``decoder`` or ``device``, by name: the keys of the table."""
+    """Return the decoders or devices that come with schedverify, by name; each is the keys of its table."""
     text = resources.files("schedverify.costmodel.decoder").joinpath("known", f"{KNOWN[table]}.toml").read_text("utf-8")
     return parse_toml(text)
 
@@ -46,9 +46,9 @@ def model_of(faults: Faults, data: Table, name: str, tick: str) -> Model | None:
     Parameters
     ----------
     faults
-        Takes every fault; the model is None if there is any.
+        The reader to which every fault is added; the model is None if there is any.
     data
-        The whole file.
+        The data of the whole file.
     """
     seconds = _seconds(faults, tick)
     described, device = described_of(faults, data), device_of(faults, data.get("device", {}))
@@ -82,7 +82,7 @@ def device_of(faults: Faults, given: Any) -> Device | None:
 
 
 def _values(faults: Faults, table: str, given: Any) -> dict[str, Any]:
-    """Return the values of one table, those of what it is like where it gives none itself."""
+    """Return the values of one table; keys that it does not give have the values of what ``like`` names."""
     if not isinstance(given, Mapping):
         return {}
     base = _like(faults, table, given["like"]) if "like" in given else {}
@@ -106,7 +106,7 @@ def _like(faults: Faults, table: str, name: Any) -> Table:
 
 
 def value_of(faults: Faults, key: Key, value: Any) -> Any:
-    """Return a value by the shape of its key; a fault and a value that does where it has another."""
+    """Return a value that has the shape of its key; otherwise add a fault and return some value of that shape."""
     if key.shape in CHOICES:
         choices = CHOICES[key.shape]
         if (isinstance(value, bool) if key.shape == "flag" else isinstance(value, str)) and value in choices:

@@ -21,6 +21,7 @@ from schedverify.formats.models.model_sources import Changes, model_data
 from schedverify.formats.models.pipedream import parse_profile
 from schedverify.formats.problem_files import toml_text
 from schedverify.formats.text_files import PathLike, naming, write_text
+from schedverify.partitioner.sums import check_sums, faults_of_sums
 
 MOST_LAYERS: Final = 100_000
 KINDS: Final = ("", "embedding", "decoder", "mtp", "loss")
@@ -53,9 +54,9 @@ class _ModelReader(TableReader):
     def __init__(self, data: Mapping[str, Any]) -> None:
         super().__init__(data, MODEL_KEYS)
         self.names: dict[str, int] = {}
-        """Where the layers of each name begin, and of each repeated one."""
-        self.count = 0
-        """How many layers were read so far."""
+        """The position of the first layer of each name; a repeated layer has a name for all and one for each."""
+        self.rows: list[int] = []
+        """By layer that was read so far, the number of its row in the file."""
 
     def model(self) -> Model | None:
         self._check_keys("", "", self.data)
@@ -72,7 +73,14 @@ class _ModelReader(TableReader):
         constraints, devices = self._constraints(tables["partition"]), self._devices(tables["devices"], own)
         if self.found:
             return None
-        return Model(name, layers, tick, edges, tied, constraints, devices)
+        model = Model(name, layers, tick, edges, tied, constraints, devices)
+        for fault in faults_of_sums(model, self._key_of):
+            self.fault(*fault)
+        return model
+
+    def _key_of(self, position: int, name: str) -> str:
+        """Return the key of a layer's value; of a decoder's layers its table."""
+        return f"layer[{self.rows[position]}].{name}" if self.rows else "decoder"
 
     def _parts(self, name: str, tick: str) -> tuple[tuple[Layer, ...], tuple[tuple[int, ...], ...], Devices]:
         """Return layers, ties and devices: of a decoder, or the layers that stand in the file."""
@@ -98,6 +106,7 @@ class _ModelReader(TableReader):
         values = {name: self._number(f"{place}.{name}", row[name]) for name in _numbers() if name in row}
         self._check_parts(place, values)
         repeat = self._repeat(place, values.pop("repeat", 1))
+        self.rows += [number] * repeat
         if "backward" not in values and {"backward_input", "backward_weight"} <= set(values):
             values["backward"] = values["backward_input"] + values["backward_weight"]
         name, kind = self.plain_text(f"{place}.name", row.get("name", f"layer{number}")), row.get("kind", "")
@@ -107,11 +116,10 @@ class _ModelReader(TableReader):
         return [Layer(own, kind=str(kind), **values) for own in names]
 
     def _repeat(self, place: str, repeat: int) -> int:
-        """Return how many layers there are, or one where that makes too many."""
-        if self.count + repeat > MOST_LAYERS:
+        """Return how often a layer is repeated; if that makes too many layers, add a fault and return 1."""
+        if len(self.rows) + repeat > MOST_LAYERS:
             self.fault(f"{place}.repeat", f"{repeat} makes too many layers", f"a model has at most {MOST_LAYERS}")
             return 1
-        self.count += repeat
         return repeat
 
     def _check_parts(self, place: str, values: Mapping[str, int]) -> None:
@@ -151,9 +159,11 @@ class _ModelReader(TableReader):
             if name in ("memory", "slowness"):
                 items = value if isinstance(value, list) else [value]
                 values[name] = tuple(self._number(f"devices.{name}", item) for item in items)
+                if name == "slowness" and not items:
+                    self.fault("devices.slowness", "no value", "one for all ranks, or one for each")
             elif name in ("latency", "bandwidth"):
                 values[name] = self._number(f"devices.{name}", value)
-        return replace(own, **values)
+        return own if self.found else replace(own, **values)
 
     def _groups(self, path: str, value: Any) -> tuple[tuple[int, ...], ...]:
         groups = []
@@ -189,7 +199,7 @@ def load_model(path: PathLike, changes: Changes | None = None) -> Model:
     Parameters
     ----------
     changes
-        By table (``training``, ``device``), keys that go before those of the file.
+        Keys that replace those of the file, by table (``training``, ``device``).
 
     Raises
     ------
@@ -198,7 +208,9 @@ def load_model(path: PathLike, changes: Changes | None = None) -> Model:
     """
     with naming(path):
         data = model_data(path, changes or {})
-        return parse_profile(data, PurePath(path).stem) if isinstance(data, str) else model_from(data)
+        model = parse_profile(data, PurePath(path).stem) if isinstance(data, str) else model_from(data)
+        check_sums(model)
+        return model
 
 
 def save_model(model: Model, path: PathLike, *, source: str = "", spread: Mapping[str, Any] | None = None) -> None:
@@ -207,7 +219,7 @@ def save_model(model: Model, path: PathLike, *, source: str = "", spread: Mappin
     Parameters
     ----------
     source, spread
-        Remarks: where the figures come from, and by layer how far what was measured spreads.
+        Remarks for readers of the file: where its figures come from, and the quartiles of what was measured, by layer.
 
     Raises
     ------

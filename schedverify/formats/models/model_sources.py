@@ -14,12 +14,12 @@ from schedverify.formats.models.pipedream import looks_like_profile
 from schedverify.formats.text_files import PathLike, read_text
 
 Changes = Mapping[str, Mapping[str, Any]]
-"""By table of a model file (``training``, ``device``), keys that go before those of the file."""
+"""Keys that replace those of a model file, by table (``training``, ``device``)."""
 _MAX_BYTES: Final = 1 << 23
 
 
 def model_data(path: PathLike, changes: Changes) -> Any:
-    """Return the data of a model; of a profile of PipeDream its text.
+    """Return the data of a model; for a profile of PipeDream, return its text.
 
     Raises
     ------
@@ -37,7 +37,7 @@ def model_data(path: PathLike, changes: Changes) -> Any:
 
 
 def _by_name(name: str) -> dict[str, Any] | None:
-    """Return the data of a decoder that comes with schedverify; None where a file is meant."""
+    """Return the data of a decoder that comes with schedverify; return None if the name is that of a file."""
     if name == "-" or PurePath(name).suffix or PurePath(name).name != name or Path(name).exists():
         return None
     if name in known("decoder"):

@@ -30,7 +30,7 @@ def looks_like_profile(text: str) -> bool:
 def parse_profile(text: str, name: str = "") -> Model:
     """Return the model of a profile, in microseconds; nodes called ``Input`` are left out, with their edges.
 
-    What leaves a layer, and what one micro-batch holds of it, is its activation size; several tensors are added.
+    A layer's output, and the bytes that a micro-batch holds of it, are its activation size, summed over its tensors.
 
     Raises
     ------

@@ -7,6 +7,10 @@ recomputes. ``lag`` is latency and occupation between the first ranks of two sta
 
 None of them names a micro-batch, so all hold for every order, placement and stage graph, with copies and slices too.
 They do not hold where an overlapped pair costs less than its two operations.
+
+The span of an order is ``T`` at most where some timeline of it, in which first steps may wait, has every rank's steps
+within ``T`` ticks. So each rule for the span bounds what one rank needs from its first start to its last end, and uses
+nothing of a timeline but that steps wait for their inputs and exclude each other: that holds of every timeline.
 """
 
 from __future__ import annotations
@@ -42,7 +46,8 @@ def best_bound(problem: Problem, objective: str) -> Bound | None:
 def load_bounds(costs: Costs, objective: str) -> Iterator[Bound]:
     """Yield for each rank its work, with what must come before and after it.
 
-    ``span >= work`` with ``work = sum over the rank's stages of n (F + A)``, since a rank runs one step at a time.
+    ``span >= work`` with ``work = sum over the rank's stages of n (F + A)``, since a rank runs one step at a time, in
+    every timeline.
 
     ``makespan >= min head + work + min tail`` over the rank's stages. ``head(s)`` is the longest path of forwards
     (``F + lag`` for each stage on it) that leads to ``s``: nothing runs on ``s`` before. ``tail(s)`` is what must
@@ -66,10 +71,11 @@ def pair_bounds(costs: Costs, objective: str) -> Iterator[Bound]:
     Measured from the first start of F on ``s``, no F starts on ``t`` before ``ahead``, the longest path of forwards
     from F of ``s`` to F of ``t``. From there to the end of the last gradient op of ``t``, its rank runs all F and
     gradient ops of ``t``: ``n (F + G)``. That last one's gradient then needs ``back``, the longest path of backwards
-    (``lag + G`` each) to ``s``, where the whole backward counts, so ``A`` in place of ``G``. All of it lies within the
-    span of every rank of ``s``, hence ``span >= ahead + n (F_t + G_t) + back``; the makespan also has ``head(s)``
-    before it. For ``s = t`` it is ``n (F + A)``. On a chain with equal lags c: ``sum of (F + G + 2c) over s..t-1, plus
-    n (F_t + G_t) + W_s`` (Zero Bubble, arXiv 2401.10241, has it for s = 0).
+    (``lag + G`` each) to ``s``, where the whole backward counts, so ``A`` in place of ``G``. All of it lies between
+    the first start and the last end of every rank of ``s``, in every timeline, however long the rank of ``t`` waits:
+    hence ``span >= ahead + n (F_t + G_t) + back``; the makespan also has ``head(s)`` before it. For ``s = t`` it is
+    ``n (F + A)``. On a chain with equal lags c: ``sum of (F + G + 2c) over s..t-1, plus n (F_t + G_t) + W_s`` (Zero
+    Bubble, arXiv 2401.10241, has it for s = 0).
 
     Evidence: ``{"rule": "pair", "stages": [s, t]}``.
     """
@@ -127,10 +133,11 @@ def admission_bounds(costs: Costs, ceiling: Ceiling) -> Iterator[Bound]:
     """Yield for each stage that is alone on its rank what the F hold that must run before its first gradient op.
 
     The first half of :func:`~schedverify.optimizer.bounds.formulas.idle_bounds`, read the other way round. Where only
-    ``k`` F of stage ``s`` run before its first gradient op, ``span >= n (F + A) + turn - k F``, and the makespan has
-    ``head(s)`` before it. So under a ceiling at least ``k = (head + n (F + A) + turn - ceiling) / F`` of them run
-    first, rounded up (without head for the span), at least 1 and at most n. All are held when that gradient op starts:
-    ``static + (k - 1) * kept + max(activation, kept)``.
+    ``k`` F of stage ``s`` run before its first gradient op, its rank needs ``n (F + A) + turn - k F`` ticks from its
+    first start to its last end in every timeline, so the span is no less, and the makespan has ``head(s)`` before it.
+    So under a ceiling at least ``k = (head + n (F + A) + turn - ceiling) / F`` of them run first, rounded up (without
+    head for the span), at least 1 and at most n. All are held when that gradient op starts: ``static + (k - 1) * kept
+    + max(activation, kept)``.
 
     Evidence: ``{"rule": "memory", "stage": s}``, for the ceiling that the problem or the plan names.
     """

@@ -34,8 +34,9 @@ def ticks_with_idle_time(costs: Costs, objective: str) -> Iterator[tuple[int, in
 
         T >= begin + sum of n (F + A),    begin = max over t of t - (most F of the stages with a head before t).
 
-    At the least head that is the head itself. For the span the clock starts with the first F of the rank, so that
-    ``head(s)`` is the longest way from a stage of the rank to ``s``, and ``t`` is the one tick, with all stages' F.
+    At the least head that is the head itself. For the span the clock starts with the first F of the rank, however long
+    it waits, so that ``head(s)`` is the longest way from a stage of the rank to ``s`` (no F of that one is earlier
+    than the clock), and ``t`` is the one tick, with all stages' F.
 
     *End.* The last F of the rank is of a stage ``s`` that leads to no other of its stages. Behind its start come
     ``end(s)`` ticks: ``turn(s)``, its gradient op, and the longest path of these to the end of the whole backward of a

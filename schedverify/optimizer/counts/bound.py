@@ -5,6 +5,7 @@ An answer is a set of weights on the rows, which are rounded and proved in whole
 
 from __future__ import annotations
 
+import operator
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -192,11 +193,13 @@ _LARGEST: Final = 1 << 60
 class IntegerWeights:
     """A row with weights in whole numbers: ``weight[i]`` at each tick from ``times[i]`` on, until ``times[i + 1]``.
 
-    ``rest[i]`` is the sum of the weights of all ticks from ``times[i]`` on.
+    ``rest[i]`` is the sum of the weights of all ticks from ``times[i]`` on, ``total`` that of all: exact, even where 64
+    bits, and so ``rest``, cannot hold it.
     """
 
     def __init__(self, row: CountRow, times: Ticks, weight: Ticks) -> None:
         self.row, self.times, self.weight = row, times, weight
+        self.total = sum(map(operator.mul, weight.tolist(), np.diff(times).tolist()))
         self.rest = np.concatenate([np.cumsum((weight * np.diff(times))[::-1])[::-1], [0]])
 
     def onward(self, ticks: Ticks) -> Ticks:
@@ -222,10 +225,10 @@ def prove(counts: Counts, limit: int, grid: int, found: list[RowWeights]) -> lis
     peak = max((float(weights.weight.max(initial=0)) for weights in found), default=0)
     for scale in SCALES if peak > 0 else ():
         rows = [row for weights in found if (row := rounded_weights(weights, scale / peak, grid)) is not None]
-        paid = sum(abs(factor) * int(row.rest[0]) for row in rows for _, factor, _ in row.row.terms)
+        paid = sum(abs(factor) * row.total for row in rows for _, factor, _ in row.row.terms)
         if paid * max(counts.number.values()) > _LARGEST:
             return None
-        if least_payment(counts, limit, rows) > sum(row.row.limit * int(row.rest[0]) for row in rows):
+        if least_payment(counts, limit, rows) > sum(row.row.limit * row.total for row in rows):
             return [row.evidence() for row in rows]
     return None
 

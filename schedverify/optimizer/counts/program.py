@@ -91,10 +91,14 @@ class CountsProgram:
         """Return the least speed and weights that show it, both about; None where time or ``stopped`` ended it.
 
         What comes out is rounded and proved in whole numbers, so ``exactness`` may be rough; but with long durations
-        the proof of the last tick needs it.
+        the proof of the last tick needs it. Where there is nothing to weigh, nothing takes time and any speed will do.
         """
+        if not self.parts:
+            return 0.0, []
         from ortools.math_opt.python import mathopt
 
+        if not self._blocks:  # nothing costs a tick, and no row can be broken
+            return 0.0, []
         solved = _run(mathopt.Model.from_model_proto(self._proto()), exactness, seconds, stopped)
         if solved is None:
             return None

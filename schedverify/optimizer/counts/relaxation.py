@@ -71,7 +71,9 @@ class Counts:
     bounded
         The ranks whose steps all end within the ``T`` ticks that are in question: for the makespan all of them. For
         the span one, on which every stage stands that nothing feeds: its first start is tick 0, nothing starts before,
-        and it ends by ``T``. Empty where there is no such rank; then the relaxation says nothing about the span.
+        and it ends by ``T``. Of all timelines of an order, in which other ranks may wait as they like, the earliest one
+        ends there first, at a multiple of ``unit``; so that one stands for all. Empty where there is no such rank; then
+        the relaxation says nothing about the span.
     unit
         Greatest common divisor of all durations and lags: starts are multiples of it.
     """

@@ -13,7 +13,7 @@ from schedverify.optimizer.orders import Footprint, Rows, footprint
 from schedverify.optimizer.tasks import Node, OpKey, Tasks, node_of
 
 if TYPE_CHECKING:
-    from schedverify.optimizer.heuristics.annealing import FlatOps
+    from schedverify.optimizer.heuristics.order_timing import FlatOps
 
 LEAST_STEPS: Final = 80
 """Below this many operations the solver is done before a compiler has begun."""
@@ -31,18 +31,16 @@ class LocalSearch:
     """Simulated annealing from a given order.
 
     Moves keep the order of each stage's F, of its gradient ops and of its weight ops, and whether a backward is one B.
-    For the makespan nothing is lost by the first of these where they go first in, first out.
+    Nothing is lost by the first of these where they go first in, first out.
 
     Parameters
     ----------
     rows
         An order that runs and keeps all limits.
-    objective
-        ``makespan`` or ``span``.
     """
 
-    def __init__(self, tasks: Tasks, rows: Rows, objective: str) -> None:
-        self.tasks, self.rows, self.span = tasks, rows, objective == "span"
+    def __init__(self, tasks: Tasks, rows: Rows) -> None:
+        self.tasks, self.rows, self.span = tasks, rows, tasks.objective == "span"
         self.ops = [op for row in rows for op in row]
         self.flat = self._flat_ops()
 
@@ -82,7 +80,7 @@ class LocalSearch:
 
     def _flat_ops(self) -> FlatOps:
         """Return the operations as flat arrays, numbered as they stand in ``ops``."""
-        from schedverify.optimizer.heuristics.annealing import FlatOps
+        from schedverify.optimizer.heuristics.order_timing import FlatOps
 
         tasks, problem = self.tasks, self.tasks.problem
         place = {node_of(op): u for u, op in enumerate(self.ops)}

@@ -3,25 +3,27 @@
 They are written from the law, apart from the properties that verify; each can be left out by name, and a test for each
 sees the verifier object to what comes out. Those of memory have a module of their own.
 
-What is minimized is the makespan or the span, each as far as a model of starts can say it. For the span it takes a
-further rule, under which the first steps start as early as their order lets them (:func:`prompt_first_steps`): it makes
-the span of a solution that of its timeline.
+What is minimized is the makespan or the span. The starts of the model are those of any timeline of an order, not only
+of the earliest one. For the makespan that makes no difference, and the span is defined so: first steps may wait.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import TYPE_CHECKING, Final
 
 from schedverify.optimizer.model.memory import bytes_within_capacity, in_flight_on_ranks, in_flight_on_stages
 from schedverify.optimizer.model.variables import OrderModel
-from schedverify.optimizer.tasks import Node, Tasks, anchors
+from schedverify.optimizer.tasks import Node, Tasks
 
 if TYPE_CHECKING:
     from ortools.sat.python import cp_model
 
 Rule = Callable[[OrderModel], None]
+MOST_PAIRS: Final = 200_000
+"""With more pairs of steps on one rank, a model for the span does not keep to a makespan limit: it would be too large.
+What it proves holds all the same, and what breaks the limit is not kept."""
 
 
 def exclusive_ranks(model: OrderModel) -> None:
@@ -92,8 +94,9 @@ def first_in_first_out(model: OrderModel) -> None:
     micro-batches in flight, which count and do not name, are the same too. Copies share no stage, and parts of a
     sequence have dependencies of their own, so each of these stands by itself.
 
-    Times are kept, so is every makespan. A *span* can be lost where an order delays the first step of a rank by
-    taking a later micro-batch first; see :func:`~schedverify.optimizer.model.rules.objective`.
+    Times are kept, so is every makespan, and so is the span, with first steps that wait as they did. What is renamed
+    follows from the order alone: the earliest timeline and one whose first steps wait become timelines of one new
+    order, so a span, a makespan and peaks that an order has together are had together.
     """
     for stage, lines in enumerate(model.tasks.fifo_lines):
         letters = sorted({letter for letter, s, _ in model.start if s == stage})
@@ -109,35 +112,29 @@ def objective(model: OrderModel) -> None:
     *Makespan.* The timeline of an order starts each step as early as it can, so it ends no later than any solution with
     that order: the least value of the model is the least makespan.
 
-    *Span.* Here the timeline can be worse than a solution, which may start the first step of a rank later than it must
-    and so shorten that rank's span. The timeline itself is a solution, though, so the least value of the model is a
-    lower bound on the span of every order. Under ``anchored``, each rank whose first step starts at the same tick in
-    every first-in-first-out order (see :func:`~schedverify.optimizer.tasks.anchors`) is held to that tick. If that is
-    every rank, a solution's ends are no earlier than its timeline's and its first starts are the same: the least value
-    is the least span among these orders. Under ``prompt``, :func:`prompt_first_steps` holds the first step of every
-    rank to its place in the timeline; then the least value is the least span of all the orders that the model has,
-    which are all there are where it goes without first in, first out and has every mix (a later gradient, of a
-    micro-batch taken out of order or of a B in place of I and W, can delay a first step).
+    *Span.* The span of an order is the least number of ticks within which every rank's steps fit in some timeline of
+    it, and each of these is a solution, up to a horizon that is far enough (:attr:`Tasks.horizon`): the least value of
+    the model is the least span. How scaled ticks say so exactly: :class:`~schedverify.optimizer.tasks.Tasks`.
     """
-    cp, subticks = model.cp, model.tasks.subticks
-    fixed = anchors(model.tasks) if model.anchored else [None] * model.problem.ranks
+    cp, tasks = model.cp, model.tasks
     for rank, stages in enumerate(model.problem.stages_of):
-        begun = _begun(model, stages, fixed[rank]) if model.objective == "span" else 0
+        begun = _begun(model, rank) if tasks.objective == "span" else 0
         for node in _last(model, stages):
-            cp.add(subticks * (model.value + begun) + subticks - 1 >= model.end(node))
+            cp.add(tasks.subticks * model.value + tasks.instant + begun >= model.end(node))
     cp.minimize(model.value)
 
 
-def _begun(model: OrderModel, stages: tuple[int, ...], fixed: int | None) -> cp_model.LinearExpr | int:
-    """Return when a rank begins, in units: a known tick, or a variable no later than any of its F."""
-    first = list(_first(model, stages))
-    if fixed is not None:
-        model.cp.add(model.start[first[0]] == fixed)
-        return fixed // model.tasks.subticks
-    begun = model.cp.new_int_var(0, model.horizon, "")
-    model.derive(begun, lambda times: min((times[node][0] for node in first), default=0) // model.tasks.subticks)
+def _begun(model: OrderModel, rank: int) -> cp_model.IntVar | int:
+    """Return when a rank begins: a variable no later than any of its F, or the tick of the anchor."""
+    first = list(_first(model, model.problem.stages_of[rank]))
+    begun: cp_model.IntVar | int
+    if model.anchor is not None and model.anchor[0] == rank:
+        begun = model.anchor[1]
+    else:
+        begun = variable = model.cp.new_int_var(0, model.horizon, "")
+        model.derive(variable, lambda times: min((times[node][0] for node in first), default=0))
     for node in first:
-        model.cp.add(model.tasks.subticks * begun <= model.start[node])
+        model.cp.add(model.start[node] >= begun)
     return begun
 
 
@@ -158,78 +155,42 @@ def _last(model: OrderModel, stages: tuple[int, ...]) -> Iterator[Node]:
                 yield from ((letter, stage, m) for letter in letters)
 
 
-def prompt_first_steps(model: OrderModel) -> None:
-    """The first step of each rank starts as early as the orders let it, where the model is ``prompt``.
+def earliest_timeline_in_time(model: OrderModel) -> None:
+    """The earliest timeline of the order ends within the makespan limit, where the starts are of one that may not.
 
-    A step is *prompt* if it has no input and starts at 0, or if it starts right when a prompt step ends that it waits
-    for: one before it on a rank of its own, or an input, with the lag. Every operation takes time, so this goes back to
-    steps without input, and a prompt step starts where it starts in the timeline. In a timeline every step is prompt.
-    So the starts of first steps are those of the timeline, and a solution's span is no less than its order's; and each
-    timeline is a solution.
+    For the makespan the horizon says so. For the span the first steps wait, and what ends late then may end early if
+    they do not. So the model has a second start for each step, which keeps the same dependencies and the same order:
+    for any two steps on a rank, one boolean says for both timelines which goes first.
     """
-    if not model.prompt:
+    limit = model.problem.makespan_limit
+    if limit is None or model.tasks.objective != "span" or not keeps_makespan_limit(model.tasks):
         return
-    cp = model.cp
-    prompt = {node: cp.new_bool_var("") for node in model.start}
-    for node, known in prompt.items():
-        model.derive(known, lambda times, node=node: int(times[node][1] > times[node][0]))  # type: ignore[misc]
-        reasons = [_right_behind(model, node, before, lag, prompt) for before, lag in _awaited(model.tasks, node)]
-        if not list(model.tasks.inputs(node)):
-            reasons.append(_at_once(model, node))
-        cp.add_bool_or([~known, *reasons])
-        if node[0] == "W" and node[1:] in model.fused:
-            cp.add_implication(known, ~model.fused[node[1:]])
+    early = model.twin(model.tasks.scaled(limit) + model.tasks.instant)
+    for rule in (exclusive_ranks, activations_flow, gradients_flow, own_forward, weights_last, slices_in_order):
+        rule(early)
+    if "fifo" not in model.without:
+        first_in_first_out(early)
     for stages in model.problem.stages_of:
-        first = [("F", stage, m) for stage in stages for m in model.tasks.microbatches_of[stage]]
-        if first:
-            _one_is_first(model, first, prompt)
+        for node in _last(model, stages):
+            model.cp.add(early.end(node) <= early.horizon)
+        for one, other in combinations([node for node in model.start if node[1] in stages], 2):
+            _same_order(model, early, one, other)
 
 
-def reasons_in_all(tasks: Tasks) -> int:
-    """Return how many reasons, at most, :func:`prompt_first_steps` adds to a model: they make it large."""
+def keeps_makespan_limit(tasks: Tasks) -> bool:
+    """Whether a model for the span keeps to ``limits.makespan``: not with more than :data:`MOST_PAIRS` booleans."""
     steps = [len(tasks.letters) * len(microbatches) for microbatches in tasks.microbatches_of]
-    return sum(sum(steps[stage] for stage in stages) ** 2 for stages in tasks.problem.stages_of)
+    return sum(sum(steps[stage] for stage in stages) ** 2 for stages in tasks.problem.stages_of) // 2 <= MOST_PAIRS
 
 
-def _awaited(tasks: Tasks, node: Node) -> Iterator[tuple[Node, int]]:
-    """Yield what a step may start right behind, with the lag: its inputs, and the other steps on its ranks."""
-    inputs = list(tasks.inputs(node))
-    yield from inputs
-    ranks = set(tasks.problem.placement[node[1]])
-    for stage, m in tasks.pairs:
-        if not ranks.isdisjoint(tasks.problem.placement[stage]):
-            others = (((letter, stage, m), 0) for letter in tasks.letters)
-            yield from (other for other in others if other[0] != node and other not in inputs)
-
-
-def _right_behind(
-    model: OrderModel, node: Node, before: Node, lag: int, prompt: dict[Node, cp_model.IntVar]
-) -> cp_model.IntVar:
-    """Return a literal that makes a step start when another, which is prompt, has ended and its lag is over."""
-    chosen = model.literal(
-        model.start[node] == model.end(before) + lag,
-        lambda times: times[node][0] == times[before][1] + lag > times[before][0] + lag,
-    )
-    model.cp.add_implication(chosen, prompt[before])
-    return chosen
-
-
-def _at_once(model: OrderModel, node: Node) -> cp_model.IntVar:
-    return model.literal(model.start[node] == 0, lambda times: times[node][0] == 0)
-
-
-def _one_is_first(model: OrderModel, nodes: list[Node], prompt: dict[Node, cp_model.IntVar]) -> None:
-    """Let the earliest of the F on a rank be prompt; the first step of a rank is an F."""
-    cp = model.cp
-    earliest = cp.new_int_var(0, model.horizon, "")
-    cp.add_min_equality(earliest, [model.start[node] for node in nodes])
-    model.derive(earliest, lambda times: min(times[node][0] for node in nodes))
-    chosen = {node: cp.new_bool_var("") for node in nodes}
-    cp.add_bool_or(chosen.values())
-    for node, literal in chosen.items():
-        cp.add(model.start[node] == earliest).only_enforce_if(literal)
-        cp.add_implication(literal, prompt[node])
-        model.derive(literal, lambda times, node=node: int(times[node][0] == min(times[n][0] for n in nodes)))  # type: ignore[misc]
+def _same_order(model: OrderModel, early: OrderModel, one: Node, other: Node) -> None:
+    """Let two steps on one rank go in the same order in both timelines; a W that is absent does not count."""
+    before = model.cp.new_bool_var("")
+    model.derive(before, lambda times: int(times[one][0] < times[other][0]))
+    present = [~model.fused[node[1:]] for node in (one, other) if node[0] == "W" and node[1:] in model.fused]
+    for timeline in (model, early):
+        for first, second, chosen in ((one, other, before), (other, one, ~before)):
+            model.cp.add(timeline.start[second] >= timeline.end(first)).only_enforce_if(chosen, *present)
 
 
 RULES: Final[tuple[tuple[str, Rule], ...]] = (
@@ -243,7 +204,7 @@ RULES: Final[tuple[tuple[str, Rule], ...]] = (
     ("in flight", in_flight_on_ranks),
     ("in flight of a stage", in_flight_on_stages),
     ("bytes", bytes_within_capacity),
-    ("prompt", prompt_first_steps),
+    ("makespan limit", earliest_timeline_in_time),
     ("objective", objective),
 )
 """The model's table of contents. ``recomputation`` names the part of ``bytes`` that recomputing stages add."""

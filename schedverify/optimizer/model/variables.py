@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
-from schedverify.optimizer.tasks import Node, OpKey, Tasks, heads, node_of
+from schedverify.optimizer.tasks import Node, OpKey, Tasks, begins, heads, node_of
 
 if TYPE_CHECKING:
     from ortools.sat.python import cp_model
@@ -22,13 +23,7 @@ class OrderModel:
     Parameters
     ----------
     horizon
-        No step ends behind it.
-    objective
-        ``makespan`` or ``span``.
-    anchored
-        Whether the first step of each rank starts where every first-in-first-out order starts it (for the span).
-    prompt
-        Whether the first step of each rank starts as early as its order lets it (for the span).
+        No step of a known order ends behind it.
     without
         Names of rules that are left out, for tests.
 
@@ -43,6 +38,13 @@ class OrderModel:
         By stage, the scaled ticks before which no F can start there.
     value
         The objective, in units.
+    anchor
+        For the span, a rank and the scaled tick at which its first step starts. All starts can be shifted together, and
+        a solver that does not know where to has to learn all that it learns for every place; so one rank is held. If
+        nothing starts before its first step, that is tick 0. Else it is the horizon, and starts go up to twice as far:
+        what a known order has before that rank's first step then has room, since its starts are only shifted to later.
+    early
+        The model of the same orders with starts of their own, if :meth:`twin` made one.
     """
 
     def __init__(
@@ -50,28 +52,42 @@ class OrderModel:
         tasks: Tasks,
         *,
         horizon: int,
-        objective: str,
-        anchored: bool = False,
-        prompt: bool = False,
         without: Collection[str] = (),
     ) -> None:
         from ortools.sat.python import cp_model
 
         self.tasks, self.problem, self.without = tasks, tasks.problem, frozenset(without)
-        self.horizon, self.objective, self.anchored, self.prompt = horizon, objective, anchored, prompt
+        self.horizon = horizon
+        self.anchor: tuple[int, int] | None = None
+        if tasks.objective == "span":
+            rank, first_of_all = begins(self.problem)
+            self.anchor = rank, 0 if first_of_all else horizon
+            self.horizon += self.anchor[1]
         self.cp = cp_model.CpModel()
         self.head = heads(tasks)
-        self.start = {
-            (letter, stage, m): self.cp.new_int_var(self.head[stage], horizon, f"{letter}{stage}.{m}")
-            for stage, m in tasks.pairs
-            for letter in tasks.letters
-        }
+        self.early: OrderModel | None = None
+        self._add_starts()
         mixed = [(stage, m) for stage, m in tasks.pairs if stage in tasks.mixed]
         self.fused = {(stage, m): self.cp.new_bool_var(f"whole{stage}.{m}") for stage, m in mixed}
         self.value = self.cp.new_int_var(0, horizon // tasks.subticks, "value")
+
+    def _add_starts(self) -> None:
+        self.start = {
+            (letter, stage, m): self.cp.new_int_var(self.head[stage], self.horizon, f"{letter}{stage}.{m}")
+            for stage, m in self.tasks.pairs
+            for letter in self.tasks.letters
+        }
         self._holding_intervals: dict[tuple[Node, str, Node, str], cp_model.IntervalVar] = {}
         self._ended: dict[Node, cp_model.IntVar] = {}
         self._derived: list[tuple[cp_model.IntVar, Callable[[Times], int]]] = []
+
+    def twin(self, horizon: int) -> OrderModel:
+        """Return a model with all of this one but its starts, and so far no rule that ties those; note it in both."""
+        twin = copy.copy(self)
+        twin.horizon = horizon
+        twin._add_starts()
+        self.early = twin
+        return twin
 
     def duration(self, node: Node) -> cp_model.LinearExpr | int:
         """Return the ticks of a step; where it depends on the form of the backward, an expression."""
@@ -141,13 +157,24 @@ class OrderModel:
         """Note how the hint of a variable other than the starts follows from the times of the steps."""
         self._derived.append((variable, value))
 
-    def hint(self, starts: Mapping[OpKey, int]) -> None:
-        """Hint every variable with a known order's scaled starts; it goes first in, first out."""
-        times = self._times(starts)
-        for node, variable in self.start.items():
-            self.cp.add_hint(variable, times[node][0])
+    def hint(self, starts: Mapping[OpKey, int], earliest: Mapping[OpKey, int]) -> None:
+        """Hint every variable with scaled starts of an order that goes first in, first out; the twin with its earliest.
+
+        For the makespan both are the same; for the span the first ones are shifted to the anchor.
+        """
+        if self.anchor is not None:
+            rank, tick = self.anchor
+            first = min(start for (_, stage, _), start in starts.items() if rank in self.problem.placement[stage])
+            starts = {op: start + tick - first for op, start in starts.items()}
         for (stage, m), variable in self.fused.items():
             self.cp.add_hint(variable, int(("B", stage, m) in starts))
+        for model, known in ((self, starts), (self.early, earliest)):
+            if model is not None:
+                model._hint_times(model._times(known))
+
+    def _hint_times(self, times: Times) -> None:
+        for node, variable in self.start.items():
+            self.cp.add_hint(variable, times[node][0])
         for variable, value in self._derived:
             self.cp.add_hint(variable, value(times))
 

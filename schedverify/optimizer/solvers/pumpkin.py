@@ -32,12 +32,13 @@ from schedverify.optimizer.model.variables import OrderModel
 from schedverify.optimizer.orders import measure, rows_of
 from schedverify.optimizer.solvers.cp_sat import SolverOutcome, SolverSettings
 from schedverify.optimizer.solvers.plain_model import NotPlainError, PlainModel, plain_model
-from schedverify.optimizer.tasks import OpKey, Tasks
+from schedverify.optimizer.tasks import Tasks
 
 _POLL: Final = 0.05
 """Seconds between two looks at the clock and the event."""
 
-_PROGRAM: Final = Path(__file__).with_name("pumpkin_child.py")
+PROGRAM: Final = Path(__file__).with_name("pumpkin_child.py")
+"""The script that puts one question to the solver."""
 
 
 KnownValues = Callable[[], tuple[int, int]]
@@ -57,7 +58,7 @@ def installed() -> bool:
 
 
 def prove(
-    tasks: Tasks, objective: str, known: KnownValues, seconds: float, settings: SolverSettings
+    tasks: Tasks, known: KnownValues, seconds: float, settings: SolverSettings, program: Path | None = None
 ) -> SolverOutcome | None:
     """Search for something better than the best known schedule, down to the known bound, or for a proof of none.
 
@@ -67,8 +68,6 @@ def prove(
 
     Parameters
     ----------
-    objective
-        ``makespan`` or ``span``, as in :class:`~schedverify.optimizer.model.variables.OrderModel`, not anchored.
     known
         Returns what is known at the moment; called again and again.
     seconds
@@ -76,6 +75,8 @@ def prove(
     settings
         Its callbacks are called in the caller's thread. ``workers`` is not used: the solver has one thread, in a
         process of its own.
+    program
+        A script that answers in the solver's place, as a test needs one; :data:`PROGRAM` by default.
 
     Returns
     -------
@@ -88,10 +89,10 @@ def prove(
     SchedverifyError
         If the solver broke down.
     """
-    if not installed():
+    if program is None and not installed():
         return None
     try:
-        return _Prover(tasks, objective, known, seconds, settings).run()
+        return _Prover(tasks, known, seconds, settings, program or PROGRAM).run()
     except NotPlainError:
         return None
 
@@ -103,9 +104,9 @@ class _Prover:
     """
 
     def __init__(
-        self, tasks: Tasks, objective: str, known: KnownValues, seconds: float, settings: SolverSettings
+        self, tasks: Tasks, known: KnownValues, seconds: float, settings: SolverSettings, program: Path
     ) -> None:
-        self.tasks, self.objective, self.known, self.settings = tasks, objective, known, settings
+        self.tasks, self.known, self.settings, self.program = tasks, known, settings, program
         self.deadline = time.monotonic() + seconds
         self.best, self.bound = known()
         self.found = self.halving = False
@@ -115,15 +116,17 @@ class _Prover:
         while self.bound < self.best:
             target = (self.bound + self.best) // 2 if self.halving else self.best - 1
             model = self._model(target)
-            answer = _ask(plain_model(model.cp), self.deadline, self.settings.seed, partial(self._is_moot, target))
+            is_moot = partial(self._is_moot, target)
+            answer = _ask(plain_model(model.cp), self.deadline, self.settings.seed, is_moot, self.program)
             if not self._learn(answer, target, model):
                 break
         return SolverOutcome(closed=self.bound >= self.best, found=self.found, bound=self.bound)
 
     def _model(self, most: int) -> OrderModel:
         """Return the model in which the objective takes at most so many units."""
-        horizon = (most + 1) * self.tasks.subticks - 1 if self.objective == "makespan" else self.tasks.horizon
-        model = OrderModel(self.tasks, horizon=horizon, objective=self.objective)
+        tasks = self.tasks
+        horizon = most * tasks.subticks + tasks.instant if tasks.objective == "makespan" else tasks.horizon
+        model = OrderModel(tasks, horizon=horizon)
         add_constraints(model)
         model.cp.add(model.value <= most)
         return model
@@ -146,21 +149,16 @@ class _Prover:
             self.settings.on_bound(target + 1)
             return True
         if answer.verdict == "Satisfiable":
-            return self._take(model.read(lambda variable: answer.values[variable.index]), target)
+            starts = model.read(lambda variable: answer.values[variable.index])
+            value = measure(self.tasks, rows_of(self.tasks.problem, starts)) // self.tasks.unit
+            self.settings.on_starts(starts)
+            self.found = self.halving = True
+            self.best = min(self.best, value)
+            return True
         return self._settled(target)
 
-    def _take(self, starts: dict[OpKey, int], target: int) -> bool:
-        """Take over a solution if its schedule is better; a span that first steps shorten by waiting is none."""
-        value = measure(self.tasks, rows_of(self.tasks.problem, starts), self.objective) // self.tasks.unit
-        if value > target:
-            return False
-        self.settings.on_starts(starts)
-        self.found = self.halving = True
-        self.best = min(self.best, value)
-        return True
 
-
-def _ask(model: PlainModel, deadline: float, seed: int, is_moot: Callable[[], bool]) -> PumpkinAnswer:
+def _ask(model: PlainModel, deadline: float, seed: int, is_moot: Callable[[], bool], program: Path) -> PumpkinAnswer:
     """Return the solver's answer; unknown where the time is over, or the question becomes moot, before it has one.
 
     Raises
@@ -174,7 +172,7 @@ def _ask(model: PlainModel, deadline: float, seed: int, is_moot: Callable[[], bo
     with tempfile.TemporaryFile("w+", encoding="utf-8") as stdin:
         json.dump(question, stdin)
         stdin.seek(0)
-        done = _run(stdin, deadline, is_moot)
+        done = _run(stdin, deadline, is_moot, program)
     if done is None:
         return PumpkinAnswer("Unknown", [])
     printed, complaint, code = done
@@ -183,13 +181,13 @@ def _ask(model: PlainModel, deadline: float, seed: int, is_moot: Callable[[], bo
     return PumpkinAnswer(**json.loads(printed))
 
 
-def _run(stdin: IO[str], deadline: float, is_moot: Callable[[], bool]) -> tuple[str, str, int] | None:
+def _run(stdin: IO[str], deadline: float, is_moot: Callable[[], bool], program: Path) -> tuple[str, str, int] | None:
     """Return what the process prints and its exit code, or None where it is ended before it came to an end.
 
     The question goes in as a file: a pipe would have to be served while the clock is watched.
     """
     pipe = subprocess.PIPE
-    command = [sys.executable, "-P", str(_PROGRAM)]
+    command = [sys.executable, "-P", str(program)]
     with subprocess.Popen(command, stdin=stdin, stdout=pipe, stderr=pipe, text=True, encoding="utf-8") as process:  # noqa: S603
         try:
             while time.monotonic() < deadline and not is_moot():

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import pairwise
 from typing import Any, Final, overload
 
 from schedverify.core.argument_types import check_types
-from schedverify.core.explanation import Explanation, PathLink
+from schedverify.core.explanation import Explanation
 from schedverify.core.problem import Problem
 from schedverify.core.result import Plan, Status
-from schedverify.core.timeline import Timeline
 from schedverify.optimizer import Effort
+from schedverify.planner.explanation.critical import critical_cycle_of, critical_path_of
 from schedverify.planner.explanation.gains import gains_of
 from schedverify.planner.explanation.limits import explain_conflict, used_up_limits
-from schedverify.verifier.graph import critical_path, dependency_graph, step_graph
 from schedverify.verifier.rule_pages import property_page
 from schedverify.verifier.verification import verify
 
@@ -52,7 +50,8 @@ def explain(
     """Return the page of a property (by its code), or why a plan is as it is.
 
     Of an infeasible plan: which limits clash, and the least value of each that would do, the others being as they are.
-    Of one with a schedule: what its bound rests on, its critical path, the limits that it uses up. Of an optimal one:
+    Of one with a schedule: what its bound rests on, its critical path (of a span, its critical cycle of ranks), the
+    limits that it uses up. Of an optimal one:
     what one unit more of each of these would gain, and one tick less on the busiest stage or on every link. This is
     found by searching again; what is not proved in the time is told as open.
 
@@ -85,15 +84,15 @@ def explain(
         return explain_conflict(subject, effort)
     if subject.schedule is None:
         return Explanation(subject.status, subject.objective, remarks=(subject.reason,))
-    report = verify(subject)
-    report.raise_for_violations()
+    verify(subject).raise_for_violations()
     proved = subject.status is Status.OPTIMAL
     gains, remarks = gains_of(subject, effort) if proved else ((), ("what more would gain is told of optimal plans",))
     return Explanation(
         subject.status,
         subject.objective,
         bound=basis_of_bound(subject),
-        critical_path=() if report.timeline is None else critical_path_of(subject, report.timeline),
+        critical_path=critical_path_of(subject),
+        critical_cycle=critical_cycle_of(subject),
         binding=tuple(used_up_texts(subject)),
         gains=gains,
         remarks=remarks,
@@ -142,22 +141,6 @@ def _prices_text(rows: Iterable[Mapping[str, Any]]) -> str:
     return "prices on " + ", and on ".join(f"{what} {', '.join(places)}" for what, places in priced.items())
 
 
-def critical_path_of(plan: Plan, timeline: Timeline) -> tuple[PathLink, ...]:
-    """Return the steps of a critical path of a plan's schedule, whose timeline this is.
-
-    It ends where the schedule ends, or of a span where the rank with the longest span does. Where the objective is the
-    peak memory and the makespan has no limit, time does not count, and there is none.
-    """
-    if plan.objective == "peak-memory" and plan.problem.makespan_limit is None:
-        return ()
-    graph = dependency_graph(plan.problem, timeline.schedule)
-    if plan.objective == "span":
-        graph = graph.subgraph(_before_the_end(timeline, graph))
-    steps, path = step_graph(graph), critical_path(graph)
-    whys = ["", *(steps.edges[pair]["why"] for pair in pairwise(path))]
-    return tuple(PathLink(_step_text(step), why) for step, why in zip(path, whys, strict=True))
-
-
 def used_up_texts(plan: Plan) -> Iterator[str]:
     """Yield a sentence for each limit that a plan uses up, and for the ranks that hold the peak where it counts."""
     if plan.schedule is None or plan.measures is None:
@@ -167,21 +150,3 @@ def used_up_texts(plan: Plan) -> Iterator[str]:
         ranks = ", ".join(str(rank) for rank, most in enumerate(plan.measures.peak_memory) if most == peak)
         yield f"the most bytes, {peak}, are held on rank {ranks}"
     yield from (limit.text for limit in used_up_limits(plan.problem, plan.schedule, plan.measures))
-
-
-def _before_the_end(timeline: Timeline, graph: Any) -> set[Any]:
-    """Return the operations that the last step of the rank with the longest span waits for, and that step."""
-    import networkx as nx
-
-    last_of: dict[int, tuple[int, Any]] = {}  # by rank: the position and the operation of its last step
-    for op, places in graph.nodes(data="places"):
-        for rank, position in places:
-            last_of[rank] = max(last_of.get(rank, (-1, op)), (position, op), key=lambda pair: pair[0])
-    spans = {rank: timeline.ends[rank][-1] - timeline.starts[rank][0] for rank in last_of}
-    last = last_of[max(spans, key=spans.__getitem__)][1]
-    return {last, *nx.ancestors(graph, last)}
-
-
-def _step_text(step: tuple[Any, ...]) -> str:
-    """Return a step as it stands in a schedule: one operation, or several that run as one."""
-    return str(step[0]) if len(step) == 1 else f"({';'.join(map(str, step))})"

@@ -5,7 +5,7 @@ The gradients of a stage's weights go as one row: a tensor of shape ``(numbers,)
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -53,8 +53,8 @@ def sum_shared(
             _set(weights, total)
 
 
-def average(weights: Iterable[Any], group: Any, place: str, timeout: float) -> None:
-    """Replace gradients by their mean over a process group.
+def begin_average(weights: Iterable[Any], group: Any, place: str, timeout: float) -> Callable[[], None]:
+    """Begin to take the mean of gradients over a process group; what is returned waits for it and puts it in place.
 
     Parameters
     ----------
@@ -68,11 +68,16 @@ def average(weights: Iterable[Any], group: Any, place: str, timeout: float) -> N
     """
     with_gradients = [weight for weight in weights if weight.requires_grad]
     if not with_gradients:
-        return
+        return lambda: None
     flat = _flat(with_gradients)
     what = f"{place}, mean of gradients over the data-parallel group"
-    wait(begin(partial(dist.all_reduce, flat, group=group, async_op=True), what), what, timeout)
-    _set(with_gradients, flat / dist.get_world_size(group))
+    work = begin(partial(dist.all_reduce, flat, group=group, async_op=True), what)
+
+    def end() -> None:
+        wait(work, what, timeout)
+        _set(with_gradients, flat / dist.get_world_size(group))
+
+    return end
 
 
 def _flat(weights: Sequence[Any]) -> Any:

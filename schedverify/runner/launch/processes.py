@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from multiprocessing.connection import wait
@@ -28,15 +28,22 @@ FAILED: Final = 1
 WRONG_INPUT: Final = 2
 GRACE: Final = 3.0
 """Seconds that the other processes have to end by themselves, and to say why, when one has failed."""
+SENT, RETURNED, FAILED_BY = range(3)
+"""The kinds of messages of a process: sent by its job, returned by it, or the text of its error."""
+Job = Callable[[Callable[[Any], None]], Any]
+"""What each process does in its process group. It is given a function that sends a value to whoever listens."""
 
 
-def launch(job: Callable[[], Any], ranks: int) -> None:
-    """Run ``ranks`` processes until all have ended.
+def launch(job: Job, ranks: int, listen: Callable[[Any], None]) -> list[Any]:
+    """Run ``ranks`` processes until all have ended, and return what the job returned in each, by rank.
 
     Parameters
     ----------
     job
-        Called in each process, when it has joined the default process group; it is pickled on its way there.
+        Called in each process, when it has joined the default process group; it is pickled on its way there, and what
+        it sends and returns is pickled on its way back.
+    listen
+        Called in this process with each value that a job sends.
 
     Raises
     ------
@@ -56,16 +63,19 @@ def launch(job: Callable[[], Any], ranks: int) -> None:
             for process, (_, theirs) in zip(processes, pipes, strict=True):
                 process.start()
                 theirs.close()
-            _watch(processes)
+            inbox = Inbox((ours for ours, _ in pipes), listen)
+            _watch(processes, inbox)
+        inbox.drain()
     failed = [rank for rank, process in enumerate(processes) if process.exitcode]
-    failures = {rank: _message(pipes[rank][0]) or _how_it_ended(processes[rank].exitcode) for rank in failed}
+    failures = {rank: inbox.errors.get(rank) or _how_it_ended(processes[rank].exitcode) for rank in failed}
     if failures:
         wrong = all(process.exitcode in (0, WRONG_INPUT) for process in processes)
         raise (InputError if wrong else RunError)("\n".join(merged(without_repeats(failures))))
+    return [inbox.returned[rank] for rank in range(ranks)]
 
 
-def join_torchrun(backend: str, job: Callable[[], Any], timeout: float | None = None) -> None:
-    """Join the process group that torchrun's environment describes, and do a job in it.
+def join_torchrun(backend: str, job: Job, listen: Callable[[Any], None], timeout: float | None = None) -> Any:
+    """Join the process group that torchrun's environment describes, do a job in it, and return what that returns.
 
     The group is gone at the end, with its threads: a thread of gloo that frees the tensor of a collective while the
     interpreter ends wants the interpreter's lock, is ended instead, and takes the process with it ("terminate called
@@ -73,6 +83,8 @@ def join_torchrun(backend: str, job: Callable[[], Any], timeout: float | None = 
 
     Parameters
     ----------
+    listen
+        Called with each value that the job sends.
     timeout
         Seconds of the group's own waits; those of torch by default.
     """
@@ -86,13 +98,56 @@ def join_torchrun(backend: str, job: Callable[[], Any], timeout: float | None = 
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     dist.init_process_group(backend, timeout=None if timeout is None else timedelta(seconds=timeout))
     try:
-        job()
+        return job(listen)
     finally:
         dist.destroy_process_group()
         gc.collect()  # a runner refers to itself, and to its groups
 
 
-def _watch(processes: Sequence[Any]) -> None:
+class Inbox:
+    """Reads the messages of processes as they come: a full pipe holds up the process at its other end.
+
+    Attributes
+    ----------
+    returned
+        What the jobs returned, by rank.
+    errors
+        The texts of their errors, by rank.
+    """
+
+    def __init__(self, pipes: Iterable[Any], listen: Callable[[Any], None]) -> None:
+        self._ranks = {pipe: rank for rank, pipe in enumerate(pipes)}
+        self._listen = listen
+        self.returned: dict[int, Any] = {}
+        self.errors: dict[int, str] = {}
+
+    @property
+    def pipes(self) -> list[Any]:
+        """Those that are not at their end."""
+        return list(self._ranks)
+
+    def read(self, pipe: Any) -> None:
+        """Read one message, or see that no more will come."""
+        try:
+            kind, value = pipe.recv()
+        except (EOFError, OSError):  # it ended, or was ended within a message
+            del self._ranks[pipe]
+            return
+        if kind == SENT:
+            self._listen(value)
+        elif kind == RETURNED:
+            self.returned[self._ranks[pipe]] = value
+        else:
+            self.errors[self._ranks[pipe]] = value
+
+    def drain(self) -> None:
+        """Read what is still in the pipes of processes that have ended."""
+        for pipe in self.pipes:
+            while pipe in self._ranks and pipe.poll():
+                self.read(pipe)
+
+
+def _watch(processes: Sequence[Any], inbox: Inbox) -> None:
     """Wait until all processes have ended, or ``GRACE`` seconds have passed since the first of them failed."""
     deadline: float | None = None
     while running := [process for process in processes if process.exitcode is None]:
@@ -103,7 +158,10 @@ def _watch(processes: Sequence[Any]) -> None:
         left = None if deadline is None else deadline - time.monotonic()
         if left is not None and left <= 0:
             return
-        wait([process.sentinel for process in running], left)
+        pipes = inbox.pipes
+        for ready in wait([*(process.sentinel for process in running), *pipes], left):
+            if ready in pipes:
+                inbox.read(ready)
 
 
 @contextmanager
@@ -128,14 +186,14 @@ def _ended(processes: Sequence[Any]) -> Iterator[None]:
             signal.signal(signal.SIGTERM, before)
 
 
-def _serve(job: Callable[[], Any], rank: int, ranks: int, store: str, pipe: Any) -> None:
-    """Be one rank: do the job, and send its error, if it fails, to the process that started this one."""
+def _serve(job: Job, rank: int, ranks: int, store: str, pipe: Any) -> None:
+    """Be one rank: do the job, and send what it returns, or its error, to the process that started this one."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     try:
         _join(rank, ranks, store)
-        job()
+        pipe.send((RETURNED, job(lambda value: pipe.send((SENT, value)))))
     except (InputError, ScheduleError) as error:
         _leave(pipe, str(error), WRONG_INPUT if isinstance(error, InputError) else FAILED)
     except Exception as error:
@@ -143,20 +201,13 @@ def _serve(job: Callable[[], Any], rank: int, ranks: int, store: str, pipe: Any)
     _leave(pipe, "", 0)
 
 
-def _leave(pipe: Any, message: str, code: int) -> NoReturn:
+def _leave(pipe: Any, error: str, code: int) -> NoReturn:
     """End the process at once; what gloo's threads still wait for would hold up an ordinary end."""
-    pipe.send(message)
+    if error:
+        pipe.send((FAILED_BY, error))
     pipe.close()
     sys.stdout.flush()
     os._exit(code)
-
-
-def _message(pipe: Any) -> str:
-    """Return the error that a process sent, empty where it sent none."""
-    try:
-        return str(pipe.recv()) if pipe.poll() else ""
-    except EOFError:
-        return ""
 
 
 def _join(rank: int, ranks: int, store: str) -> None:

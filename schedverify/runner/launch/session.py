@@ -1,4 +1,4 @@
-"""One process of a run: joins the others, runs the steps, and tells the loss of each."""
+"""One process of a run: joins the others, runs the steps, and reports the loss of each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch.distributed as dist
 
 from schedverify.core.result import Plan
 from schedverify.formats import save_boundaries, save_run
-from schedverify.formats.plan_files import digest, plan_data
+from schedverify.formats.plan_files import plan_digest
 from schedverify.runner.control.clock_sync import read_clock
 from schedverify.runner.control.run_logs import gather_log, gather_trace
 from schedverify.runner.launch.source import Source, load_source, stages_of
@@ -18,12 +18,12 @@ from schedverify.runner.runner import Runner
 
 
 class RunSettings(NamedTuple):
-    """What a run is asked to do.
+    """The options of a run.
 
     Attributes
     ----------
     plan
-        The plan's file.
+        The plan, or its file.
     model
         ``MODULE:FUNCTION``.
     learning_rate
@@ -32,7 +32,7 @@ class RunSettings(NamedTuple):
         Seconds that a rank waits for another.
     """
 
-    plan: str
+    plan: Plan | str
     model: str
     steps: int = 1
     learning_rate: float = 0.0
@@ -46,8 +46,18 @@ class RunSettings(NamedTuple):
     checksums: bool = False
 
 
-def session(settings: RunSettings, tell: Callable[[str], None]) -> None:
-    """Run a plan in this process of the default process group; rank 0 tells a line for each step.
+def session(settings: RunSettings, report: Callable[[tuple[int, float]], None]) -> tuple[float, ...]:
+    """Run a plan in this process of the default process group.
+
+    Parameters
+    ----------
+    report
+        Called on rank 0 behind each step of training, with the number of the step and its loss.
+
+    Returns
+    -------
+    tuple of float
+        The loss of each step, the mean over its whole batch, the same on every rank; empty in inference.
 
     Raises
     ------
@@ -68,7 +78,7 @@ def session(settings: RunSettings, tell: Callable[[str], None]) -> None:
     )  # fmt: skip
     weights = list({id(w): w for module in runner.modules.values() for w in module.parameters()}.values())
     before = read_clock(runner.control, settings.timeout) if settings.trace else None
-    ran, crossed = [], []
+    ran, crossed, losses = [], [], []
     for step in range(settings.steps):
         inputs, targets = sources[0].batch(step)
         result = runner.step(inputs, targets)
@@ -78,17 +88,25 @@ def session(settings: RunSettings, tell: Callable[[str], None]) -> None:
             crossed.append(result.crossed)
         loss = runner.whole_loss(result)
         _descend(weights, settings.learning_rate)
-        if runner.rank == 0 and runner.problem.form != "inference":
-            tell(f"step {step} loss {loss:.8f}")
+        if runner.problem.form != "inference":
+            losses.append(loss)
+            if runner.rank == 0:
+                report((step, loss))
     if settings.trace:
         readings = before, read_clock(runner.control, settings.timeout)
-        trace = gather_trace(digest(plan_data(runner.plan)), ran, readings, runner.control, settings.timeout)
+        trace = gather_trace(plan_digest(runner.plan), ran, readings, runner.control, settings.timeout)
         if trace is not None:
             save_run(trace, settings.trace)
     if settings.boundaries:
-        log = gather_log(digest(plan_data(runner.plan)), crossed, runner.control, settings.timeout)
-        if log is not None:
-            save_boundaries(log, settings.boundaries)
+        _save_boundaries(runner, crossed, settings)
+    return tuple(losses)
+
+
+def _save_boundaries(runner: Runner, crossed: list[Any], settings: RunSettings) -> None:
+    """Write on rank 0 what crossed between stages on all ranks; every rank calls it."""
+    log = gather_log(plan_digest(runner.plan), crossed, runner.control, settings.timeout)
+    if log is not None and settings.boundaries:
+        save_boundaries(log, settings.boundaries)
 
 
 def _descend(weights: Iterable[Any], learning_rate: float) -> None:

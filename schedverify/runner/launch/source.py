@@ -10,7 +10,6 @@ import importlib
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -19,6 +18,7 @@ from torch import nn
 
 from schedverify.core.errors import Fault, InputError, clean, shown
 from schedverify.core.model import even_parts
+from schedverify.core.problem.fields import chain_edges
 from schedverify.core.result import Plan
 
 ROWS: Final = 4
@@ -68,13 +68,13 @@ def _function(reference: str) -> Callable[[], Any]:
     module_name, colon, name = reference.partition(":")
     if not colon or not module_name or not name:
         raise InputError(Fault("model", f"{reference[:80]!r} names no function", "such as my_model:build"))
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
+    folder = str(Path.cwd())
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        hint = f"the current folder, {here}, is on the path"
+        hint = f"the current folder, {folder}, is on the path"
         raise InputError(Fault("model", f"there is no module {error.name!r}", hint)) from None
     except Exception as error:
         raise _failed(f"import {module_name}", error) from error
@@ -165,7 +165,7 @@ def stages_of(plan: Plan, blocks: Named, rank: int) -> dict[int, Any]:
         If the stages are no chain, there are fewer blocks than stages, or the plan's partition has other layers.
     """
     problem = plan.problem
-    if problem.edges != tuple(pairwise(range(problem.stages))):
+    if problem.edges != chain_edges(problem.stages):
         hint = "use schedverify.runner.Runner, with a module for each stage"
         raise InputError(Fault("problem.edges", "the plan's stages are no chain, as a list of blocks is", hint))
     if plan.partition is not None:

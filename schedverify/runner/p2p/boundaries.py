@@ -73,6 +73,11 @@ class Boundaries:
         """Forget the shapes that were learned."""
         self._learned.clear()
 
+    @property
+    def shapes_known(self) -> bool:
+        """Whether a step that begins now knows all signatures: by declaration or from an earlier step."""
+        return bool(self._learned or self._declared)
+
     def expected(self, name: Name) -> Signature | None:
         """Return the signature of a message, where it is declared or learned; else None."""
         found = self._learned.get(name.forward, self._declared.get(name.forward[:2]))

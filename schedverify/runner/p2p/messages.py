@@ -78,10 +78,10 @@ class Name(NamedTuple):
 
 
 def name_of(op: Op) -> Name:
-    """Return which message a send or receive moves; its peer must be named."""
+    """Return which message a send or receive moves, or a wait waits for; its peer must be named."""
     ends = op.stage, op.peer or 0
-    source, target = ends if op.kind.is_send else ends[::-1]
-    return Name(source, target, op.microbatch or 0, op.kind in (Kind.SEND_B, Kind.RECV_B))
+    source, target = ends[::-1] if op.kind in (Kind.RECV_F, Kind.RECV_B) else ends
+    return Name(source, target, op.microbatch or 0, op.kind in (Kind.SEND_B, Kind.RECV_B, Kind.WAIT_SEND_B))
 
 
 class Tags:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -69,6 +70,8 @@ class Transport:
         Seconds that a message is waited for.
     device
         The device of the buffers.
+    awaited
+        The messages for whose sends :meth:`wait_sent` is called; no other sends are waited for before the step's end.
 
     Attributes
     ----------
@@ -87,8 +90,11 @@ class Transport:
         tagged: bool,
         timeout: float,
         device: Any,
+        awaited: frozenset[Name] = frozenset(),
     ) -> None:
         self.timeout, self.device = timeout, device
+        self._awaited, self._pending = awaited, dict[Name, tuple[list[Any], Waiting, int, Callable[[int], None]]]()
+        self._waits_block = True
         self.sends = Sends(timeout)
         self._rank, self._group, self._tagged = rank, group, tagged
         self._owner_rank, self._tags = problem.owner_rank, Tags(problem)
@@ -96,12 +102,14 @@ class Transport:
         self.received: Callable[[Name, list[Any]], None] | None = None
         self._posted: dict[Name, PostedReceive] = {}
         self._batch: list[BatchedTransfer] | None = None
-        self._begun: list[tuple[list[Any], Waiting, int, Callable[[int], None]]] = []
+        self._begun: list[Callable[[], None]] = []
 
     def begin(self) -> None:
         """Begin a step of training, without sends and receives of an earlier one."""
         self.sends = Sends(self.timeout)
         self._posted.clear()
+        self._pending.clear()
+        self._waits_block = self._boundaries.shapes_known
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -118,8 +126,8 @@ class Transport:
         works = dist.batch_isend_irecv([entry.transfer for entry in batch])
         for i, entry in enumerate(batch):
             entry.work = works[i] if len(works) == len(batch) else works[0]
-        for sent in self._begun:
-            self.sends.add(*sent)
+        for add in self._begun:
+            add()
 
     def send(self, op: Op, position: int, tensors: Tensors, seal: Seal | None, ended: Callable[[int], None]) -> None:
         """Begin to send tensors, with their checksums where there are some; ``ended`` is that of :meth:`Sends.add`."""
@@ -139,10 +147,35 @@ class Transport:
             parts.append(torch.tensor(seal, dtype=torch.int64, device=self.device))
         works += [self._begin(dist.isend, part, waiting, tag + number) for number, part in enumerate(parts, 1)]
         size = sum(part.untyped_storage().nbytes() for part in parts)
-        if self._batch is None:
+        if name in self._awaited:
+            self._pending[name] = works, waiting, size, ended
+        elif self._batch is None:
             self.sends.add(works, waiting, size, ended)
         else:
-            self._begun.append((works, waiting, size, ended))
+            self._begun.append(partial(self.sends.add, works, waiting, size, ended))
+
+    def wait_sent(self, op: Op, position: int) -> None:
+        """Wait until the send that a ``WAIT_SEND`` names is complete, and let its tensors go.
+
+        In a step that has to learn shapes it is not waited for here: its receive has no buffers before its reader wants
+        it, which can be later than where the plan posts it, so that ranks could wait for each other for ever.
+
+        Raises
+        ------
+        RunError
+            If it was not begun.
+        TimedOutError
+            If it is not complete in time.
+        """
+        place = f"position {position} ({op})"
+        if name_of(op) not in self._pending:
+            raise RunError(f"rank {self._rank}, {place}: the send that it waits for was not begun")
+        works, waiting, size, ended = self._pending.pop(name_of(op))
+        if not self._waits_block:
+            self.sends.add(works, waiting, size, ended)
+            return
+        wait_for_all(works, waiting._replace(what=place), self.timeout)
+        ended(time.perf_counter_ns())
 
     def post(self, op: Op, position: int) -> None:
         """Post a receive: of its buffers where their shapes are known, else of its header.

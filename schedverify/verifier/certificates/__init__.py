@@ -13,10 +13,16 @@ from schedverify.core.errors import shown
 from schedverify.core.problem import Problem
 from schedverify.core.problem.keys import OBJECTIVES
 from schedverify.verifier.certificates.counts import counted_bound
-from schedverify.verifier.certificates.derivation import Derivation, EvidenceError, admission_peak, sequence_peak
+from schedverify.verifier.certificates.derivation import (
+    Derivation,
+    EvidenceError,
+    SilentEvidenceError,
+    admission_peak,
+    sequence_peak,
+)  # fmt: skip
 from schedverify.verifier.certificates.idle import proved_idle
 
-__all__ = ["Derivation", "EvidenceError", "proved_bound", "proved_peak"]
+__all__ = ["Derivation", "EvidenceError", "SilentEvidenceError", "proved_bound", "proved_peak"]
 
 TIMES: Final = ("makespan", "span")
 """The objectives that are ticks."""
@@ -41,7 +47,9 @@ def proved_bound(
     Raises
     ------
     EvidenceError
-        If the rule or the place is unknown, or the rule does not hold for the problem.
+        If the rule or the place is unknown.
+    SilentEvidenceError
+        If the rule does not speak of the problem.
     """
     if objective not in TIMES:
         raise EvidenceError(f"no rule bounds the {objective}")
@@ -63,7 +71,9 @@ def proved_peak(
     Raises
     ------
     EvidenceError
-        If the rule or the place is unknown, or the rule does not hold for the problem.
+        If the rule or the place is unknown.
+    SilentEvidenceError
+        If the rule does not speak of the problem.
     """
     rule = _chosen_rule({"sequence": sequence_peak, "memory": admission_peak}, objective, certificate)
     timed = ceiling if ceiling is not None and ceiling[0] in TIMES else None  # bytes are not read as ticks

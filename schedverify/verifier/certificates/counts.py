@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Final
 
-from schedverify.verifier.certificates.derivation import Derivation, EvidenceError
+from schedverify.verifier.certificates.derivation import Derivation, EvidenceError, SilentEvidenceError
 from schedverify.verifier.certificates.rows import Class, Rows, is_count
 
 MOST_CHANGES: Final = 2_000_000
@@ -25,8 +25,10 @@ MOST_CHANGES: Final = 2_000_000
 def counted_bound(known: Derivation, certificate: Mapping[str, Any]) -> int:
     """Return the bound that the certificate states, if its weights show that everything below is impossible.
 
-    All times of a schedule are multiples of the greatest common divisor of its durations and lags, so the ticks in
-    question are the largest such multiple below the bound.
+    All times of an earliest timeline are multiples of the greatest common divisor of durations and lags, so the ticks
+    in question are the largest such multiple below the bound. That is so for the span too, although a first step may
+    wait until any tick: on the rank of :class:`Windows` all begins, and from there on the earliest timeline is the one
+    that is done there first.
 
     Raises
     ------
@@ -74,7 +76,7 @@ class _Prices:
         times, weights = _runs(row.get("times"), row.get("weights"))
         self.changes += 2 * len(weights) * len(terms)
         if self.changes > MOST_CHANGES:
-            raise EvidenceError(f"its prices change more than {MOST_CHANGES} times, which is too long to check")
+            raise SilentEvidenceError(f"its prices change more than {MOST_CHANGES} times, which is too long to check")
         total = sum(weight * (end - begin) for (begin, end), weight in zip(pairwise(times), weights, strict=True))
         for each, factor, delay in terms:
             self.value[each] += factor * total
@@ -130,7 +132,8 @@ class Windows:
     """By class, the ticks before its first start, and from each start to the end of all that must follow.
 
     Of a makespan, every rank ends within the ticks in question. Of a span, one rank does on which all the stages stand
-    that nothing feeds: its first start is tick 0, and nothing is earlier.
+    that nothing feeds: its first start is tick 0, and nothing is earlier. The others end in time by clocks of their
+    own, which may start later, and say nothing here.
 
     Attributes
     ----------
@@ -141,7 +144,7 @@ class Windows:
 
     Raises
     ------
-    EvidenceError
+    SilentEvidenceError
         If there is no such rank for the span.
     """
 
@@ -159,7 +162,7 @@ class Windows:
         sources = [set(self.problem.placement[s]) for s in self.rows.used if not self.problem.predecessors[s]]
         shared = set.intersection(*sources)
         if not shared:
-            raise EvidenceError("no rank has all the stages that nothing feeds, so counts bound no span here")
+            raise SilentEvidenceError("no rank has all the stages that nothing feeds, so counts bound no span here")
         return {min(shared)}
 
     def _look_back(self) -> None:

@@ -2,6 +2,10 @@
 
 The gradient op of a stage is its B or I, its backward is B, or I and W: the cheaper of the two ways bounds both. A
 recomputing stage pays its forward in either. ``lag`` is the transfer time between the first ranks of two stages.
+
+A span of T means that in some timeline, whose first steps may wait, each rank is done T ticks after it began. So what
+is derived for the span is always the time of one rank from its own first start to its own last end, from dependencies
+and exclusion alone; nothing is taken from when that rank begins, or from how soon other ranks could run.
 """
 
 from __future__ import annotations
@@ -11,10 +15,15 @@ from functools import cached_property
 from typing import Any
 
 from schedverify.core.problem import Problem
+from schedverify.verifier.certificates.overlaps import can_overlap
 
 
 class EvidenceError(ValueError):
     """Evidence that names an unknown rule or an absent place, or a rule that does not hold for this problem."""
+
+
+class SilentEvidenceError(EvidenceError):
+    """Evidence by a rule that does not speak of this problem: nothing follows from it, neither for nor against."""
 
 
 class Derivation:
@@ -35,14 +44,15 @@ class Derivation:
         self.training = problem.form != "inference"
         self.order, self.passing = problem.topological_order, problem.microbatch_counts
         for forward, backward, cost in problem.overlapped:
-            if cost < problem.forward[forward] + self.backward(backward):
-                raise EvidenceError("overlapped pairs cost less than the sum here, which no rule accounts for")
+            cheaper = cost < problem.forward[forward] + self.backward(backward)
+            if cheaper and can_overlap(problem, forward, backward):
+                raise SilentEvidenceError("overlapped pairs cost less than the sum here, which no rule accounts for")
 
     def load(self, certificate: Mapping[str, Any]) -> int:
         """Head, work and tail of a rank: its first step waits for a forward path, its last is followed by a path.
 
         After W nothing must follow; after B the gradients flow on to the first stage; after F (inference) the
-        activations flow on to the last.
+        activations flow on to the last. For the span the work alone counts: paths before and behind it may lie outside.
         """
         rank = self.index(certificate.get("rank"), self.problem.ranks, "rank")
         stages = [s for s in self.problem.stages_of[rank] if self.passing[s]]
@@ -61,7 +71,8 @@ class Derivation:
     def pair(self, certificate: Mapping[str, Any]) -> int:
         """From the first F of s to its last step: the way to t, all F and gradient ops of t, and the way back.
 
-        Zero Bubble (arXiv 2401.10241) uses it for s = 0; it holds for every s from which t is reached.
+        Zero Bubble (arXiv 2401.10241) uses it for s = 0; it holds for every s from which t is reached. For the span
+        all of it is time of the rank of s: what t waits for came from there, and what it makes goes back there.
         """
         stages = certificate.get("stages")
         if not isinstance(stages, list | tuple) or len(stages) != 2:
@@ -75,7 +86,7 @@ class Derivation:
             return head + self.passing[s] * (forward[s] + self.backward(s))
         way = self.way(s, t)
         if way is None or not self.training:
-            raise EvidenceError(f"stage {t} is not reached from stage {s} by a way that leads back")
+            raise SilentEvidenceError(f"stage {t} is not reached from stage {s} by a way that leads back")
         return head + way[0] + self.passing[t] * (forward[t] + self.gradient(t)) + way[1]
 
     def gradient(self, stage: int) -> int:
@@ -186,7 +197,9 @@ def admission_peak(known: Derivation, certificate: Mapping[str, Any]) -> int:
     stage = known.index(certificate.get("stage"), problem.total_stages, "stage")
     rank, forward = problem.owner_rank[stage], problem.forward[stage]
     if problem.stages_of[rank] != (stage,) or not known.training or not known.passing[stage] or not forward:
-        raise EvidenceError(f"stage {stage} is not alone on rank {rank} in training, with a forward that takes time")
+        raise SilentEvidenceError(
+            f"stage {stage} is not alone on rank {rank} in training, with a forward that takes time"
+        )
     ticks = known.passing[stage] * (forward + known.backward(stage)) + known.until_gradient(stage)
     needed = [0]
     if problem.makespan_limit is not None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-from schedverify.verifier.certificates.derivation import Derivation, EvidenceError
+from schedverify.verifier.certificates.derivation import Derivation, SilentEvidenceError
 
 
 class _HeldLimits(NamedTuple):
@@ -37,12 +37,14 @@ def proved_idle(known: Derivation, certificate: Mapping[str, Any]) -> int:
     Raises
     ------
     EvidenceError
-        If the rank is none of the problem's, or there is no backward.
+        If the rank is none of the problem's.
+    SilentEvidenceError
+        If there is no backward.
     """
     rank = known.index(certificate.get("rank"), known.problem.ranks, "rank")
     stages = [s for s in known.problem.stages_of[rank] if known.passing[s]]
     if not known.training:
-        raise EvidenceError("without a backward nothing is held")
+        raise SilentEvidenceError("without a backward nothing is held")
     return _Idle(known, rank, stages).ticks() if stages else 0
 
 
@@ -74,14 +76,21 @@ class _Idle:
         return tick - self._most(forwards)
 
     def _gradient_from(self, s: int) -> int:
-        """When a gradient op of s can start at the earliest: from tick 0, or from the first F of the rank."""
+        """When a gradient op of s can start at the earliest: from tick 0, or from the first F of the rank.
+
+        From that F on in every timeline, however long the rank waited: a micro-batch that comes to s by way of another
+        stage t of the rank had its F there first.
+        """
         if self.known.makespan:
             return self.known.head[s] + self.known.until_gradient(s)
         ways = [self.known.way(t, s) for t in self.stages if t != s]
         return max([0, *(way[0] for way in ways if way)]) + self.known.until_gradient(s)
 
     def _behind(self, s: int) -> int:
-        """What must come after the start of an F of s: its gradient op, and what that one's gradient leads to."""
+        """What must come after the start of an F of s: its gradient op, and what that one's gradient leads to.
+
+        For the span only what it leads to on this rank, which ends when this rank does.
+        """
         known = self.known
         ends = [known.backward(s)]
         for t in range(self.problem.total_stages) if known.makespan else self.stages:

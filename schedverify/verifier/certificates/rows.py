@@ -27,7 +27,7 @@ from typing import Any
 
 from schedverify.core.op import Kind
 from schedverify.core.problem import Problem
-from schedverify.verifier.certificates.derivation import EvidenceError
+from schedverify.verifier.certificates.derivation import EvidenceError, SilentEvidenceError
 
 Class = tuple[str, int]
 Term = tuple[Class, int, int]
@@ -44,7 +44,7 @@ class Rows:
 
     Raises
     ------
-    EvidenceError
+    SilentEvidenceError
         If a stage of a training problem stands on several ranks: a step may then overlap on one of them alone.
     """
 
@@ -53,7 +53,9 @@ class Rows:
         self.peak = ceiling[1] if ceiling and ceiling[0] == "peak-memory" else None
         self.training = problem.form != "inference"
         if self.training and any(len(ranks) > 1 for ranks in problem.placement):
-            raise EvidenceError("a stage stands on several ranks here, which the rule counts does not account for")
+            raise SilentEvidenceError(
+                "a stage stands on several ranks here, which the rule counts does not account for"
+            )
         self.used = [stage for stage, count in enumerate(problem.microbatch_counts) if count]
         self.cost = {
             (kind, stage): problem.duration(int(Kind[kind]), stage)

@@ -19,7 +19,7 @@ from schedverify.core.discipline import DEFAULT_DISCIPLINE, Discipline
 from schedverify.core.errors import ScheduleError
 from schedverify.core.problem import Problem
 from schedverify.core.result import LARGEST_KEPT_TIMELINE, Scope, TimelineSource, Violation
-from schedverify.core.schedule import IntArray, Schedule, is_transfer
+from schedverify.core.schedule import IntArray, Schedule, is_send_wait, is_transfer
 from schedverify.core.timeline import Measures, Timeline
 from schedverify.simulator.engine import is_simple, simulate
 from schedverify.verifier.occurrences import Occurrences
@@ -31,7 +31,11 @@ if TYPE_CHECKING:
 
 
 class NotApplicable(Exception):  # noqa: N818 - a verdict, not an error
-    """Raised by a check that has nothing to judge; says why."""
+    """Raised by a check that has nothing to judge; says why, and what would give it something to judge."""
+
+    def __init__(self, reason: str, remedy: str = "") -> None:
+        super().__init__(reason)
+        self.remedy = remedy
 
 
 class Undecided(Exception):  # noqa: N818 - a verdict, not an error
@@ -113,12 +117,13 @@ class Case:
 
     @cached_property
     def has_transfers(self) -> bool:
-        """Whether a send or receive stands in the schedule at all."""
-        return bool(is_transfer(np.concatenate(self.schedule.rows)).any())
+        """Whether a send, a receive or a wait for a send stands in the schedule at all."""
+        words = np.concatenate(self.schedule.rows)
+        return bool((is_transfer(words) | is_send_wait(words)).any())
 
     @cached_property
     def transfers(self) -> Transfers:
-        """The sends and receives of a schedule in which some stand.
+        """The sends and receives of a schedule in which some stand, with the waits for them.
 
         Raises
         ------
@@ -126,7 +131,7 @@ class Case:
             If none stands in it.
         """
         if not self.has_transfers:
-            raise NotApplicable("no send and no receive stands in the schedule")
+            raise NotApplicable("no send and no receive stands in the schedule", "schedverify lower adds them")
         from schedverify.verifier.matching import Transfers
 
         return Transfers(self.schedule, self.problem)

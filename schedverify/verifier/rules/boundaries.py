@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from schedverify.core.problem import Problem
+from schedverify.core.problem.fields import Edge
 from schedverify.core.result import Violation
 from schedverify.verifier.rules.base import Case, NotApplicable, rule, violation_at
 
 if TYPE_CHECKING:
     from schedverify.verifier.matching import Transfers
 
-Edge = tuple[int, int]
 Tensors = tuple[tuple[tuple[int, ...], str, int | None], ...]
 """Shape, dtype and bytes of each tensor that may cross together."""
 
@@ -27,7 +27,7 @@ def as_declared(case: Case) -> Iterator[Violation]:
 
     Where a receive meets a send of another tensor, the boundaries of the two declare the same shapes, dtypes and bytes.
     Where a boundary declares the bytes of all that crosses it, they add up to what the problem says that the stage
-    sends (`links.bytes`). Boundaries that declare nothing admit everything.
+    sends (`links.bytes`), in each copy of the model. Boundaries that declare nothing admit everything.
 
     Why it matters
 
@@ -43,13 +43,13 @@ def as_declared(case: Case) -> Iterator[Violation]:
 
     Let d(e) be the tensors that the rows of edge e declare, if there are any; a gradient has the edge of its
     activation. For a send and a receive that meet (by number, or by name under `tagged`), of the edges e and f:
-    d(e) = d(f) where both are declared. For every declared edge (s, t) that is crossed, with bytes in all of its rows
-    and bytes(s) > 0: the rows' bytes add up to bytes(s).
+    d(e) = d(f) where both are declared. If any stage has bytes > 0: for every edge (s, t), of any copy, that is crossed
+    and declared with bytes in all of its rows, the rows' bytes add up to bytes(s).
     """
     transfers = case.transfers
     declared = _declared(case.problem)
     if not declared:
-        raise NotApplicable("the problem declares no boundary")
+        raise NotApplicable("the problem declares no boundary", "[[boundary]] in the problem declares one")
     yield from _differing(case, declared)
     yield from _missized(transfers, declared)
 
@@ -67,34 +67,41 @@ def _differing(case: Case, declared: dict[Edge, Tensors]) -> Iterator[Violation]
     transfers, graph = case.transfers, case.events
     wrong = transfers.name[graph.send] != transfers.name[graph.receive]
     for send, receive in zip(graph.send[wrong].tolist(), graph.receive[wrong].tolist(), strict=True):
-        edges = [_edge(transfers, entry) for entry in (send, receive)]
-        sent, wanted = map(declared.get, edges)
+        sent, wanted = (declared.get(_within_copy(_edge(transfers, entry), case.problem)) for entry in (send, receive))
         if sent is not None and wanted is not None and sent != wanted:
             text = f"what arrives is {_shown(sent)}, not {_shown(wanted)}"
             yield violation_at("SV306", *transfers.place(receive), text, str(transfers.op(send)))
 
 
 def _missized(transfers: Transfers, declared: dict[Edge, Tensors]) -> Iterator[Violation]:
+    """Yield the first message over each edge, of any copy, whose bytes are not those that its boundary declares."""
+    if not any(transfers.problem.boundary_bytes):
+        return
     sends = np.flatnonzero(transfers.is_send & transfers.sound)
     seen: set[Edge] = set()
     _, first = np.unique(transfers.name[sends] >> 24, return_index=True)
     for entry in sends[np.sort(first)].tolist():
         edge, size = _edge(transfers, entry), int(transfers.size[entry])
-        bytes_of = [tensor[2] for tensor in declared.get(edge, ())]
-        if edge in seen or not bytes_of or None in bytes_of or not size:
+        within = _within_copy(edge, transfers.problem)
+        bytes_of = [tensor[2] for tensor in declared.get(within, ())]
+        if edge in seen or not bytes_of or None in bytes_of:
             continue
         seen.add(edge)
         total = sum(count or 0 for count in bytes_of)
         if total != size:
-            text = f"it sends {size} bytes; boundary {edge[0]} to {edge[1]} declares {total}"
+            text = f"it sends {size} bytes; boundary {within[0]} to {within[1]} declares {total}"
             yield violation_at("SV306", *transfers.place(entry), text)
 
 
 def _edge(transfers: Transfers, entry: int) -> Edge:
-    """Return the edge, of one copy, that the tensor of an entry crosses; a gradient crosses that of its activation."""
+    """Return the edge that the tensor of an entry crosses; a gradient crosses that of its activation."""
     backward, source, target, _ = transfers.tensor(int(transfers.name[entry]))
-    edge = (target, source) if backward else (source, target)
-    return edge[0] % transfers.problem.stages, edge[1] % transfers.problem.stages
+    return (target, source) if backward else (source, target)
+
+
+def _within_copy(edge: Edge, problem: Problem) -> Edge:
+    """Return an edge as one copy of the model has it: so boundaries name theirs."""
+    return edge[0] % problem.stages, edge[1] % problem.stages
 
 
 def _shown(tensors: Tensors) -> str:

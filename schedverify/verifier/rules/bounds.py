@@ -19,10 +19,11 @@ def bound_has_evidence(case: Case) -> Iterator[Violation]:
 
     The certificate beside a claimed bound names a rule and its place (a rank, a pair of stages, a stage), or weights
     for the rows of the rule counts. The bound is derived again from the problem alone and must come out at least as
-    high as the certificate says. A bound above what its certificate proves is the solver's word: undecided. A bound
-    above the schedule's own value is refuted. The bound on a second objective is derived for the schedules that have no
-    more of the first one than the plan. Where the status is optimal, each value is its bound; without a bound it is
-    undecided. Where it is infeasible there is no schedule, and what is proved is beyond the problem's limits.
+    high as the certificate says. A bound above what its certificate proves is the solver's word: undecided, and so is
+    one by a rule that does not speak of the problem. A bound above the schedule's own value is refuted. The bound on a
+    second objective is derived for the schedules that have no more of the first one than the plan. Where the status is
+    optimal, each value is its bound; without a bound it is undecided. Where it is infeasible there is no schedule, and
+    what is proved is beyond the problem's limits.
 
     Why it matters
 
@@ -41,7 +42,7 @@ def bound_has_evidence(case: Case) -> Iterator[Violation]:
     goals, status = list(goals_of(case)), case.claims.get("status")
     claimed = [goal for goal in goals if goal.bound is not None or goal.certificate is not None]
     if not claimed and status not in (Status.OPTIMAL, Status.INFEASIBLE):
-        raise NotApplicable("no lower bound is claimed")
+        raise NotApplicable("no lower bound is claimed", "a plan claims one, and claims= takes one")
     checks = [_judge(case, goal) for goal in claimed]
     checks += [_best(case, goal) for goal in goals if status == Status.OPTIMAL]
     checks += [_none_at_all(case, goals[0])] if status == Status.INFEASIBLE else []
@@ -60,7 +61,7 @@ def _judge(case: Case, goal: Goal) -> Iterator[Violation]:
 
     Evidence without a bound claims the bound that it states.
     """
-    from schedverify.verifier.certificates import EvidenceError
+    from schedverify.verifier.certificates import EvidenceError, SilentEvidenceError
 
     certificate = goal.certificate
     stated = None if certificate is None else certificate.get("bound")
@@ -74,6 +75,9 @@ def _judge(case: Case, goal: Goal) -> Iterator[Violation]:
         raise Undecided(f"no evidence is given for the bound {bound}: it is the solver's word")
     try:
         proved = _proved(case, goal)
+    except SilentEvidenceError as error:
+        text = f"the evidence for the bound {shown(bound)} does not speak of this problem: {error}"
+        raise Undecided(text) from None
     except EvidenceError as error:
         yield Violation("SV502", f"the evidence for the bound {shown(bound)} does not check: {error}")
         return

@@ -26,7 +26,7 @@ def buffered_messages(case: Case) -> Iterator[Violation]:
 
     On each channel, a directed pair of ranks, the messages that can be sent and not yet received at once are at most
     `links.buffer`, whatever the durations. Only what does not wait for its receive can be on its way: every message
-    under `buffered`, under the others those of at most `eager_bytes`.
+    under `tagged` and `buffered`, under the others those of at most `eager_bytes`.
 
     Why it matters
 
@@ -46,7 +46,7 @@ def buffered_messages(case: Case) -> Iterator[Violation]:
     """
     transfers, buffer = case.transfers, case.problem.buffer
     if buffer is None:
-        raise NotApplicable("the problem limits no channel (links.buffer)")
+        raise NotApplicable("the problem limits no channel", "links.buffer does")
     channels = _channels(case.events, buffer)
     if len(channels) * len(case.events.before) > MOST_VISITS:
         raise Undecided(f"{len(channels)} channels of this schedule are more than can be followed")

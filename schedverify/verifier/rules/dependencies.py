@@ -90,7 +90,7 @@ def timeline_respected(case: Case) -> Iterator[Violation]:
     """
     rows = case.claims.get("timeline")
     if rows is None:
-        raise NotApplicable("no timeline is handed in")
+        raise NotApplicable("no timeline is handed in", "a plan has one, and claims= takes one")
     steps = case.occurrences.steps
     found, counts = ([len(row) for row in each] for each in (rows, steps))
     if found != counts:
@@ -119,12 +119,12 @@ def _inputs_there(
     rank, position = place
     main = case.occurrences.main
     for need in needs(case.problem, op):
-        for r, p in main.get(need.op, ())[:1]:
-            arrival = rows[r][p] + case.problem.step_duration(case.occurrences.steps[r][p]) + need.lag
-            if start < arrival:
-                late = f"before {need.op} is there at {arrival}"
-                message = f"rank {rank}, position {position} ({op}) starts at {start}, {late}"
-                yield Violation("SV202", message, rank, position, (str(op), str(need.op)), (need.why,))
+        made = (rows[r][p] + case.problem.step_duration(case.occurrences.steps[r][p]) for r, p in main.get(need.op, ()))
+        arrival = max(made, default=0) + need.lag
+        if need.op in main and start < arrival:
+            late = f"before {need.op} is there at {arrival}"
+            message = f"rank {rank}, position {position} ({op}) starts at {start}, {late}"
+            yield Violation("SV202", message, rank, position, (str(op), str(need.op)), (need.why,))
     for r, p in main[op]:
         if place in main[op] and rows[r][p] != start and (r, p) > place:
             other = f"{rows[r][p]} on rank {r}; it is one operation"

@@ -46,7 +46,7 @@ def measures_as_claimed(case: Case) -> Iterator[Violation]:
     claimed = [(name, case.claims[name]) for name in CLAIMABLE if _is_claimed(case, name)]
     goals = [goal for goal in goals_of(case) if goal.value is not None]
     if not claimed and not goals and not case.claims.get("earliest"):
-        raise NotApplicable("no measure is claimed")
+        raise NotApplicable("no measure is claimed", "a plan claims some, and claims= takes them")
     if len({goal.objective for goal in goals_of(case)}) < len(list(goals_of(case))):
         yield Violation("SV501", f"the second objective is claimed to be the {goals[-1].objective}, which is the first")
     if case.measures is None:
@@ -140,7 +140,7 @@ def makespan_within_limit(case: Case) -> Iterator[Violation]:
     """
     limit = case.problem.makespan_limit
     if limit is None:
-        raise NotApplicable("no makespan limit is given")
+        raise NotApplicable("no makespan limit is given", "limits.makespan in the problem gives one")
     if case.measures is None:
         raise Undecided("the schedule cannot run to its end as a whole, so no makespan follows")
     if case.measures.makespan > limit:

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, MICROBATCH_MASK, STAGE_SHIFT, Join, Kind, Op, Step, unpack
+from schedverify.core.op import JOIN_SHIFT, MICROBATCH_MASK, Join, Kind, Op, Step, unpack
 from schedverify.core.problem import Problem
 from schedverify.core.result import Violation
-from schedverify.core.schedule import Flags, Words, kinds, positions
+from schedverify.core.schedule import Flags, Words, kinds, op_stages, positions
 from schedverify.verifier.occurrences import Occurrences
 from schedverify.verifier.rules.base import Case, rule
 
@@ -58,8 +58,8 @@ def on_their_ranks(case: Case) -> Iterator[Violation]:
 
     What it checks
 
-    Each operation stands on the rank, or on all the ranks, of its stage, and on no other; sends and receives on the
-    first of them only.
+    Each operation stands on the rank, or on all the ranks, of its stage, and on no other; sends, waits for them and
+    receives on the first of them only.
 
     Why it matters
 
@@ -73,7 +73,7 @@ def on_their_ranks(case: Case) -> Iterator[Violation]:
     Formally
 
     For every operation o of stage s that stands anywhere: if o computes, the set of ranks on which o stands is
-    placement(s); if it sends or receives, it is {first(s)}; else it is a subset of placement(s).
+    placement(s); if it sends, receives or is a `WAIT_SEND`, it is {first(s)}; else it is a subset of placement(s).
     """
     if case.sound:
         return
@@ -133,7 +133,8 @@ def nothing_twice(case: Case) -> Iterator[Violation]:
 
     What it checks
 
-    None stands twice in one rank's order, and no B stands beside an I or W of the same stage and micro-batch.
+    None stands twice in one rank's order, and no B stands beside an I or W of the same stage and micro-batch, be it on
+    another one of the stage's ranks.
 
     Why it matters
 
@@ -147,7 +148,7 @@ def nothing_twice(case: Case) -> Iterator[Violation]:
     Formally
 
     For every rank r and operation o, o stands at most once in the order of r; for every s and m, not both B(s, m) and
-    one of I(s, m), W(s, m) stand in the schedule.
+    one of I(s, m), W(s, m) stand on ranks of placement(s).
     """
     if case.sound or not doubled(case.occurrences):
         return
@@ -158,9 +159,12 @@ def nothing_twice(case: Case) -> Iterator[Violation]:
                 message = f"rank {rank} runs {op} at position {position} again; it stands at position {first[rank]}"
                 yield Violation("SV104", message, rank, position, (str(op),))
             first.setdefault(rank, position)
-        parts = [op._replace(kind=kind) for kind in (Kind.I, Kind.W)] if op.kind == Kind.B else []
-        for part in parts:
+        own = case.problem.placement[op.stage]
+        whole = op.kind == Kind.B and any(rank in own for rank, _ in places)
+        for part in (op._replace(kind=kind) for kind in ((Kind.I, Kind.W) if whole else ())):
             for rank, position in case.occurrences.places.get(part, ()):
+                if rank not in own:
+                    continue
                 message = f"rank {rank} runs {part} at position {position} beside {op}, which is the whole backward"
                 yield Violation("SV104", message, rank, position, (str(op), str(part)))
 
@@ -184,13 +188,13 @@ def _astray(case: Case) -> Iterator[Violation]:
     """Tell the communication that stands on a rank where its stage is not, or does not send and receive."""
     problem = case.problem
     for rank, row in enumerate(case.schedule.rows):
-        stage = row >> STAGE_SHIFT & INDEX_MASK
+        stage = op_stages(row)
         away = (kinds(row) > int(Kind.W)) & problem.has_operations(row)
         away[away] = problem.owner_rank_array[stage[away]] != rank
         places = positions(row)
         for index in np.flatnonzero(away).tolist():
             op, ranks = unpack(int(row[index])), problem.placement[int(stage[index])]
-            if op.kind.is_transfer or rank not in ranks:
+            if op.kind.is_communication or rank not in ranks:
                 where = f"stage {op.stage} is on rank {', '.join(map(str, ranks))}"
                 where += ", which sends and receives on the first" if rank in ranks else ""
                 message = f"rank {rank} has {op} at position {places[index]}, but {where}"
@@ -216,8 +220,8 @@ def malformed(row: Words, problem: Problem) -> bool:
 
 
 def doubled(occurrences: Occurrences) -> bool:
-    """Whether an operation stands twice on one rank, or a B beside an I or W of its stage and micro-batch."""
-    stands = _standing(occurrences)
+    """Whether an operation stands twice on one rank, or a B beside an I or W of it on ranks of its stage."""
+    stands = _standing(occurrences, occurrences.own)
     both = stands[Kind.B] & (stands[Kind.I] | stands[Kind.W])
     return bool(occurrences.again.any() or both.any())
 
@@ -226,24 +230,24 @@ def misplaced(occurrences: Occurrences) -> bool:
     """Whether an operation stands on a foreign rank, or lacks on a rank of its stage; where none stands twice."""
     wanted = np.array([len(ranks) for ranks in occurrences.problem.placement])
     found = np.bincount(occurrences.index, minlength=len(occurrences.ops))
-    return bool((~occurrences.own).any() or (found != wanted[occurrences.ops >> STAGE_SHIFT & INDEX_MASK]).any())
+    return bool((~occurrences.own).any() or (found != wanted[op_stages(occurrences.ops)]).any())
 
 
 def incomplete(occurrences: Occurrences) -> bool:
     """Whether a needed operation stands nowhere."""
     problem = occurrences.problem
     needed = problem.passing().ravel()
-    stands = _standing(occurrences)
+    stands = _standing(occurrences, slice(None))
     whole = stands[Kind.F]
     if problem.form != "inference":
         whole = whole & (stands[Kind.B] | stands[Kind.I] & stands[Kind.W])
     return bool((needed & ~whole).any())
 
 
-def _standing(occurrences: Occurrences) -> dict[Kind, Flags]:
-    """Return by kind, and by stage and micro-batch in a row, whether the operation stands."""
-    problem, op = occurrences.problem, occurrences.op
-    pair = (op >> STAGE_SHIFT & INDEX_MASK) * problem.microbatches + (op & MICROBATCH_MASK)
+def _standing(occurrences: Occurrences, chosen: Flags | slice) -> dict[Kind, Flags]:
+    """Return by kind, and by stage and micro-batch in a row, whether the operation is among the chosen entries."""
+    problem, op = occurrences.problem, occurrences.op[chosen]
+    pair = op_stages(op) * problem.microbatches + (op & MICROBATCH_MASK)
     found = {}
     for kind in (Kind.F, Kind.B, Kind.I, Kind.W):
         found[kind] = np.zeros(problem.total_stages * problem.microbatches, dtype=bool)

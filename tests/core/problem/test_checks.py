@@ -68,3 +68,14 @@ def test_a_large_graph_that_is_no_forest_is_bounded() -> None:
     assert least_capacity(doubled_chain(1_000)) == [1_000]
     assert len(doubled_chain(20_000).edges) == 39_997
     assert least_capacity(doubled_chain(20_000)) == [1]  # each stage alone: the ancestors of all are too much work
+
+
+def test_sums_that_may_wrap_are_refused_where_each_message_counts() -> None:
+    fan = {"stages": 4, "edges": [[0, 1], [0, 2], [0, 3]], "microbatches": 1}
+    made(**fan, memory={"activation": 0}, links={"bytes": [(1 << 62) // 6, 0, 0, 0]})
+    more = fan | {"links": {"bytes": [(1 << 62) // 6 + 1, 0, 0, 0]}}
+    assert set(told(**more, memory={"activation": 0})) == {"links.bytes"}
+    made(**more, memory={"activation": 0}, placement=[0, 0, 1, 2])  # to stage 1 goes no message
+    made(**more, memory={"activation": 0}, form="inference")
+    assert set(told(**fan, memory={"activation": 1 << 60, "static": 1})) == {"memory"}
+    made(**fan, memory={"activation": 1 << 60})
