@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import random
 import re
 import subprocess
 import sys
@@ -53,6 +54,27 @@ def test_random_problems_are_solved_and_told() -> None:
     assert "seeds 6 to 7" in done.stdout
     lines = [line for line in done.stdout.splitlines() if line.startswith(("| 1 | 1 |", "| 2 | 1 |"))]
     assert len(lines) == 2
+
+
+def test_attacks_are_made_and_counted() -> None:
+    command = [sys.executable, str(BENCHMARKS / "attacks.py"), "--count", "8", "--family", "a plan, one key"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr + done.stdout
+    cells = [cell.strip() for cell in done.stdout.splitlines()[-1].split("|")]
+    assert cells[1:3] == ["a plan, one key", "8"]
+    assert sum(map(int, cells[3:-1])) == 8
+
+
+def test_what_is_believed_of_an_attack_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A verifier that believes everything is found out by every family of attacks."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    attacks = importlib.import_module("attacks")
+    data = attacks.drawn_plan(random.Random(0))
+    credulous = attacks.attacked_plans.report_on(data)
+    monkeypatch.setattr(attacks.attacked_plans, "report_on", lambda _: credulous)
+    for family, attack in attacks.FAMILIES.items():
+        found = [attack(random.Random(f"{family} {number}")) for number in range(20)]
+        assert sum(each.verdict == attacks.BELIEVED for each in found) > 5, family
 
 
 def test_a_seed_draws_within_its_ranges_and_always_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

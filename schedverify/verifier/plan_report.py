@@ -69,7 +69,7 @@ def with_own_claims(report: Report, plan: Plan, follows: Mapping[str, Verdict]) 
         if each.code == "SV501" and wrong:
             results.append(violated(each, each.violations + wrong))
         elif each.code == "SV501" and each.verdict is Verdict.NOT_APPLICABLE and plan.verdicts:
-            results.append(dataclasses.replace(each, verdict=Verdict.HOLDS, reason=""))
+            results.append(dataclasses.replace(each, verdict=Verdict.HOLDS, reason="", remedy=""))
         else:
             results.append(each)
     return dataclasses.replace(report, properties=tuple(results))
@@ -114,4 +114,4 @@ def _wrong_verdicts(plan: Plan, follows: Mapping[str, Verdict]) -> Iterator[Viol
 
 def violated(result: PropertyResult, violations: tuple[Violation, ...]) -> PropertyResult:
     """Return the result of a property as violated."""
-    return dataclasses.replace(result, verdict=Verdict.VIOLATED, violations=violations, reason="")
+    return dataclasses.replace(result, verdict=Verdict.VIOLATED, violations=violations, reason="", remedy="")

@@ -10,11 +10,14 @@ import copy
 import json
 import random
 from collections.abc import Iterator
+from fractions import Fraction
 from functools import cache
 from typing import Any, NamedTuple
 
 from oracle.brute_force import brute_force
+from oracle.compute_orders import judge, peaks
 from oracle.lowered_times import Run
+from oracle.times import earliest, measures
 from schedverify.core.errors import InputError
 from schedverify.core.problem import Problem
 from schedverify.core.result import Plan, Report, Status
@@ -107,14 +110,16 @@ def changes(rng: random.Random, data: dict[str, Any]) -> Iterator[Change]:
             yield from _changes_below(rng, data, (name,))
 
 
-def random_change(rng: random.Random, data: dict[str, Any]) -> Change:
-    """Return one change of a plan's data at a place that is drawn from top to bottom."""
+def random_change(rng: random.Random, data: dict[str, Any], *, alike: bool = False) -> Change:
+    """Return one change of a plan's data at a place that is drawn from top to bottom, to the same type if so wished."""
     path: Path = (rng.choice([name for name in (*data, "extra") if name not in ("problem", "digest", "seed")]),)
     here = data.get(path[0])
     while isinstance(here, dict | list) and here and rng.random() < 0.85:
         step = rng.choice(list(here)) if isinstance(here, dict) else rng.randrange(len(here))
         path, here = (*path, step), here[step]
-    return changed(data, path, rng.choice(list(_values(rng, here))))
+    values = [value for value in _values(rng, here) if path != ("extra",) or value is not GONE]
+    same = [value for value in values if type(value) is type(here)]
+    return changed(data, path, rng.choice(same if alike and same else values))
 
 
 def changed(data: dict[str, Any], path: Path, value: Any) -> Change:
@@ -171,8 +176,8 @@ def why_believed(before: dict[str, Any], change: Change) -> str:
         return "claims no more: what is not listed is not claimed, and SV501 says nothing of itself"
     if (top, value) == ("status", "feasible"):
         return "claims less: a schedule"
-    if (top, value) == ("then", None):
-        return "claims less: nothing of a second objective"
+    if top in ("then", "lowered") and value is None:
+        return "claims less: nothing of a second objective, or of an order with communication"
     if top == "bound" or change.path[1:] == ("bound",) or change.path == ("certificate",):
         return "claims less" if after["status"] != "optimal" and _bounds_are_true(after) else ""
     if (top, value) == ("version", 1):
@@ -187,12 +192,41 @@ def why_believed(before: dict[str, Any], change: Change) -> str:
     return "another order or engine, of which all is true" if top == "lowered" and _lowered_is_true(after) else ""
 
 
+def is_true(data: dict[str, Any]) -> bool:
+    """Whether the oracle derives what a plan claims in figures: times, measures, values, bounds, lowered makespan."""
+    if data["status"] == "infeasible":
+        problem = Problem.of(data["problem"])
+        least = brute_force(problem).makespan
+        return least is None or (problem.makespan_limit is not None and least > problem.makespan_limit)
+    rows, stated = data["schedule"], data["measures"]
+    if any(judge(rows, data["problem"]).values()):
+        return False
+    follows, most = measures(rows, data["problem"]), peaks(rows, data["problem"])
+    follows |= {"peak_in_flight": most["in_flight"], "peak_memory": most["capacity"]}
+    values = follows | {"peak-memory": max(most["capacity"])}
+    goals = [data, *([data["then"]] if data["then"] is not None else [])]
+    return (
+        data["timeline"] == earliest(rows, data["problem"])
+        and all(_plain(stated[name]) == _plain(value) for name, value in follows.items())
+        and all(values.get(goal["objective"]) == goal["value"] for goal in goals)
+        and _bounds_are_true(data)
+        and (data["status"] != "optimal" or all(goal["bound"] == goal["value"] for goal in goals))
+        and (data["lowered"] is None or _lowered_is_true(data))
+    )
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else Fraction(value) if isinstance(value, str) else value
+
+
 def _fewer(before: dict[str, Any], after: Any) -> bool:
     return isinstance(after, dict) and all(before.get(code) == verdict for code, verdict in after.items())
 
 
 def _bounds_are_true(data: dict[str, Any]) -> bool:
     """Whether no bound is above what brute force over all orders finds."""
+    if data["bound"] is None and (data["then"] is None or data["then"]["bound"] is None):
+        return True
     truth = brute_force(Problem.of(data["problem"]))
     first = truth.value(data["objective"])
     goals = [(data["bound"], first)]

@@ -109,6 +109,7 @@ class TestNoScheduleAtAll:
         [
             ({"limits": {"makespan": 20}}, LOAD, Verdict.HOLDS),
             ({"limits": {"makespan": 21}}, LOAD, Verdict.UNDECIDED),
+            ({"limits": {"makespan": 20}}, LOAD | {"bound": 20}, Verdict.UNDECIDED),
             ({}, LOAD, Verdict.UNDECIDED),
             ({"limits": {"makespan": 20}}, None, Verdict.UNDECIDED),
             ({"limits": {"makespan": 20}}, LOAD | {"bound": 22}, Verdict.VIOLATED),

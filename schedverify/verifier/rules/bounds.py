@@ -111,7 +111,7 @@ def _best(case: Case, goal: Goal) -> Iterator[Violation]:
     if goal.bound is None or value is None:
         what = "bound" if goal.bound is None else "value"
         raise Undecided(f"optimal is claimed, and no {what} of the {goal.objective} is known")
-    if goal.bound < value:
+    if goal.bound != value:
         yield Violation("SV502", f"optimal is claimed of {goal.objective} {value}, and its bound is {goal.bound}")
 
 
@@ -128,9 +128,10 @@ def _none_at_all(case: Case, goal: Goal) -> Iterator[Violation]:
     in_bytes = goal.objective == "peak-memory"
     limit = max(problem.capacity or (), default=None) if in_bytes else problem.makespan_limit
     try:
-        proved = _proved(case, goal)
+        proved, stated = _proved(case, goal), goal.certificate.get("bound")
     except EvidenceError as error:
         raise Undecided("nothing is proved of what the limits admit") from error
+    proved = min(proved, stated) if _is_whole(stated) else 0
     if limit is None or proved <= limit:
         name = "memory.capacity" if in_bytes else "limits.makespan"
         raise Undecided(f"the evidence proves {proved}, which {name} does not forbid")
