@@ -68,7 +68,7 @@ def check_lowering(
     Examples
     --------
     >>> problem = Problem.chain(ranks=2, microbatches=1)
-    >>> print(check_lowering(lower, Schedule.parse("0F0 0B0\n1F0 1B0"), problem, discipline="block"))
+    >>> print(check_lowering(add_communication, Schedule.parse("0F0 0B0\n1F0 1B0"), problem, discipline="block"))
     0F0 0SEND_F0 0RECV_B0 0B0
     1RECV_F0 1F0 1B0 1SEND_B0
     """

@@ -326,9 +326,10 @@ def test_a_verdict_on_communication_is_for_every_duration() -> None:
 
 
 LOADED = """import sys, schedverify as sv
+from schedverify.lowering import add_communication
 problem = sv.Problem.chain(ranks=2, microbatches=4)
 order = sv.generate("1f1b", problem)
-lowered = {lowered!r} and sv.lower(order, problem)
+lowered = {lowered!r} and add_communication(order, problem)
 before = set(sys.modules)
 assert sv.verify(lowered or order, problem).ok
 print(*sorted(name for name in set(sys.modules) - before if "verifier" in name or "simulator" in name))
