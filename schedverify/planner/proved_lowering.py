@@ -11,7 +11,7 @@ from schedverify.core.problem import Problem
 from schedverify.core.result import Lowered, Report, Verdict, Violation
 from schedverify.core.schedule import Schedule
 from schedverify.core.timeline import Timeline
-from schedverify.lowering import add_communication, timed_lowerings
+from schedverify.lowering import add_communication, add_waits, timed_lowerings
 from schedverify.simulator.engine import simulate
 from schedverify.verifier.verification import verify_lowered
 
@@ -35,7 +35,8 @@ def lower(schedule: Schedule, problem: Problem, *, discipline: str | None = None
     By default one order of the compute steps is walked, and each send and its receive stand right behind the step that
     makes the tensor: free of deadlock under every discipline, whatever the durations. With a discipline, the safe
     orders that are known are timed under it, and the fastest is returned that the verifier has proved free of deadlock
-    under it; what fits the memory's capacity goes first.
+    under it; what fits the memory's capacity goes first. Where the problem limits the sends that are begun at once,
+    each is waited for right behind it.
 
     Parameters
     ----------
@@ -63,7 +64,8 @@ def lower(schedule: Schedule, problem: Problem, *, discipline: str | None = None
     check_types("lower", schedule=(schedule, Schedule), problem=(problem, Problem))
     if discipline is None:
         check_eager_bytes(eager_bytes)
-        return add_communication(schedule, problem)
+        lowered = add_communication(schedule, problem)
+        return lowered if problem.outstanding_sends is None else add_waits(lowered)
     known = Discipline.of(discipline)
     return proved_lowering(simulate(schedule, problem), known, eager_bytes).timeline.schedule
 

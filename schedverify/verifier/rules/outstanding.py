@@ -36,7 +36,7 @@ def few_outstanding(case: Case) -> Iterator[Violation]:
     """
     limits = case.problem.outstanding_sends
     if limits is None:
-        raise NotApplicable("the problem limits no outstanding sends (limits.outstanding_sends)")
+        raise NotApplicable("the problem limits no outstanding sends")
     transfers, waits = case.transfers, case.transfers.waits
     sends = np.flatnonzero(transfers.is_send)
     until = waits.until[sends]

@@ -90,7 +90,7 @@ def few_unsharded(case: Case) -> Iterator[Violation]:
     order of r at or before i, and no RESHARD between the last such and i, i left out, is at most unsharded(r).
     """
     if case.problem.unsharded is None:
-        raise NotApplicable("the problem limits no unsharded stages (limits.unsharded)")
+        raise NotApplicable("the problem limits no unsharded stages")
     rows = [_sharding(case, rank) for rank in range(case.schedule.ranks)]
     if not any(op.kind == Kind.UNSHARD for row in rows for _, op in row):
         raise NotApplicable("no UNSHARD stands in the schedule")
