@@ -5,7 +5,9 @@ from schedverify.lowering.deferral import defer_receives
 from schedverify.lowering.grouping import group_opposite
 from schedverify.lowering.insertion import add_communication
 from schedverify.lowering.parameters import add_reduction, add_sharding
+from schedverify.lowering.send_waits import add_waits
 
 __all__ = [
-    "add_communication", "add_reduction", "add_sharding", "defer_receives", "group_opposite", "timed_lowerings",
+    "add_communication", "add_reduction", "add_sharding", "add_waits", "defer_receives", "group_opposite",
+    "timed_lowerings",
 ]  # fmt: skip

@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Final
 
+from schedverify.core.discipline import Discipline
 from schedverify.core.op import JOIN_SHIFT, Kind
 from schedverify.core.schedule import Schedule, kinds
 from schedverify.core.timeline import Timeline
 from schedverify.lowering.deferral import defer_receives
 from schedverify.lowering.grouping import group_opposite
 from schedverify.lowering.insertion import add_communication, by_end, by_start
+from schedverify.lowering.send_waits import add_waits, most_sends_at_once
 from schedverify.simulator.engine import simulate
 
 MOST_ROUNDS: Final = 4
@@ -50,8 +52,20 @@ def safe_lowerings(schedule: Schedule, timeline: Timeline, discipline: str) -> I
 
     Steps and messages stand where the steps end, one by one or all messages of a tick together; or steps where they
     start, and messages where they are made. Of each of these the opposite transfers are grouped, the receives
-    deferred, or both.
+    deferred, or both. Where the problem limits the sends that are begun at once, each is waited for right behind it.
     """
+    problem = timeline.problem
+    limits = problem.outstanding_sends
+    if limits is None:
+        yield from _placed(schedule, timeline, discipline)
+        return
+    for lowered in _placed(schedule, timeline, Discipline.BLOCK):  # with which these waits are safe
+        if all(most_sends_at_once(row) <= limit for row, limit in zip(lowered.rows, limits, strict=True)):
+            yield add_waits(lowered)
+
+
+def _placed(schedule: Schedule, timeline: Timeline, discipline: str) -> Iterator[Schedule]:
+    """Yield the lowerings without waits."""
     problem = timeline.problem
     for ordered in (by_end, partial(by_end, in_turn=False), by_start):
         lowered = add_communication(schedule, problem, ordered(timeline))

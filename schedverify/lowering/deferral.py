@@ -13,7 +13,7 @@ from schedverify.core.discipline import DEFAULT_DISCIPLINE, Discipline
 from schedverify.core.messages import named
 from schedverify.core.op import INDEX_MASK, MICROBATCH_MASK, PEER_SHIFT, STAGE_SHIFT, Kind
 from schedverify.core.problem import Problem
-from schedverify.core.schedule import Schedule, Words, is_transfer, kinds, op_stages, step_bounds
+from schedverify.core.schedule import Schedule, Words, is_send_wait, is_transfer, kinds, op_stages, step_bounds
 
 _W = int(Kind.W)
 
@@ -24,13 +24,16 @@ def defer_receives(schedule: Schedule, problem: Problem, discipline: str = DEFAU
     A receive never passes a send to the same peer, nor another receive from it, so that the order of the messages
     between two ranks stays as it is; up to ``pair`` that is all. Under ``rank`` and ``block`` messages with other peers
     are in the same queue, and steps that several ranks share tie the queues together: there a receive passes nothing
-    but the compute steps of its own rank. Groups stay where they are.
+    but the compute steps of its own rank. Groups stay where they are. Where a WAIT_SEND stands, so do all receives: a
+    rank that waits until it has sent may be the one that the next step waits for.
 
     What is free of deadlock under the discipline before is so after: a cycle through a receive that was moved past a
     step would need a way from the transfer to that step, and every such way goes through a message that the receive
     did not pass.
     """
     check_types("defer_receives", schedule=(schedule, Schedule), problem=(problem, Problem))
+    if any(is_send_wait(row).any() for row in schedule.rows):
+        return schedule
     one_queue = Discipline.of(discipline) in (Discipline.RANK, Discipline.BLOCK)
     return Schedule(_DeferredRow(row, problem, one_queue).words() for row in schedule.rows)
 

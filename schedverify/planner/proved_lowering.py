@@ -11,7 +11,7 @@ from schedverify.core.problem import Problem
 from schedverify.core.result import Lowered, Report, Verdict, Violation
 from schedverify.core.schedule import Schedule
 from schedverify.core.timeline import Timeline
-from schedverify.lowering import add_communication, timed_lowerings
+from schedverify.lowering import add_communication, add_waits, timed_lowerings
 from schedverify.simulator.engine import simulate
 from schedverify.verifier.verification import verify, verify_lowered
 
@@ -35,7 +35,8 @@ def lower(schedule: Schedule, problem: Problem, *, discipline: str | None = None
     By default one order of the compute steps is walked, and each send and its receive stand right behind the step that
     makes the tensor: free of deadlock under every discipline, whatever the durations. With a discipline, the safe
     orders that are known are timed under it, and the fastest is returned that the verifier has proved free of deadlock
-    under it, and within the problem's limits.
+    under it, and within the problem's limits. Where the problem limits the sends that are begun at once, each is waited
+    for right behind it.
 
     What :func:`schedverify.verify` calls violated, under the discipline or by default, is not returned: received bytes
     count against the memory's capacity, say. ``schedverify.lowering.add_communication`` looks at no limit.
@@ -68,6 +69,7 @@ def lower(schedule: Schedule, problem: Problem, *, discipline: str | None = None
     check_eager_bytes(eager_bytes)
     if discipline is None:
         lowered = add_communication(schedule, problem)
+        lowered = lowered if problem.outstanding_sends is None else add_waits(lowered)
         raise_for_limits(verify(lowered, problem, eager_bytes=eager_bytes))
         return lowered
     known = Discipline.of(discipline)

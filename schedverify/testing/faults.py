@@ -11,7 +11,12 @@ from schedverify.core.op import Kind
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
 from schedverify.testing.limits import faults_of_limits
-from schedverify.testing.operation_faults import faults_of_messages, faults_of_orders, faults_of_parameters
+from schedverify.testing.operation_faults import (
+    faults_of_messages,
+    faults_of_orders,
+    faults_of_parameters,
+    faults_of_waits,
+)
 from schedverify.testing.planting import Mutation, Planted, Rows
 
 Place = tuple[int, int]
@@ -26,8 +31,8 @@ def mutations(schedule: Schedule, problem: Problem | None = None) -> st.SearchSt
     rank of another stage (SV102), or changed places with its own forward (SV201). In communication: dropped or doubled
     (SV301), two messages of one channel crossed on one end (SV302), a send before what makes its tensor, or a receive
     behind what reads it (SV303), and a gradient awaited before its activation is sent, which is a deadlock from the
-    discipline ``pair`` on (SV304). Of UNSHARD, RESHARD and REDUCE_GRAD: one that lacks, is doubled, or comes too early
-    (SV305).
+    discipline ``pair`` on (SV304). Of waits for sends: doubled, or before the send (SV303). Of UNSHARD, RESHARD,
+    REDUCE_GRAD and the waits for it: one that lacks, is doubled, or comes too early (SV305).
 
     Parameters
     ----------
@@ -72,6 +77,8 @@ def _planted(rows: Rows, place: Place, problem: Problem | None) -> Iterator[Plan
     kind = rows[rank][position].ops[0].kind
     if kind.is_transfer:
         yield from faults_of_messages(rows, rank, position, problem)
+    elif kind.is_send_wait:
+        yield from faults_of_waits(rows, rank, position)
     elif kind >= Kind.UNSHARD:
         yield from faults_of_parameters(rows, rank, position)
     else:

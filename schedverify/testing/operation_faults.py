@@ -66,18 +66,30 @@ def _two_ranks_waiting(rows: Rows, rank: int, position: int, problem: Problem) -
 
 
 def faults_of_parameters(rows: Rows, rank: int, position: int) -> Iterator[Planted]:
-    """Yield what can be done to an UNSHARD, RESHARD or REDUCE_GRAD."""
+    """Yield what can be done to an UNSHARD, RESHARD, REDUCE_GRAD or the wait for one."""
     row, step = rows[rank], rows[rank][position]
     kind, stage = step.ops[0].kind, step.ops[0].stage
-    name = {Kind.UNSHARD: "gathered", Kind.RESHARD: "freed", Kind.REDUCE_GRAD: "reduced"}[kind]
+    name = {Kind.UNSHARD: "gathered", Kind.RESHARD: "freed", Kind.REDUCE_GRAD: "reduced"}.get(kind, "waited for")
     yield Planted(f"{name} twice", "SV305", {rank: inserted(row, position, step)})
     others = (other for line in rows for other in line if other != step)
-    if kind is not Kind.REDUCE_GRAD or any(other.ops[0].kind is kind for other in others):
+    if kind in (Kind.UNSHARD, Kind.RESHARD) or any(other.ops[0].kind is kind for other in others):
         yield Planted(f"never {name}", "SV305", {rank: dropped(row, position)})
-    ends = (Kind.B, Kind.W) if kind is Kind.REDUCE_GRAD else (Kind.F, Kind.B, Kind.I, Kind.W)
+    last = {Kind.REDUCE_GRAD: (Kind.B, Kind.W), Kind.WAIT_REDUCE_GRAD: (Kind.REDUCE_GRAD,)}
+    ends = last.get(kind, (Kind.F, Kind.B, Kind.I, Kind.W))
     uses = [p for p in range(position) if any(o.stage == stage and o.kind in ends for o in row[p].ops)]
     if uses and kind is not Kind.UNSHARD:
         yield Planted(f"{name} too early", "SV305", {rank: moved(row, position, uses[-1])})
+
+
+def faults_of_waits(rows: Rows, rank: int, position: int) -> Iterator[Planted]:
+    """Yield what can be done to a wait for a send."""
+    row, step = rows[rank], rows[rank][position]
+    op = step.ops[0]
+    sends = Kind.SEND_B if op.kind is Kind.WAIT_SEND_B else Kind.SEND_F
+    yield Planted("sent once, waited for twice", "SV303", {rank: inserted(row, position, step)})
+    sent = [p for p in range(position) if op._replace(kind=sends) in row[p].ops]
+    if sent:
+        yield Planted("waited for before it is sent", "SV303", {rank: moved(row, position, sent[0])})
 
 
 def faults_of_messages(rows: Rows, rank: int, position: int, problem: Problem | None) -> Iterator[Planted]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Callable
 
@@ -17,11 +18,13 @@ from schedverify.lowering import (
     add_communication,
     add_reduction,
     add_sharding,
+    add_waits,
     defer_receives,
     group_opposite,
     timed_lowerings,
 )
 from schedverify.lowering.candidates import safe_lowerings
+from schedverify.planner.proved_lowering import lower
 from schedverify.simulator.engine import simulate
 from schedverify.simulator.p2p_program import LoweredProgram, match
 from schedverify.verifier.verification import verify
@@ -182,3 +185,49 @@ def test_what_fits_the_capacity_comes_first() -> None:
     tight = Problem.of(problem.to_dict() | {"memory": {"activation": 10, "capacity": least}})
     assert timed_lowerings(simulate(order, problem), "pair")[0].schedule == lowerings[0]
     assert timed_lowerings(simulate(order, tight), "pair")[0].peak_memory == least
+
+
+# Waits
+
+
+def test_waits_stand_right_behind_their_sends_and_groups() -> None:
+    rows = [["0F0", "0SEND_F0>1", "0SEND_F0>2", "0RECV_B0<1"], ["[1RECV_F0;1SEND_B1;1SEND_B2]", "1F0"], []]
+    assert add_waits(Schedule.of(rows)).strings() == [
+        ["0F0", "0SEND_F0>1", "0WAIT_SEND_F0>1", "0SEND_F0>2", "0WAIT_SEND_F0>2", "0RECV_B0<1"],
+        ["[1RECV_F0;1SEND_B1;1SEND_B2]", "1WAIT_SEND_B1", "1WAIT_SEND_B2", "1F0"],
+        [],
+    ]
+    with pytest.raises(InputError, match="rank 0, position 1: a WAIT_SEND stands there already"):
+        add_waits(Schedule.of([["0F0", "0WAIT_SEND_F0"]]))
+
+
+def test_where_sends_are_limited_every_lowering_waits_and_hangs_nowhere() -> None:
+    waited = 0
+    for number in range(60):
+        found = base(number)
+        problem = dataclasses.replace(found.problem, outstanding_sends=(1,) * found.problem.ranks, capacity=None)
+        schedule = Schedule.of(found.rows)
+        discipline = list(Discipline)[number % 6]
+        lowered = {str(lower(schedule, problem)): schedule}
+        lowered |= {str(one): one for one in safe_lowerings(schedule, simulate(schedule, problem), discipline)}
+        for text in lowered:
+            report = verify(Schedule.parse(text), problem, select=["SV1", "SV2", "SV3", "SV404"], discipline=discipline)
+            assert not report.violations, (number, text)
+            assert report.communication is None or report.communication.strictest is Discipline.BLOCK, (number, text)
+            assert text.count("WAIT_SEND") * 2 == text.count("SEND")
+            waited += "WAIT_SEND" in text
+    assert waited > 50
+
+
+def test_passes_leave_waits_behind_their_sends() -> None:
+    for number in range(40):
+        found = base(number)
+        lowered = add_waits(add_communication(Schedule.of(found.rows), found.problem))
+        assert defer_receives(lowered, found.problem) == lowered
+        grouped = group_opposite(lowered, found.problem)
+        for row in grouped.strings():
+            sends = [
+                (at, part) for at, text in enumerate(row) for part in text.strip("[]").split(";") if "SEND" in part
+            ]
+            for at, send in [(at, send) for at, send in sends if "WAIT" not in send]:
+                assert send.replace("SEND", "WAIT_SEND") == row[at + 1]

@@ -1,0 +1,62 @@
+"""Puts a wait behind each send, where a rank may not have many of them begun at once.
+
+Source: PyTorch's ``torch.distributed.pipelining`` from 2.15 on, whose actions WAIT_SEND_F and WAIT_SEND_B these are.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from schedverify.core.argument_types import check_types
+from schedverify.core.errors import Fault, InputError
+from schedverify.core.op import KIND_MASK, KIND_SHIFT, Kind
+from schedverify.core.schedule import (
+    OPERATION_MASK,
+    IntArray,
+    Schedule,
+    Words,
+    is_send_wait,
+    kinds,
+    positions,
+    step_bounds,
+)  # fmt: skip
+
+
+def add_waits(schedule: Schedule) -> Schedule:
+    """Return a lowered schedule with a WAIT_SEND right behind each send, or behind the group in which it stands.
+
+    The rank goes on when the send is complete. That is less than ``block`` asks for, so that what is free of deadlock
+    under ``block`` is free of it with these waits under every discipline; what needs another discipline can hang.
+
+    Raises
+    ------
+    InputError
+        If a WAIT_SEND stands in the schedule already.
+    """
+    check_types("add_waits", schedule=(schedule, Schedule))
+    for rank, row in enumerate(schedule.rows):
+        found = is_send_wait(row)
+        if found.any():
+            place = f"rank {rank}, position {int(positions(row)[int(found.argmax())])}"
+            raise InputError(Fault(place, "a WAIT_SEND stands there already", "take the waits out first"))
+    return Schedule(map(_waiting, schedule.rows))
+
+
+def most_sends_at_once(row: Words) -> int:
+    """Return the most sends of one step of a row: with each waited for right behind it, no more are begun at once."""
+    return int(np.bincount(positions(row)[_sends(row)]).max(initial=0))
+
+
+def _waiting(row: Words) -> Words:
+    """Return a row with the waits put in, in the order of the sends; a group stays whole."""
+    sends = _sends(row)
+    begins = step_bounds(row)
+    backward = kinds(row[sends]) == int(Kind.SEND_B)
+    kind = np.where(backward, int(Kind.WAIT_SEND_B), int(Kind.WAIT_SEND_F)) << KIND_SHIFT
+    waits = row[sends] & OPERATION_MASK & ~(KIND_MASK << KIND_SHIFT) | kind
+    return np.insert(row, begins[np.searchsorted(begins, sends, side="right")], waits)
+
+
+def _sends(row: Words) -> IntArray:
+    """Return where the sends of a row stand."""
+    return np.flatnonzero((kinds(row) == int(Kind.SEND_F)) | (kinds(row) == int(Kind.SEND_B)))
