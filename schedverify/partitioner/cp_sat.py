@@ -6,7 +6,7 @@ Dynamic programming over stages does not see these sums; where every rank has on
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from schedverify.core.model import Model
 from schedverify.partitioner.account import Layers, link_ticks, queues_of
@@ -16,6 +16,10 @@ from schedverify.partitioner.requirements import StageRequirements
 
 if TYPE_CHECKING:
     from ortools.sat.python import cp_model
+
+
+MOST_PAIRED: Final = 400
+"""The most down-sets of a graph for which every pair of nested ones is written out."""
 
 
 class PartitionModel:
@@ -53,9 +57,10 @@ class PartitionModel:
         self.bound = self.model.new_int_var(0, ceiling, "bound")
         self.missing: Any = self.model.new_int_var(0, self._all_on_one_rank(), "lacking") if more_memory else 0
         in_order = cuts.members is None
+        by_layer = cuts.entry.any() if cuts.linearized else not in_order and len(cuts) > MOST_PAIRED
         self.cut: Encoding = (
             LayerEncoding(self.model, model, requirements.stages, in_order=in_order)
-            if cuts.linearized or not in_order
+            if by_layer
             else PlaceEncoding(self.model, cuts, requirements)
         )
         queues = queues_of(requirements.placement)

@@ -1,4 +1,4 @@
-"""Two ways to say in variables of CP-SAT where a model is cut: of a chain by places, of a graph layer by layer.
+"""Two ways to say in variables of CP-SAT where a model is cut: by places, where these are few, and layer by layer.
 
 Each says of a stage what its layers come to, what goes over its end, and which entries it keeps.
 """
@@ -10,10 +10,11 @@ from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from schedverify.core.model import Model
 from schedverify.partitioner.account import Layers
-from schedverify.partitioner.cuts import Cuts
+from schedverify.partitioner.cuts import Cuts, possible_stages
 from schedverify.partitioner.requirements import StageRequirements
 
 if TYPE_CHECKING:
@@ -45,12 +46,14 @@ class Encoding(Protocol):
 
 
 class PlaceEncoding:
-    """Of a chain, the cut at which each stage ends; what a stage comes to is the difference of two values of a table.
+    """The cut at which each stage ends; what a stage comes to is the difference of two values of a table.
 
     .. code-block:: text
 
         work of layers   4   3   5        ends 2 and 3: stage 0 has 7 - 0, stage 1 has 12 - 7
         table        0   4   7   12
+
+    Of a graph, the pairs of cuts between which a stage can lie are written out, with the entries that it keeps.
     """
 
     def __init__(self, model: cp_model.CpModel, cuts: Cuts, requirements: StageRequirements) -> None:
@@ -62,12 +65,16 @@ class PlaceEncoding:
         self.variables: list[Any] = [model.new_int_var_from_domain(domain, "") for domain in domains]
         for begin, end in pairwise(self.variables):
             model.add(begin + 1 <= end)
-        for layer in requirements.alone:
-            self._add_alone(layer)
+        if cuts.members is None:
+            for layer in requirements.alone:
+                self._add_alone(layer)
+        else:
+            self._kept = self._add_pairs(possible_stages(cuts, requirements.alone))
 
     def between(self, stage: int, values: Sequence[int]) -> Any:
         """See :class:`Encoding`."""
-        table = [0, *accumulate(values)]
+        members = self.cuts.members
+        table = [0, *accumulate(values)] if members is None else (members @ np.array(values, dtype=np.int64)).tolist()
         return self._at(self.variables[stage + 1], table) - self._at(self.variables[stage], table)
 
     def crossing(self, stage: int) -> Any:
@@ -76,6 +83,8 @@ class PlaceEncoding:
 
     def kept(self, stage: int) -> Any:
         """See :class:`Encoding`: of a chain, that of the stage's first layer."""
+        if self.cuts.members is not None:
+            return self._kept[stage]
         return self._at(self.variables[stage], [*self.cuts.entry.tolist(), 0])
 
     def layers(self, solver: cp_model.CpSolver) -> Layers:
@@ -88,6 +97,18 @@ class PlaceEncoding:
         value = self.model.new_int_var(min(values), max(values), "")
         self.model.add_element(cut, values, value)
         return value
+
+    def _add_pairs(self, possible: NDArray[np.bool_]) -> list[cp_model.IntVar]:
+        """Have each stage lie between two cuts where one can; return the bytes of the entries that each stage keeps."""
+        held, members = np.zeros(possible.shape, dtype=np.int64), np.asarray(self.cuts.members)
+        for cut, layer in self.cuts.kept.tolist():
+            held[cut] += self.cuts.entry[layer] * members[:, layer]
+        begins, ends = np.nonzero(possible)
+        rows = np.stack([begins, ends, held[begins, ends]], axis=1).tolist()
+        kept = [self.model.new_int_var(0, int(held.max()), "") for _ in self.variables[1:]]
+        for (begin, end), own in zip(pairwise(self.variables), kept, strict=True):
+            self.model.add_allowed_assignments([begin, end, own], rows)
+        return kept
 
     def _add_alone(self, layer: int) -> None:
         """Have a layer be a stage of its own."""

@@ -35,20 +35,17 @@ from __future__ import annotations
 import dataclasses
 import math
 from functools import cached_property
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from schedverify.core.model import Layer, Model
 from schedverify.partitioner.account import one_of_each
-from schedverify.partitioner.cp_sat import PartitionModel
+from schedverify.partitioner.cp_sat import MOST_PAIRED, PartitionModel
 from schedverify.partitioner.cuts import NEVER, Ints, Numbers, cuts_of, possible_stages
 from schedverify.partitioner.requirements import requirements_of
 from schedverify.partitioner.sums import check_sums
-
-MOST_PAIRED: Final = 400
-"""The most down-sets of a graph for which every nested pair is looked at."""
 
 
 class PartialPartition(NamedTuple):
