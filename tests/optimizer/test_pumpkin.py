@@ -173,7 +173,7 @@ def test_a_solver_that_breaks_down_is_told(tmp_path: Path) -> None:
     broken.write_text("raise SystemExit('no such thing')\n")
     tasks = Tasks(Problem.chain(ranks=1, microbatches=1))
     with pytest.raises(SchedverifyError, match="no such thing"):
-        pumpkin.prove(tasks, "makespan", lambda: (9, 0), 60, Told().settings, program=broken)
+        pumpkin.prove(tasks, lambda: (9, 0), 60, Told().settings, program=broken)
 
 
 def test_the_plain_form_says_all_of_a_model_or_refuses() -> None:
