@@ -10,6 +10,7 @@ import pytest
 from oracle import cuts as oracle
 from schedverify.core.errors import InfeasibleError, InputError
 from schedverify.core.model import Devices, Layer, Model, PartitionConstraints
+from schedverify.partitioner import cp_sat
 from schedverify.partitioner.account import usage_of
 from schedverify.partitioner.stage_problem import cut
 
@@ -104,6 +105,13 @@ def hold(seed: int) -> str:
 def test_drawn_cuts_equal_the_best_of_all_partitions(part: int) -> None:
     told = {hold(seed) for seed in range(part * DEFAULT // 5, (part + 1) * DEFAULT // 5)}
     assert {"fits", "lacks memory"} <= told
+
+
+def test_so_do_graphs_that_are_cut_layer_by_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those of many down-sets are, with several stages a rank."""
+    monkeypatch.setattr(cp_sat, "MOST_PAIRED", 0)
+    seeds = [seed for seed in range(300) if drawn(seed)[2] == 2 and not drawn(seed)[0].chain]
+    assert {"fits", "lacks memory"} <= {hold(seed) for seed in seeds}
 
 
 @pytest.mark.slow
