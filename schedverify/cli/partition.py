@@ -80,11 +80,11 @@ def partition(  # noqa: PLR0913 - each is an option of the command line
         raise InputError(Fault("--ranks", "missing", "how many devices the pipeline has, or --cluster FILE"))
     changes, stages, count = models.decoder_changes(device, training), ranks * (virtual or 1), microbatches or 4 * ranks
     given = models.load_to_cut(model, changes, stages, count)
-    if plan is not None and not joint:
-        raise InputError(Fault("--plan", "stands without --joint", "optimize the problem file that -o writes"))
     search = shape | {"microbatches": microbatches, "family": family, "time_limit": time_limit, "workers": workers}
     found, data, lines, code = (
-        _together(given, search | {"seed": seed}, plan, output_format == "text") if joint else _apart(given, search)
+        _together(given, search | {"seed": seed}, plan, output_format == "text")
+        if joint
+        else _apart(given, search, plan)
     )
     written = _written(given, found, form)
     if output is not None:
@@ -100,9 +100,11 @@ _Answer = tuple["Cut | Joint", dict[str, Any], list[str], int]
 """The answer of a search: the cut, its data as JSON, its text as lines, and the exit code."""
 
 
-def _apart(given: Model, search: dict[str, Any]) -> _Answer:
+def _apart(given: Model, search: dict[str, Any], plan: str | None) -> _Answer:
     from schedverify import models
 
+    if plan is not None:
+        raise InputError(Fault("--plan", "stands without --joint", "optimize the problem file that -o writes"))
     found = cast("Cut", models.partition(given, **search))
     return found, formats.partition_data(found), [*_table(found), *_lines(found)], OK
 

@@ -12,7 +12,7 @@ from schedverify.core.op import Kind, Op
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
 from schedverify.optimizer.tasks import Node, OpKey, Tasks, node_of
-from schedverify.simulator.span import Windows, span_of
+from schedverify.simulator.span import RankWindows, span_of
 
 Rows = list[list[OpKey]]
 """For each rank its operations, in their order."""
@@ -91,11 +91,11 @@ def tightest(tasks: Tasks, rows: Rows) -> tuple[int, dict[OpKey, int]]:
     """
     starts: dict[OpKey, int] = {}
 
-    def sweep(release: Sequence[int]) -> Windows:
+    def sweep(release: Sequence[int]) -> RankWindows:
         nonlocal starts
         starts, origin = _sweep(tasks, rows, [tasks.scaled(ticks) for ticks in release])
         first = [tasks.ticks(starts[row[0]]) if row else 0 for row in rows]
-        return Windows(first, [_end(tasks, starts, row) for row in rows], origin)
+        return RankWindows(first, [_end(tasks, starts, row) for row in rows], origin)
 
     span = span_of(sweep([0] * len(rows)), sweep).ticks
     return span, starts

@@ -19,7 +19,7 @@ from schedverify.simulator.csr_graph import is_large
 from schedverify.simulator.joint_steps import JointStep, joint_steps_of
 from schedverify.simulator.metrics import measure
 from schedverify.simulator.op_classes import check_ended, check_runnable, describe_class
-from schedverify.simulator.span import BatchSpan, Windows, span_of
+from schedverify.simulator.span import BatchSpan, RankWindows, span_of
 
 _F, _W = int(Kind.F), int(Kind.W)
 _PENDING = 1 << 100
@@ -75,7 +75,7 @@ def timed(schedule: Schedule, problem: Problem) -> tuple[tuple[Ticks, ...], tupl
     compiled = CompiledSweep(schedule, problem)
     starts, ends, windows = compiled.earliest()
 
-    def again(release: list[int]) -> Windows:
+    def again(release: list[int]) -> RankWindows:
         """Sweep once more, by the plain loop where numbers could pass 64 bits."""
         return (compiled if max(release) < LARGEST else _Sweep(schedule, problem)).windows(release)
 
@@ -115,14 +115,14 @@ class _Sweep:
         self.microbatches: list[Words] = []
         self._number(schedule)
 
-    def earliest(self) -> tuple[tuple[Ticks, ...], tuple[Ticks, ...], Windows]:
+    def earliest(self) -> tuple[tuple[Ticks, ...], tuple[Ticks, ...], RankWindows]:
         """Return starts, ends and windows where every step starts as early as it can; raise where steps cannot run."""
         windows = self.windows([0] * len(self.classes))
         begun = tuple(np.array([time >> self.shift for time in row], dtype=np.int64) for row in self.starts)
         ends = tuple(row + self._durations(rank) for rank, row in enumerate(begun))
         return begun, ends, windows
 
-    def windows(self, release: list[int]) -> Windows:
+    def windows(self, release: list[int]) -> RankWindows:
         """Run the steps of every rank, each until it must wait, until none can go on; raise where steps are left.
 
         The first step of each rank starts no earlier than its ``release``.
@@ -141,7 +141,7 @@ class _Sweep:
             (row[-1] >> self.shift) + int(self._durations(rank, len(row) - 1)[0]) if row else 0
             for rank, row in enumerate(self.starts)
         ]
-        return Windows(first, last, [row[-1] & (1 << self.shift) - 1 if row else -1 for row in self.starts])
+        return RankWindows(first, last, [row[-1] & (1 << self.shift) - 1 if row else -1 for row in self.starts])
 
     def _run_rank(self, rank: int, now: int) -> Iterator[None]:
         """Run the steps of a rank; yield wherever it must wait, to be resumed once the output is made."""

@@ -7,7 +7,7 @@ import numpy as np
 from schedverify.core.schedule import IntArray
 from schedverify.simulator.csr_graph import Precedence
 from schedverify.simulator.p2p_program import LoweredProgram
-from schedverify.simulator.span import Windows
+from schedverify.simulator.span import RankWindows
 
 
 class LoweredSweep:
@@ -28,7 +28,7 @@ class LoweredSweep:
         waited_for = np.bincount(graph.after, minlength=graph.count) > 0
         self.idle = np.flatnonzero(program.waits & ~waited_for[: len(program.waits)]).tolist()
 
-    def windows(self, release: list[int]) -> Windows:
+    def windows(self, release: list[int]) -> RankWindows:
         """Return the windows where what computes first on each rank starts no earlier than its ``release``."""
         return self.windows_of(*self.paths(release), release)
 
@@ -44,10 +44,10 @@ class LoweredSweep:
         start, origin = self.graph.longest_paths(self.lag, begin)
         return np.maximum(start, 0), origin
 
-    def windows_of(self, start: IntArray, origin: IntArray, release: list[int]) -> Windows:
+    def windows_of(self, start: IntArray, origin: IntArray, release: list[int]) -> RankWindows:
         """Return the windows that starts imply; of ranks that begin in one event, the one that it waits for counts."""
         rank_of = {self.first[rank]: rank for rank in sorted(self.first, key=release.__getitem__)}
-        windows = Windows([0] * self.ranks, [0] * self.ranks, [-1] * self.ranks)
+        windows = RankWindows([0] * self.ranks, [0] * self.ranks, [-1] * self.ranks)
         for rank, (node, ticks) in self.last.items():
             windows.first[rank], windows.last[rank] = int(start[self.first[rank]]), int(start[node]) + ticks
             windows.origin[rank] = rank_of[int(origin[node])]

@@ -18,7 +18,7 @@ from collections.abc import Callable, MutableSequence, Sequence
 from typing import Any, NamedTuple
 
 
-class Windows(NamedTuple):
+class RankWindows(NamedTuple):
     """What one sweep says of each rank, given how long its first step waits. Lists of one entry a rank.
 
     Attributes
@@ -61,7 +61,7 @@ class BatchSpan(NamedTuple):
     sweeps: int
 
 
-def span_of(earliest: Windows, sweep: Callable[[list[int]], Windows]) -> BatchSpan:
+def span_of(earliest: RankWindows, sweep: Callable[[list[int]], RankWindows]) -> BatchSpan:
     """Return the span of orders.
 
     Parameters

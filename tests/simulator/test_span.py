@@ -20,7 +20,7 @@ from schedverify.generators import generate
 from schedverify.lowering import add_communication
 from schedverify.simulator import csr_graph, engine, kernels
 from schedverify.simulator.engine import simulate, timed
-from schedverify.simulator.span import Windows, settle, span_of
+from schedverify.simulator.span import RankWindows, settle, span_of
 from schedverify.verifier.verification import verify
 
 SPANS = tomllib.loads((Path(__file__).parents[2] / "specs" / "spans.toml").read_text(encoding="utf-8"))
@@ -45,14 +45,14 @@ def ring(rng: random.Random, ranks: int) -> Matrix:
     return ways
 
 
-def windows_of(ways: Matrix, release: list[int]) -> Windows:
+def windows_of(ways: Matrix, release: list[int]) -> RankWindows:
     """Return the windows of ranks whose first steps wait for nothing."""
     last, origin = [], []
     for rank in range(len(ways)):
         ends = [(release[q] + row[rank], q) for q, row in enumerate(ways) if row[rank] != NEVER]
         last.append(max(ends)[0])
         origin.append(max(ends)[1])
-    return Windows(list(release), last, origin)
+    return RankWindows(list(release), last, origin)
 
 
 def largest_mean(ways: Matrix) -> Fraction:
