@@ -6,13 +6,14 @@ import json
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from pathlib import PurePath
 from typing import Any, Final
 
 from schedverify.core.errors import Fault, InputError, clean, shown
+from schedverify.core.problem.numbers import LARGEST
 from schedverify.formats.text_files import PathLike
 
 MAX_DEPTH: Final = 32
@@ -109,6 +110,18 @@ def unfit(data: Any, *, floats: bool = True) -> list[Fault]:
         if len(faults) > _MAX_FAULTS:
             return faults[:_MAX_FAULTS]
     return faults
+
+
+def long_numbers(path: str, value: Any) -> Iterator[tuple[str, int]]:
+    """Yield the place and value of every number beyond 2^62 in data whose depth is bounded."""
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from long_numbers(f"{path}.{clean(name)}", item)
+    elif isinstance(value, list):
+        for i, item in enumerate(value):
+            yield from long_numbers(f"{path}[{i}]", item)
+    elif type(value) is int and abs(value) > LARGEST:
+        yield path, value
 
 
 def place(text: str, offset: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import fields
 from fractions import Fraction
 from typing import Any, Final
@@ -20,7 +20,7 @@ from schedverify.core.problem.numbers import LARGEST
 from schedverify.core.result import Lowered, Plan, SecondaryObjective, Status, Verdict
 from schedverify.core.schedule import Schedule, Words
 from schedverify.core.timeline import Measures
-from schedverify.formats.json_toml import unfit
+from schedverify.formats.json_toml import long_numbers, unfit
 from schedverify.formats.plan_files import BY_RANK, OLDEST, RATIOS, TICKS, VERSION, digest
 
 FIELDS: Final = (
@@ -241,7 +241,7 @@ class _PlanReader(Faults):
         for name in EVIDENCE if not self.old else ():
             if name not in value:
                 self.fault(f"{place}.{name}", "missing", "evidence names its rule, its objective and its bound")
-        for key, number in _long_numbers(place, value):
+        for key, number in long_numbers(place, value):
             self.fault(key, f"{shown(number)} is beyond 2^62", "no number of a plan is")
         return value
 
@@ -291,15 +291,3 @@ class _PlanReader(Faults):
             return value
         self.fault(key, f"expected a whole number from 0 to 2^62, found {shown(value)}")
         return 0
-
-
-def _long_numbers(path: str, value: Any) -> Iterator[tuple[str, int]]:
-    """Yield the place and value of every number beyond 2^62 in evidence, whose depth is bounded before."""
-    if isinstance(value, Mapping):
-        for name, item in value.items():
-            yield from _long_numbers(f"{path}.{clean(name)}", item)
-    elif isinstance(value, list):
-        for i, item in enumerate(value):
-            yield from _long_numbers(f"{path}[{i}]", item)
-    elif type(value) is int and abs(value) > LARGEST:
-        yield path, value
