@@ -113,7 +113,7 @@ def unfit(data: Any, *, floats: bool = True) -> list[Fault]:
 
 
 def long_numbers(path: str, value: Any) -> Iterator[tuple[str, int]]:
-    """Yield the place and value of every number beyond 2^62 in data whose depth is bounded before."""
+    """Yield the place and value of every number beyond 2^62 in data whose depth is bounded."""
     if isinstance(value, Mapping):
         for name, item in value.items():
             yield from long_numbers(f"{path}.{clean(name)}", item)
