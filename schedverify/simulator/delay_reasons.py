@@ -97,7 +97,7 @@ class _BindingEdges:
         named = self._op(node, rank)
         _, owner, clause = self._of_transfer(node)
         if by:
-            return f"{by}, which holds rank {rank}'s program" + (f" while {owner or named} {clause}" if clause else "")
+            return f"{by}, which holds rank {rank}'s program" + (f" while {owner} {clause}" if owner else "")
         more = "" if not owner else f" and {clause}" if owner == named else f" while its {owner} {clause}"
         return f"{named}, which holds rank {rank}'s program{more}"
 
