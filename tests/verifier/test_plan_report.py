@@ -279,6 +279,13 @@ def test_the_lowered_order_is_that_of_the_schedule() -> None:
     assert "lowered: the rows are not the plan's schedule with communication in it" in told(verify(found))
 
 
+def test_a_lowered_order_in_which_parameters_alone_are_gathered_lacks_its_messages() -> None:
+    data = data_of("1f1b")
+    rows = [[f"{rank}UNSHARD", *row, f"{rank}RESHARD"] for rank, row in enumerate(data["schedule"])]
+    report = forged(data, lowered=data["lowered"] | {"rows": rows}, verdicts={})
+    assert "SV301 no send and no receive stands in it" in told(report)
+
+
 def test_an_overhead_of_none_is_a_claim() -> None:
     """Where a rank works there is one; where none does there is none."""
     data = data_of("1f1b")
