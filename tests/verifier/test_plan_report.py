@@ -283,7 +283,7 @@ def test_a_lowered_order_in_which_parameters_alone_are_gathered_lacks_its_messag
     data = data_of("1f1b")
     rows = [[f"{rank}UNSHARD", *row, f"{rank}RESHARD"] for rank, row in enumerate(data["schedule"])]
     report = forged(data, lowered=data["lowered"] | {"rows": rows}, verdicts={})
-    assert "SV301 no send and no receive stands in it" in told(report)
+    assert "SV301 lowered: no send and no receive stands in it" in told(report)
 
 
 def test_an_overhead_of_none_is_a_claim() -> None:
