@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from hypothesis import strategies as st
 
 from schedverify.core.discipline import DEFAULT_DISCIPLINE
+from schedverify.core.op import Join, Kind, Op, Step
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
-from schedverify.lowering import add_reduction, add_sharding, defer_receives, group_opposite
+from schedverify.lowering import add_sharding, defer_receives
 from schedverify.planner.proved_lowering import lower
 from schedverify.testing.checking import SchedulerFault, failure, made_by, report_text
+from schedverify.testing.faults import mutations, rows_of
+from schedverify.testing.message_faults import peer_of
 from schedverify.testing.orders import schedules
+from schedverify.testing.planting import Row, alone, inserted, number_for
 from schedverify.verifier.verification import verify
 
 __tracebackhide__ = True
@@ -21,22 +25,120 @@ __tracebackhide__ = True
 
 Lowering = Callable[[Schedule, Problem], Schedule]
 
-_LOWERINGS: tuple[Lowering, ...] = (
-    lower,
-    lambda schedule, problem: defer_receives(lower(schedule, problem), problem),
-    lambda schedule, problem: group_opposite(lower(schedule, problem), problem),
-    lambda schedule, problem: add_sharding(add_reduction(lower(schedule, problem)), problem),
-)
 
-
-def lowered(problem: Problem) -> st.SearchStrategy[Schedule]:
+def lowerings(
+    problem: Problem,
+    orders: st.SearchStrategy[Schedule] | None = None,
+    *,
+    valid: bool = True,
+    groups: bool = False,
+    unshard: bool = False,
+) -> st.SearchStrategy[Schedule]:
     """Draw a schedule of a problem with its communication in it, free of deadlock up to the discipline ``pair``.
 
-    The order is one of :func:`schedules`, the lowering that of :func:`schedverify.lower`, as it is, with its receives
-    deferred, with opposite transfers as groups, or with parameters gathered and gradients reduced; examples shrink to
-    the first. What is received counts in a lowered schedule, so it may exceed a capacity that its compute order keeps.
+    The lowering is that of :func:`schedverify.lower`, as it is or with its receives deferred; examples shrink to the
+    first. What is received counts in a lowered schedule, so it may exceed a capacity that its compute order keeps.
+
+    Parameters
+    ----------
+    orders
+        The compute orders to lower; by default those of ``schedules(problem)``.
+    valid
+        False for schedules with one fault, as :func:`mutations` plants them.
+    groups
+        Whether sends and receives that stand one after the other may be one group.
+    unshard
+        Whether parameters are gathered and freed, so many stages of a rank at once as is drawn, and gradients reduced.
     """
-    return st.builds(lambda how, schedule: how(schedule, problem), st.sampled_from(_LOWERINGS), schedules(problem))
+    right = _lowerings(problem, schedules(problem) if orders is None else orders, groups, unshard)
+    if valid:
+        return right
+    return right.flatmap(lambda schedule: mutations(schedule, problem)).map(lambda mutation: mutation.schedule)
+
+
+@st.composite
+def _lowerings(
+    draw: st.DrawFn, problem: Problem, orders: st.SearchStrategy[Schedule], groups: bool, unshard: bool
+) -> Schedule:
+    # What is drawn before the order stays as it is while that shrinks.
+    defers, number = draw(st.booleans()), draw(st.integers(0, (1 << 32) - 1)) if groups else 0
+    schedule = lower(draw(orders), problem)
+    if defers:
+        schedule = defer_receives(schedule, problem)
+    if groups:
+        schedule = Schedule.of(_grouped(number, _with_opposite(number, row, problem)) for row in rows_of(schedule))
+    if unshard:
+        schedule = _sharded(draw, schedule, problem)
+    return schedule
+
+
+def _with_opposite(number: int, row: Row, problem: Problem) -> Row:
+    """Return a row in which some receives wait for the next send to the same rank, and are one group with it.
+
+    No other message of the two ranks comes between, nor the step that reads it: so nobody waits for it meanwhile.
+    """
+    found = list(row)
+    for step in row:
+        op = step.ops[0]
+        if step.join is Join.BEGIN and op.kind in (Kind.RECV_F, Kind.RECV_B):
+            at = found.index(step)
+            send = _next_send(found, at, problem)
+            if send is not None and _is_chosen(number, step):
+                found[send] = Step((*found[send].ops, op), Join.GROUP)
+                del found[at]
+    return found
+
+
+def _is_chosen(number: int, step: Step) -> bool:
+    """Whether a step joins a group: of 0 each does, of other numbers about half of them."""
+    return number == 0 or number_for(number, str(step)) % 2 == 0
+
+
+def _next_send(row: Row, position: int, problem: Problem) -> int | None:
+    """Return where the next send to the rank that a receive is from stands, unless something comes between."""
+    op = row[position].ops[0]
+    readers = {
+        Op(kind, op.stage, op.microbatch) for kind in ((Kind.F,) if op.kind is Kind.RECV_F else (Kind.B, Kind.I))
+    }
+    home = problem.owner_rank
+    for p in range(position + 1, len(row)):
+        ops = row[p].ops
+        if readers.intersection(ops):
+            return None
+        if any(o.kind.is_transfer and home[peer_of(o, problem)] == home[peer_of(op, problem)] for o in ops):
+            return p if all(o.kind.is_send for o in ops) else None
+    return None
+
+
+def _grouped(number: int, row: Row) -> Row:
+    """Return a row in which some transfers that stand one after the other are groups: they hold each other up less."""
+    found: Row = []
+    for step in row:
+        joins = step.ops[0].kind.is_transfer and found and found[-1].ops[0].kind.is_transfer
+        if joins and _is_chosen(number, step):
+            found[-1] = Step((*found[-1].ops, *step.ops), Join.GROUP)
+        else:
+            found.append(step)
+    return found
+
+
+def _sharded(draw: st.DrawFn, schedule: Schedule, problem: Problem) -> Schedule:
+    """Return a schedule with its gradients reduced, and so many stages of a rank gathered at once as is drawn."""
+    rows = rows_of(schedule)
+    least = max((len({op.stage for op in step.ops if op.kind.is_compute}) for row in rows for step in row), default=1)
+    if problem.form != "inference":
+        rows = [_reduced(draw, row, problem.stages_of[rank]) for rank, row in enumerate(rows)]
+    most = draw(st.integers(max(least, 1), problem.total_stages))
+    return add_sharding(Schedule.of(rows), problem, most=most)
+
+
+def _reduced(draw: st.DrawFn, row: Row, stages: Sequence[int]) -> Row:
+    """Return a row with a reduction of each of these stages, somewhere behind its last B or W."""
+    for stage in stages:
+        ends = [p for p, step in enumerate(row) for op in step.ops if op.stage == stage and op.kind in (Kind.B, Kind.W)]
+        first = ends[-1] + 1 if ends else 0
+        row = inserted(row, first + draw(st.integers(0, len(row) - first)), alone(Kind.REDUCE_GRAD, stage, None))
+    return row
 
 
 def check_lowering(
