@@ -95,13 +95,13 @@ def expanded(first: IntArray, count: IntArray) -> tuple[IntArray, IntArray]:
 
 
 def short(transfers: Words, problem: Problem) -> Words:
-    """Take the peer stage off sends and receives where the stage feeds, or is fed by, no other."""
+    """Take the peer stage off communication where the stage feeds, or is fed by, no other."""
     several = [len(peers) > 1 for side in (problem.successors, problem.predecessors) for peers in side]
     return np.where(np.array(several)[_side(transfers, problem)], transfers, transfers & ~_PEER)
 
 
 def named(transfers: Words, problem: Problem) -> Words:
-    """Name the peer stage of sends and receives that name none, where it is the only one on another rank."""
+    """Name the peer stage of communication that names none, where it is the only one on another rank."""
     offsets, peers = neighbours(problem, across=True)
     side = _side(transfers, problem)
     lone = (transfers & _PEER == 0) & (np.diff(offsets)[side] == 1)
@@ -110,9 +110,9 @@ def named(transfers: Words, problem: Problem) -> Words:
 
 
 def _side(transfers: Words, problem: Problem) -> IntArray:
-    """Return where in the lists of :func:`neighbours` the peers of sends and receives stand."""
+    """Return where in the lists of :func:`neighbours` the peers of sends, of their waits and of receives stand."""
     kind, stage = kinds(transfers), np.minimum(transfers >> STAGE_SHIFT & INDEX_MASK, problem.total_stages - 1)
-    onward = (kind == int(Kind.SEND_F)) | (kind == int(Kind.RECV_B))
+    onward = (kind == int(Kind.SEND_F)) | (kind == int(Kind.WAIT_SEND_F)) | (kind == int(Kind.RECV_B))
     return np.asarray(stage + np.where(onward, 0, problem.total_stages))
 
 

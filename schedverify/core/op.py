@@ -26,7 +26,10 @@ MAX_STAGES: Final = (1 << 16) - 1
 
 
 class Kind(IntEnum):
-    """What an operation does; the names are those of PyTorch's pipeline runtime."""
+    """What an operation does; the names are those of PyTorch's pipeline runtime.
+
+    Those from ``UNSHARD`` on are of a whole stage and take no micro-batch.
+    """
 
     F = 0
     B = 1
@@ -36,9 +39,12 @@ class Kind(IntEnum):
     RECV_F = 5
     SEND_B = 6
     RECV_B = 7
-    UNSHARD = 8
-    RESHARD = 9
-    REDUCE_GRAD = 10
+    WAIT_SEND_F = 8
+    WAIT_SEND_B = 9
+    UNSHARD = 10
+    RESHARD = 11
+    REDUCE_GRAD = 12
+    WAIT_REDUCE_GRAD = 13
 
     @property
     def is_compute(self) -> bool:
@@ -54,6 +60,16 @@ class Kind(IntEnum):
     def is_send(self) -> bool:
         """Whether it sends."""
         return self in (Kind.SEND_F, Kind.SEND_B)
+
+    @property
+    def is_send_wait(self) -> bool:
+        """Whether it waits until a send is complete."""
+        return self in (Kind.WAIT_SEND_F, Kind.WAIT_SEND_B)
+
+    @property
+    def is_communication(self) -> bool:
+        """Whether it sends, receives or waits for a send: it may name its peer."""
+        return Kind.SEND_F <= self <= Kind.WAIT_SEND_B
 
 
 class Join(IntEnum):
@@ -77,7 +93,9 @@ class _OpFields(NamedTuple):
 
 
 class Op(_OpFields):
-    """One operation. ``microbatch`` is None for UNSHARD, RESHARD and REDUCE_GRAD, ``peer`` where it is not named.
+    """One operation.
+
+    ``microbatch`` is None for UNSHARD, RESHARD, REDUCE_GRAD and WAIT_REDUCE_GRAD, ``peer`` where it is not named.
 
     It is made of its fields, or of its text: ``Op("2F0")`` is ``Op(Kind.F, 2, 0)``, and prints as ``2F0``.
     """
@@ -104,7 +122,7 @@ class Op(_OpFields):
         if self.microbatch is not None:
             text += str(self.microbatch)
         if self.peer is not None:
-            text += f"{'>' if self.kind.is_send else '<'}{self.peer}"
+            text += f"{_arrow(self.kind)}{self.peer}"
         return text
 
     @classmethod
@@ -159,8 +177,8 @@ def pack_text(text: str, join: Join = Join.BEGIN) -> int:
         raise InputError(Fault("", f"{text[:60]!r} is no operation", "such as 2F0, 0I3, 0SEND_F1 or 2UNSHARD"))
     stage, kind, microbatch, arrow, peer, bare_kind = match.groups()
     named = Kind[kind or bare_kind]
-    if arrow and (not named.is_transfer or (arrow == ">") != named.is_send):
-        expected = "a send names its peer after '>', a receive after '<', and nothing else names one"
+    if arrow and (not named.is_communication or arrow != _arrow(named)):
+        expected = "a send or its wait names its peer after '>', a receive after '<', and nothing else names one"
         raise InputError(Fault("", f"{text[:60]!r} is no operation", expected))
     number = None if microbatch is None else int(microbatch)
     return _pack(named, int(stage), number, None if peer is None else int(peer), join)
@@ -187,9 +205,14 @@ def pack_step(text: str) -> list[int]:
 _OVERLAP = ")OVERLAP_F_B"
 _MOST_MEMBERS = 100_000
 _OP = re.compile(
-    r"([0-9]{1,8})(?:(F|B|I|W|SEND_F|RECV_F|SEND_B|RECV_B)([0-9]{1,9})(?:([<>])([0-9]{1,8}))?"
-    r"|(UNSHARD|RESHARD|REDUCE_GRAD))"
+    r"([0-9]{1,8})(?:(F|B|I|W|SEND_F|RECV_F|SEND_B|RECV_B|WAIT_SEND_F|WAIT_SEND_B)([0-9]{1,9})(?:([<>])([0-9]{1,8}))?"
+    r"|(UNSHARD|RESHARD|REDUCE_GRAD|WAIT_REDUCE_GRAD))"
 )
+
+
+def _arrow(kind: Kind) -> str:
+    """Return what stands between an operation and its peer."""
+    return "<" if kind in (Kind.RECV_F, Kind.RECV_B) else ">"
 
 
 def _pack_members(text: str, inner: str, join: Join) -> list[int]:
@@ -202,7 +225,7 @@ def _pack_members(text: str, inner: str, join: Join) -> list[int]:
 def _pack(kind: Kind, stage: int, microbatch: int | None, peer: int | None, join: Join) -> int:
     if (microbatch is None) != (kind >= Kind.UNSHARD):
         raise InputError(f"{kind.name} takes {'no' if kind >= Kind.UNSHARD else 'a'} micro-batch")
-    if peer is not None and not kind.is_transfer:
+    if peer is not None and not kind.is_communication:
         raise InputError(f"{kind.name} names no peer")
     _fits("stage", stage, MAX_STAGES)
     _fits("micro-batch", microbatch or 0, MAX_MICROBATCHES)

@@ -26,6 +26,7 @@ OPERATION_MASK: Final = (1 << JOIN_SHIFT) - 1
 MAX_RANKS: Final = 65_535
 MAX_FAULTS: Final = 20
 
+_LAST_KIND: Final = max(map(int, Kind))
 _MOST_PRINTED: Final = 400
 """Operations up to which a value is printed in full where it is part of an example."""
 _ROW: Final = re.compile(r"^[^\S\n]*[^\s#][^\n]*", re.MULTILINE)
@@ -204,6 +205,11 @@ def is_transfer(row: Words) -> Flags:
     return (kinds(row) >= int(Kind.SEND_F)) & (kinds(row) <= int(Kind.RECV_B))
 
 
+def is_send_wait(row: Words) -> Flags:
+    """Return for each operation of a row whether it waits until a send is complete."""
+    return (kinds(row) >= int(Kind.WAIT_SEND_F)) & (kinds(row) <= int(Kind.WAIT_SEND_B))
+
+
 def rank_of_each(schedule: Schedule) -> IntArray:
     """Return the rank of each operation of a schedule, rank after rank, in the order of its concatenated rows."""
     return np.repeat(np.arange(schedule.ranks), [len(row) for row in schedule.rows])
@@ -254,5 +260,5 @@ def _frozen(row: Iterable[int] | Words) -> Words:
 def _well_formed(words: Words) -> bool:
     join = words >> JOIN_SHIFT
     mixed = (join[1:] != 0) & (join[:-1] != 0) & (join[1:] != join[:-1])
-    sound = (words >= 0) & (kinds(words) <= int(Kind.REDUCE_GRAD))
+    sound = (words >= 0) & (kinds(words) <= _LAST_KIND)
     return bool(sound.all() and join[0] == 0 and not mixed.any())

@@ -23,6 +23,9 @@ MEANINGS: Final = {
     Kind.UNSHARD: "unshard",
     Kind.RESHARD: "reshard",
     Kind.REDUCE_GRAD: "reduce gradients",
+    Kind.WAIT_SEND_F: "wait until activations are sent",
+    Kind.WAIT_SEND_B: "wait until gradients are sent",
+    Kind.WAIT_REDUCE_GRAD: "wait until gradients are reduced",
 }
 LETTERS: Final = {
     Kind.SEND_F: ">F",
@@ -32,6 +35,9 @@ LETTERS: Final = {
     Kind.UNSHARD: "U",
     Kind.RESHARD: "R",
     Kind.REDUCE_GRAD: "G",
+    Kind.WAIT_SEND_F: "~F",
+    Kind.WAIT_SEND_B: "~B",
+    Kind.WAIT_REDUCE_GRAD: "~G",
 }
 """Short names of the kinds whose own name is long."""
 

@@ -124,6 +124,8 @@ _EXAMPLES: Final = {
     "limits.in_flight": "4",
     "limits.in_flight_stage": "[4, 3, 2, 1]",
     "limits.makespan": "100",
+    "limits.outstanding_sends": "2",
+    "limits.unsharded": "3",
     "objective.minimize": '"makespan"',
     "objective.then": '"peak-memory"',
     "boundary.from": "0",

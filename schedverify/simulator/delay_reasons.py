@@ -13,7 +13,7 @@ from schedverify.core.timeline import Timeline
 from schedverify.simulator.p2p_engine import LoweredRun, run
 from schedverify.simulator.p2p_events import Why
 
-_PREFERENCE = (Why.INPUT, Why.SENT, Why.RECEIVED, Why.ORDER, Why.QUEUE)
+_PREFERENCE = (Why.INPUT, Why.SENT, Why.RECEIVED, Why.COMPLETE, Why.ORDER, Why.QUEUE)
 """Of several reasons for one tick, the first here is named: what has to be made before what stands in the way."""
 
 
@@ -68,7 +68,7 @@ class _BindingEdges:
         binding = binding[np.lexsort((preference[binding], edges.head[binding]))]
         heads, first = np.unique(edges.head[binding], return_index=True)
         self.binding = dict(zip(heads.tolist(), binding[first].tolist(), strict=True))
-        self.computes = self.program.computes.tolist()
+        self.computes, self.waits = self.program.computes.tolist(), self.program.waits.tolist()
         self.steps, self.size = len(self.computes), len(self.events.transfers.send)
 
     def of_step(self, step: int) -> tuple[bool, str]:
@@ -83,11 +83,23 @@ class _BindingEdges:
             return stands, f"{name} waits on {named}" + (f", {_linked(owner, named)} {clause}" if clause else "")
         if tail < self.steps and self.computes[tail]:
             return False, f"{name} waits for rank {rank}, which is at {self.program.text(tail)}"
-        tail = self._member(tail)
-        named = self._op(tail, rank)
-        _, owner, clause = self._of_transfer(tail)
+        return True, f"{name} waits on {self._holding(tail, rank)}"
+
+    def _holding(self, node: int, rank: int) -> str:
+        """Return what holds a rank's program, a wait for a send or a transfer, and what that waits for."""
+        by = ""
+        if node < self.steps:
+            by = self.program.text(node)
+            node = next((tail for tail, why in [self._reason(node)[::2]] if why == Why.COMPLETE), node)
+            if node < self.steps:
+                return f"{by}, which holds rank {rank}'s program"
+        node = self._member(node)
+        named = self._op(node, rank)
+        _, owner, clause = self._of_transfer(node)
+        if by:
+            return f"{by}, which holds rank {rank}'s program" + (f" while {owner or named} {clause}" if clause else "")
         more = "" if not owner else f" and {clause}" if owner == named else f" while its {owner} {clause}"
-        return True, f"{name} waits on {named}, which holds rank {rank}'s program{more}"
+        return f"{named}, which holds rank {rank}'s program{more}"
 
     def _of_transfer(self, node: int) -> tuple[bool, str, str]:
         """Say why a transfer starts no earlier: whether something stood in the way, of which of its ends, and what."""

@@ -9,8 +9,9 @@ import numpy as np
 from schedverify.core.messages import named, neighbours
 from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, PEER_SHIFT, STAGE_SHIFT, Kind
 from schedverify.core.problem import Problem
-from schedverify.core.schedule import Schedule, Words, kinds, positions
+from schedverify.core.schedule import Schedule, Words, is_send_wait, kinds, positions
 from schedverify.core.timeline import Measures, Ticks
+from schedverify.simulator.sent_bytes import sent_bytes
 
 _PAIR = (1 << 40) - 1
 _F, _B, _I, _W = map(int, (Kind.F, Kind.B, Kind.I, Kind.W))
@@ -22,7 +23,7 @@ def measure(
 ) -> Measures:
     """Return the measures of starts and ends (one for each step, by rank) of a complete, valid schedule.
 
-    Those of a lowered schedule are of its compute steps; only the bytes count what is received too.
+    Those of a lowered schedule are of its compute steps; only the bytes count what is received and sent too.
     """
     if schedule.lowered:
         starts, ends = (_computing(schedule, ticks) for ticks in (starts, ends))
@@ -81,6 +82,9 @@ def _peak_memory(row: Words, problem: Problem, rank: int) -> int:
     if (kind > _W).any():
         received, read = _received(row, problem, rank)
         taken, freed = taken + received, freed + read
+    if is_send_wait(row).any():
+        made, let_go = sent_bytes(row, problem)
+        taken, freed = taken + made, freed + let_go
     return _peak(row, taken, extra, freed)
 
 

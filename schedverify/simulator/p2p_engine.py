@@ -53,24 +53,29 @@ def run(schedule: Schedule, problem: Problem, discipline: Discipline, eager_byte
 
 
 def _by_step(ran: LoweredRun) -> tuple[IntArray, IntArray]:
-    """Return start and end of every step: of transfers, from where they occupy their queue until they are complete."""
+    """Return start and end of every step.
+
+    Those of transfers are from where they occupy their queue until they are complete, those of waits from where their
+    rank comes to them until it goes on.
+    """
     program, events, start = ran
     starts = start[program.node]
     ends = starts + program.duration
-    transfers = events.transfers
-    complete = start[events.sends] + np.where(events.alone, 0, transfers.occupied)
+    complete = start[events.sends] + events.sent
     arrived = np.maximum(start[events.receives], start[events.sends] + events.done)
     silent = ~program.computes
     starts[silent], ends[silent] = np.iinfo(np.int64).max, 0
     np.minimum.at(starts, events.step, start[events.nodes])
     np.maximum.at(ends, events.step, np.concatenate((complete, arrived)))
+    ends[program.waits] = start[program.node[program.waits]]
     idle = silent.copy()
     idle[program.step[events.ends]] = False
     if idle.any():
-        holds = program.computes | (events.discipline is Discipline.BLOCK)
+        holds = program.computes | program.waits | (events.discipline is Discipline.BLOCK)
         for row in np.split(np.arange(len(starts)), np.flatnonzero(np.diff(program.step_rank)) + 1):
-            reached = np.maximum.accumulate(np.where(holds[row], ends[row], 0))
-            starts[row[idle[row]]] = ends[row[idle[row]]] = reached[idle[row]]
+            before = np.append(0, np.maximum.accumulate(np.where(holds[row], ends[row], 0))[:-1])[: len(row)]
+            own, nothing = idle[row], idle[row] & ~program.waits[row]
+            starts[row[own]], ends[row[nothing]] = before[own], before[nothing]
     return starts, ends
 
 

@@ -2,8 +2,9 @@
 
 Nodes are starts: of compute steps (those that start as one are one node) and of transfers. A transfer that needs both
 ends is one node; where the send goes alone (``tagged``, ``buffered``, eager messages), send and receive are a node
-each. Entries of several members in one queue have a node of their own that stands for their end. The longest path to
-a node is when it starts, in ticks. The rules stand in semantics, section 4, and docs/explanation/timelines.md.
+each. A wait for a send is a node too, at which its rank's program goes on. Entries of several members in one queue have
+a node of their own that stands for their end. The longest path to a node is when it starts, in ticks. The rules stand
+in semantics, section 4, and docs/explanation/timelines.md.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ class Why(IntEnum):
     """The other stands before it in a queue of the rank."""
     SENT = 4
     """It receives what the other sends alone."""
+    COMPLETE = 5
+    """It is a wait, and the other the send that it is for."""
 
 
 class Edges(NamedTuple):
@@ -85,10 +88,10 @@ class Events:
     ----------
     sends, receives
         By transfer, the node of its start at either end.
-    alone
-        By transfer, whether the send goes without its receive.
+    alone, eager
+        By transfer, whether the send goes without its receive, and whether it is complete at once as well.
     count
-        How many nodes there are. Compute steps have the numbers of their steps.
+        How many nodes there are. Compute steps and waits have the numbers of their steps.
     """
 
     def __init__(
@@ -96,8 +99,8 @@ class Events:
     ) -> None:
         self.program, self.transfers, self.discipline = program, transfers, discipline
         steps, size = len(program.step_rank), len(transfers.send)
-        self.alone = transfers.size <= (eager_bytes or -1)
-        self.alone |= discipline in (Discipline.TAGGED, Discipline.BUFFERED)
+        self.eager = transfers.size <= (eager_bytes or -1)
+        self.alone = self.eager | (discipline in (Discipline.TAGGED, Discipline.BUFFERED))
         self.sends = steps + np.arange(size)
         self.receives = np.where(self.alone, self.sends + size, self.sends)
         self.count = steps + 2 * size
@@ -105,6 +108,11 @@ class Events:
         self.nodes = np.concatenate((self.sends, self.receives))
         self.step, self.rank = program.step[self.ends], program.rank[self.ends]
         self.edges = self._edges()
+
+    @property
+    def sent(self) -> IntArray:
+        """By transfer, the ticks from the start of its send until that is complete."""
+        return np.where(self.eager, 0, self.transfers.occupied)
 
     @property
     def done(self) -> IntArray:
@@ -122,6 +130,7 @@ class Events:
             _edges(maker, self.sends, ticks[transfers.made], origin, Why.INPUT),
             self._received(),
             _edges(self.sends[alone], self.receives[alone], 0 * alone, target, Why.SENT),
+            self._awaited(),
             self._programs(),
         ]
         queue = self._queue()
@@ -145,15 +154,20 @@ class Events:
         ranks = self.program.rank[self.transfers.receive[transfer]]
         return _edges(leaving.node[received], reader, leaving.lag[received], ranks, Why.RECEIVED)
 
+    def _awaited(self) -> Edges:
+        """Let each wait end no earlier than its send is complete."""
+        wait, send = self.transfers.wait, self.transfers.awaited
+        return _edges(self.sends[send], wait, self.sent[send], self.program.step_rank[wait], Why.COMPLETE)
+
     def _leaving(self, *, whole: bool) -> Leaving:
         """Say when each end (sends, then receives) frees its queue or, as a whole, is complete.
 
-        A send frees its queue after its occupation and is complete then, or at once where it goes alone. A receive
-        frees its queue with the send, and is complete when the lag is over too.
+        A send frees its queue after its occupation and is complete then, or at once where it is eager. A receive frees
+        its queue with the send, and is complete when the lag is over too.
         """
         occupied, size = self.transfers.occupied, len(self.transfers.send)
         moved = occupied + self.transfers.latency if whole else occupied
-        send = np.where(self.alone, 0, occupied) if whole else occupied
+        send = self.sent if whole else occupied
         receive = np.where(self.alone, 0, moved)
         alone = np.flatnonzero(self.alone)
         return Leaving(
@@ -175,19 +189,19 @@ class Events:
     def _programs(self) -> Edges:
         """Let each step, send and receive wait until its rank comes to it."""
         program = self.program
-        compute = np.flatnonzero(program.computes)
-        node = np.concatenate((program.node[compute], self.nodes))
-        step = np.concatenate((compute, self.step))
-        rank = np.concatenate((program.step_rank[compute], self.rank))
-        after = Leaving(np.arange(len(compute)), program.node[compute], program.duration[compute])
+        holds = np.flatnonzero(program.computes | program.waits)
+        node = np.concatenate((program.node[holds], self.nodes))
+        step = np.concatenate((holds, self.step))
+        rank = np.concatenate((program.step_rank[holds], self.rank))
+        after = Leaving(np.arange(len(holds)), program.node[holds], program.duration[holds])
         if self.discipline is Discipline.BLOCK:
             ends = self._leaving(whole=True)
-            parts = zip(after, ends._replace(entry=ends.entry + len(compute)), strict=True)
+            parts = zip(after, ends._replace(entry=ends.entry + len(holds)), strict=True)
             return self._chained(rank, step, node, rank, Leaving(*map(np.concatenate, parts)), Why.ORDER)
-        last = np.searchsorted(compute, step) - 1
+        last = np.searchsorted(holds, step) - 1
         found = last >= 0
-        found[found] = program.step_rank[compute[last[found]]] == rank[found]
-        tail = compute[last[found]]
+        found[found] = program.step_rank[holds[last[found]]] == rank[found]
+        tail = holds[last[found]]
         return _edges(program.node[tail], node[found], program.duration[tail], rank[found], Why.ORDER)
 
     def _chained(

@@ -10,9 +10,30 @@ import numpy as np
 from schedverify.core.discipline import Discipline
 from schedverify.core.errors import ScheduleError
 from schedverify.core.messages import named, needed_messages
-from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, MICROBATCH_MASK, PEER_SHIFT, STAGE_SHIFT, Join, Kind, unpack
+from schedverify.core.op import (
+    INDEX_MASK,
+    JOIN_SHIFT,
+    KIND_MASK,
+    KIND_SHIFT,
+    MICROBATCH_MASK,
+    PEER_SHIFT,
+    STAGE_SHIFT,
+    Join,
+    Kind,
+    unpack,
+)
 from schedverify.core.problem import Problem
-from schedverify.core.schedule import OPERATION_MASK, Flags, IntArray, Schedule, Words, is_transfer, kinds, rank_of_each
+from schedverify.core.schedule import (
+    OPERATION_MASK,
+    Flags,
+    IntArray,
+    Schedule,
+    Words,
+    is_send_wait,
+    is_transfer,
+    kinds,
+    rank_of_each,
+)
 from schedverify.simulator.joint_steps import joint_steps_of
 from schedverify.simulator.op_classes import check_runnable
 
@@ -28,8 +49,8 @@ class LoweredProgram:
         By operation, shape (operations,): packed, the rank, and the number of its step.
     step_rank
         By step, shape (steps,), its rank.
-    computes
-        By step, whether it computes.
+    computes, waits
+        By step, whether it computes, and whether it waits for a send; the two hold their rank's program.
     duration
         By step, its ticks; 0 where it does not compute.
     node
@@ -45,7 +66,7 @@ class LoweredProgram:
         kind, begins = kinds(self.words), self.words >> JOIN_SHIFT == 0
         self.step = np.cumsum(begins) - 1
         self.step_rank = self.rank[begins]
-        self.computes = kind[begins] <= _W
+        self.computes, self.waits = kind[begins] <= _W, is_send_wait(self.words[begins])
         self._check_joins(kind)
         self.order = schedule.compute_only()
         check_runnable(self.order, problem, excerpt=False)
@@ -139,6 +160,8 @@ class MatchedTransfers(NamedTuple):
         Ticks in the queue, and ticks of lag beyond it.
     size
         Bytes.
+    wait, awaited
+        The steps that wait for a send which stands before them, and for which transfer each does; of shape (waits,).
     """
 
     send: IntArray
@@ -149,6 +172,8 @@ class MatchedTransfers(NamedTuple):
     occupied: IntArray
     latency: IntArray
     size: IntArray
+    wait: IntArray
+    awaited: IntArray
 
 
 def match(program: LoweredProgram, discipline: Discipline) -> MatchedTransfers:
@@ -157,15 +182,18 @@ def match(program: LoweredProgram, discipline: Discipline) -> MatchedTransfers:
     Raises
     ------
     ScheduleError
-        If a message is missing, stands twice, is none of the schedule's, or stands on another rank than its stage.
+        If a message is missing, stands twice, is none of the schedule's, or stands on another rank than its stage; or
+        if a wait is for none of them.
     """
     problem = program.problem
     kind = kinds(program.words)
     at = np.flatnonzero(is_transfer(program.words))
-    full = named(program.words[at] & OPERATION_MASK, problem)
+    waits = np.flatnonzero(is_send_wait(program.words))
+    full = _full(program, at)
     is_send = (kind[at] == int(Kind.SEND_F)) | (kind[at] == int(Kind.SEND_B))
     needed = needed_messages(program.order, problem)
     _check(program, at, full, np.concatenate((needed.sends, needed.receives)))
+    _check_waits(program, waits, needed.sends)
     source, target = (problem.owner_rank_array[stage] for stage in _ends(full))
     channel = np.where(is_send, source * problem.ranks + target, target * problem.ranks + source)
     key = [channel] if discipline is not Discipline.TAGGED else [full & MICROBATCH_MASK, *_names(full, is_send)]
@@ -176,7 +204,7 @@ def match(program: LoweredProgram, discipline: Discipline) -> MatchedTransfers:
 
 def _transfers(program: LoweredProgram, send: IntArray, receive: IntArray) -> MatchedTransfers:
     problem = program.problem
-    sent, received = (named(program.words[ends] & OPERATION_MASK, problem) for ends in (send, receive))
+    sent, received = (_full(program, ends) for ends in (send, receive))
     source, target = _ends(sent)
     reader, origin = _ends(received)
     onward = kinds(sent) == int(Kind.SEND_F)
@@ -190,7 +218,28 @@ def _transfers(program: LoweredProgram, send: IntArray, receive: IntArray) -> Ma
         (stage + np.where(forward, 0, problem.total_stages)) * problem.microbatches + (words & MICROBATCH_MASK)
         for stage, forward, words in ((source, onward, sent), (origin, kinds(received) == int(Kind.RECV_F), received))
     )
-    return MatchedTransfers(send, receive, made, read, reader, occupied, latency, size)
+    return MatchedTransfers(send, receive, made, read, reader, occupied, latency, size, *_awaited(program, send))
+
+
+def _awaited(program: LoweredProgram, send: IntArray) -> tuple[IntArray, IntArray]:
+    """Return the steps that wait for a send which stands before them, and which of the sends each waits for."""
+    waits = np.flatnonzero(is_send_wait(program.words))
+    sent = _full(program, send)
+    order = np.argsort(sent)
+    found = order[np.searchsorted(sent[order], _as_sends(_full(program, waits)))] if len(waits) else waits
+    behind = program.step[send[found]] < program.step[waits]
+    return program.step[waits[behind]], found[behind]
+
+
+def _full(program: LoweredProgram, at: IntArray) -> Words:
+    """Return the communication at some places with its peers named, its joins taken off."""
+    return named(program.words[at] & OPERATION_MASK, program.problem)
+
+
+def _as_sends(waits: Words) -> Words:
+    """Return the sends that waits are for."""
+    backward = kinds(waits) == int(Kind.WAIT_SEND_B)
+    return waits & ~(KIND_MASK << KIND_SHIFT) | np.where(backward, int(Kind.SEND_B), int(Kind.SEND_F)) << KIND_SHIFT
 
 
 def _ends(full: Words) -> tuple[IntArray, IntArray]:
@@ -202,6 +251,19 @@ def _names(full: Words, is_send: Flags) -> tuple[IntArray, IntArray, Flags]:
     """Return what identifies a tensor beside the micro-batch: who sends it, who takes it, whether it is a gradient."""
     own, peer = _ends(full)
     return np.where(is_send, own, peer), np.where(is_send, peer, own), kinds(full) >= int(Kind.SEND_B)
+
+
+def _check_waits(program: LoweredProgram, waits: IntArray, needed: Words) -> None:
+    """Raise a ScheduleError that names the first wait which is for no send of its rank."""
+    full = _full(program, waits)
+    strange = ~np.isin(_as_sends(full), needed)
+    strange[~strange] = program.problem.owner_rank_array[_ends(full[~strange])[0]] != program.rank[waits[~strange]]
+    if strange.any():
+        index = int(strange.argmax())
+        place = program.place(int(program.step[waits[index]]))
+        raise ScheduleError(
+            f"{place}: {unpack(int(full[index]))} is for no send that is needed there; verify says more"
+        )
 
 
 def _check(program: LoweredProgram, at: IntArray, full: Words, needed: Words) -> None:

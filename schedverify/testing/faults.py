@@ -12,7 +12,7 @@ from schedverify.core.op import Join, Kind
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
 from schedverify.testing.limits import faults_of_limits
-from schedverify.testing.message_faults import faults_of_groups, faults_of_messages
+from schedverify.testing.message_faults import faults_of_groups, faults_of_messages, faults_of_waits
 from schedverify.testing.order_faults import faults_of_orders
 from schedverify.testing.parameter_faults import faults_of_parameters
 from schedverify.testing.planting import Mutation, Planted, Rows, number_for
@@ -26,6 +26,8 @@ FAULTS: Final = (
     "before the part that it reads", "forwards ahead of the capacity for what is recomputed",
     "tied stages reduced as one", "reduced too early", "freed too early", "gathered twice", "never gathered",
     "freed twice", "never freed", "reduced twice", "never reduced",
+    "never waited for", "waited for before it is sent", "waited for twice",
+    "reduction awaited twice", "reduction never awaited", "reduction awaited before it begins",
     "opposite members one after another", "members crossed", "group before what it sends is made",
     "computed within a group", "member dropped", "messages of two shapes crossed",
     "weight gradients put off", "forwards ahead of the limit", "forwards ahead of the capacity",
@@ -52,6 +54,7 @@ def mutations(schedule: Schedule, problem: Problem | None = None) -> st.SearchSt
     send before what makes its tensor, or a receive behind what reads it (SV303), and a gradient awaited before its
     activation is sent, which is a deadlock from the discipline ``pair`` on (SV304). Of groups: a member dropped
     (SV301), two members crossed (SV302), a group before what it sends (SV303), or with a compute step in it (SV101). Of
+    waits: one before its send or twice (SV303). Of
     UNSHARD, RESHARD and REDUCE_GRAD: one that lacks, is doubled, or comes too early (SV305).
 
     Parameters
@@ -121,6 +124,8 @@ def _planted(rows: Rows, place: Place, problem: Problem | None) -> Iterator[Plan
     kind = ops[0].kind
     if len(ops) > 1:
         yield from faults_of_groups(rows, rank, position, problem)
+    elif kind in (Kind.WAIT_SEND_F, Kind.WAIT_SEND_B):
+        yield from faults_of_waits(rows, rank, position, problem)
     elif kind.is_transfer:
         yield from faults_of_messages(rows, rank, position, problem)
     elif kind >= Kind.UNSHARD:

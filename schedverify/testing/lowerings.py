@@ -33,6 +33,7 @@ def lowerings(
     valid: bool = True,
     groups: bool = False,
     unshard: bool = False,
+    waits: bool = False,
 ) -> st.SearchStrategy[Schedule]:
     """Draw a schedule of a problem with its communication in it, free of deadlock up to the discipline ``pair``.
 
@@ -49,8 +50,13 @@ def lowerings(
         Whether sends and receives that stand one after the other may be one group.
     unshard
         Whether parameters are gathered and freed, so many stages of a rank at once as is drawn, and gradients reduced.
+    waits
+        Whether every send is waited for, and with ``unshard`` every reduction, somewhere behind it. Receives then stand
+        where ``lower`` puts them. Where the problem limits ``outstanding_sends``, sends are waited for at once, and are
+        in no groups, even if this is not asked for.
     """
-    right = _lowerings(problem, schedules(problem) if orders is None else orders, groups, unshard)
+    order = schedules(problem) if orders is None else orders
+    right = _lowerings(problem, order, groups, unshard, waits or problem.outstanding_sends is not None)
     if valid:
         return right
     return right.flatmap(lambda schedule: mutations(schedule, problem)).map(lambda mutation: mutation.schedule)
@@ -58,18 +64,34 @@ def lowerings(
 
 @st.composite
 def _lowerings(
-    draw: st.DrawFn, problem: Problem, orders: st.SearchStrategy[Schedule], groups: bool, unshard: bool
+    draw: st.DrawFn, problem: Problem, orders: st.SearchStrategy[Schedule], groups: bool, unshard: bool, waits: bool
 ) -> Schedule:
     # What is drawn before the order stays as it is while that shrinks.
     defers, number = draw(st.booleans()), draw(st.integers(0, (1 << 32) - 1)) if groups else 0
     schedule = lower(draw(orders), problem)
-    if defers:
-        schedule = defer_receives(schedule, problem)
-    if groups:
-        schedule = Schedule.of(_grouped(number, _with_opposite(number, row, problem)) for row in rows_of(schedule))
-    if unshard:
-        schedule = _sharded(draw, schedule, problem)
-    return schedule
+    if not waits:
+        schedule = defer_receives(schedule, problem) if defers else schedule
+        rows = [_with_opposite(number, row, problem) if groups else row for row in rows_of(schedule)]
+    else:
+        # Nothing is later than in the order of all steps that ``lower`` walks, so none of them is waited for in vain.
+        rows = rows_of(schedule)
+    limited = problem.outstanding_sends is not None
+    if groups and not limited:
+        rows = [_grouped(number, row) for row in rows]
+    if waits:
+        rows = [_awaited(draw, row, limited) for row in rows]
+    schedule = Schedule.of(rows)
+    return _sharded(draw, schedule, problem, waits) if unshard else schedule
+
+
+def _awaited(draw: st.DrawFn, row: Row, limited: bool) -> Row:
+    """Return a row with a wait for each send somewhere behind it; right behind it where they are limited."""
+    for op in [op for step in row for op in step.ops if op.kind.is_send]:
+        kind = Kind.WAIT_SEND_F if op.kind is Kind.SEND_F else Kind.WAIT_SEND_B
+        first = next(p for p, step in enumerate(row) if op in step.ops) + 1
+        behind = 0 if limited else draw(st.integers(0, len(row) - first))
+        row = inserted(row, first + behind, Step((op._replace(kind=kind),)))
+    return row
 
 
 def _with_opposite(number: int, row: Row, problem: Problem) -> Row:
@@ -122,22 +144,24 @@ def _grouped(number: int, row: Row) -> Row:
     return found
 
 
-def _sharded(draw: st.DrawFn, schedule: Schedule, problem: Problem) -> Schedule:
+def _sharded(draw: st.DrawFn, schedule: Schedule, problem: Problem, waits: bool) -> Schedule:
     """Return a schedule with its gradients reduced, and so many stages of a rank gathered at once as is drawn."""
     rows = rows_of(schedule)
     least = max((len({op.stage for op in step.ops if op.kind.is_compute}) for row in rows for step in row), default=1)
     if problem.form != "inference":
-        rows = [_reduced(draw, row, problem.stages_of[rank]) for rank, row in enumerate(rows)]
+        rows = [_reduced(draw, row, problem.stages_of[rank], waits) for rank, row in enumerate(rows)]
     most = draw(st.integers(max(least, 1), problem.total_stages))
     return add_sharding(Schedule.of(rows), problem, most=most)
 
 
-def _reduced(draw: st.DrawFn, row: Row, stages: Sequence[int]) -> Row:
-    """Return a row with a reduction of each of these stages, somewhere behind its last B or W."""
+def _reduced(draw: st.DrawFn, row: Row, stages: Sequence[int], waits: bool) -> Row:
+    """Return a row with a reduction of each of these stages behind its last B or W, and a wait for it behind that."""
     for stage in stages:
         ends = [p for p, step in enumerate(row) for op in step.ops if op.stage == stage and op.kind in (Kind.B, Kind.W)]
         first = ends[-1] + 1 if ends else 0
-        row = inserted(row, first + draw(st.integers(0, len(row) - first)), alone(Kind.REDUCE_GRAD, stage, None))
+        for kind in (Kind.REDUCE_GRAD, Kind.WAIT_REDUCE_GRAD)[: 1 + waits]:
+            at = first + draw(st.integers(0, len(row) - first))
+            row, first = inserted(row, at, alone(kind, stage, None)), at + 1
     return row
 
 

@@ -35,6 +35,22 @@ def faults_of_messages(rows: Rows, rank: int, position: int, problem: Problem | 
         yield Planted("on a rank that neither sends nor receives", "SV102", changed)
 
 
+def faults_of_waits(rows: Rows, rank: int, position: int, problem: Problem | None) -> Iterator[Planted]:
+    """Yield what can be done to a wait for a send."""
+    row, step = rows[rank], rows[rank][position]
+    op = step.ops[0]
+    send = op._replace(kind=Kind.SEND_F if op.kind is Kind.WAIT_SEND_F else Kind.SEND_B)
+    yield Planted("waited for twice", "SV303", {rank: inserted(row, position, step)})
+    at = place_of(row, send)
+    if at is not None and at < position:
+        yield Planted("waited for before it is sent", "SV303", {rank: moved(row, position, at)})
+    if problem is not None and problem.outstanding_sends is not None:
+        sends = sum(other.kind.is_send for line in row for other in line.ops)
+        unawaited = [line for line in row if line.ops[0].kind not in (Kind.WAIT_SEND_F, Kind.WAIT_SEND_B)]
+        if sends > problem.outstanding_sends[rank]:
+            yield Planted("never waited for", "SV404", {rank: unawaited})
+
+
 def faults_of_groups(rows: Rows, rank: int, position: int, problem: Problem | None) -> Iterator[Planted]:
     """Yield what can be done to a group of sends and receives."""
     row, ops = rows[rank], rows[rank][position].ops

@@ -6,13 +6,16 @@ from collections.abc import Iterator
 
 from schedverify.core.op import Kind
 from schedverify.core.problem import Problem
-from schedverify.testing.planting import Planted, Rows, alone, dropped, inserted, moved
+from schedverify.testing.planting import Planted, Rows, alone, dropped, inserted, moved, place_of
 
 
 def faults_of_parameters(rows: Rows, rank: int, position: int, problem: Problem | None) -> Iterator[Planted]:
     """Yield what can be done to an UNSHARD, RESHARD or REDUCE_GRAD."""
     row, step = rows[rank], rows[rank][position]
     kind, stage = step.ops[0].kind, step.ops[0].stage
+    if kind is Kind.WAIT_REDUCE_GRAD:
+        yield from _of_a_wait(rows, rank, position)
+        return
     name = {Kind.UNSHARD: "gathered", Kind.RESHARD: "freed", Kind.REDUCE_GRAD: "reduced"}[kind]
     yield Planted(f"{name} twice", "SV305", {rank: inserted(row, position, step)})
     others = (other for line in rows for other in line if other != step)
@@ -24,6 +27,17 @@ def faults_of_parameters(rows: Rows, rank: int, position: int, problem: Problem 
         yield Planted(f"{name} too early", "SV305", {rank: moved(row, position, uses[-1])})
     if problem is not None and kind is Kind.REDUCE_GRAD:
         yield from _reduced_as_one(rows, rank, position, problem)
+
+
+def _of_a_wait(rows: Rows, rank: int, position: int) -> Iterator[Planted]:
+    """Double the wait for a reduction, leave it away where there are others, or put it before the reduction."""
+    row, step = rows[rank], rows[rank][position]
+    yield Planted("reduction awaited twice", "SV305", {rank: inserted(row, position, step)})
+    if sum(other.ops[0].kind is Kind.WAIT_REDUCE_GRAD for line in rows for other in line) > 1:
+        yield Planted("reduction never awaited", "SV305", {rank: dropped(row, position)})
+    at = place_of(row, step.ops[0]._replace(kind=Kind.REDUCE_GRAD))
+    if at is not None and at < position:
+        yield Planted("reduction awaited before it begins", "SV305", {rank: moved(row, position, at)})
 
 
 def _reduced_as_one(rows: Rows, rank: int, position: int, problem: Problem) -> Iterator[Planted]:

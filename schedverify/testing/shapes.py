@@ -32,6 +32,7 @@ def problems(  # noqa: PLR0913 - each is a feature of its own
     tied: bool = False,
     overlapped: bool = False,
     recompute: bool = False,
+    waits: bool = False,
 ) -> Problem:
     """Draw a problem that has a valid schedule: training, a fused chain, one stage a rank, no limits, unless asked.
 
@@ -69,6 +70,8 @@ def problems(  # noqa: PLR0913 - each is a feature of its own
         Whether some overlapped pairs have costs of their own.
     recompute
         Whether stages recompute their activations: some of them, at least one. It brings what ``memory`` does.
+    waits
+        Whether the sends of a rank that are not yet waited for are limited, to 1 to 3.
 
     Raises
     ------
@@ -107,6 +110,8 @@ def problems(  # noqa: PLR0913 - each is a feature of its own
     if limits:
         held = [len(own) * parts for own in Problem.of(data).stages_of]
         data["limits"] = {"in_flight": _multiples(draw, held)}
+    if waits:
+        data["limits"] = data.get("limits", {}) | {"outstanding_sends": draw(st.integers(1, 3))}
     return Problem.of(data)
 
 

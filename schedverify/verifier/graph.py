@@ -134,11 +134,11 @@ def dependency_graph(
     rank, ``transfer`` between two, ``own forward``, ``own input part``, ``earlier part``, ``later part``, ``rank
     order``) and ``lag`` in ticks. Without a schedule a split problem's backward is I and W.
 
-    With a discipline it is the graph of a lowered schedule: what every step, send and receive waits for under it. Nodes
-    are :class:`~schedverify.LoweredEvent` values with the attributes ``start`` and ``duration``. An edge carries
-    ``why`` (``rank order``, ``input``, ``received``, ``queue``, ``sent``), ``lag`` (the ticks from the start of its
-    tail to the soonest start of its head) and ``slack`` (the ticks by which it could be longer before its head starts
-    later). The start of a node is the length of the longest path to it.
+    With a discipline it is the graph of a lowered schedule: what every step, send, receive and wait for one waits for
+    under it. Nodes are :class:`~schedverify.LoweredEvent` values with the attributes ``start`` and ``duration``. An
+    edge carries ``why`` (``rank order``, ``input``, ``received``, ``queue``, ``sent``, ``complete``), ``lag`` (the
+    ticks from the start of its tail to the soonest start of its head) and ``slack`` (the ticks by which it could be
+    longer before its head starts later). The start of a node is the length of the longest path to it.
 
     Parameters
     ----------

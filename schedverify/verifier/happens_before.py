@@ -1,9 +1,9 @@
 """The event graph of a lowered schedule under a discipline: what must happen before what (semantics, section 4).
 
 Nodes are the compute steps (those that run as one are one node) and the transfers. A send and the receive that it
-meets are one node, a *fused* event, because a transfer needs both ends; under ``buffered``, and where the message is
-eager, the send is a node of its own with an edge to its receive. Each edge is on account of a rank: the one that
-waits. A cycle is a deadlock; a topological order is a run, and the certificate that there is none.
+meets are one node, a *fused* event, because a transfer needs both ends; under ``tagged`` and ``buffered``, and where
+the message is eager, the send is a node of its own with an edge to its receive. Each edge is on account of a rank: the
+one that waits. A cycle is a deadlock; a topological order is a run, and the certificate that there is none.
 
 Who meets whom. On each channel (directed pair of ranks) the n-th send meets the n-th receive, within a group in the
 order written; under ``tagged`` the n-th send of a tensor meets the n-th receive of that tensor. What finds no partner
@@ -16,15 +16,18 @@ What waits for what.
   each other by transfers, and by the steps of stages that stand on several ranks, and in no other way.
 - A send or receive is posted where it stands: it waits for the last compute step before it. A send waits for the step
   that makes its tensor as well.
-- It also waits for its rank's own queue: for all that stands before it in the same queue, the members of its own group
-  left out. ``buffered`` and ``edge`` have a queue for each channel, ``pair`` one for each other rank, ``rank`` one for
-  all, ``tagged`` none.
+- A ``WAIT_SEND`` holds the program: it waits for the compute step and for the wait before it and for its send, and what
+  comes behind it, compute or posted, waits for it. One whose send is missing or behind it waits for no send.
+- A send or receive also waits for its rank's own queue: for all that stands before it in the same queue, the members
+  of its own group left out. ``buffered`` and ``edge`` have a queue for each channel, ``pair`` one for each other rank,
+  ``rank`` one for all, ``tagged`` none.
 - Under ``block`` the queue is the program: each step, compute or not, waits for all of the step before it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
@@ -42,6 +45,14 @@ The rank is -1 where a receive waits for its send.
 """
 
 
+class Placed(NamedTuple):
+    """Events of some kind: on which rank and at which position each stands, and its node. Arrays of one shape."""
+
+    rank: IntArray
+    position: IntArray
+    node: IntArray
+
+
 class EventGraph(Precedence):
     """The events of a lowered schedule and what each waits for, under one discipline.
 
@@ -53,6 +64,8 @@ class EventGraph(Precedence):
         The entries that match, one pair after another; shape (pairs,).
     apart
         By pair, whether its send waits for no receive, so that the two are nodes of their own.
+    wait_node
+        By wait for a send, its node; those of one position are one.
     alone
         By entry, whether it would wait for no receive if it is a send; shape (transfers,).
     node
@@ -62,7 +75,7 @@ class EventGraph(Precedence):
 
             0 ... steps - 1          compute steps
             steps ...                transfers, by entry; a receive that is no node of its own has that of its send
-            steps + transfers ...    groups: one for each entry of several members in a queue
+            steps + transfers ...    waits, by place, and then groups: one for each entry of several in a queue
     waiting_rank
         By edge, the rank that waits, or -1 where a receive waits for its send. Shape (edges,).
     count
@@ -76,10 +89,11 @@ class EventGraph(Precedence):
         self.present = np.flatnonzero(transfers.partner >= 0)
         self.send, self.receive = matched(transfers, self.present, by_name=discipline is Discipline.TAGGED)
         self.node = len(occurrences.step_rank) + np.arange(len(transfers.rank))
-        self.alone = (transfers.size <= (eager_bytes or -1)) | (discipline is Discipline.BUFFERED)
+        self.alone = (transfers.size <= (eager_bytes or -1)) | (discipline in (Discipline.TAGGED, Discipline.BUFFERED))
         self.apart = self.alone[self.send]
         self.node[self.receive[~self.apart]] = self.node[self.send[~self.apart]]
         self.count = len(occurrences.step_rank) + len(transfers.rank)
+        self.wait_node = self._placed_waits()
         before, after, self.waiting_rank = self._edges()
         super().__init__(self.count, before, after)
 
@@ -91,23 +105,26 @@ class EventGraph(Precedence):
         return part
 
     def _edges(self) -> Edges:
-        occurrences, transfers, present = self.occurrences, self.transfers, self.present
+        occurrences, transfers, present, waits = self.occurrences, self.transfers, self.present, self.transfers.waits
         edges = [
             self._step_inputs(),
             self._received_inputs(),
             self._sent_outputs(),
+            self._awaited_sends(),
             (self.node[self.send[self.apart]], self.node[self.receive[self.apart]], np.full(self.apart.sum(), -1)),
         ]
-        steps = (occurrences.step_rank, occurrences.step_position, occurrences.node, occurrences.step_rank)
-        events = (transfers.position[present], self.node[present], transfers.rank[present])
+        steps = Placed(occurrences.step_rank, occurrences.step_position, occurrences.node)
+        events = Placed(transfers.rank[present], transfers.position[present], self.node[present])
+        holds = Placed(waits.rank, waits.position, self.wait_node)
         if self.discipline is Discipline.BLOCK:
-            together = zip(steps, (transfers.rank[present], *events), strict=True)
-            edges.append(self._queued(*(np.concatenate(pair) for pair in together)))
+            members = Placed(*map(np.concatenate, zip(steps, events, holds, strict=True)))
+            edges.append(self._queued(members.rank, members))
         else:
-            edges += [self._queued(*steps), self._posted()]
+            edges += [self._queued(steps.rank, steps), _behind(steps, events)]
+            edges += [_behind(steps, holds)] + [_behind(holds, later) for later in (steps, holds, events)]
         queue = self._queue()
         if queue is not None:
-            edges.append(self._queued(queue, *events))
+            edges.append(self._queued(queue, events))
         before, after, waiting_rank = (np.concatenate(arrays) for arrays in zip(*edges, strict=True))
         return before, after, waiting_rank
 
@@ -140,6 +157,19 @@ class EventGraph(Precedence):
         send, maker = send[maker >= 0], maker[maker >= 0]
         return occurrences.node[maker], self.node[send], transfers.rank[send]
 
+    def _awaited_sends(self) -> Edges:
+        """Let waits wait until their sends are complete."""
+        waits = self.transfers.waits
+        entries = np.flatnonzero(waits.behind)
+        return self.node[waits.send[entries]], self.wait_node[entries], waits.rank[entries]
+
+    def _placed_waits(self) -> IntArray:
+        """Number the places at which waits stand, behind all other nodes."""
+        waits = self.transfers.waits
+        places, index = np.unique(waits.rank << 32 | waits.position, return_inverse=True)
+        first, self.count = self.count, self.count + len(places)
+        return np.asarray(first + index)
+
     def _queue(self) -> IntArray | None:
         """Return the queue of each present transfer on its own rank, or None where the program alone orders them."""
         rank, partner = self.transfers.rank[self.present], self.transfers.partner[self.present]
@@ -150,17 +180,7 @@ class EventGraph(Precedence):
         pair = rank << 16 | partner
         return pair if self.discipline is Discipline.PAIR else pair << 1 | self.transfers.is_send[self.present]
 
-    def _posted(self) -> Edges:
-        """Let each present transfer wait for the last compute step before it on its rank."""
-        occurrences = self.occurrences
-        rank, position = self.transfers.rank[self.present], self.transfers.position[self.present]
-        keys = occurrences.step_rank << 32 | occurrences.step_position
-        last = np.searchsorted(keys, rank << 32 | position) - 1
-        behind = last >= 0
-        behind[behind] = occurrences.step_rank[last[behind]] == rank[behind]
-        return occurrences.node[last[behind]], self.node[self.present][behind], rank[behind]
-
-    def _queued(self, queue: IntArray, position: IntArray, node: IntArray, rank: IntArray) -> Edges:
+    def _queued(self, queue: IntArray, members: Placed) -> Edges:
         """Let each member wait for the whole entry before it in its queue; members of one position there are one entry.
 
         An entry of several is stood for by a node of its own, so that no more edges arise than there are members. Of
@@ -178,8 +198,8 @@ class EventGraph(Precedence):
                        b -> x, c -> x        from the members of several to their whole
                        x -> d
         """
-        order = np.lexsort((position, queue))
-        queue, position, node, rank = queue[order], position[order], node[order], rank[order]
+        order = np.lexsort((members.position, queue))
+        queue, (rank, position, node) = queue[order], (column[order] for column in members)
         begins = np.ones(len(node), dtype=bool)
         begins[1:] = (np.diff(queue) != 0) | (np.diff(position) != 0)
         entry = np.cumsum(begins) - 1
@@ -195,6 +215,15 @@ class EventGraph(Precedence):
         before = np.concatenate((node[member], whole[entry[waits] - 1]))
         after = np.concatenate((whole[entry[member]], node[waits]))
         return before, after, np.concatenate((rank[member], rank[waits]))
+
+
+def _behind(program: Placed, later: Placed) -> Edges:
+    """Let later events wait for the last of a program, sorted by rank and position, that stands before each."""
+    keys = program.rank << 32 | program.position
+    last = np.searchsorted(keys, later.rank << 32 | later.position) - 1
+    behind = last >= 0
+    behind[behind] = program.rank[last[behind]] == later.rank[behind]
+    return program.node[last[behind]], later.node[behind], later.rank[behind]
 
 
 def _remote_reads(occurrences: Occurrences) -> Iterator[tuple[IntArray, IntArray]]:

@@ -21,7 +21,14 @@ from schedverify.simulator.p2p_events import Why
 if TYPE_CHECKING:
     import networkx as nx
 
-_WHY = {Why.ORDER: "rank order", Why.INPUT: "input", Why.RECEIVED: "received", Why.QUEUE: "queue", Why.SENT: "sent"}
+_WHY = {
+    Why.ORDER: "rank order",
+    Why.INPUT: "input",
+    Why.RECEIVED: "received",
+    Why.QUEUE: "queue",
+    Why.SENT: "sent",
+    Why.COMPLETE: "complete",
+}
 
 
 class LoweredEvent(NamedTuple):
@@ -31,8 +38,8 @@ class LoweredEvent(NamedTuple):
     ----------
     kind
         ``compute`` (a step, on all ranks that start it as one), ``transfer`` (a send and its receive, which need each
-        other), ``send`` or ``receive`` (one that goes alone), ``free`` (a group lets its queue go) or ``complete`` (a
-        group lets its rank's program go on).
+        other), ``send`` or ``receive`` (one that goes alone), ``wait`` (the send that a rank waits for is complete),
+        ``free`` (a group lets its queue go) or ``complete`` (a group lets its rank's program go on).
     ops
         The operations that start.
     places
@@ -61,8 +68,8 @@ def lowered_graph(problem: Problem, schedule: Schedule, discipline: str, eager_b
     start, edges = ran.start.tolist(), ran.events.edges
     nodes, duration = list(_nodes(ran)), _durations(ran)
     graph = nx.DiGraph(discipline=str(discipline), eager_bytes=eager_bytes)
-    computing = ran.program.node[ran.program.computes]
-    for index in np.unique(np.concatenate((computing, ran.events.nodes, edges.tail, edges.head))).tolist():
+    holds = ran.program.node[ran.program.computes | ran.program.waits]
+    for index in np.unique(np.concatenate((holds, ran.events.nodes, edges.tail, edges.head))).tolist():
         graph.add_node(nodes[index], start=start[index], duration=duration[index])
     for tail, head, lag, _, why in zip(*(column.tolist() for column in edges), strict=True):
         known = graph.get_edge_data(nodes[tail], nodes[head])
@@ -100,7 +107,9 @@ def _nodes(ran: LoweredRun) -> Iterator[LoweredEvent]:
     for number in range(len(place)):
         members = joint.get(number, [number])
         ops = dict.fromkeys(unpack(word) for each in members for word in words[firsts[each] : firsts[each + 1]])
-        yield LoweredEvent("compute", tuple(ops), tuple(place[each] for each in members))
+        yield LoweredEvent(
+            "wait" if program.waits[number] else "compute", tuple(ops), tuple(place[each] for each in members)
+        )
     sends, receives, alone = events.transfers.send.tolist(), events.transfers.receive.tolist(), events.alone.tolist()
     for send, receive, goes_alone in zip(sends, receives, alone, strict=True):
         ends = (send,) if goes_alone else (send, receive)

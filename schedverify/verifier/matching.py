@@ -1,8 +1,8 @@
-"""The sends and receives of a lowered schedule as arrays: which tensor each moves, which send meets which receive."""
+"""The communication of a lowered schedule as arrays: the tensor of each send and receive, who meets whom, who waits."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import IntEnum
 from functools import cached_property
 
@@ -10,7 +10,17 @@ import numpy as np
 
 from schedverify.core.op import INDEX_MASK, MICROBATCH_MASK, PEER_SHIFT, STAGE_SHIFT, Kind, Op, unpack
 from schedverify.core.problem import Problem
-from schedverify.core.schedule import Flags, IntArray, Schedule, is_transfer, kinds, positions, rank_of_each
+from schedverify.core.schedule import (
+    Flags,
+    IntArray,
+    Schedule,
+    Words,
+    is_send_wait,
+    is_transfer,
+    kinds,
+    positions,
+    rank_of_each,
+)
 from schedverify.verifier.occurrences import joined, packed
 
 _SOURCE_SHIFT, _TARGET_SHIFT, _BACKWARD_SHIFT = 40, 24, 56
@@ -48,20 +58,18 @@ class Transfers:
         The rank at the other end, or -1 where there is no channel: the peer is unknown, absent or on the same rank.
     flaw
         See :class:`Flaw`.
+    waits
+        Every wait for a send.
     """
 
     def __init__(self, schedule: Schedule, problem: Problem) -> None:
         self.problem = problem
-        words = np.concatenate(schedule.rows)
-        rank = rank_of_each(schedule)
-        position = np.concatenate([positions(row) for row in schedule.rows])
-        chosen = is_transfer(words) & problem.has_operations(words)
-        chosen[chosen] = problem.owner_rank_array[words[chosen] >> STAGE_SHIFT & INDEX_MASK] == rank[chosen]
-        self.word, self.rank, self.position = words[chosen], rank[chosen], position[chosen]
+        self.word, self.rank, self.position = _placed(schedule, problem, is_transfer)
         self.backward = kinds(self.word) >= int(Kind.SEND_B)
         self.is_send = kinds(self.word) % 2 == int(Kind.SEND_F) % 2
         self.stage, self.microbatch = self.word >> STAGE_SHIFT & INDEX_MASK, self.word & MICROBATCH_MASK
         self._resolve()
+        self.waits = SendWaits(schedule, self)
 
     @cached_property
     def name(self) -> IntArray:
@@ -118,9 +126,8 @@ class Transfers:
 
     def _resolve(self) -> None:
         """Find the peer of each entry, the rank at the other end, and what is wrong with it."""
-        named = (self.word >> PEER_SHIFT & INDEX_MASK) - 1
-        onward = self.is_send ^ self.backward
-        sole, flaw = (by_side[onward.astype(np.int64), self.stage] for by_side in _table(self.problem))
+        named, onward = _named_peer(self.word), self.is_send ^ self.backward
+        sole, flaw = _sole_peer(self.problem, self.stage, onward)
         neighbours = self._neighbours(onward, named)
         known = (named >= 0) & (named < self.problem.total_stages)
         other = self.problem.owner_rank_array[np.where(known, named, 0)]
@@ -135,6 +142,81 @@ class Transfers:
         first, second = np.where(onward, (self.stage, named), (named, self.stage))
         edges = np.array([s << 16 | t for s, ts in enumerate(self.problem.successors) for t in ts], dtype=np.int64)
         return np.asarray(np.isin(first << 16 | second, edges) & (named >= 0))
+
+
+class SendWaits:
+    """Every wait for a send that the problem admits, on the first rank of its stage; one entry for each.
+
+    They stand rank by rank, in the order written. The send of a wait is the first of its tensor on its rank; the wait
+    of a send is the first that stands behind it. A wait whose send is missing or behind it holds nothing.
+
+    Attributes
+    ----------
+    word, rank, position
+        The packed operation and where it stands. Shape (waits,), like all arrays here but the last.
+    send
+        The entry of its send among the transfers, or -1 where no send of its tensor stands.
+    behind
+        Whether it stands behind its send.
+    first
+        The first wait for its tensor, as an entry.
+    until
+        By transfer, the entry of the wait for it, or -1 where none stands behind it; shape (transfers,).
+    """
+
+    def __init__(self, schedule: Schedule, transfers: Transfers) -> None:
+        problem = transfers.problem
+        self.word, self.rank, self.position = _placed(schedule, problem, is_send_wait)
+        stage, named, backward = self.word >> STAGE_SHIFT & INDEX_MASK, _named_peer(self.word), _waits_for_b(self.word)
+        peer = np.where(named >= 0, named, _sole_peer(problem, stage, ~backward)[0])
+        wanted = packed_name(backward, stage, peer + 1, self.word & MICROBATCH_MASK)
+        sends = np.flatnonzero(transfers.is_send)
+        sent = packed_name(transfers.backward, transfers.stage, transfers.peer + 1, transfers.microbatch)[sends]
+        tensors, first = np.unique(sent, return_index=True)
+        at = np.minimum(np.searchsorted(tensors, wanted), max(len(tensors) - 1, 0))
+        found = tensors[at] == wanted if len(tensors) else np.zeros(len(wanted), dtype=bool)
+        self.send = np.full(len(wanted), -1, dtype=np.int64)
+        self.send[found] = sends[first[at[found]]]
+        self.behind = found.copy()
+        self.behind[found] = transfers.position[self.send[found]] < self.position[found]
+        _, firsts, inverse = np.unique(wanted, return_index=True, return_inverse=True)
+        self.first = firsts[inverse]
+        self.until = np.full(len(transfers.word), -1, dtype=np.int64)
+        lets_go = np.flatnonzero(self.behind)[::-1]  # of several the first is written last, and stays
+        self.until[self.send[lets_go]] = lets_go
+
+    def place(self, entry: int) -> tuple[int, int, str]:
+        """Return the rank, the position and the text of an entry."""
+        return int(self.rank[entry]), int(self.position[entry]), str(unpack(int(self.word[entry])))
+
+
+def _placed(
+    schedule: Schedule, problem: Problem, chosen_by: Callable[[Words], Flags]
+) -> tuple[Words, IntArray, IntArray]:
+    """Return word, rank and position of what is chosen, admitted, and on the first rank of its stage."""
+    words = np.concatenate(schedule.rows)
+    rank = rank_of_each(schedule)
+    position = np.concatenate([positions(row) for row in schedule.rows])
+    chosen = chosen_by(words) & problem.has_operations(words)
+    chosen[chosen] = problem.owner_rank_array[words[chosen] >> STAGE_SHIFT & INDEX_MASK] == rank[chosen]
+    return words[chosen], rank[chosen], position[chosen]
+
+
+def _named_peer(word: Words) -> IntArray:
+    """Return the peer stage that each operation names, or -1."""
+    return (word >> PEER_SHIFT & INDEX_MASK) - 1
+
+
+def _waits_for_b(word: Words) -> Flags:
+    """Return whether each wait is for a gradient."""
+    return np.asarray(kinds(word) == int(Kind.WAIT_SEND_B))
+
+
+def _sole_peer(problem: Problem, stage: IntArray, onward: Flags) -> tuple[IntArray, IntArray]:
+    """Return the peer that each stage means where it names none (or -1), on the side it feeds or not, and the flaw."""
+    sole, flaw = _table(problem)
+    side = onward.astype(np.int64)
+    return sole[side, stage], flaw[side, stage]
 
 
 def matched(transfers: Transfers, present: IntArray, *, by_name: bool) -> tuple[IntArray, IntArray]:

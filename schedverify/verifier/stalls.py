@@ -22,7 +22,8 @@ class BlockedPart(NamedTuple):
     Attributes
     ----------
     step
-        The compute step that waits for it on the rank, where the way to it leads through one, else -1.
+        The compute step, or wait for a send, that waits for it on the rank, where the way to it leads through one,
+        else -1; under ``block`` the rank stands at the transfer itself.
     """
 
     rank: int
@@ -53,7 +54,8 @@ class Stalls:
     reached
         By part, at which parts its rank is blocked before it can come to it.
     entries, steps
-        By part of an event that is a transfer, its entry; by part of one that computes, the number of its step.
+        By part of an event that is a transfer, its entry; by part of one that holds its rank's program, a compute step
+        or a wait for a send, its position.
     ranks_of
         By blocked event, the ranks on which it stands.
     """
@@ -95,12 +97,15 @@ class Stalls:
         return shortest_cycles(self.waits)
 
     def _place(self) -> None:
-        """Note for each blocked event on which ranks it stands, as which transfer or compute step."""
+        """Note for each blocked event on which ranks it stands, as which transfer, compute step or wait."""
         graph, blocked = self.graph, self.graph.blocked
         occurrences, transfers = graph.occurrences, graph.transfers
         for step in np.flatnonzero(blocked[occurrences.node]).tolist():
             part = (int(occurrences.node[step]), int(occurrences.step_rank[step]))
-            self.steps.setdefault(part, step)
+            self.steps.setdefault(part, int(occurrences.step_position[step]))
+        for wait in np.flatnonzero(blocked[graph.wait_node]).tolist():
+            part = (int(graph.wait_node[wait]), int(transfers.waits.rank[wait]))
+            self.steps.setdefault(part, int(transfers.waits.position[wait]))
         for entry in graph.present[blocked[graph.node[graph.present]]].tolist():
             self.entries[int(graph.node[entry]), int(transfers.rank[entry])] = entry
         for node, rank in (*self.steps, *self.entries):
@@ -109,9 +114,9 @@ class Stalls:
             self.ranks_of.setdefault(node, [waits[0][1]])
 
     def _roots(self) -> Iterator[Part]:
-        """Yield the first blocked compute step of each rank, and the transfers at which its queues stand."""
+        """Yield the first blocked compute step or wait of each rank, and the transfers at which its queues stand."""
         firsts: dict[int, Part] = {}
-        for part, _ in sorted(self.steps.items(), key=lambda item: item[1]):
+        for part, _ in sorted(self.steps.items(), key=lambda item: (item[0][1], item[1])):
             firsts.setdefault(part[1], part)
         yield from firsts.values()
         if self.graph.discipline not in (Discipline.TAGGED, Discipline.BUFFERED):
@@ -146,7 +151,7 @@ class Stalls:
             if part in visited:
                 continue
             visited.add(part)
-            step = part[0] if part in self.steps else step
+            step = part[0] if part in self.steps and self.graph.discipline is not Discipline.BLOCK else step
             own = self._own(part)
             if not own:
                 yield BlockedPart(part[1], part[0], step)
@@ -187,9 +192,7 @@ class Stalls:
         if part in self.entries:
             entry = self.entries[part]
             return EventPlace(int(self.graph.transfers.position[entry]), str(self.graph.transfers.op(entry)))
-        step = self.steps[part]
-        position = int(self.graph.occurrences.step_position[step])
-        return EventPlace(position, str(self.schedule.step(part[1], position)))
+        return EventPlace(self.steps[part], str(self.schedule.step(part[1], self.steps[part])))
 
 
 _LEAVE = -2

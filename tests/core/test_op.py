@@ -41,3 +41,25 @@ def test_an_operation_knows_what_it_may_have() -> None:
         Op(Kind.F, 0).pack()
     with pytest.raises(InputError, match="names no peer"):
         Op(Kind.F, 0, 0, 1).pack()
+
+
+@pytest.mark.parametrize(
+    ("text", "op"),
+    [
+        ("0WAIT_SEND_F1", Op(Kind.WAIT_SEND_F, 0, 1)),
+        ("3WAIT_SEND_B0>1", Op(Kind.WAIT_SEND_B, 3, 0, 1)),
+        ("2WAIT_REDUCE_GRAD", Op(Kind.WAIT_REDUCE_GRAD, 2)),
+        ("007WAIT_SEND_F001", Op(Kind.WAIT_SEND_F, 7, 1)),
+    ],
+)
+def test_a_wait_names_what_it_waits_for(text: str, op: Op) -> None:
+    assert Op.parse(text) == op
+    assert op.kind.is_send_wait is (op.microbatch is not None) is op.kind.is_communication
+    assert not op.kind.is_transfer
+    assert not op.kind.is_send
+
+
+@pytest.mark.parametrize("text", ["0WAIT_SEND_F1<2", "0WAIT_SEND_F", "2WAIT_REDUCE_GRAD0", "0WAIT_RECV_F1"])
+def test_a_wait_that_is_none(text: str) -> None:
+    with pytest.raises(InputError, match="is no operation"):
+        Op.parse(text)

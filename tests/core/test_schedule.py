@@ -48,7 +48,7 @@ def test_one_member_of_a_group_is_the_operation_alone() -> None:
     "text",
     ["1F0junk", "F0", "0F", "0X1", "0F-1", "0 F1", "0UNSHARD3", "0SEND_F1<2", "0RECV_F1>2", "0F1>2", "٣F0",
      "0F16777216", "65535F0", "(0F0)OVERLAP_F_B", "(0F0;)OVERLAP_F_B", "[]", "[0SEND_F0;", "(0F0;0B0)",
-     "1WAIT_REDUCE_GRAD", "0F" + "1" * 5000],
+     "1WAIT_REDUCE_GRAD0", "0WAIT_SEND_F", "0WAIT_SEND_F1<2", "1WAIT_RECV_F0", "1WAIT_UNSHARD", "0F" + "1" * 5000],
 )  # fmt: skip
 def test_what_is_no_step_is_refused_with_its_place(text: str) -> None:
     with pytest.raises(InputError) as caught:

@@ -86,13 +86,17 @@ def test_what_is_no_csv_is_told_with_row_and_column() -> None:
     assert "no groups and names no peers" in told("[0SEND_F0;2RECV_F0]")[0]
     assert "no groups and names no peers" in told("0F0,0SEND_F0>2")[0]
     assert "out of range" in told("0F99999999")[0]
+    for wait in ("0WAIT_SEND_F0", "1WAIT_SEND_B0", "1WAIT_REDUCE_GRAD"):
+        assert "no waits before 2.15" in told(f"0F0,{wait}")[0]
     assert "no rank in it" in told("")[0]
 
 
 def test_csv_refuses_to_be_written_with_what_it_cannot_hold() -> None:
-    for step in ("[0SEND_F0;2RECV_F0]", "0SEND_F0>2"):
+    names, waits = "no groups and names no peers", "no waits before 2.15"
+    refused = {"[0SEND_F0;2RECV_F0]": names, "0SEND_F0>2": names, "1WAIT_SEND_F0": waits, "1WAIT_REDUCE_GRAD": waits}
+    for step, reason in refused.items():
         schedule = Schedule.of([["0F0"], ["1F0", step]])
-        with pytest.raises(ScheduleError, match=r"rank 1, position 1, .* no groups and names no peers"):
+        with pytest.raises(ScheduleError, match=f"rank 1, position 1, .* {reason}"):
             to_csv(schedule, comms=True)
         assert to_csv(schedule, comms=False) == "0F0\n1F0\n"
 

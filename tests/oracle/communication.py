@@ -1,4 +1,4 @@
-"""The oracle of lowered schedules: SV301 to SV306 and SV403, from the law alone, sharing no code with schedverify.
+"""The oracle of lowered schedules: SV301 to SV306, SV403 to SV405, from the law alone; no code of schedverify's in it.
 
 Whether a program deadlocks is found by running it (:mod:`machine`), not by a graph. Where the law leaves a choice:
 
@@ -10,9 +10,12 @@ Whether a program deadlocks is found by running it (:mod:`machine`), not by a gr
 - A send waits for the step on its rank that makes its tensor, be it before or behind; a compute step for the outputs
   on its own ranks that it reads, and for the first receive there of each other input. So ranks act on each other by
   messages, and by the steps of stages that stand on several ranks, and in no other way.
+- A wait is for the first send of its rank that it can mean; where that stands behind it, or nowhere, it waits for
+  nothing. A second wait for one send is one too many.
+- A wait for a reduction that stands before its ``REDUCE_GRAD``, or without one, is one too many.
 - Eager messages exist only if ``eager_bytes`` is above 0.
-- SV403 asks for the most messages that can be under way in a channel, over all durations. Under ``tagged`` a message
-  that is not eager is never under way: it is sent when it is received.
+- SV403 asks for the most messages that can be under way in a channel, over all durations.
+- SV405 looks at the stages that are on the rank; an ``UNSHARD`` elsewhere is SV102's matter.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from oracle.law import Place
 from oracle.machine import Run, Wiring
 from oracle.messages import Item, Name, Program
 
-CODES = ("SV301", "SV302", "SV303", "SV304", "SV305", "SV306", "SV403")
+CODES = ("SV301", "SV302", "SV303", "SV304", "SV305", "SV306", "SV403", "SV404", "SV405")
 
 
 class Judge:
@@ -85,8 +88,8 @@ class Judge:
     # Order on each rank
 
     def out_of_order(self) -> set[Place]:
-        """SV303: sends before the step that makes their tensor, and receives after the step that reads it."""
-        found = set()
+        """SV303: sends before the step that makes their tensor, receives after the step that reads it, idle waits."""
+        found = self.idle_waits()
         for item in self.program.all_items:
             if item.is_needed:
                 ops = self.law.makers(item.name) if item.sends else self.law.readers(item.name)
@@ -95,6 +98,19 @@ class Judge:
                 early = any(position <= item.place[1] for position in positions)
                 if late if item.sends else early:
                     found.add(item.place)
+        return found
+
+    def idle_waits(self) -> set[Place]:
+        """SV303: waits without a send before them, and those for what was waited for already."""
+        found: set[Place] = set()
+        for rank, row in enumerate(self.program.waits):
+            seen = set()
+            for position, waits in enumerate(row):
+                for wait in waits:
+                    label = self.law.label(wait)
+                    if label in seen or self.program.awaited((rank, position), wait) is None:
+                        found.add((rank, position))
+                    seen.add(label)
         return found
 
     def sharding_faults(self) -> set[tuple[int, int]]:
@@ -137,6 +153,61 @@ class Judge:
         row = self.program.computes[rank]
         return max((p for p, ops in enumerate(row) for op in ops if op.stage == stage and op.kind in "BW"), default=-1)
 
+    def unawaited_reductions(self) -> set[tuple[int, int]]:
+        """SV305: (rank, stage) of which not exactly one wait stands behind each reduction, and none elsewhere."""
+        found = set()
+        places = [self.mark_places(rank) for rank in range(len(self.program.rows))]
+        if not any(marks[kind, stage] for marks in places for kind, stage in marks if kind == "WAIT_REDUCE_GRAD"):
+            return found
+        for rank, marks in enumerate(places):
+            for stage in range(self.law.stages):
+                waits, reductions = (marks.get((kind, stage), []) for kind in ("WAIT_REDUCE_GRAD", "REDUCE_GRAD"))
+                alone = any(all(wait <= reduction for reduction in reductions) for wait in waits)
+                if alone or any(sum(wait > reduction for wait in waits) != 1 for reduction in reductions):
+                    found.add((rank, stage))
+        return found
+
+    def mark_places(self, rank: int) -> dict[tuple[str, int], list[int]]:
+        """By kind and stage, where a rank's marks stand."""
+        found: dict[tuple[str, int], list[int]] = {}
+        for position, marks in enumerate(self.program.marks[rank]):
+            for mark in marks:
+                found.setdefault((mark.kind, mark.stage), []).append(position)
+        return found
+
+    # Limits
+
+    def crowded_sends(self) -> set[Place]:
+        """SV404: by rank, the first position at which more sends are begun and not waited for than there may be."""
+        found: set[Place] = set()
+        for rank, limit in enumerate(self.law.outstanding_sends or []):
+            pending: list[Item] = []
+            for position, items in enumerate(self.program.items[rank]):
+                pending += [item for item in items if item.sends]
+                if len(pending) > limit:
+                    found.add((rank, position))
+                    break
+                done = [self.program.awaited((rank, position), wait) for wait in self.program.waits[rank][position]]
+                pending = [send for send in pending if not any(send is other for other in done)]
+        return found
+
+    def crowded_weights(self) -> set[Place]:
+        """SV405: by rank, the first position at which more of its stages are unsharded than there may be."""
+        found: set[Place] = set()
+        for rank, limit in enumerate(self.law.unsharded or []):
+            held: set[int] = set()
+            for position, all_marks in enumerate(self.program.marks[rank]):
+                marks = [mark for mark in all_marks if rank in self.law.ranks_of[mark.stage]]
+                if len(held | {mark.stage for mark in marks if mark.kind == "UNSHARD"}) > limit:
+                    found.add((rank, position))
+                    break
+                for mark in marks:
+                    if mark.kind == "UNSHARD":
+                        held = held | {mark.stage}
+                    if mark.kind == "RESHARD":
+                        held = held - {mark.stage}
+        return found
+
     # What runs show
 
     def run(self, discipline: str, eager_bytes: int = 0) -> Run:
@@ -176,9 +247,11 @@ class Judge:
             "SV302": discipline != "tagged" and bool(self.crossed()),
             "SV303": bool(self.out_of_order()),
             "SV304": self.program.is_lowered() and run.is_stuck,
-            "SV305": bool(self.sharding_faults() or self.reduction_faults()),
+            "SV305": bool(self.sharding_faults() or self.reduction_faults() or self.unawaited_reductions()),
             "SV306": bool(self.misfits(discipline)),
             "SV403": bool(self.overflows(run)),
+            "SV404": bool(self.crowded_sends()),
+            "SV405": bool(self.crowded_weights()),
         }
 
 
@@ -190,7 +263,7 @@ def is_sharded_right(story: list[str]) -> bool:
             if not gathered:
                 return False
             used = True
-        elif event != "REDUCE_GRAD":
+        elif event in ("UNSHARD", "RESHARD"):
             if gathered == (event == "UNSHARD"):
                 return False
             gathered, used = not gathered, False

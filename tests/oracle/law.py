@@ -72,6 +72,7 @@ class Law:
         self.recompute, self.boundary = memory["recompute"], memory["boundary"]
         self.static, self.capacity = memory["static"], memory.get("capacity")
         self.in_flight, self.in_flight_stage = limits.get("in_flight"), limits.get("in_flight_stage")
+        self.outstanding_sends, self.unsharded = limits.get("outstanding_sends"), limits.get("unsharded")
 
     def admits(self, op: Op) -> bool:
         """Whether the operation is one of the problem's: kind, stage, micro-batch, and the copy it goes through."""

@@ -1,8 +1,8 @@
 """The oracle of the properties that lowered schedules share with compute orders: SV1, SV2 and SV4.
 
 The computing is judged by :mod:`compute_orders`, with the same positions. What communication adds is here: steps that
-are none, sends, receives and marks on foreign ranks, and the bytes of what was received and is not yet read. It
-imports nothing of schedverify.
+are none, sends, receives, waits and marks on foreign ranks, and the bytes of what was received and is not yet read, or
+sent and not yet waited for. It imports nothing of schedverify.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from oracle.compute_orders import both_ways, missing, repeats, runs_to_its_end, strays, torn
 from oracle.law import Op, Place
 from oracle.memory import bytes_by_step, crowded
-from oracle.messages import LoweredStep, Name, Program, Transfer
+from oracle.messages import Item, LoweredStep, Name, Program, Transfer, Wait
 
 SHARED_CODES = ("SV101", "SV102", "SV103", "SV104", "SV201", "SV401", "SV402")
 
@@ -57,7 +57,7 @@ def foreign(program: Program) -> set[Place]:
             for op in step.ops:
                 if not isinstance(op, Op) and program.law.admits_member(op):
                     home = program.law.home[op.stage]
-                    own = {home} if isinstance(op, Transfer) else program.law.ranks_of[op.stage]
+                    own = {home} if isinstance(op, Transfer | Wait) else program.law.ranks_of[op.stage]
                     found |= {(rank, position)} if rank not in own else set()
     return found
 
@@ -72,11 +72,40 @@ def received_by_step(program: Program, rank: int) -> Iterator[int]:
         held = [name for name in held if not set(law.readers(name)) & set(ops)]
 
 
+def sent_by_step(program: Program, rank: int) -> list[int]:
+    """Bytes of what a rank sends, or has sent, while each of its steps runs; nothing where it waits for no send.
+
+    A gradient is held from its step on. An activation is among those of its pair until the pair ends, and held alone
+    from then on. Both are let go when the wait for them is over. What is not there was done before the beginning.
+    """
+    row = program.items[rank]
+    held = [0] * len(row)
+    if not any(program.waits[rank]):
+        return held
+    for item in (item for items in row for item in items if item.sends and item.is_needed):
+        until = program.let_go(item)
+        for position in range(len(row)):
+            if is_held(program, rank, item, position) and (until is None or position <= until):
+                held[position] += program.law.size(item.name)
+    return held
+
+
+def is_held(program: Program, rank: int, item: Item, position: int) -> bool:
+    """Whether the bytes of what is sent count by themselves at a position, if they are not let go."""
+    source, microbatch = item.name.source, item.name.microbatch
+    made = [at for _, at in program.first_on(rank, [Op(kind, source, microbatch) for kind in "BI"])]
+    forward = [at for _, at in program.first_on(rank, [Op("F", source, microbatch)])]
+    if item.name.letter == "B":
+        return not made or position >= min(made)
+    ended = forward if program.law.form == "inference" else made
+    return position > min(ended) if ended else not forward
+
+
 def total_by_step(program: Program, rank: int) -> list[int]:
     """All the bytes on a rank while each of its steps runs."""
     static = program.law.static[rank]
-    pairs = zip(bytes_by_step(program.case, rank), received_by_step(program, rank), strict=True)
-    return [static + held + received for held, received in pairs]
+    parts = bytes_by_step(program.case, rank), received_by_step(program, rank), sent_by_step(program, rank)
+    return [static + sum(each) for each in zip(*parts, strict=True)]
 
 
 def full_with_messages(program: Program) -> set[Place]:

@@ -28,20 +28,32 @@ class Transfer(NamedTuple):
     peer: int | None
 
 
-def read_any(text: str) -> list[Op | Transfer]:
-    """Take a step apart, compute or communication."""
+def read_any(text: str) -> list[Op | Transfer | Wait]:
+    """Take a step apart, compute, communication or a wait."""
     members = text.removesuffix("OVERLAP_F_B").strip("()[]").split(";")
     return [_member(member) for member in members]
 
 
-def _member(text: str) -> Op | Transfer:
+def _member(text: str) -> Op | Transfer | Wait:
     compute = re.fullmatch(r"(\d+)([FBIW])(\d+)", text)
     if compute:
         return Op(compute[2], int(compute[1]), int(compute[3]))
+    wait = re.fullmatch(r"(\d+)WAIT_SEND_([FB])(\d+)(?:>(\d+))?", text)
+    if wait:
+        return Wait(wait[2], int(wait[1]), int(wait[3]), wait[4] and int(wait[4]))
     found = re.fullmatch(r"(\d+)(SEND|RECV)_([FB])(\d+)(?:[<>](\d+))?", text)
     if found is None:
         raise ValueError(f"the oracle knows no {text!r}")
     return Transfer(found[2] == "SEND", found[3], int(found[1]), int(found[4]), found[5] and int(found[5]))
+
+
+class Wait(NamedTuple):
+    """A wait for a send, as it is written."""
+
+    kind: str
+    stage: int
+    microbatch: int
+    peer: int | None
 
 
 class Run:
@@ -66,6 +78,7 @@ class Run:
                         self.where.setdefault(op, []).append((rank, position))
         self.places = list(self._transfers())
         self.names = {place: self._named(place) for place in self.places}
+        self.sends = {self.names[place]: place for place in self.places if self.op(place).is_send}
         self.receives = {self.names[place]: place for place in self.places if not self.op(place).is_send}
         self.ahead = {place: self._ahead(place) for place in self.places} if discipline != "tagged" else {}
         self._match()
@@ -75,10 +88,10 @@ class Run:
     @property
     def stuck(self) -> bool:
         return any(("start", place) not in self.known for place in self.places) or any(
-            ("start", (rank, position)) not in self.known
+            ("end", (rank, position)) not in self.known
             for rank, row in enumerate(self.rows)
             for position, ops in enumerate(row)
-            if isinstance(ops[0], Op)
+            if isinstance(ops[0], Op | Wait)
         )
 
     @property
@@ -95,12 +108,17 @@ class Run:
 
     @property
     def transfer_times(self) -> list[list[tuple[int, int]]]:
-        """By rank, of every send, receive or group, when its first member starts and its last is complete."""
+        """By rank, of every send, receive or group, when its first member starts and its last is complete.
+
+        Of a wait, when its rank comes to it and when it goes on.
+        """
         found: list[list[tuple[int, int]]] = []
         for rank, row in enumerate(self.rows):
             found.append([])
             for position, ops in enumerate(row):
-                if isinstance(ops[0], Transfer):
+                if isinstance(ops[0], Wait):
+                    found[-1].append((self.known["posted", rank, position], self.known["end", (rank, position)]))
+                elif isinstance(ops[0], Transfer):
                     members = [(rank, position, member) for member in range(len(ops))]
                     start = min(self.known["start", place] for place in members)
                     found[-1].append((start, max(self.known["complete", place] for place in members)))
@@ -121,10 +139,11 @@ class Run:
     def _named(self, place: Place) -> tuple[str, int, int, int]:
         """Name the message: direction, stage that makes it, stage that reads it, micro-batch."""
         op = self.op(place)
-        onward = (op.kind == "F") == op.is_send
+        sends = isinstance(op, Wait) or op.is_send
+        onward = (op.kind == "F") == sends
         peers = (self.law.feeds if onward else self.law.fed_by)[op.stage]
         peer = op.peer if op.peer is not None else next(p for p in peers if self.home[p] != self.home[op.stage])
-        return (op.kind, op.stage, peer, op.microbatch) if op.is_send else (op.kind, peer, op.stage, op.microbatch)
+        return (op.kind, op.stage, peer, op.microbatch) if sends else (op.kind, peer, op.stage, op.microbatch)
 
     def _match(self) -> None:
         sends: dict[Any, list[Place]] = {}
@@ -147,6 +166,8 @@ class Run:
                 self._post(rank, position)
                 if isinstance(ops[0], Op):
                     self._compute(rank, position)
+                elif isinstance(ops[0], Wait):
+                    self._wait(rank, position)
         for place in self.places:
             if self.op(place).is_send:
                 self._transfer(place)
@@ -161,13 +182,21 @@ class Run:
         name = ("posted", rank, position)
         if position == 0:
             self.known[name] = 0
-        elif isinstance(self.rows[rank][position - 1][0], Op):
+        elif isinstance(self.rows[rank][position - 1][0], Op | Wait):
             self._set(name, [self.known.get(("end", (rank, position - 1)))])
         elif self.discipline == "block":
             members = range(len(self.rows[rank][position - 1]))
             self._set(name, [self.known.get(("complete", (rank, position - 1, member))) for member in members])
         else:
             self._set(name, [self.known.get(("posted", rank, position - 1))])
+
+    def _wait(self, rank: int, position: int) -> None:
+        """A wait is over when the rank has come to it and its send is complete, if that stands before it."""
+        times = [self.known.get(("posted", rank, position))]
+        send = self.sends.get(self._named((rank, position, 0)))
+        if send is not None and send[:2] < (rank, position) and send[0] == rank:
+            times.append(self.known.get(("complete", send)))
+        self._set(("end", (rank, position)), times)
 
     def _compute(self, rank: int, position: int) -> None:
         together, fringe = set(), [(rank, position)]
@@ -228,11 +257,12 @@ class Run:
         latency = entry_of(self.links["latency"], *ends)
         makers = [op for op in self.where if (op.stage, op.microbatch) == (source, microbatch)]
         made = [self.known.get(("made", op)) for op in makers if op.kind in ("F" if kind == "F" else "BI")]
-        alone = self.discipline in ("tagged", "buffered") or size <= (self.eager_bytes or -1)
+        eager = size <= (self.eager_bytes or -1)
+        alone = eager or self.discipline in ("tagged", "buffered")
         receive = self.receive_of.get(send)
         if alone:
             self._set(("start", send), [*self._head(send), *made])
-            self._set(("complete", send), [self.known.get(("start", send))])
+            self._set(("complete", send), [self.known.get(("start", send))], 0 if eager else occupied)
             self._set(("free", send), [self.known.get(("start", send))], occupied)
             if receive is not None:
                 self._set(("start", receive), [*self._head(receive), self.known.get(("start", send))])

@@ -120,6 +120,9 @@ class Run:
                 break
             if self.discipline == "block" and not self.complete.issuperset(items):
                 break
+            awaited = [self.program.awaited(place, wait) for wait in self.program.waits[rank][place[1]]]
+            if any(send is not None and send not in self.complete for send in awaited):
+                break
             self.reached[rank] += 1
 
     def compute(self, place: Place) -> bool:
@@ -194,4 +197,4 @@ class Run:
         """Whether a send is complete without its receive, or the receive of such a send after it."""
         send = item if item.sends else self.partner[item]
         eager = self.eager_bytes > 0 and self.program.law.size(send.name) <= self.eager_bytes
-        return eager or self.discipline == "buffered"
+        return eager or self.discipline in ("tagged", "buffered")

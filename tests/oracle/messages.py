@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from oracle.law import Case, Law, Op, Place, Step
 
-MARKS = ("UNSHARD", "RESHARD", "REDUCE_GRAD")
+MARKS = ("UNSHARD", "RESHARD", "REDUCE_GRAD", "WAIT_REDUCE_GRAD")
 
 
 class Name(NamedTuple):
@@ -33,13 +33,22 @@ class Transfer(NamedTuple):
     peer: int | None
 
 
+class Wait(NamedTuple):
+    """A wait for a send as it is written."""
+
+    letter: str
+    stage: int
+    microbatch: int
+    peer: int | None
+
+
 class Mark(NamedTuple):
     kind: str
     stage: int
 
 
 class LoweredStep(NamedTuple):
-    ops: tuple[Op | Transfer | Mark, ...]
+    ops: tuple[Op | Transfer | Wait | Mark, ...]
     form: str
     """How its members are joined: ``single``, ``overlap`` or ``group``."""
 
@@ -57,17 +66,21 @@ class Item(NamedTuple):
     """The rank that sends and the rank that receives; None where no rank or the same one is at the other end."""
     is_needed: bool
     """Whether the message is one of the problem's."""
+    label: tuple[str, int, int | None, int]
+    """What a wait says to mean it: letter, stage, the stage at the other end (if it is known), micro-batch."""
 
 
 @cache
-def read_member(text: str) -> Op | Transfer | Mark:
+def read_member(text: str) -> Op | Transfer | Wait | Mark:
     if match := re.fullmatch(r"([0-9]+)([FBIW])([0-9]+)", text):
         return Op(match[2], int(match[1]), int(match[3]))
     if match := re.fullmatch(r"([0-9]+)(SEND|RECV)_([FB])([0-9]+)(?:([<>])([0-9]+))?", text):
         sends = match[2] == "SEND"
         if match[5] in (None, ">" if sends else "<"):
             return Transfer(sends, match[3], int(match[1]), int(match[4]), int(match[6]) if match[6] else None)
-    if match := re.fullmatch(r"([0-9]+)(UNSHARD|RESHARD|REDUCE_GRAD)", text):
+    if match := re.fullmatch(r"([0-9]+)WAIT_SEND_([FB])([0-9]+)(?:>([0-9]+))?", text):
+        return Wait(match[2], int(match[1]), int(match[3]), int(match[4]) if match[4] else None)
+    if match := re.fullmatch(rf"([0-9]+)({'|'.join(MARKS)})", text):
         return Mark(match[2], int(match[1]))
     raise ValueError(f"the oracle knows no {text!r}")
 
@@ -97,13 +110,13 @@ class Wires(Law):
             tensor = tuple(row.get("shape", ())), row.get("dtype", ""), row.get("bytes")
             self.declared.setdefault((row["from"], row["to"]), []).append(tensor)
 
-    def admits_member(self, member: Op | Transfer | Mark) -> bool:
+    def admits_member(self, member: Op | Transfer | Wait | Mark) -> bool:
         """Whether kind, form, stage and micro-batch are the problem's."""
         if isinstance(member, Op):
             return self.admits(member)
         trains = self.form != "inference"
         if isinstance(member, Mark):
-            return member.stage < self.stages and (trains or member.kind != "REDUCE_GRAD")
+            return member.stage < self.stages and (trains or "GRAD" not in member.kind)
         in_range = member.stage < self.stages and member.microbatch < self.microbatches
         return in_range and (trains or member.letter == "F") and self.passes(member.stage, member.microbatch)
 
@@ -120,17 +133,24 @@ class Wires(Law):
         elsewhere = [stage for stage in there if self.home[stage] != self.home[transfer.stage]]
         return elsewhere[0] if len(elsewhere) == 1 else None
 
-    def item(self, place: Place, index: int, transfer: Transfer) -> Item:
-        peer = self.peer_of(transfer)
+    def label(self, member: Transfer | Wait) -> tuple[str, int, int | None, int]:
+        """What tells one send of a rank from another: a wait and its send have the same."""
+        peer = member.peer
         if peer is None:
-            return Item(place, index, transfer.sends, None, None, False)
+            peer = self.peer_of(Transfer(getattr(member, "sends", True), *member[-4:]))
+        return member.letter, member.stage, peer, member.microbatch
+
+    def item(self, place: Place, index: int, transfer: Transfer) -> Item:
+        peer, label = self.peer_of(transfer), self.label(transfer)
+        if peer is None:
+            return Item(place, index, transfer.sends, None, None, False, label)
         stages, ranks = (transfer.stage, peer), (place[0], self.home[peer])
         if not transfer.sends:
             stages, ranks = stages[::-1], ranks[::-1]
         name = Name(transfer.letter, *stages, transfer.microbatch)
         channel = ranks if ranks[0] != ranks[1] else None
         is_needed = channel is not None and peer in self.far_stages(transfer)
-        return Item(place, index, transfer.sends, name, channel, is_needed)
+        return Item(place, index, transfer.sends, name, channel, is_needed, label)
 
     def messages(self) -> list[Name]:
         """Every message that a complete schedule of the problem needs."""
@@ -186,8 +206,16 @@ class Program:
             ]
             for rank, row in enumerate(known)
         ]
+        self.waits = [
+            [[op for op in ops if isinstance(op, Wait) and law.home[op.stage] == rank] for ops in row]
+            for rank, row in enumerate(known)
+        ]
         self.marks = [[[op for op in ops if isinstance(op, Mark)] for ops in row] for row in known]
         self.all_items = [item for row in self.items for items in row for item in items]
+        self.first_send: dict[tuple[int, tuple[Any, ...]], Item] = {}
+        for item in self.all_items:
+            if item.sends:
+                self.first_send.setdefault((item.place[0], item.label), item)
         self.first: dict[tuple[int, Op], int] = {}
         for rank, row in enumerate(self.computes):
             for position, ops in enumerate(row):
@@ -197,10 +225,23 @@ class Program:
     def first_on(self, rank: int, ops: list[Op]) -> list[Place]:
         return [(rank, self.first[rank, op]) for op in ops if (rank, op) in self.first]
 
+    def awaited(self, place: Place, wait: Wait) -> Item | None:
+        """The send that a wait is for: the first of its rank that it can mean, if that stands before it."""
+        send = self.first_send.get((place[0], self.law.label(wait)))
+        return send if send is not None and send.place[1] < place[1] else None
+
+    def let_go(self, send: Item) -> int | None:
+        """The position of the wait for a send, or None where the rank never waits for it."""
+        rank = send.place[0]
+        for position, waits in enumerate(self.waits[rank]):
+            if any(self.awaited((rank, position), wait) is send for wait in waits):
+                return position
+        return None
+
     def is_lowered(self) -> bool:
-        """Whether anything is sent or received, be it right or wrong."""
-        return any(isinstance(op, Transfer) for row in self.rows for step in row for op in step.ops)
+        """Whether anything is sent, received or waited for, be it right or wrong."""
+        return any(isinstance(op, Transfer | Wait) for row in self.rows for step in row for op in step.ops)
 
 
-def only_computes(ops: list[Op | Transfer | Mark]) -> tuple[Op, ...]:
+def only_computes(ops: list[Op | Transfer | Wait | Mark]) -> tuple[Op, ...]:
     return tuple(op for op in ops if isinstance(op, Op))

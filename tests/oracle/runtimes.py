@@ -6,7 +6,6 @@ import re
 from typing import Any
 
 Rows = list[list[str]]
-_RUNTIME = re.compile(r"([0-9]+)(UNSHARD|RESHARD|REDUCE_GRAD)")
 _MESSAGE = re.compile(r"[0-9]+(?:SEND|RECV)_[FB][0-9]+")
 
 
@@ -18,7 +17,9 @@ def profile_verdicts(rows: Rows, problem: dict[str, Any]) -> dict[str, bool]:
         "SV701": not _held(problem),
         "SV702": not _in_order(words, problem["stages"] - 1),
         "SV703": not bare and not _reduced(words, problem),
-        "SV704": any(cell.startswith("[") or ">" in cell or "<" in cell for row in rows for cell in row),
+        "SV704": any(
+            cell.startswith("[") or ">" in cell or "<" in cell or "WAIT" in cell for row in rows for cell in row
+        ),
         "SV705": not bare and _crosses(problem) and not any(_MESSAGE.match(word) for row in words for word in row),
         "SV711": not _placed(problem),
         "SV712": not bare,

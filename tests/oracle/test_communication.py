@@ -164,7 +164,7 @@ def test_eager_messages(text: str, sizes: list[int], hangs: dict[int, str]) -> N
 # What is under way at most in the channel from rank 0 to rank 1: the rows, an eager size, and the most by discipline.
 UNDER_WAY = [
     ("nothing asks for an answer", "0F0 0SEND_F0 0F1 0SEND_F1 0F2 0SEND_F2 / 1RECV_F0 1F0 1RECV_F1 1F1 1RECV_F2 1F2",
-     {("buffered", 0): 3, ("tagged", 0): 0, ("tagged", 1): 3, ("edge", 0): 0, ("pair", 0): 0, ("block", 1): 3}),
+     {("buffered", 0): 3, ("tagged", 0): 3, ("tagged", 1): 3, ("edge", 0): 0, ("pair", 0): 0, ("block", 1): 3}),
     ("the second is sent after an answer to the first",
      "0F0 0SEND_F0 0RECV_B0 0B0 0F1 0SEND_F1 0F2 0SEND_F2 / 1RECV_F0 1F0 1B0 1SEND_B0 1RECV_F1 1F1 1RECV_F2 1F2",
      {("buffered", 0): 2, ("tagged", 1): 2, ("pair", 1): 2}),
@@ -316,8 +316,8 @@ def test_inclusions(eager_bytes: int) -> None:
         assert not broken, (broken, seed, name, rows, problem.to_dict())
         for discipline in DISCIPLINES:
             accepted[discipline] += free[discipline]
-    # Queues of one channel hold up a receive until the one before it is there, be the send complete or not.
-    assert accepted["buffered"] == accepted["edge"] > accepted["pair"] > accepted["rank"] > accepted["block"] > 100
+    # Without waits, the queue of a channel holds up a receive until the one before it is there, complete or not.
+    assert accepted["buffered"] >= accepted["edge"] > accepted["pair"] > accepted["rank"] > accepted["block"] > 100
 
 
 def test_bases_run_under_every_discipline() -> None:
@@ -334,7 +334,7 @@ def test_mutants_repeat_and_every_fault_and_code_occurs() -> None:
     random_lowered.lowered_base.cache_clear()
     assert first == [lowered_mutant(seed) for seed in range(40)]
     names, codes, alone = set(), dict.fromkeys(communication.CODES, 0), set()
-    for seed in range(3000):
+    for seed in range(4000):
         problem, rows, name = lowered_mutant(seed)
         names |= set(name.split(" + "))
         discipline = random.Random(seed).choice(DISCIPLINES)
@@ -345,8 +345,8 @@ def test_mutants_repeat_and_every_fault_and_code_occurs() -> None:
         if len(violated) == 1:
             alone.add(violated[0])
     assert names == set(LOWERED_FAULTS)
-    assert min(codes.values()) > 10, codes
-    assert alone >= {"SV301", "SV302", "SV303", "SV304", "SV305", "SV403"}
+    assert min(codes.values()) > 4, codes
+    assert alone >= {"SV301", "SV302", "SV303", "SV304", "SV305", "SV403", "SV404"}
 
 
 def test_every_group_is_one_position() -> None:

@@ -39,8 +39,13 @@ def group(parts: list[str]) -> str:
 
 
 def is_transfer(text: str) -> bool:
-    """Whether a step sends or receives, alone or in a group."""
+    """Whether a step sends, receives or waits for a send, alone or in a group."""
     return "SEND" in text or "RECV" in text
+
+
+def can_merge(rng: random.Random, *texts: str) -> bool:
+    """Whether steps are sends and receives, which may be in a group; rarely a wait is taken for one."""
+    return all(map(is_transfer, texts)) and (rng.random() < 0.02 or not any("WAIT" in text for text in texts))
 
 
 def transfers(rows: Rows) -> list[tuple[int, int]]:
@@ -103,7 +108,7 @@ def merge(rng: random.Random, rows: Rows, law: Wires) -> None:
     pairs = [
         (rank, position)
         for rank, position in transfers(rows)
-        if position + 1 < len(rows[rank]) and is_transfer(rows[rank][position + 1])
+        if position + 1 < len(rows[rank]) and can_merge(rng, *rows[rank][position : position + 2])
     ]
     rank, first = rng.choice(pairs) if pairs and rng.random() < 0.97 else transfer(rng, rows)
     row = rows[rank]
@@ -117,7 +122,7 @@ def merge_all(rng: random.Random, rows: Rows, law: Wires) -> None:
     for row in chosen:
         found: list[str] = []
         for text in row:
-            if is_transfer(text) and found and is_transfer(found[-1]):
+            if found and can_merge(rng, text, found[-1]):
                 found[-1] = group(members(found[-1]) + members(text))
             else:
                 found.append(text)
@@ -167,13 +172,13 @@ def shuffle_transfers(rng: random.Random, rows: Rows, law: Wires) -> None:
 
 
 def move_mark(rng: random.Random, rows: Rows, law: Wires) -> None:
-    """Move an UNSHARD, RESHARD or REDUCE_GRAD; without one, put one anywhere."""
+    """Move an UNSHARD, RESHARD, REDUCE_GRAD or the wait for one; without one, put one anywhere."""
     marks = [(rank, p) for rank, p in spots(rows) if re.fullmatch(r"[0-9]+[A-Z_]+", rows[rank][p])]
     if marks:
         rank, position = rng.choice(marks)
         put(rng, rows[rank], rows[rank].pop(position))
     else:
-        kind = rng.choice(["UNSHARD", "RESHARD", "REDUCE_GRAD"])
+        kind = rng.choice(["UNSHARD", "RESHARD", "REDUCE_GRAD", "WAIT_REDUCE_GRAD"])
         put(rng, rng.choice(rows), f"{rng.randint(0, law.stages)}{kind}")
 
 
@@ -193,7 +198,7 @@ def drop(rng: random.Random, rows: Rows, law: Wires) -> None:
 
 def drop_both_ends(rng: random.Random, rows: Rows, law: Wires) -> None:
     """Drop a send and its receive, where both stand alone."""
-    sends = [(rank, p) for rank, p in transfers(rows) if "SEND" in rows[rank][p] and ";" not in rows[rank][p]]
+    sends = [(rank, p) for rank, p in transfers(rows) if re.match("[0-9]+SEND", rows[rank][p])]
     if sends:
         rank, position = rng.choice(sends)
         match = re.fullmatch(r"([0-9]+)SEND_([FB])([0-9]+)(?:>([0-9]+))?", rows[rank].pop(position))
@@ -269,6 +274,32 @@ def swap_microbatches(rng: random.Random, rows: Rows, law: Wires) -> None:
         rows[rank][first], rows[rank][second] = rows[rank][second], rows[rank][first]
 
 
+def gather_early(rng: random.Random, rows: Rows, law: Wires) -> None:
+    """Put every UNSHARD of a rank to its front; where one stage is unsharded again, all but the first are dropped."""
+    row = rng.choice(rows)
+    marks = [text for text in row if text.endswith("UNSHARD")]
+    row[:] = [*dict.fromkeys(marks), *(text for text in row if text not in marks)]
+
+
+def wait_anywhere(rng: random.Random, rows: Rows, law: Wires) -> None:
+    """Put a wait for some send anywhere on its rank."""
+    sends = [(rank, p) for rank, p in transfers(rows) if re.match(r"\[?[0-9]+SEND", rows[rank][p])]
+    if sends:
+        rank, position = rng.choice(sends)
+        put(rng, rows[rank], members(rows[rank][position])[0].replace("SEND", "WAIT_SEND"))
+
+
+def wait_for_all(rng: random.Random, rows: Rows, law: Wires) -> None:
+    """Wait for every send of some ranks right behind it, or a little later."""
+    later = rng.randint(0, 2)
+    for row in rows:
+        if rng.random() < 0.7:
+            for position in reversed(range(len(row))):
+                for part in members(row[position]) if "SEND" in row[position] and "WAIT" not in row[position] else ():
+                    if "SEND" in part:
+                        row.insert(min(position + 1 + later, len(row)), part.replace("SEND", "WAIT_SEND"))
+
+
 def swap_steps(rng: random.Random, rows: Rows, law: Wires) -> None:
     """Exchange any two steps of a rank, computing or not."""
     rank, first = spot(rng, rows)
@@ -293,10 +324,16 @@ REORDERINGS: dict[str, Fault] = {
     "swap micro-batches": swap_microbatches,
     "swap steps": swap_steps,
     "move a mark": move_mark,
+    "gather early": gather_early,
+    "wait anywhere": wait_anywhere,
+    "wait for all": wait_for_all,
 }
-"""Faults that keep every operation."""
+"""Faults that keep every operation that computes, sends or receives."""
 
-GENTLE = ("swap neighbours", "receives early", "sends late", "merge", "merge all", "split a group", "reverse a group")
+GENTLE = (
+    "swap neighbours", "receives early", "sends late", "merge", "merge all", "split a group", "reverse a group",
+    "wait for all",
+)  # fmt: skip
 """Those that seldom put a receive behind the step that reads it, or a send before the step that makes its tensor."""
 
 LOSSES: dict[str, Fault] = {

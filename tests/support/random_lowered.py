@@ -10,12 +10,14 @@ import random
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from oracle.law import Op, read_step
+from oracle.communication import Judge
+from oracle.law import Op, Place, read_step
 from oracle.lowered import total_by_step
 from oracle.messages import Name, Program, Wires
 from schedverify.core.errors import InputError
 from schedverify.core.problem import Problem
 from support.random_schedules import Rows, random_data, random_rows
+from support.random_waits import with_reduction_waits, with_waits
 
 
 class LoweredBase(NamedTuple):
@@ -143,6 +145,28 @@ def with_capacity(rng: random.Random, problem: Problem, rows: Rows) -> Problem:
         return problem
 
 
+def with_counts(rng: random.Random, problem: Problem, rows: Rows) -> Problem:
+    """Return the problem with limits of what is begun or unsharded at once, at or just above what the rows need."""
+    data = problem.to_dict()
+    limits = dict(data["limits"])
+    for name in ("outstanding_sends", "unsharded") if unshards(rows) else ("outstanding_sends",):
+        limits[name] = [1] * len(rows)
+        while crowded := crowded_places(rows, data | {"limits": limits}, name):
+            for rank, _ in crowded:
+                limits[name][rank] += 1
+        limits[name] = [count + rng.choice([0, 0, 0, 1]) for count in limits[name]]
+    return Problem.of(data | {"limits": limits})
+
+
+def unshards(rows: Rows) -> bool:
+    return any("UNSHARD" in text for row in rows for text in row)
+
+
+def crowded_places(rows: Rows, data: dict[str, Any], name: str) -> set[Place]:
+    judge = Judge(rows, data)
+    return judge.crowded_sends() if name == "outstanding_sends" else judge.crowded_weights()
+
+
 @lru_cache(maxsize=4)
 def lowered_base(number: int) -> LoweredBase:
     """Return the lowered schedule of a number; something crosses between its ranks."""
@@ -154,6 +178,9 @@ def lowered_base(number: int) -> LoweredBase:
         if law.messages():
             rows = lowered(rng, random_rows(rng, law), law)
             rows = with_marks(rng, rows, law) if rng.random() < 0.3 else rows
+            if rng.random() < 0.35:
+                rows = with_reduction_waits(rng, with_waits(rng, rows, wrong=0), wrong=0)
             problem = with_capacity(rng, problem, rows) if rng.random() < 0.2 else problem
+            problem = with_counts(rng, problem, rows) if rng.random() < (0.9 if unshards(rows) else 0.3) else problem
             return LoweredBase(problem, problem.to_dict(), rows)
     raise AssertionError("no problem with messages in 100")

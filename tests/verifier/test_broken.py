@@ -22,7 +22,7 @@ from schedverify.verifier.verification import verify
 FOLDER = Path(__file__).parents[2] / "specs" / "broken"
 CODES = (
     "SV101", "SV102", "SV103", "SV104", "SV201", "SV202", "SV301", "SV302", "SV303", "SV304", "SV305", "SV306", "SV401",
-    "SV402", "SV403", "SV501", "SV502", "SV701", "SV702", "SV703", "SV704", "SV705", "SV711", "SV712",
+    "SV402", "SV403", "SV404", "SV405", "SV501", "SV502", "SV701", "SV702", "SV703", "SV704", "SV705", "SV711", "SV712",
 )  # fmt: skip
 JUDGED = ("SV101", "SV102", "SV103", "SV104", "SV201", "SV401", "SV402")
 PLACELESS = ("SV103", "SV501", "SV502", "SV701", "SV705", "SV711")

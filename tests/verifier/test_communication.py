@@ -296,7 +296,7 @@ def ranks_told(seed: int, discipline: Discipline) -> int:
 def test_a_cycle_that_is_at_hand_is_told_where_looking_for_a_shorter_one_takes_too_long(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    seeds = [(seed, DISCIPLINES[seed % len(DISCIPLINES)]) for seed in (0, 13, 65, 130)]
+    seeds = [(seed, DISCIPLINES[seed % len(DISCIPLINES)]) for seed in (0, 14, 141, 131)]
     fewest = [ranks_told(*one) for one in seeds]
     monkeypatch.setattr(deadlocks, "MOST_VISITS", 1)
     at_hand = [ranks_told(*one) for one in seeds]

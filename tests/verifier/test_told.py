@@ -57,6 +57,8 @@ NO_MESSAGES = "no send and no receive stands in the schedule"
 SILENT = {
     "SV202": "no timeline is handed in",
     "SV301": NO_MESSAGES, "SV302": NO_MESSAGES, "SV303": NO_MESSAGES, "SV304": NO_MESSAGES,
+    "SV404": "the problem limits no outstanding sends (limits.outstanding_sends)",
+    "SV405": "the problem limits no unsharded stages (limits.unsharded)",
     "SV305": "no UNSHARD, RESHARD or REDUCE_GRAD stands in the schedule", "SV306": NO_MESSAGES,
     "SV401": "the problem limits no micro-batches in flight", "SV402": "the problem limits no memory",
     "SV403": NO_MESSAGES,

@@ -15,7 +15,7 @@ Ints = tuple[int, ...]
 Matrix = tuple[Ints, ...]
 
 _F, _B, _W = int(Kind.F), int(Kind.B), int(Kind.W)
-_GRADIENTS = (Kind.SEND_B, Kind.RECV_B, Kind.REDUCE_GRAD)
+_GRADIENTS = (Kind.SEND_B, Kind.RECV_B, Kind.WAIT_SEND_B, Kind.REDUCE_GRAD, Kind.WAIT_REDUCE_GRAD)
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,10 @@ class ProblemFields:
     """By stage, the most micro-batches in flight; None where there is no limit."""
     makespan_limit: int | None = None
     """The most ticks that the whole may take; None where there is no limit."""
+    outstanding_sends: Ints | None = None
+    """By rank, the most sends that are begun and not yet waited for; None where there is no limit."""
+    unsharded: Ints | None = None
+    """By rank, the most of its stages that are unsharded at once; None where there is no limit."""
     minimize: str = "makespan"
     """What the optimizer minimizes."""
     then: str | None = None

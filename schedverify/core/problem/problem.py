@@ -71,6 +71,8 @@ class Problem(ProblemFields):
         in_flight: Numbers | None = None,
         in_flight_stage: Numbers | None = None,
         makespan: Number | None = None,
+        outstanding_sends: Numbers | None = None,
+        unsharded: Numbers | None = None,
         minimize: str | None = None,
         then: str | None = None,
         edges: Sequence[Sequence[SupportsIndex]] | None = None,
@@ -140,6 +142,10 @@ class Problem(ProblemFields):
             The most micro-batches in flight on a stage, by stage.
         makespan
             The most ticks that the whole may take.
+        outstanding_sends
+            The most sends of a rank that are begun and not yet waited for, by rank.
+        unsharded
+            The most stages of a rank that are unsharded at once, by rank.
         minimize, then
             What the optimizer minimizes, and what next among the best by the first: ``"makespan"``, ``"span"``,
             ``"period"`` or ``"peak-memory"``.

@@ -11,7 +11,13 @@ from schedverify.core.problem.fields import Boundary, Matrix, ProblemFields
 from schedverify.core.problem.keys import KEYS, TABLES
 
 _MEMORY: Final = ("activation", "weight_stash", "recompute", "boundary", "static", "capacity")
-_LIMITS: Final = {"in_flight": "in_flight", "in_flight_stage": "in_flight_stage", "makespan": "makespan_limit"}
+_LIMITS: Final = {
+    "in_flight": "in_flight",
+    "in_flight_stage": "in_flight_stage",
+    "makespan": "makespan_limit",
+    "outstanding_sends": "outstanding_sends",
+    "unsharded": "unsharded",
+}
 """The keys of the table, and the names of the fields."""
 
 

@@ -5,10 +5,11 @@ structure              SV101 to SV104: the operations that are needed, each once
 dependencies           SV201, SV202: no cycle; a timeline that is handed in is possible
 communication          SV301 to SV303: what is sent is received, in one order
 deadlocks              SV304: free of deadlock under a discipline
-parameters             SV305: parameters gathered, gradients reduced
+parameters             SV305, SV405: parameters gathered, few at a time; gradients reduced
 boundaries             SV306: what crosses is what is declared
 memory                 SV401, SV402: what a rank holds stays within its limits
 buffers                SV403: messages on their way stay within what a channel holds
+outstanding            SV404: sends begun and not yet waited for stay within the limit
 performance            SV501, SV502: claimed measures and bounds
 torch_runtime          SV701 to SV712: what PyTorch's runtime and torchtitan need
 =====================  ===============================================================================
@@ -21,6 +22,7 @@ from schedverify.verifier.rules import (
     deadlocks,
     dependencies,
     memory,
+    outstanding,
     parameters,
     performance,
     structure,
@@ -30,5 +32,5 @@ from schedverify.verifier.rules.base import HEADINGS, REGISTRY, Case, NotApplica
 
 __all__ = [
     "HEADINGS", "REGISTRY", "Case", "NotApplicable", "Property", "Undecided", "boundaries", "buffers", "communication",
-    "deadlocks", "dependencies", "memory", "parameters", "performance", "structure", "torch_runtime",
+    "deadlocks", "dependencies", "memory", "outstanding", "parameters", "performance", "structure", "torch_runtime",
 ]  # fmt: skip

@@ -19,7 +19,7 @@ from schedverify.core.discipline import DEFAULT_DISCIPLINE, Discipline
 from schedverify.core.errors import ScheduleError
 from schedverify.core.problem import Problem
 from schedverify.core.result import LARGEST_KEPT_TIMELINE, Scope, TimelineSource, Violation
-from schedverify.core.schedule import IntArray, Schedule, is_transfer
+from schedverify.core.schedule import IntArray, Schedule, is_send_wait, is_transfer
 from schedverify.core.timeline import Measures, Timeline
 from schedverify.simulator.engine import is_simple, simulate
 from schedverify.verifier.occurrences import Occurrences
@@ -113,12 +113,13 @@ class Case:
 
     @cached_property
     def has_transfers(self) -> bool:
-        """Whether a send or receive stands in the schedule at all."""
-        return bool(is_transfer(np.concatenate(self.schedule.rows)).any())
+        """Whether a send, a receive or a wait for a send stands in the schedule at all."""
+        words = np.concatenate(self.schedule.rows)
+        return bool((is_transfer(words) | is_send_wait(words)).any())
 
     @cached_property
     def transfers(self) -> Transfers:
-        """The sends and receives of a schedule in which some stand.
+        """The sends and receives of a schedule in which some stand, with the waits for them.
 
         Raises
         ------

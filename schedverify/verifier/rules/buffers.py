@@ -26,7 +26,7 @@ def buffered_messages(case: Case) -> Iterator[Violation]:
 
     On each channel, a directed pair of ranks, the messages that can be sent and not yet received at once are at most
     `links.buffer`, whatever the durations. Only what does not wait for its receive can be on its way: every message
-    under `buffered`, under the others those of at most `eager_bytes`.
+    under `tagged` and `buffered`, under the others those of at most `eager_bytes`.
 
     Why it matters
 

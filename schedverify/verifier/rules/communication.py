@@ -110,12 +110,14 @@ def made_and_received(case: Case) -> Iterator[Violation]:
     What it checks
 
     On its rank, each send stands behind the F that makes its output, or the B or I that makes its gradient; each
-    receive stands before the F, B or I that reads it. An absent operation is SV103's matter.
+    receive stands before the F, B or I that reads it. An absent operation is SV103's matter. Each `WAIT_SEND` stands
+    behind its send, and once; it names its peer where the send does.
 
     Why it matters
 
     A send before its operation sends what a buffer held before; a step before its receive reads such. Engines that
-    look up the tensor fail, those with fixed buffers do not.
+    look up the tensor fail, those with fixed buffers do not. A wait without a send in front has nothing to wait for,
+    and what was sent is never let go.
 
     Example
 
@@ -125,12 +127,32 @@ def made_and_received(case: Case) -> Iterator[Violation]:
 
     For every send of a tensor (k, a, b, m) at (r, i): the first k(a, m) of rank r, where there is one, stands before
     i; for every receive at (r, i), the first k(b, m) of rank r stands behind i. For gradients k is each of B and I
-    that stands.
+    that stands. For every wait for a tensor at (r, i): the first send of that tensor on rank r stands before i, and no
+    other wait for it does.
     """
     transfers = case.transfers
     fine = np.flatnonzero(transfers.sound)
     yield from _misplaced(case, *transfers.makers(fine), is_send=True)
     yield from _misplaced(case, *transfers.readers(fine), is_send=False)
+    yield from _idle_waits(transfers)
+
+
+def _idle_waits(transfers: Transfers) -> Iterator[Violation]:
+    """Tell the waits that have no send before them, and those that stand again."""
+    waits = transfers.waits
+    again = waits.first != np.arange(len(waits.word))
+    for entry in np.flatnonzero(again | ~waits.behind).tolist():
+        rank, position, op = waits.place(entry)
+        send = int(waits.send[entry])
+        if again[entry]:
+            earlier = int(waits.position[waits.first[entry]])
+            yield violation_at("SV303", rank, position, op, f"it stands at position {earlier} already")
+        elif send < 0:
+            yield violation_at("SV303", rank, position, op, "no send that it could wait for stands on the rank")
+        else:
+            _, place, sent = transfers.place(send)
+            where = "in the same step" if place == position else f"behind it at position {place}"
+            yield violation_at("SV303", rank, position, op, f"{sent}, for which it waits, stands {where}", sent)
 
 
 def _violation(transfers: Transfers, entry: int, text: str) -> Violation:

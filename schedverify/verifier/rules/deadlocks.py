@@ -24,8 +24,9 @@ def free_of_deadlock(case: Case) -> Iterator[Violation]:
 
     One run of what lies below the schedule, as the discipline models it, comes to its end: every step, every send and
     every receive can happen. Which disciplines block what, and which of them a schedule survives, is told on the page
-    about communication. A send or receive that finds no partner counts as met here, as an absent operation counts as
-    done in SV201; SV301 reports it.
+    about communication. A `WAIT_SEND` holds its rank's program until its send is complete. A send or receive that finds
+    no partner counts as met here, as an absent operation counts as done in SV201, and SV301 reports it; so does a wait
+    whose send is missing or behind it, and SV303 reports that.
 
     Why it matters
 
@@ -39,13 +40,15 @@ def free_of_deadlock(case: Case) -> Iterator[Violation]:
 
     Formally
 
-    Let the nodes be the compute steps, merged as in SV201, and the transfers: a send and the receive that it meets are
-    one node, and two with an edge from the send to the receive where the send is complete without it (`buffered`, and
-    messages of at most `eager_bytes`). Edges go to each compute step from the one before it on its rank, from what it
-    reads on its rank and from the first receive of each tensor that it reads; to each send and receive from the last
-    compute step before it, from the step that makes what it sends, and from all that stands before it in its queue
-    (`buffered`, `edge`: of its channel; `pair`: of its pair of ranks; `rank`: of its rank), its own group left out;
-    under `block` to all of each step from all of the step before it. This graph has no cycle.
+    Let the nodes be the compute steps, merged as in SV201, the waits for sends, and the transfers: a send and the
+    receive that it meets are one node, and two with an edge from the send to the receive where the send is complete
+    without it (`tagged`, `buffered`, and messages of at most `eager_bytes`). Edges go to each compute step, wait, send
+    and receive from the last compute step and from the last wait before it on its rank; to each compute step from what
+    it reads on its rank and from the first receive of each tensor that it reads; to each wait from the first send of
+    its tensor, where that stands before it; to each send from the step that makes what it sends; to each send and
+    receive from all that stands before it in its queue (`buffered`, `edge`: of its channel; `pair`: of its pair of
+    ranks; `rank`: of its rank), its own group left out; under `block` to all of each step from all of the step before
+    it. This graph has no cycle.
     """
     graph = case.events
     if not graph.blocked.any():

@@ -67,7 +67,10 @@ def bytes_held(case: Case) -> Iterator[Violation]:
     `static`, plus `activation` of each stage and micro-batch from the start of F; of it, `weight_stash` from the end
     of I to the end of W; the rest is free at the end of B or I (inference: all of it at the end of F). A stage that
     recomputes keeps `boundary` instead, and its B or I holds `activation` in place of it while it runs. In a lowered
-    schedule what is received counts from the receive to the end of the next step that reads it.
+    schedule what is received counts from the receive to the end of the next step that reads it. Where any `WAIT_SEND`
+    stands in a rank's order, what is sent counts there too, each message on its own, until its wait is over, or to the
+    end: a gradient from the start of the step that makes it, an activation from the end of its B or I (inference: of
+    its F), until which its bytes are among the activations.
 
     Why it matters
 
@@ -82,8 +85,11 @@ def bytes_held(case: Case) -> Iterator[Violation]:
 
     For every rank r and position i: static(r) plus the sum over all (s, m) of what the operations of (s, m) in the
     order of r up to i leave held, plus activation(s) - boundary(s) for each B or I of a recomputing stage in the step
-    at i, plus the bytes of every receive at or before i behind which no step that reads it ends before i, is at most
-    capacity(r).
+    at i, plus the bytes of every receive at or before i behind which no step that reads it ends before i, plus, if a
+    WAIT_SEND stands in the order of r, the bytes of every send whose gradient is made at or before i, or whose
+    activation's B or I (inference: F) stands before i, and the wait for which does not stand before i, is at most
+    capacity(r). What makes a gradient, or ends an activation, and does not stand counts as done before the order
+    begins; an activation whose F stands without its B or I counts with the pair alone.
     """
     problem = case.problem
     if problem.capacity is None:
@@ -174,11 +180,53 @@ def _arriving(case: Case, rank: int) -> dict[int, list[tuple[tuple[bool, int, in
     return found
 
 
+def _sent(case: Case, rank: int) -> dict[int, int]:
+    """Return by position by how much the bytes of what a rank sends are more while its step runs than before it.
+
+    Empty where the rank waits for no send, and so lets nothing go.
+    """
+    if not case.has_transfers or not (case.transfers.waits.rank == rank).any():
+        return {}
+    transfers, waits = case.transfers, case.transfers.waits
+    found: Counter[int] = Counter()
+    for entry in np.flatnonzero(transfers.is_send & transfers.sound & (transfers.rank == rank)).tolist():
+        since, wait = _held_since(case, rank, entry), int(waits.until[entry])
+        until = int(waits.position[wait]) if wait >= 0 else None
+        if since is not None and (until is None or since <= until):
+            found[since] += int(transfers.size[entry])
+            if until is not None:
+                found[until + 1] -= int(transfers.size[entry])
+    return found
+
+
+def _held_since(case: Case, rank: int, entry: int) -> int | None:
+    """Return the first position at which the bytes of what an entry sends count, or None where they never do."""
+    transfers = case.transfers
+    pair = int(transfers.stage[entry]), int(transfers.microbatch[entry])
+    inference = case.problem.form == "inference"
+    gradients = [_first(case, rank, kind, pair) for kind in (Kind.B, Kind.I)]
+    made = min((position for position in gradients if position is not None), default=None)
+    if transfers.backward[entry]:
+        return made or 0
+    forward = _first(case, rank, Kind.F, pair)
+    ended = forward if inference else made
+    if ended is not None:
+        return ended + 1
+    return 0 if forward is None else None
+
+
+def _first(case: Case, rank: int, kind: Kind, pair: Pair) -> int | None:
+    """Return the first position of an operation on a rank."""
+    places = case.occurrences.places.get(Op(kind, *pair), ())
+    return next((position for on, position in places if on == rank), None)
+
+
 @dataclass
 class _Bytes:
     """The bytes that the pairs of one rank hold: in full, or after I those of what waits for W; and what is unread.
 
-    That is what is received and not yet read. No pair is in ``full`` and ``reduced`` at once.
+    That is what is received and not yet read. No pair is in ``full`` and ``reduced`` at once. ``sent`` is what is held
+    of sends until they are waited for.
     """
 
     case: Case
@@ -193,11 +241,12 @@ class _Bytes:
         self.level = self.case.problem.static[self.rank]
         for pair, kind in _before(self.case, self.rank).items():
             self._hold(pair) if kind != Kind.W else self._reduce(pair)
-        arriving = _arriving(self.case, self.rank)
+        arriving, sent = _arriving(self.case, self.rank), _sent(self.case, self.rank)
         for position, ops in enumerate(self.case.occurrences.steps[self.rank]):
             for tensor, size in arriving.get(position, ()):
                 self.unread[tensor] = self.unread.get(tensor, 0) + size
                 self.level += size
+            self.level += sent.get(position, 0)
             for op in ops:
                 if op.kind == Kind.F:
                     self._hold(_pair(op))

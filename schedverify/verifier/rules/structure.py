@@ -58,8 +58,8 @@ def on_their_ranks(case: Case) -> Iterator[Violation]:
 
     What it checks
 
-    Each operation stands on the rank, or on all the ranks, of its stage, and on no other; sends and receives on the
-    first of them only.
+    Each operation stands on the rank, or on all the ranks, of its stage, and on no other; sends, waits for them and
+    receives on the first of them only.
 
     Why it matters
 
@@ -73,7 +73,7 @@ def on_their_ranks(case: Case) -> Iterator[Violation]:
     Formally
 
     For every operation o of stage s that stands anywhere: if o computes, the set of ranks on which o stands is
-    placement(s); if it sends or receives, it is {first(s)}; else it is a subset of placement(s).
+    placement(s); if it sends, receives or is a `WAIT_SEND`, it is {first(s)}; else it is a subset of placement(s).
     """
     if case.sound:
         return
@@ -190,7 +190,7 @@ def _astray(case: Case) -> Iterator[Violation]:
         places = positions(row)
         for index in np.flatnonzero(away).tolist():
             op, ranks = unpack(int(row[index])), problem.placement[int(stage[index])]
-            if op.kind.is_transfer or rank not in ranks:
+            if op.kind.is_communication or rank not in ranks:
                 where = f"stage {op.stage} is on rank {', '.join(map(str, ranks))}"
                 where += ", which sends and receives on the first" if rank in ranks else ""
                 message = f"rank {rank} has {op} at position {places[index]}, but {where}"

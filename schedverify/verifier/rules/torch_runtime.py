@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from schedverify.core.op import Join, Kind, Step
 from schedverify.core.problem import Problem
 from schedverify.core.result import Violation
+from schedverify.core.schedule import is_transfer
 from schedverify.verifier.rules.base import Case, NotApplicable, rule, violation_at
 from schedverify.verifier.rules.parameters import reduced_once
 
@@ -120,16 +121,17 @@ def scaled_once(case: Case) -> Iterator[Violation]:
 
 @rule("SV704", "steps that PyTorch's CSV can hold")
 def written_as_csv(case: Case) -> Iterator[Violation]:
-    """No step is a group of communications, and no send or receive names its peer.
+    """No step is a group of communications or a wait, and no send or receive names its peer.
 
     What it checks
 
-    Communications stand one by one, without a peer.
+    Communications stand one by one, without a peer, and no `WAIT_SEND` or `WAIT_REDUCE_GRAD` among them.
 
     Why it matters
 
     A cell of PyTorch's CSV is one action; its peer is the stage before or behind (`_Action.from_str`,
-    `get_fwd_recv_ops` and its like). There is no form for a group.
+    `get_fwd_recv_ops` and its like). There is no form for a group, and none for a wait before PyTorch 2.15: torch 2.13
+    reads `1WAIT_REDUCE_GRAD` as a W.
 
     Example
 
@@ -137,7 +139,7 @@ def written_as_csv(case: Case) -> Iterator[Violation]:
 
     Formally
 
-    No step holds more than one operation but an overlapped one, and no operation names a peer.
+    No step holds more than one operation but an overlapped one, no operation names a peer, and none waits.
     """
     for rank in range(case.schedule.ranks):
         for position, step in enumerate(case.schedule.steps(rank)):
@@ -172,7 +174,7 @@ def all_or_none(case: Case) -> Iterator[Violation]:
     if not case.schedule.lowered:
         raise NotApplicable("no communication stands in the schedule; PyTorch adds it when it is loaded")
     crosses = any(case.problem.owner_rank[a] != case.problem.owner_rank[b] for a, b in case.problem.edges)
-    if crosses and not case.has_transfers:
+    if crosses and not any(is_transfer(row).any() for row in case.schedule.rows):
         yield Violation("SV705", "no send and no receive stands in the schedule, but operations of the runtime do")
 
 
@@ -200,6 +202,8 @@ def _unheld(problem: Problem) -> Iterator[str]:
 def _no_cell(step: Step) -> str:
     if step.join is Join.GROUP:
         return "a group of communications"
+    if any(op.kind in (Kind.WAIT_SEND_F, Kind.WAIT_SEND_B, Kind.WAIT_REDUCE_GRAD) for op in step.ops):
+        return "a wait, which PyTorch's CSV does not have before 2.15"
     return "a peer is named" if any(op.peer is not None for op in step.ops) else ""
 
 
@@ -242,7 +246,7 @@ def compute_alone(case: Case) -> Iterator[Violation]:
 
     What it checks
 
-    No send, receive, `UNSHARD`, `RESHARD` or `REDUCE_GRAD` stands in any order.
+    No send, receive, `UNSHARD`, `RESHARD`, `REDUCE_GRAD` or wait stands in any order.
 
     Why it matters
 

@@ -41,9 +41,15 @@ def test_each_stage_stands_behind_those_that_feed_it() -> None:
 @pytest.mark.parametrize(
     ("form", "kinds"),
     [
-        ("fused", "F B SEND_F RECV_F SEND_B RECV_B UNSHARD RESHARD REDUCE_GRAD"),
-        ("split", "F B I W SEND_F RECV_F SEND_B RECV_B UNSHARD RESHARD REDUCE_GRAD"),
-        ("inference", "F SEND_F RECV_F UNSHARD RESHARD"),
+        (
+            "fused",
+            "F B SEND_F RECV_F SEND_B RECV_B WAIT_SEND_F WAIT_SEND_B UNSHARD RESHARD REDUCE_GRAD WAIT_REDUCE_GRAD",
+        ),
+        (
+            "split",
+            "F B I W SEND_F RECV_F SEND_B RECV_B WAIT_SEND_F WAIT_SEND_B UNSHARD RESHARD REDUCE_GRAD WAIT_REDUCE_GRAD",
+        ),
+        ("inference", "F SEND_F RECV_F WAIT_SEND_F UNSHARD RESHARD"),
     ],
 )
 def test_a_form_has_its_kinds(form: str, kinds: str) -> None:
@@ -60,6 +66,8 @@ def test_a_form_has_its_kinds(form: str, kinds: str) -> None:
         ("0I0", False), ("0W0", False),  # of another form
         ("3SEND_B2", True), ("3SEND_B0", False), ("0RECV_F0", True), ("0SEND_F0>3", True),
         ("3UNSHARD", True), ("4RESHARD", False), ("0REDUCE_GRAD", True),
+        ("3WAIT_SEND_B2", True), ("3WAIT_SEND_B0", False), ("0WAIT_SEND_F0>3", True), ("3WAIT_REDUCE_GRAD", True),
+        ("4WAIT_REDUCE_GRAD", False),
     ],
 )  # fmt: skip
 def test_an_operation_is_the_problem_s_or_not(op: str, fits: bool) -> None:

@@ -58,7 +58,8 @@ def test_every_key_is_read() -> None:
         "links": {"latency": [[0, 5], [6, 0]], "bytes": 10, "bandwidth": 3, "buffer": 4},
         "memory": {"activation": "1.5 KiB", "weight_stash": 1, "recompute": [True, False, True], "boundary": 2,
                    "static": [3, 4], "capacity": "1 GB"},
-        "limits": {"in_flight": [5, 6], "in_flight_stage": 4, "makespan": 1000},
+        "limits": {"in_flight": [5, 6], "in_flight_stage": 4, "makespan": 1000, "outstanding_sends": 2,
+                   "unsharded": [1, 3]},
         "objective": {"minimize": "peak-memory", "then": "span"},
         "boundary": [{"from": 0, "to": 2, "shape": [4, 8], "dtype": "float32", "bytes": 128}],
     }  # fmt: skip
@@ -79,6 +80,7 @@ def test_every_key_is_read() -> None:
     assert (problem.recompute, problem.static) == ((True, False, True) * 2, (3, 4))
     assert (problem.capacity, problem.in_flight, problem.in_flight_stage) == ((10**9,) * 2, (5, 6), (4,) * 6)
     assert (problem.makespan_limit, problem.minimize, problem.then) == (1000, "peak-memory", "span")
+    assert (problem.outstanding_sends, problem.unsharded) == ((2, 2), (1, 3))
     assert problem.boundaries == (Boundary(0, 2, (4, 8), "float32", 128),)
     assert (problem.forward_lag(0, 2), problem.backward_lag(2, 0), problem.forward_lag(1, 2)) == (9, 10, 0)
 
@@ -207,6 +209,8 @@ def test_boundaries_are_a_keyword_of_chain() -> None:
         ("limits.in_flight", {"limits": {"in_flight": 0}}),
         ("limits.in_flight_stage", {"limits": {"in_flight_stage": [1]}}),
         ("limits.makespan", {"limits": {"makespan": "soon"}}),
+        ("limits.outstanding_sends", {"limits": {"outstanding_sends": 0}}),
+        ("limits.unsharded", {"limits": {"unsharded": [1, 2, 3]}}),
         ("objective.minimize", {"objective": {"minimize": "span "}}),
         ("objective.then", {"objective": {"then": "peak memory"}}),
         ("objective.then", {"objective": {"then": "makespan"}}),
