@@ -369,7 +369,7 @@ def told(tried: Counter[tuple[str, str, str]], seed: int) -> str:
     attacks = sorted({key[:2] for key in tried})
     rows = [[*attack, *(tried[(*attack, each)] for each in said)] for attack in attacks]
     rows.append(["all", "", *(sum(row[2 + i] for row in rows) for i in range(len(said)))])
-    return f"{where()}; {tried.total()} attacks, seed {seed}.\n\n{table(['family', 'attack', *said], rows)}"
+    return f"{where('ortools')}; {tried.total()} attacks, seed {seed}.\n\n{table(['family', 'attack', *said], rows)}"
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ FAULTS: Final = (
     "before the part that it reads", "forwards ahead of the capacity for what is recomputed",
     "tied stages reduced as one", "reduced too early", "freed too early", "gathered twice", "never gathered",
     "freed twice", "never freed", "reduced twice", "never reduced",
-    "never waited for", "waited for before it is sent", "waited for twice",
+    "gathered ahead of the limit", "never waited for", "waited for before it is sent", "waited for twice",
     "reduction awaited twice", "reduction never awaited", "reduction awaited before it begins",
     "opposite members one after another", "members crossed", "group before what it sends is made",
     "computed within a group", "member dropped", "messages of two shapes crossed",
@@ -124,7 +124,7 @@ def _planted(rows: Rows, place: Place, problem: Problem | None) -> Iterator[Plan
     kind = ops[0].kind
     if len(ops) > 1:
         yield from faults_of_groups(rows, rank, position, problem)
-    elif kind in (Kind.WAIT_SEND_F, Kind.WAIT_SEND_B):
+    elif kind.is_send_wait:
         yield from faults_of_waits(rows, rank, position, problem)
     elif kind.is_transfer:
         yield from faults_of_messages(rows, rank, position, problem)

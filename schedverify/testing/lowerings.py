@@ -150,7 +150,8 @@ def _sharded(draw: st.DrawFn, schedule: Schedule, problem: Problem, waits: bool)
     least = max((len({op.stage for op in step.ops if op.kind.is_compute}) for row in rows for step in row), default=1)
     if problem.form != "inference":
         rows = [_reduced(draw, row, problem.stages_of[rank], waits) for rank, row in enumerate(rows)]
-    most = draw(st.integers(max(least, 1), problem.total_stages))
+    least, limit = max(least, 1), min(problem.unsharded or (problem.total_stages,))
+    most = draw(st.integers(least, max(least, limit)))
     return add_sharding(Schedule.of(rows), problem, most=most)
 
 

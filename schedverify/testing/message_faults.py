@@ -46,7 +46,7 @@ def faults_of_waits(rows: Rows, rank: int, position: int, problem: Problem | Non
         yield Planted("waited for before it is sent", "SV303", {rank: moved(row, position, at)})
     if problem is not None and problem.outstanding_sends is not None:
         sends = sum(other.kind.is_send for line in row for other in line.ops)
-        unawaited = [line for line in row if line.ops[0].kind not in (Kind.WAIT_SEND_F, Kind.WAIT_SEND_B)]
+        unawaited = [line for line in row if not line.ops[0].kind.is_send_wait]
         if sends > problem.outstanding_sends[rank]:
             yield Planted("never waited for", "SV404", {rank: unawaited})
 

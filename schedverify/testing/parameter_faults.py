@@ -25,6 +25,13 @@ def faults_of_parameters(rows: Rows, rank: int, position: int, problem: Problem 
     uses = [p for p in range(position) if any(o.stage == stage and o.kind in ends for o in row[p].ops)]
     if uses and kind is not Kind.UNSHARD:
         yield Planted(f"{name} too early", "SV305", {rank: moved(row, position, uses[-1])})
+    if problem is not None and problem.unsharded is not None and kind is Kind.UNSHARD:
+        first = {other.ops[0].stage: other for other in row if other.ops[0].kind is Kind.UNSHARD}
+        rest = list(row)
+        for other in first.values():
+            rest.remove(other)
+        if len(first) > problem.unsharded[rank]:
+            yield Planted("gathered ahead of the limit", "SV405", {rank: [*first.values(), *rest]})
     if problem is not None and kind is Kind.REDUCE_GRAD:
         yield from _reduced_as_one(rows, rank, position, problem)
 

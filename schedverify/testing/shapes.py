@@ -33,6 +33,7 @@ def problems(  # noqa: PLR0913 - each is a feature of its own
     overlapped: bool = False,
     recompute: bool = False,
     waits: bool = False,
+    unshard: bool = False,
 ) -> Problem:
     """Draw a problem that has a valid schedule: training, a fused chain, one stage a rank, no limits, unless asked.
 
@@ -72,6 +73,9 @@ def problems(  # noqa: PLR0913 - each is a feature of its own
         Whether stages recompute their activations: some of them, at least one. It brings what ``memory`` does.
     waits
         Whether the sends of a rank that are not yet waited for are limited, to 1 to 3.
+    unshard
+        Whether the stages of a rank that are unsharded at once are limited, to 1 or 2 (1 leaves no room for an
+        overlapped pair of two stages).
 
     Raises
     ------
@@ -112,6 +116,8 @@ def problems(  # noqa: PLR0913 - each is a feature of its own
         data["limits"] = {"in_flight": _multiples(draw, held)}
     if waits:
         data["limits"] = data.get("limits", {}) | {"outstanding_sends": draw(st.integers(1, 3))}
+    if unshard:
+        data["limits"] = data.get("limits", {}) | {"unsharded": draw(st.integers(1, 2))}
     return Problem.of(data)
 
 

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 import schedverify as sv
 from oracle.communication import Judge
-from oracle.compute_orders import judge as judge_order
 from oracle.lowered import shared_verdicts
 from schedverify.core.discipline import Discipline
 from schedverify.lowering import add_reduction, add_sharding
@@ -83,6 +82,16 @@ CASES = {
         "0F0 0SEND_F0 0RECV_B0 0B0\n1RECV_F0 1F0 1B0 1SEND_B0\n1F0 1B0",
         ranks=3, microbatches=1, placement=[0, [1, 2]],
     ),
+    "lowered, with waits": parsed(
+        "0F0 0SEND_F0 0WAIT_SEND_F0 0F1 0SEND_F1 0WAIT_SEND_F1 0RECV_B0 0B0 0RECV_B1 0B1 0REDUCE_GRAD "
+        "0WAIT_REDUCE_GRAD\n1RECV_F0 1F0 1RECV_F1 1F1 1B0 1SEND_B0 1WAIT_SEND_B0 1B1 1REDUCE_GRAD 1SEND_B1 "
+        "1WAIT_SEND_B1 1WAIT_REDUCE_GRAD",
+        ranks=2, microbatches=2, outstanding_sends=1,
+    ),
+    "gathered one at a time": parsed(
+        "0UNSHARD 0F0 0RESHARD 1UNSHARD 1F0 1B0 1RESHARD 0UNSHARD 0B0 0RESHARD",
+        ranks=1, virtual=2, microbatches=1, unsharded=1,
+    ),
     "on several ranks": parsed("0F0 1F0 0F1 1F1 1B0 0B0 1B1 0B1\n1F0 1F1 1B0 1B1", ranks=2, microbatches=2,
                                placement=[0, [0, 1]]),
     "in slices": parsed("0F0 0F1 0B1 0B0\n1F0 1F1 1B1 1B0", ranks=2, microbatches=2, slices=2),
@@ -100,8 +109,6 @@ def test_every_fault_at_every_place_trips_its_property(name: str) -> None:
 
 def oracle_verdicts(rows: list[list[str]], data: dict) -> dict[str, bool]:
     judge = Judge(rows, data)
-    if not judge.program.is_lowered():
-        return judge_order(rows, data)
     return judge.verdicts(Discipline.PAIR) | shared_verdicts(judge.program)
 
 
@@ -168,6 +175,10 @@ PLANTED: dict[str, tuple[str, dict, dict, dict | None]] = {
     "gathered twice": ("SV305", {}, {}, {"unshard": True}),
     "freed too early": ("SV305", {}, {}, {"unshard": True}),
     "reduced too early": ("SV305", {}, {}, {"unshard": True}),
+    "gathered ahead of the limit": ("SV405", {"unshard": True, "virtual": 3}, {}, {"unshard": True}),
+    "never waited for": ("SV404", {"waits": True}, {}, {}),
+    "waited for before it is sent": ("SV303", {}, {}, {"waits": True}),
+    "reduction awaited before it begins": ("SV305", {}, {}, {"waits": True, "unshard": True}),
     "member dropped": ("SV301", {}, {}, {"groups": True}),
     "group before what it sends is made": ("SV303", {}, {}, {"groups": True}),
     "opposite members one after another": ("SV304", {}, {}, {"groups": True}),

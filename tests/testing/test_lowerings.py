@@ -205,7 +205,7 @@ def test_lowered_schedules_are_valid(data: st.DataObject) -> None:
 
 FEATURES = {"max_ranks": 3, "max_microbatches": 3, "virtual": 2, "placements": ("loop", "any"), "graph": True,
             "slices": 2, "several_ranks": True, "tied": True, "replicas": 2}  # fmt: skip
-FEATURED = problems(**FEATURES) | problems(split=True, **FEATURES) | problems(inference=True, **FEATURES)
+FEATURED = problems(waits=True, **FEATURES) | problems(split=True, **FEATURES) | problems(inference=True, **FEATURES)
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
@@ -213,7 +213,7 @@ FEATURED = problems(**FEATURES) | problems(split=True, **FEATURES) | problems(in
 def test_lowered_schedules_with_every_feature_are_valid_and_the_oracle_says_so(data: st.DataObject) -> None:
     problem = data.draw(FEATURED)
     drawn = schedules(problem, mixed=data.draw(st.booleans()), overlapped=data.draw(st.booleans()))
-    keywords = {"groups": data.draw(st.booleans()), "unshard": data.draw(st.booleans())}
+    keywords = {name: data.draw(st.booleans()) for name in ("groups", "unshard", "waits")}
     schedule = data.draw(lowerings(problem, drawn, **keywords))
     assert sv.verify(schedule, problem).ok or not schedule.lowered
     judge = Judge(schedule.strings(), problem.to_dict())
@@ -224,7 +224,13 @@ def test_lowered_schedules_with_every_feature_are_valid_and_the_oracle_says_so(d
 
 @pytest.mark.parametrize(
     ("keywords", "text"),
-    [({"groups": True}, "[0SEND_F0;0RECV_B"), ({"unshard": True}, "0RESHARD 2UNSHARD"), ({}, "0RECV_B0 0B0")],
+    [
+        ({"groups": True}, "[0SEND_F0;0RECV_B"),
+        ({"unshard": True}, "0RESHARD 2UNSHARD"),
+        ({"waits": True}, "0WAIT_SEND_F0"),
+        ({"waits": True, "unshard": True}, "0WAIT_REDUCE_GRAD"),
+        ({}, "0RECV_B0 0B0"),
+    ],
     ids=str,
 )
 def test_lowered_schedules_have_what_they_are_asked_for(keywords: dict[str, bool], text: str) -> None:
