@@ -323,8 +323,8 @@ def test_decorators_become_calls_so_that_mutants_reach_what_they_decorate(monkey
     assert lines["all"] == [2, 1, 0, 1, "50.0%"]
 
 
-def test_attacks_are_told_and_none_is_believed() -> None:
-    command = [sys.executable, str(BENCHMARKS / "attacks.py"), "--count", "400", "--seed", "3"]
+def test_bent_certificates_are_told_and_none_is_believed() -> None:
+    command = [sys.executable, str(BENCHMARKS / "bent_certificates.py"), "--count", "400", "--seed", "3"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert "400 attacks, seed 3" in done.stdout
@@ -335,10 +335,10 @@ def test_attacks_are_told_and_none_is_believed() -> None:
 def test_an_attack_that_gets_by_is_shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """A rule that proves a tick more than it should is found by bounds above the best schedule."""
     monkeypatch.syspath_prepend(BENCHMARKS)
-    attacks = importlib.import_module("attacks")
+    attacks = importlib.import_module("bent_certificates")
     load = Derivation.load
     monkeypatch.setattr(Derivation, "load", lambda known, certificate: load(known, certificate) + 1)
-    monkeypatch.setattr(sys, "argv", ["attacks.py", "certificates", "--count", "400"])
+    monkeypatch.setattr(sys, "argv", ["bent_certificates.py", "certificates", "--count", "400"])
     with pytest.raises(SystemExit) as ended:
         attacks.main()
     assert ended.value.code == 1

@@ -1,6 +1,6 @@
-"""Attacks on what the verifier believes, for as long as one likes: certificates of every rule, bent.
+"""Certificates of every rule, bent, for as long as one likes: does any prove more than the best schedule?
 
-``python benchmarks/attacks.py --seconds 600`` takes one small problem after another, whose best schedules are known,
+``python benchmarks/bent_certificates.py --seconds 600`` takes one small problem after another, whose best schedules are known,
 claims a bound that is too high, and offers evidence of every rule with something bent: numbers moved, rules and places
 exchanged, lists cut and doubled, another objective, a higher bound. Right is that each is refused, violated or
 undecided. What is believed is printed with all that it takes to see it again, and ends with exit code 1.
@@ -359,7 +359,7 @@ def main() -> None:
             print(believed[-1], file=sys.stderr, flush=True)
         if tried.total() == chosen.count or (end is not None and time.monotonic() > end):
             break
-    publish("attacks", told(tried, chosen.seed), update=chosen.update)
+    publish("bent-certificates", told(tried, chosen.seed), update=chosen.update)
     sys.exit(1 if believed else 0)
 
 
