@@ -1,4 +1,4 @@
-"""Is anything false believed: plans that claim too much, for as long as one likes.
+"""Is anything false believed: plans that claim too much and bent certificates, for as long as one likes.
 
 ``python benchmarks/attacks.py`` draws plans, changes one key of each or several, makes the digest anew and asks the
 reader and the verifier. What they believe is printed, unless the oracle of the tests, which shares no code with them,
@@ -19,6 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import bent_certificates
 from printing import arguments, progress, publish, table, where
 
 from schedverify.core.errors import SchedverifyError
@@ -71,10 +72,27 @@ def raised_figures(rng: random.Random) -> Outcome:
     return outcome(lie, f"every {figure} becomes {figure + more}", lambda: attacked_plans.is_true(lie))
 
 
+def bent_certificate(rng: random.Random) -> Outcome:
+    """Claim a bound above the best of a problem, with bent evidence; see :mod:`bent_certificates`."""
+    subject, evidence = known_problem(rng.randrange(MOST_BASES))
+    name, certificate = bent_certificates.bent(rng, evidence)
+    found = bent_certificates.attacked(rng, subject, certificate, name)
+    return Outcome(found.said, f"{found.attack} {found.story}")
+
+
+@cache
+def known_problem(number: int) -> tuple[bent_certificates.Subject, list[bent_certificates.Certificate]]:
+    """Return a problem whose best schedules are known, and evidence of every rule."""
+    rng = random.Random(f"certificate {number}")
+    subject = bent_certificates.subject_of(rng)
+    return subject, bent_certificates.evidence_of(subject.problem, rng)
+
+
 FAMILIES: dict[str, Callable[[random.Random], Outcome]] = {
     "a plan, one key": one_key,
     "a plan, several keys": several_keys,
     "a plan, one figure throughout": raised_figures,
+    "a bent certificate": bent_certificate,
 }
 
 

@@ -1,7 +1,8 @@
 """How good is a verifier: faults planted in schedules of every family, and who takes the wrong or refuses the right.
 
-``python benchmarks/false_accepts.py`` plants faults in compute orders and in schedules with communication: two thirds
-of them blindly, so that some come out right, the others by the test kit, each for a property that it names. What is
+``python benchmarks/false_accepts.py`` plants faults in compute orders and in schedules with communication: most
+of them blindly, so that some come out right, the others by the test kit, each for a property that it names. Four in ten
+are of drawn problems and orders that no family has, with every feature, under any discipline. What is
 true of a mutant says the oracle of the tests, which shares no code with the verifier. Beside ours stand PyTorch's
 ``_validate_schedule``, the loading of a CSV (``compute_only``, ``compute_comms``), and loading followed by
 ``_simulate_comms_compute``. PyTorch is asked only of what its CSV can hold, and not of limits and shapes, which it does
@@ -39,15 +40,20 @@ from oracle.law import Law
 from oracle.lowered import shared_verdicts
 from oracle.messages import Wires
 from support.mutants import faulty
-from support.mutants_communication import faulty_lowered
-from support.random_lowered import lowered, with_marks
+from support.mutants import mutant as order_mutant
+from support.mutants_communication import faulty_lowered, lowered_mutant
+from support.random_lowered import lowered, lowered_base, with_marks
 
 MUTANTS, CHUNK, MUTANTS_OF_A_BASE = 100_000, 250, 50
 SHAPES = ((2, 2), (2, 3), (2, 4), (3, 3), (3, 4), (4, 4))
 DISCIPLINE = Discipline.EDGE
 ORDERS, LOWERED = "compute orders", "with communication"
 NAMED_ORDERS, NAMED_LOWERED = f"{ORDERS}, by the kit", f"{LOWERED}, by the kit"
-KINDS = (ORDERS, LOWERED, ORDERS, LOWERED, NAMED_ORDERS, NAMED_LOWERED)
+DRAWN_ORDERS, DRAWN_LOWERED, DRAWN_NAMED = "drawn orders", "drawn, with communication", "drawn, by the kit"
+KINDS = (
+    ORDERS, LOWERED, ORDERS, LOWERED, NAMED_ORDERS, NAMED_LOWERED,
+    DRAWN_ORDERS, DRAWN_LOWERED, DRAWN_LOWERED, DRAWN_NAMED,
+)  # fmt: skip
 """In what a mutant's fault is planted, and by whom; they take turns."""
 LIMITS = ("SV306", "SV401", "SV402")
 """What PyTorch knows nothing of."""
@@ -77,16 +83,17 @@ class Mutant(NamedTuple):
     rows: Rows
     code: str = ""
     """The property that the fault is for, where the test kit planted it."""
+    discipline: Discipline = DISCIPLINE
 
     @property
     def is_right(self) -> bool:
         """What the oracle says."""
         data = self.base.problem.to_dict()
-        if self.within in (ORDERS, NAMED_ORDERS):
+        if self.within in (ORDERS, NAMED_ORDERS, DRAWN_ORDERS):
             return not any(judge_order(self.rows, data).values())
         oracle = Judge(self.rows, data)
         verdicts = shared_verdicts(oracle.program)
-        return not any(verdicts.values()) and not any(oracle.verdicts(DISCIPLINE).values())
+        return not any(verdicts.values()) and not any(oracle.verdicts(self.discipline).values())
 
 
 def main() -> None:
@@ -129,6 +136,8 @@ def mutant_of(seed: int) -> Mutant:
     rng = random.Random(f"false accepts {seed}")
     names = families()
     number, within = seed // MUTANTS_OF_A_BASE, KINDS[seed % len(KINDS)]
+    if within in (DRAWN_ORDERS, DRAWN_LOWERED, DRAWN_NAMED):
+        return drawn_mutant(rng, within, seed)
     name, shape = names[number % len(names)], SHAPES[number // len(names) % len(SHAPES)]
     if within in (NAMED_ORDERS, NAMED_LOWERED):
         return named_mutant(rng, within, limited_base_of(name, *shape))
@@ -146,6 +155,21 @@ def named_mutant(rng: random.Random, within: str, base: Base) -> Mutant:
     schedule = sv.Schedule.of(base.rows if within == NAMED_ORDERS else base.lowered)
     found = rng.choice(list(faults_at(schedule, rng.choice(places(schedule)), base.problem)))
     return Mutant(base, within, found.fault, found.schedule.strings(), found.code)
+
+
+def drawn_mutant(rng: random.Random, within: str, seed: int) -> Mutant:
+    """Return a mutant of a schedule of no family: of any problem and order, and under any discipline."""
+    discipline = rng.choice(list(Discipline))
+    if within == DRAWN_ORDERS:
+        problem, rows, fault = order_mutant(seed)
+        return Mutant(Base(problem, rows, []), within, fault, rows)
+    if within == DRAWN_LOWERED:
+        problem, rows, fault = lowered_mutant(seed)
+        return Mutant(Base(problem, [], rows), within, fault, rows, discipline=discipline)
+    base = lowered_base(seed // MUTANTS_OF_A_BASE)
+    schedule = sv.Schedule.of(base.rows)
+    found = rng.choice(list(faults_at(schedule, rng.choice(places(schedule)), base.problem)))
+    return Mutant(Base(base.problem, [], base.rows), within, found.fault, found.schedule.strings(), found.code)
 
 
 @lru_cache
@@ -195,8 +219,14 @@ def problem_of(name: str, ranks: int, microbatches: int) -> sv.Problem | None:
 
 
 def judges(mutant: Mutant) -> Iterator[tuple[str, Callable[[Mutant], bool]]]:
-    """Yield who can be asked: PyTorch's CSV has no groups and no named peers, its simulation no overlapped pairs."""
+    """Yield who can be asked.
+
+    PyTorch's CSV has no groups and no named peers, its simulation no overlapped pairs; of what is drawn it
+    is not asked.
+    """
     yield OURS, ours
+    if mutant.within in (DRAWN_ORDERS, DRAWN_LOWERED, DRAWN_NAMED):
+        return
     text = "".join(map("".join, mutant.rows))
     if not re.search(r"[\[<>]", text) and mutant.code not in LIMITS:
         if mutant.within in (ORDERS, NAMED_ORDERS):
@@ -208,7 +238,7 @@ def judges(mutant: Mutant) -> Iterator[tuple[str, Callable[[Mutant], bool]]]:
 
 def ours(mutant: Mutant) -> bool:
     """Whether our verifier takes a mutant."""
-    return sv.verify(sv.Schedule.of(mutant.rows), mutant.base.problem, discipline=DISCIPLINE).ok
+    return sv.verify(sv.Schedule.of(mutant.rows), mutant.base.problem, discipline=mutant.discipline).ok
 
 
 def validates(mutant: Mutant) -> bool:

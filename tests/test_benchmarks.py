@@ -20,6 +20,7 @@ from schedverify.core.problem import Problem
 from schedverify.formats import load_problem
 from schedverify.generators import generate
 from schedverify.planner.proved_lowering import lower
+from schedverify.verifier.certificates import Derivation
 
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = ROOT / "benchmarks"
@@ -72,6 +73,7 @@ def test_what_is_believed_of_an_attack_is_told(monkeypatch: pytest.MonkeyPatch) 
     data = attacks.drawn_plan(random.Random(0))
     credulous = attacks.attacked_plans.report_on(data)
     monkeypatch.setattr(attacks.attacked_plans, "report_on", lambda _: credulous)
+    monkeypatch.setattr(attacks.bent_certificates, "answer", lambda *_: attacks.BELIEVED)
     for family, attack in attacks.FAMILIES.items():
         found = [attack(random.Random(f"{family} {number}")) for number in range(20)]
         assert sum(each.verdict == attacks.BELIEVED for each in found) > 5, family
@@ -342,3 +344,25 @@ def test_decorators_become_calls_so_that_mutants_reach_what_they_decorate(monkey
     assert lines["other properties"] == [1, 0, 0, 1, "0.0%"]
     assert lines["count relaxation"] == [0, 0, 0, 0, ""]
     assert lines["all"] == [2, 1, 0, 1, "50.0%"]
+
+
+def test_bent_certificates_are_told_and_none_is_believed() -> None:
+    command = [sys.executable, str(BENCHMARKS / "bent_certificates.py"), "--count", "400", "--seed", "3"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "400 attacks, seed 3" in done.stdout
+    for rule in ("load", "pair", "idle", "counts", "sequence", "memory"):
+        assert f"| {rule}: " in done.stdout
+
+
+def test_an_attack_that_gets_by_is_shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A rule that proves a tick more than it should is found by bounds above the best schedule."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    attacks = importlib.import_module("bent_certificates")
+    load = Derivation.load
+    monkeypatch.setattr(Derivation, "load", lambda known, certificate: load(known, certificate) + 1)
+    monkeypatch.setattr(sys, "argv", ["bent_certificates.py", "certificates", "--count", "400"])
+    with pytest.raises(SystemExit) as ended:
+        attacks.main()
+    assert ended.value.code == 1
+    assert "best known" in capsys.readouterr().err

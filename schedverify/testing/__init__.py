@@ -13,7 +13,7 @@ from schedverify.testing.certifying import certify
 from schedverify.testing.checking import SchedulerFault, check_scheduler
 from schedverify.testing.checking import warm_up as _warm_up
 from schedverify.testing.faults import mutations
-from schedverify.testing.lowerings import check_lowering, lowered
+from schedverify.testing.lowerings import check_lowering, lowerings
 from schedverify.testing.online import OnlineScheduler, scheduler_machine
 from schedverify.testing.orders import schedules
 from schedverify.testing.planting import Mutation
@@ -22,7 +22,7 @@ from schedverify.testing.statements import Statement, load_statement
 
 __all__ = [
     "Mutation", "OnlineScheduler", "SchedulerFault", "Statement", "certify", "check_lowering", "check_scheduler",
-    "load_statement", "lowered", "mutations", "problems", "scheduler_machine", "schedules",
+    "load_statement", "lowerings", "mutations", "problems", "scheduler_machine", "schedules",
 ]  # fmt: skip
 
 _warm_up()

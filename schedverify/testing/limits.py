@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Final
 
 from schedverify.core.op import Kind, Op
@@ -31,8 +32,8 @@ def _most_in_flight(row: Row, stages: tuple[int, ...], problem: Problem) -> int:
     return most
 
 
-def exceeds_capacity(row: Row, rank: int, problem: Problem) -> bool:
-    """Whether the live bytes of a step exceed the capacity of the rank."""
+def exceeds_capacity(row: Row, rank: int, problem: Problem, *, recomputing: bool = True) -> bool:
+    """Whether the live bytes of a step exceed the capacity of the rank, with what is recomputed or without it."""
     if problem.capacity is None:
         return False
     live_bytes = problem.static[rank]
@@ -43,10 +44,16 @@ def exceeds_capacity(row: Row, rank: int, problem: Problem) -> bool:
             for op in step.ops
             if op.kind in _BACKWARD
         )
-        if live_bytes + again > problem.capacity[rank]:
+        if live_bytes + again * recomputing > problem.capacity[rank]:
             return True
         live_bytes -= sum(_freed(op, problem) for op in step.ops)
     return False
+
+
+def _exceeds_by_recomputing(row: Row, rank: int, problem: Problem) -> bool:
+    """Whether only what stages hold while they recompute exceeds the capacity."""
+    kept = exceeds_capacity(row, rank, problem, recomputing=False)
+    return not kept and exceeds_capacity(row, rank, problem)
 
 
 def _freed(op: Op, problem: Problem) -> int:
@@ -64,7 +71,11 @@ def faults_of_limits(rows: Rows, rank: int, position: int, problem: Problem) -> 
         return
     if kind in _BACKWARD:
         ahead = _running_ahead(row, position)
-        for what, code, exceeds in (("limit", "SV401", exceeds_in_flight), ("capacity", "SV402", exceeds_capacity)):
+        for what, code, exceeds in (
+            ("limit", "SV401", exceeds_in_flight),
+            ("capacity", "SV402", partial(exceeds_capacity, recomputing=False)),
+            ("capacity for what is recomputed", "SV402", _exceeds_by_recomputing),
+        ):
             excess = next((order for order in ahead if exceeds(order, rank, problem)), None)
             if excess is not None:
                 yield Planted(f"forwards ahead of the {what}", code, {rank: excess})

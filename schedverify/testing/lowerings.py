@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from hypothesis import strategies as st
 
 from schedverify.core.discipline import DEFAULT_DISCIPLINE
+from schedverify.core.op import Join, Kind, Op, Step
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
-from schedverify.lowering import add_communication, add_reduction, add_sharding, defer_receives, group_opposite
+from schedverify.lowering import add_communication, add_sharding, defer_receives
 from schedverify.testing.checking import SchedulerFault, failure, made_by, report_text
+from schedverify.testing.faults import mutations, rows_of
+from schedverify.testing.message_faults import peer_of
 from schedverify.testing.orders import schedules
+from schedverify.testing.planting import Row, alone, inserted, number_for
 from schedverify.verifier.verification import verify
 
 __tracebackhide__ = True
@@ -20,22 +24,145 @@ __tracebackhide__ = True
 
 Lowering = Callable[[Schedule, Problem], Schedule]
 
-_LOWERINGS: tuple[Lowering, ...] = (
-    add_communication,
-    lambda schedule, problem: defer_receives(add_communication(schedule, problem), problem),
-    lambda schedule, problem: group_opposite(add_communication(schedule, problem), problem),
-    lambda schedule, problem: add_sharding(add_reduction(add_communication(schedule, problem)), problem),
-)
 
-
-def lowered(problem: Problem) -> st.SearchStrategy[Schedule]:
+def lowerings(
+    problem: Problem,
+    orders: st.SearchStrategy[Schedule] | None = None,
+    *,
+    valid: bool = True,
+    groups: bool = False,
+    unshard: bool = False,
+    waits: bool = False,
+) -> st.SearchStrategy[Schedule]:
     """Draw a schedule of a problem with its communication in it, free of deadlock up to the discipline ``pair``.
 
-    The order is one of :func:`schedules`, its messages where :func:`schedverify.lower` puts them, or with its receives
-    deferred, with opposite transfers as groups, or with parameters gathered and gradients reduced; examples shrink to
-    the first. What is received counts in a lowered schedule, so it may exceed a capacity that its compute order keeps.
+    The messages stand where :func:`schedverify.lower` puts them, or receives are deferred; examples shrink to the
+    first. What is received counts in a lowered schedule, so it may exceed a capacity that its compute order keeps.
+
+    Parameters
+    ----------
+    orders
+        The compute orders to lower; by default those of ``schedules(problem)``.
+    valid
+        False for schedules with one fault, as :func:`mutations` plants them.
+    groups
+        Whether sends and receives that stand one after the other may be one group.
+    unshard
+        Whether parameters are gathered and freed, so many stages of a rank at once as is drawn, and gradients reduced.
+    waits
+        Whether every send is waited for, and with ``unshard`` every reduction, somewhere behind it. Receives then stand
+        where ``lower`` puts them. Where the problem limits ``outstanding_sends``, sends are waited for at once, and are
+        in no groups, even if this is not asked for.
     """
-    return st.builds(lambda how, schedule: how(schedule, problem), st.sampled_from(_LOWERINGS), schedules(problem))
+    order = schedules(problem) if orders is None else orders
+    right = _lowerings(problem, order, groups, unshard, waits or problem.outstanding_sends is not None)
+    if valid:
+        return right
+    return right.flatmap(lambda schedule: mutations(schedule, problem)).map(lambda mutation: mutation.schedule)
+
+
+@st.composite
+def _lowerings(
+    draw: st.DrawFn, problem: Problem, orders: st.SearchStrategy[Schedule], groups: bool, unshard: bool, waits: bool
+) -> Schedule:
+    # What is drawn before the order stays as it is while that shrinks.
+    defers, number = draw(st.booleans()), draw(st.integers(0, (1 << 32) - 1)) if groups else 0
+    schedule = add_communication(draw(orders), problem)
+    if not waits:
+        schedule = defer_receives(schedule, problem) if defers else schedule
+        rows = [_with_opposite(number, row, problem) if groups else row for row in rows_of(schedule)]
+    else:
+        # Nothing is later than in the order of all steps that ``lower`` walks, so none of them is waited for in vain.
+        rows = rows_of(schedule)
+    limited = problem.outstanding_sends is not None
+    if groups and not limited:
+        rows = [_grouped(number, row) for row in rows]
+    if waits:
+        rows = [_awaited(draw, row, limited) for row in rows]
+    schedule = Schedule.of(rows)
+    return _sharded(draw, schedule, problem, waits) if unshard else schedule
+
+
+def _awaited(draw: st.DrawFn, row: Row, limited: bool) -> Row:
+    """Return a row with a wait for each send somewhere behind it; right behind it where they are limited."""
+    for op in [op for step in row for op in step.ops if op.kind.is_send]:
+        kind = Kind.WAIT_SEND_F if op.kind is Kind.SEND_F else Kind.WAIT_SEND_B
+        first = next(p for p, step in enumerate(row) if op in step.ops) + 1
+        behind = 0 if limited else draw(st.integers(0, len(row) - first))
+        row = inserted(row, first + behind, Step((op._replace(kind=kind),)))
+    return row
+
+
+def _with_opposite(number: int, row: Row, problem: Problem) -> Row:
+    """Return a row in which some receives wait for the next send to the same rank, and are one group with it.
+
+    No other message of the two ranks comes between, nor the step that reads it: so nobody waits for it meanwhile.
+    """
+    found = list(row)
+    for step in row:
+        op = step.ops[0]
+        if step.join is Join.BEGIN and op.kind in (Kind.RECV_F, Kind.RECV_B):
+            at = found.index(step)
+            send = _next_send(found, at, problem)
+            if send is not None and _is_chosen(number, step):
+                found[send] = Step((*found[send].ops, op), Join.GROUP)
+                del found[at]
+    return found
+
+
+def _is_chosen(number: int, step: Step) -> bool:
+    """Whether a step joins a group: of 0 each does, of other numbers about half of them."""
+    return number == 0 or number_for(number, str(step)) % 2 == 0
+
+
+def _next_send(row: Row, position: int, problem: Problem) -> int | None:
+    """Return where the next send to the rank that a receive is from stands, unless something comes between."""
+    op = row[position].ops[0]
+    readers = {
+        Op(kind, op.stage, op.microbatch) for kind in ((Kind.F,) if op.kind is Kind.RECV_F else (Kind.B, Kind.I))
+    }
+    home = problem.owner_rank
+    for p in range(position + 1, len(row)):
+        ops = row[p].ops
+        if readers.intersection(ops):
+            return None
+        if any(o.kind.is_transfer and home[peer_of(o, problem)] == home[peer_of(op, problem)] for o in ops):
+            return p if all(o.kind.is_send for o in ops) else None
+    return None
+
+
+def _grouped(number: int, row: Row) -> Row:
+    """Return a row in which some transfers that stand one after the other are groups: they hold each other up less."""
+    found: Row = []
+    for step in row:
+        joins = step.ops[0].kind.is_transfer and found and found[-1].ops[0].kind.is_transfer
+        if joins and _is_chosen(number, step):
+            found[-1] = Step((*found[-1].ops, *step.ops), Join.GROUP)
+        else:
+            found.append(step)
+    return found
+
+
+def _sharded(draw: st.DrawFn, schedule: Schedule, problem: Problem, waits: bool) -> Schedule:
+    """Return a schedule with its gradients reduced, and so many stages of a rank gathered at once as is drawn."""
+    rows = rows_of(schedule)
+    least = max((len({op.stage for op in step.ops if op.kind.is_compute}) for row in rows for step in row), default=1)
+    if problem.form != "inference":
+        rows = [_reduced(draw, row, problem.stages_of[rank], waits) for rank, row in enumerate(rows)]
+    least, limit = max(least, 1), min(problem.unsharded or (problem.total_stages,))
+    most = draw(st.integers(least, max(least, limit)))
+    return add_sharding(Schedule.of(rows), problem, most=most)
+
+
+def _reduced(draw: st.DrawFn, row: Row, stages: Sequence[int], waits: bool) -> Row:
+    """Return a row with a reduction of each of these stages behind its last B or W, and a wait for it behind that."""
+    for stage in stages:
+        ends = [p for p, step in enumerate(row) for op in step.ops if op.stage == stage and op.kind in (Kind.B, Kind.W)]
+        first = ends[-1] + 1 if ends else 0
+        for kind in (Kind.REDUCE_GRAD, Kind.WAIT_REDUCE_GRAD)[: 1 + waits]:
+            at = first + draw(st.integers(0, len(row) - first))
+            row, first = inserted(row, at, alone(kind, stage, None)), at + 1
+    return row
 
 
 def check_lowering(

@@ -261,7 +261,7 @@ class Judge:
             "SV301": self.program.is_lowered() and bool(self.mismatches() or self.absent_messages()),
             "SV302": discipline != "tagged" and bool(self.crossed()),
             "SV303": bool(self.out_of_order()),
-            "SV304": run.is_stuck,
+            "SV304": self.program.is_lowered() and run.is_stuck,
             "SV305": bool(self.sharding_faults() or self.reduction_faults() or self.unawaited_reductions()),
             "SV306": bool(self.misfits(discipline) or self.missized()),
             "SV403": bool(self.overflows(run)),

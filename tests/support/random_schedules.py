@@ -62,6 +62,8 @@ def random_data(rng: random.Random) -> dict[str, Any]:
         ]
     if rng.random() < 0.3:
         data["edges"] = random_edges(rng, stages)
+    if stages > 1 and microbatches % 2:
+        data["tied"] = [[0, stages - 1]]
     return data
 
 

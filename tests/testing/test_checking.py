@@ -18,10 +18,13 @@ Scheduler = Callable[[sv.Problem], sv.Schedule]
 PLAIN = problems()
 UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 """No test is decided by how long an example takes."""
-EVERYTHING = problems(
-    max_ranks=3, max_microbatches=3, virtual=2, placements=("loop", "v"), latency=2, memory=True, limits=True,
-    uneven=True, replicas=2,
-)  # fmt: skip
+SHAPES = {"max_ranks": 3, "max_microbatches": 3, "virtual": 2, "placements": ("loop", "v", "any"), "latency": 2}
+FEATURES = {"uneven": True, "replicas": 2, "slices": 2, "several_ranks": True, "graph": True, "tied": True}
+EVERYTHING = (
+    problems(memory=True, limits=True, overlapped=True, **SHAPES, **FEATURES)
+    | problems(recompute=True, split=True, **SHAPES, **FEATURES)
+    | problems(recompute=True, inference=True, **SHAPES, **FEATURES)
+)
 
 
 def one_f_one_b(problem: sv.Problem, warm_up: Callable[[int], int], last: int | None = None) -> sv.Schedule:
@@ -97,6 +100,25 @@ def is_not_deterministic(problem: sv.Problem) -> sv.Schedule:
     return sv.Schedule.of([f"{s}{k}{m}" for k in "FB" for m in order] for s in range(problem.ranks))
 
 
+def takes_parts_for_sequences(problem: sv.Problem) -> sv.Schedule:
+    return right(problem)
+
+
+def forgets_the_other_ranks(problem: sv.Problem) -> sv.Schedule:
+    rows: list[list[str]] = [[] for _ in range(problem.ranks)]
+    for m in range(problem.microbatches):
+        for kind, stages in (("F", range(problem.stages)), ("B", reversed(range(problem.stages)))):
+            for s in stages:
+                rows[problem.owner_rank[s]].append(f"{s}{kind}{m}")
+    return sv.Schedule.of(rows)
+
+
+def counts_only_what_is_kept(problem: sv.Problem) -> sv.Schedule:
+    assert problem.capacity is not None
+    room = problem.capacity[0] // problem.saved_activation_bytes[0]
+    return one_f_one_b(problem, lambda s: min(room, problem.microbatches))
+
+
 def rows_of(schedule: sv.Schedule) -> list[list[str]]:
     return [list(map(str, schedule.steps(rank))) for rank in range(schedule.ranks)]
 
@@ -112,6 +134,9 @@ FAULTY: dict[Scheduler, tuple[st.SearchStrategy[sv.Problem], str]] = {
     is_wrong_for_odd_m: (PLAIN, "SV104"),
     is_wrong_on_one_rank: (PLAIN, "SV201"),
     is_not_deterministic: (PLAIN, "not deterministic"),
+    takes_parts_for_sequences: (problems(slices=2), "SV201"),
+    forgets_the_other_ranks: (problems(several_ranks=True), "SV102"),
+    counts_only_what_is_kept: (problems(recompute=True, max_ranks=1), "SV402"),
 }
 
 
@@ -205,9 +230,41 @@ def test_a_problem_has_one_form() -> None:
 @settings(UNTIMED, max_examples=60)
 @given(st.data())
 def test_schedules_are_valid_or_not_as_asked(data: st.DataObject) -> None:
-    problem = data.draw(EVERYTHING | problems(split=True, memory=True) | problems(inference=True, virtual=2))
-    assert sv.verify(data.draw(schedules(problem)), problem).ok
-    assert not sv.verify(data.draw(schedules(problem, valid=False)), problem).ok
+    problem = data.draw(EVERYTHING)
+    kinds = {"mixed": data.draw(st.booleans()), "overlapped": data.draw(st.booleans())}
+    assert sv.verify(data.draw(schedules(problem, **kinds)), problem).ok
+    assert not sv.verify(data.draw(schedules(problem, valid=False, **kinds)), problem).ok
+
+
+@pytest.mark.parametrize(
+    ("keyword", "has"),
+    [
+        ({"slices": 2}, lambda problem: problem.slices == 2),
+        ({"several_ranks": True}, lambda problem: all(len(ranks) > 1 for ranks in problem.placement)),
+        ({"graph": True}, lambda problem: (0, 2) in problem.edges),
+        ({"tied": True}, lambda problem: len(problem.tied[0]) > 2),
+        ({"overlapped": True}, lambda problem: len(problem.overlapped) > 1),
+        ({"recompute": True}, lambda problem: len(set(problem.recompute)) > 1 and problem.capacity is not None),
+        ({"placements": ("any",)}, lambda problem: () in problem.stages_of),
+        ({"replicas": 2, "slices": 2}, lambda problem: problem.replicas == problem.slices == 2),
+    ],
+    ids=str,
+)
+def test_a_keyword_brings_its_feature(keyword: dict[str, object], has: Callable[[sv.Problem], bool]) -> None:
+    assert find(problems(**keyword), has, settings=settings(UNTIMED, database=None)).ranks <= 3
+
+
+@pytest.mark.parametrize(
+    ("keywords", "problem", "text"),
+    [
+        ({"overlapped": True}, sv.Problem.chain(ranks=1, microbatches=2), "OVERLAP"),
+        ({"mixed": True}, sv.Problem.chain(ranks=1, microbatches=2, form="split"), "0B0"),
+        ({}, sv.Problem.chain(ranks=1, microbatches=2, form="split"), "0I0"),
+    ],
+    ids=str,
+)
+def test_orders_have_what_they_are_asked_for(keywords: dict[str, bool], problem: sv.Problem, text: str) -> None:
+    assert text in str(find(schedules(problem, **keywords), lambda schedule: text in str(schedule)))
 
 
 @settings(UNTIMED, max_examples=100)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import groupby
 
 import pytest
-from hypothesis import Phase, given, settings
+from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
 
 import schedverify as sv
+from oracle.communication import Judge
+from oracle.lowered import shared_verdicts
 from schedverify.core.op import Op
+from schedverify.lowering import add_reduction, add_sharding
 from schedverify.testing import (
     Mutation,
     SchedulerFault,
     check_lowering,
-    lowered,
+    lowerings,
     mutations,
     problems,
     scheduler_machine,
@@ -193,10 +197,47 @@ def test_a_full_backward_does_for_both_parts() -> None:
 @given(st.data())
 def test_lowered_schedules_are_valid(data: st.DataObject) -> None:
     problem = data.draw(VARIED)
-    schedule = data.draw(lowered(problem))
+    schedule = data.draw(lowerings(problem))
     assert sv.verify(schedule, problem).ok
     crosses = any(a != b for a, b in zip(problem.owner_rank, problem.owner_rank[1:], strict=False))
     assert crosses == any("SEND" in text for row in schedule.strings() for text in row)
+
+
+FEATURES = {"max_ranks": 3, "max_microbatches": 3, "virtual": 2, "placements": ("loop", "any"), "graph": True,
+            "slices": 2, "several_ranks": True, "tied": True, "replicas": 2}  # fmt: skip
+FEATURED = problems(waits=True, **FEATURES) | problems(split=True, **FEATURES) | problems(inference=True, **FEATURES)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.data())
+def test_lowered_schedules_with_every_feature_are_valid_and_the_oracle_says_so(data: st.DataObject) -> None:
+    problem = data.draw(FEATURED)
+    drawn = schedules(problem, mixed=data.draw(st.booleans()), overlapped=data.draw(st.booleans()))
+    keywords = {name: data.draw(st.booleans()) for name in ("groups", "unshard", "waits")}
+    schedule = data.draw(lowerings(problem, drawn, **keywords))
+    assert sv.verify(schedule, problem).ok or not schedule.lowered
+    judge = Judge(schedule.strings(), problem.to_dict())
+    assert not any((judge.verdicts("pair") | shared_verdicts(judge.program)).values())
+    wrong = data.draw(lowerings(problem, drawn, valid=False, **keywords))
+    assert not sv.verify(wrong, problem).ok
+
+
+@pytest.mark.parametrize(
+    ("keywords", "text"),
+    [
+        ({"groups": True}, "[0SEND_F0;0RECV_B"),
+        ({"unshard": True}, "0RESHARD 2UNSHARD"),
+        ({"waits": True}, "0WAIT_SEND_F0"),
+        ({"waits": True, "unshard": True}, "0WAIT_REDUCE_GRAD"),
+        ({}, "0RECV_B0 0B0"),
+    ],
+    ids=str,
+)
+def test_lowered_schedules_have_what_they_are_asked_for(keywords: dict[str, bool], text: str) -> None:
+    problem = sv.Problem.chain(ranks=2, microbatches=2, virtual=2)
+    found = find(lowerings(problem, **keywords), lambda schedule: text in str(schedule),
+                 settings=settings(database=None, deadline=None, max_examples=1000))  # fmt: skip
+    assert sv.verify(found, problem).ok
 
 
 @settings(max_examples=60, deadline=None)
@@ -218,6 +259,56 @@ def late(word: str) -> Lowering:
         return sv.Schedule.of(sorted(row, key=lambda text: word in text) for row in rows)
 
     return lowering
+
+
+def reduces_tied_stages_as_one(schedule: sv.Schedule, problem: sv.Problem) -> sv.Schedule:
+    reduced = add_reduction(sv.lower(schedule, problem))
+    needless = {f"{s}REDUCE_GRAD" for group in problem.tied for s in group[1:]}
+    return sv.Schedule.of([text for text in row if text not in needless] for row in reduced.strings())
+
+
+def groups_from_the_back(schedule: sv.Schedule, problem: sv.Problem) -> sv.Schedule:
+    """Launch transfers that stand one after the other as a group, the last of them first."""
+    rows = []
+    for row in sv.lower(schedule, problem).strings():
+        runs = [(talks, list(texts)) for talks, texts in groupby(row, lambda text: "SEND" in text or "RECV" in text)]
+        rows.append([t for talks, run in runs for t in ([f"[{';'.join(run[::-1])}]"] if talks and run[1:] else run)])
+    return sv.Schedule.of(rows)
+
+
+def frees_at_the_first_use(schedule: sv.Schedule, problem: sv.Problem) -> sv.Schedule:
+    rows = add_sharding(sv.lower(schedule, problem), problem).strings()
+    for s, rank in enumerate(problem.owner_rank):
+        rows[rank].remove(f"{s}RESHARD")
+        rows[rank].insert(rows[rank].index(f"{s}F0") + 1, f"{s}RESHARD")
+    return sv.Schedule.of(rows)
+
+
+@pytest.mark.parametrize(
+    ("lowering", "keywords", "told"),
+    [
+        (reduces_tied_stages_as_one, {"tied": True}, "SV305"),
+        (frees_at_the_first_use, {}, "SV305"),
+        (groups_from_the_back, {}, "SV302"),
+    ],
+)
+def test_a_lowering_that_is_wrong_of_a_feature_is_caught_and_told_small(
+    lowering: Lowering, keywords: dict[str, object], told: str
+) -> None:
+    tried: list[sv.Problem] = []
+
+    @settings(database=None, deadline=None, max_examples=200, derandomize=True)
+    @given(st.data())
+    def test(data: st.DataObject) -> None:
+        problem = data.draw(problems(**keywords))
+        order = data.draw(schedules(problem))
+        tried.append(problem)
+        check_lowering(lowering, order, problem)
+
+    with pytest.raises(SchedulerFault, match=told):
+        test()
+    assert tried[-1].ranks <= 3
+    assert tried[-1].microbatches <= 4
 
 
 def without(word: str) -> Lowering:
@@ -263,7 +354,7 @@ def test_a_lowering_that_changes_its_mind_is_caught() -> None:
 @given(st.data())
 def test_each_mutation_of_communication_trips_the_property_that_it_names(data: st.DataObject) -> None:
     problem = data.draw(VARIED)
-    mutation: Mutation = data.draw(mutations(data.draw(lowered(problem))))
+    mutation: Mutation = data.draw(mutations(data.draw(lowerings(problem, groups=True))))
     codes = {violation.code for violation in sv.verify(mutation.schedule, problem).violations}
     assert mutation.code in codes, mutation.fault
 
