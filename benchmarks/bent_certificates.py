@@ -1,8 +1,8 @@
-"""Certificates of every rule, bent, for as long as one likes: does any prove more than the best schedule?
+"""Does bent evidence prove more than the best schedule has: certificates of every rule, for as long as one likes.
 
-``python benchmarks/bent_certificates.py --seconds 600`` takes one small problem after another, whose best schedules are known,
-claims a bound that is too high, and offers evidence of every rule with something bent: numbers moved, rules and places
-exchanged, lists cut and doubled, another objective, a higher bound. Right is that each is refused, violated or
+``python benchmarks/bent_certificates.py --seconds 600`` takes one small problem after another, whose best schedules are
+known, claims a bound that is too high, and offers evidence of every rule with something bent: numbers moved, rules and
+places exchanged, lists cut and doubled, another objective, a higher bound. Right is that each is refused, violated or
 undecided. What is believed is printed with all that it takes to see it again, and ends with exit code 1.
 """
 
