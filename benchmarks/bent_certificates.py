@@ -1,4 +1,4 @@
-"""Bends certificates of every rule, for as long as one likes: does any prove more than the best schedule has?
+"""Bends certificates of every rule, for as long as one likes: whether any proves more than the best schedule has.
 
 ``python benchmarks/bent_certificates.py --seconds 600`` takes one small problem after another, whose best schedules are
 known, claims a bound that is too high, and offers evidence of every rule with something bent: numbers moved, rules and
