@@ -248,7 +248,7 @@ def test_schedules_are_valid_or_not_as_asked(data: st.DataObject) -> None:
         ({"placements": ("any",)}, lambda problem: () in problem.stages_of),
         ({"replicas": 2, "slices": 2}, lambda problem: problem.replicas == problem.slices == 2),
     ],
-    ids=str,
+    ids=lambda value: str(value) if isinstance(value, dict) else "",
 )
 def test_a_keyword_brings_its_feature(keyword: dict[str, object], has: Callable[[sv.Problem], bool]) -> None:
     assert find(problems(**keyword), has, settings=settings(UNTIMED, database=None)).ranks <= 3
