@@ -81,7 +81,7 @@ def test_all_agree(chunk: int) -> None:
         if not any(verdicts[code] for code in STRUCTURE):
             met["stuck" if verdicts["SV201"] else "runs"] += 1
             check_run(problem, wrong, not verdicts["SV201"], f"{wrong}, mutant of {story}")
-    assert min(met["several steps"], met["stuck"], met["runs"]) > 20, met
+    assert min(met["several steps"], met["stuck"], met["runs"]) > 10, met
 
 
 def check_times(problem: Problem, rows: Rows, story: str) -> None:

@@ -24,7 +24,6 @@ from schedverify.lowering import (
     timed_lowerings,
 )
 from schedverify.lowering.candidates import safe_lowerings
-from schedverify.planner.proved_lowering import lower
 from schedverify.simulator.engine import simulate
 from schedverify.simulator.p2p_program import LoweredProgram, match
 from schedverify.verifier.verification import verify
@@ -208,7 +207,7 @@ def test_where_sends_are_limited_every_lowering_waits_and_hangs_nowhere() -> Non
         problem = dataclasses.replace(found.problem, outstanding_sends=(1,) * found.problem.ranks, capacity=None)
         schedule = Schedule.of(found.rows)
         discipline = list(Discipline)[number % 6]
-        lowered = {str(lower(schedule, problem)): schedule}
+        lowered = {str(add_waits(add_communication(schedule, problem))): schedule}
         lowered |= {str(one): one for one in safe_lowerings(schedule, simulate(schedule, problem), discipline)}
         for text in lowered:
             report = verify(Schedule.parse(text), problem, select=["SV1", "SV2", "SV3", "SV404"], discipline=discipline)

@@ -136,7 +136,7 @@ def test_a_plan_for_a_milder_discipline_is_refused(discipline: Discipline) -> No
     lowered = dataclasses.replace(
         PLAN.lowered, schedule=timeline.schedule, discipline=discipline, measures=timeline.measures
     )
-    plan = dataclasses.replace(PLAN, lowered=lowered)
+    plan = dataclasses.replace(PLAN, lowered=lowered, verdicts={})
     milder = list(Discipline).index(discipline) < list(Discipline).index(Discipline.PAIR)
     assert unproved(plan, GLOO) == ""
     text = (

@@ -22,9 +22,8 @@ from support.random_lowered import lowered_base
 from support.random_schedules import base
 
 UNPLANTED = {
-    "SV202", "SV501", "SV502",  # of times and claims, which stand beside a schedule
+    "SV202", "SV501", "SV502", "SV503",  # of times and claims, which stand beside a schedule
     "SV403",  # judged only where sends do not wait
-    "SV404", "SV405",  # judged only where a problem limits them
     "SV701", "SV702", "SV703", "SV704", "SV705", "SV711", "SV712",  # judged only for a profile
 }  # fmt: skip
 
