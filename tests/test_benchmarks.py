@@ -262,7 +262,7 @@ def test_nobody_is_fooled_but_the_peers(false_accepts: Any) -> None:
         wrong, accepts, _, right, rejects, _ = rows[within, "ours"]
         assert (wrong + right, accepts, rejects) == (30, 0, 0)
         assert right < 5
-        assert 0 < rows[within, "CSV"][1] < rows[within, "CSV"][0] < wrong
+        assert 0 < rows[within, "CSV"][1] < rows[within, "CSV"][0] <= wrong
     for within, drawn in ((false_accepts.DRAWN_ORDERS, 30), (false_accepts.DRAWN_LOWERED, 60)):
         wrong, accepts, _, right, rejects, _ = rows[within, "ours"]
         assert (wrong + right, accepts, rejects) == (drawn, 0, 0)
