@@ -6,6 +6,7 @@ import re
 import sys
 from contextlib import nullcontext
 from types import FrameType
+from unittest import mock
 
 import pytest
 from hypothesis import given, settings
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from oracle import cuts as oracle
 from schedverify.core.errors import InfeasibleError, InputError
 from schedverify.core.model import Devices, Layer, Model, PartitionConstraints
-from schedverify.partitioner import least_bottleneck
+from schedverify.partitioner import cp_sat, least_bottleneck
 from schedverify.partitioner.account import Moment, Moments, one_of_each
 from schedverify.partitioner.stage_problem import cut
 
@@ -95,7 +96,7 @@ def moments_of(stages: int) -> st.SearchStrategy[Moment]:
 @given(models(6), st.integers(1, 4), st.sampled_from(["one each", "loop", "v"]), st.data())
 @settings(deadline=None, max_examples=60)
 def test_the_solver_equals_brute_force(m: Model, stages: int, how: str, data: st.DataObject) -> None:
-    """With one stage a rank it equals dynamic programming as well, which equals brute force."""
+    """With one stage a rank it equals dynamic programming as well, which equals brute force; layer by layer too."""
     half = max(stages // 2, 1)
     placement = {
         "one each": tuple(range(stages)),
@@ -110,13 +111,14 @@ def test_the_solver_equals_brute_force(m: Model, stages: int, how: str, data: st
         tuple(data.draw(st.lists(moments_of(placement.count(rank)), min_size=1, max_size=3))) for rank in range(ranks)
     )
     expected = brute_force(m, placement, moments) if stages <= len(m.layers) else None
-    if expected is None:
-        with pytest.raises(InputError):
-            least_bottleneck(m, placement, moments, solver=True)
-    else:
-        found = least_bottleneck(m, placement, moments, solver=True, workers=1)
-        assert found.proved
-        assert judged(m, [list(layers) for layers in found.layers], placement, moments) == expected
+    with mock.patch.object(cp_sat, "MOST_PAIRED", data.draw(st.sampled_from([cp_sat.MOST_PAIRED, 0]))):
+        if expected is None:
+            with pytest.raises(InputError):
+                least_bottleneck(m, placement, moments, solver=True)
+        else:
+            found = least_bottleneck(m, placement, moments, solver=True, workers=1)
+            assert found.proved
+            assert judged(m, [list(layers) for layers in found.layers], placement, moments) == expected
 
 
 def test_a_thousand_layers_on_64_stages_take_a_moment() -> None:
