@@ -222,6 +222,16 @@ def is_transfer(row: Words) -> Flags:
     return (kinds(row) >= int(Kind.SEND_F)) & (kinds(row) <= int(Kind.RECV_B))
 
 
+def is_send(row: Words) -> Flags:
+    """Return for each operation of a row whether it sends."""
+    return np.asarray((kinds(row) == int(Kind.SEND_F)) | (kinds(row) == int(Kind.SEND_B)))
+
+
+def is_communication(row: Words) -> Flags:
+    """Return for each operation of a row whether it sends, receives or waits for a send."""
+    return is_transfer(row) | is_send_wait(row)
+
+
 def is_send_wait(row: Words) -> Flags:
     """Return for each operation of a row whether it waits until a send is complete."""
     return (kinds(row) >= int(Kind.WAIT_SEND_F)) & (kinds(row) <= int(Kind.WAIT_SEND_B))

@@ -12,9 +12,9 @@ from schedverify.core.errors import Fault, InputError
 from schedverify.core.op import KIND_MASK, KIND_SHIFT, Kind
 from schedverify.core.schedule import (
     OPERATION_MASK,
-    IntArray,
     Schedule,
     Words,
+    is_send,
     is_send_wait,
     kinds,
     positions,
@@ -44,19 +44,14 @@ def add_waits(schedule: Schedule) -> Schedule:
 
 def most_sends_at_once(row: Words) -> int:
     """Return the most sends of one step of a row: with each waited for right behind it, no more are begun at once."""
-    return int(np.bincount(positions(row)[_sends(row)]).max(initial=0))
+    return int(np.bincount(positions(row)[is_send(row)]).max(initial=0))
 
 
 def _waiting(row: Words) -> Words:
     """Return a row with the waits put in, in the order of the sends; a group stays whole."""
-    sends = _sends(row)
+    sends = np.flatnonzero(is_send(row))
     begins = step_bounds(row)
     backward = kinds(row[sends]) == int(Kind.SEND_B)
     kind = np.where(backward, int(Kind.WAIT_SEND_B), int(Kind.WAIT_SEND_F)) << KIND_SHIFT
     waits = row[sends] & OPERATION_MASK & ~(KIND_MASK << KIND_SHIFT) | kind
     return np.insert(row, begins[np.searchsorted(begins, sends, side="right")], waits)
-
-
-def _sends(row: Words) -> IntArray:
-    """Return where the sends of a row stand."""
-    return np.flatnonzero((kinds(row) == int(Kind.SEND_F)) | (kinds(row) == int(Kind.SEND_B)))

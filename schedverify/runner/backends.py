@@ -32,8 +32,9 @@ class Backend(NamedTuple):
         groups = any(bool((row >> JOIN_SHIFT == int(Join.GROUP)).any()) for row in schedule.rows)
         if groups and self.grouped is not None:
             return self.grouped
-        waits = self.awaited is not None and any(bool(is_send_wait(row).any()) for row in schedule.rows)
-        return self.awaited if waits and self.awaited is not None else self.discipline
+        if self.awaited is not None and any(bool(is_send_wait(row).any()) for row in schedule.rows):
+            return self.awaited
+        return self.discipline
 
 
 GLOO = Backend("gloo", Discipline.TAGGED, tagged=True, awaited=Discipline.EDGE)

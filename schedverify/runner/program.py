@@ -12,7 +12,7 @@ from schedverify.core.messages import named
 from schedverify.core.op import Kind, Op
 from schedverify.core.problem import Problem
 from schedverify.core.result import Plan
-from schedverify.core.schedule import Schedule, is_send_wait, is_transfer
+from schedverify.core.schedule import Schedule, is_communication
 from schedverify.runner.p2p.messages import Name, name_of
 
 
@@ -53,7 +53,7 @@ def program_of(plan: Plan, rank: int) -> RankProgram:
     if plan.lowered is None:
         raise ScheduleError("the plan holds no schedule with communication")
     problem, row = plan.problem, plan.lowered.schedule.rows[rank]
-    communication = is_transfer(row) | is_send_wait(row)
+    communication = is_communication(row)
     full = row.copy()
     full[communication] = named(row[communication], problem)
     steps = zip(plan.lowered.schedule.steps(rank), Schedule([full]).steps(0), strict=True)

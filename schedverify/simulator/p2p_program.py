@@ -28,6 +28,7 @@ from schedverify.core.schedule import (
     IntArray,
     Schedule,
     Words,
+    is_send,
     is_send_wait,
     is_transfer,
     kinds,
@@ -186,18 +187,17 @@ def match(program: LoweredProgram, discipline: Discipline) -> MatchedTransfers:
         if a wait is for none of them.
     """
     problem = program.problem
-    kind = kinds(program.words)
     at = np.flatnonzero(is_transfer(program.words))
     waits = np.flatnonzero(is_send_wait(program.words))
     full = _full(program, at)
-    is_send = (kind[at] == int(Kind.SEND_F)) | (kind[at] == int(Kind.SEND_B))
+    sends_it = is_send(program.words[at])
     needed = needed_messages(program.order, problem)
     _check(program, at, full, np.concatenate((needed.sends, needed.receives)))
     _check_waits(program, waits, needed.sends)
     source, target = (problem.owner_rank_array[stage] for stage in _ends(full))
-    channel = np.where(is_send, source * problem.ranks + target, target * problem.ranks + source)
-    key = [channel] if discipline is not Discipline.TAGGED else [full & MICROBATCH_MASK, *_names(full, is_send)]
-    sends, receives = (at[side][np.lexsort((at[side], *(k[side] for k in key)))] for side in (is_send, ~is_send))
+    channel = np.where(sends_it, source * problem.ranks + target, target * problem.ranks + source)
+    key = [channel] if discipline is not Discipline.TAGGED else [full & MICROBATCH_MASK, *_names(full, sends_it)]
+    sends, receives = (at[side][np.lexsort((at[side], *(k[side] for k in key)))] for side in (sends_it, ~sends_it))
     order = np.argsort(sends)
     return _transfers(program, sends[order], receives[order])
 
@@ -224,9 +224,11 @@ def _transfers(program: LoweredProgram, send: IntArray, receive: IntArray) -> Ma
 def _awaited(program: LoweredProgram, send: IntArray) -> tuple[IntArray, IntArray]:
     """Return the steps that wait for a send which stands before them, and which of the sends each waits for."""
     waits = np.flatnonzero(is_send_wait(program.words))
+    if not len(waits):
+        return waits, waits
     sent = _full(program, send)
     order = np.argsort(sent)
-    found = order[np.searchsorted(sent[order], _as_sends(_full(program, waits)))] if len(waits) else waits
+    found = order[np.searchsorted(sent[order], _as_sends(_full(program, waits)))]
     behind = program.step[send[found]] < program.step[waits]
     return program.step[waits[behind]], found[behind]
 

@@ -7,11 +7,11 @@ import numpy as np
 from schedverify.core.messages import named
 from schedverify.core.op import INDEX_MASK, KIND_SHIFT, PEER_SHIFT, STAGE_SHIFT, Kind
 from schedverify.core.problem import Problem
-from schedverify.core.schedule import OPERATION_MASK, IntArray, Words, is_send_wait, kinds, positions
+from schedverify.core.schedule import OPERATION_MASK, IntArray, Words, is_send, is_send_wait, kinds, positions
 
 _PAIR = (1 << PEER_SHIFT) - 1
 """The bits of a packed operation that say its stage and micro-batch."""
-_F, _B, _I, _SEND_F, _SEND_B = map(int, (Kind.F, Kind.B, Kind.I, Kind.SEND_F, Kind.SEND_B))
+_F, _B, _I, _SEND_B = map(int, (Kind.F, Kind.B, Kind.I, Kind.SEND_B))
 
 
 def sent_bytes(row: Words, problem: Problem) -> tuple[Words, Words]:
@@ -27,7 +27,7 @@ def sent_bytes(row: Words, problem: Problem) -> tuple[Words, Words]:
     """
     kind, step = kinds(row), positions(row)
     full = named(row & OPERATION_MASK, problem)
-    sends = np.flatnonzero((kind == _SEND_F) | (kind == _SEND_B))
+    sends = np.flatnonzero(is_send(row))
     backward = kind[sends] == _SEND_B
     ends = np.flatnonzero(kind == _F if problem.form == "inference" else (kind == _B) | (kind == _I))
     pairs, first = np.unique(row[ends] & _PAIR, return_index=True)

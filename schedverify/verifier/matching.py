@@ -15,6 +15,7 @@ from schedverify.core.schedule import (
     IntArray,
     Schedule,
     Words,
+    is_communication,
     is_send_wait,
     is_transfer,
     kinds,
@@ -65,12 +66,13 @@ class Transfers:
 
     def __init__(self, schedule: Schedule, problem: Problem) -> None:
         self.problem = problem
-        self.word, self.rank, self.position = _placed(schedule, problem, is_transfer)
+        communication = _placed(schedule, problem)
+        self.word, self.rank, self.position = _where(communication, is_transfer)
         self.backward = kinds(self.word) >= int(Kind.SEND_B)
         self.is_send = kinds(self.word) % 2 == int(Kind.SEND_F) % 2
         self.stage, self.microbatch = op_stages(self.word), self.word & MICROBATCH_MASK
         self._resolve()
-        self.waits = SendWaits(schedule, self)
+        self.waits = SendWaits(communication, self)
 
     @cached_property
     def name(self) -> IntArray:
@@ -165,9 +167,14 @@ class SendWaits:
         By transfer, the entry of the wait for it, or -1 where none stands behind it; shape (transfers,).
     """
 
-    def __init__(self, schedule: Schedule, transfers: Transfers) -> None:
+    def __init__(self, communication: _Placed, transfers: Transfers) -> None:
         problem = transfers.problem
-        self.word, self.rank, self.position = _placed(schedule, problem, is_send_wait)
+        self.word, self.rank, self.position = _where(communication, is_send_wait)
+        self.until = np.full(len(transfers.word), -1, dtype=np.int64)
+        if not len(self.word):  # then the sends, which can be many, need no order
+            self.send = self.first = self.position
+            self.behind = self.position < 0
+            return
         stage, named, backward = op_stages(self.word), _named_peer(self.word), _waits_for_b(self.word)
         peer = np.where(named >= 0, named, _sole_peer(problem, stage, ~backward)[0])
         wanted = packed_name(backward, stage, peer + 1, self.word & MICROBATCH_MASK)
@@ -182,7 +189,6 @@ class SendWaits:
         self.behind[found] = transfers.position[self.send[found]] < self.position[found]
         _, firsts, inverse = np.unique(wanted, return_index=True, return_inverse=True)
         self.first = firsts[inverse]
-        self.until = np.full(len(transfers.word), -1, dtype=np.int64)
         lets_go = np.flatnonzero(self.behind)[::-1]  # of several the first is written last, and stays
         self.until[self.send[lets_go]] = lets_go
 
@@ -191,15 +197,24 @@ class SendWaits:
         return int(self.rank[entry]), int(self.position[entry]), str(unpack(int(self.word[entry])))
 
 
-def _placed(
-    schedule: Schedule, problem: Problem, chosen_by: Callable[[Words], Flags]
-) -> tuple[Words, IntArray, IntArray]:
-    """Return word, rank and position of what is chosen, admitted, and on the first rank of its stage."""
+_Placed = tuple[Words, IntArray, IntArray]
+"""Packed operations, and the rank and position of each."""
+
+
+def _placed(schedule: Schedule, problem: Problem) -> _Placed:
+    """Return the communication that the problem admits, on the first rank of its stage, and where it stands."""
     words = np.concatenate(schedule.rows)
     rank = rank_of_each(schedule)
     position = np.concatenate([positions(row) for row in schedule.rows])
-    chosen = chosen_by(words) & problem.has_operations(words)
+    chosen = is_communication(words) & problem.has_operations(words)
     chosen[chosen] = problem.owner_rank_array[op_stages(words[chosen])] == rank[chosen]
+    return words[chosen], rank[chosen], position[chosen]
+
+
+def _where(placed: _Placed, chosen_by: Callable[[Words], Flags]) -> _Placed:
+    """Return those of some operations that are chosen."""
+    words, rank, position = placed
+    chosen = chosen_by(words)
     return words[chosen], rank[chosen], position[chosen]
 
 

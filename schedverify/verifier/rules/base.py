@@ -19,7 +19,7 @@ from schedverify.core.discipline import DEFAULT_DISCIPLINE, Discipline
 from schedverify.core.errors import ScheduleError
 from schedverify.core.problem import Problem
 from schedverify.core.result import LARGEST_KEPT_TIMELINE, Scope, TimelineSource, Violation
-from schedverify.core.schedule import IntArray, Schedule, is_send_wait, is_transfer
+from schedverify.core.schedule import IntArray, Schedule, is_communication
 from schedverify.core.timeline import Measures, Timeline
 from schedverify.simulator.engine import is_simple, simulate
 from schedverify.verifier.occurrences import Occurrences
@@ -118,8 +118,7 @@ class Case:
     @cached_property
     def has_transfers(self) -> bool:
         """Whether a send, a receive or a wait for a send stands in the schedule at all."""
-        words = np.concatenate(self.schedule.rows)
-        return bool((is_transfer(words) | is_send_wait(words)).any())
+        return bool(is_communication(np.concatenate(self.schedule.rows)).any())
 
     @cached_property
     def transfers(self) -> Transfers:
