@@ -7,11 +7,12 @@ Rooms that are public as a whole are names too: ``schedverify.models``, ``schedv
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
-
 from schedverify.core import VERSION, lazy_names
 
+TYPE_CHECKING = False  # without typing: what this loads, a command has loaded before it can answer a signal
 if TYPE_CHECKING:
+    from typing import Final
+
     from schedverify import conformance, lowering, models, profiling, runner, testing, torch_bridge  # noqa: F401 - they are rooms
     from schedverify import torch_bridge as torch  # noqa: F401
     from schedverify.conformance import conform

@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 from schedverify import __version__
+from schedverify.cli import signals
 from schedverify.core.errors import InfeasibleError, ScheduleError, SchedverifyError, UndecidedError, printable
 
 if TYPE_CHECKING:
@@ -49,7 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments is None:
         gc.set_threshold(50_000)  # modules stay: to look through them for garbage takes a tenth of a short command
     try:
-        return _called(words)
+        with signals.restored():
+            return _called(words, alone=arguments is None)
     except SchedverifyError as error:
         return _refused(str(error), _code(error))
     except (MemoryError, RecursionError):
@@ -57,16 +59,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
-    except KeyboardInterrupt:
-        return _refused("interrupted", 130)
+    except (KeyboardInterrupt, Exception) as error:
+        if not isinstance(error, KeyboardInterrupt) and not signals.was_raised():
+            raise
+        return _refused("interrupted", signals.exit_code(words, signals.number_of(error)))
 
 
-def _called(words: list[str]) -> int:
-    """Return the exit code of the command that the words call."""
+def _called(words: list[str], *, alone: bool) -> int:
+    """Return the exit code of the command that the words call; ``alone`` in a process of its own."""
     from cyclopts import CycloptsError
 
     # the commands that these words can be about: that of the first word, or else all, such as for --help
     app = application(words[:1] if words and words[0] in COMMANDS else COMMANDS)
+    if alone and words[:1] and words[0] not in signals.SEARCHES:
+        signals.interrupt(words)
     try:
         code = app(words, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
@@ -86,6 +92,7 @@ def application(commands: Collection[str] = COMMANDS) -> App:
         "3 undecided or nothing that applies.",
         help_format="plaintext",
         version=__version__,
+        suppress_keyboard_interrupt=False,
     )
     for command in commands:
         module = import_module(f"schedverify.cli.{_MODULES.get(command, command)}")

@@ -9,7 +9,8 @@ from cyclopts import Parameter
 
 from schedverify.cli.app import OK, UNDECIDED, VIOLATED
 from schedverify.cli.options import Output, ProblemFile, TextOrJson, flag
-from schedverify.cli.terminal import interruptible, line_width, out, progress_on_terminal, remark
+from schedverify.cli.signals import stop_at_signal
+from schedverify.cli.terminal import line_width, out, progress_on_terminal, remark
 from schedverify.core.errors import ScheduleError
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ def optimize(  # noqa: PLR0913 - each is an option of the command line
     given = formats.load_problem(problem)
     limits: dict[str, Any] = {"time_limit": time_limit, "workers": workers, "solver_memory": _bytes(solver_memory)}
     start = formats.load_schedule(hint, given) if hint is not None else None
-    with interruptible() as stop, progress_on_terminal(output_format == "text") as progress:
+    stop = stop_at_signal()
+    with progress_on_terminal(output_format == "text") as progress:
         goal: dict[str, Any] = {"objective": objective, "then": then, "hint": start, "seed": seed}
         plan = plans.optimize(given, **goal, **limits, progress=progress, stop=stop)
         explanation = _explained(plan, stop, limits) if explain else None

@@ -13,6 +13,7 @@ from schedverify import formats
 from schedverify.cli import partition_cluster
 from schedverify.cli.app import OK, UNDECIDED, VIOLATED
 from schedverify.cli.options import TextOrJson, file, flag, number
+from schedverify.cli.signals import stop_at_signal
 from schedverify.core.errors import Fault, InputError, ScheduleError
 
 if TYPE_CHECKING:
@@ -112,9 +113,10 @@ def _apart(given: Model, search: dict[str, Any], plan: str | None) -> _Answer:
 def _together(given: Model, search: dict[str, Any], plan: str | None, bar: bool) -> _Answer:
     """Search for partition and schedule together, with a bar on a terminal; Ctrl-C keeps the best."""
     from schedverify import models
-    from schedverify.cli.terminal import interruptible, progress_on_terminal
+    from schedverify.cli.terminal import progress_on_terminal
 
-    with interruptible() as stop, progress_on_terminal(bar) as progress:
+    stop = stop_at_signal()
+    with progress_on_terminal(bar) as progress:
         found = cast("Joint", models.partition(given, joint=True, **search, progress=progress, stop=stop))
     if plan is not None:
         if found.plan.lowered is None:

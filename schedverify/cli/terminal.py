@@ -1,15 +1,10 @@
-"""Where text goes and how long commands end: standard output for data, standard error for remarks and progress.
-
-Ctrl-C or SIGTERM ends a search with the best answer so far.
-"""
+"""Where text goes: standard output for data, standard error for remarks and progress."""
 
 from __future__ import annotations
 
 import os
 import re
-import signal
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -105,24 +100,6 @@ def print_markdown(text: str) -> None:
     from rich.markdown import Markdown
 
     out().print(Markdown(text))
-
-
-@contextmanager
-def interruptible() -> Iterator[threading.Event]:
-    """Turn Ctrl-C and SIGTERM into a wish to stop: the best so far is kept. A second Ctrl-C ends at once."""
-    stop = threading.Event()
-
-    def on_signal(number: int, _frame: Any) -> None:
-        if stop.is_set() and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        stop.set()
-
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

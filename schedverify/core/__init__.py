@@ -1,9 +1,14 @@
 """The values: immutable, without logic beyond their own meaning."""
 
+from __future__ import annotations
+
 import importlib
 import sys
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+
+TYPE_CHECKING = False  # without typing: what this loads, a command has loaded before it can answer a signal
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any, Final
 
 VERSION: Final = "0.1.0"
 """That of the package, as ``schedverify.__version__``."""

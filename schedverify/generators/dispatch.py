@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from schedverify.core.ending import Check, go_on
 from schedverify.core.op import KIND_SHIFT, STAGE_SHIFT, Kind
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
@@ -147,13 +148,13 @@ class DispatchPolicy(NamedTuple):
     weights_first: bool = False
 
 
-def dispatch(problem: Problem, room: MemoryBudget, policy: DispatchPolicy) -> Schedule:
+def dispatch(problem: Problem, room: MemoryBudget, policy: DispatchPolicy, check: Check = go_on) -> Schedule:
     """Return the schedule in which each rank, whenever it is free, runs what the policy says, within its room.
 
     Each stage runs its micro-batches in order, and its ranks, where it has several, as the first of them does. It
     always ends: W never waits, and once it has freed what it holds, the oldest micro-batch can go on everywhere.
     """
-    rows = _Pass(problem, room, policy).rows()
+    rows = _Pass(problem, room, policy).rows(check)
     return Schedule(rows[problem.owner_rank[stages[0]]] if stages else [] for stages in problem.stages_of)
 
 
@@ -202,9 +203,10 @@ class _Pass:
         self.words: list[list[int]] = [[] for _ in ranks]
         self.events = [(0, rank) for rank in ranks]
 
-    def rows(self) -> list[list[int]]:
+    def rows(self, check: Check) -> list[list[int]]:
         """Run to the end, in the order of time; return the packed operations of each rank."""
         while self.events:
+            check()
             now, rank = heapq.heappop(self.events)
             if self.free[rank] <= now:
                 self._turn(rank, now)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from schedverify.core.argument_types import check_types
+from schedverify.core.ending import Check, go_on
 from schedverify.core.errors import Fault, InputError, look_up
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
@@ -37,7 +38,7 @@ class Family:
     needs
         The checks of a problem's shape, each of which returns a fault or None.
     make
-        The function from a problem of that shape to the schedule.
+        The function from a problem of that shape to the schedule; where the order follows the costs, with a check.
     room
         Of a family whose order follows the costs, for how many times the micro-batches of 1F1B a rank has room; 0 where
         the order follows from the shape alone.
@@ -51,7 +52,7 @@ class Family:
     splits_backward: bool
     virtual: int
     needs: tuple[Need, ...]
-    make: Callable[[Problem], Schedule]
+    make: Callable[..., Schedule]
     room: int = 0
 
     def most_in_flight(self, problem: Problem) -> int:
@@ -83,11 +84,14 @@ class Family:
             raise InputError(faults)
         return made
 
-    def generate(self, problem: Problem) -> Schedule:
-        """Return the family's schedule for a problem; see :func:`generate`."""
+    def generate(self, problem: Problem, check: Check = go_on) -> Schedule:
+        """Return the family's schedule for a problem; see :func:`generate`.
+
+        ``check`` is called now and then by the families whose order follows the costs, which alone take long.
+        """
         if faults := self.faults(problem):
             raise InputError(faults)
-        return self.make(problem)
+        return self.make(problem, check) if self.room else self.make(problem)
 
 
 def generate(  # noqa: PLR0913 - each is an option of the command line

@@ -13,6 +13,7 @@ from typing import Final
 
 import numpy as np
 
+from schedverify.core.ending import Check, go_on
 from schedverify.core.op import Kind
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule, Words
@@ -85,7 +86,7 @@ _TWO_STAGES: Final = (
 )
 
 
-def zb_1p(problem: Problem) -> Schedule:
+def zb_1p(problem: Problem, check: Check = go_on) -> Schedule:
     """ZB-1p: the best span in the memory of 1F1B (Qi et al., arXiv 2401.10241, section 3.1 and table 5).
 
     The paper gives a heuristic and its knobs: F as long as memory admits, then F and I in turn, W where a rank would
@@ -98,19 +99,19 @@ def zb_1p(problem: Problem) -> Schedule:
     ``weight_stash``, with room for one ``activation`` beside. Of it, ``weight_stash`` waits for W. A rank that keeps
     nothing at all counts two for each micro-batch from F to I, and one from I to W. What is ``static`` does not count.
     """
-    return _best(problem, _tried_by_zb_1p(problem))
+    return _best(problem, _tried_by_zb_1p(problem, check))
 
 
-def zb_2p(problem: Problem) -> Schedule:
+def zb_2p(problem: Problem, check: Check = go_on) -> Schedule:
     """ZB-2p: as ZB-1p with twice the memory (Qi et al., arXiv 2401.10241, section 3.1 and table 5).
 
     What ``zb-h2`` and ``zb-1p`` give is among what is tried, so its span is none above theirs.
     """
-    tried = _passes(problem, _room(problem, 2), _ONE_STAGE)
-    return _best(problem, chain(tried, [zb_h2(problem)], _tried_by_zb_1p(problem)))
+    tried = _passes(problem, _room(problem, 2), _ONE_STAGE, check)
+    return _best(problem, chain(tried, [zb_h2(problem)], _tried_by_zb_1p(problem, check)))
 
 
-def zb_v(problem: Problem) -> Schedule:
+def zb_v(problem: Problem, check: Check = go_on) -> Schedule:
     """ZB-V: two stages a rank, there and back, in the memory of 1F1B (Qi et al., arXiv 2401.10241, section 6).
 
     Every rank has as much way to go to the turn of the V as back from it, so all of them fill the same memory:
@@ -123,19 +124,21 @@ def zb_v(problem: Problem) -> Schedule:
     """
     ranks, room = problem.ranks, _room(problem, 1)
     ahead = [2 * ranks - stage - 1 if stage < ranks else problem.microbatches for stage in range(problem.stages)]
-    return _best(problem, _passes(problem, room._replace(ahead=ahead), _TWO_STAGES))
+    return _best(problem, _passes(problem, room._replace(ahead=ahead), _TWO_STAGES, check))
 
 
-def _tried_by_zb_1p(problem: Problem) -> Iterator[Schedule]:
+def _tried_by_zb_1p(problem: Problem, check: Check) -> Iterator[Schedule]:
     """Yield the schedules of which ZB-1p is the best."""
-    return chain(_passes(problem, _room(problem, 1), _ONE_STAGE), [zb_h1(problem)])
+    return chain(_passes(problem, _room(problem, 1), _ONE_STAGE, check), [zb_h1(problem)])
 
 
-def _passes(problem: Problem, room: MemoryBudget, policies: tuple[DispatchPolicy, ...]) -> Iterator[Schedule]:
+def _passes(
+    problem: Problem, room: MemoryBudget, policies: tuple[DispatchPolicy, ...], check: Check
+) -> Iterator[Schedule]:
     """Yield the schedule of each policy, the first ones where the problem is large."""
     steps = 3 * problem.stages * problem.microbatches
     for policy in policies[: max(1, EFFORT // steps)]:
-        yield dispatch(problem, room, policy)
+        yield dispatch(problem, room, policy, check)
 
 
 def _best(problem: Problem, schedules: Iterator[Schedule]) -> Schedule:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Final
 
@@ -21,11 +21,14 @@ MOST_ROUNDS: Final = 4
 """How often the orders are made again from the times of the best lowering, while that helps."""
 
 
-def timed_lowerings(timeline: Timeline, discipline: str, eager_bytes: int = 0) -> list[Timeline]:
+def timed_lowerings(
+    timeline: Timeline, discipline: str, eager_bytes: int = 0, over: Callable[[], bool] = lambda: False
+) -> list[Timeline]:
     """Return timelines of safe lowerings of a compute order, given by its timeline, under a discipline, the best first.
 
     Those that fit the capacity come before those that do not, then what ends earlier; the default lowering comes
-    before its equals. No lowering ends before the order itself, so that where one is as early, no other is tried.
+    before its equals. No lowering ends before the order itself, so that where one is as early, no other is tried; nor
+    is one once it is ``over()``.
 
     Raises
     ------
@@ -38,10 +41,10 @@ def timed_lowerings(timeline: Timeline, discipline: str, eager_bytes: int = 0) -
         before = found[:1]
         for lowered in safe_lowerings(schedule, timeline, discipline):
             found.append(simulate(lowered, problem, discipline=discipline, eager_bytes=eager_bytes))
-            if _worth(found[-1]) == (False, least):
+            if _worth(found[-1]) == (False, least) or over():
                 break
         found.sort(key=_worth)
-        if found[:1] == before or _worth(found[0]) == (False, least):
+        if found[:1] == before or _worth(found[0]) == (False, least) or over():
             break
         timeline = _compute_times(found[0], schedule)
     return found

@@ -10,10 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from schedverify.core.ending import OverError
 from schedverify.core.errors import Fault, InputError
 
 MOST_WORKERS: Final = 4096
 LARGEST_SEED: Final = (1 << 31) - 1
+GRACE: Final = 5
+"""Seconds beyond the time limit in which a first schedule is still looked for."""
 MIB: Final = 1 << 20
 
 
@@ -83,6 +86,19 @@ class Effort:
     def over(self) -> bool:
         """Whether nothing more should be tried."""
         return self.stopped or not self.left
+
+    def is_over(self) -> bool:
+        """Return :attr:`over`, for those that take a function."""
+        return self.over
+
+    def too_late_for_first(self, *, known: bool) -> bool:
+        """Whether no first schedule should be looked for: one is ``known``, or it has taken far too long already."""
+        return self.over and (known or self.stopped or self.spent > self.time_limit + GRACE)
+
+    def check(self) -> None:
+        """Raise OverError where nothing more should be tried; all that takes long calls it between two pieces."""
+        if self.over:
+            raise OverError
 
     def why_over(self) -> str:
         """Return what ended the search, in words: somebody, or the time limit that was given."""

@@ -53,8 +53,11 @@ def schedule_of(rows: Rows) -> Schedule:
     return Schedule([Op(Kind[kind], stage, m).pack() for kind, stage, m in row] for row in rows)
 
 
-def keeps_limits(tasks: Tasks, rows: Rows) -> bool:
-    """Whether every rank stays within its bytes and its micro-batches in flight, and the whole within its makespan."""
+def keeps_limits(tasks: Tasks, rows: Rows, starts: Mapping[OpKey, int] | None = None) -> bool:
+    """Whether every rank stays within its bytes and its micro-batches in flight, and the whole within its makespan.
+
+    ``starts`` are the earliest ones of these orders, where they are known.
+    """
     for rank, row in enumerate(rows):
         ledger = Ledger(tasks.problem, rank)
         for op in row:
@@ -62,7 +65,7 @@ def keeps_limits(tasks: Tasks, rows: Rows) -> bool:
                 return False
             ledger.run(op)
     limit = tasks.problem.makespan_limit
-    return limit is None or makespan_of(tasks, rows) <= limit
+    return limit is None or makespan_of(tasks, rows, starts) <= limit
 
 
 def earliest(tasks: Tasks, rows: Rows) -> dict[OpKey, int]:
@@ -147,27 +150,31 @@ def _sweep(tasks: Tasks, rows: Rows, release: Sequence[int]) -> tuple[dict[OpKey
     return starts, [origin if row else -1 for row, (_, origin) in zip(rows, free, strict=True)]
 
 
-def makespan_of(tasks: Tasks, rows: Rows) -> int:
+def makespan_of(tasks: Tasks, rows: Rows, starts: Mapping[OpKey, int] | None = None) -> int:
     """Return the makespan, in true ticks, of the timeline that the orders imply.
+
+    ``starts`` are the earliest ones, where they are known.
 
     Raises
     ------
     ScheduleError
         If the orders cannot run to their end.
     """
-    starts = earliest(tasks, rows)
+    starts = earliest(tasks, rows) if starts is None else starts
     return max((_end(tasks, starts, row) for row in rows), default=0)
 
 
-def measure(tasks: Tasks, rows: Rows) -> int:
+def measure(tasks: Tasks, rows: Rows, starts: Mapping[OpKey, int] | None = None) -> int:
     """Return the makespan or span of orders in true ticks, whichever the tasks are for.
+
+    ``starts`` are the earliest ones of these orders, where they are known.
 
     Raises
     ------
     ScheduleError
         If the orders cannot run to their end.
     """
-    return tightest(tasks, rows)[0] if tasks.objective == "span" else makespan_of(tasks, rows)
+    return tightest(tasks, rows)[0] if tasks.objective == "span" else makespan_of(tasks, rows, starts)
 
 
 def relabelled(tasks: Tasks, starts: Mapping[OpKey, int]) -> dict[OpKey, int]:

@@ -192,11 +192,15 @@ class _CapacityDescent:
         """Offer the first list schedule of a problem that does not pass the ceiling; whether there is one."""
         tasks = Tasks(problem)
         for policy in policies(tasks):
-            if self.effort.over and self.best is not None:
+            if self._needs_no_first():
                 return False
-            if (rows := list_schedule(tasks, policy, lambda: self.effort.stopped)) and self._offer(rows):
+            if (rows := list_schedule(tasks, policy, self._needs_no_first)) and self._offer(rows):
                 return True
         return False
+
+    def _needs_no_first(self) -> bool:
+        """Whether not even a first schedule should be looked for."""
+        return self.effort.too_late_for_first(known=self.best is not None)
 
     def _offer(self, rows: Rows) -> bool:
         """Keep orders that can run and keep every limit, if they are better than the best; whether they do."""

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
+from schedverify.core.ending import OverError
 from schedverify.core.problem import Problem
 from schedverify.core.result import Status
 from schedverify.optimizer.bounds.formulas import best_bound
@@ -30,6 +31,8 @@ _MOVES: Final = 60_000
 """Moves of one walk of the local search."""
 _ROUNDS: Final = 6
 """Rounds of the local search; each begins at the best order of the one before."""
+_BOUNDS_SECONDS: Final = 1
+"""Seconds that the bounds by formula may take even where the time is over."""
 _LEAST_SECONDS: Final = 2
 """With less time left the local search is left out: it may have to be compiled first."""
 _SHORT: Final = 4
@@ -87,6 +90,8 @@ def solve(
     state = SearchState(problem, objective, effort, within, progress)
     try:
         run_parts(state, hints)
+    except OverError:
+        pass  # what ended it is told from the state, as for a part that ends by itself
     except KeyboardInterrupt:
         effort.stop.set()
     return state.solution()
@@ -102,13 +107,16 @@ def run_parts(state: SearchState, hints: Sequence[Hint]) -> None:
     effort, best = state.effort, state.best
     settings = SolverSettings(effort.seed, effort.threads, state.done, best.offer_starts, state.raise_bound)
     with state.part("bounds"):
-        if bound := best_bound(state.problem, state.objective):
+        latest = effort.spent + _BOUNDS_SECONDS
+        if bound := best_bound(state.problem, state.objective, lambda: effort.over and effort.spent > latest):
             best.prove(bound)
     with state.part("known schedules"):
         for hint in hints:
+            if best.rows is not None and effort.over:
+                break
             if complete(state.tasks, hint):
                 best.offer(rows_of(state.problem, hint))
-    if not _needs_nothing(state):
+    if not state.needs_no_first():
         with state.part("list schedules"):
             _schedule_by_lists(state)
     _improve(state)
@@ -122,16 +130,11 @@ def run_parts(state: SearchState, hints: Sequence[Hint]) -> None:
     _search_with_cp_sat(state, settings)
 
 
-def _needs_nothing(state: SearchState) -> bool:
-    """Whether not even a first schedule should be looked for."""
-    return state.over() and (state.best.rows is not None or state.effort.stopped)
-
-
 def _schedule_by_lists(state: SearchState) -> None:
     for policy in policies(state.tasks):
-        if _needs_nothing(state):
+        if state.needs_no_first():
             return
-        if rows := list_schedule(state.tasks, policy, lambda: state.effort.stopped):
+        if rows := list_schedule(state.tasks, policy, state.needs_no_first):
             state.best.offer(rows)
 
 
@@ -150,7 +153,7 @@ def _improve(state: SearchState) -> None:
         for number in range(1 if _suits_pumpkin(state) else _ROUNDS):
             if stopped():
                 return
-            start = local_search.LocalSearch(state.tasks, state.best.rows)
+            start = local_search.LocalSearch(state.tasks, state.best.rows, state.effort.check)
             target = state.tasks.scaled(state.best.bound) + state.tasks.instant
             seeds = [state.effort.seed + 1000 * (number * threads + k) for k in range(threads)]
             with ThreadPoolExecutor(threads) as pool:
@@ -189,7 +192,7 @@ def _prove_with_pumpkin(state: SearchState, settings: SolverSettings) -> None:
         return (state.most() or 0) // state.tasks.unit, -(-state.best.bound // state.tasks.unit)
 
     with state.part("Pumpkin"):
-        pumpkin.prove(state.tasks, known, state.effort.left / 4, settings)
+        pumpkin.prove(state.tasks, known, state.effort.left / 4, settings, check=state.effort.check)
 
 
 def _search_with_cp_sat(state: SearchState, settings: SolverSettings) -> None:
@@ -197,7 +200,7 @@ def _search_with_cp_sat(state: SearchState, settings: SolverSettings) -> None:
     if state.over():
         return
     with state.part("CP-SAT"):
-        model = OrderModel(state.tasks, horizon=state.horizon())
+        model = OrderModel(state.tasks, horizon=state.horizon(), check=state.effort.check)
         add_constraints(model)
         model.cp.add(model.value >= -(-state.best.bound // state.tasks.unit))
         if (most := state.most()) is not None:

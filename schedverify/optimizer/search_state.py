@@ -90,6 +90,8 @@ class Incumbent:
     ----------
     rows, value
         The best orders and their objective in true ticks; None before the first.
+    starts
+        The scaled starts of the best orders, as early as they allow.
     bound
         True ticks that no schedule can go below.
     evidence
@@ -99,6 +101,7 @@ class Incumbent:
     def __init__(self, tasks: Tasks, progress: OnProgress | None) -> None:
         self.tasks = tasks
         self.rows: Rows | None = None
+        self.starts: dict[OpKey, int] = {}
         self.value: int | None = None
         self.bound = 0
         self.evidence: dict[str, Any] | None = None
@@ -118,11 +121,12 @@ class Incumbent:
     def offer(self, rows: Rows) -> None:
         """Keep orders that can run, keep every limit, and are better than the best."""
         try:
-            value = measure(self.tasks, rows)
+            starts = earliest(self.tasks, rows)
+            value = measure(self.tasks, rows, starts)
         except ScheduleError:
             return
-        if (self.value is None or value < self.value) and keeps_limits(self.tasks, rows):
-            self.rows, self.value = rows, value
+        if (self.value is None or value < self.value) and keeps_limits(self.tasks, rows, starts):
+            self.rows, self.value, self.starts = rows, value, starts
             self._report()
 
     def offer_starts(self, starts: dict[OpKey, int]) -> None:
@@ -211,6 +215,10 @@ class SearchState:
         """Whether nothing more should be tried."""
         return self.done() or not self.effort.left
 
+    def needs_no_first(self) -> bool:
+        """Whether not even a first schedule should be looked for."""
+        return self.settled() or self.effort.too_late_for_first(known=self.best.rows is not None)
+
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
         """Add a part of the search to ``parts`` once it has ended: what is known then, and when."""
@@ -230,11 +238,10 @@ class SearchState:
         if best.rows is None or best.value is None:
             text = f"neither a schedule nor a proof that there is none was found: {self._why_open()}"
             return solution(Status.UNKNOWN, reason=text)
-        starts = earliest(self.tasks, best.rows)
         return solution(
             Status.OPTIMAL if best.proved else Status.FEASIBLE,
             schedule=schedule_of(best.rows),
-            starts=tuple(tuple(self.tasks.ticks(starts[op]) for op in row) for row in best.rows),
+            starts=tuple(tuple(self.tasks.ticks(best.starts[op]) for op in row) for row in best.rows),
             value=best.value,
             reason="" if best.proved else self._why_open(),
         )

@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 from schedverify.core.argument_types import check_types
 from schedverify.core.discipline import DEFAULT_DISCIPLINE
+from schedverify.core.ending import Check, OverError, go_on
 from schedverify.core.errors import Fault, InputError, ScheduleError, SchedverifyError
 from schedverify.core.problem import Problem
 from schedverify.core.result import FamilyResult, Lowered, Plan, Report, SecondaryObjective, Status, Verdict
@@ -24,6 +26,10 @@ from schedverify.verifier.verification import verify, verify_case
 
 _NEEDED: Final = ("SV1", "SV2", "SV4")
 """Beginnings of the codes of what a schedule that the search begins with must keep."""
+_LOWERING_SECONDS: Final = 5
+"""After so many seconds, or a wish to stop, the best lowering so far is taken."""
+_STOPPED_SECONDS: Final = 0.5
+"""The same where the search was stopped already."""
 _LIMITS: Final = ("SV306", "SV4", "SV503")
 """What a lowering may break without a fault of ours: the problem's limits, and what it declares of boundaries."""
 
@@ -46,11 +52,11 @@ class RefusedPlanError(SchedverifyError):
     """A plan that the verifier does not pass: a fault of ours, never to be emitted."""
 
 
-def candidates(problem: Problem) -> Iterator[Candidate]:
+def candidates(problem: Problem, check: Check = go_on) -> Iterator[Candidate]:
     """Yield the schedule of every family that suits the problem; a family may break the problem's limits."""
     for family in families():
         if family.suits(problem):
-            report = verify(family.generate(problem), problem, select=_NEEDED)
+            report = verify(family.generate(problem, check), problem, select=_NEEDED)
             yield Candidate(family.name, _timeline_of(report), report)
 
 
@@ -108,12 +114,12 @@ def optimize(  # noqa: PLR0913 - each is a keyword of its own
     if objective is None:
         objective, then = problem.minimize, then or problem.then
     effort = Effort(time_limit, seed, workers, solver_memory, stop or threading.Event())
-    hints, results = _warm_starts(problem)
+    hints, results = _warm_starts(problem, objective, effort)
     if hint is not None:
         hints.insert(0, _checked_hint(hint, problem))
     found = minimize(problem, objective=objective, then=then, effort=effort, hints=hints, progress=progress)
     draft = _draft(problem, found, objective, seed, effort.spent)
-    return _verified(dataclasses.replace(draft, families=results), found, then)
+    return _verified(dataclasses.replace(draft, families=results), found, then, over=_patience(effort))
 
 
 def plan_of(schedule: Schedule, problem: Problem) -> Plan:
@@ -140,7 +146,14 @@ def plan_of(schedule: Schedule, problem: Problem) -> Plan:
     return plan
 
 
-def verified(problem: Problem, found: Solution, *, seed: int = 0, seconds: float = 0.0) -> Plan:
+def _patience(effort: Effort) -> Callable[[], bool]:
+    """Return what says that no further lowering is tried: what a search has found is lowered behind its own time."""
+    if effort.stopped:
+        return Effort(_STOPPED_SECONDS).is_over
+    return Effort(_LOWERING_SECONDS, stop=effort.stop).is_over
+
+
+def verified(problem: Problem, found: Solution, effort: Effort) -> Plan:
     """Return the plan of what a search for the least makespan found, once the verifier has passed it.
 
     Raises
@@ -149,16 +162,32 @@ def verified(problem: Problem, found: Solution, *, seed: int = 0, seconds: float
         If the verifier objects.
     """
     result = LexicographicResult(found)
-    return _verified(_draft(problem, result, "makespan", seed, seconds), result, None)
+    draft = _draft(problem, result, "makespan", effort.seed, effort.spent)
+    return _verified(draft, result, None, over=_patience(effort))
 
 
-def _warm_starts(problem: Problem) -> tuple[list[Hint], tuple[FamilyResult, ...]]:
-    """Return the starts of every family's schedule that keeps the limits, and the result of every family."""
-    hints, results = [], []
-    for candidate in candidates(problem):
-        results.append(candidate.result)
-        if candidate.report.ok:
-            hints.append(starts_of(candidate.timeline))
+def _warm_starts(problem: Problem, objective: str, effort: Effort) -> tuple[list[Hint], tuple[FamilyResult, ...]]:
+    """Return the starts of every family's schedule that keeps the limits, the best first, and every family's result.
+
+    Once there are starts, what is left is not waited for when the search is over.
+    """
+    valid, results = list[Timeline](), list[FamilyResult]()
+
+    def check() -> None:
+        if effort.too_late_for_first(known=bool(valid)):
+            raise OverError
+
+    with suppress(OverError):
+        for candidate in candidates(problem, check):
+            results.append(candidate.result)
+            valid += [candidate.timeline] if candidate.report.ok else []
+            check()
+    valid.sort(key=lambda timeline: timeline.measures.value(objective) or 0)
+    hints = []
+    for timeline in valid:
+        hints.append(starts_of(timeline))
+        if effort.over:
+            break
     return hints, tuple(results)
 
 
@@ -206,6 +235,7 @@ def _verified(
     *,
     of_caller: bool = False,
     lowering: ProvedLowering | None = None,
+    over: Callable[[], bool] = lambda: False,
 ) -> Plan:
     """Complete a draft by the schedule that was found, once the verifier has passed both and the lowered schedule.
 
@@ -217,6 +247,8 @@ def _verified(
         Whether the schedule is the caller's: what is wrong with it is then no fault of ours.
     lowering
         The schedule with the communication that the caller gave it.
+    over
+        Whether no further lowering should be tried.
     """
     if found.schedule is None:
         return draft
@@ -228,7 +260,7 @@ def _verified(
         _raise_for_caller(report)
     if timeline is None or report.violations:
         raise _refusal("the optimizer found", report)
-    return _with_communication(plan, report, lowering or proved_lowering(timeline, DEFAULT_DISCIPLINE))
+    return _with_communication(plan, report, lowering or proved_lowering(timeline, DEFAULT_DISCIPLINE, over=over))
 
 
 def _refusal(what: str, report: Report) -> RefusedPlanError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from schedverify.core.argument_types import check_types
@@ -84,7 +85,9 @@ def raise_for_limits(report: Report) -> None:
         raise ScheduleError("\n".join(["the schedule with communication is violated:", *map(str, report.violations)]))
 
 
-def proved_lowering(timeline: Timeline, discipline: Discipline, eager_bytes: int = 0) -> ProvedLowering:
+def proved_lowering(
+    timeline: Timeline, discipline: Discipline, eager_bytes: int = 0, over: Callable[[], bool] = lambda: False
+) -> ProvedLowering:
     """Return the best lowering of a compute order that is proved under a discipline; see :func:`lower`.
 
     Where all of them break a limit of the problem, it is the best of those whose structure, dependencies and
@@ -94,6 +97,8 @@ def proved_lowering(timeline: Timeline, discipline: Discipline, eager_bytes: int
     ----------
     timeline
         The timeline of the compute order.
+    over
+        Whether no further lowering should be tried: the best of those that are known then is returned.
 
     Raises
     ------
@@ -102,7 +107,7 @@ def proved_lowering(timeline: Timeline, discipline: Discipline, eager_bytes: int
     """
     proved: list[ProvedLowering] = []
     refused: list[Violation] = []
-    for lowered in timed_lowerings(timeline, discipline, eager_bytes):
+    for lowered in timed_lowerings(timeline, discipline, eager_bytes, over):
         claimed = Lowered(lowered.schedule, discipline, eager_bytes, lowered.measures)
         report = verify_lowered(claimed, timeline.problem, None)
         needed = [result for result in report.properties if result.code.startswith(_NEEDED) and result.code != "SV306"]

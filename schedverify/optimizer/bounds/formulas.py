@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any, Final
 
 from schedverify.core.problem import Problem
@@ -36,11 +37,14 @@ class Bound:
     evidence: dict[str, Any]
 
 
-def best_bound(problem: Problem, objective: str) -> Bound | None:
-    """Return the highest of all bounds on the makespan or span; None where there is nothing to run."""
+def best_bound(problem: Problem, objective: str, over: Callable[[], bool] = lambda: False) -> Bound | None:
+    """Return the highest of all bounds on the makespan or span, or of those that were known when it was ``over()``.
+
+    None where there is nothing to run, or none was known.
+    """
     costs = Costs(problem)
     bounds = (bound for bounds_of in TIME_BOUNDS for bound in bounds_of(costs, objective))
-    return max(bounds, key=lambda bound: bound.value, default=None)
+    return max(takewhile(lambda _: not over(), bounds), key=lambda bound: bound.value, default=None)
 
 
 def load_bounds(costs: Costs, objective: str) -> Iterator[Bound]:

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from schedverify.core.ending import OverError
 from schedverify.core.problem import Problem
 from schedverify.optimizer.bounds.formulas import Bound
 from schedverify.optimizer.counts.program import CountsProgram, RowWeights, Ticks
@@ -168,7 +169,17 @@ class _CountSearch:
 
     def _ask(self, limit: int, grid: int, exactness: tuple[float, ...]) -> tuple[float, Bound | None] | None:
         """Return the least speed within so many ticks, and the bound where these are too few; None if out of time."""
-        program = CountsProgram(self.counts, limit, grid)
+        try:
+            return self._answer(limit, grid, exactness)
+        except OverError:
+            return None
+
+    def _check(self) -> None:
+        if self.over():
+            raise OverError
+
+    def _answer(self, limit: int, grid: int, exactness: tuple[float, ...]) -> tuple[float, Bound | None] | None:
+        program = CountsProgram(self.counts, limit, grid, self._check)
         speed = 0.0
         for exact in exactness:
             solved = program.solve(exact, self.deadline - time.monotonic(), self.stopped)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from schedverify.core.ending import Check, checked, go_on
 from schedverify.optimizer.counts.relaxation import CountRow, Counts, OpClass
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class CountsProgram:
         _row(row)           the factors times the shares        -limit       <= -fixed a part for each row
     """
 
-    def __init__(self, counts: Counts, limit: int, grid: int) -> None:
+    def __init__(self, counts: Counts, limit: int, grid: int, check: Check = go_on) -> None:
         self.counts, self.limit, self.grid = counts, limit, grid
         self.points = self._points()
         self.loose = {
@@ -77,12 +78,12 @@ class CountsProgram:
         self.most = np.repeat([float(counts.number[stage]) for _, stage in self.points], widths)
         self.parts: list[tuple[CountRow | None, Ticks]] = []
         self._blocks: list[tuple[Ticks, Ticks, Reals, Reals, Reals]] = []
-        for op_class in counts.classes:
+        for op_class in checked(counts.classes, check):
             self._rises(op_class)
         for stage in counts.stages:
             if counts.mixed(stage):
                 self._either(stage)
-        for row in counts.rows:
+        for row in checked(counts.rows, check):
             self._row(row)
 
     def solve(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from schedverify.core.ending import Check, checked, go_on
 from schedverify.core.schedule import IntArray
 from schedverify.optimizer.orders import Footprint, Rows, footprint
 from schedverify.optimizer.tasks import Node, OpKey, Tasks, node_of
@@ -17,14 +18,20 @@ if TYPE_CHECKING:
 
 LEAST_STEPS: Final = 80
 """Below this many operations the solver is done before a compiler has begun."""
+MOST_STEPS: Final = 100_000
+"""Above this many operations a walk makes too few moves to get anywhere."""
 _NO_LIMIT: Final = 1 << 62
 _LEG: Final = 20_000
-"""Moves between two looks at the clock."""
+"""The most moves between two looks at the clock."""
+_LEG_STEPS: Final = 40_000_000
+"""The most operations that are timed between two looks at the clock: every move times all of them."""
 
 
 def applies(tasks: Tasks, rows: Rows) -> bool:
-    """Whether a local search can pay: every stage on one rank, and enough operations."""
-    return sum(map(len, rows)) >= LEAST_STEPS and all(len(ranks) == 1 for ranks in tasks.problem.placement)
+    """Whether a local search can pay: every stage on one rank, and operations enough but not too many."""
+    return LEAST_STEPS <= sum(map(len, rows)) <= MOST_STEPS and all(
+        len(ranks) == 1 for ranks in tasks.problem.placement
+    )
 
 
 class LocalSearch:
@@ -37,12 +44,14 @@ class LocalSearch:
     ----------
     rows
         An order that runs and keeps all limits.
+    check
+        Called while the search is made ready.
     """
 
-    def __init__(self, tasks: Tasks, rows: Rows) -> None:
+    def __init__(self, tasks: Tasks, rows: Rows, check: Check = go_on) -> None:
         self.tasks, self.rows, self.span = tasks, rows, tasks.objective == "span"
         self.ops = [op for row in rows for op in row]
-        self.flat = self._flat_ops()
+        self.flat = self._flat_ops(check)
 
     def run(self, seed: int, moves: int, target: int, stopped: Callable[[], bool]) -> Rows:
         """Return the best order met in a walk of so many moves, which begins hot and ends cold.
@@ -58,14 +67,15 @@ class LocalSearch:
         """
         from schedverify.optimizer.heuristics.annealing import Cooling, anneal
 
-        hot, legs = float(np.mean(self.flat.duration)) / 2, -(-moves // _LEG)
+        leg_moves = min(moves, _LEG, max(1, _LEG_STEPS // len(self.ops)))
+        hot, legs = float(np.mean(self.flat.duration)) / 2, -(-moves // leg_moves)
         current = best = self.order()
         value = _NO_LIMIT
         for leg in range(legs):
             if value <= target or stopped():
                 break
             cooling = Cooling(hot * (1 - leg / legs), hot * (1 - (leg + 1) / legs))
-            found, order, current = anneal(self.flat, current, min(moves, _LEG), cooling, target, self.span, seed + leg)
+            found, order, current = anneal(self.flat, current, leg_moves, cooling, target, self.span, seed + leg)
             if found < value:
                 value, best = found, order
         return self._rows(best)
@@ -78,17 +88,17 @@ class LocalSearch:
         ops = [self.ops[u] for u in order.tolist()]
         return [ops[begin:end] for begin, end in pairwise(self.flat.rank_begin.tolist())]
 
-    def _flat_ops(self) -> FlatOps:
+    def _flat_ops(self, check: Check) -> FlatOps:
         """Return the operations as flat arrays, numbered as they stand in ``ops``."""
         from schedverify.optimizer.heuristics.order_timing import FlatOps
 
         tasks, problem = self.tasks, self.tasks.problem
         place = {node_of(op): u for u, op in enumerate(self.ops)}
         admitted = self._admitted_by()
-        awaited = [[*tasks.inputs(node_of(op)), *admitted.get(op, ())] for op in self.ops]
+        awaited = [[*tasks.inputs(node_of(op)), *admitted.get(op, ())] for op in checked(self.ops, check)]
         inputs_of = [[(place[node], lag) for node, lag in row if node in place] for row in awaited]
         readers: list[list[int]] = [[] for _ in self.ops]
-        for u, inputs in enumerate(inputs_of):
+        for u, inputs in enumerate(checked(inputs_of, check)):
             for v, _ in inputs:
                 readers[v].append(u)
         lines = {line: number for number, line in enumerate(dict.fromkeys(node_of(op)[:2] for op in self.ops))}

@@ -19,6 +19,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
+from schedverify.core.ending import checked
 from schedverify.optimizer.model.variables import OrderModel
 from schedverify.optimizer.tasks import Node, ancestors
 
@@ -129,7 +130,7 @@ def limit_split_stage(model: OrderModel, stage: int, room: int) -> None:
     """
     microbatches = model.tasks.microbatches_of[stage]
     full, stash = model.problem.activation[stage], model.problem.weight_stash[stage]
-    for k, m in enumerate(microbatches):
+    for k, m in enumerate(checked(microbatches, model.check)):
         excesses = [(a, full * (k + 1 - a) + stash * a - room) for a in range(k + 1)]
         needed = {
             -(-excess // stash) if stash and excess <= stash * a else k + 2: a for a, excess in excesses if excess > 0
@@ -204,7 +205,7 @@ def limit_shared_rank(
     """
     earlier = _PrecedenceBooleans(model)
     for stage in stages:
-        for number, m in enumerate(model.tasks.microbatches_of[stage]):
+        for number, m in enumerate(checked(model.tasks.microbatches_of[stage], model.check)):
             certain = saved[stage] * (number + 1)
             terms: list[tuple[int, cp_model.IntVar]] = []
             for change, step in _changes(model, stages, stage, saved, stash):
@@ -265,7 +266,7 @@ class _PrecedenceBooleans:
             for stage, microbatches in enumerate(self.model.tasks.microbatches_of)
             for m, after in pairwise(microbatches)
         }
-        for (step, forward), before in self.booleans.items():
+        for (step, forward), before in checked(self.booleans.items(), self.model.check):
             (letter, of, m), (_, stage, other) = step, forward
             younger = self.booleans.get(((letter, of, following.get((of, m), -1)), forward))
             later = self.booleans.get((step, ("F", stage, following.get((stage, other), -1))))

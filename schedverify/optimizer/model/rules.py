@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from itertools import combinations, pairwise
 from typing import TYPE_CHECKING, Final
 
+from schedverify.core.ending import checked
 from schedverify.optimizer.model.memory import bytes_within_capacity, in_flight_on_ranks, in_flight_on_stages
 from schedverify.optimizer.model.variables import OrderModel
 from schedverify.optimizer.tasks import Node, Tasks
@@ -30,7 +31,7 @@ def exclusive_ranks(model: OrderModel) -> None:
     """A rank runs one step at a time; a stage on several ranks takes all of them."""
     cp, tasks = model.cp, model.tasks
     intervals = {}
-    for (letter, stage, m), start in model.start.items():
+    for (letter, stage, m), start in checked(model.start.items(), model.check):
         usual = tasks.duration[tasks.usual_kind(letter), stage]
         fused = model.fused.get((stage, m))
         if fused is None or letter == "F":
@@ -173,7 +174,8 @@ def earliest_timeline_in_time(model: OrderModel) -> None:
     for stages in model.problem.stages_of:
         for node in _last(model, stages):
             model.cp.add(early.end(node) <= early.horizon)
-        for one, other in combinations([node for node in model.start if node[1] in stages], 2):
+        pairs = combinations([node for node in model.start if node[1] in stages], 2)
+        for one, other in checked(pairs, model.check):
             _same_order(model, early, one, other)
 
 

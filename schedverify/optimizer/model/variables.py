@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
+from schedverify.core.ending import Check, checked, go_on
 from schedverify.optimizer.tasks import Node, OpKey, Tasks, begins, heads, node_of
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ class OrderModel:
         No step of a known order ends behind it.
     without
         Names of rules that are left out, for tests.
+    check
+        Called while the model is made, for every variable and nearly every constraint.
 
     Attributes
     ----------
@@ -53,10 +56,12 @@ class OrderModel:
         *,
         horizon: int,
         without: Collection[str] = (),
+        check: Check = go_on,
     ) -> None:
         from ortools.sat.python import cp_model
 
         self.tasks, self.problem, self.without = tasks, tasks.problem, frozenset(without)
+        self.check = check
         self.horizon = horizon
         self.anchor: tuple[int, int] | None = None
         if tasks.objective == "span":
@@ -74,7 +79,7 @@ class OrderModel:
     def _add_starts(self) -> None:
         self.start = {
             (letter, stage, m): self.cp.new_int_var(self.head[stage], self.horizon, f"{letter}{stage}.{m}")
-            for stage, m in self.tasks.pairs
+            for stage, m in checked(self.tasks.pairs, self.check)
             for letter in self.tasks.letters
         }
         self._holding_intervals: dict[tuple[Node, str, Node, str], cp_model.IntervalVar] = {}
@@ -105,6 +110,7 @@ class OrderModel:
 
     def after(self, later: Node, earlier: Node, lag: int = 0) -> None:
         """Let a step start no earlier than ``lag`` after the end of another."""
+        self.check()
         self.cp.add(self.start[later] >= self.end(earlier) + lag)
 
     def after_either(self, later: Node, first: Node, second: Node) -> None:
@@ -118,6 +124,7 @@ class OrderModel:
 
     def literal(self, condition: Any, holds: Callable[[Times], bool]) -> cp_model.IntVar:
         """Return a literal that makes a condition hold; its hint is whether it ``holds`` at the times of the steps."""
+        self.check()
         chosen = self.cp.new_bool_var("")
         self.cp.add(condition).only_enforce_if(chosen)
         self.derive(chosen, lambda times: int(holds(times)))
@@ -130,6 +137,7 @@ class OrderModel:
         """
         key = (first, begin, last, finish)
         if key not in self._holding_intervals:
+            self.check()
             size = self.cp.new_int_var(0, self.horizon, "")
             sides = int(begin == "end"), int(finish == "end")
             self.derive(size, lambda times: max(0, times[last][sides[1]] - times[first][sides[0]]))
@@ -173,9 +181,9 @@ class OrderModel:
                 model._hint_times(model._times(known))
 
     def _hint_times(self, times: Times) -> None:
-        for node, variable in self.start.items():
+        for node, variable in checked(self.start.items(), self.check):
             self.cp.add_hint(variable, times[node][0])
-        for variable, value in self._derived:
+        for variable, value in checked(self._derived, self.check):
             self.cp.add_hint(variable, value(times))
 
     def read(self, value: Callable[[cp_model.IntVar], int]) -> dict[OpKey, int]:

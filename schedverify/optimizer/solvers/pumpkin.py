@@ -26,6 +26,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Final, NamedTuple
 
+from schedverify.core.ending import Check, go_on
 from schedverify.core.errors import SchedverifyError
 from schedverify.optimizer.model.rules import add_constraints
 from schedverify.optimizer.model.variables import OrderModel
@@ -58,7 +59,12 @@ def installed() -> bool:
 
 
 def prove(
-    tasks: Tasks, known: KnownValues, seconds: float, settings: SolverSettings, program: Path | None = None
+    tasks: Tasks,
+    known: KnownValues,
+    seconds: float,
+    settings: SolverSettings,
+    program: Path | None = None,
+    check: Check = go_on,
 ) -> SolverOutcome | None:
     """Search for something better than the best known schedule, down to the known bound, or for a proof of none.
 
@@ -77,6 +83,8 @@ def prove(
         process of its own.
     program
         A script that answers in the solver's place, as a test needs one; :data:`PROGRAM` by default.
+    check
+        Called while a question is made.
 
     Returns
     -------
@@ -92,7 +100,7 @@ def prove(
     if program is None and not installed():
         return None
     try:
-        return _Prover(tasks, known, seconds, settings, program or PROGRAM).run()
+        return _Prover(tasks, known, seconds, settings, program or PROGRAM, check).run()
     except NotPlainError:
         return None
 
@@ -104,9 +112,15 @@ class _Prover:
     """
 
     def __init__(
-        self, tasks: Tasks, known: KnownValues, seconds: float, settings: SolverSettings, program: Path
+        self,
+        tasks: Tasks,
+        known: KnownValues,
+        seconds: float,
+        settings: SolverSettings,
+        program: Path,
+        check: Check,
     ) -> None:
-        self.tasks, self.known, self.settings, self.program = tasks, known, settings, program
+        self.tasks, self.known, self.settings, self.program, self.check = tasks, known, settings, program, check
         self.deadline = time.monotonic() + seconds
         self.best, self.bound = known()
         self.found = self.halving = False
@@ -126,7 +140,7 @@ class _Prover:
         """Return the model in which the objective takes at most so many units."""
         tasks = self.tasks
         horizon = most * tasks.subticks + tasks.instant if tasks.objective == "makespan" else tasks.horizon
-        model = OrderModel(tasks, horizon=horizon)
+        model = OrderModel(tasks, horizon=horizon, check=self.check)
         add_constraints(model)
         model.cp.add(model.value <= most)
         return model
@@ -188,7 +202,10 @@ def _run(stdin: IO[str], deadline: float, is_moot: Callable[[], bool], program: 
     """
     pipe = subprocess.PIPE
     command = [sys.executable, "-P", str(program)]
-    with subprocess.Popen(command, stdin=stdin, stdout=pipe, stderr=pipe, text=True, encoding="utf-8") as process:  # noqa: S603
+    with subprocess.Popen(  # noqa: S603
+        command, stdin=stdin, stdout=pipe, stderr=pipe, text=True, encoding="utf-8",
+        start_new_session=True,  # Ctrl-C in a terminal is for this process, which then ends that one
+    ) as process:  # fmt: skip
         try:
             while time.monotonic() < deadline and not is_moot():
                 with contextlib.suppress(subprocess.TimeoutExpired):

@@ -7,13 +7,19 @@ It is started by path, imports nothing of ours, and speaks JSON: ``{"domains", "
 
 from __future__ import annotations
 
+import ctypes
 import json
+import signal
 import sys
-from typing import Any
+from typing import Any, Final
+
+_PR_SET_PDEATHSIG: Final = 1
+"""From <linux/prctl.h>: the signal that a process gets when its parent ends."""
 
 
 def main() -> None:
     """Answer the one question that standard input asks."""
+    _end_with_parent()
     question = json.load(sys.stdin)
     model, variables = _model(question)
     result = model.satisfy(timeout=question["seconds"])
@@ -21,6 +27,12 @@ def main() -> None:
     found = variables if verdict == "Satisfiable" else []
     values = [int(result._0.int_value(_number(variable))) for variable in found]
     json.dump({"verdict": verdict, "values": values}, sys.stdout)
+
+
+def _end_with_parent() -> None:
+    """Have Linux end this process when the one that asked is gone; the solver does not let a thread watch for it."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _model(question: dict[str, Any]) -> tuple[Any, list[Any]]:

@@ -231,8 +231,7 @@ def _no_partition(search: Search) -> InputError:
 
 def _plan(search: Search, partition: SearchedPartition) -> Plan:
     """Return the verified plan of the best schedule of a partition."""
-    effort = search.effort
-    return verified(partition.problem, solution_of(partition), seed=effort.seed, seconds=effort.spent)
+    return verified(partition.problem, solution_of(partition), search.effort)
 
 
 def _count_partitions(model: Model, shapes: Sequence[Problem]) -> int | None:
