@@ -262,7 +262,7 @@ def late(word: str) -> Lowering:
 
 
 def reduces_tied_stages_as_one(schedule: sv.Schedule, problem: sv.Problem) -> sv.Schedule:
-    reduced = add_reduction(sv.lower(schedule, problem))
+    reduced = add_reduction(sv.lower(schedule, problem), problem)
     needless = {f"{s}REDUCE_GRAD" for group in problem.tied for s in group[1:]}
     return sv.Schedule.of([text for text in row if text not in needless] for row in reduced.strings())
 
