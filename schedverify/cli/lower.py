@@ -34,7 +34,7 @@ def lower(
     order, known, note = conversion.subject(formats.load_judged(schedule, given), given)
     lowered = proved_lowering.lower(order, known, discipline=discipline, eager_bytes=eager_bytes)
     lowered = lowering.add_sharding(lowered, known) if unshard else lowered
-    lowered = lowering.add_reduction(lowered) if reduce_grad else lowered
+    lowered = lowering.add_reduction(lowered, known) if reduce_grad else lowered
     judged = partial(verify, lowered, known, eager_bytes=eager_bytes)
     if unshard or reduce_grad:
         proved_lowering.raise_for_limits(judged(discipline=discipline or DEFAULT_DISCIPLINE))

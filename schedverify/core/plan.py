@@ -89,6 +89,8 @@ class Plan:
         The second objective, or None.
     verdicts
         The verdict of every property that was checked, by its code.
+    read
+        Whether the plan was read from a file: then all of it is claimed, and nothing was verified here; not saved.
     partition
         The layers of each stage, or None.
     reason
@@ -116,6 +118,7 @@ class Plan:
     seed: int = 0
     partition: tuple[tuple[str, ...], ...] | None = None
     reason: str = ""
+    read: bool = field(default=False, compare=False)
     seconds: float = field(default=0.0, compare=False)
     parts: tuple[Part, ...] = field(default=(), compare=False)
     families: tuple[FamilyResult, ...] = field(default=(), compare=False)
@@ -168,24 +171,31 @@ def plan_table(plan: Plan, width: int | None = None) -> Iterator[Line]:
 
 def outcome_line(plan: Plan) -> Line:
     """Return how a search ended, its value and what is proved of it; or why there is no schedule."""
+    claimed = Span("claimed to be " if plan.read else "")
     if plan.schedule is None:
         name = plan.problem.name or "the problem"
         reason = f" ({plan.reason})" if plan.reason else ""
-        return [Span(name), Span(": "), Span(plan.status.value, Tone.BAD), Span(reason)]
+        return [Span(name), Span(": "), claimed, Span(plan.status.value, Tone.BAD), Span(reason)]
     text = f": {plan.objective} {plan.value}, {_proof(plan)}"
     if plan.then is not None:
         text += f"; then {plan.then.objective} {plan.then.value}, {_proof(plan.then)}"
-    return [Span(plan.status.value, Tone.BEST), Span(text)]
+    return [claimed, Span(plan.status.value, Tone.BEST), Span(text)]
 
 
 def plan_remarks(plan: Plan) -> Iterator[str]:
-    """Yield what is open, how long the search took, what was verified, and the makespan with communication."""
+    """Yield what is open, how long the search took, what was verified, and the makespan with communication.
+
+    Of a plan that was read, what it claims stands in place of what was verified.
+    """
+    holding = ", ".join(code for code, verdict in plan.verdicts.items() if verdict == Verdict.HOLDS)
+    if plan.read:
+        yield f"read from a file, nothing verified (sv.verify does it); said to hold: {holding or 'nothing'}"
     if plan.schedule is None:
         return
     if plan.reason:
         yield plan.reason
-    holding = ", ".join(code for code, verdict in plan.verdicts.items() if verdict == Verdict.HOLDS)
-    yield f"{plan.seconds:.1f} s, seed {plan.seed}; verified: {holding}"
+    if not plan.read:
+        yield f"{plan.seconds:.1f} s, seed {plan.seed}; verified: {holding}"
     if plan.lowered is not None:
         yield f"with its communication, under {plan.lowered.discipline}: makespan {plan.lowered.measures.makespan}"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from hypothesis import strategies as st
@@ -166,18 +166,27 @@ def _reduced(draw: st.DrawFn, row: Row, stages: Sequence[int], waits: bool) -> R
 
 
 def check_lowering(
-    lowering: Lowering, schedule: Schedule, problem: Problem, *, discipline: str = DEFAULT_DISCIPLINE
+    lowering: Lowering,
+    schedule: Schedule,
+    problem: Problem,
+    *,
+    discipline: str = DEFAULT_DISCIPLINE,
+    properties: Iterable[str] | None = None,
 ) -> Schedule:
-    r"""Check what a lowering makes of a compute order: the same steps, with right communication, and the same again.
+    r"""Check what a lowering makes of a compute order: the same steps, right communication, limits, and the same again.
 
     Parameters
     ----------
     lowering
         Takes a compute order and its problem, and returns the order with sends and receives in it.
     schedule
-        A compute order that can run, such as :func:`schedules` draws.
+        A compute order that can run and keeps the limits, such as :func:`schedules` draws.
     discipline
         Under which it must be free of deadlock (SV304); see semantics, section 4.
+    properties
+        Codes or beginnings of codes that must hold, of which one at least applies; by default every property that
+        applies, so that the limits of memory, buffers, sends, stages unsharded at once and makespan are kept too.
+        ``("SV1", "SV2", "SV3")`` asks for right communication alone.
 
     Returns
     -------
@@ -190,7 +199,7 @@ def check_lowering(
         An AssertionError that tells what is wrong, with the problem as a file, both orders and a picture. An exception
         of the lowering is its cause.
     UnknownNameError
-        If there is no such discipline.
+        If there is no such discipline or property.
 
     Examples
     --------
@@ -214,7 +223,7 @@ def check_lowering(
     for rank, (given, found) in enumerate(orders):
         if given != found:
             raise fault(f"rank {rank} computes {' '.join(found) or '-'}, where its order has other steps", made)
-    report = verify(made, problem, select=("SV1", "SV2", "SV3"), discipline=discipline)
+    report = verify(made, problem, select=properties, discipline=discipline)
     if not report.ok:
         raise fault(report_text(report), made, report)
     again = make()

@@ -45,6 +45,25 @@ class TestPlan:
             "with its communication, under pair: makespan 9"
         )
 
+    def test_of_one_that_was_read_nothing_is_said_to_be_verified(self, tmp_path) -> None:
+        sv.save(self.PLAN, tmp_path / "plan.json")
+        read = sv.load(tmp_path / "plan.json")
+        assert read == self.PLAN
+        holding = ", ".join(code for code, verdict in read.verdicts.items() if verdict == "holds")
+        assert str(read).splitlines()[2:] == [
+            "claimed to be optimal: makespan 9, no schedule has less than 9",
+            f"read from a file, nothing verified (sv.verify does it); said to hold: {holding}",
+            "with its communication, under pair: makespan 9",
+        ]
+        assert "verified: " not in str(read)
+        none = sv.Plan(PROBLEM, sv.Status.INFEASIBLE, "makespan")
+        sv.save(none, tmp_path / "none.json")
+        assert str(sv.load(tmp_path / "none.json")).splitlines() == [
+            "the problem: claimed to be infeasible",
+            "read from a file, nothing verified (sv.verify does it); said to hold: nothing",
+        ]
+        assert str(none) == "the problem: infeasible"
+
     def test_what_is_proved_is_told(self) -> None:
         plan = dataclasses.replace(self.PLAN, status=sv.Status.FEASIBLE, bound=8, reason="out of time")
         assert "feasible: makespan 9, at most 12.50% above the optimum\nout of time\n" in str(plan)

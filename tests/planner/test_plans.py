@@ -116,7 +116,7 @@ def test_a_plan_gives_its_communication_to_pytorch(tmp_path: Path) -> None:
     source, csv, again = (str(tmp_path / name) for name in ("plan.json", "plan.csv", "again.json"))
     assert main(["convert", str(tmp_path / "order.txt"), source]) == 0
     assert main(["convert", source, csv, "--to", "torch-comms-csv"]) == 0
-    assert load(csv) == add_reduction(plan.lowered.schedule)
+    assert load(csv) == add_reduction(plan.lowered.schedule, problem)
     assert main(["convert", csv, again]) == 0
     read = load(again)
     assert isinstance(read, Plan)

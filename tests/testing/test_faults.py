@@ -50,7 +50,7 @@ def family(name: str, **keys: object) -> tuple[sv.Schedule, sv.Problem]:
 
 
 def with_communication(schedule: sv.Schedule, problem: sv.Problem) -> tuple[sv.Schedule, sv.Problem]:
-    return add_sharding(add_reduction(sv.lower(schedule, problem)), problem), problem
+    return add_sharding(add_reduction(sv.lower(schedule, problem), problem), problem), problem
 
 
 def parsed(text: str, **keys: object) -> tuple[sv.Schedule, sv.Problem]:
