@@ -17,7 +17,16 @@ from schedverify.core.result import Status
 from schedverify.core.schedule import Schedule
 from schedverify.optimizer.bounds.formulas import Bound
 from schedverify.optimizer.effort import MIB, Effort
-from schedverify.optimizer.orders import Rows, earliest, keeps_limits, measure, relabelled, rows_of, schedule_of
+from schedverify.optimizer.orders import (
+    Peaks,
+    Rows,
+    earliest,
+    measure,
+    peaks_within_limits,
+    relabelled,
+    rows_of,
+    schedule_of,
+)
 from schedverify.optimizer.solvers.cp_sat import SolverOutcome
 from schedverify.optimizer.support import limits_of
 from schedverify.optimizer.tasks import OpKey, Tasks
@@ -88,8 +97,8 @@ class Incumbent:
 
     Attributes
     ----------
-    rows, value
-        The best orders and their objective in true ticks; None before the first.
+    rows, value, peaks
+        The best orders, their objective in true ticks, and what their ranks hold; None before the first.
     bound
         True ticks that no schedule can go below.
     evidence
@@ -100,6 +109,7 @@ class Incumbent:
         self.tasks = tasks
         self.rows: Rows | None = None
         self.value: int | None = None
+        self.peaks: Peaks | None = None
         self.bound = 0
         self.evidence: dict[str, Any] | None = None
         self._progress = progress
@@ -116,13 +126,18 @@ class Incumbent:
         return time.monotonic() - self._began
 
     def offer(self, rows: Rows) -> None:
-        """Keep orders that can run, keep every limit, and are better than the best."""
+        """Keep orders that can run, keep every limit, and are better than the best, or as good with less memory."""
         try:
-            value = measure(self.tasks, rows)
+            value, best = measure(self.tasks, rows), self.value
         except ScheduleError:
             return
-        if (self.value is None or value < self.value) and keeps_limits(self.tasks, rows):
-            self.rows, self.value = rows, value
+        if best is not None and value > best:
+            return
+        peaks = peaks_within_limits(self.tasks, rows)
+        if peaks is None or (value == best and self.peaks is not None and peaks >= self.peaks):
+            return
+        self.rows, self.value, self.peaks = rows, value, peaks
+        if value != best:
             self._report()
 
     def offer_starts(self, starts: dict[OpKey, int]) -> None:
