@@ -17,6 +17,7 @@ from schedverify.core.timeline import Timeline
 from schedverify.generators import families
 from schedverify.optimizer import Effort, Hint, LexicographicResult, Progress, Solution, hint_of, minimize
 from schedverify.planner.proved_lowering import ProvedLowering, proved_lowering
+from schedverify.planner.rivals import family_result
 from schedverify.verifier.claims import claims_of
 from schedverify.verifier.plan_report import joined
 from schedverify.verifier.rules import Case
@@ -38,8 +39,7 @@ class Candidate(NamedTuple):
     @property
     def result(self) -> FamilyResult:
         """What a plan keeps of it."""
-        violated = sorted({violation.code for violation in self.report.violations})
-        return FamilyResult(self.family, self.timeline.measures, tuple(violated))
+        return family_result(self.family, self.timeline, self.report)
 
 
 class RefusedPlanError(SchedverifyError):
@@ -50,7 +50,7 @@ def candidates(problem: Problem) -> Iterator[Candidate]:
     """Yield the schedule of every family that suits the problem; a family may break the problem's limits."""
     for family in families():
         if family.suits(problem):
-            report = verify(family.generate(problem), problem, select=_NEEDED)
+            report = verify(family.generate(problem), problem, select=(*_NEEDED, "SV503"))
             yield Candidate(family.name, _timeline_of(report), report)
 
 
