@@ -1,4 +1,4 @@
-"""The command ``optimize``: search with progress, end in good order, show what was found beside 1F1B."""
+"""The command ``optimize``: search with progress, end in good order, show what was found beside its rivals."""
 
 from __future__ import annotations
 

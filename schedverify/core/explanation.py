@@ -167,7 +167,7 @@ class Explanation:
         if self.binding:
             yield ["at the limit", *(f"  {sentence}" for sentence in self.binding)]
         if self.gains:
-            yield [f"what one unit more would gain of the {self.objective}", *(f"  {gain}" for gain in self.gains)]
+            yield [f"what one unit more, or one tick less, would gain of the {self.objective}", *_listed(self.gains)]
         yield [f"note: {remark}" for remark in self.remarks]
 
     def _cycle(self) -> str:
@@ -176,6 +176,13 @@ class Explanation:
         takes = f"a batch takes {ticks} ticks" if count == 1 else f"{count} batches take {ticks} ticks"
         ranks = [f"rank {way.rank}" for way in self.critical_cycle]
         return f"critical cycle of {' and '.join(ranks)}: {takes}"
+
+
+def _listed(gains: tuple[Gain, ...]) -> list[str]:
+    """Return a line for each gain, and at their end what gains nothing, in a row."""
+    idle = [gain.change for gain in gains if gain.exact and not gain.least]
+    lines = [f"  {gain}" for gain in gains if gain.change not in idle]
+    return [*lines, *(_wrapped(f"nothing: {'; '.join(idle)}") if idle else ())]
 
 
 def _told(path: tuple[PathLink, ...]) -> str:

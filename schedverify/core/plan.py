@@ -62,11 +62,29 @@ class Part(NamedTuple):
 
 
 class FamilyResult(NamedTuple):
-    """What the schedule of a family has of a problem: its measures, and the codes of the properties that it breaks."""
+    """What the schedule of a family has of a problem.
+
+    Attributes
+    ----------
+    violated
+        The codes of the properties that it violates.
+    limits
+        The limits of the problem that it breaks, as a problem file calls them.
+    usual
+        Whether it is the family that most would run on such a problem.
+    """
 
     family: str
     measures: Measures
     violated: tuple[str, ...]
+    limits: tuple[str, ...] = ()
+    usual: bool = False
+
+    @property
+    def note(self) -> str:
+        """What is wrong with it."""
+        codes = ", ".join(self.violated)
+        return f"breaks {', '.join(self.limits)} ({codes})" if self.limits else codes
 
 
 @dataclass(frozen=True)
@@ -155,18 +173,31 @@ _HEADINGS: Final = ("", "makespan", "span", "bubble", "span bubble", "peak in fl
 
 
 def plan_table(plan: Plan, width: int | None = None) -> Iterator[Line]:
-    """Yield the measures of a plan, below them those of 1F1B and of the best family that keeps the problem's limits."""
+    """Yield the measures of a plan, and below them those of its rivals."""
     right = [column for column, heading in enumerate(_HEADINGS) if heading and "peak" not in heading]
     rows = [tuple(Span(heading, Tone.STRONG) for heading in _HEADINGS)]
     if plan.measures is not None:
         rows.append(tuple(Span(cell, Tone.STRONG) for cell in ("this plan", *_figures(plan.measures), "")))
-    valid = [known for known in plan.families if not known.violated]
-    best = min(valid, key=lambda known: known.measures.value(plan.objective) or 0, default=None)
-    for known in plan.families:
-        if known.family == "1f1b" or known is best:
-            note = "breaks " + ", ".join(known.violated) if known.violated else ""
-            rows.append(tuple(map(Span, (known.family, *_figures(known.measures), note))))
+    for known in rivals(plan):
+        rows.append(tuple(map(Span, (known.family, *_figures(known.measures), known.note))))
     return table(rows, width, right) if len(rows) > 1 else iter(())
+
+
+def rivals(plan: Plan) -> list[FamilyResult]:
+    """Return the usual family for the problem, and the best that keeps its limits, where that is another.
+
+    One micro-batch after another fits almost always, and nobody runs it to save time: it is no rival but for memory.
+    """
+
+    def worth(known: FamilyResult) -> tuple[int, list[int], bool]:
+        peaks = sorted(known.measures.peak_memory, reverse=True)
+        return known.measures.value(plan.objective) or 0, peaks, not known.usual
+
+    valid = [known for known in plan.families if not known.violated]
+    valid = [known for known in valid if known.family != "naive" or plan.objective == "peak-memory"]
+    best = min(valid, key=worth, default=None)
+    usual = [known for known in plan.families if known.usual]
+    return usual if best is None or best in usual else [*usual, best]
 
 
 def outcome_line(plan: Plan) -> Line:

@@ -17,7 +17,16 @@ from schedverify.core.result import Status
 from schedverify.core.schedule import Schedule
 from schedverify.optimizer.bounds.formulas import Bound
 from schedverify.optimizer.effort import MIB, Effort
-from schedverify.optimizer.orders import Rows, earliest, keeps_limits, measure, relabelled, rows_of, schedule_of
+from schedverify.optimizer.orders import (
+    Peaks,
+    Rows,
+    earliest,
+    measure,
+    peaks_within_limits,
+    relabelled,
+    rows_of,
+    schedule_of,
+)
 from schedverify.optimizer.solvers.cp_sat import SolverOutcome
 from schedverify.optimizer.support import limits_of
 from schedverify.optimizer.tasks import OpKey, Tasks
@@ -88,8 +97,8 @@ class Incumbent:
 
     Attributes
     ----------
-    rows, value
-        The best orders and their objective in true ticks; None before the first.
+    rows, value, peaks
+        The best orders, their objective in true ticks, and what their ranks hold; None before the first.
     starts
         The scaled starts of the best orders, as early as they allow.
     bound
@@ -103,6 +112,7 @@ class Incumbent:
         self.rows: Rows | None = None
         self.starts: dict[OpKey, int] = {}
         self.value: int | None = None
+        self.peaks: Peaks | None = None
         self.bound = 0
         self.evidence: dict[str, Any] | None = None
         self._progress = progress
@@ -119,14 +129,19 @@ class Incumbent:
         return time.monotonic() - self._began
 
     def offer(self, rows: Rows) -> None:
-        """Keep orders that can run, keep every limit, and are better than the best."""
+        """Keep orders that can run, keep every limit, and are better than the best, or as good with less memory."""
         try:
-            starts = earliest(self.tasks, rows)
+            starts, best = earliest(self.tasks, rows), self.value
             value = measure(self.tasks, rows, starts)
         except ScheduleError:
             return
-        if (self.value is None or value < self.value) and keeps_limits(self.tasks, rows, starts):
-            self.rows, self.value, self.starts = rows, value, starts
+        if best is not None and value > best:
+            return
+        peaks = peaks_within_limits(self.tasks, rows, starts)
+        if peaks is None or (value == best and self.peaks is not None and peaks >= self.peaks):
+            return
+        self.rows, self.value, self.peaks, self.starts = rows, value, peaks, starts
+        if value != best:
             self._report()
 
     def offer_starts(self, starts: dict[OpKey, int]) -> None:

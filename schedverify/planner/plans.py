@@ -19,6 +19,7 @@ from schedverify.core.timeline import Timeline
 from schedverify.generators import families
 from schedverify.optimizer import Effort, Hint, LexicographicResult, Progress, Solution, hint_of, minimize
 from schedverify.planner.proved_lowering import ProvedLowering, proved_lowering
+from schedverify.planner.rivals import family_result
 from schedverify.verifier.claims import claims_of
 from schedverify.verifier.plan_report import joined
 from schedverify.verifier.rules import Case
@@ -44,8 +45,7 @@ class Candidate(NamedTuple):
     @property
     def result(self) -> FamilyResult:
         """What a plan keeps of it."""
-        violated = sorted({violation.code for violation in self.report.violations})
-        return FamilyResult(self.family, self.timeline.measures, tuple(violated))
+        return family_result(self.family, self.timeline, self.report)
 
 
 class RefusedPlanError(SchedverifyError):
@@ -56,7 +56,7 @@ def candidates(problem: Problem, check: Check = go_on) -> Iterator[Candidate]:
     """Yield the schedule of every family that suits the problem; a family may break the problem's limits."""
     for family in families():
         if family.suits(problem):
-            report = verify(family.generate(problem, check), problem, select=_NEEDED)
+            report = verify(family.generate(problem, check), problem, select=(*_NEEDED, "SV503"))
             yield Candidate(family.name, _timeline_of(report), report)
 
 
@@ -74,6 +74,10 @@ def optimize(  # noqa: PLR0913 - each is a keyword of its own
     stop: threading.Event | None = None,
 ) -> Plan:
     """Find the best schedule of a problem, and how far from optimal it can still be.
+
+    Of the schedules of equal value that it comes upon, the families' among them, it takes the one with the least peak
+    memory: the bytes of the fullest rank count first (where they are minimized, the makespan comes next), then those of
+    the next one, and so on. Only ``then`` searches for less.
 
     Parameters
     ----------

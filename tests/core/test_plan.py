@@ -9,6 +9,7 @@ import re
 
 import schedverify as sv
 from schedverify.cli import main
+from schedverify.core.plan import rivals
 from schedverify.core.verdict import Verdict, Verdicts
 
 PROBLEM = sv.Problem.chain(ranks=2, microbatches=2, forward=1, backward=2)
@@ -36,10 +37,9 @@ class TestPlan:
         plan = dataclasses.replace(self.PLAN, seconds=0.0)
         verified = ", ".join(code for code, verdict in plan.verdicts.items() if verdict == "holds")
         assert str(plan) == (
-            "           makespan  span  bubble  span bubble  peak in flight   peak memory\n"
-            "this plan         9     9  0.3333       0.3333  2 on every rank  2 on every rank\n"
-            "gpipe             9     9  0.3333       0.3333  2 on every rank  2 on every rank\n"
-            "1f1b              9     9  0.3333       0.3333  2 1              2 1\n"
+            "           makespan  span  bubble  span bubble  peak in flight  peak memory\n"
+            "this plan         9     9  0.3333       0.3333  2 1             2 1\n"
+            "1f1b              9     9  0.3333       0.3333  2 1             2 1\n"
             "optimal: makespan 9, no schedule has less than 9\n"
             f"0.0 s, seed 0; verified: {verified}\n"
             "with its communication, under pair: makespan 9"
@@ -63,6 +63,14 @@ class TestPlan:
             "read from a file, nothing verified (sv.verify does it); said to hold: nothing",
         ]
         assert str(none) == "the problem: infeasible"
+
+    def test_of_rivals_as_good_the_one_that_holds_less_stands_there(self) -> None:
+        known = {each.family: each for each in self.PLAN.families}
+        assert (known["gpipe"].measures.makespan, known["eager-1f1b"].measures.makespan) == (9, 9)
+        unusual = tuple(each._replace(usual=False) for each in self.PLAN.families)
+        assert [each.family for each in rivals(dataclasses.replace(self.PLAN, families=unusual))] == ["1f1b"]
+        broken = tuple(each._replace(violated=("SV402",)) for each in unusual if each.family != "naive")
+        assert rivals(dataclasses.replace(self.PLAN, families=(*broken, known["naive"]))) == []
 
     def test_what_is_proved_is_told(self) -> None:
         plan = dataclasses.replace(self.PLAN, status=sv.Status.FEASIBLE, bound=8, reason="out of time")

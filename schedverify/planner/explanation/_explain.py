@@ -51,9 +51,9 @@ def explain(
 
     Of an infeasible plan: which limits clash, and the least value of each that would do, the others being as they are.
     Of one with a schedule: what its bound rests on, its critical path (of a span, its critical cycle of ranks), the
-    limits that it uses up. Of an optimal one:
-    what one unit more of each of these would gain, and one tick less on the busiest stage or on every link. This is
-    found by searching again; what is not proved in the time is told as open.
+    limits that it uses up. Of an optimal one: what one unit more of each of these would gain, one tick less for each
+    operation that its bound rests on or that stands on the critical path, and one on every link. This is found by
+    searching again; what is not proved in the time is told as open.
 
     Parameters
     ----------
@@ -85,14 +85,17 @@ def explain(
     if subject.schedule is None:
         return Explanation(subject.status, subject.objective, remarks=(subject.reason,))
     verify(subject).raise_for_violations()
+    path, cycle = critical_path_of(subject), critical_cycle_of(subject)
+    deciding = [*path, *(link for way in cycle for link in way.path)]
     proved = subject.status is Status.OPTIMAL
-    gains, remarks = gains_of(subject, effort) if proved else ((), ("what more would gain is told of optimal plans",))
+    unproved = (), ("what more would gain is told of optimal plans",)
+    gains, remarks = gains_of(subject, deciding, effort) if proved else unproved
     return Explanation(
         subject.status,
         subject.objective,
         bound=basis_of_bound(subject),
-        critical_path=critical_path_of(subject),
-        critical_cycle=critical_cycle_of(subject),
+        critical_path=path,
+        critical_cycle=cycle,
         binding=tuple(used_up_texts(subject)),
         gains=gains,
         remarks=remarks,

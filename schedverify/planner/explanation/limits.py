@@ -12,8 +12,8 @@ from schedverify.core.result import Plan, Status
 from schedverify.core.schedule import Schedule
 from schedverify.core.timeline import Measures
 from schedverify.optimizer import Effort, Solution, least_peak, solve
+from schedverify.planner.rivals import in_flight_by_stage
 from schedverify.simulator.engine import simulate
-from schedverify.simulator.metrics import peak_in_flight
 
 FIELDS: Final = {
     "memory.capacity": "capacity",
@@ -83,12 +83,6 @@ def _used_up_in_flight(name: str, kind: str, limits: Sequence[int], peaks: Seque
     for place, (limit, peak) in enumerate(zip(limits, peaks, strict=False)):
         if peak == limit:
             yield UsedUpLimit(name, place, limit, 1, f"{kind} {place} has {limit} in flight, its limit")
-
-
-def in_flight_by_stage(problem: Problem, schedule: Schedule) -> list[int]:
-    """Return for each stage the most micro-batches in flight on any of its ranks."""
-    rows, places = schedule.rows, enumerate(problem.placement)
-    return [max(peak_in_flight(rows[rank], problem, stage) for rank in ranks) for stage, ranks in places]
 
 
 def explain_conflict(plan: Plan, effort: Effort) -> Explanation:
