@@ -39,6 +39,7 @@ ModelFunction = Annotated[
 Patience = Annotated[float, Parameter(validator=validators.Number(gt=0), help="Seconds that a rank waits for another.")]
 Backend = Annotated[Literal["gloo", "nccl"], Parameter(help="Of torch.distributed, under torchrun.")]
 TextOrJson = Annotated[Literal["text", "json"], Parameter(name="--format", help="What is printed.")]
+Verbose = Annotated[bool, Parameter(name=("--verbose", "-v"), negative="", help="A line for each property.")]
 DisciplineName = Literal["tagged", "buffered", "edge", "pair", "rank", "block"]
 DisciplineOption = Annotated[DisciplineName, Parameter(help="What blocks what below a schedule with communication.")]
 EagerBytes = Annotated[int, number("Messages of at most so many bytes do not wait for their receive.", least=0)]

@@ -7,7 +7,15 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from schedverify.cli.app import code_of
-from schedverify.cli.options import DisciplineOption, EagerBytes, ProblemOption, ScheduleFile, flag, given_problem
+from schedverify.cli.options import (
+    DisciplineOption,
+    EagerBytes,
+    ProblemOption,
+    ScheduleFile,
+    Verbose,
+    flag,
+    given_problem,
+)
 
 Codes = Annotated[str | None, Parameter(help="Codes or beginnings of codes, parted by commas: SV1,SV401.")]
 
@@ -28,6 +36,7 @@ def verify(  # noqa: PLR0913 - each is an option of the command line
     output_format: Annotated[
         Literal["text", "json", "github"], Parameter(name="--format", help="What is printed.")
     ] = "text",
+    verbose: Verbose = False,
 ) -> int:
     """Prove that a schedule is right, or show what is wrong with it."""
     from schedverify import formats
@@ -43,7 +52,7 @@ def verify(  # noqa: PLR0913 - each is an option of the command line
     elif output_format == "github":
         print(formats.github_annotations(report, schedule), end="")
     else:
-        report_text.show(report, schedule)
+        report_text.show(report, schedule, verbose=verbose)
     return code_of(report.verdict)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -15,8 +15,8 @@ from schedverify.core.verdict import Scope, Status, Verdict, Verdicts
 
 __all__ = [
     "LARGEST_KEPT_TIMELINE", "FamilyResult", "Lowered", "Part", "Plan", "PropertyResult", "Report", "Scope",
-    "SecondaryObjective", "Status", "TimelineSource", "Verdict", "Verdicts", "Violation", "judgement_lines",
-    "measures_lines",
+    "SecondaryObjective", "Status", "TimelineSource", "Verdict", "Verdicts", "Violation", "headline",
+    "measures_lines", "properties_table", "summary",
 ]  # fmt: skip
 
 LARGEST_KEPT_TIMELINE: Final = 1_000_000
@@ -31,6 +31,7 @@ class Violation:
     """One failure of a property: a sentence, where it happens, and a counterexample.
 
     ``position`` counts the steps of the rank's order from 0; both it and ``rank`` are None where there is no place.
+    The first failure of a property that has a place has a ``picture``: lines with the steps around it and a mark.
     """
 
     code: str
@@ -39,6 +40,7 @@ class Violation:
     position: int | None = None
     operations: tuple[str, ...] = ()
     counterexample: tuple[str, ...] = ()
+    picture: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
     def __str__(self) -> str:
         return printable(f"{self.code} {self.message}")
@@ -150,26 +152,76 @@ class Report:
         return html_of(self._lines())
 
     def _lines(self) -> Iterator[Line]:
+        yield from headline(self)
+        yield from summary(self)
         yield from ([Span(f"note: {remark}", Tone.FAINT)] for remark in self.remarks)
-        yield from judgement_lines(self)
         yield from measures_lines(self)
 
 
-def judgement_lines(report: Report, source: str = "", width: int | None = None) -> Iterator[Line]:
-    """Yield the verdict (on ``source``), a line for each property, and every violation."""
-    tone = _TONES.get(report.verdict, Tone.FAINT)
-    yield [*([Span(source), Span(": ")] if source else []), Span(report.verdict.value, tone)]
+def headline(report: Report, source: str = "") -> Iterator[Line]:
+    """Yield the verdict (on ``source``) with the codes it is about, then every violation, then what stays open."""
+    verdict = report.verdict
+    begin = [Span(source), Span(": ")] if source else []
+    codes = [] if verdict is Verdict.HOLDS else _codes_of(report, verdict)
+    about = ranges(codes) if verdict is Verdict.NOT_APPLICABLE else ", ".join(codes)
+    yield [*begin, Span(verdict.value, _TONES.get(verdict, Tone.FAINT)), Span(": " * bool(about) + about)]
+    for violation in report.violations:
+        yield [Span("  "), Span(violation.code, Tone.BAD), Span(f" {violation.message}")]
+        yield from ([Span(f"    {line}")] for line in violation.picture)
+    if verdict is Verdict.NOT_APPLICABLE and report.properties:
+        yield from _why_not_applicable(report)
+    else:
+        yield from ([Span(f"  {line}")] for line in report.unsettled)
+
+
+def summary(report: Report) -> Iterator[Line]:
+    """Yield one line: what holds, for which durations, and how much is not applicable."""
+    parts = []
+    for scope in Scope:
+        holding = [each for each in report.properties if each.verdict is Verdict.HOLDS and each.scope is scope]
+        if holding:
+            wide = "" if scope is Scope.AS_READ else "for "
+            parts.append(f"{wide}{scope.value}: {ranges([each.code for each in holding])}")
+    words = [f"holds {'; '.join(parts)}"] if parts else []
+    absent = len(_codes_of(report, Verdict.NOT_APPLICABLE))
+    if absent and report.verdict is not Verdict.NOT_APPLICABLE:
+        words.append(f"not applicable: {absent} of {len(report.properties)}")
+    if words:
+        yield [Span(f"  {'; '.join(words)}", Tone.FAINT)]
+
+
+def properties_table(report: Report, width: int | None = None) -> Iterator[Line]:
+    """Yield a line for each property, with its scope, or the reason why it is open or not applicable."""
     rows = []
     for result in report.properties:
         why = result.why if report.verdict is Verdict.NOT_APPLICABLE else result.reason
         note = why or result.scope.value * (result.verdict is Verdict.HOLDS)
         verdict = Span(result.verdict.value, _TONES.get(result.verdict, Tone.FAINT))
         rows.append((Span(f"  {result.code}"), Span(result.name), verdict, Span(note, Tone.FAINT)))
-    yield from table(rows, width)
-    if not rows:
-        yield from ([Span(f"  {line}")] for line in report.unsettled)
-    for violation in report.violations:
-        yield [Span("  "), Span(violation.code, Tone.BAD), Span(f" {violation.message}")]
+    return table(rows, width) if rows else iter(())
+
+
+def ranges(codes: Sequence[str]) -> str:
+    """Return codes in a line, three or more that follow each other in number as a range: ``SV101 to SV104``."""
+    runs: list[list[str]] = []
+    for code in codes:
+        if runs and code.startswith("SV") and runs[-1][-1] == f"SV{int(code[2:]) - 1}":
+            runs[-1].append(code)
+        else:
+            runs.append([code])
+    return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 2 else ", ".join(run) for run in runs)
+
+
+def _codes_of(report: Report, verdict: Verdict) -> list[str]:
+    return [result.code for result in report.properties if result.verdict is verdict]
+
+
+def _why_not_applicable(report: Report) -> Iterator[Line]:
+    """Yield for each reason the codes that are not applicable for it."""
+    codes: dict[str, list[str]] = {}
+    for result in report.properties:
+        codes.setdefault(result.why, []).append(result.code)
+    yield from ([Span(f"  {ranges(about)}: {why}")] for why, about in codes.items())
 
 
 def measures_lines(report: Report, width: int | None = None) -> Iterator[Line]:

@@ -77,8 +77,8 @@ def _links(path: Iterable[PathLink]) -> list[dict[str, str]]:
 
 def _property(result: PropertyResult) -> dict[str, Any]:
     data = asdict(result)
-    data["violations"] = data.pop("violations")  # as the last key
-    return data
+    violations = data.pop("violations")  # the last key
+    return data | {"violations": [{key: each[key] for key in each if key != "picture"} for each in violations]}
 
 
 def partition_data(found: Cut) -> dict[str, Any]:

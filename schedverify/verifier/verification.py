@@ -13,6 +13,7 @@ from schedverify.core.problem import Problem
 from schedverify.core.result import Lowered, Plan, PropertyResult, Report, Scope, Status, Verdict, Violation
 from schedverify.core.schedule import Schedule, check_ranks
 from schedverify.verifier.claims import check_claims, claims_of
+from schedverify.verifier.places import picture_of_places
 from schedverify.verifier.plan_report import claimed_codes, joined, with_messages_missing, with_own_claims
 from schedverify.verifier.rules import REGISTRY, Case, NotApplicable, Property, Undecided
 from schedverify.verifier.runtimes import ON_REQUEST, profile_of
@@ -188,7 +189,16 @@ def _judge(prop: Property, case: Case) -> PropertyResult:
         verdict, reason = Verdict.UNDECIDED, str(given)
     if violations:
         verdict, reason, remedy = Verdict.VIOLATED, "", ""
+        violations[0] = _pictured(violations[0], case.schedule)
     return PropertyResult(prop.code, prop.name, verdict, prop.scope, tuple(violations), reason, remedy)
+
+
+def _pictured(violation: Violation, schedule: Schedule) -> Violation:
+    """Return a violation with a picture of where it is, if it has a place and no picture yet."""
+    if violation.picture or violation.rank is None or violation.position is None:
+        return violation
+    picture = picture_of_places(schedule, [(violation.rank, violation.position, "")])
+    return dataclasses.replace(violation, picture=picture)
 
 
 def _communication(case: Case, results: list[PropertyResult]) -> Communication | None:

@@ -363,7 +363,7 @@ def test_a_selection_of_which_nothing_applies_ends_with_3(files: Path, capsys: p
     assert main(command) == 3
     told = " ".join(capsys.readouterr().out.split())
     assert told.startswith(
-        "right.txt: not applicable SV402 bytes within the capacity not applicable the problem limits"
+        "right.txt: not applicable: SV402 SV402: the problem limits no memory (memory.capacity does)"
     )
     assert "(memory.capacity does)" in told
     assert main([*command, "--format", "json"]) == 3

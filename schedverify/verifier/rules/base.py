@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Final
@@ -23,6 +23,7 @@ from schedverify.core.schedule import IntArray, Schedule, is_communication
 from schedverify.core.timeline import Measures, Timeline
 from schedverify.simulator.engine import is_simple, simulate
 from schedverify.verifier.occurrences import Occurrences
+from schedverify.verifier.places import picture_of_places
 
 if TYPE_CHECKING:
     from schedverify.verifier.happens_before import EventGraph
@@ -175,13 +176,24 @@ def violation_at(code: str, rank: int, position: int, name: str, text: str, *oth
     return Violation(code, message, rank, position, (name, *others))
 
 
-def violation_of_cycle(code: str, cycle: list[Wait], blocked: set[int]) -> Violation:
-    """Return the violation that ranks wait for one another, with the others that are blocked behind them."""
-    story = tuple(map(str, cycle))
-    behind = sorted(blocked - {wait.rank for wait in cycle})
-    tail = f"; rank {', '.join(map(str, behind))} cannot end either" if behind else ""
-    steps, first = tuple(wait.step for wait in cycle), cycle[0]
-    return Violation(code, "; ".join(story) + tail, first.rank, first.position, steps, story)
+def violations_of_cycles(
+    code: str, cycles: Iterable[list[Wait]], blocked: set[int], schedule: Schedule
+) -> Iterator[Violation]:
+    """Yield for each cycle that its ranks wait for one another, with the others blocked behind; a picture of the first.
+
+    Parameters
+    ----------
+    blocked
+        The ranks that do not come to their end.
+    """
+    for number, cycle in enumerate(cycles):
+        story = tuple(map(str, cycle))
+        behind = sorted(blocked - {wait.rank for wait in cycle})
+        tail = f"; rank {', '.join(map(str, behind))} cannot end either" if behind else ""
+        steps, first = tuple(wait.step for wait in cycle), cycle[0]
+        marks = [(wait.rank, wait.position, f"waits for {wait.awaited}") for wait in cycle]
+        picture = () if number else picture_of_places(schedule, marks)
+        yield Violation(code, "; ".join(story) + tail, first.rank, first.position, steps, story, picture)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from schedverify.core.result import Scope, Violation
 from schedverify.simulator.csr_graph import Precedence
 from schedverify.verifier.graph import needs, reads
 from schedverify.verifier.occurrences import Occurrences, joined
-from schedverify.verifier.rules.base import Case, NotApplicable, rule, violation_of_cycle
+from schedverify.verifier.rules.base import Case, NotApplicable, rule, violations_of_cycles
 from schedverify.verifier.rules.structure import doubled, misplaced
 
 
@@ -49,8 +49,7 @@ def acyclic(case: Case) -> Iterator[Violation]:
     from schedverify.verifier.wait_cycles import UntimedRun
 
     run = UntimedRun(occurrences)
-    blocked = set(run.blocked_ranks())
-    yield from (violation_of_cycle("SV201", cycle, blocked) for cycle in run.cycles())
+    yield from violations_of_cycles("SV201", run.cycles(), set(run.blocked_ranks()), case.schedule)
 
 
 def _cyclic(occurrences: Occurrences) -> bool:
