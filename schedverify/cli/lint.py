@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from schedverify.cli.app import code_of
+from schedverify.cli.app import WRONG_INPUT, code_of
 from schedverify.cli.terminal import print_line
+from schedverify.core.errors import printable
 from schedverify.core.verdict import Verdict
+
+if TYPE_CHECKING:
+    from schedverify.core.errors import SchedverifyError
+    from schedverify.core.result import Report
+    from schedverify.linting import ScheduleCase
 
 
 def lint(
@@ -17,16 +24,34 @@ def lint(
     *,
     output_format: Annotated[Literal["text", "github"], Parameter(name="--format", help="What is printed.")] = "text",
 ) -> int:
-    """Judge schedules that stand in files with what they are for; the worst verdict decides the exit code."""
+    """Judge schedules in files with what they are for; the worst one decides the exit code, an unreadable one first."""
     from schedverify import linting
 
-    verdicts = []
-    for path, (case, report) in zip(files, linting.lint(files), strict=True):
-        verdicts.append(report.verdict)
-        if output_format == "github":
-            print(case.annotations(report), end="")
-        else:
-            print_line(f"{path}: {report.verdict.value}")
-            for line in (*report.violations, *report.unsettled):
-                print_line(f"  {line}")
-    return code_of(Verdict.of_files(verdicts))
+    verdicts, unread = [], False
+    for path, case, report, error in linting.lint(files):
+        if case is not None and report is not None:
+            verdicts.append(report.verdict)
+            _tell(path, case, report, output_format)
+        elif error is not None:
+            unread = True
+            _tell_error(path, error, output_format)
+    return WRONG_INPUT if unread else code_of(Verdict.of_files(verdicts))
+
+
+def _tell(path: Path, case: ScheduleCase, report: Report, output_format: str) -> None:
+    if output_format == "github":
+        print(case.annotations(report), end="")
+        return
+    print_line(f"{path}: {report.verdict.value}")
+    for line in (*report.violations, *report.unsettled):
+        print_line(f"  {line}")
+
+
+def _tell_error(path: Path, error: SchedverifyError, output_format: str) -> None:
+    if output_format == "github":
+        from schedverify.formats import error_annotations
+
+        print(error_annotations(error, str(path)), end="")
+    else:
+        for line in str(error).splitlines():
+            print(f"schedverify: {printable(line)}", file=sys.stderr)
