@@ -174,8 +174,8 @@ class TestEachCommandIsAFunction:
         case = tmp_path / "case.schedule.toml"
         text = 'schedule = "0F0 0B0"\n[problem]\nranks = 1\nmicrobatches = 1\ncosts = { forward = 1, backward = 2 }\n'
         case.write_text(text, encoding="utf-8")
-        ((found, report),) = sv.lint([case])
-        assert (found.path, report.ok, report == found.report()) == (case, True, True)
+        ((path, found, report, error),) = sv.lint([case])
+        assert (path, found.path, report.ok, report == found.report(), error) == (case, case, True, True, None)
 
     def test_new(self, capsys) -> None:
         main(["new"])

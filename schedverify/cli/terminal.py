@@ -14,6 +14,7 @@ from schedverify.core.errors import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
     from schedverify.optimizer import Progress
 
@@ -51,7 +52,14 @@ def print_line(*pieces: Piece) -> None:
         return
     from rich.text import Text
 
-    out().print(Text.assemble(*shown))
+    _print_whole(out(), Text.assemble(*shown))
+
+
+def _print_whole(console: Console, text: Text) -> None:
+    """Print text broken between words; where one is longer than a line, unbroken: none is cut into two lines."""
+    from rich.cells import cell_len
+
+    console.print(text, soft_wrap=any(cell_len(word) > console.width for word in text.plain.split()))
 
 
 def line_width() -> int:
@@ -77,7 +85,9 @@ def remark(text: str) -> None:
     if lines and not any(map(os.isatty, range(3))) and _is_plain(lines):
         print("\n".join(lines), file=sys.stderr)
     else:
-        err().print(text, style="dim")
+        from rich.text import Text
+
+        _print_whole(err(), Text(text, "dim"))
 
 
 def _wrapped(text: str, width: int) -> list[str]:

@@ -44,13 +44,13 @@ def verify(  # noqa: PLR0913 - each is an option of the command line
     from schedverify.verifier.verification import verify as judge
 
     given = given_problem(problem)
-    subject = formats.load_judged(schedule, given)
+    subject, lines = formats.load_with_lines(schedule, given)
     codes: dict[str, Any] = {"select": _codes(select), "ignore": _codes(ignore) or (), "profile": profile}
     report = judge(subject, given, discipline=discipline, eager_bytes=eager_bytes, excerpt=excerpt, **codes)
     if output_format == "json":
         print(formats.dumps(formats.report_data(report)))
     elif output_format == "github":
-        print(formats.github_annotations(report, schedule), end="")
+        print(formats.annotations_at(report, schedule, lines), end="")
     else:
         report_text.show(report, schedule, verbose=verbose)
     return code_of(report.verdict)

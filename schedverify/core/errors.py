@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -49,7 +50,7 @@ class InputError(SchedverifyError, ValueError):
 
     def __str__(self) -> str:
         prefix = f"{self.source}: " if self.source else ""
-        return "\n".join(f"{prefix}{fault}" for fault in self.faults)
+        return "\n".join(printable(f"{prefix}{fault}") for fault in self.faults)
 
     def within(self, source: str) -> InputError:
         """Return the same error, said of the file ``source``."""
@@ -135,12 +136,20 @@ def clean(text: str, longest: int = _LONGEST) -> str:
     return printable(text[:longest])[:longest]
 
 
-def printable(text: str) -> str:
-    """Return a text on one line, with every character escaped that a terminal would obey, such as a line's end.
+_COMMAND: Final = re.compile(r"(?<!\S)::|##(?=\[)")
+"""The beginning of a command to a runner of GitHub: a word at the beginning of a line, or a mark anywhere in it."""
 
-    What is told of a file passes here before it is shown, whoever wrote the sentence: no file prints a line of its own.
+
+def printable(text: str) -> str:
+    """Return a text on one line, with everything escaped that its reader would obey, such as a line's end.
+
+    A terminal obeys control characters and those that turn the direction of letters; a runner of GitHub obeys lines
+    that begin with ``::error`` and the like. What is told of a file passes here before it is shown, whoever wrote the
+    sentence: no file, and no file's name, prints a line of its own.
     """
-    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return _COMMAND.sub(lambda found: f"\\x{ord(found[0][0]):02x}{found[0][1:]}", text)
 
 
 MAX_FAULTS: Final = 50

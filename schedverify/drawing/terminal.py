@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from enum import Enum
 from typing import Final
 
+from schedverify.core.errors import printable
 from schedverify.drawing.captions import axis, figures, legend, sentence
 from schedverify.drawing.labels import FAULT, IDLE, INK, clean, colour
 from schedverify.drawing.panel import Panel, PanelRow
@@ -173,4 +174,4 @@ def _numbers(numbers: Sequence[int]) -> str:
 
 def _wrapped(text: str, width: int, style: str = "", indent: str = "") -> Iterator[Line]:
     for line in textwrap.wrap(text, width, subsequent_indent=indent, break_on_hyphens=False):
-        yield [(line, style)]
+        yield [(printable(line), style)]

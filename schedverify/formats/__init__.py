@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Final
 from schedverify.core import lazy_names
 
 if TYPE_CHECKING:
-    from schedverify.formats.loading import load, load_judged, load_problem, load_schedule, load_with_layout, save
+    from schedverify.formats.layouts import load_with_layout, load_with_lines
+    from schedverify.formats.loading import load, load_judged, load_problem, load_schedule, save
     from schedverify.formats.outputs import (
         advice_data,
+        annotations_at,
         dumps,
-        github_annotations,
+        error_annotations,
         joint_data,
         partition_data,
         report_data,
@@ -28,14 +30,16 @@ if TYPE_CHECKING:
     from schedverify.formats.trace_reader import load_run
 
 __all__ = [
-    "Layout", "advice_data", "dumps", "github_annotations", "joint_data", "load", "load_judged", "load_problem",
-    "load_run", "load_schedule", "load_with_layout", "new", "partition_data", "report_data", "save", "save_boundaries",
-    "save_run", "search_data", "timeline_data", "trace", "write_text",
+    "Layout", "advice_data", "annotations_at", "dumps", "error_annotations", "joint_data", "load", "load_judged",
+    "load_problem", "load_run", "load_schedule", "load_with_layout", "load_with_lines", "new", "partition_data",
+    "report_data", "save", "save_boundaries", "save_run", "search_data", "timeline_data", "trace", "write_text",
 ]  # fmt: skip
 
 _MODULES: Final = {
-    "loading": "load load_judged load_problem load_schedule load_with_layout save",
-    "outputs": "advice_data dumps github_annotations joint_data partition_data report_data search_data timeline_data",
+    "layouts": "load_with_layout load_with_lines",
+    "loading": "load load_judged load_problem load_schedule save",
+    "outputs": "advice_data annotations_at dumps error_annotations joint_data partition_data report_data search_data"
+    " timeline_data",
     "problem_files": "new",
     "text_files": "write_text",
     "torch_csv": "Layout",

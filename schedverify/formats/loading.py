@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Final
 
 from schedverify.core.argument_types import check_types
-from schedverify.core.errors import Fault, InputError, UnknownNameError
+from schedverify.core.errors import Fault, InputError
 from schedverify.core.problem import Problem
 from schedverify.core.result import Plan
 from schedverify.core.schedule import Schedule, check_ranks
 from schedverify.core.timeline import Timeline
-from schedverify.formats.text_files import PathLike, check_size, naming, read_text, source_name, write_text
+from schedverify.formats.text_files import PathLike, Reader, check_size, naming, read_text, source_name, write_text
 
 if TYPE_CHECKING:
     from schedverify.formats.torch_csv import Layout
@@ -43,18 +44,23 @@ def load(path: PathLike) -> Value:
         With the file's name and every fault in it.
     """
     check_types("load", path=(path, os.PathLike, str))
-    return _read(path, "a problem, a plan or a schedule")[0]
+    return read_value(path, "a problem, a plan or a schedule")[0]
 
 
-def load_problem(path: PathLike) -> Problem:
+def load_problem(path: PathLike, *, read: Reader = read_text) -> Problem:
     """Return the problem in a file; a plan gives its own.
+
+    Parameters
+    ----------
+    read
+        What reads the file.
 
     Raises
     ------
     InputError
         If the file holds no problem; with every fault.
     """
-    value = _read(path, "a problem in TOML or JSON")[0]
+    value = read_value(path, "a problem in TOML or JSON", read=read)[0]
     if isinstance(value, Schedule):
         raise InputError(Fault("", "a schedule, where a problem is expected", "TOML or JSON"), source_name(path))
     return value.problem if isinstance(value, Plan) else value
@@ -83,35 +89,7 @@ def load_schedule(path: PathLike, problem: Problem | None = None) -> Schedule:
 
 def load_judged(path: PathLike, problem: Problem | None = None) -> Schedule | Plan:
     """Return the schedule in a file, or the plan with its claims; see :func:`load_schedule`."""
-    return _judged(_read(path, "a schedule or a plan")[0], path, problem)
-
-
-def load_with_layout(
-    path: PathLike, problem: Problem | None = None, grammar: str | None = None
-) -> tuple[Schedule | Plan, Layout]:
-    """Return the schedule or plan in a file, and how it is laid out if it is PyTorch's CSV; :func:`save` takes both.
-
-    A schedule does not hold line ends and idle cells. With the layout a CSV that PyTorch wrote is written again as the
-    same text.
-
-    Parameters
-    ----------
-    problem
-        As in :func:`load_schedule`.
-    grammar
-        ``torch-2.5-csv`` for a CSV in the grammar that PyTorch had until 2.5, with B for the input part of the backward
-        and BW for the whole; it is read with I and B in their place.
-
-    Raises
-    ------
-    InputError
-        As :func:`load_schedule`, or if the file is not in the grammar that is named.
-    """
-    from schedverify.formats.torch_csv import PLAIN, layout_of
-
-    check_types("load_with_layout", path=(path, os.PathLike, str))
-    value, text, form = _read(path, "a schedule or a plan", grammar)
-    return _judged(value, path, problem), layout_of(text) if form == "csv" else PLAIN
+    return judged(read_value(path, "a schedule or a plan")[0], path, problem)
 
 
 def save(value: Value | Timeline, path: PathLike, *, form: str | None = None, layout: Layout | None = None) -> None:
@@ -139,28 +117,20 @@ def save(value: Value | Timeline, path: PathLike, *, form: str | None = None, la
     write_text(path, text)
 
 
-def _read(path: PathLike, expected: str, grammar: str | None = None) -> tuple[Value, str, str]:
-    """Return what a file holds, its text in today's grammar, and its form."""
+def read_value(
+    path: PathLike, expected: str, rewrite: Callable[[str, str], str] | None = None, read: Reader = read_text
+) -> tuple[Value, str, str]:
+    """Return what a file holds, its text, which ``rewrite`` takes with its form and makes today's, and its form."""
     form = _form_of(path)
-    text = read_text(path, expected, MAX_BYTES.get(form, max(MAX_BYTES.values())))
+    text = read(path, expected, MAX_BYTES.get(form, max(MAX_BYTES.values())))
     with naming(path):
         form = form or _sniffed(text)
         check_size(len(text), expected, MAX_BYTES[form])
-        text = _today(text, form, grammar) if grammar else text
+        text = rewrite(text, form) if rewrite else text
         return _parse(text, form), text, form
 
 
-def _today(text: str, form: str, grammar: str) -> str:
-    from schedverify.formats.torch_csv import OLD_GRAMMAR, modernized
-
-    if grammar != OLD_GRAMMAR:
-        raise UnknownNameError.among("grammar", grammar, [OLD_GRAMMAR])
-    if form != "csv":
-        raise InputError(Fault("", f"no CSV, where {grammar} is expected", "its name ends in .csv"))
-    return modernized(text)
-
-
-def _judged(value: Value, path: PathLike, problem: Problem | None) -> Schedule | Plan:
+def judged(value: Value, path: PathLike, problem: Problem | None) -> Schedule | Plan:
     """Return a schedule or a plan; raise an InputError for a problem, or a schedule of another number of ranks."""
     if isinstance(value, Problem):
         hint = "a schedule is text, PyTorch's CSV or a plan"

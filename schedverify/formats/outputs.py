@@ -6,12 +6,12 @@ Ratios are numbers in this JSON. GitHub's workflow commands put each violation a
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from schedverify.core.errors import printable
+from schedverify.core.errors import Fault, InputError, SchedverifyError, printable
 from schedverify.core.explanation import Explanation, PathLink
 from schedverify.core.result import Plan, PropertyResult, Report
 from schedverify.core.timeline import Timeline
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from schedverify.costmodel.parallelism import Advice, Priced
     from schedverify.partitioner.stage_problem import Cut
     from schedverify.planner.joint import Joint
+
+_LINE: Final = re.compile(r"line ([0-9]{1,9})\b")
 
 
 def dumps(data: Any) -> str:
@@ -124,16 +126,16 @@ def _priced(advice: Advice, priced: Priced) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def github_annotations(report: Report, path: str) -> str:
+def annotations_at(report: Report, path: str, lines: Sequence[int]) -> str:
     """Return the commands of GitHub for a report on the schedule file ``path``.
 
     One ``::error`` for each violation, one ``::warning`` for each property that keeps the whole from holding without.
+
+    Parameters
+    ----------
+    lines
+        By rank the line in which its order stands, from 1; a rank without one has its violations at no line.
     """
-    return annotations_at(report, path, lines_of(path))
-
-
-def annotations_at(report: Report, path: str, lines: Sequence[int]) -> str:
-    """Return one ``::error`` command for each violation of a report; ``lines`` has the line of each rank's order."""
     text = ""
     for violation in report.violations:
         line = f",line={lines[violation.rank]}" if violation.rank is not None and violation.rank < len(lines) else ""
@@ -143,14 +145,14 @@ def annotations_at(report: Report, path: str, lines: Sequence[int]) -> str:
     return text
 
 
-def lines_of(path: str) -> list[int]:
-    """Return the line of the file in which each rank's order stands; empty for plans and standard input."""
-    if path == "-" or path.endswith(".json"):
-        return []
-    rows = Path(path).read_text(encoding="utf-8").splitlines()
-    if path.endswith(".csv"):
-        return list(range(1, len(rows) + 1))
-    return [number for number, row in enumerate(rows, 1) if row.partition("#")[0].strip()]
+def error_annotations(error: SchedverifyError, path: str) -> str:
+    """Return the commands of GitHub for an error of the file ``path``: one for each fault, at the line of its key."""
+    faults = error.faults if isinstance(error, InputError) else (Fault("", str(error)),)
+    where, text = (error.source if isinstance(error, InputError) else "") or path, ""
+    for fault in faults:
+        line = f",line={match[1]}" if (match := _LINE.match(fault.key)) else ""
+        text += f"::error file={_escaped_property(where)}{line},title=schedverify::{_escaped(str(fault))}\n"
+    return text
 
 
 def _escaped(text: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -17,11 +17,15 @@ from typing import BinaryIO, Final
 from schedverify.core.errors import Fault, InputError, printable
 
 _FIRST: Final = 1 << 16
+_AS_IT_IS: Final = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
+"""How a regular file is opened, so that a link or a pipe that took its place is neither followed nor waited for."""
 
 PathLike = str | os.PathLike[str]
+Reader = Callable[[PathLike, str, int], str]
+"""Takes a path, what is expected and a limit as :func:`read_text` does, and returns the text."""
 
 
-def read_text(path: PathLike, expected: str, limit: int) -> str:
+def read_text(path: PathLike, expected: str, limit: int, *, place: PathLike | None = None) -> str:
     """Return the text of a file; ``-`` is standard input.
 
     Parameters
@@ -30,6 +34,8 @@ def read_text(path: PathLike, expected: str, limit: int) -> str:
         What the file should hold, as messages say it: ``a problem in TOML or JSON``.
     limit
         The most bytes that are read.
+    place
+        Where the path leads, if that is known: then nothing but a regular file is read, and the one that is there.
 
     Raises
     ------
@@ -38,7 +44,8 @@ def read_text(path: PathLike, expected: str, limit: int) -> str:
         file.
     """
     with naming(path):
-        return _decoded(_content(path, expected, limit), expected)
+        content = _content(path, expected, limit) if place is None else _regular_content(place, expected, limit)
+        return _decoded(content, expected)
 
 
 def source_name(path: PathLike) -> str:
@@ -66,12 +73,36 @@ def check_size(found: int, expected: str, limit: int) -> None:
 def _content(path: PathLike, expected: str, limit: int) -> bytes:
     if os.fspath(path) == "-":
         return _bounded(sys.stdin.buffer, expected, limit)
-    try:
-        with Path(path).open("rb") as file:
+    with _told(expected), Path(path).open("rb") as file:
+        status = os.fstat(file.fileno())
+        if stat.S_ISREG(status.st_mode):
+            check_size(status.st_size, expected, limit)
+        return _bounded(file, expected, limit)
+
+
+def _regular_content(place: PathLike, expected: str, limit: int) -> bytes:
+    """Return the bytes of a regular file; a pipe or a device is not even opened, nor waited for if it comes between."""
+    with _told(expected):
+        _check_regular(Path(place).stat().st_mode, expected)
+        with os.fdopen(os.open(place, _AS_IT_IS), "rb") as file:
             status = os.fstat(file.fileno())
-            if stat.S_ISREG(status.st_mode):
-                check_size(status.st_size, expected, limit)
+            _check_regular(status.st_mode, expected)
+            check_size(status.st_size, expected, limit)
             return _bounded(file, expected, limit)
+
+
+def _check_regular(mode: int, expected: str) -> None:
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError
+    if not stat.S_ISREG(mode):
+        raise InputError(Fault("", f"no regular file; expected {expected}", "a pipe or a device is not read"))
+
+
+@contextmanager
+def _told(expected: str) -> Iterator[None]:
+    """Turn what the system says of a file that cannot be read into an InputError."""
+    try:
+        yield
     except InputError:
         raise
     except FileNotFoundError:

@@ -167,13 +167,18 @@ def _nameless(problem: Problem) -> Problem:
     return dataclasses.replace(problem, name="", partition=())
 
 
+def check_codes(prefixes: Iterable[str]) -> None:
+    """Raise an UnknownNameError unless each text begins the code of a property."""
+    for prefix in prefixes:
+        if not any(code.startswith(prefix) for code in REGISTRY) or not prefix:
+            raise UnknownNameError.among("property", prefix, REGISTRY)
+
+
 def _chosen(select: Iterable[str] | None, ignore: Iterable[str], profile: str | None) -> list[Property]:
     usual = sorted({code[:3] for code in REGISTRY if not code.startswith(ON_REQUEST)})
     wanted, unwanted = tuple(usual if select is None else select), tuple(ignore)
     wanted += profile_of(profile).codes if profile is not None else ()
-    for prefix in (*wanted, *unwanted):
-        if not any(code.startswith(prefix) for code in REGISTRY) or not prefix:
-            raise UnknownNameError.among("property", prefix, REGISTRY)
+    check_codes((*wanted, *unwanted))
     codes = sorted(code for code in REGISTRY if code.startswith(wanted) and not code.startswith(unwanted))
     return [REGISTRY[code] for code in codes]
 

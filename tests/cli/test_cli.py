@@ -313,7 +313,7 @@ def test_a_command_loads_no_other_and_a_text_no_reader_of_anything_else(files: P
     parts = ("app", "options", "report_text", "terminal", "verify")
     assert commands == {f"schedverify.cli.{name}" for name in parts}
     formats = {module for module in found if module.startswith("schedverify.formats.")}
-    assert formats == {"schedverify.formats.loading", "schedverify.formats.text_files"}
+    assert formats == {f"schedverify.formats.{name}" for name in ("layouts", "loading", "text_files")}
     assert "rich" not in found
     rooms = {module.split(".")[1] for module in found if "." in module and module.startswith("schedverify")}
     assert rooms == {"cli", "core", "formats", "simulator", "verifier"}
