@@ -115,7 +115,7 @@ def _together(given: Model, search: dict[str, Any], plan: str | None, bar: bool)
     from schedverify.cli.terminal import progress_on_terminal
 
     stop = stop_at_signal()
-    with progress_on_terminal(bar) as progress:
+    with progress_on_terminal(bar, search["time_limit"]) as progress:
         found = cast("Joint", models.partition(given, joint=True, **search, progress=progress, stop=stop))
     if plan is not None:
         if found.plan.lowered is None:

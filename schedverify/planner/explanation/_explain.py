@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, overload
 
 from schedverify.core.argument_types import check_types
-from schedverify.core.explanation import Explanation
+from schedverify.core.ending import OverError
+from schedverify.core.explanation import CriticalWay, Explanation, PathLink
 from schedverify.core.problem import Problem
 from schedverify.core.result import Plan, Status
 from schedverify.optimizer import Effort
@@ -87,16 +88,30 @@ def explain(
     verify(subject).raise_for_violations()
     proved = subject.status is Status.OPTIMAL
     gains, remarks = gains_of(subject, effort) if proved else ((), ("what more would gain is told of optimal plans",))
+    path, cycle, untold = _critical(subject, effort)
     return Explanation(
         subject.status,
         subject.objective,
         bound=basis_of_bound(subject),
-        critical_path=critical_path_of(subject),
-        critical_cycle=critical_cycle_of(subject),
+        critical_path=path,
+        critical_cycle=cycle,
         binding=tuple(used_up_texts(subject)),
         gains=gains,
-        remarks=remarks,
+        remarks=(*remarks, *untold),
     )
+
+
+def _critical(plan: Plan, effort: Effort) -> tuple[tuple[PathLink, ...], tuple[CriticalWay, ...], tuple[str, ...]]:
+    """Return what decides how long a plan takes, or, where that would take too long, a remark that it is untold."""
+
+    def check() -> None:
+        if effort.too_late_for_first(known=False):
+            raise OverError
+
+    try:
+        return critical_path_of(plan, check), critical_cycle_of(plan, check), ()
+    except OverError:
+        return (), (), (f"what is critical was not looked for: {effort.why_over()}",)
 
 
 def basis_of_bound(plan: Plan) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from schedverify.core.explanation import Gain
 from schedverify.core.problem import Problem
@@ -12,6 +12,9 @@ from schedverify.core.result import Plan
 from schedverify.optimizer import Effort
 from schedverify.planner.explanation.limits import FIELDS, UsedUpLimit, used_up_limits, with_limit
 from schedverify.planner.plans import optimize
+
+_GRACE: Final = 1
+"""Seconds beyond the time limit in which changes are still looked at: of small problems, all of them."""
 
 
 class Change(NamedTuple):
@@ -25,10 +28,12 @@ def gains_of(plan: Plan, effort: Effort) -> tuple[tuple[Gain, ...], tuple[str, .
     """Return what each change would gain of the plan's objective, and what is left open.
 
     The plan's own schedule is valid after every change, so that a search begins with it. Each search gets the same
-    share of the time that is left.
+    share of the time that is left; what is not looked at is told.
     """
-    changes, gains = list(changes_of(plan)), []
+    changes, gains = list(changes_of(plan)), list[Gain]()
     for left, change in zip(range(len(changes), 0, -1), changes, strict=True):
+        if effort.stopped or effort.spent > effort.time_limit + _GRACE:
+            break
         again = optimize(
             change.problem,
             objective=plan.objective,
@@ -42,8 +47,11 @@ def gains_of(plan: Plan, effort: Effort) -> tuple[tuple[Gain, ...], tuple[str, .
         value = plan.value or 0
         least = value if again.value is None else again.value
         gains.append(Gain(change.text, value - least, None if again.bound is None else value - again.bound))
-    remarks = () if all(gain.exact for gain in gains) else ("more time may make the gains exact",)
-    return tuple(gains), remarks
+    remarks = [] if all(gain.exact for gain in gains) else ["more time may make the gains exact"]
+    if missing := len(changes) - len(gains):
+        changed = "change" if missing == 1 else "changes"
+        remarks.append(f"what {missing} more {changed} would gain was not looked for: {effort.why_over()}")
+    return tuple(gains), tuple(remarks)
 
 
 def changes_of(plan: Plan) -> Iterator[Change]:

@@ -188,7 +188,7 @@ class Search:
 
     def _report(self) -> None:
         if self._progress is not None:
-            self._progress(Progress(self.effort.spent, self.value, self.bound))
+            self._progress(Progress(self.effort.spent, self.value, self.bound, self._part))
 
     def _open(self) -> Iterator[SearchedPartition]:
         """Return the partitions that may still have a schedule shorter than the best."""
@@ -235,7 +235,11 @@ class Search:
     def _report_better(self, now: Progress) -> None:
         """Report a better schedule in the midst of a search."""
         if self._progress is not None and now.value is not None and self.shorter(now.value):
-            self._progress(Progress(self.effort.spent, now.value, min(self.bound, now.value)))
+            self._progress(Progress(self.effort.spent, now.value, min(self.bound, now.value), self._part))
+
+    @property
+    def _part(self) -> str:
+        return f"{len(self.partitions)} partitions looked at"
 
 
 def _hints(partition: SearchedPartition, effort: Effort) -> list[Hint]:
