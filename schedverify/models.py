@@ -75,7 +75,7 @@ def partition(  # noqa: PLR0913 - each is an option of the command line
     joint
         Whether partition, placement and schedule are searched for together, as by :func:`partition_jointly`.
     time_limit, seed, workers, progress, stop
-        Of the search; seed, progress and stop count with ``joint``.
+        Of the search; seed and progress count with ``joint``.
 
     Returns
     -------
@@ -94,7 +94,7 @@ def partition(  # noqa: PLR0913 - each is an option of the command line
         if isinstance(model, Model):
             raise InputError(Fault("model", "expected a decoder beside a cluster", "give its file or its name"))
         options = {**training, "device": device, "pipeline_parallel": ranks, "virtual": virtual}
-        return _advice(model, cluster, options, top)
+        return _advice(model, cluster, options, top, stop)
     changes = decoder_changes(device, training)
     if ranks is None:
         raise InputError(Fault("ranks", "missing", "how many devices the pipeline has, or a cluster"))
@@ -106,7 +106,7 @@ def partition(  # noqa: PLR0913 - each is an option of the command line
                              "family": family, "time_limit": time_limit}  # fmt: skip
     if joint:
         return partition_jointly(given, **shape, seed=seed, workers=workers, progress=progress, stop=stop)
-    return cut(given, **shape, workers=workers or 2)
+    return cut(given, **shape, workers=workers or 2, stop=stop)
 
 
 def load_to_cut(path: PathLike, changes: Mapping[str, Mapping[str, Any]], stages: int, microbatches: int) -> Model:
@@ -123,7 +123,9 @@ def decoder_changes(device: str | None, training: Mapping[str, object]) -> dict[
     return ({"training": given} if given else {}) | ({"device": {"like": device}} if device else {})
 
 
-def _advice(model: PathLike, cluster: PathLike, options: Mapping[str, Any], top: int) -> Advice:
+def _advice(
+    model: PathLike, cluster: PathLike, options: Mapping[str, Any], top: int, stop: threading.Event | None
+) -> Advice:
     """Return the advice for a decoder on the cluster of a file.
 
     Parameters
@@ -138,6 +140,6 @@ def _advice(model: PathLike, cluster: PathLike, options: Mapping[str, Any], top:
     fixed = decoder.fixed | {name: (value,) for name, value in given.items()}
     found = replace(found, choices=replace(found.choices, **fixed))
     try:
-        return advise(decoder.shape, decoder.training, found, top=top, name=decoder.name)
+        return advise(decoder.shape, decoder.training, found, top=top, name=decoder.name, stop=stop)
     except InputError as error:  # of what the cluster leaves to choose, or of the decoder's own numbers
         raise error.within(source_name(cluster if error.faults[0].key == "choices" else model)) from None

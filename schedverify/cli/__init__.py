@@ -24,4 +24,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     code = app.main()
     signals.end_with(code)
+    signals.end_beside_threads(code)
     return code

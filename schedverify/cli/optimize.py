@@ -49,7 +49,7 @@ def optimize(  # noqa: PLR0913 - each is an option of the command line
     limits: dict[str, Any] = {"time_limit": time_limit, "workers": workers, "solver_memory": _bytes(solver_memory)}
     start = formats.load_schedule(hint, given) if hint is not None else None
     stop = stop_at_signal()
-    with progress_on_terminal(output_format == "text") as progress:
+    with progress_on_terminal(output_format == "text", time_limit) as progress:
         goal: dict[str, Any] = {"objective": objective, "then": then, "hint": start, "seed": seed}
         plan = plans.optimize(given, **goal, **limits, progress=progress, stop=stop)
         explanation = _explained(plan, stop, limits) if explain else None

@@ -59,9 +59,7 @@ def partition(  # noqa: PLR0913 - each is an option of the command line
     megatron_layout: Annotated[bool, flag("The same as --to megatron-layout.")] = False,
     joint: Annotated[bool, flag("Search for partition, placement and schedule together, with a proof.")] = False,
     plan: Annotated[str | None, file("With --joint, plan file to write; - for standard output.")] = None,
-    time_limit: Annotated[
-        float, number("Seconds of the search, with --joint or where a rank has several stages.", least=0)
-    ] = 20,
+    time_limit: Annotated[float, number("Seconds of the search.", least=0)] = 20,
     seed: Annotated[int, Parameter(help="With --joint, one worker and a seed give the same plan.")] = 0,
     workers: Annotated[int | None, number("Threads of the search; 2, with --joint all cores.")] = None,
     output_format: TextOrJson = "text",
@@ -75,7 +73,8 @@ def partition(  # noqa: PLR0913 - each is an option of the command line
     form = to or ("megatron-layout" if megatron_layout else None)
     if cluster is not None:
         _refuse(microbatches=microbatches, family=family, joint=joint or None, plan=plan)
-        advice = models.partition(model, cluster=cluster, device=device, top=top, **shape, **training)
+        stop = stop_at_signal()
+        advice = models.partition(model, cluster=cluster, device=device, top=top, **shape, **training, stop=stop)
         return _advised(cast("Advice", advice), output, output_format, form)
     if ranks is None:
         raise InputError(Fault("--ranks", "missing", "how many devices the pipeline has, or --cluster FILE"))
@@ -106,7 +105,7 @@ def _apart(given: Model, search: dict[str, Any], plan: str | None) -> _Answer:
 
     if plan is not None:
         raise InputError(Fault("--plan", "stands without --joint", "optimize the problem file that -o writes"))
-    found = cast("Cut", models.partition(given, **search))
+    found = cast("Cut", models.partition(given, **search, stop=stop_at_signal()))
     return found, formats.partition_data(found), [*_table(found), *_lines(found)], OK
 
 
@@ -116,7 +115,7 @@ def _together(given: Model, search: dict[str, Any], plan: str | None, bar: bool)
     from schedverify.cli.terminal import progress_on_terminal
 
     stop = stop_at_signal()
-    with progress_on_terminal(bar) as progress:
+    with progress_on_terminal(bar, search["time_limit"]) as progress:
         found = cast("Joint", models.partition(given, joint=True, **search, progress=progress, stop=stop))
     if plan is not None:
         if found.plan.lowered is None:
@@ -144,7 +143,9 @@ def _advised(advice: Advice, output: str | None, output_format: str, form: str |
         print("\n".join(map(_text, written.values())), end="\n" if written else "")
     else:
         partition_cluster.show(advice)
-    return OK if best is not None else VIOLATED
+    if best is not None:
+        return OK
+    return UNDECIDED if advice.unpriced else VIOLATED
 
 
 def _written(given: Model, found: Cut | Joint | Priced, form: str | None) -> dict[str, Any]:

@@ -47,6 +47,8 @@ def remarks(advice: Advice) -> Iterator[str]:
 
     Each reason has one line; lack of memory has a line for each set of degrees, with the set-up that lacks least.
     """
+    if advice.unpriced:
+        yield f"the search was stopped: {advice.unpriced} more were not looked at"
     if advice.slower:
         yield f"{len(advice.slower)} more take longer"
     groups: dict[tuple[Any, ...], list[Rejected]] = {}

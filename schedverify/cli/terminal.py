@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -112,16 +113,40 @@ def print_markdown(text: str) -> None:
     out().print(Markdown(text))
 
 
+class ProgressLine:
+    """The line of a search on a terminal: how long it has run, its limit, what runs now, and what is known.
+
+    rich asks for it several times a second, so the time goes on where nothing new comes.
+    """
+
+    def __init__(self, limit: float) -> None:
+        self.limit, self.began = limit, time.monotonic()
+        self.now: Progress | None = None
+
+    def show(self, now: Progress) -> None:
+        """Take what is new."""
+        self.now = now
+
+    def __str__(self) -> str:
+        now, line = self.now, f"{time.monotonic() - self.began:.0f} of {self.limit:g} s"
+        if now is None:
+            return line
+        line += f", {now.part}" if now.part else ""
+        if now.value is not None:
+            gap = f", gap {(now.value - now.bound) / now.bound:.2%}" if now.bound else ""
+            line += f": best {now.value}, bound {now.bound}{gap}"
+        return f"{line} (Ctrl-C keeps the best)"
+
+    def __rich__(self) -> str:
+        return str(self)
+
+
 @contextmanager
-def progress_on_terminal(wanted: bool) -> Iterator[Any]:
-    """Show best, bound and gap on a terminal while the search runs."""
+def progress_on_terminal(wanted: bool, limit: float) -> Iterator[Any]:
+    """Show on a terminal how a search goes on, which may take ``limit`` seconds."""
     if not wanted or not sys.stderr.isatty():
         yield None
         return
-    with err().status("building the model") as status:
-
-        def show(now: Progress) -> None:
-            gap = "" if not now.bound or now.value is None else f", gap {(now.value - now.bound) / now.bound:.2%}"
-            status.update(f"best {now.value}, bound {now.bound}{gap}, {now.seconds:.0f} s (Ctrl-C keeps the best)")
-
-        yield show
+    line = ProgressLine(limit)
+    with err().status(line):
+        yield line.show

@@ -29,6 +29,11 @@ class LexicographicResult(NamedTuple):
         return (self.second and self.second.schedule) or self.first.schedule
 
     @property
+    def value(self) -> int | None:
+        """The first objective of the best schedule, as the first search measured it."""
+        return self.first.value
+
+    @property
     def status(self) -> Status:
         """Optimal only where each of the values is proved."""
         proved = self.second is None or self.second.status is Status.OPTIMAL

@@ -37,11 +37,15 @@ MOST_STEPS: Final = 60_000
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a search is: the best value (None before the first schedule) and what is proved that none can beat."""
+    """How far a search is: the best value (None before the first schedule) and what is proved that none can beat.
+
+    ``part`` names what runs now.
+    """
 
     seconds: float
     value: int | None
     bound: int
+    part: str = ""
 
     @property
     def gap(self) -> Fraction | None:
@@ -50,7 +54,7 @@ class Progress:
 
 
 OnProgress = Callable[[Progress], None]
-"""Is called with every better value and every higher bound."""
+"""Is called with every better value and every higher bound, and where another part of the search begins."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,8 @@ class Incumbent:
         True ticks that no schedule can go below.
     evidence
         The combinatorial rule that proves most, as in :class:`Solution`; None before the first.
+    part
+        What runs now.
     """
 
     def __init__(self, tasks: Tasks, progress: OnProgress | None) -> None:
@@ -115,6 +121,7 @@ class Incumbent:
         self.peaks: Peaks | None = None
         self.bound = 0
         self.evidence: dict[str, Any] | None = None
+        self.part = ""
         self._progress = progress
         self._began = time.monotonic()
 
@@ -173,7 +180,12 @@ class Incumbent:
 
     def _report(self) -> None:
         if self._progress is not None:
-            self._progress(Progress(self.seconds, self.value, self.bound))
+            self._progress(Progress(self.seconds, self.value, self.bound, self.part))
+
+    def begin(self, part: str) -> None:
+        """Tell that another part of the search begins."""
+        self.part = part
+        self._report()
 
 
 class SearchState:
@@ -238,6 +250,7 @@ class SearchState:
     def part(self, name: str) -> Iterator[None]:
         """Add a part of the search to ``parts`` once it has ended: what is known then, and when."""
         best, began = self.best, self.best.seconds
+        best.begin(name)
         try:
             yield
         finally:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from itertools import count, pairwise
 from typing import Final, Generic, NamedTuple, TypeVar
 
+from schedverify.optimizer.effort import Effort
 from schedverify.partitioner.cuts import Ints
 from schedverify.partitioner.lower_bounds import MakespanBounds, PartialPartition
 
@@ -38,7 +39,7 @@ class PartitionsByBound(Generic[T]):
     judge
         Called with the layers of a whole partition when its turn comes: returns a bound of its own, which may be
         higher, and a value that goes with it; None where the partition is impossible.
-    seconds, workers
+    effort
         For the solver, which is called once where there are several stages on a rank.
     """
 
@@ -46,13 +47,11 @@ class PartitionsByBound(Generic[T]):
         self,
         bounds: MakespanBounds,
         judge: Callable[[tuple[Ints, ...]], tuple[int, T] | None],
-        *,
-        seconds: float = 1,
-        workers: int = 1,
+        effort: Effort | None = None,
     ) -> None:
         self._bounds, self._judge, self._order = bounds, judge, count()
         self._heap: list[tuple[int, int, int, int, PartialPartition | CompletePartition[T]]] = []
-        if root := bounds.root(seconds, workers):
+        if root := bounds.root(effort):
             self._push(root, root)
 
     @property

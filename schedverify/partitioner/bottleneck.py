@@ -12,8 +12,10 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import NamedTuple
 
+from schedverify.core.ending import Check, OverError
 from schedverify.core.errors import Fault, InfeasibleError, InputError, UndecidedError
-from schedverify.core.model import Model, PartitionConstraints
+from schedverify.core.model import Model, PartitionConstraints, even_parts
+from schedverify.optimizer.effort import Effort
 from schedverify.partitioner.account import (
     Ints,
     Layers,
@@ -62,15 +64,15 @@ def least_bottleneck(
     placement: Ints,
     moments: Moments,
     *,
-    time_limit: float = 20,
-    workers: int = 2,
+    effort: Effort | None = None,
     solver: bool = False,
 ) -> Partition:
     """Return the partition with the least bottleneck, and among those with the fewest bytes between ranks.
 
     Exact over all nested down-sets of the layers' graph: the bottleneck by bisection, each candidate decided by
     dynamic programming over (stage, cut). With several stages on a rank, whose loads add up, CP-SAT decides, and the
-    largest stage counts before the bytes.
+    largest stage counts before the bytes. Where the means are used up before a partition is found, it is the one with
+    as many layers on each stage, if that fits.
 
     Parameters
     ----------
@@ -78,10 +80,10 @@ def least_bottleneck(
         The rank of each stage.
     moments
         By rank, what it holds when that is most, which must fit its memory.
-    time_limit, workers
-        Seconds and threads of the solver, where it is called.
+    effort
+        The means; 20 seconds and 2 threads by default.
     solver
-        Whether it is called even where every rank has one stage.
+        Whether CP-SAT decides even where every rank has one stage.
 
     Raises
     ------
@@ -90,22 +92,50 @@ def least_bottleneck(
     InfeasibleError
         If no partition fits memory and constraints; says which constraint, or how much memory is lacking where.
     UndecidedError
-        If the solver found no partition in the time, nor a proof that there is none.
+        If no partition was found with these means, nor a proof that there is none.
     """
-    cuts = cuts_of(model)
+    cuts, effort = cuts_of(model), effort or Effort(20, workers=2)
     requirements = requirements_of(model, cuts, placement, moments)
-    ceiling = _ceiling(model, cuts, placement)
-    proved = True
-    found: Layers | None = None
-    if solver or len(set(placement)) < len(placement):
-        solved = PartitionModel(model, cuts, requirements, ceiling).solve(time_limit, workers)
-        found, proved = solved or (None, False)
-    elif (bottleneck := _bisect(cuts, requirements, ceiling)) is not None:
-        found = _layers(cuts, cheapest_partition(cuts, requirements, bottleneck))
+    several = solver or len(set(placement)) < len(placement)
+    try:
+        found, proved = (_by_solver if several else _by_stages)(model, cuts, requirements, effort)
+        if found is None and not effort.over:
+            raise infeasibility_error(model, cuts, requirements, effort if several else None)
+    except OverError:
+        found = None
     if found is None:
-        raise infeasibility_error(model, cuts, requirements, None if proved else (time_limit, workers))
+        found, proved = _even_that_fits(model, requirements), False
+    if found is None:
+        raise _undecided(requirements)
     usage = usage_of(model, found, placement)
     return Partition(found, usage.bottleneck, usage.crossing, cuts.linearized, proved)
+
+
+def _by_solver(model: Model, cuts: Cuts, requirements: StageRequirements, effort: Effort) -> tuple[Layers | None, bool]:
+    """Return the best partition that CP-SAT finds, and whether it is proved; None where it finds none."""
+    ceiling = _ceiling(model, cuts, requirements.placement)
+    return PartitionModel(model, cuts, requirements, ceiling, effort=effort).solve() or (None, False)
+
+
+def _by_stages(model: Model, cuts: Cuts, requirements: StageRequirements, effort: Effort) -> tuple[Layers | None, bool]:
+    """Return the best partition where every rank has one stage, by dynamic programming; None where there is none."""
+    bottleneck = _bisect(cuts, requirements, _ceiling(model, cuts, requirements.placement), effort.check)
+    if bottleneck is None:
+        return None, True
+    return _layers(cuts, cheapest_partition(cuts, requirements, bottleneck, effort.check)), True
+
+
+def _even_that_fits(model: Model, requirements: StageRequirements) -> Layers | None:
+    """Return the partition with as many layers on each stage; None where it breaks a wish or does not fit."""
+    layers = tuple(map(tuple, even_parts(len(model.layers), requirements.stages)))
+    peaks = peaks_of(model, layers, requirements.placement, requirements.moments)
+    fits = model.constraints.allow(layers) and not lacking(peaks, model.devices.memory)
+    return layers if fits else None
+
+
+def _undecided(requirements: StageRequirements) -> UndecidedError:
+    text = f"no cut into {requirements.stages} stages that fits was found, nor a proof that there is none"
+    return UndecidedError(Fault("time_limit", text, "give more time"))
 
 
 def _ceiling(model: Model, cuts: Cuts, placement: Ints) -> int:
@@ -119,43 +149,44 @@ def _layers(cuts: Cuts, chosen: list[int]) -> Layers:
     return tuple(cuts.layers_between(first, last) for first, last in pairwise(chosen))
 
 
-def _bisect(cuts: Cuts, requirements: StageRequirements, ceiling: int) -> int | None:
+def _bisect(cuts: Cuts, requirements: StageRequirements, ceiling: int, check: Check) -> int | None:
     """Return the least bottleneck of any partition, or None where memory and constraints leave none."""
+
+    def fits(bound: int) -> bool:
+        return has_partition(cuts, requirements, bound, check)
+
     total = int(cuts.work[-1])
     low = total * min(requirements.slowness) // requirements.stages
     step = max(total // requirements.stages, 1)
-    while low + step < ceiling and not has_partition(cuts, requirements, low + step):
+    while low + step < ceiling and not fits(low + step):
         low, step = low + step + 1, 2 * step
     high = min(ceiling, low + step)
-    if not has_partition(cuts, requirements, high):
+    if not fits(high):
         return None
-    return low + bisect_left(range(low, high), True, key=lambda bound: has_partition(cuts, requirements, bound))
+    return low + bisect_left(range(low, high), True, key=fits)
 
 
-def infeasibility_error(
-    model: Model, cuts: Cuts, requirements: StageRequirements, solver: tuple[float, int] | None
-) -> InputError:
+def infeasibility_error(model: Model, cuts: Cuts, requirements: StageRequirements, solver: Effort | None) -> InputError:
     """Return the error that says what is wrong where no partition was found.
 
     Parameters
     ----------
     solver
-        Seconds and threads of the solver, where ranks have several stages.
+        The means of the solver, where ranks have several stages.
     """
     free = requirements_of(_without_memory(model), cuts, requirements.placement, requirements.moments)
     if not has_partition(cuts, free, MOST):
         return InfeasibleError(_constraints_fault(model, cuts, requirements.stages))
     chosen = nearest_partition(model, cuts, requirements, solver)
     if chosen is None:
-        text = f"no cut into {requirements.stages} stages that fits was found, nor a proof that there is none"
-        return UndecidedError(Fault("time_limit", text, "give more time"))
+        return _undecided(requirements)
     return memory_error(
         model, requirements.stages, peaks_of(model, chosen, requirements.placement, requirements.moments)
     )
 
 
 def nearest_partition(
-    model: Model, cuts: Cuts, requirements: StageRequirements, solver: tuple[float, int] | None
+    model: Model, cuts: Cuts, requirements: StageRequirements, solver: Effort | None
 ) -> Layers | None:
     """Return the partition for which every rank needs the fewest bytes more, where none fits.
 
@@ -164,12 +195,12 @@ def nearest_partition(
     Parameters
     ----------
     solver
-        Its seconds and threads; None where it is not needed, as every rank has one stage.
+        Its means; None where it is not needed, as every rank has one stage.
     """
     ceiling = _ceiling(model, cuts, requirements.placement)
     if solver is None:
         return _least_missing(cuts, requirements, ceiling)
-    chosen = PartitionModel(model, cuts, requirements, ceiling, more_memory=True).least_missing(*solver)
+    chosen = PartitionModel(model, cuts, requirements, ceiling, more_memory=True, effort=solver).least_missing()
     if chosen is None:
         return None
     peaks = peaks_of(model, chosen, requirements.placement, requirements.moments)

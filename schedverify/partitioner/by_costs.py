@@ -7,7 +7,6 @@ certain; between the two it stays open.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from functools import partial
 from itertools import islice, pairwise
@@ -17,6 +16,7 @@ import numpy as np
 
 from schedverify.core.errors import Fault, InfeasibleError, UndecidedError
 from schedverify.core.model import Model
+from schedverify.optimizer.effort import Effort
 from schedverify.partitioner.account import Ints, Layers, Moment, Moments, lacking, one_of_each, usage_of
 from schedverify.partitioner.bottleneck import Partition, least_bottleneck, memory_error
 from schedverify.partitioner.cuts import Cuts, cuts_of, possible_stages
@@ -35,8 +35,7 @@ def least_by_costs(
     peaks: Callable[[Layers], list[int]],
     *,
     most: int,
-    time_limit: float,
-    workers: int,
+    effort: Effort,
 ) -> Partition:
     """Return the partition with the least bottleneck of those that fit, as ``least_bottleneck`` does.
 
@@ -54,9 +53,9 @@ def least_by_costs(
     """
     cuts = cuts_of(model)
     every = _every(model, cuts, placement, ranks)
-    tried = None if every is None else _first_that_fits(model, placement, every, peaks, time.monotonic() + time_limit)
+    tried = None if every is None else _first_that_fits(model, placement, every, peaks, effort)
     if tried is None:
-        return _between(model, placement, ranks, peaks, most, time_limit, workers)
+        return _between(model, placement, ranks, peaks, most, effort)
     layers, lacks = tried
     if lacks:
         raise memory_error(model, len(placement), peaks(layers))
@@ -65,7 +64,7 @@ def least_by_costs(
 
 
 def _first_that_fits(
-    model: Model, placement: Ints, every: list[Layers], peaks: Callable[[Layers], list[int]], end: float
+    model: Model, placement: Ints, every: list[Layers], peaks: Callable[[Layers], list[int]], effort: Effort
 ) -> tuple[Layers, int] | None:
     """Return the best partition that fits and 0, or the one that lacks least and how much; None where time is up."""
     usages = {layers: usage_of(model, layers, placement) for layers in every}
@@ -76,7 +75,7 @@ def _first_that_fits(
             nearest = layers, lacks
         if not lacks:
             break
-        if time.monotonic() > end:
+        if effort.over:
             return None
     return nearest
 
@@ -87,11 +86,10 @@ def _between(
     ranks: int,
     peaks: Callable[[Layers], list[int]],
     most: int,
-    time_limit: float,
-    workers: int,
+    effort: Effort,
 ) -> Partition:
     """Return a partition that fits, and whether none can be better, where there are too many to try each."""
-    search = partial(least_bottleneck, model, placement, time_limit=time_limit, workers=workers)
+    search = partial(least_bottleneck, model, placement, effort=effort)
     best = search(one_of_each(placement, ranks))
     if not lacking(peaks(best.layers), model.devices.memory):
         return best

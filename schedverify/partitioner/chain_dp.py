@@ -22,11 +22,12 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from schedverify.core.ending import Check, go_on
 from schedverify.partitioner.cuts import NEVER, Cuts, Numbers
 from schedverify.partitioner.requirements import StageRequirements
 
 
-def has_partition(cuts: Cuts, requirements: StageRequirements, bound: int) -> bool:
+def has_partition(cuts: Cuts, requirements: StageRequirements, bound: int, check: Check = go_on) -> bool:
     """Whether the stages can take all layers, at least one each, with no rank and no link busy for over ``bound``.
 
     Of a chain ``rest[i]`` says whether the stages from one on can begin at cut ``i`` and take all that is left; with
@@ -39,9 +40,10 @@ def has_partition(cuts: Cuts, requirements: StageRequirements, bound: int) -> bo
     if cuts.members is not None:
         from schedverify.partitioner.downset_dp import graph_has_partition
 
-        return graph_has_partition(cuts, requirements, bound)
+        return graph_has_partition(cuts, requirements, bound, check)
     places = np.arange(len(cuts))
     rest = places == len(cuts) - 1
+    check()
     for stage in reversed(range(requirements.stages)):
         ends = rest & requirements.may_end(cuts, stage, bound)
         count = np.concatenate(([0], np.cumsum(ends)))
@@ -49,7 +51,7 @@ def has_partition(cuts: Cuts, requirements: StageRequirements, bound: int) -> bo
     return bool(rest[0])
 
 
-def cheapest_partition(cuts: Cuts, requirements: StageRequirements, bound: int) -> list[int]:
+def cheapest_partition(cuts: Cuts, requirements: StageRequirements, bound: int, check: Check = go_on) -> list[int]:
     """Return the cuts, first and last included, of the partition within the bound that sends the fewest bytes.
 
     Of a chain ``tables[s][i]`` is the least number of bytes over the ends of the stages from ``s`` on, where stage
@@ -59,10 +61,11 @@ def cheapest_partition(cuts: Cuts, requirements: StageRequirements, bound: int) 
     if cuts.members is not None:
         from schedverify.partitioner.downset_dp import cheapest_in_graph
 
-        return cheapest_in_graph(cuts, requirements, bound)
+        return cheapest_in_graph(cuts, requirements, bound, check)
     places = np.arange(len(cuts))
     rest = np.where(places == len(cuts) - 1, np.int64(0), NEVER)
     tables, windows = [], []
+    check()
     for stage in reversed(range(requirements.stages)):
         last = _last_end(cuts, requirements, stage, bound)
         ends = requirements.may_end(cuts, stage, bound) & (rest < NEVER)

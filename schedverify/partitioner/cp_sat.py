@@ -8,7 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from schedverify.core.ending import checked
 from schedverify.core.model import Model
+from schedverify.optimizer.effort import Effort
+from schedverify.optimizer.solvers.cp_sat import ABANDONED, new_solver, solve
 from schedverify.partitioner.account import Layers, link_ticks, queues_of
 from schedverify.partitioner.cuts import Cuts
 from schedverify.partitioner.encodings import Encoding, LayerEncoding, PlaceEncoding
@@ -38,6 +41,13 @@ class PartitionModel:
         Ticks of each layer on a rank of slowness 1, where it is not those of F and the whole backward.
     more_memory
         Whether every rank may have more memory than there is, by an amount that is a variable too.
+    effort
+        The means for the model and all searches of it together.
+
+    Raises
+    ------
+    OverError
+        If the means are used up before the model is made.
     """
 
     def __init__(
@@ -49,17 +59,18 @@ class PartitionModel:
         *,
         work: Sequence[int] | None = None,
         more_memory: bool = False,
+        effort: Effort | None = None,
     ) -> None:
         from ortools.sat.python import cp_model
 
-        self.cp, self.layers, self.requirements = cp_model, model.layers, requirements
+        self.layers, self.requirements, self.effort = model.layers, requirements, effort or Effort()
         self.model = cp_model.CpModel()
         self.bound = self.model.new_int_var(0, ceiling, "bound")
         self.missing: Any = self.model.new_int_var(0, self._all_on_one_rank(), "lacking") if more_memory else 0
         in_order = cuts.members is None
         by_layer = cuts.entry.any() if cuts.linearized else not in_order and len(cuts) > MOST_PAIRED
         self.cut: Encoding = (
-            LayerEncoding(self.model, model, requirements.stages, in_order=in_order)
+            LayerEncoding(self.model, model, requirements.stages, in_order=in_order, check=self.effort.check)
             if by_layer
             else PlaceEncoding(self.model, cuts, requirements)
         )
@@ -71,44 +82,47 @@ class PartitionModel:
         self.largest = [self.model.new_int_var(0, ceiling, "largest")] if several else []
         self.work = [layer.work for layer in model.layers] if work is None else list(work)
         self.entries = cuts.entry.tolist()
-        for stages in by_rank.values():
+        for stages in checked(by_rank.values(), self.effort.check):
             self._add_rank(stages)
 
-    def solve(self, seconds: float, workers: int) -> tuple[Layers, bool] | None:
+    def solve(self) -> tuple[Layers, bool] | None:
         """Return a partition with the least bottleneck, and whether that is proved; None where none is in the time.
 
         Among the partitions of that bottleneck it is one with the least largest stage where ranks have several, and
-        among those one with the fewest bytes between ranks; each search takes at most ``seconds``.
+        among those one with the fewest bytes between ranks; where the means are used up, it is the best so far.
         """
         found: tuple[Layers, bool] | None = None
         for goal in (self.bound, *self.largest, sum(self.crossing.values())):
-            solver, status = self._minimize(goal, seconds, workers)
-            if status not in (self.cp.OPTIMAL, self.cp.FEASIBLE):
+            if found and self.effort.over:
                 return found
-            found = self.cut.layers(solver), found[1] if found else status == self.cp.OPTIMAL
+            solver, status = self._minimize(goal)
+            if status not in ("OPTIMAL", "FEASIBLE"):
+                return found
+            found = self.cut.layers(solver), found[1] if found else status == "OPTIMAL"
             self._hint(solver)
             self.model.add(goal <= round(solver.objective_value))
         return found
 
-    def least_bottleneck(self, seconds: float, workers: int) -> int | None:
+    def least_bottleneck(self) -> int | None:
         """Return a bound on the bottleneck of all partitions, the least one itself where the time is enough.
 
         None where it is proved that there is no partition.
         """
-        solver, status = self._minimize(self.bound, seconds, workers)
-        return None if status == self.cp.INFEASIBLE else max(0, round(solver.best_objective_bound))
+        solver, status = self._minimize(self.bound)
+        if status == "INFEASIBLE":
+            return None
+        return 0 if status == ABANDONED else max(0, round(solver.best_objective_bound))
 
-    def least_missing(self, seconds: float, workers: int) -> Layers | None:
+    def least_missing(self) -> Layers | None:
         """Return the partition for which every rank needs the fewest bytes more; None where that stays open."""
-        solver, status = self._minimize(self.missing, seconds, workers)
-        return self.cut.layers(solver) if status == self.cp.OPTIMAL else None
+        solver, status = self._minimize(self.missing)
+        return self.cut.layers(solver) if status == "OPTIMAL" else None
 
-    def _minimize(self, goal: Any, seconds: float, workers: int) -> tuple[cp_model.CpSolver, cp_model.CpSolverStatus]:
-        from schedverify.optimizer.solvers.cp_sat import new_solver  # loads the whole optimizer
-
+    def _minimize(self, goal: Any) -> tuple[cp_model.CpSolver, str]:
+        """Return the solver, and the name of its status."""
         self.model.minimize(goal)
-        solver = new_solver(seconds, workers)
-        return solver, solver.solve(self.model)
+        solver = new_solver(self.effort.left, self.effort.threads)
+        return solver, solve(solver, self.model, lambda: self.effort.stopped)
 
     def _hint(self, solver: cp_model.CpSolver) -> None:
         """Begin the next search where this one has ended."""

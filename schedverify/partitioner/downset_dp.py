@@ -18,26 +18,29 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from schedverify.core.ending import Check, checked
 from schedverify.partitioner.cuts import NEVER, Cuts, Numbers
 from schedverify.partitioner.requirements import StageRequirements
 
 _NEVER = int(NEVER)
+_PAIRS = 20_000_000
+"""Pairs of cuts that are looked at between two looks at the clock."""
 
 
-def graph_has_partition(cuts: Cuts, requirements: StageRequirements, bound: int) -> bool:
+def graph_has_partition(cuts: Cuts, requirements: StageRequirements, bound: int, check: Check) -> bool:
     """Answer :func:`~schedverify.partitioner.chain_dp.has_partition` for a graph."""
-    return bool(_tables(cuts, requirements, bound)[0][-1] < NEVER)
+    return bool(_tables(cuts, requirements, bound, check)[0][-1] < NEVER)
 
 
-def cheapest_in_graph(cuts: Cuts, requirements: StageRequirements, bound: int) -> list[int]:
+def cheapest_in_graph(cuts: Cuts, requirements: StageRequirements, bound: int, check: Check) -> list[int]:
     """Answer :func:`~schedverify.partitioner.chain_dp.cheapest_partition` for a graph."""
     chosen = [len(cuts) - 1]
-    for begins in reversed(_tables(cuts, requirements, bound)[1]):
+    for begins in reversed(_tables(cuts, requirements, bound, check)[1]):
         chosen.append(int(begins[chosen[-1]]))
     return chosen[::-1]
 
 
-def _tables(cuts: Cuts, requirements: StageRequirements, bound: int) -> tuple[Numbers, list[Numbers]]:
+def _tables(cuts: Cuts, requirements: StageRequirements, bound: int, check: Check) -> tuple[Numbers, list[Numbers]]:
     """Return the least bytes sent when all stages end at each cut, shape (cuts,), and by stage where it then begins.
 
     For stage ``s``, ``begins[s][c]`` is the cut where the stage begins if it ends at cut ``c``, -1 where it cannot.
@@ -48,7 +51,12 @@ def _tables(cuts: Cuts, requirements: StageRequirements, bound: int) -> tuple[Nu
         room = requirements.capacity[stage] if requirements.capacity else _NEVER
         moments = np.array(requirements.moments_of_stage(stage) or [(0, 0)], dtype=np.int64)
         first = np.searchsorted(cuts.work, cuts.work - bound // requirements.slowness[stage])
-        least, begin = _extend(best, first, moments, room, requirements.may_end(cuts, stage, bound), down_sets)
+        may_end = requirements.may_end(cuts, stage, bound)
+        least, begin = np.full(len(best), _NEVER), np.full(len(best), -1)
+        many = max(1, _PAIRS // len(best))
+        for low in checked(range(0, len(best), many), check):
+            ends = low, min(low + many, len(best))
+            _extend((least, begin), ends, best, first, moments, room, may_end, down_sets)
         best = np.where(least < NEVER, least + cuts.crossing, NEVER)
         begins.append(begin)
     return best, begins
@@ -128,16 +136,18 @@ def _bytes_between(sets: _DownSets, begin: int, end: int, moments: Numbers) -> i
 
 @njit(cache=True)
 def _extend(
-    best: Numbers, first: Numbers, moments: Numbers, room: int, may_end: NDArray[np.bool_], sets: _DownSets
-) -> tuple[Numbers, Numbers]:
-    """Return by cut the least of ``best`` at which a stage may begin that ends there, and where that is."""
-    least = np.full(len(best), _NEVER)
-    begins = np.full(len(best), -1)
-    for end in range(len(best)):
+    tables: tuple[Numbers, Numbers], ends: tuple[int, int], best: Numbers, first: Numbers, moments: Numbers, room: int,
+    may_end: NDArray[np.bool_], sets: _DownSets,
+) -> None:  # fmt: skip
+    """Write by cut, for a range of ``ends``, the least of ``best`` at which a stage may begin that ends there.
+
+    Of the ``tables``, the first gets that least value, the second the begin.
+    """
+    least, begins = tables
+    for end in range(ends[0], ends[1]):
         if not may_end[end]:
             continue
         for begin in range(first[end], end):
             better = best[begin] < least[end] and _can_be_stage(sets, begin, end)
             if better and (room == _NEVER or _bytes_between(sets, begin, end, moments) <= room):
                 least[end], begins[end] = best[begin], begin
-    return least, begins

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from schedverify.core.ending import Check, checked, go_on
 from schedverify.core.model import Model
 from schedverify.partitioner.account import Layers
 from schedverify.partitioner.cuts import Cuts, possible_stages
@@ -133,16 +134,20 @@ class LayerEncoding:
     ----------
     in_order
         Whether the layers stay in their order; else the edges alone count.
+    check
+        Called while the model is made.
     """
 
-    def __init__(self, model: cp_model.CpModel, layered: Model, stages: int, *, in_order: bool) -> None:
+    def __init__(
+        self, model: cp_model.CpModel, layered: Model, stages: int, *, in_order: bool, check: Check = go_on
+    ) -> None:
         self.model, self.layered, self.count = model, layered, len(layered.layers)
         inner: list[list[Any]] = [[model.new_bool_var("") for _ in range(self.count)] for _ in range(stages - 1)]
         self.variables = [flag for flags in inner for flag in flags]
         self.before: list[list[Any]] = [[0] * self.count, *inner, [1] * self.count]
         """By end, beginning with that of stage -1, which all layers stand behind."""
         edges = list(pairwise(range(self.count))) if in_order else layered.all_edges
-        for first, after in pairwise(self.before):
+        for first, after in checked(pairwise(self.before), check):
             for was, now in zip(first, after, strict=True):
                 model.add(was <= now)
             for source, target in edges:

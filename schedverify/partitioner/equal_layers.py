@@ -134,7 +134,7 @@ class EqualLayers:
         """
         from ortools.sat.python import cp_model
 
-        from schedverify.optimizer.solvers.cp_sat import new_solver  # loads the whole optimizer
+        from schedverify.optimizer.solvers.cp_sat import new_solver, solve  # loads the whole optimizer
 
         model = cp_model.CpModel()
         counts: list[Any] = [
@@ -152,7 +152,7 @@ class EqualLayers:
             goal = largest
         model.minimize(goal)
         solver = new_solver(60, 1)
-        if solver.solve(model) != cp_model.OPTIMAL:
+        if solve(solver, model, lambda: False) != "OPTIMAL":
             return None
         return tuple(solver.value(count) for count in counts)
 

@@ -40,7 +40,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from schedverify.core.ending import OverError
 from schedverify.core.model import Layer, Model
+from schedverify.optimizer.effort import Effort
 from schedverify.partitioner.account import one_of_each
 from schedverify.partitioner.cp_sat import MOST_PAIRED, PartitionModel
 from schedverify.partitioner.cuts import NEVER, Ints, Numbers, cuts_of, possible_stages
@@ -102,16 +104,16 @@ class MakespanBounds:
         """How many stages there are."""
         return len(self.placement)
 
-    def root(self, seconds: float = 1, workers: int = 1) -> PartialPartition | None:
+    def root(self, effort: Effort | None = None) -> PartialPartition | None:
         """Return the partition of which no stage is known; None where there is none at all.
 
-        ``seconds`` and ``workers`` are the solver's, which is called where a rank has several stages.
+        ``effort`` is the solver's, which is called where a rank has several stages; a second of one thread by default.
         """
         least = max(int(behind[0][0]) for behind in (self._round_trip_behind, self._one_way_behind))
         if least >= NEVER:
             return None
         if self.several:
-            load = self._least_load(seconds, workers)
+            load = self._least_load(effort or Effort(1, workers=1))
             if load is None:
                 return None
             least = max(least, self.count * load)
@@ -160,13 +162,17 @@ class MakespanBounds:
             return known
         return partial.one_way if self.model.split else partial.round_trip
 
-    def _least_load(self, seconds: float, workers: int) -> int | None:
-        """Return the least ticks of the busiest rank for one micro-batch; None where no partition fits."""
+    def _least_load(self, effort: Effort) -> int | None:
+        """Return a bound on the ticks of the busiest rank for one micro-batch; None where no partition fits."""
         work = [_ticks_of(layer, self.model.split)[2] for layer in self.model.layers]
         requirements = dataclasses.replace(self.requirements, bandwidth=None)
         ceiling = sum(work) * max(requirements.slowness)
-        model = PartitionModel(self.model, self.cuts, requirements, ceiling, work=work)
-        return model.least_bottleneck(seconds, workers)
+        try:
+            return PartitionModel(
+                self.model, self.cuts, requirements, ceiling, work=work, effort=effort
+            ).least_bottleneck()
+        except OverError:
+            return 0
 
     def _averaged(self, partial: PartialPartition) -> PartialPartition:
         """Raise the bound to what follows from the layers without a stage, spread over the ranks with stages to come.

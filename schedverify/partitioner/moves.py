@@ -8,8 +8,10 @@ from itertools import chain, pairwise
 from schedverify.partitioner.account import Layers
 
 
-def improved(layers: Layers, other: Layers, cost: Callable[[Layers], int | None]) -> Layers:
-    """Return the partition that costs least of those on the way, a layer moved at a time.
+def improved(
+    layers: Layers, other: Layers, cost: Callable[[Layers], int | None], over: Callable[[], bool] = lambda: False
+) -> Layers:
+    """Return the partition that costs least of those on the way, a layer moved at a time, until it is ``over()``.
 
     Parameters
     ----------
@@ -26,6 +28,8 @@ def improved(layers: Layers, other: Layers, cost: Callable[[Layers], int | None]
     while better:
         better = False
         for moved in chain(moves, _moves(best)):
+            if over():
+                return best
             found = cost(moved)
             if found is not None and (least is None or found < least):
                 best, least, better = moved, found, True

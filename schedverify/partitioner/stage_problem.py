@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ from schedverify.core.model import Model, PartitionConstraints, even_parts
 from schedverify.core.problem import Problem
 from schedverify.core.timeline import Timeline
 from schedverify.generators import family as family_of
+from schedverify.optimizer.effort import Effort
 from schedverify.partitioner import account
 from schedverify.partitioner.account import Layers, lacking, usage_of
 from schedverify.partitioner.bottleneck import Partition, least_bottleneck
@@ -52,6 +54,7 @@ def cut(
     family: str | None = None,
     time_limit: float = 20,
     workers: int = 2,
+    stop: threading.Event | None = None,
 ) -> Cut:
     """Cut a model into the stages of a pipeline, with the least load of the busiest rank or link.
 
@@ -65,7 +68,9 @@ def cut(
         The schedule whose placement and peak in flight count for memory: ``1f1b``, with several stages a rank
         ``interleaved-1f1b``, where nothing else is said.
     time_limit, workers
-        Seconds and threads of the solver; it is called with several stages a rank.
+        Seconds of the search, and threads of the solver, which is called with several stages a rank.
+    stop
+        Set it to end the search early; the best so far is kept.
 
     Raises
     ------
@@ -81,18 +86,19 @@ def cut(
     check_types("cut", model=(model, Model))
     chosen = family_of(family or ("1f1b" if virtual == 1 else "interleaved-1f1b"))
     shape = chosen.problem(ranks, microbatches, virtual)
+    effort = Effort(time_limit, workers=workers, stop=stop or threading.Event())
     check_sums(model, shape.stages, microbatches)
     if chosen.room and model.devices.memory:
         found = least_by_costs(
             model, shape.owner_rank, ranks,
             lambda layers: list(_timeline(model, layers, shape, chosen.name).peak_memory),
-            most=chosen.most_in_flight(shape), time_limit=time_limit, workers=workers,
+            most=chosen.most_in_flight(shape), effort=effort,
         )  # fmt: skip
     else:
         moments = account.moments_of(chosen.generate(shape), shape.stages_of)
-        found = least_bottleneck(model, shape.owner_rank, moments, time_limit=time_limit, workers=workers)
+        found = least_bottleneck(model, shape.owner_rank, moments, effort=effort)
     made = Cut(model, found, stage_problem(model, found.layers, shape), chosen.name)
-    return _improved(made) if model.chain and model.constraints == PartitionConstraints() else made
+    return _improved(made, effort) if model.chain and model.constraints == PartitionConstraints() else made
 
 
 def _timeline(model: Model, layers: Layers, shape: Problem, family: str) -> Timeline:
@@ -101,7 +107,7 @@ def _timeline(model: Model, layers: Layers, shape: Problem, family: str) -> Time
     return simulate(family_of(family).generate(problem), problem)
 
 
-def _improved(found: Cut) -> Cut:
+def _improved(found: Cut, effort: Effort) -> Cut:
     """Return a cut with a shorter makespan, where moving single layers leads to one and costs nothing that counts more.
 
     Many partitions can have one bottleneck and as many bytes between ranks, and their makespans differ.
@@ -115,7 +121,7 @@ def _improved(found: Cut) -> Cut:
         timeline = _timeline(model, layers, found.problem, found.family)
         return None if lacking(list(timeline.peak_memory), memory) else timeline.makespan
 
-    layers = improved(found.layers, even_split(model, found.problem.stages), makespan)
+    layers = improved(found.layers, even_split(model, found.problem.stages), makespan, effort.is_over)
     bottleneck, _, crossing = usage_of(model, layers, placement)
     partition = found.partition._replace(layers=layers, bottleneck=bottleneck, crossing=crossing)
     return Cut(model, partition, stage_problem(model, layers, found.problem), found.family)

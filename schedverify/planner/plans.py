@@ -96,7 +96,7 @@ def optimize(  # noqa: PLR0913 - each is a keyword of its own
     hint
         A valid schedule to begin with, beside those of the families.
     progress
-        Called with every better value or bound.
+        Called with every better value or bound, and where another part of the search begins.
     stop
         Set it to end the search early; the best so far is kept.
 
@@ -118,11 +118,14 @@ def optimize(  # noqa: PLR0913 - each is a keyword of its own
     if objective is None:
         objective, then = problem.minimize, then or problem.then
     effort = Effort(time_limit, seed, workers, solver_memory, stop or threading.Event())
+    tell = progress or (lambda _: None)
+    tell(Progress(effort.spent, None, 0, "families"))
     hints, results = _warm_starts(problem, objective, effort)
     if hint is not None:
         hints.insert(0, _checked_hint(hint, problem))
     found = minimize(problem, objective=objective, then=then, effort=effort, hints=hints, progress=progress)
     draft = _draft(problem, found, objective, seed, effort.spent)
+    tell(Progress(effort.spent, found.value, draft.bound or 0, "lowering and verifying"))
     return _verified(dataclasses.replace(draft, families=results), found, then, over=_patience(effort))
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from schedverify.core.argument_types import check_types
+from schedverify.core.ending import Check, checked, go_on
 from schedverify.core.errors import Fault, InputError
 from schedverify.core.messages import expanded, neighbours
 from schedverify.core.op import MICROBATCH_MASK, Kind, Op
@@ -126,7 +127,12 @@ def kind_stage_microbatch(ops: IntArray) -> tuple[IntArray, IntArray, IntArray]:
 
 
 def dependency_graph(
-    problem: Problem, schedule: Schedule | None = None, *, discipline: str | None = None, eager_bytes: int = 0
+    problem: Problem,
+    schedule: Schedule | None = None,
+    *,
+    discipline: str | None = None,
+    eager_bytes: int = 0,
+    check: Check = go_on,
 ) -> nx.DiGraph:
     """Return the graph of a problem's operations, or of a schedule's, with its rank orders.
 
@@ -149,6 +155,8 @@ def dependency_graph(
     discipline, eager_bytes
         What blocks what in a lowered schedule, and the size up to which its messages are eager; see semantics,
         section 4. Without a discipline, sends and receives are left out.
+    check
+        Called for every operation, as it takes long with many; what it raises ends the work.
 
     Raises
     ------
@@ -169,15 +177,15 @@ def dependency_graph(
         for op in _needed(problem):
             graph.add_node(op, duration=problem.duration(int(op.kind), op.stage), places=())
     else:
-        _add_steps(graph, problem, Occurrences(schedule, problem))
-    for node in list(graph):
+        _add_steps(graph, problem, Occurrences(schedule, problem), check)
+    for node in checked(list(graph), check):
         for need in needs(problem, node.op if isinstance(node, Unmatched) else node):
             if need.op in graph:
                 graph.add_edge(need.op, node, why=need.why, lag=need.lag)
     return graph
 
 
-def step_graph(graph: nx.DiGraph) -> nx.DiGraph:
+def step_graph(graph: nx.DiGraph, check: Check = go_on) -> nx.DiGraph:
     """Contract a graph of :func:`dependency_graph` to steps: what starts as one is one node.
 
     Nodes are tuples of operations in rising order, with ``duration``; edges carry the ``why`` and ``lag`` of the one
@@ -186,14 +194,14 @@ def step_graph(graph: nx.DiGraph) -> nx.DiGraph:
     import networkx as nx
 
     union = nx.utils.UnionFind(graph)
-    for nodes in _by_place(graph).values():
+    for nodes in checked(_by_place(graph).values(), check):
         union.union(*nodes)
     step = {node: tuple(sorted(members, key=str)) for members in union.to_sets() for node in members}
     contracted = nx.DiGraph()
     for node, data in graph.nodes(data=True):
         longest = max(data["duration"], contracted.nodes.get(step[node], {}).get("duration", 0))
         contracted.add_node(step[node], duration=longest)
-    for source, target, data in graph.edges(data=True):
+    for source, target, data in checked(graph.edges(data=True), check):
         known = contracted.get_edge_data(step[source], step[target])
         lag = data["lag"] + graph.nodes[source]["duration"] - contracted.nodes[step[source]]["duration"]
         if known is None or known["lag"] < lag:
@@ -261,12 +269,12 @@ def _needed(problem: Problem) -> Iterator[Op]:
                 yield from (Op(kind, stage, m) for kind in letters)
 
 
-def _add_steps(graph: nx.DiGraph, problem: Problem, occurrences: Occurrences) -> None:
+def _add_steps(graph: nx.DiGraph, problem: Problem, occurrences: Occurrences, check: Check) -> None:
     """Add the steps of a schedule and the order in which each rank runs them."""
     orders: list[list[tuple[list[Any], int]]] = []  # by rank and step, its nodes and its ticks
     for rank, steps in enumerate(occurrences.steps):
         orders.append([])
-        for position, ops in enumerate(steps):
+        for position, ops in enumerate(checked(steps, check)):
             nodes = [op if occurrences.is_main(op, rank, position) else Unmatched(op, rank, position) for op in ops]
             ticks = problem.step_duration(ops)
             orders[rank] += [(nodes, ticks)] if nodes else []

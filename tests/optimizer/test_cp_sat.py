@@ -35,10 +35,9 @@ def test_one_function_makes_every_solver() -> None:
 
 
 def test_a_solver_has_the_means_that_it_is_given() -> None:
-    parameters = new_solver(2.5, 3, random_seed=7, catch_sigint_signal=False).parameters
+    parameters = new_solver(2.5, 3, random_seed=7).parameters
     assert (parameters.max_time_in_seconds, parameters.num_workers, parameters.random_seed) == (2.5, 3, 7)
     assert not parameters.catch_sigint_signal
-    assert new_solver(1, 1).parameters.catch_sigint_signal
 
 
 def test_better_starts_and_higher_bounds_are_reported_as_they_come() -> None:

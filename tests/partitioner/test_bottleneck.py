@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from oracle import cuts as oracle
 from schedverify.core.errors import InfeasibleError, InputError
 from schedverify.core.model import Devices, Layer, Model, PartitionConstraints
+from schedverify.optimizer.effort import Effort
 from schedverify.partitioner import cp_sat, least_bottleneck
 from schedverify.partitioner.account import Moment, Moments, one_of_each
 from schedverify.partitioner.stage_problem import cut
@@ -116,7 +117,7 @@ def test_the_solver_equals_brute_force(m: Model, stages: int, how: str, data: st
             with pytest.raises(InputError):
                 least_bottleneck(m, placement, moments, solver=True)
         else:
-            found = least_bottleneck(m, placement, moments, solver=True, workers=1)
+            found = least_bottleneck(m, placement, moments, solver=True, effort=Effort(20, workers=1))
             assert found.proved
             assert judged(m, [list(layers) for layers in found.layers], placement, moments) == expected
 

@@ -6,6 +6,7 @@ rank. :func:`advise` is the way in.
 
 from __future__ import annotations
 
+import threading
 from bisect import insort
 from dataclasses import replace
 from fractions import Fraction
@@ -213,15 +214,26 @@ class Advice(NamedTuple):
         Those that are slower than all of the fastest, with ticks that their step cannot go below.
     pricing
         What priced them.
+    unpriced
+        How many were not looked at, since the search was stopped.
     """
 
     ranked: list[Priced]
     rejected: list[Rejected]
     slower: list[tuple[SetUp, int]]
     pricing: Pricing
+    unpriced: int = 0
 
 
-def advise(shape: Decoder, training: Training, cluster: Cluster, *, top: int = 10, name: str = "") -> Advice:
+def advise(
+    shape: Decoder,
+    training: Training,
+    cluster: Cluster,
+    *,
+    top: int = 10,
+    name: str = "",
+    stop: threading.Event | None = None,
+) -> Advice:
     """Return the ``top`` fastest set-ups of a cluster for a decoder.
 
     Set-ups are priced in the order of a bound on their step, until no other can be among the fastest. A step is a
@@ -232,6 +244,8 @@ def advise(shape: Decoder, training: Training, cluster: Cluster, *, top: int = 1
     ----------
     training
         How the decoder is trained; degrees, micro-batch size and recomputation are replaced by those that are chosen.
+    stop
+        Set it to end the search early; the fastest of those that were priced are kept.
 
     Raises
     ------
@@ -243,7 +257,11 @@ def advise(shape: Decoder, training: Training, cluster: Cluster, *, top: int = 1
     if not setups and not rejected:
         raise InputError(Fault("choices", *why_none(cluster)))
     queue: list[tuple[int, SetUp]] = []
+    stop, bounded = stop or threading.Event(), 0
     for setup in setups:
+        if stop.is_set():
+            break
+        bounded += 1
         try:
             if (hopeless := pricing.hopeless(setup)) is not None:
                 rejected.append(hopeless)
@@ -253,11 +271,13 @@ def advise(shape: Decoder, training: Training, cluster: Cluster, *, top: int = 1
             rejected.append(Rejected(setup._asdict(), f"does not fit: {error.faults[0].message}"))
     queue.sort()
     ranked: list[Priced] = []
-    while queue and (len(ranked) < top or queue[0][0] < ranked[top - 1].step):
+    while queue and not stop.is_set() and (len(ranked) < top or queue[0][0] < ranked[top - 1].step):
         outcome = pricing.price(queue.pop(0)[1])  # the one with the least bound
         if isinstance(outcome, Rejected):
             rejected.append(outcome)
         else:
             insort(ranked, outcome, key=lambda priced: (priced.step, priced.setup))
     slower = [(priced.setup, priced.step) for priced in ranked[top:]] + [(setup, least) for least, setup in queue]
+    if stop.is_set():
+        return Advice(ranked[:top], rejected, [], pricing, len(queue) + len(setups) - bounded)
     return Advice(ranked[:top], rejected, slower, pricing)

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, overload
 
 from schedverify.core.argument_types import check_types
-from schedverify.core.explanation import Explanation
+from schedverify.core.ending import OverError
+from schedverify.core.explanation import CriticalWay, Explanation, PathLink
 from schedverify.core.problem import Problem
 from schedverify.core.result import Plan, Status
 from schedverify.optimizer import Effort
@@ -85,7 +86,7 @@ def explain(
     if subject.schedule is None:
         return Explanation(subject.status, subject.objective, remarks=(subject.reason,))
     verify(subject).raise_for_violations()
-    path, cycle = critical_path_of(subject), critical_cycle_of(subject)
+    path, cycle, untold = _critical(subject, effort)
     deciding = [*path, *(link for way in cycle for link in way.path)]
     proved = subject.status is Status.OPTIMAL
     unproved = (), ("what more would gain is told of optimal plans",)
@@ -98,8 +99,21 @@ def explain(
         critical_cycle=cycle,
         binding=tuple(used_up_texts(subject)),
         gains=gains,
-        remarks=remarks,
+        remarks=(*remarks, *untold),
     )
+
+
+def _critical(plan: Plan, effort: Effort) -> tuple[tuple[PathLink, ...], tuple[CriticalWay, ...], tuple[str, ...]]:
+    """Return what decides how long a plan takes, or, where that would take too long, a remark that it is untold."""
+
+    def check() -> None:
+        if effort.too_late_for_first(known=False):
+            raise OverError
+
+    try:
+        return critical_path_of(plan, check), critical_cycle_of(plan, check), ()
+    except OverError:
+        return (), (), (f"what is critical was not looked for: {effort.why_over()}",)
 
 
 def basis_of_bound(plan: Plan) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
+from schedverify.core.ending import Check, go_on
 from schedverify.core.explanation import CriticalWay, PathLink
 from schedverify.core.result import Plan
 from schedverify.simulator.engine import timed
 from schedverify.verifier.graph import critical_path, dependency_graph, step_graph
 
 
-def critical_path_of(plan: Plan) -> tuple[PathLink, ...]:
+def critical_path_of(plan: Plan, check: Check = go_on) -> tuple[PathLink, ...]:
     """Return the steps of a critical path of a plan's schedule, to where it ends.
 
     There is none where time does not count, or where the span does: that has a cycle.
@@ -19,17 +20,17 @@ def critical_path_of(plan: Plan) -> tuple[PathLink, ...]:
     timeless = plan.objective == "peak-memory" and plan.problem.makespan_limit is None
     if plan.schedule is None or plan.objective == "span" or timeless:
         return ()
-    graph = dependency_graph(plan.problem, plan.schedule)
-    return _links(step_graph(graph), critical_path(graph))
+    graph = dependency_graph(plan.problem, plan.schedule, check=check)
+    return _links(step_graph(graph, check), critical_path(graph))
 
 
-def critical_cycle_of(plan: Plan) -> tuple[CriticalWay, ...]:
+def critical_cycle_of(plan: Plan, check: Check = go_on) -> tuple[CriticalWay, ...]:
     """Return the ways of a cycle of ranks that a plan's span follows from; none where something else is minimized."""
     if plan.schedule is None or plan.objective != "span":
         return ()
     span = timed(plan.schedule, plan.problem)[2]
-    graph = dependency_graph(plan.problem, plan.schedule)
-    steps = step_graph(graph)
+    graph = dependency_graph(plan.problem, plan.schedule, check=check)
+    steps = step_graph(graph, check)
     step_at = {place: step for step in steps for op in step for place in graph.nodes[op]["places"]}
     lasts = [len(row) - 1 for row in plan.schedule.strings()]
     onward = (*span.cycle[1:], *span.cycle[:1])

@@ -27,14 +27,14 @@ def gains_of(plan: Plan, path: Sequence[PathLink], effort: Effort) -> tuple[tupl
     """Return what each change would gain of the plan's objective, and what is left open.
 
     The plan's own schedule is valid after every change, so that a search begins with it. Each search gets the same
-    share of the time that is left.
+    share of the time that is left; what is not looked at is told.
 
     Parameters
     ----------
     path
         The steps that decide the time: a critical path, or all ways of a critical cycle.
     """
-    changes, gains = list(changes_of(plan, path)), []
+    changes, gains = list(changes_of(plan, path)), list[Gain]()
     for left, change in zip(range(len(changes), 0, -1), changes, strict=True):
         if effort.over:
             break

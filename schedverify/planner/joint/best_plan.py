@@ -190,7 +190,7 @@ def partition_jointly(  # noqa: PLR0913 - each is a keyword of its own
 def _cut(model: Model, shape: dict[str, int], family: str | None, effort: Effort) -> Cut | None:
     """Return the partition that comes first; None where none fits what the family has in flight."""
     try:
-        return cut(model, **shape, family=family, time_limit=effort.left / 8, workers=effort.threads)
+        return cut(model, **shape, family=family, time_limit=effort.left / 8, workers=effort.threads, stop=effort.stop)
     except InputError:
         return None
 

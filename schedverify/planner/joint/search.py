@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from schedverify.core.ending import OverError, checked
 from schedverify.core.errors import InputError
 from schedverify.core.model import Model
 from schedverify.core.problem import Problem
@@ -181,11 +183,12 @@ class Search:
     def _over(self) -> bool:
         """Whether no more partitions should come: the means are used up, and there is one, or it is hard to find."""
         self._beginnings += 1
-        return self.effort.over and (bool(self.partitions) or self._beginnings > _MOST_BEGINNINGS)
+        late = self.effort.too_late_for_first(known=bool(self.partitions))
+        return late or (self.effort.over and self._beginnings > _MOST_BEGINNINGS)
 
     def _report(self) -> None:
         if self._progress is not None:
-            self._progress(Progress(self.effort.spent, self.value, self.bound))
+            self._progress(Progress(self.effort.spent, self.value, self.bound, self._part))
 
     def _open(self) -> Iterator[SearchedPartition]:
         """Return the partitions that may still have a schedule shorter than the best."""
@@ -203,7 +206,7 @@ class Search:
 
         times = MakespanBounds(self.model, shape.owner_rank, shape.ranks, shape.microbatches)
         self.linearized |= times.cuts.linearized
-        return PartitionsByBound(times, judge, seconds=self.effort.left / 20, workers=self.effort.threads)
+        return PartitionsByBound(times, judge, self.effort.part(1 / 20))
 
     def _solve(self, partition: SearchedPartition, share: float, cutoff: int | None) -> bool:
         """Search the schedules of a partition; return whether it has the best of all now.
@@ -217,7 +220,7 @@ class Search:
         """
         seconds = share * self.effort.time_limit
         effort = self.effort.part(min(1.0, seconds / self.effort.left) if self.effort.left else 0.0)
-        within, hints = None if cutoff is None else cutoff - 1, _hints(partition)
+        within, hints = None if cutoff is None else cutoff - 1, _hints(partition, self.effort)
         found = solve(partition.problem, effort=effort, within=within, hints=hints, progress=self._report_better)
         if found.bound is not None and found.bound > partition.bound:
             partition.bound, partition.evidence = found.bound, found.evidence
@@ -232,15 +235,31 @@ class Search:
     def _report_better(self, now: Progress) -> None:
         """Report a better schedule in the midst of a search."""
         if self._progress is not None and now.value is not None and self.shorter(now.value):
-            self._progress(Progress(self.effort.spent, now.value, min(self.bound, now.value)))
+            self._progress(Progress(self.effort.spent, now.value, min(self.bound, now.value), self._part))
+
+    @property
+    def _part(self) -> str:
+        return f"{len(self.partitions)} partitions looked at"
 
 
-def _hints(partition: SearchedPartition) -> list[Hint]:
-    """Return the best that is known of a partition, and the schedules of the families; some may break its limits."""
+def _hints(partition: SearchedPartition, effort: Effort) -> list[Hint]:
+    """Return the best that is known of a partition, or the schedules of the families; some may break its limits.
+
+    Once there is one, the others are not waited for when the search is over.
+    """
     problem, own = partition.problem, partition.solution
     if own is not None and own.schedule is not None:
         return [hint_of(own.schedule, own.starts)]
-    return [starts_of(simulate(family.generate(problem), problem)) for family in families() if family.suits(problem)]
+    hints: list[Hint] = []
+
+    def check() -> None:
+        if effort.too_late_for_first(known=bool(hints)):
+            raise OverError
+
+    with suppress(OverError):
+        for family in checked((family for family in families() if family.suits(problem)), check):
+            hints.append(starts_of(simulate(family.generate(problem, check), problem)))
+    return hints
 
 
 def solution_of(partition: SearchedPartition) -> Solution:

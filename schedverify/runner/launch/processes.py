@@ -167,10 +167,10 @@ def _watch(processes: Sequence[Any], inbox: Inbox) -> None:
 
 @contextmanager
 def _ended(processes: Sequence[Any]) -> Iterator[None]:
-    """On leaving, for whatever reason, end every process and wait for it; SIGTERM is such a reason."""
-    before = signal.getsignal(signal.SIGTERM)
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """On leaving, for whatever reason, end every process and wait for it.
+
+    Where a signal ends this process without a word, they see its end and end themselves.
+    """
     try:
         yield
     finally:
@@ -183,8 +183,6 @@ def _ended(processes: Sequence[Any]) -> Iterator[None]:
                 if process.is_alive():
                     process.kill()
                     process.join()
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)
 
 
 def _serve(job: Job, rank: int, ranks: int, store: str, pipe: Any) -> None:
