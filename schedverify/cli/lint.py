@@ -27,6 +27,6 @@ def lint(
             print(case.annotations(report), end="")
         else:
             print_line(f"{path}: {report.verdict.value}")
-            for line in (*report.violations, *report.unsettled):
+            for line in (*report.told, *report.unsettled):
                 print_line(f"  {line}")
     return code_of(Verdict.of_files(verdicts))

@@ -127,7 +127,8 @@ def _priced(advice: Advice, priced: Priced) -> dict[str, Any]:
 def github_annotations(report: Report, path: str) -> str:
     """Return the commands of GitHub for a report on the schedule file ``path``.
 
-    One ``::error`` for each violation, one ``::warning`` for each property that keeps the whole from holding without.
+    One ``::error`` for each violation that is told, and for each property whose others are counted; one ``::warning``
+    for each property that keeps the whole from holding without.
     """
     return annotations_at(report, path, lines_of(path))
 
@@ -135,12 +136,18 @@ def github_annotations(report: Report, path: str) -> str:
 def annotations_at(report: Report, path: str, lines: Sequence[int]) -> str:
     """Return one ``::error`` command for each violation of a report; ``lines`` has the line of each rank's order."""
     text = ""
-    for violation in report.violations:
-        line = f",line={lines[violation.rank]}" if violation.rank is not None and violation.rank < len(lines) else ""
-        text += f"::error file={_escaped_property(path)}{line},title={violation.code}::{_escaped(violation.message)}\n"
+    for result in report.properties:
+        told = [(_line_of(violation.rank, lines), violation.message) for violation in result.violations]
+        told += [("", result.rest)] if result.more else []
+        for line, message in told:
+            text += f"::error file={_escaped_property(path)}{line},title={result.code}::{_escaped(message)}\n"
     for line in report.unsettled:
         text += f"::warning file={_escaped_property(path)},title=schedverify::{_escaped(line)}\n"
     return text
+
+
+def _line_of(rank: int | None, lines: Sequence[int]) -> str:
+    return f",line={lines[rank]}" if rank is not None and rank < len(lines) else ""
 
 
 def lines_of(path: str) -> list[int]:
