@@ -116,6 +116,7 @@ class BadScheduleError(Exception):
             line = rows.get(violation.rank)
             lines.append(f"{case.path.name}{f':{line}' if line else ''}: {violation}")
             lines += [f"    {step}" for step in violation.counterexample]
+        lines += [result.rest for result in report.properties if result.more]
         lines = [printable(line) for line in [*lines, *report.unsettled]]
         picture = draw(case.subject, case.problem, report=report).text(100)
         super().__init__("\n".join([*lines, "", picture]))

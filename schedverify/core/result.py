@@ -14,7 +14,7 @@ from schedverify.core.timeline import Measures, Timeline, measures_table, window
 from schedverify.core.verdict import Scope, Status, Verdict, Verdicts
 
 __all__ = [
-    "LARGEST_KEPT_TIMELINE", "FamilyResult", "Lowered", "Part", "Plan", "PropertyResult", "Report", "Scope",
+    "LARGEST_KEPT_TIMELINE", "MOST_TOLD", "FamilyResult", "Lowered", "Part", "Plan", "PropertyResult", "Report", "Scope",
     "SecondaryObjective", "Status", "TimelineSource", "Verdict", "Verdicts", "Violation", "headline",
     "measures_lines", "properties_table", "summary",
 ]  # fmt: skip
@@ -23,6 +23,8 @@ LARGEST_KEPT_TIMELINE: Final = 1_000_000
 """Operations of a schedule: the timeline of a longer one is made anew each time that a report is asked for it."""
 TimelineSource = Timeline | Callable[[], Timeline]
 """A timeline, or what makes it."""
+MOST_TOLD: Final = 50
+"""The most violations of a property that a report tells; the rest are counted."""
 _TONES: Final = {Verdict.HOLDS: Tone.GOOD, Verdict.VIOLATED: Tone.BAD, Verdict.UNDECIDED: Tone.OPEN}
 
 
@@ -32,6 +34,8 @@ class Violation:
 
     ``position`` counts the steps of the rank's order from 0; both it and ``rank`` are None where there is no place.
     The first failure of a property that has a place has a ``picture``: lines with the steps around it and a mark.
+    ``count`` says how many operations it is about: those of ``operations``, or, of a run, ``operations`` names the
+    first and the last.
     """
 
     code: str
@@ -41,6 +45,11 @@ class Violation:
     operations: tuple[str, ...] = ()
     counterexample: tuple[str, ...] = ()
     picture: tuple[str, ...] = field(default=(), repr=False, compare=False)
+    count: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.count:
+            object.__setattr__(self, "count", len(self.operations))
 
     def __str__(self) -> str:
         return printable(f"{self.code} {self.message}")
@@ -50,7 +59,8 @@ class Violation:
 class PropertyResult:
     """The verdict on one property.
 
-    ``reason`` says why where it is undecided or not applicable, and there ``remedy`` what would make it applicable.
+    ``violations`` are the first :data:`MOST_TOLD`, and ``more`` says how many there are beside them. ``reason`` says
+    why where it is undecided or not applicable, and there ``remedy`` what would make it applicable.
     """
 
     code: str
@@ -60,6 +70,17 @@ class PropertyResult:
     violations: tuple[Violation, ...] = ()
     reason: str = ""
     remedy: str = ""
+    more: int = 0
+
+    @property
+    def rest(self) -> str:
+        """What is said of the violations that are not told; empty where all are."""
+        return f"{self.code}: and {counted(self.more, 'more violation')}" if self.more else ""
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        """A line for each of its violations, and one for those that are only counted."""
+        return (*map(str, self.violations), *([self.rest] if self.more else []))
 
     @property
     def why(self) -> str:
@@ -105,8 +126,18 @@ class Report:
 
     @property
     def violations(self) -> tuple[Violation, ...]:
-        """Every violation of every property, in the order of the codes."""
+        """The violations of every property, the first :data:`MOST_TOLD` of each, in the order of the codes."""
         return tuple(violation for result in self.properties for violation in result.violations)
+
+    @property
+    def violation_count(self) -> int:
+        """How many violations there are, those among them that are only counted."""
+        return sum(len(result.violations) + result.more for result in self.properties)
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        """A line for each of :attr:`violations`, and behind those of each property one for what is only counted."""
+        return tuple(line for result in self.properties for line in result.told)
 
     @property
     def unsettled(self) -> tuple[str, ...]:
@@ -119,9 +150,9 @@ class Report:
         return tuple(map(str, found)) if self.properties else ("no property was selected",)
 
     def raise_for_violations(self) -> None:
-        """Raise a ScheduleError that tells every violation, where there is one."""
+        """Raise a ScheduleError that tells the violations, where there are any."""
         if self.violations:
-            raise ScheduleError("\n".join(map(str, self.violations)))
+            raise ScheduleError("\n".join(self.told))
 
     def __getitem__(self, code: str) -> PropertyResult:
         """Return the result of one property, by its code: ``report["SV304"]``.
@@ -144,7 +175,7 @@ class Report:
         failed = [result.code for result in self.properties if result.verdict is self.verdict]
         if self.verdict is Verdict.HOLDS:
             return f"<Report: holds, {len(self.properties)} properties>"
-        violations = f"{counted(len(self.violations), 'violation')} of " if self.violations else ""
+        violations = f"{counted(self.violation_count, 'violation')} of " if self.violations else ""
         return f"<Report: {self.verdict.value}, {violations}{', '.join(failed)}>"
 
     def _repr_html_(self) -> str:
@@ -165,9 +196,12 @@ def headline(report: Report, source: str = "") -> Iterator[Line]:
     codes = [] if verdict is Verdict.HOLDS else _codes_of(report, verdict)
     about = ranges(codes) if verdict is Verdict.NOT_APPLICABLE else ", ".join(codes)
     yield [*begin, Span(verdict.value, _TONES.get(verdict, Tone.FAINT)), Span(": " * bool(about) + about)]
-    for violation in report.violations:
-        yield [Span("  "), Span(violation.code, Tone.BAD), Span(f" {violation.message}")]
-        yield from ([Span(f"    {line}")] for line in violation.picture)
+    for result in report.properties:
+        for violation in result.violations:
+            yield [Span("  "), Span(violation.code, Tone.BAD), Span(f" {violation.message}")]
+            yield from ([Span(f"    {line}")] for line in violation.picture)
+        if result.more:
+            yield [Span("  "), Span(result.rest, Tone.BAD)]
     if verdict is Verdict.NOT_APPLICABLE and report.properties:
         yield from _why_not_applicable(report)
     else:

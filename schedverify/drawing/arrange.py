@@ -65,7 +65,8 @@ def arrange(order: DrawnOrder, report: Report | None, title: str, *, critical: b
         unit=problem.tick if timeline is not None and problem is not None else "position",
         horizon=max(timeline.makespan if timeline else max(len(row.starts) for row in rows), 1),
         rows=rows, measures=timeline.measures if timeline else None,
-        window=timeline.longest_window if timeline else 0, violations=violations, faults=faults,
+        window=timeline.longest_window if timeline else 0, violations=violations,
+        violation_count=report.violation_count if report else 0, faults=faults,
         remarks=_remarks(order, report), hidden=schedule.ranks - len(shown),
     )  # fmt: skip
 

@@ -93,6 +93,8 @@ class Panel:
         None where there is no timeline.
     window
         Ticks of the longest window in the picture; 0 where there is no timeline.
+    violation_count
+        How many violations there are, with those that a report only counts.
     faults
         Numbers of the violations that have a rank but no position, by rank.
     hidden
@@ -107,6 +109,7 @@ class Panel:
     measures: Measures | None
     window: int
     violations: tuple[Violation, ...]
+    violation_count: int
     faults: Mapping[int, tuple[int, ...]]
     remarks: tuple[str, ...]
     hidden: int = 0

@@ -130,8 +130,8 @@ class _PanelText:
         for count, violation in enumerate(violations[:MOST_LISTED], 1):
             text = f"^{count} {clean(violation.code)} {clean(violation.message, 2000)}"
             yield from _wrapped(text, self.width, _SEEN, " " * (len(str(count)) + 2))
-        if len(violations) > MOST_LISTED:
-            yield [(f"and {len(violations) - MOST_LISTED} more violations", _SEEN)]
+        if (rest := self.panel.violation_count - len(violations[:MOST_LISTED])) > 0:
+            yield [(f"and {rest} more violations", _SEEN)]
 
 
 def _legend(panels: Sequence[Panel], width: int, painted: bool) -> Iterator[Line]:

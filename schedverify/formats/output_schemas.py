@@ -8,7 +8,7 @@ from typing import Any, Final
 from schedverify.core.discipline import Discipline
 from schedverify.core.problem.keys import OBJECTIVES
 from schedverify.core.problem.numbers import LARGEST
-from schedverify.core.result import Scope, Status, Verdict
+from schedverify.core.result import MOST_TOLD, Scope, Status, Verdict
 from schedverify.costmodel.decoder import RECOMPUTE
 from schedverify.costmodel.parallelism.setups import INNER
 from schedverify.formats import trace_files
@@ -74,11 +74,11 @@ def report_schema() -> Schema:
     code = TEXT | {"pattern": CODE}
     violation = closed({
         "code": code, "message": TEXT, "rank": or_null(whole()), "position": or_null(whole()),
-        "operations": listed(TEXT), "counterexample": listed(TEXT),
+        "operations": listed(TEXT), "counterexample": listed(TEXT), "count": whole(),
     })  # fmt: skip
     result = closed({
         "code": code, "name": TEXT, "verdict": one_of(Verdict), "scope": one_of(Scope), "reason": TEXT,
-        "remedy": TEXT, "violations": listed(violation),
+        "remedy": TEXT, "more": whole(), "violations": listed(violation) | {"maxItems": MOST_TOLD},
     })  # fmt: skip
     report = {"verdict": one_of(Verdict), "ok": {"type": "boolean"}, "properties": listed(result)}
     communication = closed({

@@ -129,7 +129,8 @@ def _priced(advice: Advice, priced: Priced) -> dict[str, Any]:
 def annotations_at(report: Report, path: str, lines: Sequence[int]) -> str:
     """Return the commands of GitHub for a report on the schedule file ``path``.
 
-    One ``::error`` for each violation, one ``::warning`` for each property that keeps the whole from holding without.
+    One ``::error`` for each violation that is told, and for each property whose others are counted; one ``::warning``
+    for each property that keeps the whole from holding without.
 
     Parameters
     ----------
@@ -137,9 +138,11 @@ def annotations_at(report: Report, path: str, lines: Sequence[int]) -> str:
         By rank the line in which its order stands, from 1; a rank without one has its violations at no line.
     """
     text = ""
-    for violation in report.violations:
-        line = f",line={lines[violation.rank]}" if violation.rank is not None and violation.rank < len(lines) else ""
-        text += f"::error file={_escaped_property(path)}{line},title={violation.code}::{_escaped(violation.message)}\n"
+    for result in report.properties:
+        told = [(_line_of(violation.rank, lines), violation.message) for violation in result.violations]
+        told += [("", result.rest)] if result.more else []
+        for line, message in told:
+            text += f"::error file={_escaped_property(path)}{line},title={result.code}::{_escaped(message)}\n"
     for line in report.unsettled:
         text += f"::warning file={_escaped_property(path)},title=schedverify::{_escaped(line)}\n"
     return text
@@ -153,6 +156,10 @@ def error_annotations(error: SchedverifyError, path: str) -> str:
         line = f",line={match[1]}" if (match := _LINE.match(fault.key)) else ""
         text += f"::error file={_escaped_property(where)}{line},title=schedverify::{_escaped(str(fault))}\n"
     return text
+
+
+def _line_of(rank: int | None, lines: Sequence[int]) -> str:
+    return f",line={lines[rank]}" if rank is not None and rank < len(lines) else ""
 
 
 def _escaped(text: str) -> str:

@@ -39,9 +39,9 @@ def for_torch(schedule: Schedule, problem: Problem, *, profile: str = "torch", c
     exported = _with_reduction(schedule, problem) if comms else schedule.compute_only()
     report = verify(exported, problem, select=_NEEDED, profile=profile)
     if report.violations:
-        lines = [str(violation) for violation in report.violations]
-        more = [f"and {len(lines) - _MOST_LISTED} more"] if len(lines) > _MOST_LISTED else []
-        raise ScheduleError("\n".join([*lines[:_MOST_LISTED], *more, _HINT]))
+        lines = [str(violation) for violation in report.violations[:_MOST_LISTED]]
+        more = [f"and {report.violation_count - len(lines)} more"] if report.violation_count > len(lines) else []
+        raise ScheduleError("\n".join([*lines, *more, _HINT]))
     return exported
 
 

@@ -215,7 +215,7 @@ def _timeline_of(report: Report) -> Timeline:
     """Return the timeline behind a report; raise what the verifier found where the schedule cannot run."""
     timeline = report.timeline
     if timeline is None:
-        raise ScheduleError("\n".join(map(str, report.violations)))
+        raise ScheduleError("\n".join(report.told))
     return timeline
 
 
@@ -272,7 +272,7 @@ def _verified(
 
 def _refusal(what: str, report: Report) -> RefusedPlanError:
     """Return the error that the verifier objects to what the optimizer found, or to what was lowered."""
-    text = "\n".join(map(str, report.violations))
+    text = "\n".join(report.told)
     return RefusedPlanError(f"the verifier refuses what {what}; please report this:\n{text}")
 
 
@@ -303,7 +303,7 @@ def _given_lowering(schedule: Schedule, problem: Problem) -> ProvedLowering:
 def _raise_for_caller(report: Report) -> None:
     """Raise a ScheduleError for what is wrong with a schedule that the caller gives."""
     needed = (*_NEEDED, "SV3", "SV503")
-    lines = [str(violation) for violation in report.violations if violation.code.startswith(needed)]
+    lines = [line for result in report.properties if result.code.startswith(needed) for line in result.told]
     if lines:
         raise ScheduleError("\n".join(lines))
 

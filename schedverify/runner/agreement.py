@@ -186,9 +186,9 @@ def unproved(plan: Plan, backend: Backend) -> str:
 def _objections(report: Report) -> str:
     """Return the violations of a report, and what stays open in it but claims of cost (SV5); empty without."""
     reasons = [line for line in report.unsettled if not line.startswith("SV5")]
-    found = [*map(str, report.violations), *reasons]
-    more = [f"and {len(found) - _MOST_OBJECTIONS} more"] if len(found) > _MOST_OBJECTIONS else []
-    return "; ".join(found[:_MOST_OBJECTIONS] + more)
+    told = [*map(str, report.violations), *reasons][:_MOST_OBJECTIONS]
+    rest = report.violation_count + len(reasons) - len(told)
+    return "; ".join([*told, f"and {rest} more"] if rest else told)
 
 
 def _other_plans(digests: tuple[str, ...]) -> list[str]:

@@ -142,6 +142,7 @@ def report_text(report: Report) -> str:
     lines = []
     for violation in report.violations:
         lines += [str(violation), *(f"    {line}" for line in violation.counterexample)]
+    lines += [result.rest for result in report.properties if result.more]
     return "\n".join([*lines, *report.unsettled])
 
 

@@ -10,12 +10,12 @@ from schedverify.core.argument_types import check_types
 from schedverify.core.discipline import DEFAULT_DISCIPLINE, Communication, Discipline, check_eager_bytes
 from schedverify.core.errors import Fault, InputError, UnknownNameError
 from schedverify.core.problem import Problem
-from schedverify.core.result import Lowered, Plan, PropertyResult, Report, Scope, Status, Verdict, Violation
+from schedverify.core.result import MOST_TOLD, Lowered, Plan, PropertyResult, Report, Scope, Status, Verdict, Violation
 from schedverify.core.schedule import Schedule, check_ranks
 from schedverify.verifier.claims import check_claims, claims_of
 from schedverify.verifier.places import picture_of_places
 from schedverify.verifier.plan_report import claimed_codes, joined, with_messages_missing, with_own_claims
-from schedverify.verifier.rules import REGISTRY, Case, NotApplicable, Property, Undecided
+from schedverify.verifier.rules import REGISTRY, Case, More, NotApplicable, Property, Undecided
 from schedverify.verifier.runtimes import ON_REQUEST, profile_of
 
 
@@ -58,7 +58,8 @@ def verify(  # noqa: PLR0913 - each is a keyword of its own
     Returns
     -------
     Report
-        With a verdict for every selected property, every violation, and the measures that follow.
+        With a verdict for every selected property, the first fifty violations of each and how many more there are, and
+        the measures that follow.
 
     Raises
     ------
@@ -185,9 +186,15 @@ def _chosen(select: Iterable[str] | None, ignore: Iterable[str], profile: str | 
 
 def _judge(prop: Property, case: Case) -> PropertyResult:
     """Judge a case by a property; what was found to be violated before a check gives up is violated all the same."""
-    violations, verdict, reason, remedy = list[Violation](), Verdict.HOLDS, "", ""
+    violations, more, verdict, reason, remedy = list[Violation](), 0, Verdict.HOLDS, "", ""
     try:
-        violations.extend(prop.check(case))
+        for found in prop.check(case):
+            if isinstance(found, More):
+                more += found.number
+            elif len(violations) < MOST_TOLD:
+                violations.append(found)
+            else:
+                more += 1
     except NotApplicable as given:
         verdict, reason, remedy = Verdict.NOT_APPLICABLE, str(given), given.remedy
     except Undecided as given:
@@ -195,7 +202,7 @@ def _judge(prop: Property, case: Case) -> PropertyResult:
     if violations:
         verdict, reason, remedy = Verdict.VIOLATED, "", ""
         violations[0] = _pictured(violations[0], case.schedule)
-    return PropertyResult(prop.code, prop.name, verdict, prop.scope, tuple(violations), reason, remedy)
+    return PropertyResult(prop.code, prop.name, verdict, prop.scope, tuple(violations), reason, remedy, more)
 
 
 def _pictured(violation: Violation, schedule: Schedule) -> Violation:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from schedverify.core.problem.fields import ProblemFields
 from schedverify.core.problem.numbers import LARGEST
 from schedverify.core.problem.reader import ProblemReader
@@ -35,10 +37,10 @@ def _slices(problem: ProblemFields, reader: ProblemReader) -> None:
         hint = "microbatches counts parts: a multiple of slices"
         reader.fault("slices", f"{problem.microbatches} micro-batches are no multiple of {problem.slices}", hint)
     elif problem.slices > 1 and problem.replicas > 1:
-        for first in range(0, problem.microbatches, problem.slices):
-            if len(set(problem.replica_of[first : first + problem.slices])) > 1:
-                message = f"the parts of sequence {first // problem.slices} go through different copies"
-                reader.fault(f"replica_of[{first}]", message, "give them one")
+        copies = np.array(problem.replica_of).reshape(-1, problem.slices)
+        for sequence in np.flatnonzero((copies != copies[:, :1]).any(axis=1)).tolist():
+            message = f"the parts of sequence {sequence} go through different copies"
+            reader.fault(f"replica_of[{sequence * problem.slices}]", message, "give them one")
 
 
 def _stash(problem: ProblemFields, reader: ProblemReader) -> None:

@@ -152,6 +152,8 @@ class ProblemFields:
     @cached_property
     def microbatch_counts(self) -> Ints:
         """By stage (of all copies), how many micro-batches go through it."""
+        if self.replicas == 1:
+            return (self.microbatches,) * self.total_stages
         counts = np.bincount(self._copy_by_microbatch, minlength=self.replicas).tolist()
         return tuple(counts[self.copy_of(stage)] for stage in range(self.total_stages))
 
@@ -247,6 +249,8 @@ class ProblemFields:
     @cached_property
     def _copy_by_microbatch(self) -> IntArray:
         """``replica_of`` as an array, shape ``(microbatches,)``."""
+        if self.replicas == 1:
+            return np.broadcast_to(np.int64(0), self.microbatches)  # one number, however many micro-batches
         return np.array(self.replica_of, dtype=np.int64)
 
     @cached_property

@@ -1,4 +1,4 @@
-"""What a property is: a code, a name, a scope, a text in a fixed form, and a check that yields every violation.
+"""What a property is: a code, a name, a scope, a text in a fixed form, and a check that yields its violations.
 
 A check gets a :class:`Case`, which derives what several checks need, each once and only when asked: so a schedule
 without communication loads nothing of it.
@@ -11,12 +11,13 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
 from schedverify.core.discipline import DEFAULT_DISCIPLINE, Discipline
 from schedverify.core.errors import ScheduleError
+from schedverify.core.op import PEER_SHIFT
 from schedverify.core.problem import Problem
 from schedverify.core.result import LARGEST_KEPT_TIMELINE, Scope, TimelineSource, Violation
 from schedverify.core.schedule import IntArray, Schedule, is_communication
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
     from schedverify.verifier.happens_before import EventGraph
     from schedverify.verifier.matching import Transfers
     from schedverify.verifier.wait_cycles import Wait
+
+
+PAIR_MASK: Final = (1 << PEER_SHIFT) - 1
+"""The bits of a packed operation that say its stage and micro-batch."""
 
 
 class NotApplicable(Exception):  # noqa: N818 - a verdict, not an error
@@ -167,7 +172,13 @@ class Case:
         return EventGraph(self.occurrences, transfers, discipline, self.eager_bytes)
 
 
-Check = Callable[[Case], Iterable[Violation]]
+class More(NamedTuple):
+    """What a check yields for violations that it has only counted: nobody would read them behind those before."""
+
+    number: int
+
+
+Check = Callable[[Case], Iterable[Violation | More]]
 
 
 def violation_at(code: str, rank: int, position: int, name: str, text: str, *others: str) -> Violation:
