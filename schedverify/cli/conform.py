@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -53,24 +54,26 @@ def conform(
     return OK if found.ok else VIOLATED
 
 
-def _lines(found: Conformance) -> list[str]:
-    """Return the report as lines of text."""
-    yes = f"the run followed the plan in {len(found.makespans)} step{'s' * (len(found.makespans) > 1)}"
-    lines = [yes if found.ok else "the run did not follow the plan:", *(f"  {each}" for each in found.departures)]
-    ms = 1e6
-    lines += [
-        f"  makespan, median    {found.measured / ms:.3f} ms; predicted from measured costs {found.predicted / ms:.3f}"
-        f" ms ({found.measured / max(found.predicted, 1):.2f} of it)",
-        f"  bubble              {found.bubble:.4f}, planned {found.planned_bubble:.4f}",
-        f"  peak in flight      {' '.join(map(str, found.peaks))}, planned {' '.join(map(str, found.allowed))}",
-        f"  quickest message    {found.latency / 1000:.1f} us",
-        f"  clocks agree within {max(found.errors) / 1000:.1f} us",
-        "  operation    runs   median us  least us   most us   planned ticks",
-    ]
+def _lines(found: Conformance) -> Iterator[str]:
+    """Yield the report as lines of text: departures first, then where the time went, then what each operation took."""
+    from schedverify.conformance.time_spent import lines_of
+    from schedverify.core.presentation import counted
+
+    steps = counted(len(found.makespans), "step")
+    yield f"the run followed the plan in {steps}" if found.ok else "the run did not follow the plan:"
+    yield from (f"  {each}" for each in found.departures)
+    ms, times = 1e6, found.measured / max(found.predicted, 1)
+    predicted = f"with the measured costs predicted {found.predicted / ms:.3f} ms: {times:.2f} times that"
+    yield f"  makespan, median    {found.measured / ms:.3f} ms; {predicted}"
     if found.planned is not None:
-        lines.insert(-5, f"  makespan, planned   {found.planned / ms:.3f} ms")
+        yield f"  makespan, planned   {found.planned / ms:.3f} ms"
+    yield from lines_of(found.spent)
+    yield f"  bubble              {found.bubble:.4f}, planned {found.planned_bubble:.4f}"
+    yield f"  peak in flight      {' '.join(map(str, found.peaks))}, planned {' '.join(map(str, found.allowed))}"
+    yield f"  quickest message    {found.latency / 1000:.1f} us"
+    yield f"  clocks agree within {max(found.errors) / 1000:.1f} us"
+    yield "  operation    runs   median us  least us   most us         planned"
     for cost in found.costs:
         name = f"{cost.kind.name} of stage {cost.stage}"
-        times = "  ".join(f"{time / 1000:>8.1f}" for time in (cost.median, cost.least, cost.most))
-        lines.append(f"  {name:<11} {cost.runs:>5}    {times}   {cost.planned:>13}")
-    return lines
+        each = "  ".join(f"{time / 1000:>8.1f}" for time in (cost.median, cost.least, cost.most))
+        yield f"  {name:<11} {cost.runs:>5}    {each}   {found.units.time(cost.planned):>13}"

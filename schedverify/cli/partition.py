@@ -172,17 +172,19 @@ def _table(found: Cut | Joint) -> Iterator[str]:
 
 def _lines(found: Cut) -> Iterator[str]:
     """Yield the lines below the table: the bottleneck and its proof, bytes, makespans and peaks of memory."""
-    problem, tick, partition = found.problem, found.problem.tick, found.partition
+    from schedverify.core.timeline import sizes_by_rank
+
+    problem, units, partition = found.problem, found.problem.units, found.partition
     less = "no partition into consecutive layers has less" if partition.linearized else "no partition has less"
     proof = less if partition.proved else "whether another has less stayed open"
     kind = "; the graph was cut as a chain" if partition.linearized else ""
-    yield f"busiest rank or link: {partition.bottleneck} {tick} a micro-batch ({proof}{kind})"
+    yield f"busiest rank or link: {units.time(partition.bottleneck)} a micro-batch ({proof}{kind})"
     within = any(rank == following for rank, following in pairwise(problem.owner_rank))
-    yield f"bytes over all cuts{' between ranks' if within else ''}: {partition.crossing}"
+    yield f"bytes over all cuts{' between ranks' if within else ''}: {units.size(partition.crossing)}"
     own = found.timeline()
-    yield f"{found.family}, {problem.microbatches} micro-batches: makespan {own.makespan} {tick}"
+    yield f"{found.family}, {problem.microbatches} micro-batches: makespan {units.time(own.makespan)}"
     yield f"with as many layers on each stage: {_even(found, own)}"
-    yield f"peak memory by rank: {' '.join(map(str, own.peak_memory))} bytes"
+    yield f"peak memory by rank: {sizes_by_rank(own.peak_memory, units)}"
 
 
 def _even(found: Cut, own: Timeline) -> str:
@@ -194,10 +196,10 @@ def _even(found: Cut, own: Timeline) -> str:
     timeline = even.timeline()
     for rank, (peak, room) in enumerate(zip(timeline.peak_memory, found.problem.capacity or (), strict=False)):
         if peak > room:
-            against.append(f"with {peak} bytes on rank {rank}, which has {room}")
+            against.append(f"with {even.problem.units.over(peak, room)}, on rank {rank}")
     if timeline.makespan < own.makespan and not against:
         against.append(f"which is less{_though(found, layers)} (--joint looks for the least)")
-    return ", ".join([f"{timeline.makespan} {found.problem.tick}", *against[:2]])
+    return ", ".join([found.problem.units.time(timeline.makespan), *against[:2]])
 
 
 def _though(found: Cut, layers: Layers) -> str:
@@ -212,28 +214,33 @@ def _though(found: Cut, layers: Layers) -> str:
 
 def _joint_lines(joint: Joint) -> Iterator[str]:
     """Yield the lines below the table: what is proved over all partitions, and the gain over partition first."""
-    plan, tick = joint.plan, joint.plan.problem.tick
+    from schedverify.core.timeline import sizes_by_rank
+
+    plan, units = joint.plan, joint.plan.problem.units
     if plan.value is None or plan.measures is None:
         yield f"no schedule was found: {joint.reason}"
         return
-    yield f"makespan {plan.value} {tick}: {_proved(joint)}"
+    yield f"makespan {units.time(plan.value)}: {_proved(joint)}"
     if joint.linearized:
         yield "the graph was cut as a chain"
     if joint.first is not None and joint.gain is not None:
         saved = f"{float(joint.gain):.2%} more" if joint.gain else "no more"
-        yield f"partition first, schedule second: {joint.first.value} {tick}, {saved}"
+        before = units.time(joint.first.value or 0)
+        yield f"partition first, schedule second: {before}, {saved}"
     else:
         yield "partition first, schedule second: no partition was found that fits what the family has in flight"
     among = "" if joint.partitions is None else f" of {joint.partitions}"
-    yield f"partitions looked at: {len(joint.tried)}{among}; the others have a bound of {_others(joint)} or more"
-    yield f"peak memory by rank: {' '.join(map(str, plan.measures.peak_memory))} bytes"
+    others = units.time(_others(joint))
+    yield f"partitions looked at: {len(joint.tried)}{among}; the others have a bound of {others} or more"
+    yield f"peak memory by rank: {sizes_by_rank(plan.measures.peak_memory, units)}"
 
 
 def _proved(joint: Joint) -> str:
     kind = "partition into consecutive layers" if joint.linearized else "partition"
     if not joint.gap:
         return f"no {kind} has a schedule with less"
-    return f"at most {float(joint.gap):.2%} above what any {kind} can have ({joint.bound}); {joint.reason}"
+    bound = joint.plan.problem.units.time(joint.bound)
+    return f"at most {float(joint.gap):.2%} above what any {kind} can have ({bound}); {joint.reason}"
 
 
 def _others(joint: Joint) -> int:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from schedverify.core.discipline import Discipline
@@ -12,6 +13,7 @@ from schedverify.core.presentation import Line, Span, Tone, html_of, picture_of,
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
 from schedverify.core.timeline import Measures, figures_of
+from schedverify.core.units import Units
 from schedverify.core.verdict import Status, Verdict, Verdicts
 
 
@@ -176,10 +178,13 @@ def plan_table(plan: Plan, width: int | None = None) -> Iterator[Line]:
     """Yield the measures of a plan, and below them those of its rivals."""
     right = [column for column, heading in enumerate(_HEADINGS) if heading and "peak" not in heading]
     rows = [tuple(Span(heading, Tone.STRONG) for heading in _HEADINGS)]
+    others = rivals(plan)
+    told = [known.measures for known in others] + ([plan.measures] if plan.measures is not None else [])
+    figures = partial(_figures, units=plan.problem.units, beside=[size for each in told for size in each.peak_memory])
     if plan.measures is not None:
-        rows.append(tuple(Span(cell, Tone.STRONG) for cell in ("this plan", *_figures(plan.measures), "")))
-    for known in rivals(plan):
-        rows.append(tuple(map(Span, (known.family, *_figures(known.measures), known.note))))
+        rows.append(tuple(Span(cell, Tone.STRONG) for cell in ("this plan", *figures(plan.measures), "")))
+    for known in others:
+        rows.append(tuple(map(Span, (known.family, *figures(known.measures), known.note))))
     return table(rows, width, right) if len(rows) > 1 else iter(())
 
 
@@ -207,9 +212,9 @@ def outcome_line(plan: Plan) -> Line:
         name = plan.problem.name or "the problem"
         reason = f" ({plan.reason})" if plan.reason else ""
         return [Span(name), Span(": "), claimed, Span(plan.status.value, Tone.BAD), Span(reason)]
-    text = f": {plan.objective} {plan.value}, {_proof(plan)}"
+    text = f": {_goal(plan, plan.problem.units)}"
     if plan.then is not None:
-        text += f"; then {plan.then.objective} {plan.then.value}, {_proof(plan.then)}"
+        text += f"; then {_goal(plan.then, plan.problem.units)}"
     return [claimed, Span(plan.status.value, Tone.BEST), Span(text)]
 
 
@@ -228,19 +233,26 @@ def plan_remarks(plan: Plan) -> Iterator[str]:
     if not plan.read:
         yield f"{plan.seconds:.1f} s, seed {plan.seed}; verified: {holding}"
     if plan.lowered is not None:
-        yield f"with its communication, under {plan.lowered.discipline}: makespan {plan.lowered.measures.makespan}"
+        makespan = plan.problem.units.time(plan.lowered.measures.makespan)
+        yield f"with its communication, under {plan.lowered.discipline}: makespan {makespan}"
 
 
-def _figures(measures: Measures) -> list[str]:
-    return [figure for name, figure in figures_of(measures).items() if name != "bubble overhead"]
+def _figures(measures: Measures, units: Units, beside: Sequence[int]) -> list[str]:
+    return [figure for name, figure in figures_of(measures, units, beside).items() if name != "bubble overhead"]
 
 
-def _proof(goal: Plan | SecondaryObjective) -> str:
-    """Say how far from the optimum the value of an objective can still be."""
+def _goal(goal: Plan | SecondaryObjective, units: Units) -> str:
+    """Return the value of an objective, and how far from the optimum it can still be."""
+    value = goal.value if goal.value is None else units.value(goal.objective, goal.value)
+    return f"{goal.objective} {value}, {_proof(goal, units)}"
+
+
+def _proof(goal: Plan | SecondaryObjective, units: Units) -> str:
     if goal.gap:
         return f"at most {float(goal.gap):.2%} above the optimum"
-    unknown = goal.value is None or goal.bound is None or goal.bound < goal.value
-    return "no bound is known" if unknown else f"no schedule has less than {goal.bound}"
+    if goal.value is None or goal.bound is None or goal.bound < goal.value:
+        return "no bound is known"
+    return f"no schedule has less than {units.value(goal.objective, goal.bound)}"
 
 
 def relative_gap(value: int | None, bound: int | None) -> Fraction | None:

@@ -11,11 +11,12 @@ from schedverify.core.errors import ScheduleError, nearest, printable
 from schedverify.core.plan import FamilyResult, Lowered, Part, Plan, SecondaryObjective
 from schedverify.core.presentation import Line, Span, Tone, counted, html_of, table, text_of
 from schedverify.core.timeline import Measures, Timeline, measures_table, window_note
+from schedverify.core.units import Units
 from schedverify.core.verdict import Scope, Status, Verdict, Verdicts
 
 __all__ = [
-    "LARGEST_KEPT_TIMELINE", "MOST_TOLD", "FamilyResult", "Lowered", "Part", "Plan", "PropertyResult", "Report", "Scope",
-    "SecondaryObjective", "Status", "TimelineSource", "Verdict", "Verdicts", "Violation", "headline",
+    "LARGEST_KEPT_TIMELINE", "MOST_TOLD", "FamilyResult", "Lowered", "Part", "Plan", "PropertyResult", "Report",
+    "Scope", "SecondaryObjective", "Status", "TimelineSource", "Verdict", "Verdicts", "Violation", "headline",
     "measures_lines", "properties_table", "summary",
 ]  # fmt: skip
 
@@ -96,7 +97,7 @@ class Report:
     """The verdicts on a schedule, the measures that follow from it, and what must be known to read them.
 
     ``measures`` is None where the schedule cannot run to its end as a whole, ``communication`` where SV304 was not
-    judged; ``timeline_source`` is behind :attr:`timeline`.
+    judged; ``timeline_source`` is behind :attr:`timeline`; the measures are told in ``units``.
     """
 
     properties: tuple[PropertyResult, ...]
@@ -104,6 +105,7 @@ class Report:
     remarks: tuple[str, ...] = ()
     communication: Communication | None = None
     timeline_source: TimelineSource | None = field(default=None, repr=False, compare=False)
+    units: Units = field(default_factory=Units, repr=False, compare=False)
 
     @property
     def timeline(self) -> Timeline | None:
@@ -263,6 +265,6 @@ def measures_lines(report: Report, width: int | None = None) -> Iterator[Line]:
     if report.communication is not None:
         yield [Span(f"  {report.communication}")]
     if report.measures is not None:
-        yield from measures_table(report.measures, width)
+        yield from measures_table(report.measures, report.units, width)
     if isinstance(report.timeline_source, Timeline):
         yield from window_note(report.timeline_source)

@@ -98,11 +98,17 @@ def conformance_schema() -> Schema:
         "kind": one_of("FBIW"), "stage": whole(), "runs": whole(1), "median": whole(), "least": whole(),
         "most": whole(), "planned": whole(),
     })  # fmt: skip
+    total = closed({"took": {"type": "integer"}, "predicted": whole()})
+    totals = dict.fromkeys(("compute", "message", "gap"), total)
+    stretch = closed({
+        "what": one_of(tuple(totals)), "rank": whole(), "position": whole(), "step": TEXT,
+        "took": {"type": "integer"}, "predicted": whole(), "source": TEXT, "unsent": whole(),
+    })  # fmt: skip
     return titled("schedverify conform", closed({
         "ok": {"type": "boolean"}, "departures": listed(departure), "makespans": listed(whole()), "measured": whole(),
         "predicted": whole(), "planned": or_null(whole()), "bubble": _ratio(), "planned_bubble": _ratio(),
         "peaks": listed(whole()), "allowed": listed(whole()), "costs": listed(cost), "latency": whole(),
-        "errors": listed(whole()),
+        "errors": listed(whole()), "spent": closed({"step": whole(), **totals, "stretches": listed(stretch)}),
     }))  # fmt: skip
 
 

@@ -68,7 +68,7 @@ def search_data(plan: Plan, explanation: Explanation | None = None) -> dict[str,
 
 def _explanation(explanation: Explanation) -> dict[str, Any]:
     data = {"text": str(explanation)} | asdict(explanation)
-    del data["status"], data["objective"]
+    del data["status"], data["objective"], data["units"]
     ways = [way._asdict() | {"path": _links(way.path)} for way in explanation.critical_cycle]
     return data | {"critical_path": _links(explanation.critical_path), "critical_cycle": ways}
 

@@ -115,6 +115,7 @@ _EXAMPLES: Final = {
     "links.bytes": "16777216",
     "links.bandwidth": "25000000",
     "links.buffer": "4",
+    "memory.unit": '"GiB"',
     "memory.activation": "2",
     "memory.weight_stash": "1",
     "memory.recompute": "false",

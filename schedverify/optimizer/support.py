@@ -48,7 +48,8 @@ def impossible(problem: Problem) -> str:
     if bound and bound.value > (problem.makespan_limit or 0):
         others = [name for name in limits_of(problem) if name != "limits.makespan"]
         within = f" within {' and '.join(others)}" if others and bound.evidence["rule"] == "idle" else ""
-        return f"no order has a makespan below {bound.value}{within}, and limits.makespan is {problem.makespan_limit}"
+        least, most = map(problem.units.time, (bound.value, problem.makespan_limit or 0))
+        return f"no order has a makespan below {least}{within}, and limits.makespan is {most}"
     return ""
 
 
@@ -123,4 +124,4 @@ def _obstacles(problem: Problem) -> Iterator[str]:
             )
             need += problem.static[rank] + problem.activation[stage]
             if problem.capacity is not None and (most := problem.capacity[rank]) < need:
-                yield f"rank {rank} holds {need} bytes when stage {stage} turns back, and its capacity is {most}"
+                yield f"rank {rank} holds {problem.units.over(need, most)}, when stage {stage} turns back"

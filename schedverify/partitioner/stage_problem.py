@@ -150,11 +150,13 @@ def stage_problem(model: Model, layers: Layers, shape: Problem) -> Problem:
         name: [factor * sum(getattr(layer, name) for layer in stage) for factor, stage in zip(slow, on, strict=True)]
         for name in passes
     }
-    memory = {
+    memory: dict[str, Any] = {
         "activation": account.activations(model, layers),
         "weight_stash": account.stashes(model, layers),
         "static": account.residents(model, layers, shape.owner_rank, shape.ranks),
     }
+    if model.unit:
+        memory["unit"] = model.unit
     if devices.memory:
         memory["capacity"] = [devices.memory[rank % len(devices.memory)] for rank in range(shape.ranks)]
     links: dict[str, Any] = {"latency": devices.latency, "bytes": account.boundary_bytes(model, layers)}

@@ -102,7 +102,8 @@ def _report(case: Case, chosen: list[Property], inferred: str = "") -> Report:
     if inferred:
         results = [dataclasses.replace(result, scope=Scope.AS_READ) for result in results]
     remarks = ((inferred,) if inferred else ()) + tuple(_remarks(case.problem, results))
-    return Report(tuple(results), case.measures, remarks, _communication(case, results), case.timeline_source)
+    communication, units = _communication(case, results), case.problem.units
+    return Report(tuple(results), case.measures, remarks, communication, case.timeline_source, units)
 
 
 def verify_lowered(lowered: Lowered, problem: Problem, select: Iterable[str] | None) -> Report:
@@ -164,8 +165,8 @@ def _check_own_problem(plan: Plan, problem: Problem | None) -> None:
 
 
 def _nameless(problem: Problem) -> Problem:
-    """Return a problem without what has no effect on a schedule: its name, and the names of its layers."""
-    return dataclasses.replace(problem, name="", partition=())
+    """Return a problem without what has no effect on a schedule: its name, those of its layers, the unit of bytes."""
+    return dataclasses.replace(problem, name="", partition=(), unit="")
 
 
 def check_codes(prefixes: Iterable[str]) -> None:

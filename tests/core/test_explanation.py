@@ -19,7 +19,7 @@ def test_an_infeasible_plan_names_what_clashes_and_what_would_do() -> None:
     told = sv.Explanation(sv.Status.INFEASIBLE, "makespan", ("limits.makespan", "memory.capacity"), False, reliefs)
     assert str(told).split("\n") == [
         "no schedule keeps limits.makespan and memory.capacity (perhaps already some of them)",
-        "  memory.capacity: 4 bytes on every rank would do, less would not",
+        "  memory.capacity: 4 units on every rank would do, less would not",
         "  limits.in_flight: 3 on every rank would do, less than 2 would not; what lies between is open",
         "  limits.makespan: 9 ticks or more; which value would do is open",
         "  limits.in_flight_stage: no value would do, the other limits clash by themselves",
@@ -45,8 +45,8 @@ def test_a_plan_is_told_with_its_bound_its_path_and_its_gains() -> None:
         "at the limit",
         "  rank 0 is full",
         "what one unit more, or one tick less, would gain of the makespan",
-        "  one tick less: gains at least 1, at most 3",
-        "  one rank more: gains at least 1, how much more is open",
+        "  one tick less: gains at least 1 tick, at most 3 ticks",
+        "  one rank more: gains at least 1 tick, how much more is open",
         "  nothing: one byte more; one link more",
         "note: nothing is open",
     ]

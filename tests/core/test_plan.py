@@ -37,12 +37,12 @@ class TestPlan:
         plan = dataclasses.replace(self.PLAN, seconds=0.0)
         verified = ", ".join(code for code, verdict in plan.verdicts.items() if verdict == "holds")
         assert str(plan) == (
-            "           makespan  span  bubble  span bubble  peak in flight  peak memory\n"
-            "this plan         9     9  0.3333       0.3333  2 1             2 1\n"
-            "1f1b              9     9  0.3333       0.3333  2 1             2 1\n"
-            "optimal: makespan 9, no schedule has less than 9\n"
+            "           makespan     span  bubble  span bubble  peak in flight  peak memory\n"
+            "this plan   9 ticks  9 ticks  0.3333       0.3333  2 1             2 1 units\n"
+            "1f1b        9 ticks  9 ticks  0.3333       0.3333  2 1             2 1 units\n"
+            "optimal: makespan 9 ticks, no schedule has less than 9 ticks\n"
             f"0.0 s, seed 0; verified: {verified}\n"
-            "with its communication, under pair: makespan 9"
+            "with its communication, under pair: makespan 9 ticks"
         )
 
     def test_of_one_that_was_read_nothing_is_said_to_be_verified(self, tmp_path) -> None:
@@ -51,9 +51,9 @@ class TestPlan:
         assert read == self.PLAN
         holding = ", ".join(code for code, verdict in read.verdicts.items() if verdict == "holds")
         assert str(read).splitlines()[2:] == [
-            "claimed to be optimal: makespan 9, no schedule has less than 9",
+            "claimed to be optimal: makespan 9 ticks, no schedule has less than 9 ticks",
             f"read from a file, nothing verified (sv.verify does it); said to hold: {holding}",
-            "with its communication, under pair: makespan 9",
+            "with its communication, under pair: makespan 9 ticks",
         ]
         assert "verified: " not in str(read)
         none = sv.Plan(PROBLEM, sv.Status.INFEASIBLE, "makespan")
@@ -74,9 +74,9 @@ class TestPlan:
 
     def test_what_is_proved_is_told(self) -> None:
         plan = dataclasses.replace(self.PLAN, status=sv.Status.FEASIBLE, bound=8, reason="out of time")
-        assert "feasible: makespan 9, at most 12.50% above the optimum\nout of time\n" in str(plan)
+        assert "feasible: makespan 9 ticks, at most 12.50% above the optimum\nout of time\n" in str(plan)
         second = sv.SecondaryObjective("peak-memory", 4, None)
-        assert "optimal: makespan 9, no bound is known; then peak-memory 4, no bound is known" in str(
+        assert "optimal: makespan 9 ticks, no bound is known; then peak-memory 4 units, no bound is known" in str(
             dataclasses.replace(self.PLAN, bound=None, then=second)
         )
 

@@ -17,13 +17,13 @@ PROBLEM = sv.Problem.chain(ranks=2, microbatches=2, forward=1, backward=2)
 SCHEDULE = sv.generate("1f1b", PROBLEM)
 BROKEN = sv.Schedule.parse("0F0 0B0 0F1 0B1\n1F1 1F0 1B0 1B1")
 MEASURES = """\
-  makespan         9
-  span             9
+  makespan         9 ticks
+  span             9 ticks
   bubble fraction  0.3333
   bubble overhead  0.5000
   span bubble      0.3333
   peak in flight   2 1
-  peak memory      2 1"""
+  peak memory      2 1 units"""
 
 
 def lines(text: str) -> str:

@@ -73,12 +73,16 @@ LOAD = {"rule": "load", "rank": 1, "objective": "makespan", "bound": 21}
         (
             {"bound": 21, "certificate": LOAD},
             Verdict.VIOLATED,
-            "optimal is claimed of makespan 36, and its bound is 21",
+            "optimal is claimed of makespan 36 ticks, and its bound is 21 ticks",
         ),
         ({"bound": 36}, Verdict.UNDECIDED, "no evidence is given for the bound 36"),
         ({"bound": 36, "certificate": LOAD}, Verdict.UNDECIDED, "the evidence proves 21; the rest of the bound 36"),
         ({"bound": 36, "certificate": LOAD | {"bound": 36}}, Verdict.VIOLATED, "what follows from it is 21"),
-        ({"bound": 37}, Verdict.VIOLATED, "the bound on the makespan is claimed to be 37, but this schedule has 36"),
+        (
+            {"bound": 37},
+            Verdict.VIOLATED,
+            "the bound on the makespan is claimed to be 37 ticks, but this schedule has 36 ticks",
+        ),
     ],
 )
 def test_optimal_is_a_claim(changes: dict[str, Any], verdict: Verdict, text: str) -> None:
@@ -92,7 +96,7 @@ def test_optimal_is_claimed_of_both_objectives() -> None:
     data = json.loads(attacks.plan_text("second objective"))
     assert forged(data).ok
     report = forged(data, then=data["then"] | {"bound": data["then"]["bound"] - 1})
-    assert "optimal is claimed of peak-memory 2, and its bound is 1" in told(report)
+    assert "optimal is claimed of peak-memory 2 units, and its bound is 1 unit" in told(report)
     report = forged(data, then=data["then"] | {"bound": None, "certificate": None})
     assert "no bound of the peak-memory is known" in told(report)
 
@@ -179,7 +183,7 @@ class TestMakespanLimit:
     def test_of_a_compute_order(self) -> None:
         problem = Problem.of(SIX | {"limits": {"makespan": 20}})
         report = verify(generate("1f1b", problem), problem)
-        assert "SV503 the makespan of the compute order is 21, limits.makespan is 20" in told(report)
+        assert "SV503 the makespan of the compute order is 21 ticks, limits.makespan is 20 ticks" in told(report)
         assert verify(generate("1f1b", problem), dataclasses.replace(problem, makespan_limit=21)).ok
 
     def test_of_a_plan_whose_problem_was_given_a_limit(self) -> None:
@@ -258,8 +262,9 @@ class TestTimeline:
         later = [[start + 1 for start in row] for row in data["timeline"]]
         report = forged(data, timeline=later)
         assert report["SV202"].verdict is Verdict.HOLDS
-        assert "rank 0, position 0 (0F0) is claimed to start at 1; in the earliest timeline it starts at 0" in told(
-            report
+        assert (
+            "rank 0, position 0 (0F0) is claimed to start at 1 tick; in the earliest timeline it starts at 0 ticks"
+            in told(report)
         )
         assert verify(plan_from(data).schedule, plan_from(data).problem, claims={"timeline": later}).ok
 

@@ -46,7 +46,8 @@ def _slices(problem: ProblemFields, reader: ProblemReader) -> None:
 def _stash(problem: ProblemFields, reader: ProblemReader) -> None:
     for stage, (stash, activation) in enumerate(zip(problem.weight_stash, problem.activation, strict=True)):
         if stash > activation:
-            message = f"{stash} on stage {stage} is more than its activation, {activation}"
+            part, whole = problem.units.values("peak-memory", stash, activation)
+            message = f"{part} on stage {stage} is more than its activation, {whole}"
             reader.fault("memory.weight_stash", message, "it is a part of the activation")
             return
 
@@ -86,7 +87,8 @@ def _capacity(problem: ProblemFields, reader: ProblemReader) -> None:
     unit = "micro-batch" if problem.slices == 1 else "sequence"
     for rank, (capacity, need) in enumerate(zip(problem.capacity, least_capacity(problem), strict=True)):
         if capacity < need:
-            message = f"{capacity} on rank {rank} is below what one {unit} needs, {need}"
+            has, needs = problem.units.values("peak-memory", capacity, need)
+            message = f"{has} on rank {rank} is below what one {unit} needs, {needs}"
             reader.fault(f"memory.capacity[{rank}]", message, f"{need} or more")
 
 

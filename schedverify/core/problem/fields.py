@@ -10,6 +10,7 @@ import numpy as np
 
 from schedverify.core.op import KIND_MASK, MICROBATCH_MASK, Kind, Op
 from schedverify.core.schedule import Flags, IntArray, kinds, op_stages
+from schedverify.core.units import Units
 
 Ints = tuple[int, ...]
 """Whole numbers by stage, by rank or by micro-batch; an array of them is an ``IntArray``."""
@@ -113,11 +114,18 @@ class ProblemFields:
     """What it minimizes next, among the best by ``minimize``."""
     boundaries: tuple[Boundary, ...] = field(default=())
     """The tensors that cross between stages, where they are known."""
+    unit: str = ""
+    """The unit that bytes are told in, such as ``GiB``; empty where sizes are numbers of no named unit."""
 
     @property
     def total_stages(self) -> int:
         """The number of stages of all copies together."""
         return self.stages * self.replicas
+
+    @property
+    def units(self) -> Units:
+        """How times and sizes of this problem are told."""
+        return Units(self.tick, self.unit)
 
     @property
     def kinds(self) -> str:

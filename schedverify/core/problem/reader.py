@@ -11,6 +11,7 @@ from schedverify.core.errors import Faults, clean, nearest, shown
 from schedverify.core.problem.fields import Ints, Matrix
 from schedverify.core.problem.keys import BY_PATH, KEYS, TABLES, Key, names, table_of
 from schedverify.core.problem.numbers import LARGEST, decimal_places, exact, finer_tick, size, whole
+from schedverify.core.units import SIZES, unit_of
 
 _LONGEST_TEXT: Final = 1000
 _INDEX: Final = re.compile(r"\[[0-9]+\]")
@@ -28,6 +29,8 @@ class TableReader(Faults):
         self.data = data
         self._keys = {key.path: key for key in keys}
         self._decimals: int | None = None
+        self._sized: dict[str, str] = {}
+        """The unit of the first size given as text, by key."""
 
     def key_at(self, place: str) -> Key | None:
         """Return what the table of keys says of a place; None where it knows no such key."""
@@ -41,6 +44,8 @@ class TableReader(Faults):
         sized = key is not None and key.shape.startswith("size")
         number = size(value) if sized else whole(value)
         if number is not None and low <= number <= most:
+            if key is not None and (unit := unit_of(value)):
+                self._sized.setdefault(key.path, unit)
             return number
         if key is not None and key.shape.startswith("duration") and decimal_places(value):
             self._off_tick(place, value)
@@ -50,6 +55,16 @@ class TableReader(Faults):
         message = f"expected {kind} from {low} to {upper}, found {shown(value)}"
         self.fault(place, message, key.meaning if key else "")
         return low
+
+    def unit(self, place: str, value: Any, *first: str) -> str:
+        """Take the unit that sizes are told in; by default that of the first of these keys, else the largest given.
+
+        What is read before counts: this is to be taken last.
+        """
+        if value is not None:
+            return str(value) if self.is_one_of(place, value, tuple(SIZES)) else ""
+        units = [self._sized[key] for key in first if key in self._sized]
+        return units[0] if units else max(self._sized.values(), key=SIZES.__getitem__, default="")
 
     def plain_text(self, place: str, value: Any) -> str:
         """Check a text: of bounded length, without control characters."""

@@ -65,7 +65,7 @@ def _model(name: str, layers: dict[str, Layer], edges: list[tuple[str, str]]) ->
         raise InputError(Fault("", f"the edges have a cycle: {' -> '.join(error.args[1])}")) from None
     at = {node: i for i, node in enumerate(order)}
     pairs = tuple(sorted((at[source], at[target]) for source, target in edges))
-    return Model(name, tuple(layers[node] for node in order), "us", pairs)
+    return Model(name, tuple(layers[node] for node in order), "us", pairs, unit="MiB")
 
 
 def _layer(node: re.Match[str]) -> Layer:

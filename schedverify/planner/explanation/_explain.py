@@ -100,6 +100,7 @@ def explain(
         binding=tuple(used_up_texts(subject)),
         gains=gains,
         remarks=(*remarks, *untold),
+        units=subject.problem.units,
     )
 
 
@@ -165,5 +166,5 @@ def used_up_texts(plan: Plan) -> Iterator[str]:
     if plan.objective == "peak-memory":
         peak = max(plan.measures.peak_memory)
         ranks = ", ".join(str(rank) for rank, most in enumerate(plan.measures.peak_memory) if most == peak)
-        yield f"the most bytes, {peak}, are held on rank {ranks}"
+        yield f"the most bytes, {plan.problem.units.size(peak)}, are held on rank {ranks}"
     yield from (limit.text for limit in used_up_limits(plan.problem, plan.schedule, plan.measures))

@@ -88,7 +88,9 @@ def _relaxed(problem: Problem, limit: UsedUpLimit) -> Change:
         return Change(f"{limit.name} {limit.value} → {more}", with_limit(problem, limit.name, more))
     values = list(getattr(problem, FIELDS[limit.name]))
     values[limit.place] = more
-    what = "one more activation" if limit.name == "memory.capacity" else "one more in flight"
+    memory = limit.name == "memory.capacity"
+    what = "one more activation" if memory else "one more in flight"
     what += f" on {'stage' if limit.name == 'limits.in_flight_stage' else 'rank'} {limit.place}"
-    text = f"{limit.name}[{limit.place}] {limit.value} → {more} ({what})"
+    before, after = map(problem.units.given if memory else str, (limit.value, more))
+    text = f"{limit.name}[{limit.place}] {before} → {after} ({what})"
     return Change(text, with_limit(problem, limit.name, tuple(values)))

@@ -68,7 +68,8 @@ def _judge(case: Case, goal: Goal) -> Iterator[Violation]:
     bound = stated if goal.bound is None else goal.bound
     value = None if case.measures is None else case.measures.value(goal.objective)
     if value is not None and _is_whole(bound) and bound > value:
-        text = f"the bound on the {goal.objective} is claimed to be {bound}, but this schedule has {value}"
+        claimed, has = case.problem.units.values(goal.objective, bound, value)
+        text = f"the bound on the {goal.objective} is claimed to be {claimed}, but this schedule has {has}"
         yield Violation("SV502", text)
         return
     if certificate is None:
@@ -112,7 +113,8 @@ def _best(case: Case, goal: Goal) -> Iterator[Violation]:
         what = "bound" if goal.bound is None else "value"
         raise Undecided(f"optimal is claimed, and no {what} of the {goal.objective} is known")
     if goal.bound != value:
-        yield Violation("SV502", f"optimal is claimed of {goal.objective} {value}, and its bound is {goal.bound}")
+        best, bound = case.problem.units.values(goal.objective, value, goal.bound)
+        yield Violation("SV502", f"optimal is claimed of {goal.objective} {best}, and its bound is {bound}")
 
 
 def _none_at_all(case: Case, goal: Goal) -> Iterator[Violation]:
