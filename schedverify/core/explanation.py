@@ -79,7 +79,7 @@ class Relief:
 
 @dataclass(frozen=True)
 class Gain:
-    """What the value of the plan's objective would gain by one change of the problem.
+    """What would be gained by one change of the problem: of the value of the plan's objective, if nothing else is said.
 
     Attributes
     ----------
@@ -88,11 +88,14 @@ class Gain:
     least, most
         At least so much is gained, because such a schedule was found; more than ``most`` is not, because that is
         proved (None where nothing is). Where they are equal, the gain is exact.
+    of
+        What is gained where it is not the objective, as words behind the number; else empty.
     """
 
     change: str
     least: int
     most: int | None
+    of: str = ""
 
     @property
     def exact(self) -> bool:
@@ -100,10 +103,11 @@ class Gain:
         return self.least == self.most
 
     def __str__(self) -> str:
+        of = f" {self.of}" * bool(self.of)
         if self.exact:
-            return f"{self.change}: gains {self.least or 'nothing'}"
+            return f"{self.change}: gains {self.least or 'nothing'}{of}"
         most = "how much more is open" if self.most is None else f"at most {self.most}"
-        return f"{self.change}: gains at least {self.least}, {most}"
+        return f"{self.change}: gains at least {self.least}, {most}{of}"
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,8 @@ class Explanation:
     binding
         The limits that are at their limit, and the ranks that hold the most, as sentences.
     gains
-        What one unit more of each of these, and one tick less, would gain; of plans that are proved optimal.
+        What one unit more of each of these, and one tick less, would gain, of plans that are proved optimal; and what
+        looser limits on communication would.
     remarks
         What is open.
     """

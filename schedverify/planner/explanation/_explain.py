@@ -11,6 +11,7 @@ from schedverify.core.explanation import Explanation
 from schedverify.core.problem import Problem
 from schedverify.core.result import Plan, Status
 from schedverify.optimizer import Effort
+from schedverify.planner.explanation.communication import gains_in_communication
 from schedverify.planner.explanation.critical import critical_cycle_of, critical_path_of
 from schedverify.planner.explanation.gains import gains_of
 from schedverify.planner.explanation.limits import explain_conflict, used_up_limits
@@ -53,7 +54,8 @@ def explain(
     Of one with a schedule: what its bound rests on, its critical path (of a span, its critical cycle of ranks), the
     limits that it uses up. Of an optimal one: what one unit more of each of these would gain, one tick less for each
     operation that its bound rests on or that stands on the critical path, and one on every link. This is found by
-    searching again; what is not proved in the time is told as open.
+    searching again; what is not proved in the time is told as open. Of limits on communication, what looser ones would
+    gain of the makespan with communication, in the plan's own order.
 
     Parameters
     ----------
@@ -84,7 +86,10 @@ def explain(
         return explain_conflict(subject, effort)
     if subject.schedule is None:
         return Explanation(subject.status, subject.objective, remarks=(subject.reason,))
-    verify(subject).raise_for_violations()
+    report = verify(subject)
+    report.raise_for_violations()
+    timeline = None if effort.stopped else report.timeline
+    looser, unlowered = ([], []) if timeline is None else gains_in_communication(subject, timeline)
     path, cycle = critical_path_of(subject), critical_cycle_of(subject)
     deciding = [*path, *(link for way in cycle for link in way.path)]
     proved = subject.status is Status.OPTIMAL
@@ -97,8 +102,8 @@ def explain(
         critical_path=path,
         critical_cycle=cycle,
         binding=tuple(used_up_texts(subject)),
-        gains=gains,
-        remarks=remarks,
+        gains=(*gains, *looser),
+        remarks=(*remarks, *unlowered),
     )
 
 
