@@ -87,7 +87,7 @@ class Relief:
 
 @dataclass(frozen=True)
 class Gain:
-    """What the value of the plan's objective would gain by one change of the problem.
+    """What would be gained by one change of the problem: of the value of the plan's objective, if nothing else is said.
 
     Attributes
     ----------
@@ -96,11 +96,14 @@ class Gain:
     least, most
         At least so much is gained, because such a schedule was found; more than ``most`` is not, because that is
         proved (None where nothing is). Where they are equal, the gain is exact.
+    of
+        What is gained where it is not the objective, as words behind the number; else empty.
     """
 
     change: str
     least: int
     most: int | None
+    of: str = ""
 
     @property
     def exact(self) -> bool:
@@ -112,11 +115,11 @@ class Gain:
 
     def told(self, units: Units, objective: str) -> str:
         """Say what is gained of an objective, in the units of the problem."""
-        least = units.value(objective, self.least)
+        least, of = units.value(objective, self.least), f" {self.of}" * bool(self.of)
         if self.exact:
-            return f"{self.change}: gains {least if self.least else 'nothing'}"
+            return f"{self.change}: gains {least if self.least else 'nothing'}{of}"
         most = "how much more is open" if self.most is None else f"at most {units.value(objective, self.most)}"
-        return f"{self.change}: gains at least {least}, {most}"
+        return f"{self.change}: gains at least {least}, {most}{of}"
 
 
 @dataclass(frozen=True)
@@ -141,7 +144,8 @@ class Explanation:
     binding
         The limits that are at their limit, and the ranks that hold the most, as sentences.
     gains
-        What one unit more of each of these, and one tick less, would gain; of plans that are proved optimal.
+        What one unit more of each of these, and one tick less, would gain, of plans that are proved optimal; and what
+        looser limits on communication would.
     remarks
         What is open.
     units

@@ -165,7 +165,7 @@ def search_schema() -> Schema:
 
 def _explanation() -> Schema:
     relief = closed({"limit": TEXT, "least": or_null(whole()), "bound": or_null(whole())})
-    gain = closed({"change": TEXT, "least": whole(), "most": or_null(whole())})
+    gain = closed({"change": TEXT, "least": whole(), "most": or_null(whole()), "of": TEXT})
     path = listed(closed({"step": TEXT, "why": TEXT}))
     way = closed({"rank": whole(), "to": whole(), "ticks": whole(), "path": path})
     return closed({
