@@ -55,14 +55,15 @@ def optimize(  # noqa: PLR0913 - each is an option of the command line
         explanation = _explained(plan, stop, limits) if explain else None
     if parts:
         _tell_parts(plan)
-    if output is not None and plan.schedule is not None:
-        if plan.lowered is None:
+    written = plan.schedule is not None or plan.status == "infeasible"
+    if output is not None and written:
+        if plan.schedule is not None and plan.lowered is None:
             raise ScheduleError(f"no plan is written: {plan.reason}")
         formats.save(plan, output)
     if output_format == "json":
         print(formats.dumps(formats.search_data(plan, explanation)))
     elif output != "-":
-        _show(plan, output)
+        _show(plan, output if written else None)
         if explanation is not None:
             print(explanation)
     return {"optimal": OK, "feasible": OK, "infeasible": VIOLATED, "unknown": UNDECIDED}[plan.status.value]
@@ -104,5 +105,5 @@ def _show(plan: Plan, output: str | None) -> None:
     print_lines([outcome_line(plan)])
     for text in plan_remarks(plan):
         remark(text)
-    if output is not None and plan.schedule is not None:
+    if output is not None:
         remark(f"plan written to {output}; schedverify verify {output} checks it again")

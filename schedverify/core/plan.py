@@ -227,6 +227,8 @@ def plan_remarks(plan: Plan) -> Iterator[str]:
     if plan.read:
         yield f"read from a file, nothing verified (sv.verify does it); said to hold: {holding or 'nothing'}"
     if plan.schedule is None:
+        if plan.status is Status.INFEASIBLE and not plan.read:
+            yield "verified: SV502" if "SV502" in holding else "SV502 is undecided: it is the solver's word"
         return
     if plan.reason:
         yield plan.reason

@@ -27,7 +27,7 @@ from schedverify.optimizer.orders import (
     schedule_of,
 )
 from schedverify.optimizer.portfolio import solve
-from schedverify.optimizer.search_state import OnProgress, Progress, Solution
+from schedverify.optimizer.search_state import OnProgress, Progress, Solution, none_by
 from schedverify.optimizer.support import check_supported, impossible
 from schedverify.optimizer.tasks import Tasks
 from schedverify.simulator.engine import simulate
@@ -71,14 +71,14 @@ def least_peak(
         If the problem has something that the model cannot take yet; names all of it.
     """
     check_supported(problem, "peak-memory")
-    if reason := impossible(problem):
-        return Solution(Status.INFEASIBLE, reason=reason)
+    if obstacle := impossible(problem):
+        return none_by(obstacle, "peak-memory")
     descent = _CapacityDescent(problem, effort or Effort(), ceiling, progress)
     descent.start_warm(hints)
     if descent.best is None:
         answer = descent.search_within(None, 1)
         if descent.best is None:
-            return replace(answer, bound=descent.bound, evidence=descent.evidence)
+            return descent.without_schedule(answer)
     descent.halve()
     return descent.solution()
 
@@ -183,6 +183,13 @@ class _CapacityDescent:
         if answer.schedule is not None and answer.value is not None and answer.value <= self.most:
             self._take(answer.schedule)
         return answer
+
+    def without_schedule(self, answer: Solution) -> Solution:
+        """Return how the search for any schedule ended, with evidence that there is none, else that of the peak."""
+        limit, evidence = self.problem.makespan_limit, answer.evidence
+        if answer.status is Status.INFEASIBLE and limit is not None and evidence and evidence["bound"] > limit:
+            return replace(answer, bound=None)
+        return replace(answer, bound=self.bound, evidence=self.evidence)
 
     def solution(self) -> Solution:
         """Return what is known at the end, once there is a best."""

@@ -28,7 +28,7 @@ from schedverify.optimizer.orders import (
     schedule_of,
 )
 from schedverify.optimizer.solvers.cp_sat import SolverOutcome
-from schedverify.optimizer.support import limits_of
+from schedverify.optimizer.support import Obstacle, limits_of
 from schedverify.optimizer.tasks import OpKey, Tasks
 
 MOST_STEPS: Final = 60_000
@@ -74,7 +74,8 @@ class Solution:
         The objective of ``schedule``, measured on its timeline, and a number of ticks that no schedule can go below.
     evidence
         The combinatorial rule that proves most, with its place and the ``bound`` that follows from it. Where
-        :attr:`bound` is higher, the rest is the solver's word.
+        :attr:`bound` is higher, the rest is the solver's word. Where no order keeps the limits, it may be of something
+        else than the objective: of what every order needs that is beyond one of them.
     reason
         Why there is no schedule, or what is left open.
     parts
@@ -94,6 +95,13 @@ class Solution:
     def gap(self) -> Fraction | None:
         """``(value - bound) / bound``; None where either is unknown or the bound is 0."""
         return relative_gap(self.value, self.bound)
+
+
+def none_by(obstacle: Obstacle, objective: str) -> Solution:
+    """Return that no order keeps the limits; what every order needs is a bound where it is of the objective."""
+    evidence = obstacle.evidence
+    bound = evidence["bound"] if evidence["objective"] == objective else None
+    return Solution(Status.INFEASIBLE, bound=bound, evidence=evidence, reason=obstacle.reason)
 
 
 class Incumbent:
@@ -235,8 +243,12 @@ class SearchState:
         return self.best.proved or good or self.hopeless()
 
     def hopeless(self) -> bool:
-        """Whether it is proved that no schedule is good enough, or that there is none at all."""
-        return self.infeasible or (self.within is not None and self.best.bound > self.within)
+        """Whether it is proved that no schedule is good enough, or that there is none at all.
+
+        A span is no longer than the makespan, so that a bound on either is one on that.
+        """
+        ends = (self.within, self.problem.makespan_limit)
+        return self.infeasible or any(end is not None and self.best.bound > end for end in ends)
 
     def over(self) -> bool:
         """Whether nothing more should be tried."""

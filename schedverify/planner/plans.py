@@ -222,17 +222,9 @@ def _timeline_of(report: Report) -> Timeline:
 def _draft(problem: Problem, found: LexicographicResult, objective: str, seed: int, seconds: float) -> Plan:
     """Return what a search says besides its schedule: a plan that claims no value, because nothing is verified yet."""
     return Plan(
-        problem,
-        found.status,
-        objective,
-        bound=found.first.bound,
-        certificate=found.first.evidence,
-        seed=seed,
-        partition=problem.partition or None,
-        reason=found.reason,
-        seconds=seconds,
-        parts=found.parts,
-    )
+        problem, found.status, objective, bound=found.first.bound, certificate=found.first.evidence, seed=seed,
+        partition=problem.partition or None, reason=found.reason, seconds=seconds, parts=found.parts,
+    )  # fmt: skip
 
 
 def _verified(
@@ -258,7 +250,7 @@ def _verified(
         Whether no further lowering should be tried.
     """
     if found.schedule is None:
-        return draft
+        return _without_schedule(draft)
     case = Case(found.schedule, draft.problem)
     timeline = case.timeline
     plan = draft if timeline is None else _timed(draft, timeline, found.second, then)
@@ -268,6 +260,16 @@ def _verified(
     if timeline is None or report.violations:
         raise _refusal("the optimizer found", report)
     return _with_communication(plan, report, lowering or proved_lowering(timeline, DEFAULT_DISCIPLINE, over=over))
+
+
+def _without_schedule(plan: Plan) -> Plan:
+    """Return a plan without a schedule, and where it is that there is none, with what the verifier says of that."""
+    if plan.status is not Status.INFEASIBLE:
+        return plan
+    report = verify(plan)
+    if report.violations:
+        raise _refusal("the optimizer found", report)
+    return dataclasses.replace(plan, verdicts=_verdicts(report))
 
 
 def _refusal(what: str, report: Report) -> RefusedPlanError:

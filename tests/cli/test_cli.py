@@ -201,6 +201,12 @@ def test_an_infeasible_problem_ends_with_one(run: Any) -> None:
     data = json.loads(out)
     assert (code, data["status"], data["schedule"]) == (1, "infeasible", None)
     assert "in_flight" in data["reason"]
+    code, out, err = run("optimize", "tight.toml", "-o", "none.json")
+    assert (code, "plan written to none.json" in err) == (1, True)
+    assert "infeasible" in out
+    assert run("verify", "none.json")[0] == 0
+    assert run("verify", "none.json", "--problem", "tight.toml")[0] == 0
+    assert run("verify", "none.json", "--problem", "two.toml")[0] == 2
 
 
 def test_draw_and_convert(run: Any) -> None:

@@ -62,7 +62,7 @@ class TestPlan:
             "the problem: claimed to be infeasible",
             "read from a file, nothing verified (sv.verify does it); said to hold: nothing",
         ]
-        assert str(none) == "the problem: infeasible"
+        assert str(none) == "the problem: infeasible\nSV502 is undecided: it is the solver's word"
 
     def test_of_rivals_as_good_the_one_that_holds_less_stands_there(self) -> None:
         known = {each.family: each for each in self.PLAN.families}
@@ -85,7 +85,7 @@ class TestPlan:
         tight = sv.Problem.chain(ranks=2, microbatches=2, makespan=3)
         none = sv.optimize(tight, time_limit=5, workers=1)
         assert repr(none) == "<Plan: infeasible, makespan>"
-        assert str(none) == f"the problem: infeasible ({none.reason})"
+        assert str(none) == f"the problem: infeasible ({none.reason})\nverified: SV502"
         assert none._repr_html_().startswith("<pre")
 
     def test_a_notebook_shows_its_picture(self) -> None:

@@ -141,6 +141,33 @@ class TestNoScheduleAtAll:
         roomy = dataclasses.replace(problem, capacity=(2, 1))
         assert verify(dataclasses.replace(plan, problem=roomy))["SV502"].verdict is Verdict.UNDECIDED
 
+    @pytest.mark.parametrize(
+        ("in_flight", "certificate", "verdict"),
+        [
+            (1, {}, Verdict.HOLDS),
+            (2, {}, Verdict.UNDECIDED),
+            (None, {}, Verdict.UNDECIDED),
+            ([1, 2], {"rank": 1}, Verdict.UNDECIDED),
+            ([1, 2], {}, Verdict.HOLDS),
+            (1, {"bound": 3}, Verdict.VIOLATED),
+            (1, {"bound": 1}, Verdict.UNDECIDED),
+            (1, {"objective": "makespan"}, Verdict.VIOLATED),
+            (1, {"objective": "luck"}, Verdict.VIOLATED),
+            (1, {"objective": None}, Verdict.VIOLATED),
+            (1, {"rank": 2}, Verdict.VIOLATED),
+        ],
+    )
+    def test_its_evidence_may_speak_of_another_limit_than_what_was_minimized(
+        self, in_flight: Any, certificate: dict[str, Any], verdict: Verdict
+    ) -> None:
+        problem = Problem.chain(ranks=2, microbatches=2, virtual=2, in_flight=in_flight)
+        evidence = {"rule": "in_flight", "rank": 0, "objective": "in-flight", "bound": 2} | certificate
+        for objective in ("makespan", "peak-memory"):
+            plan = Plan(problem, Status.INFEASIBLE, objective, certificate=evidence)
+            assert verify(plan)["SV502"].verdict is verdict
+            bounded = verify(dataclasses.replace(plan, bound=2))["SV502"]
+            assert bounded.verdict is not Verdict.HOLDS, "nothing shows that bound"
+
     def test_where_one_is_given(self) -> None:
         problem = Problem.of(SIX)
         plan = dataclasses.replace(plan_of(generate("1f1b", problem), problem), status=Status.INFEASIBLE)
