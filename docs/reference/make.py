@@ -35,11 +35,17 @@ def pages() -> dict[Path, str]:
     }
 
 
+OUTPUTS = """\
+Files that a command will write are looked at before it works: the form that the name shows, the folder, whether there
+is room, and that none of them is a file that it reads. The answer is printed before it is written. A file is written
+whole or not at all; where that fails in the end, what it should hold is printed too, and the exit code is 2."""
+
+
 def commands() -> str:
     """Return a section for every command, in the order in which they are registered."""
     app = application()
     names = [name for name in app if not name.startswith("-")]
-    return "\n\n".join(["# Commands", *(command(app, name) for name in names)]) + "\n"
+    return "\n\n".join(["# Commands", OUTPUTS, *(command(app, name) for name in names)]) + "\n"
 
 
 def command(app: App, name: str) -> str:

@@ -6,7 +6,9 @@ import gc
 import os
 import sys
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from schedverify import __version__
@@ -43,9 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The command and its options; by default those of the process, which then is for this command alone.
     """
     words = sys.argv[1:] if arguments is None else list(arguments)
-    if words == ["--version"]:  # without what parses and prints everything else, which takes much longer to load
-        print(__version__)
-        return OK
+    _replace_closed_streams()
     if arguments is None:
         gc.set_threshold(50_000)  # modules stay: to look through them for garbage takes a tenth of a short command
     try:
@@ -54,15 +54,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _refused(str(error), _code(error))
     except (MemoryError, RecursionError):
         return _refused("the input is too large or too deeply nested for this machine's memory")
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return OK
+    except (OSError, SystemExit) as error:
+        return _unprinted(error.__context__ if isinstance(error, SystemExit) else error)
     except KeyboardInterrupt:
         return _refused("interrupted", 130)
 
 
+def _replace_closed_streams() -> None:
+    """Open nothing in the place of standard streams that were closed for this process, which Python has as None."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115
+
+
+def _unprinted(error: BaseException | None) -> int:
+    """Return the exit code where standard output took no more: none of ours where its reader hung up.
+
+    rich ends the process where a reader hangs up; what it met stands in the context.
+    """
+    with suppress(OSError, ValueError, AttributeError):  # what is still in its buffer would fail again at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if isinstance(error, BrokenPipeError):
+        return OK
+    if not isinstance(error, OSError):
+        return WRONG_INPUT
+    place = f"{error.filename}" if error.filename else "standard output"
+    return _refused(f"{place}: {error.strerror or error}")
+
+
 def _called(words: list[str]) -> int:
     """Return the exit code of the command that the words call."""
+    if words == ["--version"]:  # without what parses and prints everything else, which takes much longer to load
+        print(__version__, flush=True)
+        return OK
     from cyclopts import CycloptsError
 
     # the commands that these words can be about: that of the first word, or else all, such as for --help
@@ -105,6 +129,7 @@ def _code(error: SchedverifyError) -> int:
 
 
 def _refused(message: str, code: int = WRONG_INPUT) -> int:
-    for line in message.splitlines():
-        print(f"schedverify: {printable(line)}", file=sys.stderr)
+    with suppress(OSError):  # where standard error takes no more, the code still says it
+        for line in message.splitlines():
+            print(f"schedverify: {printable(line)}", file=sys.stderr)
     return code

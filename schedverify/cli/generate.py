@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from schedverify import formats
-from schedverify.cli.options import Output, ProblemOption, TextOrJson
+from schedverify.cli.options import Output, ProblemOption, TextOrJson, flag
 from schedverify.core.errors import Fault, InputError
+from schedverify.formats.text_files import source_name
 
 if TYPE_CHECKING:
     from schedverify.core.problem import Problem
@@ -29,7 +31,10 @@ def generate(  # noqa: PLR0913 - each is an option of the command line
 ) -> int:
     """Make the schedule of a family, for a problem file or for a number of ranks and micro-batches."""
     from schedverify import conversion, generators
+    from schedverify.core.schedule import Schedule
 
+    target = formats.Destination("--output", output, partial(formats.form_of_file, Schedule))
+    formats.check_destinations(target, inputs=(problem,))
     costs = {"forward": forward, "backward": backward, "backward_input": backward_input,
              "backward_weight": backward_weight}  # fmt: skip
     shape = {"ranks": ranks, "microbatches": microbatches, "virtual": virtual}
@@ -55,8 +60,19 @@ def families(*, output_format: TextOrJson = "text") -> int:
     return 0
 
 
-def new(*, output: Output = None) -> int:
+def new(
+    *,
+    output: Output = None,
+    force: Annotated[bool, flag("Replace a file that is there.")] = False,
+) -> int:
     """Write a commented problem file to begin with."""
+    from pathlib import Path
+
+    from schedverify.core.problem import Problem
+
+    formats.check_destinations(formats.Destination("--output", output, partial(formats.form_of_file, Problem)))
+    if output not in (None, "-") and Path(output).is_file() and not force:
+        raise InputError(Fault("", "the file is there already", "--force replaces it"), source_name(output))
     formats.write_text(output or "-", formats.new())
     return 0
 

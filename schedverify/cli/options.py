@@ -44,6 +44,11 @@ DisciplineOption = Annotated[DisciplineName, Parameter(help="What blocks what be
 EagerBytes = Annotated[int, number("Messages of at most so many bytes do not wait for their receive.", least=0)]
 
 
+def json_taken(output_format: str) -> str:
+    """Return what has standard output for itself, as :func:`schedverify.formats.check_destinations` takes it."""
+    return "--format json" if output_format == "json" else ""
+
+
 def given_problem(path: str | None) -> Problem | None:
     """Return the problem in the file that ``--problem`` names, or None where the option is not given."""
     from schedverify import formats
