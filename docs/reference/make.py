@@ -12,6 +12,7 @@ from pathlib import Path
 from cyclopts import App
 
 from schedverify.cli.app import application
+from schedverify.cli.usage import usage_line
 from schedverify.core.problem.keys import KEYS, TABLES, Key
 from schedverify.formats.models.model_keys import CLUSTER_KEYS, CLUSTER_TABLES, MODEL_KEYS, MODEL_TABLES
 from schedverify.generators import families
@@ -52,7 +53,6 @@ def command(app: App, name: str) -> str:
     """Return the section of one command: what it does, and a row for each argument and option."""
     arguments = app[name].assemble_argument_collection()
     positional = [a.names[0].removeprefix("--").upper() for a in arguments if a.required]
-    usage = " ".join(["schedverify", name, *positional, "[OPTIONS]" if len(positional) < len(arguments) else ""])
     rows = []
     for argument in arguments:
         choices = argument.get_choices()
@@ -67,7 +67,7 @@ def command(app: App, name: str) -> str:
             )
         )
     table = "\n".join(markdown_table(("argument", "takes", "default", "meaning"), rows)) if rows else ""
-    return "\n\n".join([f"## {name}", app[name].help, f"```text\n{usage.strip()}\n```", table]).rstrip()
+    return "\n\n".join([f"## {name}", app[name].help, f"```text\n{usage_line(app, name)}\n```", table]).rstrip()
 
 
 def problem_keys() -> str:

@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from schedverify import __version__
-from schedverify.core.errors import InfeasibleError, ScheduleError, SchedverifyError, UndecidedError, printable
+from schedverify.core.errors import (
+    InfeasibleError,
+    InputError,
+    ScheduleError,
+    SchedverifyError,
+    UndecidedError,
+    printable,
+)
 
 if TYPE_CHECKING:
     from cyclopts import App
@@ -84,19 +91,40 @@ def _unprinted(error: BaseException | None) -> int:
 
 def _called(words: list[str]) -> int:
     """Return the exit code of the command that the words call."""
-    if words == ["--version"]:  # without what parses and prints everything else, which takes much longer to load
+    if words in (
+        ["--version"],
+        ["-V"],
+    ):  # without what parses and prints everything else, which takes much longer to load
         print(__version__, flush=True)
         return OK
     from cyclopts import CycloptsError
+
+    if words[:1] == ["help"]:
+        words = [*words[1:2], "--help"]
 
     # the commands that these words can be about: that of the first word, or else all, such as for --help
     app = application(words[:1] if words and words[0] in COMMANDS else COMMANDS)
     try:
         code = app(words, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
-        return _refused(f"{error}\n(schedverify --help lists the commands, schedverify COMMAND --help their options)")
+        from schedverify.cli.usage import complaint
+
+        return _refused(complaint(error, app, words, COMMANDS))
+    except InputError as error:
+        raise _of_options(error, app, words) from None
     sys.stdout.flush()
     return code if isinstance(code, int) else OK
+
+
+def _of_options(error: InputError, app: App, words: list[str]) -> InputError:
+    """Return an error with the names that arguments have on the command line; one that names its file stays."""
+    from schedverify.cli.usage import option_names
+
+    if error.source or words[0] not in COMMANDS:
+        return error
+    names = option_names(app, words[0])
+    faults = [fault._replace(key=names.get(fault.key, fault.key)) for fault in error.faults]
+    return type(error)(faults)
 
 
 def application(commands: Collection[str] = COMMANDS) -> App:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from schedverify import formats
-from schedverify.cli.options import Output, ProblemOption, TextOrJson, flag
+from schedverify.cli.options import Output, ProblemOption, TextOrJson, flag, number
 from schedverify.core.errors import Fault, InputError
 from schedverify.formats.text_files import source_name
 
@@ -20,13 +20,13 @@ def generate(  # noqa: PLR0913 - each is an option of the command line
     family: Annotated[str, Parameter(help="The name of a family; schedverify families lists them.")],
     *,
     problem: ProblemOption = None,
-    ranks: Annotated[int | None, Parameter(help="Devices of the pipeline.")] = None,
-    microbatches: Annotated[int | None, Parameter(help="Micro-batches of a step.")] = None,
-    virtual: Annotated[int | None, Parameter(help="Stages per rank.")] = None,
-    forward: Annotated[int | None, Parameter(help="Ticks of F.")] = None,
-    backward: Annotated[int | None, Parameter(help="Ticks of B.")] = None,
-    backward_input: Annotated[int | None, Parameter(help="Ticks of I.")] = None,
-    backward_weight: Annotated[int | None, Parameter(help="Ticks of W.")] = None,
+    ranks: Annotated[int | None, number("Devices of the pipeline.", least=None)] = None,
+    microbatches: Annotated[int | None, number("Micro-batches of a step.", least=None)] = None,
+    virtual: Annotated[int | None, number("Stages per rank.", least=None)] = None,
+    forward: Annotated[int | None, number("Ticks of F.", least=None)] = None,
+    backward: Annotated[int | None, number("Ticks of B.", least=None)] = None,
+    backward_input: Annotated[int | None, number("Ticks of I.", least=None)] = None,
+    backward_weight: Annotated[int | None, number("Ticks of W.", least=None)] = None,
     output: Output = None,
 ) -> int:
     """Make the schedule of a family, for a problem file or for a number of ranks and micro-batches."""
@@ -85,6 +85,7 @@ def _problem_for(family: str, path: str | None, given: dict[str, int]) -> Proble
         if given:
             raise InputError(Fault(f"--{next(iter(given)).replace('_', '-')}", "stands beside --problem", "give one"))
         return formats.load_problem(path)
+    made = generators.family(family)
     if not {"ranks", "microbatches"} <= set(given):
         raise InputError("generate takes --problem FILE, or --ranks P and --microbatches M")
-    return generators.family(family).problem(**given)
+    return made.problem(**given)

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from schedverify.cli.app import OK, UNDECIDED, VIOLATED
 from schedverify.cli.delivery import deliver
-from schedverify.cli.options import Output, ProblemFile, TextOrJson, flag, json_taken
+from schedverify.cli.options import Output, ProblemFile, TextOrJson, flag, json_taken, number
 from schedverify.cli.terminal import interruptible, line_width, out, progress_on_terminal, remark
 from schedverify.core.errors import ScheduleError
 
@@ -24,7 +24,7 @@ def optimize(  # noqa: PLR0913 - each is an option of the command line
     *,
     output: Output = None,
     objective: Annotated[
-        Literal["makespan", "span", "period", "peak-memory"] | None,
+        Literal["makespan", "span", "peak-memory"] | None,
         Parameter(help="What is minimized; the problem's own by default."),
     ] = None,
     then: Annotated[
@@ -32,8 +32,8 @@ def optimize(  # noqa: PLR0913 - each is an option of the command line
         Parameter(help="What is minimized next, among the best: peak-memory behind a time, or a time behind it."),
     ] = None,
     time_limit: Annotated[float, Parameter(help="Seconds.")] = 60,
-    seed: Annotated[int, Parameter(help="One worker and a seed give the same plan.")] = 0,
-    workers: Annotated[int | None, Parameter(help="Threads of the search; all cores by default.")] = None,
+    seed: Annotated[int, number("One worker and a seed give the same plan.", least=None)] = 0,
+    workers: Annotated[int | None, number("Threads of the search; all cores by default.", least=None)] = None,
     solver_memory: Annotated[
         str | None, Parameter(help='What the process may hold while the solver runs, such as "4 GiB"; no cap.')
     ] = None,

@@ -14,7 +14,7 @@ from schedverify import formats
 from schedverify.cli import partition_cluster
 from schedverify.cli.app import OK, UNDECIDED, VIOLATED
 from schedverify.cli.delivery import deliver
-from schedverify.cli.options import TextOrJson, file, flag, json_taken, number
+from schedverify.cli.options import TextOrJson, decimal, file, flag, json_taken, number
 from schedverify.core.errors import Fault, InputError, ScheduleError
 
 if TYPE_CHECKING:
@@ -61,9 +61,9 @@ def partition(  # noqa: PLR0913 - each is an option of the command line
     joint: Annotated[bool, flag("Search for partition, placement and schedule together, with a proof.")] = False,
     plan: Annotated[str | None, file("With --joint, plan file to write; - for standard output.")] = None,
     time_limit: Annotated[
-        float, number("Seconds of the search, with --joint or where a rank has several stages.", least=0)
+        float, decimal("Seconds of the search, with --joint or where a rank has several stages.", least=0)
     ] = 20,
-    seed: Annotated[int, Parameter(help="With --joint, one worker and a seed give the same plan.")] = 0,
+    seed: Annotated[int, number("With --joint, one worker and a seed give the same plan.", least=None)] = 0,
     workers: Annotated[int | None, number("Threads of the search; 2, with --joint all cores.")] = None,
     output_format: TextOrJson = "text",
 ) -> int:

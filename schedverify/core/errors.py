@@ -106,10 +106,26 @@ for _error in (
     _error.__module__ = "schedverify"  # a traceback names them as they are imported
 
 
+_NEAR: Final = 0.7
+_MOST_BEGUN: Final = 3
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return ``did you mean 'x'?`` for the known name nearest to ``name``, or an empty string."""
-    close = difflib.get_close_matches(name[:80], list(known), n=1)
-    return f"did you mean {close[0]!r}?" if close else ""
+    """Return ``did you mean 'x'?`` for the known name nearest to ``name``, or an empty string where none is near.
+
+    Capitals, blanks and underscores count for nothing, and a beginning stands for up to three names that have it.
+    """
+    folded = {each: _folded(each) for each in known}
+    asked = _folded(name[:80])
+    same = [each for each, plain in folded.items() if plain == asked]
+    begun = [each for each, plain in folded.items() if len(asked) > 1 and plain.startswith(asked)]
+    close = difflib.get_close_matches(asked, folded.values(), n=1, cutoff=_NEAR)
+    near = same[:1] or (begun if len(begun) <= _MOST_BEGUN else []) or [e for e in folded if folded[e] in close][:1]
+    return f"did you mean {' or '.join(map(repr, near))}?" if near else ""
+
+
+def _folded(name: str) -> str:
+    return name.casefold().replace("_", "-").replace(" ", "-")
 
 
 _LONGEST: Final = 60

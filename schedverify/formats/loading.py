@@ -157,7 +157,7 @@ def _read(path: PathLike, expected: str, grammar: str | None = None) -> tuple[Va
         form = form or _sniffed(text)
         check_size(len(text), expected, MAX_BYTES[form])
         text = _today(text, form, grammar) if grammar else text
-        return _parse(text, form), text, form
+        return _parse(text, form, expected), text, form
 
 
 def _today(text: str, form: str, grammar: str) -> str:
@@ -173,7 +173,7 @@ def _today(text: str, form: str, grammar: str) -> str:
 def _judged(value: Value, path: PathLike, problem: Problem | None) -> Schedule | Plan:
     """Return a schedule or a plan; raise an InputError for a problem, or a schedule of another number of ranks."""
     if isinstance(value, Problem):
-        hint = "a schedule is text, PyTorch's CSV or a plan"
+        hint = "a schedule is text, PyTorch's CSV or a plan; a problem stands behind --problem"
         raise InputError(Fault("", "a problem, where a schedule or a plan is expected", hint), source_name(path))
     if problem is not None and isinstance(value, Schedule):
         with naming(path):
@@ -197,21 +197,19 @@ def _sniffed(text: str) -> str:
     return "csv" if looks_like_csv(text) else "text"
 
 
-def _parse(text: str, form: str) -> Value:
+def _parse(text: str, form: str, expected: str) -> Value:
     if form == "text":
         return parse_text(text)
     if form == "csv":
         from schedverify.formats.torch_csv import parse_csv
 
         return parse_csv(text)
-    if form == "toml":
-        from schedverify.formats.problem_files import parse_problem
+    from schedverify.formats.file_kinds import PLAN, PROBLEM, check_kind
+    from schedverify.formats.json_toml import parse_json, parse_toml
 
-        return parse_problem(text, form)
-    from schedverify.formats.json_toml import parse_json
-
-    data = parse_json(text)
-    if isinstance(data, dict) and not _PLAN_KEYS.isdisjoint(data):
+    data = parse_toml(text) if form == "toml" else parse_json(text)
+    check_kind(data, expected, PROBLEM, *([PLAN] if form == "json" else ()))
+    if form == "json" and isinstance(data, dict) and not _PLAN_KEYS.isdisjoint(data):
         from schedverify.formats.plan_reader import plan_from
 
         return plan_from(data)

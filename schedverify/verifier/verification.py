@@ -8,13 +8,13 @@ from typing import Any
 
 from schedverify.core.argument_types import check_types
 from schedverify.core.discipline import DEFAULT_DISCIPLINE, Communication, Discipline, check_eager_bytes
-from schedverify.core.errors import Fault, InputError, UnknownNameError
+from schedverify.core.errors import Fault, InputError
 from schedverify.core.problem import Problem
 from schedverify.core.result import Lowered, Plan, PropertyResult, Report, Scope, Status, Verdict, Violation
 from schedverify.core.schedule import Schedule, check_ranks
 from schedverify.verifier.claims import check_claims, claims_of
 from schedverify.verifier.plan_report import claimed_codes, joined, with_messages_missing, with_own_claims
-from schedverify.verifier.rules import REGISTRY, Case, NotApplicable, Property, Undecided
+from schedverify.verifier.rules import REGISTRY, Case, NotApplicable, Property, Undecided, unknown_property
 from schedverify.verifier.runtimes import ON_REQUEST, profile_of
 
 
@@ -172,7 +172,7 @@ def _chosen(select: Iterable[str] | None, ignore: Iterable[str], profile: str | 
     wanted += profile_of(profile).codes if profile is not None else ()
     for prefix in (*wanted, *unwanted):
         if not any(code.startswith(prefix) for code in REGISTRY) or not prefix:
-            raise UnknownNameError.among("property", prefix, REGISTRY)
+            raise unknown_property(prefix)
     codes = sorted(code for code in REGISTRY if code.startswith(wanted) and not code.startswith(unwanted))
     return [REGISTRY[code] for code in codes]
 

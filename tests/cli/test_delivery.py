@@ -21,7 +21,7 @@ from support.run_traces import a_plan, as_predicted
 PROBLEM = "ranks = 2\nmicrobatches = 2\n[costs]\nforward = 1\nbackward = 2\n"
 MODEL = "\n".join(f'[[layer]]\nname = "{name}"\nforward = 1\nbackward = 2\noutput = 10' for name in "abcd")
 SCHEDULE = "0F0 0F1 0B0 0B1\n1F0 1B0 1F1 1B1\n"
-CLUSTER = 'nodes = 1\nper_node = 2\ndevice = { like = "h100" }\n[batch]\ntokens = 4096\nsequence = 2048\n'
+CLUSTER = 'nodes = 1\ndevices = 8\nbatch = 64\n[device]\nlike = "h100-80gb"\n'
 
 
 @pytest.fixture

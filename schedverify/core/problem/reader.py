@@ -14,6 +14,7 @@ from schedverify.core.problem.numbers import LARGEST, decimal_places, exact, fin
 
 _LONGEST_TEXT: Final = 1000
 _INDEX: Final = re.compile(r"\[[0-9]+\]")
+_DURATION: Final = re.compile(r"\s*([0-9]{1,20}(?:\.[0-9]{1,20})?)\s*(ns|us|ms|s|ticks?|)\s*")
 _PAIR_COST: Final = Key("costs.overlapped", "cost", "duration", "", "ticks of the overlapped pair")
 
 
@@ -48,8 +49,16 @@ class TableReader(Faults):
         upper = str(most) if most < LARGEST else "2^62"
         kind = 'bytes (a whole number, or text such as "1.5 GiB")' if sized else "a whole number"
         message = f"expected {kind} from {low} to {upper}, found {shown(value)}"
-        self.fault(place, message, key.meaning if key else "")
+        self.fault(place, message, self._meaning(key, value) if key else "")
         return low
+
+    def _meaning(self, key: Key, value: Any) -> str:
+        """Return what a key means, and of a duration with a unit where its unit belongs."""
+        match = _DURATION.fullmatch(value) if isinstance(value, str) else None
+        if match is None or not key.shape.startswith("duration"):
+            return key.meaning
+        unit = f', and tick = "{match[2]}" says the unit of all' if match[2] else ""
+        return f"{key.meaning}: {match[1]} without quotes{unit}"
 
     def plain_text(self, place: str, value: Any) -> str:
         """Check a text: of bounded length, without control characters."""
