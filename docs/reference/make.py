@@ -36,7 +36,12 @@ def pages() -> dict[Path, str]:
     }
 
 
-OUTPUTS = """\
+ABOUT = """\
+`schedverify help` or `--help` lists the commands, `schedverify COMMAND --help` the options of one. Wrong usage is told
+with the usage line and the nearest name, exit code 2. `schedverify --install-completion` writes what completes commands,
+options and their values by the tab key, and says which file; `--show-completion` prints it. Both take `bash`, `zsh` or
+`fish`, by default the shell of `SHELL`.
+
 Files that a command will write are looked at before it works: the form that the name shows, the folder, whether there
 is room, and that none of them is a file that it reads. The answer is printed before it is written. A file is written
 whole or not at all; where that fails in the end, what it should hold is printed too, and the exit code is 2."""
@@ -46,7 +51,7 @@ def commands() -> str:
     """Return a section for every command, in the order in which they are registered."""
     app = application()
     names = [name for name in app if not name.startswith("-")]
-    return "\n\n".join(["# Commands", OUTPUTS, *(command(app, name) for name in names)]) + "\n"
+    return "\n\n".join(["# Commands", ABOUT, *(command(app, name) for name in names)]) + "\n"
 
 
 def command(app: App, name: str) -> str:

@@ -42,6 +42,12 @@ COMMANDS: Final = (
 """The commands; each is a function of its name, in the module of that name or of that in :data:`_MODULES`."""
 _MODULES: Final = {"families": "generate", "explain": "verify", "new": "generate"}
 
+_EPILOGUE: Final = """\
+schedverify --install-completion writes what completes commands by the tab key in bash, zsh or fish and says where; \
+--show-completion prints it.
+
+Exit codes: 0 holds or done, 1 violated or infeasible, 2 wrong usage or input, 3 undecided or nothing that applies."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; nothing that a user can cause ends in a traceback.
@@ -99,6 +105,10 @@ def _called(words: list[str]) -> int:
         return OK
     from cyclopts import CycloptsError
 
+    if words and words[0] in ("--show-completion", "--install-completion"):
+        from schedverify.cli.completion import complete
+
+        return complete(application(), words)
     if words[:1] == ["help"]:
         words = [*words[1:2], "--help"]
 
@@ -134,8 +144,7 @@ def application(commands: Collection[str] = COMMANDS) -> App:
     app = App(
         name="schedverify",
         help="Verified and optimal schedules for pipeline-parallel training.",
-        help_epilogue="Exit codes: 0 holds or done, 1 violated or infeasible, 2 wrong usage or input, "
-        "3 undecided or nothing that applies.",
+        help_epilogue=_EPILOGUE,
         help_format="plaintext",
         version=__version__,
     )

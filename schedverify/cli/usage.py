@@ -38,7 +38,9 @@ def complaint(error: CycloptsError, app: App, words: Sequence[str], commands: Se
     if command not in commands:
         what = "option" if command.startswith("-") else "command"
         listed = f"{'a command comes first' if what == 'option' else 'the commands are'}: {', '.join(commands)}"
-        hint = nearest(command, [*commands, "--help", "--version"]) or listed
+        hint = (
+            nearest(command, [*commands, "--help", "--version", "--install-completion", "--show-completion"]) or listed
+        )
         usage = "schedverify COMMAND [OPTIONS]; schedverify COMMAND --help says more"
         return f"{Fault('', f'no {what} {command[:80]!r}', hint)}\nusage: {usage}"
     faults = [Fault(command, *_told(error, app, words))]
