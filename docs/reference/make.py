@@ -38,9 +38,9 @@ def pages() -> dict[Path, str]:
 
 ABOUT = """\
 `schedverify help` or `--help` lists the commands, `schedverify COMMAND --help` the options of one. Wrong usage is told
-with the usage line and the nearest name, exit code 2. `schedverify --install-completion` writes what completes commands,
-options and their values by the tab key, and says which file; `--show-completion` prints it. Both take `bash`, `zsh` or
-`fish`, by default the shell of `SHELL`.
+with the usage line and the nearest name, exit code 2. `schedverify --install-completion` writes what completes
+commands, options and their values by the tab key, and says which file; `--show-completion` prints it. Both take `bash`,
+`zsh` or `fish`, by default the shell of `SHELL`.
 
 Files that a command will write are looked at before it works: the form that the name shows, the folder, whether there
 is room, and that none of them is a file that it reads. The answer is printed before it is written. A file is written

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from schedverify.cli.app import OK, VIOLATED
 from schedverify.cli.delivery import deliver
-from schedverify.cli.options import TextOrJson, file, json_taken
+from schedverify.cli.options import TextOrJson, file, json_taken, said_of
 from schedverify.core.errors import Fault, InputError
 
 if TYPE_CHECKING:
@@ -41,16 +41,15 @@ def conform(
     if not isinstance(given, Plan):
         raise InputError(Fault("", "a schedule, where a plan is expected", "give the plan that ran"), plan)
     ran = formats.load_run(trace)
-    try:
+    with said_of(trace):
         found = conformance.conform(given, ran)
-    except InputError as error:
-        raise error.within(trace) from None
-    deliver(
-        partial(_show, found, output_format),
-        (output, lambda path: formats.save(conformance.measured_problem(given.problem, ran), path)),
-        (draw, lambda path: _drawn(given, ran).save(path)),
-        rescue=False,
-    )
+    with said_of(trace):
+        deliver(
+            partial(_show, found, output_format),
+            (output, lambda path: formats.save(conformance.measured_problem(given.problem, ran), path)),
+            (draw, lambda path: _drawn(given, ran).save(path)),
+            rescue=False,
+        )
     return OK if found.ok else VIOLATED
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from schedverify import formats
-from schedverify.cli.options import Output, ProblemOption, TextOrJson, flag, number
+from schedverify.cli.options import Output, ProblemOption, TextOrJson, flag, number, said_of
 from schedverify.core.errors import Fault, InputError
 from schedverify.formats.text_files import source_name
 
@@ -40,7 +41,9 @@ def generate(  # noqa: PLR0913 - each is an option of the command line
     shape = {"ranks": ranks, "microbatches": microbatches, "virtual": virtual}
     given = {name: value for name, value in (shape | costs).items() if value is not None}
     known = _problem_for(family, problem, given)
-    conversion.write(generators.generate(family, known), known, output or "-")
+    with said_of(problem) if problem is not None else nullcontext():
+        made = generators.generate(family, known)
+    conversion.write(made, known, output or "-")
     return 0
 
 

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from schedverify.cli.app import OK, UNDECIDED, VIOLATED
 from schedverify.cli.delivery import deliver
-from schedverify.cli.options import Output, ProblemFile, TextOrJson, flag, json_taken, number
+from schedverify.cli.options import Output, ProblemFile, TextOrJson, flag, json_taken, number, said_of
 from schedverify.cli.terminal import interruptible, line_width, out, progress_on_terminal, remark
 from schedverify.core.errors import ScheduleError
 
@@ -52,7 +52,8 @@ def optimize(  # noqa: PLR0913 - each is an option of the command line
     formats.check_destinations(target, inputs=(problem, hint), printed=json_taken(output_format))
     limits: dict[str, Any] = {"time_limit": time_limit, "workers": workers, "solver_memory": _bytes(solver_memory)}
     start = formats.load_schedule(hint, given) if hint is not None else None
-    with interruptible() as stop, progress_on_terminal(output_format == "text") as progress:
+    named = said_of(problem, "time_limit", "workers", "solver_memory", "seed", "hint")
+    with named, interruptible() as stop, progress_on_terminal(output_format == "text") as progress:
         goal: dict[str, Any] = {"objective": objective, "then": then, "hint": start, "seed": seed}
         plan = plans.optimize(given, **goal, **limits, progress=progress, stop=stop)
         explanation = _explained(plan, stop, limits) if explain else None

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
+
+from schedverify.core.errors import InputError
+from schedverify.formats.text_files import source_name
 
 if TYPE_CHECKING:
     from cyclopts import Token
@@ -71,6 +75,15 @@ TextOrJson = Annotated[Literal["text", "json"], Parameter(name="--format", help=
 DisciplineName = Literal["tagged", "buffered", "edge", "pair", "rank", "block"]
 DisciplineOption = Annotated[DisciplineName, Parameter(help="What blocks what below a schedule with communication.")]
 EagerBytes = Annotated[int, number("Messages of at most so many bytes do not wait for their receive.", least=0)]
+
+
+@contextmanager
+def said_of(path: str, *options: str) -> Iterator[None]:
+    """Name a file in an InputError that is raised within, unless that has a source or is about one of the options."""
+    try:
+        yield
+    except InputError as error:
+        raise error.about(source_name(path), options) from None
 
 
 def json_taken(output_format: str) -> str:

@@ -14,7 +14,7 @@ from schedverify import formats
 from schedverify.cli import partition_cluster
 from schedverify.cli.app import OK, UNDECIDED, VIOLATED
 from schedverify.cli.delivery import deliver
-from schedverify.cli.options import TextOrJson, decimal, file, flag, json_taken, number
+from schedverify.cli.options import TextOrJson, decimal, file, flag, json_taken, number, said_of
 from schedverify.core.errors import Fault, InputError, ScheduleError
 
 if TYPE_CHECKING:
@@ -84,9 +84,10 @@ def partition(  # noqa: PLR0913 - each is an option of the command line
     changes, stages, count = models.decoder_changes(device, training), ranks * (virtual or 1), microbatches or 4 * ranks
     given = models.load_to_cut(model, changes, stages, count)
     search = shape | {"microbatches": microbatches, "family": family, "time_limit": time_limit, "workers": workers}
-    found, data, lines, code = (
-        _together(given, search | {"seed": seed}, output_format == "text") if joint else _apart(given, search, plan)
-    )
+    with said_of(model, *search, "plan", "seed"):
+        found, data, lines, code = (
+            _together(given, search | {"seed": seed}, output_format == "text") if joint else _apart(given, search, plan)
+        )
     written = _written(given, found, form)
     wanted = written or "-" not in (output, plan)
     text = "\n".join(map(_text, written.values()) if written else lines) + "\n" if wanted else ""
@@ -121,7 +122,7 @@ def _apart(given: Model, search: dict[str, Any], plan: str | None) -> _Answer:
     from schedverify import models
 
     if plan is not None:
-        raise InputError(Fault("--plan", "stands without --joint", "optimize the problem file that -o writes"))
+        raise InputError(Fault("plan", "stands without --joint", "optimize the problem file that -o writes"))
     found = cast("Cut", models.partition(given, **search))
     return found, formats.partition_data(found), [*_table(found), *_lines(found)], OK
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
 Known = TypeVar("Known")
@@ -50,6 +50,10 @@ class InputError(SchedverifyError, ValueError):
     def __str__(self) -> str:
         prefix = f"{self.source}: " if self.source else ""
         return "\n".join(f"{prefix}{fault}" for fault in self.faults)
+
+    def about(self, source: str, options: Collection[str]) -> InputError:
+        """Return the same error, said of a file unless it has a source, or its first fault is that of an option."""
+        return self if self.source or self.faults[0].key in options else self.within(source)
 
     def within(self, source: str) -> InputError:
         """Return the same error, said of the file ``source``."""
