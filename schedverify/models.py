@@ -104,9 +104,12 @@ def partition(  # noqa: PLR0913 - each is an option of the command line
     given = model if isinstance(model, Model) else load_to_cut(model, changes, stages, count)
     shape: dict[str, Any] = {"ranks": ranks, "virtual": virtual or 1, "microbatches": count,
                              "family": family, "time_limit": time_limit}  # fmt: skip
-    if joint:
-        return partition_jointly(given, **shape, seed=seed, workers=workers, progress=progress, stop=stop)
-    return cut(given, **shape, workers=workers or 2, stop=stop)
+    try:
+        if joint:
+            return partition_jointly(given, **shape, seed=seed, workers=workers, progress=progress, stop=stop)
+        return cut(given, **shape, workers=workers or 2, stop=stop)
+    except InputError as error:
+        raise error if isinstance(model, Model) else error.about(source_name(model), (*shape, "workers")) from None
 
 
 def load_to_cut(path: PathLike, changes: Mapping[str, Mapping[str, Any]], stages: int, microbatches: int) -> Model:

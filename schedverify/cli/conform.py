@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from schedverify.cli.app import OK, VIOLATED
-from schedverify.cli.options import TextOrJson, file
+from schedverify.cli.delivery import deliver
+from schedverify.cli.options import TextOrJson, file, json_taken, said_of
 from schedverify.core.errors import Fault, InputError
 
 if TYPE_CHECKING:
     from schedverify.conformance import Conformance
+    from schedverify.core.result import Plan
+    from schedverify.core.trace import RunTrace
+    from schedverify.drawing import Drawing
 
 
 def conform(
@@ -27,31 +32,48 @@ def conform(
 ) -> int:
     """Hold a run against its plan: order, hand-overs, in flight; measured times beside predicted ones."""
     from schedverify import conformance, drawing, formats
-    from schedverify.cli.terminal import print_line
+    from schedverify.core.problem import Problem
     from schedverify.core.result import Plan
-    from schedverify.simulator.engine import simulate
 
+    measured = formats.Destination("--output", output, partial(formats.form_of_file, Problem))
+    picture = formats.Destination("--draw", draw, drawing.picture_suffix)
+    formats.check_destinations(measured, picture, inputs=(plan, trace), printed=json_taken(output_format))
     given = formats.load_judged(plan)
     if not isinstance(given, Plan):
         raise InputError(Fault("", "a schedule, where a plan is expected", "give the plan that ran"), plan)
     ran = formats.load_run(trace)
-    try:
+    with said_of(trace):
         found = conformance.conform(given, ran)
-    except InputError as error:
-        raise error.within(trace) from None
+    with said_of(trace):
+        deliver(
+            partial(_show, found, output_format),
+            (output, lambda path: formats.save(conformance.measured_problem(given.problem, ran), path)),
+            (draw, lambda path: _drawn(given, ran).save(path)),
+            rescue=False,
+        )
+    return OK if found.ok else VIOLATED
+
+
+def _show(found: Conformance, output_format: str) -> None:
+    from schedverify import conformance, formats
+    from schedverify.cli.terminal import print_line
+
     if output_format == "json":
         print(formats.dumps(conformance.data_of(found)))
-    else:
-        for line in _lines(found):
-            print_line(line)
-    if output is not None:
-        formats.save(conformance.measured_problem(given.problem, ran), output)
-    if draw is not None:
-        measured = conformance.timeline_of_run(given, ran)
-        predicted = simulate(measured.schedule, measured.problem)
-        ran_picture = drawing.draw(measured, title="what ran, in microseconds")
-        drawing.beside(drawing.draw(predicted, title="predicted"), ran_picture).save(draw)
-    return OK if found.ok else VIOLATED
+        return
+    for line in _lines(found):
+        print_line(line)
+
+
+def _drawn(plan: Plan, ran: RunTrace) -> Drawing:
+    """Return the picture of what was predicted of a plan and of what ran."""
+    from schedverify import conformance, drawing
+    from schedverify.simulator.engine import simulate
+
+    measured = conformance.timeline_of_run(plan, ran)
+    predicted = simulate(measured.schedule, measured.problem)
+    ran_picture = drawing.draw(measured, title="what ran, in microseconds")
+    return drawing.beside(drawing.draw(predicted, title="predicted"), ran_picture)
 
 
 def _lines(found: Conformance) -> Iterator[str]:

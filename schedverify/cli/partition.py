@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
@@ -12,7 +13,8 @@ from cyclopts import Parameter
 from schedverify import formats
 from schedverify.cli import partition_cluster
 from schedverify.cli.app import OK, UNDECIDED, VIOLATED
-from schedverify.cli.options import TextOrJson, file, flag, number
+from schedverify.cli.delivery import deliver
+from schedverify.cli.options import TextOrJson, decimal, file, flag, json_taken, number, said_of
 from schedverify.cli.signals import stop_at_signal
 from schedverify.core.errors import Fault, InputError, ScheduleError
 
@@ -59,14 +61,15 @@ def partition(  # noqa: PLR0913 - each is an option of the command line
     megatron_layout: Annotated[bool, flag("The same as --to megatron-layout.")] = False,
     joint: Annotated[bool, flag("Search for partition, placement and schedule together, with a proof.")] = False,
     plan: Annotated[str | None, file("With --joint, plan file to write; - for standard output.")] = None,
-    time_limit: Annotated[float, number("Seconds of the search.", least=0)] = 20,
-    seed: Annotated[int, Parameter(help="With --joint, one worker and a seed give the same plan.")] = 0,
+    time_limit: Annotated[float, decimal("Seconds of the search.", least=0)] = 20,
+    seed: Annotated[int, number("With --joint, one worker and a seed give the same plan.", least=None)] = 0,
     workers: Annotated[int | None, number("Threads of the search; 2, with --joint all cores.")] = None,
     output_format: TextOrJson = "text",
 ) -> int:
     """Cut a model into stages: the least load of the busiest rank or link, within every rank's memory."""
     from schedverify import models
 
+    _check_files(output, plan, (model, cluster), json_taken(output_format))
     training: dict[str, Any] = {"sequence": sequence, "microbatch_size": microbatch_size,
                                 "tensor_parallel": tensor_parallel, "recompute": recompute}  # fmt: skip
     shape: dict[str, Any] = {"ranks": ranks, "virtual": virtual}
@@ -81,35 +84,50 @@ def partition(  # noqa: PLR0913 - each is an option of the command line
     changes, stages, count = models.decoder_changes(device, training), ranks * (virtual or 1), microbatches or 4 * ranks
     given = models.load_to_cut(model, changes, stages, count)
     search = shape | {"microbatches": microbatches, "family": family, "time_limit": time_limit, "workers": workers}
-    found, data, lines, code = (
-        _together(given, search | {"seed": seed}, plan, output_format == "text")
-        if joint
-        else _apart(given, search, plan)
-    )
+    with said_of(model, *search, "plan", "seed"):
+        found, data, lines, code = (
+            _together(given, search | {"seed": seed}, output_format == "text") if joint else _apart(given, search, plan)
+        )
     written = _written(given, found, form)
-    if output is not None:
-        formats.save(found.problem, output)
-    if output_format == "json":
-        print(formats.dumps(data | written))
-    elif written or "-" not in (output, plan):
-        print("\n".join(map(_text, written.values()) if written else lines))
+    wanted = written or "-" not in (output, plan)
+    text = "\n".join(map(_text, written.values()) if written else lines) + "\n" if wanted else ""
+    show = partial(print, text if output_format == "text" else f"{formats.dumps(data | written)}\n", end="")
+    files = ((output, partial(formats.save, found.problem)), (plan, partial(_save_plan, found)))
+    deliver(show, *files, rescue=output_format == "text")
     return code
+
+
+def _check_files(output: str | None, plan: str | None, inputs: tuple[str | None, ...], printed: str) -> None:
+    from schedverify.core.problem import Problem
+    from schedverify.core.result import Plan
+
+    problem_file = formats.Destination("--output", output, partial(formats.form_of_file, Problem))
+    plan_file = formats.Destination("--plan", plan, partial(formats.form_of_file, Plan))
+    formats.check_destinations(problem_file, plan_file, inputs=inputs, printed=printed)
 
 
 _Answer = tuple["Cut | Joint", dict[str, Any], list[str], int]
 """The answer of a search: the cut, its data as JSON, its text as lines, and the exit code."""
 
 
+def _save_plan(found: Cut | Joint, path: str) -> None:
+    """Write the plan of a joint search."""
+    plan = cast("Joint", found).plan
+    if plan.lowered is None:
+        raise ScheduleError(f"no plan is written: {plan.reason}")
+    formats.save(plan, path)
+
+
 def _apart(given: Model, search: dict[str, Any], plan: str | None) -> _Answer:
     from schedverify import models
 
     if plan is not None:
-        raise InputError(Fault("--plan", "stands without --joint", "optimize the problem file that -o writes"))
+        raise InputError(Fault("plan", "stands without --joint", "optimize the problem file that -o writes"))
     found = cast("Cut", models.partition(given, **search, stop=stop_at_signal()))
     return found, formats.partition_data(found), [*_table(found), *_lines(found)], OK
 
 
-def _together(given: Model, search: dict[str, Any], plan: str | None, bar: bool) -> _Answer:
+def _together(given: Model, search: dict[str, Any], bar: bool) -> _Answer:
     """Search for partition and schedule together, with a bar on a terminal; Ctrl-C keeps the best."""
     from schedverify import models
     from schedverify.cli.terminal import progress_on_terminal
@@ -117,10 +135,6 @@ def _together(given: Model, search: dict[str, Any], plan: str | None, bar: bool)
     stop = stop_at_signal()
     with progress_on_terminal(bar, search["time_limit"]) as progress:
         found = cast("Joint", models.partition(given, joint=True, **search, progress=progress, stop=stop))
-    if plan is not None:
-        if found.plan.lowered is None:
-            raise ScheduleError(f"no plan is written: {found.plan.reason}")
-        formats.save(found.plan, plan)
     code = UNDECIDED if found.plan.schedule is None else OK
     return found, formats.joint_data(found), [*_table(found), *_joint_lines(found)], code
 
@@ -135,14 +149,17 @@ def _advised(advice: Advice, output: str | None, output_format: str, form: str |
     """Print advice; save the problem of the fastest choice, or print its cut alone in the form of a framework."""
     best = advice.ranked[0] if advice.ranked else None
     written = {} if best is None else _written(advice.pricing.model(best.setup), best, form)
-    if best is not None and output is not None:
-        formats.save(best.problem, output)
-    if output_format == "json":
-        print(formats.dumps(formats.advice_data(advice) | written))
-    elif written or (best is not None and output == "-"):
-        print("\n".join(map(_text, written.values())), end="\n" if written else "")
-    else:
-        partition_cluster.show(advice)
+
+    def show() -> None:
+        if output_format == "json":
+            print(formats.dumps(formats.advice_data(advice) | written))
+        elif written or (best is not None and output == "-"):
+            print("\n".join(map(_text, written.values())), end="\n" if written else "")
+        else:
+            partition_cluster.show(advice)
+
+    files = () if best is None else ((output, partial(formats.save, best.problem)),)
+    deliver(show, *files, rescue=output_format == "text")
     if best is not None:
         return OK
     return UNDECIDED if advice.unpriced else VIOLATED

@@ -7,7 +7,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
@@ -79,8 +79,12 @@ def _is_coloured() -> bool:
 
 
 def remark(text: str) -> None:
-    """Print a remark to standard error, with what a terminal would obey escaped."""
-    text = printable(text)
+    """Print a remark to standard error, with what a terminal would obey escaped; where it takes no more, none."""
+    with suppress(OSError):
+        _remark(printable(text))
+
+
+def _remark(text: str) -> None:
     columns = os.environ.get("COLUMNS", "")
     lines = _wrapped(text, int(columns) if columns.isdecimal() else 80)
     if lines and not any(map(os.isatty, range(3))) and _is_plain(lines):

@@ -61,7 +61,7 @@ def explain(code: Annotated[str, Parameter(help="The code of a property, such as
     from schedverify.cli.terminal import print_markdown
     from schedverify.verifier import rule_pages
 
-    print_markdown(rule_pages.property_page(code.upper()))
+    print_markdown(rule_pages.property_page(code))
     return 0
 
 

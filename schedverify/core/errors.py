@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
 Known = TypeVar("Known")
@@ -51,6 +51,10 @@ class InputError(SchedverifyError, ValueError):
     def __str__(self) -> str:
         prefix = f"{self.source}: " if self.source else ""
         return "\n".join(printable(f"{prefix}{fault}") for fault in self.faults)
+
+    def about(self, source: str, options: Collection[str]) -> InputError:
+        """Return the same error, said of a file unless it has a source, or its first fault is that of an option."""
+        return self if self.source or self.faults[0].key in options else self.within(source)
 
     def within(self, source: str) -> InputError:
         """Return the same error, said of the file ``source``."""
@@ -107,10 +111,26 @@ for _error in (
     _error.__module__ = "schedverify"  # a traceback names them as they are imported
 
 
+_NEAR: Final = 0.7
+_MOST_BEGUN: Final = 3
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return ``did you mean 'x'?`` for the known name nearest to ``name``, or an empty string."""
-    close = difflib.get_close_matches(name[:80], list(known), n=1)
-    return f"did you mean {close[0]!r}?" if close else ""
+    """Return ``did you mean 'x'?`` for the known name nearest to ``name``, or an empty string where none is near.
+
+    Capitals, blanks and underscores count for nothing, and a beginning stands for up to three names that have it.
+    """
+    folded = {each: _folded(each) for each in known}
+    asked = _folded(name[:80])
+    same = [each for each, plain in folded.items() if plain == asked]
+    begun = [each for each, plain in folded.items() if len(asked) > 1 and plain.startswith(asked)]
+    close = difflib.get_close_matches(asked, folded.values(), n=1, cutoff=_NEAR)
+    near = same[:1] or (begun if len(begun) <= _MOST_BEGUN else []) or [e for e in folded if folded[e] in close][:1]
+    return f"did you mean {' or '.join(map(repr, near))}?" if near else ""
+
+
+def _folded(name: str) -> str:
+    return name.casefold().replace("_", "-").replace(" ", "-")
 
 
 _LONGEST: Final = 60

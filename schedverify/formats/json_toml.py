@@ -23,6 +23,7 @@ _MAX_DIGITS: Final = 60
 _MAX_FAULTS: Final = 50
 _AT = re.compile(r"\s*\((?:at line ([0-9]+), column ([0-9]+)|at end of document)\)$")
 _LONG = re.compile(r"(?<![\w-])(?:0[xob]((?:_?[0-9A-Fa-f]){200,})|([0-9](?:_?[0-9]){200,}))")
+_UNIT_BEHIND = re.compile(r"=\s*\[?[^\"#]*[0-9]\s*[A-Za-z]{1,3}\b")
 _OF_TOML = re.compile(
     r'''#[^\n]*|"""(?:[^"\\]+|\\.|"(?!""))*+(?:"{3,5}|\\?\Z)|"(?:[^"\\\n]+|\\.)*+"?'''
     r"""|'''(?:[^']+|'(?!''))*+(?:'{3,5}|\Z)|'[^'\n]*+'?""",
@@ -211,6 +212,8 @@ def _no_toml(text: str, message: str) -> InputError:
     complaint = clean(message[: match.start()] if match else message, 200)
     key = f"line {match[1]}, column {match[2]}" if match and match[1] else place(text, len(text))
     hint = "a line holds key = value, text in quotes, lists in brackets"
+    if match and match[1] and _UNIT_BEHIND.search(text.split("\n")[int(match[1]) - 1]):
+        hint = 'a duration is a number of ticks, and tick = "ms" says the unit; bytes with a unit stand in quotes'
     if complaint.startswith(("Cannot overwrite", "Cannot declare")):
         hint = "a key or table stands twice; keep one"
     return InputError(Fault(key, f"no TOML: {complaint}", hint))

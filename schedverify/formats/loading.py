@@ -9,10 +9,10 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from schedverify.core.argument_types import check_types
-from schedverify.core.errors import Fault, InputError
+from schedverify.core.errors import Fault, InputError, ScheduleError
 from schedverify.core.problem import Problem
 from schedverify.core.result import Plan
 from schedverify.core.schedule import Schedule, check_ranks
@@ -28,6 +28,13 @@ MAX_BYTES: Final = {"text": 1 << 27, "csv": 1 << 27, "json": 1 << 26, "toml": 1 
 _SUFFIXES: Final = {".csv": "csv", ".json": "json", ".toml": "toml"}
 _TOML: Final = re.compile(r"\s*(?:#[^\n]*\n\s*)*(?:[A-Za-z_\"'][^\n=]{0,200}=|\[\[?[A-Za-z_\"'])")
 _SCHEDULE_FORMS: Final = ("text", "csv", "torch-csv", "torch-comms-csv")
+_FORMS: Final = {
+    Problem: ("toml", "json"),
+    Plan: ("plan", *_SCHEDULE_FORMS),
+    Timeline: ("trace", *_SCHEDULE_FORMS),
+    Schedule: _SCHEDULE_FORMS,
+}
+"""The forms of each value, its usual one first."""
 _PLAN_KEYS: Final = frozenset(("digest", "problem", "schedule", "verdicts"))
 _COMMAS: Final = re.compile(r"^[^#\n]*,", re.MULTILINE)
 
@@ -113,7 +120,10 @@ def save(value: Value | Timeline, path: PathLike, *, form: str | None = None, la
     """
     check_types("save", value=(value, Schedule, Plan, Problem, Timeline), path=(path, os.PathLike, str))
     with naming(path):
-        text = _text(value, form or _form_for(value, path), layout)
+        kind = next(kind for kind in _FORMS if isinstance(value, kind))
+        form = form or form_of_file(kind, path)
+        _check_form(kind, form)
+        text = _text(value, form, layout)
     write_text(path, text)
 
 
@@ -127,13 +137,13 @@ def read_value(
         form = form or _sniffed(text)
         check_size(len(text), expected, MAX_BYTES[form])
         text = rewrite(text, form) if rewrite else text
-        return _parse(text, form), text, form
+        return _parse(text, form, expected), text, form
 
 
 def judged(value: Value, path: PathLike, problem: Problem | None) -> Schedule | Plan:
     """Return a schedule or a plan; raise an InputError for a problem, or a schedule of another number of ranks."""
     if isinstance(value, Problem):
-        hint = "a schedule is text, PyTorch's CSV or a plan"
+        hint = "a schedule is text, PyTorch's CSV or a plan; a problem stands behind --problem"
         raise InputError(Fault("", "a problem, where a schedule or a plan is expected", hint), source_name(path))
     if problem is not None and isinstance(value, Schedule):
         with naming(path):
@@ -157,21 +167,19 @@ def _sniffed(text: str) -> str:
     return "csv" if looks_like_csv(text) else "text"
 
 
-def _parse(text: str, form: str) -> Value:
+def _parse(text: str, form: str, expected: str) -> Value:
     if form == "text":
         return parse_text(text)
     if form == "csv":
         from schedverify.formats.torch_csv import parse_csv
 
         return parse_csv(text)
-    if form == "toml":
-        from schedverify.formats.problem_files import parse_problem
+    from schedverify.formats.file_kinds import PLAN, PROBLEM, check_kind
+    from schedverify.formats.json_toml import parse_json, parse_toml
 
-        return parse_problem(text, form)
-    from schedverify.formats.json_toml import parse_json
-
-    data = parse_json(text)
-    if isinstance(data, dict) and not _PLAN_KEYS.isdisjoint(data):
+    data = parse_toml(text) if form == "toml" else parse_json(text)
+    check_kind(data, expected, PROBLEM, *([PLAN] if form == "json" else ()))
+    if form == "json" and isinstance(data, dict) and not _PLAN_KEYS.isdisjoint(data):
         from schedverify.formats.plan_reader import plan_from
 
         return plan_from(data)
@@ -196,18 +204,31 @@ def looks_like_csv(text: str) -> bool:
     return _COMMAS.search(text) is not None
 
 
-def _form_for(value: Any, path: PathLike) -> str:
-    """Return the form in which a value is saved: that of the file's suffix, else the usual form of the value."""
-    own = {Problem: "toml", Plan: "plan", Timeline: "trace"}.get(type(value), "text")
-    form = _form_of(path)
-    if form == "json" and isinstance(value, Plan | Timeline):
-        return own
-    return form or own
+def form_of_file(kind: type[Value | Timeline], path: PathLike) -> str:
+    """Return the form in which a value is saved: that of the file's suffix, else the usual form of the value.
+
+    Raises
+    ------
+    InputError
+        If values of that kind have no such form.
+    """
+    own = _FORMS[kind][0]
+    form = _form_of(path) or own
+    form = own if form == "json" and kind in (Plan, Timeline) else form
+    _check_form(kind, form)
+    return form
 
 
-def _text(value: Any, form: str, layout: Layout | None) -> str:
-    """Return the text of a value in a form."""
-    if isinstance(value, Problem) and form in ("toml", "json"):
+def _check_form(kind: type[Value | Timeline], form: str) -> None:
+    if form not in _FORMS[kind]:
+        forms = {Problem: ".toml or .json", Schedule: ".txt or .csv"}
+        hint = f"save it as {forms.get(kind, '.json, or .txt or .csv for its schedule')}"
+        raise InputError(Fault("", f"a {kind.__name__.lower()} has no form {form!r}", hint))
+
+
+def _text(value: Value | Timeline, form: str, layout: Layout | None) -> str:
+    """Return the text of a value in a form that is one of its own."""
+    if isinstance(value, Problem):
         from schedverify.formats import problem_files
 
         return problem_files.to_toml(value) if form == "toml" else problem_files.to_json(value)
@@ -220,12 +241,9 @@ def _text(value: Any, form: str, layout: Layout | None) -> str:
 
         return trace(value)
     schedule = value.schedule if isinstance(value, Plan | Timeline) else value
-    if isinstance(schedule, Schedule) and form in _SCHEDULE_FORMS:
-        return _schedule_text(schedule, form, layout)
-    what = type(value).__name__.lower()
-    forms = {"problem": ".toml or .json", "schedule": ".txt or .csv"}
-    hint = f"save it as {forms.get(what, '.json, or .txt or .csv for its schedule')}"
-    raise InputError(Fault("", f"a {what} has no form {form!r}", hint))
+    if schedule is None:
+        raise ScheduleError("the plan has no schedule")
+    return _schedule_text(schedule, form, layout)
 
 
 def _schedule_text(schedule: Schedule, form: str, layout: Layout | None) -> str:

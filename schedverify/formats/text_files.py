@@ -1,11 +1,12 @@
 """Reads and writes whole text files, or standard input and output.
 
 A file is read as UTF-8, and never more of it than a limit. It is written whole or not at all: into a new file beside
-it that then takes its name.
+it that then takes its name. Whether it could be written is known before.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import sys
@@ -19,6 +20,9 @@ from schedverify.core.errors import Fault, InputError, printable
 _FIRST: Final = 1 << 16
 _AS_IT_IS: Final = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
 """How a regular file is opened, so that a link or a pipe that took its place is neither followed nor waited for."""
+
+_MOST_TRIED: Final = 1 << 24
+_NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 PathLike = str | os.PathLike[str]
 Reader = Callable[[PathLike, str, int], str]
@@ -51,7 +55,7 @@ def read_text(path: PathLike, expected: str, limit: int, *, place: PathLike | No
 def source_name(path: PathLike) -> str:
     """Return how messages call a file; characters that could steer a terminal are escaped."""
     name = os.fspath(path)
-    return "standard input" if name == "-" else printable(name)
+    return "standard input" if name == "-" else printable(name) or "''"
 
 
 @contextmanager
@@ -151,11 +155,30 @@ def write_text(path: PathLike, text: str) -> None:
         _print(text)
         return
     try:
-        _write(Path(path), text.encode("utf-8"))
+        _write(_resolved(path), text.encode("utf-8"))
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "the path is no path"
-        fault = Fault("", f"cannot be written: {reason}", "name a file in a folder that exists and is yours")
-        raise InputError(fault, source_name(path)) from None
+        raise InputError(_unwritable(path, error), source_name(path)) from None
+
+
+def check_writable(path: PathLike, size: int = 0) -> None:
+    """Try whether a file can be written: its folder takes a file of so many bytes, and what stands there may go.
+
+    The trial stands beside the file and is gone afterwards. Devices and pipes are not tried. Of a very large file the
+    first 16 MiB are.
+
+    Raises
+    ------
+    InputError
+        If it cannot be written; it names the file and why.
+    """
+    try:
+        target = _resolved(path)
+        if not _replaces(target):
+            return
+        beside = _written_beside(target, bytes(min(size, _MOST_TRIED)))
+        beside.unlink()
+    except (OSError, ValueError) as error:
+        raise InputError(_unwritable(path, error), source_name(path)) from None
 
 
 def _print(text: str) -> None:
@@ -168,21 +191,65 @@ def _print(text: str) -> None:
         buffer.flush()
 
 
-def _write(path: Path, content: bytes) -> None:
-    target = path.resolve()
-    mode = target.stat().st_mode if target.exists() else None
-    if mode is not None and not stat.S_ISREG(mode):
+def _resolved(path: PathLike) -> Path:
+    """Return the file that a path leads to; one that ends like the name of a folder is none."""
+    name = os.fspath(path)
+    if not name or name.endswith(("/", os.sep)):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    return Path(os.path.realpath(name))
+
+
+def _replaces(target: Path) -> bool:
+    """Whether a new file takes the place of the target, rather than text going into a device or pipe."""
+    try:
+        mode = target.stat().st_mode
+    except FileNotFoundError:
+        return True
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not os.access(target, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    return stat.S_ISREG(mode)
+
+
+def _write(target: Path, content: bytes) -> None:
+    if not _replaces(target):
         with target.open("wb") as file:
             file.write(content)
         return
-    beside = target.with_name(f".{target.name[:100]}.{os.urandom(8).hex()}.tmp")
+    beside = _written_beside(target, content)
     try:
-        with beside.open("xb") as file:
-            file.write(content)
-        if mode is not None:
-            beside.chmod(stat.S_IMODE(mode))
+        if target.exists():
+            beside.chmod(stat.S_IMODE(target.stat().st_mode))
         beside.replace(target)
     except BaseException:
         with suppress(OSError):
             beside.unlink()
         raise
+
+
+def _written_beside(target: Path, content: bytes) -> Path:
+    """Write a new file into the folder of the target and return it; what cannot be written whole leaves none."""
+    beside = target.with_name(f".schedverify-{os.urandom(8).hex()}.tmp")
+    try:
+        with beside.open("xb") as file:
+            file.write(content)
+    except BaseException:
+        with suppress(OSError):
+            beside.unlink()
+        raise
+    return beside
+
+
+def _unwritable(path: PathLike, error: OSError | ValueError) -> Fault:
+    """Return the fault of a file that cannot be written."""
+    if isinstance(error, IsADirectoryError):
+        return Fault("", "cannot be written: it is a folder", "name a file in it")
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        folder = printable(os.path.dirname(os.path.realpath(path)))  # noqa: PTH120 - of a path that need not be one
+        return Fault("", f"cannot be written: there is no folder {folder}", "make it first, or name another")
+    number = getattr(error, "errno", None)
+    if number in _NO_SPACE:
+        return Fault("", f"cannot be written: {os.strerror(number)}", "make room, or name a file on another disk")
+    reason = "the path is no path" if number is None else os.strerror(number)
+    return Fault("", f"cannot be written: {reason}", "name a file in a folder that exists and is yours")

@@ -66,6 +66,7 @@ def _faults(problem: Problem, objective: str, among: Collection[str]) -> Iterato
         yield Fault("objective.minimize", message, " or ".join(among))
     if problem.buffer is not None:
         yield Fault("links.buffer", "the optimizer cannot keep channel buffers yet", "leave it away to plan without")
+    yield from _misdeclared(problem)
     for forward, backward, cost in problem.overlapped:
         if cost < _sequential_cost(problem, forward, backward) and _can_overlap(problem, forward, backward):
             text = (
@@ -76,6 +77,21 @@ def _faults(problem: Problem, objective: str, among: Collection[str]) -> Iterato
     if (horizon := Tasks(problem, objective).horizon) > MOST_TICKS:
         hint = "use a coarser tick"
         yield Fault("costs", f"durations and transfers of {horizon} ticks in all are beyond the solver's 2^52", hint)
+
+
+def _misdeclared(problem: Problem) -> Iterator[Fault]:
+    """Yield a fault for each edge between ranks over which no message can be what its boundaries declare (SV306)."""
+    declared: dict[tuple[int, int], list[tuple[int, int | None]]] = {}
+    for i, row in enumerate(problem.boundaries):
+        declared.setdefault((row.source, row.target), []).append((i, row.bytes))
+    for (source, target), rows in declared.items():
+        total = sum(size or 0 for _, size in rows)
+        offsets = range(0, problem.total_stages, problem.stages)
+        rank = problem.owner_rank
+        sent = {problem.boundary_bytes[k + source] for k in offsets if rank[k + source] != rank[k + target]} - {total}
+        if sent and any(problem.boundary_bytes) and all(size is not None for _, size in rows):
+            message = f"{total} bytes go from stage {source} to {target}, and links.bytes says {min(sent)}"
+            yield Fault(f"boundary[{rows[0][0]}].bytes", message, "make them equal, or leave one of them away")
 
 
 def _sequential_cost(problem: Problem, forward: int, backward: int) -> int:

@@ -8,14 +8,14 @@ from typing import Any
 
 from schedverify.core.argument_types import check_types
 from schedverify.core.discipline import DEFAULT_DISCIPLINE, Communication, Discipline, check_eager_bytes
-from schedverify.core.errors import Fault, InputError, UnknownNameError
+from schedverify.core.errors import Fault, InputError
 from schedverify.core.problem import Problem
 from schedverify.core.result import MOST_TOLD, Lowered, Plan, PropertyResult, Report, Scope, Status, Verdict, Violation
 from schedverify.core.schedule import Schedule, check_ranks
 from schedverify.verifier.claims import check_claims, claims_of
 from schedverify.verifier.places import picture_of_places
 from schedverify.verifier.plan_report import claimed_codes, joined, with_messages_missing, with_own_claims
-from schedverify.verifier.rules import REGISTRY, Case, More, NotApplicable, Property, Undecided
+from schedverify.verifier.rules import REGISTRY, Case, More, NotApplicable, Property, Undecided, unknown_property
 from schedverify.verifier.runtimes import ON_REQUEST, profile_of
 
 
@@ -173,7 +173,7 @@ def check_codes(prefixes: Iterable[str]) -> None:
     """Raise an UnknownNameError unless each text begins the code of a property."""
     for prefix in prefixes:
         if not any(code.startswith(prefix) for code in REGISTRY) or not prefix:
-            raise UnknownNameError.among("property", prefix, REGISTRY)
+            raise unknown_property(prefix)
 
 
 def _chosen(select: Iterable[str] | None, ignore: Iterable[str], profile: str | None) -> list[Property]:

@@ -157,7 +157,7 @@ def test_simulate_of_a_schedule_that_hangs_is_a_verdict(run: Any) -> None:
         (("generate", "1f1b", "--ranks", "0", "--microbatches", "2"), "ranks: expected a whole number from 1"),
         (("generate", "interleaved-1f1b", "-p", "two.toml"), "virtual = 2"),
         (("verify", "absent.txt"), "absent.txt"),
-        (("verify",), "requires an argument"),
+        (("verify",), "verify: SCHEDULE is missing"),
         (("verify", "right.txt", "--format", "xml"), "xml"),
         (("verify", "right.txt", "--bogus"), "--bogus"),
         (("nonsense",), "nonsense"),

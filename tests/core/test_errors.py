@@ -96,6 +96,11 @@ def test_another_version_is_refused(found: Any, hint: str) -> None:
 def test_an_unknown_name_says_the_nearest_or_all() -> None:
     assert nearest("latancy", ["bytes", "latency"]) == "did you mean 'latency'?"
     assert nearest("x", ["bytes", "latency"]) == ""
+    families = ["1f1b", "gpipe", "eager-1f1b", "zb-h1", "zb-h2", "zb-v", "zb-1p"]
+    assert nearest("1F1B", families) == "did you mean '1f1b'?"
+    assert nearest("ZB_H1", families) == nearest("zb h1", families) == "did you mean 'zb-h1'?"
+    assert nearest("zb-h", families) == "did you mean 'zb-h1' or 'zb-h2'?"
+    assert nearest("dualpipe", families) == nearest("zb", families) == nearest("", families) == ""
     assert (
         str(UnknownNameError.among("family", "gpip", ["1f1b", "gpipe"]))
         == "unknown family 'gpip' (did you mean 'gpipe'?)"

@@ -15,6 +15,7 @@ from schedverify.core.units import SIZES, unit_of
 
 _LONGEST_TEXT: Final = 1000
 _INDEX: Final = re.compile(r"\[[0-9]+\]")
+_DURATION: Final = re.compile(r"\s*([0-9]{1,20}(?:\.[0-9]{1,20})?)\s*(ns|us|ms|s|ticks?|)\s*")
 _PAIR_COST: Final = Key("costs.overlapped", "cost", "duration", "", "ticks of the overlapped pair")
 
 
@@ -53,7 +54,7 @@ class TableReader(Faults):
         upper = str(most) if most < LARGEST else "2^62"
         kind = 'bytes (a whole number, or text such as "1.5 GiB")' if sized else "a whole number"
         message = f"expected {kind} from {low} to {upper}, found {shown(value)}"
-        self.fault(place, message, key.meaning if key else "")
+        self.fault(place, message, self._meaning(key, value) if key else "")
         return low
 
     def unit(self, place: str, value: Any, *first: str) -> str:
@@ -65,6 +66,14 @@ class TableReader(Faults):
             return str(value) if self.is_one_of(place, value, tuple(SIZES)) else ""
         units = [self._sized[key] for key in first if key in self._sized]
         return units[0] if units else max(self._sized.values(), key=SIZES.__getitem__, default="")
+
+    def _meaning(self, key: Key, value: Any) -> str:
+        """Return what a key means, and of a duration with a unit where its unit belongs."""
+        match = _DURATION.fullmatch(value) if isinstance(value, str) else None
+        if match is None or not key.shape.startswith("duration"):
+            return key.meaning
+        unit = f', and tick = "{match[2]}" says the unit of all' if match[2] else ""
+        return f"{key.meaning}: {match[1]} without quotes{unit}"
 
     def plain_text(self, place: str, value: Any) -> str:
         """Check a text: of bounded length, without control characters."""

@@ -221,6 +221,13 @@ def load_model(path: PathLike, changes: Changes | None = None) -> Model:
         return model
 
 
+def check_model_suffix(path: PathLike) -> None:
+    """Raise an InputError where a model has no form for a file of that name."""
+    suffix = PurePath(path).suffix.lower()
+    if suffix not in ("", ".json", ".toml"):
+        raise InputError(Fault("", f"a model has no form {suffix[1:]!r}", "save it as .toml or .json"))
+
+
 def save_model(model: Model, path: PathLike, *, source: str = "", spread: Mapping[str, Any] | None = None) -> None:
     """Write a model file: JSON where the name ends so, else TOML; ``-`` is standard output.
 
@@ -232,8 +239,10 @@ def save_model(model: Model, path: PathLike, *, source: str = "", spread: Mappin
     Raises
     ------
     InputError
-        If it cannot be written.
+        If it cannot be written, or its name ends in something else.
     """
+    with naming(path):
+        check_model_suffix(path)
     data = data_of(model)
     if source:
         data = {"version": data.pop("version"), "name": data.pop("name"), "source": source} | data

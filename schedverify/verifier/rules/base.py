@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 
 from schedverify.core.discipline import DEFAULT_DISCIPLINE, Discipline
-from schedverify.core.errors import ScheduleError
+from schedverify.core.errors import ScheduleError, UnknownNameError
 from schedverify.core.op import PEER_SHIFT
 from schedverify.core.problem import Problem
 from schedverify.core.result import LARGEST_KEPT_TIMELINE, Scope, TimelineSource, Violation
@@ -230,6 +230,16 @@ class Property:
 
 HEADINGS: Final = ("What it checks", "Why it matters", "Example", "Formally")
 REGISTRY: Final[dict[str, Property]] = {}
+
+
+def unknown_property(asked: str) -> UnknownNameError:
+    """Return the error for what is no code: it says the nearest one, or those whose names have the word."""
+    word = asked.strip().casefold()
+    named = [
+        f"{prop.code}: {prop.name}" for prop in REGISTRY.values() if len(word) > 2 and word in prop.name.casefold()
+    ]
+    error = UnknownNameError.among("property", asked, REGISTRY)
+    return UnknownNameError([error.faults[0]._replace(hint=", ".join(named))]) if named else error
 
 
 def rule(code: str, name: str, scope: Scope = Scope.EVERY_DURATION) -> Callable[[Check], Check]:
