@@ -21,6 +21,7 @@ from schedverify.formats import load_problem
 from schedverify.generators import generate
 from schedverify.planner.proved_lowering import lower
 from schedverify.verifier.certificates import Derivation
+from support.fuzzing import Ending
 
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = ROOT / "benchmarks"
@@ -78,6 +79,34 @@ def test_what_is_believed_of_an_attack_is_told(monkeypatch: pytest.MonkeyPatch) 
     for family, attack in attacks.FAMILIES.items():
         found = [attack(random.Random(f"{family} {number}"), 0) for number in range(20)]
         assert sum(each.verdict == attacks.BELIEVED for each in found) > 5, family
+
+
+def test_inputs_that_nobody_meant_are_tried_and_counted() -> None:
+    command = [sys.executable, str(BENCHMARKS / "fuzz.py"), "--count", "40", "--first", "200", "--workers", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    last = next(line for line in done.stdout.splitlines() if line.startswith("| all | 40 |"))
+    assert sum(int(count) for count in last.split("|")[3:7]) == 40
+
+
+def test_an_input_that_ends_badly_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    fuzz = importlib.import_module("fuzz")
+    monkeypatch.setattr(fuzz, "call", lambda _: fuzz_ending("KeyError: 'x'"))
+    found = fuzz.tried(range(3))
+    assert [one.wrong[0].rpartition(": ended with ")[2] for one in found] == ["KeyError: 'x'"] * 3
+    assert [row[-3] for row in fuzz.rows(found)][-1] == 3
+
+
+def fuzz_ending(code: object) -> Ending:
+    return Ending(code, "", "", 0.0, 0)
+
+
+def test_signals_are_sent_and_what_they_end_in_is_told() -> None:
+    command = [sys.executable, str(BENCHMARKS / "signals.py"), "--count", "2", "--only", "certify"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert "| certify | 2 |" in done.stdout, done.stderr
+    assert "Traceback" not in done.stdout
 
 
 def test_a_seed_draws_within_its_ranges_and_always_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -129,7 +129,7 @@ def complaints(tried: Attempt, ending: Ending, *, costs: bool = True) -> list[st
 def _unclear(tried: Attempt, message: str) -> list[str]:
     """Whether a refusal lacks the file, or a key or place within it."""
     told = [line.removeprefix("schedverify: ") for line in message.splitlines() if line.startswith("schedverify: ")]
-    named = [line for line in told if any(line.startswith(f"{name}: ") for name in tried.files)]
+    named = [line for line in told if any(line.startswith(f"{name}: ") for name in tried.command)]
     if not named:
         return ["does not name the file"]
     places = (line.split(": ", 1)[1] for line in named)
