@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import os
 import sys
 from collections.abc import Collection, Sequence
@@ -47,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(__version__)
         return OK
     if arguments is None:
+        _escape_what_cannot_be_written()
         gc.set_threshold(50_000)  # modules stay: to look through them for garbage takes a tenth of a short command
     try:
         return _called(words)
@@ -59,6 +61,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return OK
     except KeyboardInterrupt:
         return _refused("interrupted", 130)
+
+
+def _escape_what_cannot_be_written() -> None:
+    """Have letters that standard output's encoding lacks written as escapes; they would end in a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _called(words: list[str]) -> int:
