@@ -225,4 +225,5 @@ def _needs_torch() -> Iterator[None]:
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
-        raise InputError(Fault("torch", "it is not installed", "pip install 'schedverify[torch]'")) from None
+        hint = "in a checkout of schedverify: pip install '.[torch]'"
+        raise InputError(Fault("torch", "it is not installed", hint)) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import os
 import sys
 from collections.abc import Collection, Sequence
@@ -61,6 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else list(arguments)
     _replace_closed_streams()
     if arguments is None:
+        _escape_what_cannot_be_written()
         gc.set_threshold(50_000)  # modules stay: to look through them for garbage takes a tenth of a short command
     try:
         with signals.restored():
@@ -97,6 +99,13 @@ def _unprinted(error: BaseException | None) -> int:
         return WRONG_INPUT
     place = f"{error.filename}" if error.filename else "standard output"
     return _refused(f"{place}: {error.strerror or error}")
+
+
+def _escape_what_cannot_be_written() -> None:
+    """Have letters that standard output's encoding lacks written as escapes; they would end in a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _called(words: list[str], *, alone: bool) -> int:
