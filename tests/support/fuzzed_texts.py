@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from schedverify.core.result import Plan
 from schedverify.formats import problem_files
+from schedverify.formats.json_toml import parse_toml
 from schedverify.formats.plan_files import to_json
 from schedverify.formats.trace_files import save_run
 from support.model_texts import DECODER, MODEL
@@ -63,6 +64,12 @@ costs = { forward = 1, backward = 2, overlapped = [{ forward = 0, backward = 3, 
 links = { latency = [[0, 1], [1, 0]], buffer = 2 }
 limits = { outstanding_sends = 2, unsharded = 1, in_flight_stage = 4 }
 objective = { minimize = "span" }
+"""
+CHAIN = """\
+ranks = 3
+microbatches = 4
+costs = { forward = 2, backward = 3 }
+memory = { activation = 1, capacity = 3 }
 """
 CLUSTER = """\
 name = "cluster"
@@ -205,7 +212,7 @@ def forms() -> dict[str, Form]:
     """Return the forms by their names."""
     given = files()
     orders = tuple((".txt", given[name]) for name in ("order.txt", "lowered.txt"))
-    in_json = problem_files.to_json(problem_files.parse_problem(PROBLEM, "toml"))
+    in_json = problem_files.to_json(problem_files.problem_from(parse_toml(PROBLEM)))
     all_forms = (
         Form("schedule", 50, orders, _ORDERS),
         Form("csv", 20, ((".csv", CSV), (".csv", LOWERED.replace(" ", ","))), _ORDERS),

@@ -10,6 +10,7 @@ import io
 import json
 import os
 import random
+import re
 import time
 import unicodedata
 from collections.abc import Callable
@@ -27,11 +28,12 @@ from support.fuzzed_texts import Form
 CODES = (0, 1, 2, 3)
 """The documented exit codes of a command that nobody interrupts."""
 MAX_SECONDS, MAX_BYTES = 10, 500_000_000
-WHOLE = (
-    "a binary file", "empty", "nothing says which problem", "no UTF-8", "a plan, where", "a schedule, where",
-    "there are commas in it",
-)  # fmt: skip
+_WHOLE = re.compile(
+    "a binary file|empty|nothing says which problem|no UTF-8|there are commas in it|no rank in it"
+    "|a schedule has no form|an? [a-z ]+, where |the plan is of another problem"
+)
 """How messages about the whole of a file begin; all others name a key or a place in it."""
+_FRAME = re.compile(r"^(?:schedverify: |::error file=([^,]*)[^:]*:: ?)")
 
 
 class Attempt(NamedTuple):
@@ -117,7 +119,7 @@ def complaints(tried: Attempt, ending: Ending, *, costs: bool = True) -> list[st
     if any(_is_obeyed(sign) for sign in ending.out + ending.err):
         wrong.append("prints what a terminal obeys")
     if ending.code == 2:
-        wrong += _unclear(tried, ending.err)
+        wrong += _unclear(tried, ending.out if "github" in tried.command and "::error" in ending.out else ending.err)
     if "json" in tried.command and ending.code in (0, 1, 3) and ending.out:
         wrong += _no_json(ending.out)
     if costs and len(tried.files[tried.bad]) <= 100_000:
@@ -128,12 +130,12 @@ def complaints(tried: Attempt, ending: Ending, *, costs: bool = True) -> list[st
 
 def _unclear(tried: Attempt, message: str) -> list[str]:
     """Whether a refusal lacks the file, or a key or place within it."""
-    told = [line.removeprefix("schedverify: ") for line in message.splitlines() if line.startswith("schedverify: ")]
+    told = [_FRAME.sub(lambda found: f"{found[1]}: " if found[1] else "", line) for line in message.splitlines()]
     named = [line for line in told if any(line.startswith(f"{name}: ") for name in tried.command)]
     if not named:
         return ["does not name the file"]
     places = (line.split(": ", 1)[1] for line in named)
-    return [] if all(": " in place or place.startswith(WHOLE) for place in places) else ["does not name a key"]
+    return [] if any(": " in place or _WHOLE.match(place) for place in places) else ["does not name a key"]
 
 
 def _no_json(text: str) -> list[str]:
