@@ -47,7 +47,7 @@ def at_import(module: str, number: int, *words: str) -> subprocess.CompletedProc
     return subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=120)
 
 
-@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("module", ["schedverify.cli.app", "cyclopts", "schedverify.cli.verify", "numpy"])
 def test_a_command_that_is_loading_ends_without_a_traceback(
     files: Path, module: str, number: signal.Signals, code: int
@@ -58,7 +58,7 @@ def test_a_command_that_is_loading_ends_without_a_traceback(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(
-    "module, words",
+    ("module", "words"),
     [
         ("schedverify.cli.app", ("optimize", "p.toml")),
         ("numpy", ("optimize", "p.toml", "-o", "plan.json")),
@@ -94,7 +94,7 @@ sys.exit(main())
     assert (made.returncode, made.stderr) == (130, "schedverify: interrupted\n")
 
 
-@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_where_python_can_only_tell_of_an_exception_ends_the_process(
     number: signal.Signals, code: int
 ) -> None:
