@@ -117,7 +117,7 @@ def _together(given: Model, search: dict[str, Any], plan: str | None, bar: bool)
     stop = stop_at_signal()
     with progress_on_terminal(bar, search["time_limit"]) as progress:
         found = cast("Joint", models.partition(given, joint=True, **search, progress=progress, stop=stop))
-    if plan is not None:
+    if plan is not None and found.plan.schedule is not None:
         if found.plan.lowered is None:
             raise ScheduleError(f"no plan is written: {found.plan.reason}")
         formats.save(found.plan, plan)
