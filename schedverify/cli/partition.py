@@ -111,8 +111,10 @@ _Answer = tuple["Cut | Joint", dict[str, Any], list[str], int]
 
 
 def _save_plan(found: Cut | Joint, path: str) -> None:
-    """Write the plan of a joint search."""
+    """Write the plan of a joint search, where it has one."""
     plan = cast("Joint", found).plan
+    if plan.schedule is None:
+        return
     if plan.lowered is None:
         raise ScheduleError(f"no plan is written: {plan.reason}")
     formats.save(plan, path)

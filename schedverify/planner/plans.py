@@ -27,6 +27,8 @@ from schedverify.verifier.verification import verify, verify_case
 
 _NEEDED: Final = ("SV1", "SV2", "SV4")
 """Beginnings of the codes of what a schedule that the search begins with must keep."""
+_MANY_STEPS: Final = 60_000
+"""With more operations the search begins with the best family alone, as each takes seconds to be taken up."""
 _LOWERING_SECONDS: Final = 5
 """After so many seconds, or a wish to stop, the best lowering so far is taken."""
 _STOPPED_SECONDS: Final = 0.5
@@ -193,7 +195,7 @@ def _warm_starts(problem: Problem, objective: str, effort: Effort) -> tuple[list
     hints = []
     for timeline in valid:
         hints.append(starts_of(timeline))
-        if effort.over:
+        if effort.over or len(timeline.schedule) > _MANY_STEPS:
             break
     return hints, tuple(results)
 

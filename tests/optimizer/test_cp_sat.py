@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
+import threading
 from pathlib import Path
 
 import pytest
+from ortools.sat.python import cp_model
 
 import schedverify
 from schedverify.core.errors import SchedverifyError
 from schedverify.core.problem import Problem
 from schedverify.optimizer.model.rules import add_constraints
 from schedverify.optimizer.model.variables import OrderModel
+from schedverify.optimizer.solvers import cp_sat
 from schedverify.optimizer.solvers.cp_sat import SolverOutcome, SolverSettings, new_solver, search
 from schedverify.optimizer.tasks import OpKey, Tasks
 
@@ -80,3 +84,33 @@ def test_a_model_that_the_solver_does_not_take_is_reported() -> None:
     domain[0], domain[1] = 5, 1
     with pytest.raises(SchedverifyError, match=r"did not take the model \(MODEL_INVALID\)"):
         search(broken, 60, SolverSettings(0, 1, lambda: False, lambda _: None, lambda _: None))
+
+
+def test_a_solver_that_does_not_hear_is_left_to_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one that makes a large model ready: nothing is read off it, and nobody waits."""
+    ends = threading.Event()
+    monkeypatch.setattr(cp_sat, "PATIENCE", 0.0)
+
+    class Deaf(cp_model.CpSolver):
+        def solve(self, *_: object) -> object:
+            ends.wait(120)
+            return cp_model.UNKNOWN
+
+    monkeypatch.setattr(cp_model, "CpSolver", Deaf)
+    stopped = SolverSettings(0, 1, lambda: True, lambda _: None, lambda _: None)
+    try:
+        assert search(model(), 600, stopped) == SolverOutcome(closed=False, found=False, bound=None)
+        assert cp_sat.solve(cp_sat.new_solver(600, 1), model().cp, lambda: True) == cp_sat.ABANDONED
+    finally:
+        ends.set()
+
+
+def test_only_that_module_solves() -> None:
+    """Elsewhere a solver would be called in the caller's thread, which then hears no signal."""
+    pattern = re.compile(r"\bsolver\.solve\(")
+    found = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in PACKAGE.rglob("*.py")
+        if pattern.search(path.read_text("utf-8"))
+    }
+    assert found == {MAKER}

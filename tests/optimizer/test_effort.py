@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 from schedverify.cli import main
+from schedverify.core.ending import OverError
 from schedverify.core.errors import InputError
 from schedverify.core.problem import Problem
 from schedverify.core.result import Plan, Status
 from schedverify.core.schedule import Schedule
 from schedverify.formats.plan_files import to_json
-from schedverify.optimizer.effort import Effort, resident
+from schedverify.optimizer.effort import GRACE, Effort, resident
 from schedverify.planner.plans import optimize
 from schedverify.verifier.verification import verify
 
@@ -163,3 +164,26 @@ def test_a_hint_that_is_no_valid_schedule_is_refused_with_every_violation() -> N
     told = {fault.message[:5] for fault in caught.value.faults}
     assert told == {"SV103", "SV201"}
     assert all(fault.key == "hint" for fault in caught.value.faults)
+
+
+def test_a_check_raises_once_the_means_are_used_up() -> None:
+    effort = Effort(600)
+    effort.check()
+    assert not effort.is_over()
+    effort.stop.set()
+    with pytest.raises(OverError):
+        effort.check()
+    with pytest.raises(OverError):
+        Effort(0).check()
+
+
+def test_a_first_schedule_is_looked_for_a_while_longer() -> None:
+    assert not Effort(0).too_late_for_first(known=False)
+    assert Effort(0).too_late_for_first(known=True)
+    assert not Effort(600).too_late_for_first(known=True)
+    late = Effort(0)
+    object.__setattr__(late, "began", late.began - GRACE - 1)
+    assert late.too_late_for_first(known=False)
+    stopped = Effort(600)
+    stopped.stop.set()
+    assert stopped.too_late_for_first(known=False)

@@ -7,10 +7,23 @@ import threading
 import pytest
 
 import schedverify as sv
+from schedverify.core.ending import OverError
 from schedverify.core.errors import UndecidedError
 from schedverify.core.model import Layer, Model
+from schedverify.generators import family
 from schedverify.optimizer import Progress
+from schedverify.optimizer.heuristics.greedy import GreedyPolicy, list_schedule
+from schedverify.optimizer.heuristics.local_search import LocalSearch
+from schedverify.optimizer.model.rules import add_constraints
+from schedverify.optimizer.model.variables import OrderModel
+from schedverify.optimizer.orders import rows_of
+from schedverify.optimizer.tasks import Tasks
+from schedverify.partitioner.account import one_of_each
+from schedverify.partitioner.chain_dp import cheapest_partition
+from schedverify.partitioner.cuts import cuts_of
+from schedverify.partitioner.requirements import requirements_of
 from schedverify.planner.explanation import explain
+from schedverify.planner.plans import starts_of
 
 NEVER = 1 << 60
 
@@ -44,6 +57,79 @@ HARD = sv.Problem.of(
         "memory": {"weight_stash": 1, "activation": 2, "capacity": 14},
     }
 )  # fmt: skip
+
+
+class Asked:
+    """A check that counts how often it is asked, and ends the work when it is asked for the ``last`` time."""
+
+    def __init__(self, last: int = NEVER) -> None:
+        self.last, self.asks = last, 0
+
+    def __call__(self) -> None:
+        self.asks += 1
+        if self.asks >= self.last:
+            raise OverError
+
+    def stopped(self) -> bool:
+        """Ask as those do that return what they have."""
+        self.asks += 1
+        return self.asks >= self.last
+
+
+def make_model(problem: sv.Problem, check: Asked) -> None:
+    tasks = Tasks(problem)
+    add_constraints(OrderModel(tasks, horizon=tasks.horizon, check=check))
+
+
+def start_walk(problem: sv.Problem, check: Asked) -> None:
+    rows = rows_of(problem, starts_of(sv.simulate(sv.generate("1f1b", problem), problem)))
+    LocalSearch(Tasks(problem), rows, check)
+
+
+def schedule_by_list(problem: sv.Problem, check: Asked) -> None:
+    if list_schedule(Tasks(problem), GreedyPolicy(), check.stopped) is None:
+        raise OverError
+
+
+def cut_graph(problem: sv.Problem, check: Asked) -> None:
+    layers = tuple(Layer(f"l{i}", 1, 1) for i in range(problem.ranks * 3))
+    model = Model("m", layers, edges=tuple((0, i) for i in range(1, len(layers))))
+    placement = tuple(range(problem.ranks))
+    cuts = cuts_of(model)
+    requirements = requirements_of(model, cuts, placement, one_of_each(placement, problem.ranks))
+    cheapest_partition(cuts, requirements, 1000, check)
+
+
+PIECES = {
+    "dispatch": (lambda problem, check: family("zb-1p").generate(problem, check), 3),
+    "model": (make_model, 3),
+    "walk": (start_walk, 2),
+    "list": (schedule_by_list, 3),
+    "graph": (lambda problem, check: sv.dependency_graph(problem, sv.generate("1f1b", problem), check=check), 2),
+}
+"""Long pieces of work by name, and how often each asks at least for every stage and micro-batch."""
+
+
+@pytest.mark.parametrize("piece", PIECES)
+def test_what_takes_long_asks_all_along_and_ends_where_it_is_told(piece: str) -> None:
+    work, share = PIECES[piece]
+    problem = sv.Problem.chain(ranks=4, microbatches=20, form="split", backward_input=1, backward_weight=1)
+    whole = Asked()
+    work(problem, whole)
+    assert whole.asks >= share * 4 * 20
+    for last in moments(whole.asks, 5):
+        check = Asked(last)
+        with pytest.raises(OverError):
+            work(problem, check)
+        assert check.asks == last
+
+
+def test_a_cut_of_a_graph_asks_for_every_stage() -> None:
+    problem, whole = sv.Problem.chain(ranks=4, microbatches=1), Asked()
+    cut_graph(problem, whole)
+    assert whole.asks >= 4
+    with pytest.raises(OverError):
+        cut_graph(problem, Asked(2))
 
 
 @pytest.mark.parametrize(("objective", "then"), [("makespan", None), ("span", None), ("makespan", "peak-memory")])
