@@ -14,8 +14,8 @@ from schedverify.core.timeline import Measures, Timeline, measures_table, window
 from schedverify.core.verdict import Scope, Status, Verdict, Verdicts
 
 __all__ = [
-    "LARGEST_KEPT_TIMELINE", "MOST_TOLD", "FamilyResult", "Lowered", "Part", "Plan", "PropertyResult", "Report", "Scope",
-    "SecondaryObjective", "Status", "TimelineSource", "Verdict", "Verdicts", "Violation", "judgement_lines",
+    "LARGEST_KEPT_TIMELINE", "MOST_TOLD", "FamilyResult", "Lowered", "Part", "Plan", "PropertyResult", "Report",
+    "Scope", "SecondaryObjective", "Status", "TimelineSource", "Verdict", "Verdicts", "Violation", "judgement_lines",
     "measures_lines",
 ]  # fmt: skip
 

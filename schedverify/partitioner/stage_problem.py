@@ -16,7 +16,7 @@ from schedverify.partitioner.account import Layers, lacking, usage_of
 from schedverify.partitioner.bottleneck import Partition, least_bottleneck
 from schedverify.partitioner.by_costs import least_by_costs
 from schedverify.partitioner.moves import improved
-from schedverify.partitioner.sums import check_sums
+from schedverify.partitioner.sums import check_sums, check_work
 from schedverify.simulator.engine import simulate
 
 
@@ -82,6 +82,7 @@ def cut(
     chosen = family_of(family or ("1f1b" if virtual == 1 else "interleaved-1f1b"))
     shape = chosen.problem(ranks, microbatches, virtual)
     check_sums(model, shape.stages, microbatches)
+    check_work(model, shape.stages, microbatches)
     if chosen.room and model.devices.memory:
         found = least_by_costs(
             model, shape.owner_rank, ranks,

@@ -86,14 +86,14 @@ def _counted(row: Words, problem: Problem, rank: int) -> IntArray:
 def _sorted(row: Words, problem: Problem, rank: int) -> IntArray:
     """Do what :func:`_counted` does, for a row with few of the operations that the problem could have."""
     ops = np.sort(row & OPERATION_MASK)
-    forward, full, inputs, weights = (
-        ops[kinds(ops) == kind] & (1 << PEER_SHIFT) - 1 for kind in range(_W + 1)
-    )
+    forward, full, inputs, weights = (ops[kinds(ops) == kind] & (1 << PEER_SHIFT) - 1 for kind in range(_W + 1))
     again = np.append(ops[1:][ops[1:] == ops[:-1]], np.intersect1d(full, np.append(inputs, weights)))
     if len(again):
         raise _twice(rank, int(op_stages(again)[0]), int(again[0]) & MICROBATCH_MASK)
-    return forward if problem.form == "inference" else np.intersect1d(
-        forward, np.append(full, np.intersect1d(inputs, weights))
+    return (
+        forward
+        if problem.form == "inference"
+        else np.intersect1d(forward, np.append(full, np.intersect1d(inputs, weights)))
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from schedverify.core.errors import shown
 from schedverify.core.op import MAX_MICROBATCHES, MAX_STAGES
-from schedverify.core.problem.fields import Edge, Ints, Matrix, chain_edges
+from schedverify.core.problem.fields import LETTERS, Edge, Ints, Matrix, chain_edges
 from schedverify.core.problem.keys import FORMS, OBJECTIVES
 from schedverify.core.problem.reader import ProblemReader
 
@@ -70,12 +70,14 @@ def read_shape(reader: ProblemReader) -> tuple[dict[str, Any], Sizes]:
 
 
 def _bounded(reader: ProblemReader, stages: int, microbatches: int, replicas: int, form: str) -> None:
-    letters = {"fused": "FB", "split": "FIW", "inference": "F"}[form]
+    letters = LETTERS[form]
     operations = stages * microbatches * len(letters)
     if stages * replicas > MAX_STAGES:
         reader.fault("stages", f"{stages * replicas} stages over all copies", f"at most {MAX_STAGES}")
     elif operations > MAX_OPERATIONS:
-        message = f"{microbatches} micro-batches through {stages} stages make {operations} operations ({', '.join(letters)})"
+        message = (
+            f"{microbatches} micro-batches through {stages} stages make {operations} operations ({', '.join(letters)})"
+        )
         reader.fault("microbatches", message, f"a schedule has at most {MAX_OPERATIONS}")
 
 
@@ -183,8 +185,11 @@ def _replica_of(reader: ProblemReader, microbatches: int, replicas: int, slices:
             return (0,) * microbatches
         begins = [-(-copy * microbatches // (slices * replicas)) * slices for copy in range(replicas)]
         ends = (min(end, microbatches) for end in (*begins[1:], microbatches))
-        return tuple(chain.from_iterable(repeat(copy, max(end - begin, 0)) for copy, (begin, end) in
-                                         enumerate(zip(begins, ends, strict=True))))
+        return tuple(
+            chain.from_iterable(
+                repeat(copy, max(end - begin, 0)) for copy, (begin, end) in enumerate(zip(begins, ends, strict=True))
+            )
+        )
     rows = reader.rows("replica_of")
     if known and len(rows) != microbatches:
         reader.fault("replica_of", f"expected a copy for each of {microbatches} micro-batches, found {len(rows)}")

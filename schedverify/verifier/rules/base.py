@@ -35,6 +35,10 @@ PAIR_MASK: Final = (1 << PEER_SHIFT) - 1
 """The bits of a packed operation that say its stage and micro-batch."""
 
 
+MOST_NAMED: Final = 50
+"""The most ranks that are named where many wait behind a cycle."""
+
+
 class NotApplicable(Exception):  # noqa: N818 - a verdict, not an error
     """Raised by a check that has nothing to judge; says why, and what would give it something to judge."""
 
@@ -190,7 +194,10 @@ def violation_of_cycle(code: str, cycle: list[Wait], blocked: set[int]) -> Viola
     """Return the violation that ranks wait for one another, with the others that are blocked behind them."""
     story = tuple(map(str, cycle))
     behind = sorted(blocked - {wait.rank for wait in cycle})
-    tail = f"; rank {', '.join(map(str, behind))} cannot end either" if behind else ""
+    names = ", ".join(map(str, behind[:MOST_NAMED])) + f" and {len(behind) - MOST_NAMED} more" * (
+        len(behind) > MOST_NAMED
+    )
+    tail = f"; rank {names} cannot end either" if behind else ""
     steps, first = tuple(wait.step for wait in cycle), cycle[0]
     return Violation(code, "; ".join(story) + tail, first.rank, first.position, steps, story)
 
