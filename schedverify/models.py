@@ -23,7 +23,7 @@ from schedverify.formats.models.cluster_files import cluster_from, load_cluster,
 from schedverify.formats.models.model_files import load_model, model_from, save_model
 from schedverify.formats.text_files import PathLike, naming, source_name
 from schedverify.partitioner.stage_problem import Cut, cut
-from schedverify.partitioner.sums import check_sums
+from schedverify.partitioner.sums import check_sums, check_work
 from schedverify.planner.joint import Joint, partition_jointly
 
 __all__ = [
@@ -113,10 +113,11 @@ def partition(  # noqa: PLR0913 - each is an option of the command line
 
 
 def load_to_cut(path: PathLike, changes: Mapping[str, Mapping[str, Any]], stages: int, microbatches: int) -> Model:
-    """Return the model in a file; it is named where so many stages and micro-batches are too much to count."""
+    """Return the model in a file; it is named where so many stages and micro-batches are too much."""
     model = load_model(path, changes)
     with naming(path):
         check_sums(model, stages, microbatches)
+        check_work(model, stages, microbatches)
     return model
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 from cyclopts import Parameter
 
@@ -15,6 +15,12 @@ from schedverify.formats.text_files import source_name
 
 if TYPE_CHECKING:
     from schedverify.core.problem import Problem
+
+
+MOST_WRITTEN: Final = 1 << 23
+"""The most operations of a schedule that is written: a longer one would be no text that is read again."""
+MOST_CHECKED: Final = 1 << 20
+"""The most of one that is written as CSV, which the verifier judges before."""
 
 
 def generate(  # noqa: PLR0913 - each is an option of the command line
@@ -41,6 +47,7 @@ def generate(  # noqa: PLR0913 - each is an option of the command line
     shape = {"ranks": ranks, "microbatches": microbatches, "virtual": virtual}
     given = {name: value for name, value in (shape | costs).items() if value is not None}
     known = _problem_for(family, problem, given)
+    check_written(known, output or "-")
     with said_of(problem) if problem is not None else nullcontext():
         made = generators.generate(family, known)
     conversion.write(made, known, output or "-")
@@ -78,6 +85,22 @@ def new(
         raise InputError(Fault("", "the file is there already", "--force replaces it"), source_name(output))
     formats.write_text(output or "-", formats.new())
     return 0
+
+
+def check_written(problem: Problem, target: str) -> None:
+    """Refuse a problem whose schedule is too long for a file, before it is made.
+
+    Raises
+    ------
+    InputError
+        With how many operations it would have, and the most.
+    """
+    most = MOST_CHECKED if target.endswith(".csv") else MOST_WRITTEN
+    operations = problem.most_operations
+    if operations > most:
+        message = f"{problem.microbatches} micro-batches through {problem.stages} stages make {operations} operations"
+        hint = f"a file is written of at most {most}; sv.generate in Python makes longer schedules"
+        raise InputError(Fault("microbatches", message, hint))
 
 
 def _problem_for(family: str, path: str | None, given: dict[str, int]) -> Problem:

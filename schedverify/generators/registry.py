@@ -61,7 +61,9 @@ class Family:
 
     def faults(self, problem: Problem) -> list[Fault]:
         """Return why the family does not suit a problem, each with the nearest shape that it takes."""
-        found = [fault for need in self.needs if (fault := need(problem))]
+        most = MOST_DISPATCHED if self.room else MOST_GENERATED
+        fits = shapes.at_most(most, 3 if self.splits_backward else 2)
+        found = [fault for need in (*self.needs, fits) if (fault := need(problem))]
         return [fault._replace(message=f"{self.name} {fault.message}") for fault in found]
 
     def suits(self, problem: Problem) -> bool:
@@ -182,6 +184,10 @@ def usual_family(problem: Problem) -> Family:
     return next(known for known in map(family, names) if known.suits(problem))
 
 
+MOST_GENERATED: Final = 1 << 24
+"""The most operations of a schedule whose order follows from the shape: what is made in seconds, in 500 MB."""
+MOST_DISPATCHED: Final = 1 << 19
+"""The same where the order follows the costs, operation by operation: some ten microseconds each."""
 _named = family
 """For :func:`generate`, where ``family`` is a name."""
 

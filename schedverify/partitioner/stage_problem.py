@@ -18,7 +18,7 @@ from schedverify.partitioner.account import Layers, lacking, usage_of
 from schedverify.partitioner.bottleneck import Partition, least_bottleneck
 from schedverify.partitioner.by_costs import least_by_costs
 from schedverify.partitioner.moves import improved
-from schedverify.partitioner.sums import check_sums
+from schedverify.partitioner.sums import check_sums, check_work
 from schedverify.simulator.engine import simulate
 
 
@@ -88,6 +88,7 @@ def cut(
     shape = chosen.problem(ranks, microbatches, virtual)
     effort = Effort(time_limit, workers=workers, stop=stop or threading.Event())
     check_sums(model, shape.stages, microbatches)
+    check_work(model, shape.stages, microbatches)
     if chosen.room and model.devices.memory:
         found = least_by_costs(
             model, shape.owner_rank, ranks,

@@ -177,7 +177,7 @@ class _Sweep:
     def _durations(self, rank: int, since: int = 0) -> Ticks:
         """Return the ticks of each step of a rank, from a position on."""
         classes = self.classes[rank][since:]
-        ticks = np.array([cost >> self.shift for _, cost, _ in self.op_classes] or [0])[np.maximum(classes, 0)]
+        ticks = self.costs[np.maximum(classes, 0)]
         for position in np.flatnonzero(classes < 0).tolist():
             ops = self.joint_steps[-1 - int(classes[position])].steps[rank]
             ticks[position] = self.problem.step_duration(ops)
@@ -200,6 +200,7 @@ class _Sweep:
         keys = [self._keys(row) for row in schedule.rows]
         known = np.unique(np.concatenate(keys))
         self.op_classes = [self._described(key) for key in known.tolist()]
+        self.costs = np.array([cost >> self.shift for _, cost, _ in self.op_classes] or [0])
         self.joint_steps, placed = joint_steps_of(schedule, self.problem)
         for rank, (key, row) in enumerate(zip(keys, schedule.rows, strict=True)):
             classes = np.searchsorted(known, key)

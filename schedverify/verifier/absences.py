@@ -47,8 +47,8 @@ class Passing:
         problem = self.problem
         if problem.replicas == 1:
             return [(np.zeros(1, np.int64), np.full(1, problem.microbatches - 1, np.int64))]
-        copies = np.array(problem.replica_of, dtype=np.int64)
-        first = np.append(0, np.flatnonzero(np.diff(copies)) + 1)
+        copies = problem.copy_by_microbatch
+        first = np.append(0, np.flatnonzero(copies[1:] != copies[:-1]) + 1)
         last = np.append(first[1:], problem.microbatches) - 1
         return [(first[copies[first] == copy], last[copies[first] == copy]) for copy in range(problem.replicas)]
 

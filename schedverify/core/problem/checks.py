@@ -37,7 +37,7 @@ def _slices(problem: ProblemFields, reader: ProblemReader) -> None:
         hint = "microbatches counts parts: a multiple of slices"
         reader.fault("slices", f"{problem.microbatches} micro-batches are no multiple of {problem.slices}", hint)
     elif problem.slices > 1 and problem.replicas > 1:
-        copies = np.array(problem.replica_of).reshape(-1, problem.slices)
+        copies = problem.copy_by_microbatch.reshape(-1, problem.slices)
         for sequence in np.flatnonzero((copies != copies[:, :1]).any(axis=1)).tolist():
             message = f"the parts of sequence {sequence} go through different copies"
             reader.fault(f"replica_of[{sequence * problem.slices}]", message, "give them one")

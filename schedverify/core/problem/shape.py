@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from schedverify.core.errors import shown
 from schedverify.core.op import MAX_MICROBATCHES, MAX_STAGES
-from schedverify.core.problem.fields import Edge, Ints, Matrix, chain_edges
+from schedverify.core.problem.fields import LETTERS, Edge, Ints, Matrix, chain_edges
 from schedverify.core.problem.keys import FORMS, OBJECTIVES
 from schedverify.core.problem.reader import ProblemReader
 
@@ -70,7 +70,7 @@ def read_shape(reader: ProblemReader) -> tuple[dict[str, Any], Sizes]:
 
 
 def _bounded(reader: ProblemReader, stages: int, microbatches: int, replicas: int, form: str) -> None:
-    letters = {"fused": "FB", "split": "FIW", "inference": "F"}[form]
+    letters = LETTERS[form]
     operations = stages * microbatches * len(letters)
     if stages * replicas > MAX_STAGES:
         reader.fault("stages", f"{stages * replicas} stages over all copies", f"at most {MAX_STAGES}")

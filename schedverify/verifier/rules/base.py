@@ -36,6 +36,10 @@ PAIR_MASK: Final = (1 << PEER_SHIFT) - 1
 """The bits of a packed operation that say its stage and micro-batch."""
 
 
+MOST_NAMED: Final = 50
+"""The most ranks that are named where many wait behind a cycle."""
+
+
 class NotApplicable(Exception):  # noqa: N818 - a verdict, not an error
     """Raised by a check that has nothing to judge; says why, and what would give it something to judge."""
 
@@ -200,7 +204,9 @@ def violations_of_cycles(
     for number, cycle in enumerate(cycles):
         story = tuple(map(str, cycle))
         behind = sorted(blocked - {wait.rank for wait in cycle})
-        tail = f"; rank {', '.join(map(str, behind))} cannot end either" if behind else ""
+        names = ", ".join(map(str, behind[:MOST_NAMED]))
+        rest = f" and {len(behind) - MOST_NAMED} more" * (len(behind) > MOST_NAMED)
+        tail = f"; rank {names}{rest} cannot end either" if behind else ""
         steps, first = tuple(wait.step for wait in cycle), cycle[0]
         marks = [(wait.rank, wait.position, f"waits for {wait.awaited}") for wait in cycle]
         picture = () if number else picture_of_places(schedule, marks)
