@@ -56,7 +56,7 @@ def test_an_objective_that_is_none_is_unknown() -> None:
             "on stage 0 one sequence has 2 in flight, and in_flight_stage is 1",
         ),
         (TWO | {"activation": [2, 3], "static": 4, "capacity": 9}, ""),
-        (PAIR | {"makespan": 8}, "no order has a makespan below 9, and limits.makespan is 8"),
+        (PAIR | {"makespan": 8}, "no order has a makespan below 9 ticks, and limits.makespan is 8 ticks"),
         (PAIR | {"makespan": 9}, ""),
     ],
 )
