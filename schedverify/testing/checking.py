@@ -128,7 +128,8 @@ def _compare(schedule: Schedule, problem: Problem, family: str) -> None:
 def _measure_gap(schedule: Schedule, problem: Problem, max_gap: Fraction | float, time_limit: float) -> None:
     own, bound = _value(schedule, problem), optimize(problem, hint=schedule, time_limit=time_limit, workers=1).bound
     if bound is None or own - bound > max_gap * bound:
-        raise failure(f"its {problem.minimize} is {own}, the proved bound {bound}", problem, schedule)
+        has, least = problem.units.values(problem.minimize, own, bound)
+        raise failure(f"its {problem.minimize} is {has}, the proved bound {least}", problem, schedule)
 
 
 def _value(schedule: Schedule, problem: Problem) -> int:

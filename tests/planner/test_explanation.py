@@ -166,7 +166,7 @@ def test_an_optimal_plan_is_told_in_words() -> None:
         "at the limit",
         "  rank 0 holds 2 units of 3 units: no room for one more activation (2 units)",
         "what one unit more would gain of the makespan",
-        "  memory.capacity[0] 3 units → 5 units (one more activation): gains 14 ticks",
+        "  memory.capacity[0] 3 → 5 (one more activation): gains 14 ticks",
         "  costs.backward[1] 3 → 2 (the busiest stage): gains 4 ticks",
         "  links.latency, one tick less on every link: gains 8 ticks",
     ]
