@@ -87,7 +87,8 @@ def _bytes(text: str | None) -> int | None:
 def _tell_parts(plan: Plan) -> None:
     """Print for each part of the search the best value and the bound that were known when it ended."""
     for part in plan.parts:
-        value, bound = ("-" if known is None else known for known in (part.value, part.bound))
+        told = partial(plan.problem.units.value, plan.objective)
+        value, bound = ("-" if known is None else told(known) for known in (part.value, part.bound))
         remark(f"{part.began + part.seconds:.1f} s  {part.name}: {plan.objective} {value}, bound {bound}")
 
 

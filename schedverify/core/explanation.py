@@ -13,8 +13,6 @@ from schedverify.core.units import Units
 _ARROW: Final = "an arrow: the output of another rank or stage is waited for"
 _WIDTH: Final = 110
 _LONGEST_PATH: Final = 60
-_OBJECTIVES: Final = {"memory.capacity": "peak-memory", "limits.makespan": "makespan"}
-"""The objective whose values a limit is told as; of the others the limit is a count."""
 _ALIKE: Final = {
     "memory.capacity": " on every rank",
     "limits.in_flight": " on every rank",
@@ -72,9 +70,9 @@ class Relief:
 
     def told(self, units: Units) -> str:
         """Say what would do, in the units of the problem."""
-        alike, kind = _ALIKE.get(self.limit, ""), _OBJECTIVES.get(self.limit)
-        known = [value for value in (self.bound, self.least) if value is not None]
-        texts = dict(zip(known, map(str, known) if kind is None else units.values(kind, *known), strict=True))
+        alike = _ALIKE.get(self.limit, "")
+        told = {"memory.capacity": units.exact, "limits.makespan": units.time}.get(self.limit, str)
+        texts = {value: told(value) for value in (self.bound, self.least) if value is not None}
         if self.bound is None:
             return f"{self.limit}: no value would do, the other limits clash by themselves"
         if self.least is None:

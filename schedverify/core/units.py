@@ -40,13 +40,18 @@ class Units(NamedTuple):
         (text,), unit = self.sizes([count])
         return f"{text} {unit}"
 
-    def given(self, count: int) -> str:
-        """Return a size that the file gives, as it does where that is exact and short: ``16 GiB``, ``1.5 GiB``."""
+    def exact(self, count: int) -> str:
+        """Return a size to its last byte, in the largest unit in which that takes at most three decimals."""
         for name in self._scales():
             thousandths, rest = divmod(count * 1000, SIZES[name])
-            if count and not rest and SIZES[name] > 1:
+            if count and not rest:
                 return f"{_short(Decimal(thousandths) / 1000)} {name}"
         return self.size(count)
+
+    def given(self, count: int) -> str:
+        """Return a size that the file gives, as it does where that is short: ``16 GiB``, ``1.5 GiB``."""
+        text = self.exact(count)
+        return self.size(count) if text.endswith(" B") else text
 
     def over(self, held: int, limit: int) -> str:
         """Say how far a size is over its limit: ``18.0 GiB, 2.0 GiB over its 16 GiB``."""

@@ -78,10 +78,11 @@ def figures(panel: Panel) -> list[tuple[str, ...]]:
     measures = panel.measures
     if measures is None:
         return []
-    held, unit = panel.units.sizes([measures.peak_memory[row.rank] for row in panel.rows])
-    sizes = held if panel.units.unit else [number(measures.peak_memory[row.rank]) for row in panel.rows]
+    peaks = [measures.peak_memory[row.rank] for row in panel.rows]
+    told, unit = panel.units.sizes(peaks)
+    sizes = told if panel.units.unit and unit != "B" else list(map(number, peaks))
     rows = [(number(measures.peak_in_flight[row.rank]), size) for row, size in zip(panel.rows, sizes, strict=True)]
-    return [("in flight", f"memory, {unit}" if panel.units.unit else "memory"), *rows]
+    return [("in flight", f"{unit} held" if panel.units.unit else "memory"), *rows]
 
 
 def sentence(panel: Panel) -> str:

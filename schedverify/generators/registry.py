@@ -173,15 +173,15 @@ def family(name: str) -> Family:
     return look_up("family", name, {each.name: each for each in _FAMILIES})
 
 
-def usual_family(problem: Problem) -> Family:
+def usual_family(problem: Problem) -> Family | None:
     """Return the family that most would run on a problem of that shape; its limits are not looked at.
 
     1F1B, interleaved or in a V where a rank has several stages; without a backward to alternate with, on a graph, on
-    copies or with slices, all forwards before all backwards.
+    copies or with slices, all forwards before all backwards. None where the problem is too large for all of them.
     """
     several = shapes.several_looped(problem) is None
     names = ("1f1b", "interleaved-1f1b", "zb-v", "looped-bfs" if several else "gpipe", "gpipe")
-    return next(known for known in map(family, names) if known.suits(problem))
+    return next((known for known in map(family, names) if known.suits(problem)), None)
 
 
 MOST_GENERATED: Final = 1 << 24

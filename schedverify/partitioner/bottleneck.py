@@ -218,10 +218,10 @@ def memory_error(model: Model, stages: int, peaks: list[int]) -> InfeasibleError
     memory = model.devices.memory
     rooms = [memory[rank % len(memory)] for rank in range(len(peaks))]
     rank = max(range(len(peaks)), key=lambda rank: peaks[rank] - rooms[rank])
-    size = model.units.size
+    missing = model.units.exact(lacking(peaks, memory))
     limited = " that keeps the wishes" if model.constraints != PartitionConstraints() else ""
     text = (
-        f"no cut into {stages} stages{limited} fits; it takes {size(lacking(peaks, memory))} more on every rank: "
+        f"no cut into {stages} stages{limited} fits; it takes {missing} more on every rank: "
         f"the cut that lacks least holds {model.units.over(peaks[rank], rooms[rank])}, on rank {rank}"
     )
     hint = "more ranks or memory, smaller micro-batches, recomputation, or a family with fewer of them in flight"

@@ -15,13 +15,13 @@ from schedverify.simulator.metrics import peak_in_flight
 
 def family_result(family: str, timeline: Timeline, report: Report) -> FamilyResult:
     """Return what a plan keeps of a family's schedule, given by its timeline and the verifier's report on it."""
-    problem, measures = timeline.problem, timeline.measures
+    problem, measures, usual = timeline.problem, timeline.measures, usual_family(timeline.problem)
     return FamilyResult(
         family,
         measures,
         tuple(sorted({violation.code for violation in report.violations})),
         tuple(broken_limits(problem, timeline.schedule, measures)),
-        usual_family(problem).name == family,
+        usual is not None and usual.name == family,
     )
 
 

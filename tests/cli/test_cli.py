@@ -175,7 +175,7 @@ def test_wrong_usage_is_told_with_a_hint(run: Any, arguments: tuple[str, ...], m
 
 def test_optimize_writes_a_plan_that_verifies(run: Any) -> None:
     code, out, err = run("optimize", "two.toml", "-o", "plan.json", "--workers", "1")
-    assert (code, "optimal: makespan 9" in out, "plan written to plan.json" in err) == (0, True, True)
+    assert (code, "optimal: makespan 9 ticks" in out, "plan written to plan.json" in err) == (0, True, True)
     assert "1f1b" in out
     assert run("verify", "plan.json")[0] == 0
     assert run("verify", "plan.json", "-p", "two.toml")[0] == 0

@@ -62,6 +62,7 @@ def test_sizes_that_differ_look_different_and_are_right_to_a_tenth(
 @given(st.sampled_from(sorted(SIZES)), st.integers(0, 1 << 60))
 def test_a_size_that_is_given_reads_back_where_it_is_short(unit: str, count: int) -> None:
     text = Units("us", unit).given(count)
+    assert size_of(Units("us", unit).exact(count).replace(",", "")) == count
     exact = size_of(text.replace(",", "")) == count
     assert exact or text == Units("us", unit).size(count)
     lengths = [length for name, length in SIZES.items() if 1 < length <= SIZES[unit] and ("i" in name) is ("i" in unit)]

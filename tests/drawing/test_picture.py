@@ -588,3 +588,24 @@ def test_shares_are_rounded_to_one_decimal() -> None:
     assert percent(Fraction(3, 11)) == "27.3%"
     assert percent(Fraction(0)) == "0.0%"
     assert percent(Fraction(1)) == "100.0%"
+
+
+@pytest.mark.parametrize(
+    ("keys", "heading", "column", "caption"),
+    [
+        ({"activation": "6 GiB"}, "GiB held", ["12.0", "6.0"], "12.0 GiB"),
+        ({"activation": "1 GiB", "static": [0, 2**30 + 1]}, "B held", ["2.147G", "2.147G"], "2.0 GiB"),
+        ({"activation": 6}, "memory", ["12", "6"], "12 units"),
+    ],
+)
+def test_memory_is_told_in_the_unit_of_the_problem(
+    keys: dict[str, object], heading: str, column: list[str], caption: str
+) -> None:
+    """In letters and in SVG: a column in that unit, and the most in the caption; sizes a byte apart are abbreviated."""
+    problem = Problem.chain(ranks=2, microbatches=2, **keys)  # type: ignore[arg-type]
+    picture = draw(generate("1f1b", problem), problem)
+    text = picture.text(100).splitlines()
+    assert text[1].endswith(f"in flight  {heading}")
+    assert [line.split()[-1] for line in text[2:4]] == column
+    assert f"peak memory {caption}" in " ".join(" ".join(text).split())
+    assert {*column, heading} <= set(texts_of(picture.svg()))

@@ -66,12 +66,12 @@ RECOMPUTES: dict[str, Any] = {"ranks": 2, "microbatches": 3, "forward": 2, "back
         ),
         (
             PAIR | {"makespan": 8},
-            "no order has a makespan below 9, and limits.makespan is 8",
+            "no order has a makespan below 9 ticks, and limits.makespan is 8 ticks",
             {"rule": "load", "rank": 1, "objective": "makespan", "bound": 9},
         ),
         (
             RECOMPUTES | {"makespan": 28},
-            "rank 0 holds 4 bytes in every order with a makespan of 28 or less, and its capacity is 3",
+            "rank 0 holds 4 units, 1 unit over its 3 units, in every order with a makespan of 28 ticks or less",
             {"rule": "memory", "stage": 0, "objective": "peak-memory", "bound": 4},
         ),
     ],

@@ -167,14 +167,14 @@ def test_an_optimal_plan_is_told_in_words() -> None:
         "critical path (an arrow: the output of another rank or stage is waited for)",
         "  0F0 → 1F0 1B0 → 0B0 0F1 → 1F1 1B1 → 0B1 0F2 → 1F2 1B2 → 0B2 0F3 → 1F3 1B3 → 0B3",
         "at the limit",
-        "  rank 0 holds 2 of 3 bytes: no room for one more activation (2)",
+        "  rank 0 holds 2 units of 3 units: no room for one more activation (2 units)",
         "what one unit more, or one tick less, would gain of the makespan",
-        "  memory.capacity[0] 3 → 5 (one more activation on rank 0): gains 14",
-        "  costs.backward[1] 3 → 2 (B of stage 1, 4 times on the critical path, in the bound): gains 4",
-        "  costs.forward[1] 1 → 0 (F of stage 1, 4 times on the critical path, in the bound): gains 4",
-        "  costs.backward[0] 2 → 1 (B of stage 0, 4 times on the critical path): gains 4",
-        "  costs.forward[0] 1 → 0 (F of stage 0, 4 times on the critical path): gains 4",
-        "  links.latency, one tick less on every link: gains 8",
+        "  memory.capacity[0] 3 → 5 (one more activation on rank 0): gains 14 ticks",
+        "  costs.backward[1] 3 → 2 (B of stage 1, 4 times on the critical path, in the bound): gains 4 ticks",
+        "  costs.forward[1] 1 → 0 (F of stage 1, 4 times on the critical path, in the bound): gains 4 ticks",
+        "  costs.backward[0] 2 → 1 (B of stage 0, 4 times on the critical path): gains 4 ticks",
+        "  costs.forward[0] 1 → 0 (F of stage 0, 4 times on the critical path): gains 4 ticks",
+        "  links.latency, one tick less on every link: gains 8 ticks",
     ]
 
 
@@ -223,7 +223,7 @@ def test_an_infeasible_problem_is_told_in_words() -> None:
     _, explanation = explained(sv.Problem.chain(**PAIR, makespan=15, capacity=1, in_flight=3))
     assert str(explanation).splitlines() == [
         "no schedule keeps memory.capacity and limits.makespan",
-        "  memory.capacity: 2 bytes on every rank would do, less would not",
+        "  memory.capacity: 2 units on every rank would do, less would not",
         "  limits.makespan: 24 ticks would do, less would not",
     ]
     twice = sv.Problem.chain(ranks=1, virtual=2, microbatches=2, in_flight=1, makespan=3)
@@ -269,12 +269,12 @@ def test_in_no_time_what_is_open_is_told_as_open() -> None:
     ("told", "text"),
     [
         (Relief("limits.in_flight", 3, 3), "limits.in_flight: 3 on every rank would do, less would not"),
-        (Relief("limits.makespan", 9, 7), "9 ticks would do, less than 7 would not; what lies between is open"),
-        (Relief("memory.capacity", None, 7), "7 bytes on every rank or more; which value would do is open"),
+        (Relief("limits.makespan", 9, 7), "9 ticks would do, less than 7 ticks would not; what lies between is open"),
+        (Relief("memory.capacity", None, 7), "7 units on every rank or more; which value would do is open"),
         (Gain("x", 0, 0), "x: gains nothing"),
-        (Gain("x", 2, 2), "x: gains 2"),
-        (Gain("x", 1, 2), "x: gains at least 1, at most 2"),
-        (Gain("x", 1, None), "x: gains at least 1, how much more is open"),
+        (Gain("x", 2, 2), "x: gains 2 ticks"),
+        (Gain("x", 1, 2), "x: gains at least 1 tick, at most 2 ticks"),
+        (Gain("x", 1, None), "x: gains at least 1 tick, how much more is open"),
     ],
 )
 def test_what_is_open_is_told(told: Relief | Gain, text: str) -> None:

@@ -92,7 +92,7 @@ def test_received_bytes_can_be_too_many_for_every_lowering(tmp_path: Path, capsy
     plan = optimize(problem, time_limit=5, workers=1)
     assert plan.schedule is not None
     assert plan.lowered is None
-    assert plan.reason.startswith("no known lowering of it keeps the limits: rank 0 holds 25 bytes")
+    assert plan.reason.startswith("no known lowering of it keeps the limits: rank 0 holds 25 units")
     with pytest.raises(ScheduleError, match="no known lowering"):
         plan_of(plan.schedule, problem)
     target = tmp_path / "plan.json"

@@ -89,7 +89,8 @@ def _capacity(problem: ProblemFields, reader: ProblemReader) -> None:
         if capacity < need:
             has, needs = problem.units.values("peak-memory", capacity, need)
             message = f"{has} on rank {rank} is below what one {unit} needs, {needs}"
-            reader.fault(f"memory.capacity[{rank}]", message, f"{need} or more")
+            enough = problem.units.exact(need).replace(",", "") if problem.unit else need
+            reader.fault(f"memory.capacity[{rank}]", message, f"{enough} or more")
 
 
 def least_capacity(problem: ProblemFields) -> list[int]:

@@ -91,6 +91,6 @@ def _relaxed(problem: Problem, limit: UsedUpLimit) -> Change:
     memory = limit.name == "memory.capacity"
     what = "one more activation" if memory else "one more in flight"
     what += f" on {'stage' if limit.name == 'limits.in_flight_stage' else 'rank'} {limit.place}"
-    before, after = map(problem.units.given if memory else str, (limit.value, more))
+    before, after = map(problem.units.given if memory and problem.unit else str, (limit.value, more))
     text = f"{limit.name}[{limit.place}] {before} → {after} ({what})"
     return Change(text, with_limit(problem, limit.name, tuple(values)))
