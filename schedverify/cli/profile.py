@@ -12,6 +12,7 @@ from cyclopts import Parameter
 
 from schedverify.cli.app import OK
 from schedverify.cli.options import Backend, ModelFunction, Patience, TextOrJson, file, flag, number
+from schedverify.core.errors import printable
 
 if TYPE_CHECKING:
     from schedverify.profiling import ModelProfile
@@ -67,7 +68,7 @@ def _tell(found: ModelProfile, units: tuple[Tick, int], output: str | None, outp
     if output_format == "json":
         print(formats.dumps(_data(found, *units)), flush=True)
     elif output != "-":
-        print("\n".join(_lines(found, units[0])), flush=True)
+        print("\n".join(map(printable, _lines(found, units[0]))), flush=True)
     if output is not None:  # at last: if it cannot be written, the figures are printed all the same
         save_model(found.as_model(*units), output, **found.remarks(units[0]))
 
@@ -131,6 +132,7 @@ def _lines(found: ModelProfile, tick: Tick) -> Iterator[str]:
         cells = [f"{each.median} [{each.lower}, {each.upper}]" for each in times]
         waiting = sizes.waiting if block.split else "-"
         rows.append([block.name, *cells, *map(str, (sizes.activation, waiting, sizes.output, sizes.parameters))])
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         yield "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
