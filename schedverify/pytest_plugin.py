@@ -23,12 +23,12 @@ _MOST_BYTES = 1 << 21
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
     """Collect a file that holds a schedule and says what it is for, or a project file that names some."""
     if file_path.name == _PROJECT:
-        return ProjectFile.from_parent(parent, path=file_path) if _names_schedules(file_path) else None
+        return ProjectFile.of(parent, file_path) if _names_schedules(file_path) else None
     if not file_path.name.endswith((".schedule.toml", ".csv")):
         return None
     from schedverify.linting import is_case
 
-    return ScheduleFile.from_parent(parent, path=file_path) if is_case(file_path) else None
+    return ScheduleFile.of(parent, file_path) if is_case(file_path) else None
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -49,7 +49,34 @@ def _names_schedules(path: Path) -> bool:
     return is_configured(path)
 
 
-class ScheduleFile(pytest.File):
+def _shown(path: Path, root: Path) -> Path:
+    """Return the path by which pytest names a file: its parts below the root with what a terminal obeys escaped."""
+    from schedverify.core.errors import printable
+
+    return root.joinpath(*map(printable, path.relative_to(root).parts)) if path.is_relative_to(root) else path
+
+
+class StrangersFile(pytest.File):
+    """A file that is shown by a name that may not be its own, as a file may be called something that a terminal obeys.
+
+    Parameters
+    ----------
+    file
+        The file.
+    """
+
+    def __init__(self, *, file: Path, **keywords: Any) -> None:
+        super().__init__(**keywords)
+        self.file = file
+
+    @classmethod
+    def of(cls, parent: pytest.Collector, file: Path) -> StrangersFile:
+        """Return the node of a file."""
+        node: StrangersFile = cls.from_parent(parent, path=_shown(file, parent.config.rootpath), file=file)
+        return node
+
+
+class ScheduleFile(StrangersFile):
     """A file with one schedule."""
 
     def collect(self) -> Iterator[pytest.Item]:
@@ -59,10 +86,10 @@ class ScheduleFile(pytest.File):
     def _load(self) -> ScheduleCase:
         from schedverify.linting import load_case
 
-        return load_case(self.path, self.config.rootpath)
+        return load_case(self.file, self.config.rootpath)
 
 
-class ProjectFile(pytest.File):
+class ProjectFile(StrangersFile):
     """A project file that names schedules."""
 
     def collect(self) -> Iterator[pytest.Item]:
@@ -71,7 +98,7 @@ class ProjectFile(pytest.File):
         from schedverify.linting import configured_cases
 
         try:
-            for name, load in configured_cases(self.path, self.config.rootpath):
+            for name, load in configured_cases(self.file, self.config.rootpath):
                 yield ScheduleItem.from_parent(self, name=printable(name), load=load)
         except InputError as error:
             raise self.CollectError(str(error)) from None

@@ -95,6 +95,54 @@ def test_a_file_that_is_wrong_is_told_without_a_traceback(desk: Path) -> None:
     assert "Traceback" not in text
 
 
+def test_what_a_case_may_not_name_is_refused_and_every_other_judged(desk: Path) -> None:
+    (desk / "secret").write_text("TOKEN-ab12")
+    project = desk / "project"
+    project.mkdir()
+    (project / "pyproject.toml").write_text(
+        '[tool.schedverify]\nproblem = "p.toml"\n'
+        '[[tool.schedverify.schedules]]\nfile = "/etc/passwd"\n[[tool.schedverify.schedules]]\nfile = "right.txt"\n'
+    )
+    (project / "p.toml").write_text(PROBLEM)
+    (project / "right.txt").write_text(RIGHT)
+    (project / "link").symlink_to("../secret")
+    os.mkfifo(project / "pipe")
+    for name in ("../secret", "link", "pipe", "/dev/zero", "link/x"):
+        (project / f"{name.replace('/', '_')}.schedule.toml").write_text(f'file = "{name}"\n{NESTED}')
+    (project / "itself.schedule.toml").symlink_to("../secret")
+    code, text = run(str(project))
+    assert code == 1
+    assert "7 failed, 1 passed" in text
+    assert "tool.schedverify.schedules[0].file: /etc/passwd: it leads out of" in text
+    assert "link.schedule.toml: file: " in text
+    assert not any(word in text for word in ("TOKEN", "root:", "Traceback"))
+
+
+EVIL = [
+    "e\x1b[31m",
+    "n\n::error::pwned",
+    "r\r::error::pwned",
+    "::error::pwned",
+    "b\u202e",
+    "c\x9b",
+    "\udcff",
+    "l\u2028::error::w",
+]
+
+
+@pytest.mark.parametrize("options", [[], ["-v"], ["-vv", "-rA"]], ids=str)
+def test_names_of_files_and_entries_steer_no_terminal(desk: Path, options: list[str]) -> None:
+    (desk / "d\x1b[31m\n::error::pwned").mkdir()
+    for name in [*EVIL, "d\x1b[31m\n::error::pwned/x"]:
+        (desk / f"{name}.schedule.toml").write_text(BAD_TOML)
+    (desk / "pyproject.toml").write_text('[[tool.schedverify.schedules]]\nfile = "a\\u001b[31m\\n::error::pwned"\n')
+    code, text = run(*options)
+    assert code == 1
+    assert f"{len(EVIL) + 2} failed" in text
+    assert not set(text) & set("\x1b\r\u202e\x9b\u2028")
+    assert not [line for line in text.splitlines() if line.startswith("::")]
+
+
 def test_it_is_light_to_load() -> None:
     code = "import sys, schedverify.pytest_plugin; print('numpy' in sys.modules, 'networkx' in sys.modules)"
     line = [sys.executable, "-c", code]

@@ -13,6 +13,7 @@ from cyclopts import Parameter
 from schedverify.cli.app import OK
 from schedverify.cli.delivery import deliver
 from schedverify.cli.options import Backend, ModelFunction, Patience, TextOrJson, file, flag, json_taken, number
+from schedverify.core.errors import printable
 
 if TYPE_CHECKING:
     from schedverify.profiling import ModelProfile
@@ -73,7 +74,7 @@ def _tell(found: ModelProfile, units: tuple[Tick, int], output: str | None, outp
         if output_format == "json":
             print(formats.dumps(_data(found, *units)))
         elif output != "-":
-            print("\n".join(_lines(found, units[0])))
+            print("\n".join(map(printable, _lines(found, units[0]))))
 
     def save(path: str) -> None:
         save_model(found.as_model(*units), path, **found.remarks(units[0]))
@@ -140,6 +141,7 @@ def _lines(found: ModelProfile, tick: Tick) -> Iterator[str]:
         cells = [f"{each.median} [{each.lower}, {each.upper}]" for each in times]
         waiting = sizes.waiting if block.split else "-"
         rows.append([block.name, *cells, *map(str, (sizes.activation, waiting, sizes.output, sizes.parameters))])
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         yield "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))

@@ -17,6 +17,8 @@ import pytest
 from schedverify import Problem, generate, plan_of, save
 from schedverify.cli import main
 from schedverify.core.errors import printable
+from schedverify.core.trace import RunTrace, StepSpan
+from schedverify.formats import save_run
 from schedverify.formats.plan_files import canonical, digest, plan_data
 
 ROOT = Path(__file__).parents[2]
@@ -143,6 +145,7 @@ TEXTS: dict[str, tuple[str, list[list[str]]]] = {
     "a claim of a plan": ("f.json", [["verify", "f.json"]]),
     "a key of a plan": ("f.json", [["verify", "f.json"]]),
     "a step of a trace": ("f.json", [["conform", "plan.json", "f.json"]]),
+    "the name of a step of a trace": ("f.json", [["conform", "plan.json", "f.json"]]),
     "the plan of a trace": ("f.json", [["conform", "plan.json", "f.json"]]),
 }  # fmt: skip
 
@@ -170,9 +173,21 @@ def text_of(case: str, evil: str) -> str:
         key = {"an": "discipline", "th": "file", "ab": "about"}[case[:2]]
         return f"{key} = {quoted}\n" + ("" if key == "file" else f'schedule = """{RIGHT}"""\n') + NESTED
     if case.endswith("of a trace"):
-        step, plan = (evil, "d") if "step" in case else ("0F0", evil)
-        return json.dumps({"version": 1, "plan": plan, "ranks": 2, "steps": [[[0, 0, step, 0, 1]]], "errors": [0, 0]})
+        return trace_text(case, evil)
     return plan_text(case, evil)
+
+
+def trace_text(case: str, evil: str) -> str:
+    save_run(RunTrace("0" * 64, 2, ((StepSpan(0, 0, "0F0", 1, 2), StepSpan(1, 0, "1F0", 2, 3)),), (0, 0)), "trace.json")
+    data = json.loads(Path("trace.json").read_text(encoding="utf-8"))
+    event = next(each for each in data["traceEvents"] if each["ph"] == "X")
+    if case == "the plan of a trace":
+        data["otherData"]["plan"] = evil
+    elif case == "the name of a step of a trace":
+        event["name"] = evil
+    else:
+        event["args"] |= {"step": evil, evil: evil}
+    return json.dumps(data)
 
 
 def plan_text(case: str, evil: str) -> str:

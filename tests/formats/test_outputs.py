@@ -89,6 +89,14 @@ def test_annotations_stand_at_the_line_of_the_rank() -> None:
     assert annotations_at(report, "a/s.txt", ()).startswith("::error file=a/s.txt,title=SV201::rank 0 waits")
 
 
+def test_no_text_in_json_is_a_command_to_a_runner() -> None:
+    data = {"a##[error]b": ["##[", "###[x", "#[", "\x1b\u202e", "\n::error::x"]}
+    assert "##[" not in dumps(data)
+    assert "\n" not in dumps(data)
+    assert dumps(data).isprintable()
+    assert json.loads(dumps(data)) == data
+
+
 def test_every_fault_of_a_file_is_annotated() -> None:
     faults = [Fault("line 3, column 5", "no TOML: 100%"), Fault("costs", "expected a table\n::error::x", "write one")]
     assert error_annotations(InputError(faults, "b,c:d.toml"), "a.txt") == (

@@ -40,7 +40,7 @@ def parse_profile(text: str, name: str = "") -> Model:
     nodes: dict[str, Layer | None] = {}
     edges: list[tuple[str, str]] = []
     faults: list[Fault] = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.replace("\r\n", "\n").replace("\r", "\n").split("\n"), 1):
         if node := _NODE.fullmatch(line.rstrip()):
             nodes[node[1]] = None if node[2].startswith("Input") else _layer(node)
         elif edge := _EDGE.fullmatch(line.rstrip()):
