@@ -20,7 +20,7 @@ PACKAGE = Path(schedverify.__file__).parent
 OWN_WORDS = {
     "optimizer/solvers/pumpkin.py": "what our own child process prints",
     "optimizer/solvers/pumpkin_child.py": "what our own parent process asks",
-    "runner/control/run_logs.py": "what the ranks of one run tell each other",
+    "runner/control/exchange.py": "what the ranks of one run tell each other",
 }
 """Modules that read JSON which schedverify itself has written a moment ago, and who writes it."""
 MANY = 4000

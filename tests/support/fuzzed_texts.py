@@ -102,6 +102,17 @@ LOWERED = (
     "0UNSHARD 0F0 0SEND_F0 0F1 0SEND_F1 0RECV_B0 0B0 0RECV_B1 0B1 0RESHARD 0REDUCE_GRAD\n"
     "[1RECV_F0;1RECV_F1] 1F0 1B0 1SEND_B0 1F1 1B1 1SEND_B1 1WAIT_SEND_B0 1WAIT_SEND_B1\n"
 )
+CSV_LOWERED = (
+    "0UNSHARD,0F0,0SEND_F0,0F1,0SEND_F1,0RECV_B0,0B0,0RECV_B1,0B1,0RESHARD\n"
+    "1UNSHARD,1RECV_F0,1F0,1B0,1SEND_B0,1RECV_F1,1F1,1B1,1SEND_B1,1RESHARD\n"
+)
+SHAPE = """\
+[decoder]
+like = "llama-2-7b"
+layers = 8
+[training]
+sequence = 2048
+"""
 NUMBERS = (
     "0", "-1", "1", "2", "7", "255", "65535", "65536", "1000000", "4294967296", "4611686018427387904",
     "9223372036854775807", "18446744073709551616", "1e400", "0.1", "1.5", "-0.0", "nan", "inf", "1_000", "0x10", "00",
@@ -164,7 +175,7 @@ def files() -> dict[str, str]:
         "plan.json": to_json(plan),
         "trace.json": _trace(plan),
         "model.toml": MODEL,
-        "decoder.toml": DECODER,
+        "shape.toml": SHAPE,
     }
 
 
@@ -215,18 +226,18 @@ def forms() -> dict[str, Form]:
     in_json = problem_files.to_json(problem_files.problem_from(parse_toml(PROBLEM)))
     all_forms = (
         Form("schedule", 50, orders, _ORDERS),
-        Form("csv", 20, ((".csv", CSV), (".csv", LOWERED.replace(" ", ","))), _ORDERS),
+        Form("csv", 20, ((".csv", CSV), (".csv", CSV_LOWERED)), _ORDERS),
         Form("problem", 60, ((".toml", PROBLEM), (".toml", WIDE), (".json", in_json)), _PROBLEMS),
         Form(
             "problem to search",
             1,
-            ((".toml", PROBLEM), (".toml", WIDE)),
+            ((".toml", PROBLEM), (".toml", CHAIN)),
             ("optimize BAD --time-limit 0.1 --workers 1",),
         ),
         Form("plan", 30, ((".json", given["plan.json"]),), _PLANS),
         Form("trace", 20, ((".json", given["trace.json"]),), _TRACES),
         Form("model", 40, ((".toml", MODEL), (".toml", DECODER)), _MODELS),
-        Form("cluster", 20, ((".toml", CLUSTER),), ("partition decoder.toml --cluster BAD",)),
+        Form("cluster", 20, ((".toml", CLUSTER),), ("partition shape.toml --cluster BAD",)),
         Form("case", 20, ((".schedule.toml", CASE),), ("lint BAD", "lint BAD --format github")),
     )
     return {form.name: form for form in all_forms}

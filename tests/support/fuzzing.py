@@ -30,7 +30,7 @@ CODES = (0, 1, 2, 3)
 MAX_SECONDS, MAX_BYTES = 10, 500_000_000
 _WHOLE = re.compile(
     "a binary file|empty|nothing says which problem|no UTF-8|there are commas in it|no rank in it"
-    "|a schedule has no form|an? [a-z ]+, where |the plan is of another problem"
+    "|a schedule has no form|an? [a-z ]+, where |the plan is of another problem|[0-9]+ bytes or more, where "
 )
 """How messages about the whole of a file begin; all others name a key or a place in it."""
 _FRAME = re.compile(r"^(?:schedverify: |::error file=([^,]*)[^:]*:: ?)")
