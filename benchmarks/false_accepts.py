@@ -221,14 +221,14 @@ def problem_of(name: str, ranks: int, microbatches: int) -> sv.Problem | None:
 def judges(mutant: Mutant) -> Iterator[tuple[str, Callable[[Mutant], bool]]]:
     """Yield who can be asked.
 
-    PyTorch's CSV has no groups and no named peers, its simulation no overlapped pairs; of what is drawn it
-    is not asked.
+    PyTorch's CSV (2.13) has no groups, no named peers and no waits, its simulation no overlapped pairs; of what is
+    drawn it is not asked.
     """
     yield OURS, ours
     if mutant.within in (DRAWN_ORDERS, DRAWN_LOWERED, DRAWN_NAMED):
         return
     text = "".join(map("".join, mutant.rows))
-    if not re.search(r"[\[<>]", text) and mutant.code not in LIMITS:
+    if not re.search(r"[\[<>]|WAIT", text) and mutant.code not in LIMITS:
         if mutant.within in (ORDERS, NAMED_ORDERS):
             yield VALIDATE, validates
         yield LOADED, loads

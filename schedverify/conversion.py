@@ -12,7 +12,7 @@ from schedverify.core.problem import Problem
 from schedverify.core.result import Plan
 from schedverify.core.schedule import Schedule, check_ranks
 from schedverify.core.timeline import Timeline
-from schedverify.formats.text_files import PathLike
+from schedverify.formats.text_files import PathLike, naming
 from schedverify.planner.export import for_torch
 from schedverify.planner.plans import plan_of
 from schedverify.simulator.engine import simulate
@@ -77,13 +77,16 @@ def convert(
         If a plan or a trace is asked of a schedule that is not valid, or a CSV of one that the profile does not admit.
     """
     check_types("convert", source=(source, Schedule, Plan, os.PathLike, str), target=(target, os.PathLike, str))
+    with naming(target):
+        form = to or _form(os.fspath(target))
+    inputs = () if isinstance(source, Schedule | Plan) else (source,)
+    formats.check_destinations(formats.Destination("target", target), inputs=inputs)
     given, layout = (
         (source, formats.Layout())
         if isinstance(source, Schedule | Plan)
         else formats.load_with_layout(source, problem, grammar)
     )
     schedule, known, _ = subject(given, problem)
-    form = to or _form(os.fspath(target))
     written: Schedule | Plan | Timeline
     if form == "plan":
         written = given if isinstance(given, Plan) and problem is None else plan_of(schedule, known)
@@ -114,5 +117,6 @@ def _form(target: str) -> str:
     for suffix, form in ((".csv", "csv"), (".json", "plan"), (".txt", "text"), ("-", "text")):
         if target.endswith(suffix):
             return form
-    message = f"no form is known for {target[:80]!r}"
-    raise InputError(Fault("", message, "use .txt, .csv or .json, or name it with --to"))
+    raise InputError(
+        Fault("", "no form is known for a file of that name", "use .txt, .csv or .json, or name it with --to")
+    )

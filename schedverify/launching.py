@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from schedverify.core.argument_types import check_types
 from schedverify.core.errors import Fault, InputError
 from schedverify.core.result import Plan
+from schedverify.formats.destinations import Destination, check_destinations
 from schedverify.formats.loading import load_judged
 from schedverify.formats.text_files import PathLike
 
@@ -84,6 +85,8 @@ def run(  # noqa: PLR0913 - each is an option of the command line
     check_types("run", plan=(plan, Plan, os.PathLike, str), model=(model, str))
     _check_least(steps=(steps, 1), learning_rate=(learning_rate, 0))
     _check_processes(timeout, backend)
+    outputs = (Destination("trace", trace), Destination("boundaries", boundaries))
+    check_destinations(*outputs, inputs=() if isinstance(plan, Plan) else (plan,))
     with _needs_torch():
         from schedverify.runner.launch import processes, session
     settings = session.RunSettings(
@@ -222,4 +225,5 @@ def _needs_torch() -> Iterator[None]:
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
-        raise InputError(Fault("torch", "it is not installed", "pip install 'schedverify[torch]'")) from None
+        hint = "in a checkout of schedverify: pip install '.[torch]'"
+        raise InputError(Fault("torch", "it is not installed", hint)) from None

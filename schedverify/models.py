@@ -23,7 +23,7 @@ from schedverify.formats.models.cluster_files import cluster_from, load_cluster,
 from schedverify.formats.models.model_files import load_model, model_from, save_model
 from schedverify.formats.text_files import PathLike, naming, source_name
 from schedverify.partitioner.stage_problem import Cut, cut
-from schedverify.partitioner.sums import check_sums
+from schedverify.partitioner.sums import check_sums, check_work
 from schedverify.planner.joint import Joint, partition_jointly
 
 __all__ = [
@@ -104,16 +104,20 @@ def partition(  # noqa: PLR0913 - each is an option of the command line
     given = model if isinstance(model, Model) else load_to_cut(model, changes, stages, count)
     shape: dict[str, Any] = {"ranks": ranks, "virtual": virtual or 1, "microbatches": count,
                              "family": family, "time_limit": time_limit}  # fmt: skip
-    if joint:
-        return partition_jointly(given, **shape, seed=seed, workers=workers, progress=progress, stop=stop)
-    return cut(given, **shape, workers=workers or 2, stop=stop)
+    try:
+        if joint:
+            return partition_jointly(given, **shape, seed=seed, workers=workers, progress=progress, stop=stop)
+        return cut(given, **shape, workers=workers or 2, stop=stop)
+    except InputError as error:
+        raise error if isinstance(model, Model) else error.about(source_name(model), (*shape, "workers")) from None
 
 
 def load_to_cut(path: PathLike, changes: Mapping[str, Mapping[str, Any]], stages: int, microbatches: int) -> Model:
-    """Return the model in a file; it is named where so many stages and micro-batches are too much to count."""
+    """Return the model in a file; it is named where so many stages and micro-batches are too much."""
     model = load_model(path, changes)
     with naming(path):
         check_sums(model, stages, microbatches)
+        check_work(model, stages, microbatches)
     return model
 
 

@@ -21,6 +21,7 @@ from schedverify.formats import load_problem
 from schedverify.generators import generate
 from schedverify.planner.proved_lowering import lower
 from schedverify.verifier.certificates import Derivation
+from support.fuzzing import Ending
 
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = ROOT / "benchmarks"
@@ -61,22 +62,51 @@ def test_attacks_are_made_and_counted() -> None:
     command = [sys.executable, str(BENCHMARKS / "attacks.py"), "--count", "8", "--family", "a plan, one key"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr + done.stdout
-    cells = [cell.strip() for cell in done.stdout.splitlines()[-1].split("|")]
-    assert cells[1:3] == ["a plan, one key", "8"]
-    assert sum(map(int, cells[3:-1])) == 8
+    for line, kind in zip(done.stdout.splitlines()[-2:], ("a plan, one key", "all"), strict=True):
+        cells = [cell.strip() for cell in line.split("|")]
+        assert cells[1:3] == [kind, "8"]
+        assert sum(map(int, cells[3:-1])) == 8
 
 
 def test_what_is_believed_of_an_attack_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """A verifier that believes everything is found out by every family of attacks."""
     monkeypatch.syspath_prepend(BENCHMARKS)
     attacks = importlib.import_module("attacks")
-    data = attacks.drawn_plan(random.Random(0))
+    data = attacks.drawn_plan(random.Random(0), 0)
     credulous = attacks.attacked_plans.report_on(data)
     monkeypatch.setattr(attacks.attacked_plans, "report_on", lambda _: credulous)
-    monkeypatch.setattr(attacks.bent_certificates, "answer", lambda *_: attacks.BELIEVED)
+    monkeypatch.setattr(attacks.attacked_certificates, "answer", lambda *_: attacks.BELIEVED)
     for family, attack in attacks.FAMILIES.items():
-        found = [attack(random.Random(f"{family} {number}")) for number in range(20)]
+        found = [attack(random.Random(f"{family} {number}"), 0) for number in range(20)]
         assert sum(each.verdict == attacks.BELIEVED for each in found) > 5, family
+
+
+def test_inputs_that_nobody_meant_are_tried_and_counted() -> None:
+    command = [sys.executable, str(BENCHMARKS / "fuzz.py"), "--count", "40", "--first", "200", "--workers", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    last = next(line for line in done.stdout.splitlines() if line.startswith("| all | 40 |"))
+    assert sum(int(count) for count in last.split("|")[3:7]) == 40
+
+
+def test_an_input_that_ends_badly_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    fuzz = importlib.import_module("fuzz")
+    monkeypatch.setattr(fuzz, "call", lambda _: fuzz_ending("KeyError: 'x'"))
+    found = fuzz.tried(range(3))
+    assert [one.wrong[0].rpartition(": ended with ")[2] for one in found] == ["KeyError: 'x'"] * 3
+    assert [row[-3] for row in fuzz.rows(found)][-1] == 3
+
+
+def fuzz_ending(code: object) -> Ending:
+    return Ending(code, "", "", 0.0, 0)
+
+
+def test_signals_are_sent_and_what_they_end_in_is_told() -> None:
+    command = [sys.executable, str(BENCHMARKS / "signals.py"), "--count", "2", "--only", "certify"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert "| certify | 2 |" in done.stdout, done.stderr
+    assert "Traceback" not in done.stdout
 
 
 def test_a_seed_draws_within_its_ranges_and_always_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -349,23 +379,27 @@ def test_decorators_become_calls_so_that_mutants_reach_what_they_decorate(monkey
     assert lines["all"] == [2, 1, 0, 1, "50.0%"]
 
 
-def test_bent_certificates_are_told_and_none_is_believed() -> None:
-    command = [sys.executable, str(BENCHMARKS / "bent_certificates.py"), "--count", "400", "--seed", "3"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "400 attacks, seed 3" in done.stdout
+BENT = ("--family", "a bent certificate", "--count", "400")
+
+
+def test_bent_certificates_are_told_by_rule_and_none_is_believed() -> None:
+    command = [sys.executable, str(BENCHMARKS / "attacks.py"), *BENT, "--seed", "3"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert "seed 3" in done.stdout
+    assert re.search(r"^\| all \| 400 \|( [0-9]+ \|){3} 0 \|$", done.stdout, re.MULTILINE)
     for rule in ("load", "pair", "idle", "counts", "sequence", "memory"):
         assert f"| {rule}: " in done.stdout
 
 
-def test_an_attack_that_gets_by_is_shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_certificate_that_gets_by_is_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A rule that proves a tick more than it should is found by bounds above the best schedule."""
     monkeypatch.syspath_prepend(BENCHMARKS)
-    attacks = importlib.import_module("bent_certificates")
+    attacks = importlib.import_module("attacks")
     load = Derivation.load
     monkeypatch.setattr(Derivation, "load", lambda known, certificate: load(known, certificate) + 1)
-    monkeypatch.setattr(sys, "argv", ["bent_certificates.py", "certificates", "--count", "400"])
-    with pytest.raises(SystemExit) as ended:
-        attacks.main()
-    assert ended.value.code == 1
-    assert "best known" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["attacks.py", *BENT])
+    assert attacks.main() == 1
+    assert "best known" in capsys.readouterr().out

@@ -137,4 +137,4 @@ def test_without_torch_an_error_says_what_to_install(call: str) -> None:
         f"try:\n    {call}\nexcept sv.InputError as error:\n    print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout == "torch: it is not installed (pip install 'schedverify[torch]')\n"
+    assert done.stdout == "torch: it is not installed (in a checkout of schedverify: pip install '.[torch]')\n"

@@ -174,8 +174,8 @@ class TestEachCommandIsAFunction:
         case = tmp_path / "case.schedule.toml"
         text = 'schedule = "0F0 0B0"\n[problem]\nranks = 1\nmicrobatches = 1\ncosts = { forward = 1, backward = 2 }\n'
         case.write_text(text, encoding="utf-8")
-        ((found, report),) = sv.lint([case])
-        assert (found.path, report.ok, report == found.report()) == (case, True, True)
+        ((path, found, report, error),) = sv.lint([case])
+        assert (path, found.path, report.ok, report == found.report(), error) == (case, case, True, True, None)
 
     def test_new(self, capsys) -> None:
         main(["new"])
@@ -193,3 +193,33 @@ def test_networkx_has_the_graph_of_a_lowered_schedule() -> None:
     graph = sv.dependency_graph(PROBLEM, sv.lower(SCHEDULE, PROBLEM), discipline="pair")
     assert isinstance(graph, nx.DiGraph)
     assert all(isinstance(node, sv.LoweredEvent) for node in graph)
+
+
+INSTALLERS = re.compile(
+    r"\b(?:pip3?|pipx|uvx?|conda|mamba|poetry|pdm|easy_install)\b[^\n`]{0,40}?(?<![\w./-])['\"]?schedverify\b(?![/:])"
+)
+
+
+def test_nobody_is_told_to_install_from_an_index() -> None:
+    """The package is on no index: whatever names it there would be somebody else's."""
+    found = []
+    for path in (
+        path for form in ("*.md", "*.yml", ".pre-commit*", "*/**/*.py", "*/**/*.md") for path in ROOT.glob(form)
+    ):
+        if path.name != "CHANGELOG.md" and ".git" not in path.parts and path != Path(__file__):
+            found += [f"{path}: {match[0]}" for match in INSTALLERS.finditer(path.read_text(encoding="utf-8"))]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("text", "tells"),
+    [
+        ("pip install schedverify", True), ("pip install 'schedverify[torch]'", True),
+        ("uv pip install schedverify", True), ("pipx run schedverify", True), ("uvx schedverify verify", True),
+        ("pip install -U \"schedverify>=1\"", True),
+        ("pip install .", False), ("pip install ./schedverify", False), ("pip install '.[torch]'", False),
+        ("in a checkout of schedverify: pip install .", False), ("pip install /x/schedverify", False),
+    ],
+)  # fmt: skip
+def test_the_words_of_installing_from_an_index_are_known(text: str, tells: bool) -> None:
+    assert bool(INSTALLERS.search(text)) is tells

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -92,6 +95,54 @@ def test_a_file_that_is_wrong_is_told_without_a_traceback(desk: Path) -> None:
     assert "Traceback" not in text
 
 
+def test_what_a_case_may_not_name_is_refused_and_every_other_judged(desk: Path) -> None:
+    (desk / "secret").write_text("TOKEN-ab12")
+    project = desk / "project"
+    project.mkdir()
+    (project / "pyproject.toml").write_text(
+        '[tool.schedverify]\nproblem = "p.toml"\n'
+        '[[tool.schedverify.schedules]]\nfile = "/etc/passwd"\n[[tool.schedverify.schedules]]\nfile = "right.txt"\n'
+    )
+    (project / "p.toml").write_text(PROBLEM)
+    (project / "right.txt").write_text(RIGHT)
+    (project / "link").symlink_to("../secret")
+    os.mkfifo(project / "pipe")
+    for name in ("../secret", "link", "pipe", "/dev/zero", "link/x"):
+        (project / f"{name.replace('/', '_')}.schedule.toml").write_text(f'file = "{name}"\n{NESTED}')
+    (project / "itself.schedule.toml").symlink_to("../secret")
+    code, text = run(str(project))
+    assert code == 1
+    assert "7 failed, 1 passed" in text
+    assert "tool.schedverify.schedules[0].file: /etc/passwd: it leads out of" in text
+    assert "link.schedule.toml: file: " in text
+    assert not any(word in text for word in ("TOKEN", "root:", "Traceback"))
+
+
+EVIL = [
+    "e\x1b[31m",
+    "n\n::error::pwned",
+    "r\r::error::pwned",
+    "::error::pwned",
+    "b\u202e",
+    "c\x9b",
+    "\udcff",
+    "l\u2028::error::w",
+]
+
+
+@pytest.mark.parametrize("options", [[], ["-v"], ["-vv", "-rA"]], ids=str)
+def test_names_of_files_and_entries_steer_no_terminal(desk: Path, options: list[str]) -> None:
+    (desk / "d\x1b[31m\n::error::pwned").mkdir()
+    for name in [*EVIL, "d\x1b[31m\n::error::pwned/x"]:
+        (desk / f"{name}.schedule.toml").write_text(BAD_TOML)
+    (desk / "pyproject.toml").write_text('[[tool.schedverify.schedules]]\nfile = "a\\u001b[31m\\n::error::pwned"\n')
+    code, text = run(*options)
+    assert code == 1
+    assert f"{len(EVIL) + 2} failed" in text
+    assert not set(text) & set("\x1b\r\u202e\x9b\u2028")
+    assert not [line for line in text.splitlines() if line.startswith("::")]
+
+
 def test_it_is_light_to_load() -> None:
     code = "import sys, schedverify.pytest_plugin; print('numpy' in sys.modules, 'networkx' in sys.modules)"
     line = [sys.executable, "-c", code]
@@ -130,30 +181,81 @@ class TestCases:
             '[tool.schedverify]\nselect = ["SV1"]\ndiscipline = "rank"\n'
             '[[tool.schedverify.schedules]]\nfile = "s.txt"\nproblem = "p.toml"\nselect = ["SV2"]\n'
         )
-        ((name, case),) = configured_cases(Path("pyproject.toml"))
+        ((name, load),) = configured_cases(Path("pyproject.toml"))
         assert name == "s.txt"
-        assert case.options == {"select": ["SV2"], "discipline": "rank"}
+        assert load().options == {"select": ["SV2"], "discipline": "rank"}
+
+
+def steps_of_action() -> list[dict[str, Any]]:
+    return list(yaml.safe_load((ROOT / "action.yml").read_text())["runs"]["steps"])
 
 
 def test_hook_and_action_call_what_there_is() -> None:
     (hook,) = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text())
-    assert hook["entry"] == "schedverify lint"
-    action = yaml.safe_load((ROOT / "action.yml").read_text())
-    scripts = [step["run"] for step in action["runs"]["steps"]]
-    assert any("schedverify lint --format github" in script for script in scripts)
-    for script in scripts:
-        shell = script.replace("${{ inputs.files }}", "x").replace("${{ inputs.version }}", "x")
-        subprocess.run(["bash", "-n"], input=shell, text=True, check=True, timeout=20)
+    assert (hook["entry"], hook["args"]) == ("schedverify lint", ["--"])
+    install, judge = steps_of_action()
+    assert 'pip install --quiet -- "$CHECKOUT"' in install["run"]
+    assert install["env"] == {"CHECKOUT": "${{ github.action_path }}"}
+    assert judge["env"] == {"FILES": "${{ inputs.files }}"}
+    assert 'schedverify lint --format github -- "${files[@]}"' in judge["run"]
+    for step in (install, judge):
+        assert "${{" not in step["run"]
+        subprocess.run(["bash", "-n"], input=step["run"], text=True, check=True, timeout=20)
 
 
-def test_the_script_of_the_action_annotates(desk: Path) -> None:
-    (desk / "sub").mkdir()
-    (desk / "sub" / "bad.schedule.toml").write_text(BAD_TOML)
-    command = desk / "schedverify"
+@pytest.fixture
+def runner(desk: Path) -> Callable[..., tuple[int, str]]:
+    """Return what runs the script of the action in a folder as a runner of GitHub does, on a pattern of files."""
+    (desk / "bin").mkdir()
+    command = desk / "bin" / "schedverify"
     command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m schedverify "$@"\n')
     command.chmod(0o755)
-    script = yaml.safe_load((ROOT / "action.yml").read_text())["runs"]["steps"][1]["run"]
-    script = f"PATH={desk}:$PATH\n" + script.replace("${{ inputs.files }}", "**/*.schedule.toml")
-    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 1
-    assert "::error file=sub/bad.schedule.toml,line=5,title=SV201::" in done.stdout
+    (desk / "work").mkdir()
+    script = steps_of_action()[1]["run"]
+
+    def act(files: str) -> tuple[int, str]:
+        given = os.environ | {"FILES": files, "PATH": f"{desk / 'bin'}:{os.environ['PATH']}"}
+        line = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script]
+        done = subprocess.run(line, env=given, capture_output=True, timeout=120, check=False, cwd=desk / "work")
+        return done.returncode, (done.stdout + done.stderr).decode()
+
+    return act
+
+
+def test_the_script_of_the_action_annotates(desk: Path, runner: Callable[..., tuple[int, str]]) -> None:
+    (desk / "work" / "sub").mkdir()
+    (desk / "work" / "sub" / "bad.schedule.toml").write_text(BAD_TOML)
+    code, text = runner("**/*.schedule.toml")
+    assert code == 1
+    assert "::error file=sub/bad.schedule.toml,line=5,title=SV201::" in text
+    assert runner("*.csv nothing/*.schedule.toml") == (2, "no file matches \\*.csv\\ nothing/\\*.schedule.toml\n")
+
+
+@pytest.mark.parametrize(
+    "files",
+    ["$(touch pwned)", "`touch pwned`", "; touch pwned", "x; touch pwned #", "\"; touch pwned; \"", "'; touch pwned; '",
+     "x\ntouch pwned", "&& touch pwned", "| touch pwned", "${FILES:=$(touch pwned)}", "$((x[$(touch pwned)]))",
+     "a) ; touch pwned; (",
+     "x\n::error::pwned", "::error::pwned*", "--help", "~root/*", "<(touch pwned)", "[$(touch pwned)]*"],
+)  # fmt: skip
+def test_the_input_of_the_action_is_no_code(desk: Path, runner: Callable[..., tuple[int, str]], files: str) -> None:
+    code, text = runner(files)
+    assert code == 2
+    assert list((desk / "work").iterdir()) == []
+    assert not any(line.startswith("::error::pwned") for line in text.splitlines())
+
+
+def test_names_of_files_are_neither_code_nor_options_nor_commands(
+    desk: Path, runner: Callable[..., tuple[int, str]]
+) -> None:
+    names = ["$(touch pwned)", "a b", "; touch pwned", "--help", "-x", "*"]
+    names += ["::error::pwned", "n\n::error::pwned", "%0A::error::pwned"]
+    for name in names:
+        (desk / "work" / f"{name}.schedule.toml").write_text(BAD_TOML)
+    code, text = runner("*.schedule.toml")
+    assert code == 1
+    assert not (desk / "work" / "pwned").exists()
+    lines = text.splitlines()
+    assert len(lines) == len(names)
+    assert all(line.startswith("::error file=") and ",line=5,title=SV201::rank 0 waits" in line for line in lines)
+    assert sum("%250A" in line for line in lines) == 1

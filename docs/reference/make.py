@@ -12,6 +12,7 @@ from pathlib import Path
 from cyclopts import App
 
 from schedverify.cli.app import application
+from schedverify.cli.usage import usage_line
 from schedverify.core.problem.keys import KEYS, TABLES, Key
 from schedverify.formats.models.model_keys import CLUSTER_KEYS, CLUSTER_TABLES, MODEL_KEYS, MODEL_TABLES
 from schedverify.generators import families
@@ -35,18 +36,28 @@ def pages() -> dict[Path, str]:
     }
 
 
+ABOUT = """\
+`schedverify help` or `--help` lists the commands, `schedverify COMMAND --help` the options of one. Wrong usage is told
+with the usage line and the nearest name, exit code 2. `schedverify --install-completion` writes what completes
+commands, options and their values by the tab key, and says which file; `--show-completion` prints it. Both take `bash`,
+`zsh` or `fish`, by default the shell of `SHELL`.
+
+Files that a command will write are looked at before it works: the form that the name shows, the folder, whether there
+is room, and that none of them is a file that it reads. The answer is printed before it is written. A file is written
+whole or not at all; where that fails in the end, what it should hold is printed too, and the exit code is 2."""
+
+
 def commands() -> str:
     """Return a section for every command, in the order in which they are registered."""
     app = application()
     names = [name for name in app if not name.startswith("-")]
-    return "\n\n".join(["# Commands", *(command(app, name) for name in names)]) + "\n"
+    return "\n\n".join(["# Commands", ABOUT, *(command(app, name) for name in names)]) + "\n"
 
 
 def command(app: App, name: str) -> str:
     """Return the section of one command: what it does, and a row for each argument and option."""
     arguments = app[name].assemble_argument_collection()
     positional = [a.names[0].removeprefix("--").upper() for a in arguments if a.required]
-    usage = " ".join(["schedverify", name, *positional, "[OPTIONS]" if len(positional) < len(arguments) else ""])
     rows = []
     for argument in arguments:
         choices = argument.get_choices()
@@ -61,7 +72,7 @@ def command(app: App, name: str) -> str:
             )
         )
     table = "\n".join(markdown_table(("argument", "takes", "default", "meaning"), rows)) if rows else ""
-    return "\n\n".join([f"## {name}", app[name].help, f"```text\n{usage.strip()}\n```", table]).rstrip()
+    return "\n\n".join([f"## {name}", app[name].help, f"```text\n{usage_line(app, name)}\n```", table]).rstrip()
 
 
 def problem_keys() -> str:

@@ -27,6 +27,7 @@ from schedverify.conformance import Conformance, RunTrace, measured_problem, tim
 from schedverify.runner import Runner, gather_trace, read_clock
 
 RANKS, MICROBATCHES, TIMEOUT = 4, 8, 60.0
+PLANS = ("1f1b", "zb-h1", "optimized")
 CLOSE = 1e-4
 """The most by which losses of the same step may differ, relative: sums of float32 in another order."""
 
@@ -61,21 +62,22 @@ def rank_main(rank: int, store: str, chosen: argparse.Namespace) -> None:
     problem = sv.Problem.chain(ranks=RANKS, microbatches=MICROBATCHES, form="split", in_flight=RANKS)
     first = sv.plan_of(sv.generate("zb-h1", problem), problem)
     profiled = train(first, rank, 3, chosen.pause)
-    plans: list[Any] = [plans_for(measured_problem(problem, profiled.trace), chosen) if profiled.trace else None]
-    dist.broadcast_object_list(plans)
-    runs = {name: train(plan, rank, chosen.steps, chosen.pause) for name, plan in plans[0].items()}
+    if profiled.trace:
+        make_plans(measured_problem(problem, profiled.trace), chosen)
+    dist.barrier()
+    plans = {name: sv.load(chosen.out / f"{name}.plan.json") for name in PLANS}
+    runs = {name: train(plan, rank, chosen.steps, chosen.pause) for name, plan in plans.items()}
     dist.destroy_process_group()
     if rank == 0:
-        tell(plans[0], runs, chosen.out)
+        tell(plans, runs, chosen.out)
 
 
-def plans_for(problem: sv.Problem, chosen: argparse.Namespace) -> dict[str, sv.Plan]:
-    """Return three plans for the costs that were measured, and save them."""
-    plans = {name: sv.plan_of(sv.generate(name, problem), problem) for name in ("1f1b", "zb-h1")}
-    plans["optimized"] = sv.optimize(problem, time_limit=chosen.seconds, workers=1)
+def make_plans(problem: sv.Problem, chosen: argparse.Namespace) -> None:
+    """Save three plans for the costs that were measured; every rank reads, verifies and runs them."""
+    plans = {name: sv.plan_of(sv.generate(name, problem), problem) for name in PLANS[:2]}
+    plans[PLANS[2]] = sv.optimize(problem, time_limit=chosen.seconds, workers=1)
     for name, plan in plans.items():
         sv.save(plan, chosen.out / f"{name}.plan.json")
-    return plans
 
 
 def train(plan: sv.Plan, rank: int, steps: int, pause: float) -> Trained:

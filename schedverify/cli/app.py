@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import gc
+import io
 import os
 import sys
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from schedverify import __version__
 from schedverify.cli import signals
-from schedverify.core.errors import InfeasibleError, ScheduleError, SchedverifyError, UndecidedError, printable
+from schedverify.core.errors import (
+    InfeasibleError,
+    InputError,
+    ScheduleError,
+    SchedverifyError,
+    UndecidedError,
+    printable,
+)
 
 if TYPE_CHECKING:
     from cyclopts import App
@@ -34,6 +44,12 @@ COMMANDS: Final = (
 """The commands; each is a function of its name, in the module of that name or of that in :data:`_MODULES`."""
 _MODULES: Final = {"families": "generate", "explain": "verify", "new": "generate"}
 
+_EPILOGUE: Final = """\
+schedverify --install-completion writes what completes commands by the tab key in bash, zsh or fish and says where; \
+--show-completion prints it.
+
+Exit codes: 0 holds or done, 1 violated or infeasible, 2 wrong usage or input, 3 undecided or nothing that applies."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; nothing that a user can cause ends in a traceback.
@@ -44,10 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The command and its options; by default those of the process, which then is for this command alone.
     """
     words = sys.argv[1:] if arguments is None else list(arguments)
-    if words == ["--version"]:  # without what parses and prints everything else, which takes much longer to load
-        print(__version__)
-        return OK
+    _replace_closed_streams()
     if arguments is None:
+        _escape_what_cannot_be_written()
         gc.set_threshold(50_000)  # modules stay: to look through them for garbage takes a tenth of a short command
     try:
         with signals.restored():
@@ -56,18 +71,56 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _refused(str(error), _code(error))
     except (MemoryError, RecursionError):
         return _refused("the input is too large or too deeply nested for this machine's memory")
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return OK
+    except (OSError, SystemExit) as error:
+        return _unprinted(error.__context__ if isinstance(error, SystemExit) else error)
     except (KeyboardInterrupt, Exception) as error:
         if not isinstance(error, KeyboardInterrupt) and not signals.was_raised():
             raise
         return _refused("interrupted", signals.exit_code(words, signals.number_of(error)))
 
 
+def _replace_closed_streams() -> None:
+    """Open nothing in the place of standard streams that were closed for this process, which Python has as None."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115
+
+
+def _unprinted(error: BaseException | None) -> int:
+    """Return the exit code where standard output took no more: none of ours where its reader hung up.
+
+    rich ends the process where a reader hangs up; what it met stands in the context.
+    """
+    with suppress(OSError, ValueError, AttributeError):  # what is still in its buffer would fail again at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if isinstance(error, BrokenPipeError):
+        return OK
+    if not isinstance(error, OSError):
+        return WRONG_INPUT
+    place = f"{error.filename}" if error.filename else "standard output"
+    return _refused(f"{place}: {error.strerror or error}")
+
+
+def _escape_what_cannot_be_written() -> None:
+    """Have letters that standard output's encoding lacks written as escapes; they would end in a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def _called(words: list[str], *, alone: bool) -> int:
     """Return the exit code of the command that the words call; ``alone`` in a process of its own."""
+    if words in (["--version"], ["-V"]):  # without what parses and prints the rest, which takes much longer to load
+        print(__version__, flush=True)
+        return OK
     from cyclopts import CycloptsError
+
+    if words and words[0] in ("--show-completion", "--install-completion"):
+        from schedverify.cli.completion import complete
+
+        return complete(application(), words)
+    if words[:1] == ["help"]:
+        words = [*words[1:2], "--help"]
 
     # the commands that these words can be about: that of the first word, or else all, such as for --help
     app = application(words[:1] if words and words[0] in COMMANDS else COMMANDS)
@@ -76,9 +129,24 @@ def _called(words: list[str], *, alone: bool) -> int:
     try:
         code = app(words, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
-        return _refused(f"{error}\n(schedverify --help lists the commands, schedverify COMMAND --help their options)")
+        from schedverify.cli.usage import complaint
+
+        return _refused(complaint(error, app, words, COMMANDS))
+    except InputError as error:
+        raise _of_options(error, app, words) from None
     sys.stdout.flush()
     return code if isinstance(code, int) else OK
+
+
+def _of_options(error: InputError, app: App, words: list[str]) -> InputError:
+    """Return an error with the names that arguments have on the command line; one that names its file stays."""
+    from schedverify.cli.usage import option_names
+
+    if error.source or words[0] not in COMMANDS:
+        return error
+    names = option_names(app, words[0])
+    faults = [fault._replace(key=names.get(fault.key, fault.key)) for fault in error.faults]
+    return type(error)(faults)
 
 
 def application(commands: Collection[str] = COMMANDS) -> App:
@@ -88,8 +156,7 @@ def application(commands: Collection[str] = COMMANDS) -> App:
     app = App(
         name="schedverify",
         help="Verified and optimal schedules for pipeline-parallel training.",
-        help_epilogue="Exit codes: 0 holds or done, 1 violated or infeasible, 2 wrong usage or input, "
-        "3 undecided or nothing that applies.",
+        help_epilogue=_EPILOGUE,
         help_format="plaintext",
         version=__version__,
         suppress_keyboard_interrupt=False,
@@ -112,6 +179,7 @@ def _code(error: SchedverifyError) -> int:
 
 
 def _refused(message: str, code: int = WRONG_INPUT) -> int:
-    for line in message.splitlines():
-        print(f"schedverify: {printable(line)}", file=sys.stderr)
+    with suppress(OSError):  # where standard error takes no more, the code still says it
+        for line in message.splitlines():
+            print(f"schedverify: {printable(line)}", file=sys.stderr)
     return code

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from schedverify.cli.app import OK, VIOLATED
-from schedverify.cli.options import TextOrJson, file
+from schedverify.cli.delivery import deliver
+from schedverify.cli.options import TextOrJson, file, json_taken, said_of
 from schedverify.core.errors import Fault, InputError
 
 if TYPE_CHECKING:
     from schedverify.conformance import Conformance
+    from schedverify.core.result import Plan
+    from schedverify.core.trace import RunTrace
+    from schedverify.drawing import Drawing
 
 
 def conform(
@@ -26,51 +32,70 @@ def conform(
 ) -> int:
     """Hold a run against its plan: order, hand-overs, in flight; measured times beside predicted ones."""
     from schedverify import conformance, drawing, formats
-    from schedverify.cli.terminal import print_line
+    from schedverify.core.problem import Problem
     from schedverify.core.result import Plan
-    from schedverify.simulator.engine import simulate
 
+    measured = formats.Destination("--output", output, partial(formats.form_of_file, Problem))
+    picture = formats.Destination("--draw", draw, drawing.picture_suffix)
+    formats.check_destinations(measured, picture, inputs=(plan, trace), printed=json_taken(output_format))
     given = formats.load_judged(plan)
     if not isinstance(given, Plan):
         raise InputError(Fault("", "a schedule, where a plan is expected", "give the plan that ran"), plan)
     ran = formats.load_run(trace)
-    try:
+    with said_of(trace):
         found = conformance.conform(given, ran)
-    except InputError as error:
-        raise error.within(trace) from None
-    if output_format == "json":
-        print(formats.dumps(conformance.data_of(found)))
-    else:
-        for line in _lines(found):
-            print_line(line)
-    if output is not None:
-        formats.save(conformance.measured_problem(given.problem, ran), output)
-    if draw is not None:
-        measured = conformance.timeline_of_run(given, ran)
-        predicted = simulate(measured.schedule, measured.problem)
-        ran_picture = drawing.draw(measured, title="what ran, in microseconds")
-        drawing.beside(drawing.draw(predicted, title="predicted"), ran_picture).save(draw)
+    with said_of(trace):
+        deliver(
+            partial(_show, found, output_format),
+            (output, lambda path: formats.save(conformance.measured_problem(given.problem, ran), path)),
+            (draw, lambda path: _drawn(given, ran).save(path)),
+            rescue=False,
+        )
     return OK if found.ok else VIOLATED
 
 
-def _lines(found: Conformance) -> list[str]:
-    """Return the report as lines of text."""
-    yes = f"the run followed the plan in {len(found.makespans)} step{'s' * (len(found.makespans) > 1)}"
-    lines = [yes if found.ok else "the run did not follow the plan:", *(f"  {each}" for each in found.departures)]
-    ms = 1e6
-    lines += [
-        f"  makespan, median    {found.measured / ms:.3f} ms; predicted from measured costs {found.predicted / ms:.3f}"
-        f" ms ({found.measured / max(found.predicted, 1):.2f} of it)",
-        f"  bubble              {found.bubble:.4f}, planned {found.planned_bubble:.4f}",
-        f"  peak in flight      {' '.join(map(str, found.peaks))}, planned {' '.join(map(str, found.allowed))}",
-        f"  quickest message    {found.latency / 1000:.1f} us",
-        f"  clocks agree within {max(found.errors) / 1000:.1f} us",
-        "  operation    runs   median us  least us   most us   planned ticks",
-    ]
+def _show(found: Conformance, output_format: str) -> None:
+    from schedverify import conformance, formats
+    from schedverify.cli.terminal import print_line
+
+    if output_format == "json":
+        print(formats.dumps(conformance.data_of(found)))
+        return
+    for line in _lines(found):
+        print_line(line)
+
+
+def _drawn(plan: Plan, ran: RunTrace) -> Drawing:
+    """Return the picture of what was predicted of a plan and of what ran."""
+    from schedverify import conformance, drawing
+    from schedverify.simulator.engine import simulate
+
+    measured = conformance.timeline_of_run(plan, ran)
+    predicted = simulate(measured.schedule, measured.problem)
+    ran_picture = drawing.draw(measured, title="what ran, in microseconds")
+    return drawing.beside(drawing.draw(predicted, title="predicted"), ran_picture)
+
+
+def _lines(found: Conformance) -> Iterator[str]:
+    """Yield the report as lines of text: departures first, then where the time went, then what each operation took."""
+    from schedverify.conformance.time_spent import lines_of
+    from schedverify.core.presentation import counted
+
+    steps = counted(len(found.makespans), "step")
+    yield f"the run followed the plan in {steps}" if found.ok else "the run did not follow the plan:"
+    yield from (f"  {each}" for each in found.departures)
+    ms, times = 1e6, found.measured / max(found.predicted, 1)
+    predicted = f"with the measured costs predicted {found.predicted / ms:.3f} ms: {times:.2f} times that"
+    yield f"  makespan, median    {found.measured / ms:.3f} ms; {predicted}"
     if found.planned is not None:
-        lines.insert(-5, f"  makespan, planned   {found.planned / ms:.3f} ms")
+        yield f"  makespan, planned   {found.planned / ms:.3f} ms"
+    yield from lines_of(found.spent)
+    yield f"  bubble              {found.bubble:.4f}, planned {found.planned_bubble:.4f}"
+    yield f"  peak in flight      {' '.join(map(str, found.peaks))}, planned {' '.join(map(str, found.allowed))}"
+    yield f"  quickest message    {found.latency / 1000:.1f} us"
+    yield f"  clocks agree within {max(found.errors) / 1000:.1f} us"
+    yield "  operation    runs   median us  least us   most us         planned"
     for cost in found.costs:
         name = f"{cost.kind.name} of stage {cost.stage}"
-        times = "  ".join(f"{time / 1000:>8.1f}" for time in (cost.median, cost.least, cost.most))
-        lines.append(f"  {name:<11} {cost.runs:>5}    {times}   {cost.planned:>13}")
-    return lines
+        each = "  ".join(f"{time / 1000:>8.1f}" for time in (cost.median, cost.least, cost.most))
+        yield f"  {name:<11} {cost.runs:>5}    {each}   {found.units.time(cost.planned):>13}"

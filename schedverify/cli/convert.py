@@ -31,8 +31,9 @@ def convert(
     ] = None,
 ) -> int:
     """Turn a schedule into another form: text, PyTorch's CSV, a trace for Perfetto, a verified plan."""
-    from schedverify import conversion
+    from schedverify import conversion, formats
 
+    formats.check_destinations(formats.Destination("target", target), inputs=(problem,))
     given = given_problem(problem)
     conversion.convert(source, target, problem=given, to=to, grammar=grammar, profile=profile)
     return 0

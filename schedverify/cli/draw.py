@@ -16,17 +16,19 @@ def draw(
     output: Output = None,
 ) -> int:
     """Draw a schedule: as a grid in the terminal, or as .svg, .html or .txt; violations are marked."""
-    from schedverify import conversion, formats
+    from schedverify import conversion, drawing, formats
     from schedverify.cli.terminal import out, remark
-    from schedverify.drawing import draw as drawn
     from schedverify.verifier import verification
 
+    if output not in (None, "-"):
+        target = formats.Destination("--output", output, drawing.picture_suffix)
+        formats.check_destinations(target, inputs=(schedule, problem))
     known = given_problem(problem)
     order, given, note = conversion.subject(formats.load_judged(schedule, known), known)
     if note:
         remark(f"note: {note}")
     report = verification.verify(order, given, discipline=discipline, eager_bytes=eager_bytes)
-    picture = drawn(order, given, report=report, discipline=discipline, eager_bytes=eager_bytes)
+    picture = drawing.draw(order, given, report=report, discipline=discipline, eager_bytes=eager_bytes)
     if output not in (None, "-"):
         picture.save(str(output))
     elif sys.stdout.isatty():

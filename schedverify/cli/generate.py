@@ -2,40 +2,55 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from contextlib import nullcontext
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Final
 
 from cyclopts import Parameter
 
 from schedverify import formats
-from schedverify.cli.options import Output, ProblemOption, TextOrJson
+from schedverify.cli.options import Output, ProblemOption, TextOrJson, flag, number, said_of
 from schedverify.core.errors import Fault, InputError
+from schedverify.formats.text_files import source_name
 
 if TYPE_CHECKING:
     from schedverify.core.problem import Problem
+
+
+MOST_WRITTEN: Final = 1 << 23
+"""The most operations of a schedule that is written: a longer one would be no text that is read again."""
+MOST_CHECKED: Final = 1 << 20
+"""The most of one that is written as CSV, which the verifier judges before."""
 
 
 def generate(  # noqa: PLR0913 - each is an option of the command line
     family: Annotated[str, Parameter(help="The name of a family; schedverify families lists them.")],
     *,
     problem: ProblemOption = None,
-    ranks: Annotated[int | None, Parameter(help="Devices of the pipeline.")] = None,
-    microbatches: Annotated[int | None, Parameter(help="Micro-batches of a step.")] = None,
-    virtual: Annotated[int | None, Parameter(help="Stages per rank.")] = None,
-    forward: Annotated[int | None, Parameter(help="Ticks of F.")] = None,
-    backward: Annotated[int | None, Parameter(help="Ticks of B.")] = None,
-    backward_input: Annotated[int | None, Parameter(help="Ticks of I.")] = None,
-    backward_weight: Annotated[int | None, Parameter(help="Ticks of W.")] = None,
+    ranks: Annotated[int | None, number("Devices of the pipeline.", least=None)] = None,
+    microbatches: Annotated[int | None, number("Micro-batches of a step.", least=None)] = None,
+    virtual: Annotated[int | None, number("Stages per rank.", least=None)] = None,
+    forward: Annotated[int | None, number("Ticks of F.", least=None)] = None,
+    backward: Annotated[int | None, number("Ticks of B.", least=None)] = None,
+    backward_input: Annotated[int | None, number("Ticks of I.", least=None)] = None,
+    backward_weight: Annotated[int | None, number("Ticks of W.", least=None)] = None,
     output: Output = None,
 ) -> int:
     """Make the schedule of a family, for a problem file or for a number of ranks and micro-batches."""
     from schedverify import conversion, generators
+    from schedverify.core.schedule import Schedule
 
+    target = formats.Destination("--output", output, partial(formats.form_of_file, Schedule))
+    formats.check_destinations(target, inputs=(problem,))
     costs = {"forward": forward, "backward": backward, "backward_input": backward_input,
              "backward_weight": backward_weight}  # fmt: skip
     shape = {"ranks": ranks, "microbatches": microbatches, "virtual": virtual}
     given = {name: value for name, value in (shape | costs).items() if value is not None}
     known = _problem_for(family, problem, given)
-    conversion.write(generators.generate(family, known), known, output or "-")
+    check_written(known, output or "-")
+    with said_of(problem) if problem is not None else nullcontext():
+        made = generators.generate(family, known)
+    conversion.write(made, known, output or "-")
     return 0
 
 
@@ -55,10 +70,37 @@ def families(*, output_format: TextOrJson = "text") -> int:
     return 0
 
 
-def new(*, output: Output = None) -> int:
+def new(
+    *,
+    output: Output = None,
+    force: Annotated[bool, flag("Replace a file that is there.")] = False,
+) -> int:
     """Write a commented problem file to begin with."""
+    from pathlib import Path
+
+    from schedverify.core.problem import Problem
+
+    formats.check_destinations(formats.Destination("--output", output, partial(formats.form_of_file, Problem)))
+    if output not in (None, "-") and Path(output).is_file() and not force:
+        raise InputError(Fault("", "the file is there already", "--force replaces it"), source_name(output))
     formats.write_text(output or "-", formats.new())
     return 0
+
+
+def check_written(problem: Problem, target: str) -> None:
+    """Refuse a problem whose schedule is too long for a file, before it is made.
+
+    Raises
+    ------
+    InputError
+        With how many operations it would have, and the most.
+    """
+    most = MOST_CHECKED if target.endswith(".csv") else MOST_WRITTEN
+    operations = problem.most_operations
+    if operations > most:
+        message = f"{problem.microbatches} micro-batches through {problem.stages} stages make {operations} operations"
+        hint = f"a file is written of at most {most}; sv.generate in Python makes longer schedules"
+        raise InputError(Fault("microbatches", message, hint))
 
 
 def _problem_for(family: str, path: str | None, given: dict[str, int]) -> Problem:
@@ -69,6 +111,7 @@ def _problem_for(family: str, path: str | None, given: dict[str, int]) -> Proble
         if given:
             raise InputError(Fault(f"--{next(iter(given)).replace('_', '-')}", "stands beside --problem", "give one"))
         return formats.load_problem(path)
+    made = generators.family(family)
     if not {"ranks", "microbatches"} <= set(given):
         raise InputError("generate takes --problem FILE, or --ranks P and --microbatches M")
-    return generators.family(family).problem(**given)
+    return made.problem(**given)

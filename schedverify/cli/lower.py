@@ -7,6 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from schedverify.cli.delivery import deliver
 from schedverify.cli.options import DisciplineName, EagerBytes, Output, ProblemOption, ScheduleFile, flag, given_problem
 
 
@@ -27,18 +28,21 @@ def lower(
     from schedverify import conversion, formats, lowering
     from schedverify.cli.terminal import remark
     from schedverify.core.discipline import DEFAULT_DISCIPLINE
+    from schedverify.core.schedule import Schedule
     from schedverify.planner import proved_lowering
     from schedverify.verifier.verification import verify
 
+    target = formats.Destination("--output", output, partial(formats.form_of_file, Schedule))
+    formats.check_destinations(target, inputs=(schedule, problem))
     given = given_problem(problem)
     order, known, note = conversion.subject(formats.load_judged(schedule, given), given)
     lowered = proved_lowering.lower(order, known, discipline=discipline, eager_bytes=eager_bytes)
     lowered = lowering.add_sharding(lowered, known) if unshard else lowered
-    lowered = lowering.add_reduction(lowered) if reduce_grad else lowered
+    lowered = lowering.add_reduction(lowered, known) if reduce_grad else lowered
     judged = partial(verify, lowered, known, eager_bytes=eager_bytes)
     if unshard or reduce_grad:
         proved_lowering.raise_for_limits(judged(discipline=discipline or DEFAULT_DISCIPLINE))
-    conversion.write(lowered, known, output or "-")
+    deliver(lambda: None, (output or "-", partial(conversion.write, lowered, known)))
     if note:
         remark(f"note: {note}")
     free = f"proved free of deadlock under {discipline}" if discipline else "free of deadlock under every discipline"

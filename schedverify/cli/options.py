@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from cyclopts import Parameter, validators
+from cyclopts import Parameter
+
+from schedverify.core.errors import InputError
+from schedverify.formats.text_files import source_name
 
 if TYPE_CHECKING:
+    from cyclopts import Token
+
     from schedverify.core.problem import Problem
 
 
@@ -15,9 +23,34 @@ def flag(text: str) -> Parameter:
     return Parameter(negative="", help=text)
 
 
-def number(text: str, *, least: int = 1) -> Parameter:
+def number(text: str, *, least: int | None = 1) -> Parameter:
+    """Return the parameter of a whole number that is at least ``least``; ``text`` is its help."""
+    return Parameter(converter=_whole, validator=() if least is None else _at_least(least), help=text)
+
+
+def decimal(text: str, *, least: int) -> Parameter:
     """Return the parameter of a number that is at least ``least``; ``text`` is its help."""
-    return Parameter(validator=validators.Number(gte=least), help=text)
+    return Parameter(validator=_at_least(least), help=text)
+
+
+def _whole(_: Any, tokens: Sequence[Token]) -> int:
+    text = tokens[0].value
+    if not re.fullmatch(r"[+-]?[0-9]{1,40}", text):
+        raise ValueError("expected a whole number")
+    return int(text)
+
+
+def _at_least(least: int) -> Callable[[Any, Any], None]:
+    def check(_: Any, value: float | None) -> None:
+        if value is not None and not value >= least:
+            raise ValueError(f"expected {least} or more")
+
+    return check
+
+
+def _above_zero(_: Any, value: float) -> None:
+    if not value > 0:
+        raise ValueError("expected more than 0")
 
 
 def file(text: str, *names: str) -> Parameter:
@@ -36,12 +69,27 @@ TargetFile = Annotated[str, file("File to write; - for standard output.")]
 ModelFunction = Annotated[
     str, Parameter(help="MODULE:FUNCTION, which returns the model; the current folder is on the path.")
 ]
-Patience = Annotated[float, Parameter(validator=validators.Number(gt=0), help="Seconds that a rank waits for another.")]
+Patience = Annotated[float, Parameter(validator=_above_zero, help="Seconds that a rank waits for another.")]
 Backend = Annotated[Literal["gloo", "nccl"], Parameter(help="Of torch.distributed, under torchrun.")]
 TextOrJson = Annotated[Literal["text", "json"], Parameter(name="--format", help="What is printed.")]
+Verbose = Annotated[bool, Parameter(name=("--verbose", "-v"), negative="", help="A line for each property.")]
 DisciplineName = Literal["tagged", "buffered", "edge", "pair", "rank", "block"]
 DisciplineOption = Annotated[DisciplineName, Parameter(help="What blocks what below a schedule with communication.")]
 EagerBytes = Annotated[int, number("Messages of at most so many bytes do not wait for their receive.", least=0)]
+
+
+@contextmanager
+def said_of(path: str, *options: str) -> Iterator[None]:
+    """Name a file in an InputError that is raised within, unless that has a source or is about one of the options."""
+    try:
+        yield
+    except InputError as error:
+        raise error.about(source_name(path), options) from None
+
+
+def json_taken(output_format: str) -> str:
+    """Return what has standard output for itself, as :func:`schedverify.formats.check_destinations` takes it."""
+    return "--format json" if output_format == "json" else ""
 
 
 def given_problem(path: str | None) -> Problem | None:

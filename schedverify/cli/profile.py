@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from schedverify.cli.app import OK
-from schedverify.cli.options import Backend, ModelFunction, Patience, TextOrJson, file, flag, number
+from schedverify.cli.delivery import deliver
+from schedverify.cli.options import Backend, ModelFunction, Patience, TextOrJson, file, flag, json_taken, number
+from schedverify.core.errors import printable
 
 if TYPE_CHECKING:
     from schedverify.profiling import ModelProfile
@@ -38,7 +40,11 @@ def profile(  # noqa: PLR0913 - each is an option of the command line
     """Measure the blocks of a model, and links between ranks, and write the model file that partition takes."""
     from schedverify import launching
     from schedverify.cli.terminal import remark
+    from schedverify.formats import Destination, check_destinations
+    from schedverify.formats.models.model_files import check_model_suffix
 
+    target = Destination("--output", output, check_model_suffix)
+    check_destinations(target, printed=json_taken(output_format))
     if not launching.in_torchrun():
         remark(f"processes: {ranks or 1}; {Path.cwd()} is on the path of modules")
     with _progress() as progress:
@@ -64,12 +70,16 @@ def _tell(found: ModelProfile, units: tuple[Tick, int], output: str | None, outp
     from schedverify import formats
     from schedverify.formats.models.model_files import save_model
 
-    if output_format == "json":
-        print(formats.dumps(_data(found, *units)), flush=True)
-    elif output != "-":
-        print("\n".join(_lines(found, units[0])), flush=True)
-    if output is not None:  # at last: if it cannot be written, the figures are printed all the same
-        save_model(found.as_model(*units), output, **found.remarks(units[0]))
+    def show() -> None:
+        if output_format == "json":
+            print(formats.dumps(_data(found, *units)))
+        elif output != "-":
+            print("\n".join(map(printable, _lines(found, units[0]))))
+
+    def save(path: str) -> None:
+        save_model(found.as_model(*units), path, **found.remarks(units[0]))
+
+    deliver(show, (output, save), rescue=output_format == "text")
 
 
 @contextmanager
@@ -131,6 +141,7 @@ def _lines(found: ModelProfile, tick: Tick) -> Iterator[str]:
         cells = [f"{each.median} [{each.lower}, {each.upper}]" for each in times]
         waiting = sizes.waiting if block.split else "-"
         rows.append([block.name, *cells, *map(str, (sizes.activation, waiting, sizes.output, sizes.parameters))])
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         yield "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))

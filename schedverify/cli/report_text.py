@@ -7,7 +7,7 @@ from typing import Final
 
 from schedverify.cli.terminal import line_width, print_line, remark
 from schedverify.core.presentation import Line, Tone
-from schedverify.core.result import Report, judgement_lines, measures_lines
+from schedverify.core.result import Report, headline, measures_lines, properties_table, summary
 
 _STYLES: Final = {
     Tone.PLAIN: "",
@@ -20,12 +20,13 @@ _STYLES: Final = {
 }
 
 
-def show(report: Report, source: str) -> None:
-    """Print a report on a schedule read from ``source``."""
+def show(report: Report, source: str, *, verbose: bool = False) -> None:
+    """Print a report on a schedule read from ``source``; with ``verbose`` a line for each property."""
     width = line_width()
     for text in report.remarks:
         remark(f"note: {text}")
-    print_lines(judgement_lines(report, source if source != "-" else "standard input", width))
+    print_lines(headline(report, source if source != "-" else "standard input"))
+    print_lines(properties_table(report, width) if verbose else summary(report))
     if report.violations:
         remark(f"schedverify explain {report.violations[0].code} says what it means")
     print_lines(measures_lines(report, width))

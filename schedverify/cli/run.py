@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from schedverify.cli.app import OK
-from schedverify.cli.options import Backend, ModelFunction, Patience, file, flag, number
+from schedverify.cli.options import Backend, ModelFunction, Patience, decimal, file, flag, number
 
 
 def run(  # noqa: PLR0913 - each is an option
@@ -16,7 +16,7 @@ def run(  # noqa: PLR0913 - each is an option
     *,
     model: ModelFunction,
     steps: Annotated[int, number("Steps of training.")] = 1,
-    learning_rate: Annotated[float, number("Of plain gradient descent; 0 keeps the weights.", least=0)] = 0.0,
+    learning_rate: Annotated[float, decimal("Of plain gradient descent; 0 keeps the weights.", least=0)] = 0.0,
     timeout: Patience = 60.0,
     unverified: Annotated[bool, flag("Run a plan that the verifier was not asked about. It may hang.")] = False,
     trace: Annotated[

@@ -49,11 +49,13 @@ def simulate(
 
 def _held_up(result: Timeline) -> Iterator[str]:
     """Print the steps that transfers held up longest, and the transfers that they waited for."""
+    from schedverify.core.presentation import counted
     from schedverify.simulator.delay_reasons import delays
 
     found = [delay for delay in delays(result) if delay.held_up]
     if found:
         ticks = sum(delay.ticks for delay in found)
-        yield f"  held up by transfers: {len(found)} steps, {ticks} ticks in all; the longest:"
+        total = result.problem.units.time(ticks)
+        yield f"  held up by transfers: {counted(len(found), 'step')}, {total} in all; the longest:"
     for delay in sorted(found, key=lambda delay: -delay.ticks)[:_MOST_DELAYS]:
-        yield f"  {delay.ticks:>6}  {delay.text}"
+        yield f"  {result.problem.units.time(delay.ticks):>12}  {delay.text}"

@@ -7,7 +7,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,6 +15,7 @@ from schedverify.core.errors import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
     from schedverify.optimizer import Progress
 
@@ -52,7 +53,14 @@ def print_line(*pieces: Piece) -> None:
         return
     from rich.text import Text
 
-    out().print(Text.assemble(*shown))
+    _print_whole(out(), Text.assemble(*shown))
+
+
+def _print_whole(console: Console, text: Text) -> None:
+    """Print text broken between words; where one is longer than a line, unbroken: none is cut into two lines."""
+    from rich.cells import cell_len
+
+    console.print(text, soft_wrap=any(cell_len(word) > console.width for word in text.plain.split()))
 
 
 def line_width() -> int:
@@ -71,14 +79,20 @@ def _is_coloured() -> bool:
 
 
 def remark(text: str) -> None:
-    """Print a remark to standard error, with what a terminal would obey escaped."""
-    text = printable(text)
+    """Print a remark to standard error, with what a terminal would obey escaped; where it takes no more, none."""
+    with suppress(OSError):
+        _remark(printable(text))
+
+
+def _remark(text: str) -> None:
     columns = os.environ.get("COLUMNS", "")
     lines = _wrapped(text, int(columns) if columns.isdecimal() else 80)
     if lines and not any(map(os.isatty, range(3))) and _is_plain(lines):
         print("\n".join(lines), file=sys.stderr)
     else:
-        err().print(text, style="dim")
+        from rich.text import Text
+
+        _print_whole(err(), Text(text, "dim"))
 
 
 def _wrapped(text: str, width: int) -> list[str]:

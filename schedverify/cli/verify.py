@@ -7,7 +7,15 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from schedverify.cli.app import code_of
-from schedverify.cli.options import DisciplineOption, EagerBytes, ProblemOption, ScheduleFile, flag, given_problem
+from schedverify.cli.options import (
+    DisciplineOption,
+    EagerBytes,
+    ProblemOption,
+    ScheduleFile,
+    Verbose,
+    flag,
+    given_problem,
+)
 
 Codes = Annotated[str | None, Parameter(help="Codes or beginnings of codes, parted by commas: SV1,SV401.")]
 
@@ -28,6 +36,7 @@ def verify(  # noqa: PLR0913 - each is an option of the command line
     output_format: Annotated[
         Literal["text", "json", "github"], Parameter(name="--format", help="What is printed.")
     ] = "text",
+    verbose: Verbose = False,
 ) -> int:
     """Prove that a schedule is right, or show what is wrong with it."""
     from schedverify import formats
@@ -35,15 +44,15 @@ def verify(  # noqa: PLR0913 - each is an option of the command line
     from schedverify.verifier.verification import verify as judge
 
     given = given_problem(problem)
-    subject = formats.load_judged(schedule, given)
+    subject, lines = formats.load_with_lines(schedule, given)
     codes: dict[str, Any] = {"select": _codes(select), "ignore": _codes(ignore) or (), "profile": profile}
     report = judge(subject, given, discipline=discipline, eager_bytes=eager_bytes, excerpt=excerpt, **codes)
     if output_format == "json":
         print(formats.dumps(formats.report_data(report)))
     elif output_format == "github":
-        print(formats.github_annotations(report, schedule), end="")
+        print(formats.annotations_at(report, schedule, lines), end="")
     else:
-        report_text.show(report, schedule)
+        report_text.show(report, schedule, verbose=verbose)
     return code_of(report.verdict)
 
 
@@ -52,7 +61,7 @@ def explain(code: Annotated[str, Parameter(help="The code of a property, such as
     from schedverify.cli.terminal import print_markdown
     from schedverify.verifier import rule_pages
 
-    print_markdown(rule_pages.property_page(code.upper()))
+    print_markdown(rule_pages.property_page(code))
     return 0
 
 

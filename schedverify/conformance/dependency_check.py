@@ -108,7 +108,7 @@ def _before_operands(
 ) -> Iterator[EarlyStep]:
     """Yield the compute steps that began before one that they read from had ended."""
     for op, readers in computed.items():
-        for operand in _operands(problem, op):
+        for operand in operands(problem, op):
             for source in computed.get(operand, ()):
                 for ran in readers:
                     early = source.end - ran.start
@@ -150,7 +150,7 @@ def _compute_steps(computed: dict[Op, list[StepSpan]], rank: int, stage: int, me
         yield from (RanOp(op, ran) for ran in computed.get(op, ()) if ran.rank == rank)
 
 
-def _operands(problem: Problem, op: Op) -> Iterator[Op]:
+def operands(problem: Problem, op: Op) -> Iterator[Op]:
     """Yield what an operation reads: the F before it, its own F, the gradients behind it, its own I."""
     if op.stage >= problem.total_stages:
         return

@@ -11,11 +11,13 @@ import numpy as np
 from schedverify.conformance.dependency_check import ops_of
 from schedverify.conformance.measured_costs import Cost, bubble, costs, latency, makespans, measured_problem, tick_of
 from schedverify.conformance.order_check import Departure, departures, peaks
+from schedverify.conformance.time_spent import TimeSpent, data_of_spent, time_spent
 from schedverify.core.argument_types import check_types
 from schedverify.core.errors import Fault, InputError
 from schedverify.core.result import Lowered, Plan
 from schedverify.core.timeline import Timeline, longest_window
 from schedverify.core.trace import RunTrace
+from schedverify.core.units import Units
 from schedverify.formats.plan_files import plan_digest
 from schedverify.simulator.engine import simulate
 from schedverify.simulator.metrics import measure
@@ -41,6 +43,10 @@ class Conformance:
         By rank, the most micro-batches in flight in any step of training, and the plan's.
     errors
         By rank, by how much its clock may be wrong.
+    spent
+        Where the time of the median step of training went.
+    units
+        How the planned costs are told.
     """
 
     departures: tuple[Departure, ...]
@@ -54,6 +60,8 @@ class Conformance:
     costs: tuple[Cost, ...]
     latency: int
     errors: tuple[int, ...]
+    spent: TimeSpent
+    units: Units
 
     @property
     def ok(self) -> bool:
@@ -86,24 +94,29 @@ def conform(plan: Plan, trace: RunTrace) -> Conformance:
     again = measured_problem(problem, trace)
     predicted = simulate(lowered.schedule, again, discipline=lowered.discipline, eager_bytes=lowered.eager_bytes)
     tick, times = tick_of(problem), makespans(trace)
-    middle = trace.steps[sorted(range(len(times)), key=times.__getitem__)[len(times) // 2]]
+    number = sorted(range(len(times)), key=times.__getitem__)[len(times) // 2]
+    middle = trace.steps[number]
     most = [peaks(problem, step) for step in trace.steps]
     return Conformance(
         departures=tuple(found), makespans=tuple(times), predicted=predicted.makespan * 1000,
         planned=None if tick is None else round(planned.makespan * tick),
         bubble=bubble(middle, trace.ranks), planned_bubble=float(planned.bubble_fraction),
         peaks=tuple(map(max, zip(*most, strict=True))), allowed=allowed, costs=tuple(costs(problem, trace)),
-        latency=latency(problem, trace), errors=trace.errors,
+        latency=latency(problem, trace), errors=trace.errors, spent=time_spent(problem, again, number, middle),
+        units=problem.units,
     )  # fmt: skip
 
 
 def data_of(found: Conformance) -> dict[str, Any]:
     """Return what ``conform --format json`` prints; times are nanoseconds."""
-    return asdict(found) | {
+    data = asdict(found)
+    del data["units"]
+    return data | {
         "ok": found.ok,
         "measured": found.measured,
         "departures": [each._asdict() for each in found.departures],
         "costs": [each._asdict() | {"kind": each.kind.name} for each in found.costs],
+        "spent": data_of_spent(found.spent),
     }
 
 

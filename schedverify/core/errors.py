@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
 Known = TypeVar("Known")
@@ -49,7 +50,11 @@ class InputError(SchedverifyError, ValueError):
 
     def __str__(self) -> str:
         prefix = f"{self.source}: " if self.source else ""
-        return "\n".join(f"{prefix}{fault}" for fault in self.faults)
+        return "\n".join(printable(f"{prefix}{fault}") for fault in self.faults)
+
+    def about(self, source: str, options: Collection[str]) -> InputError:
+        """Return the same error, said of a file unless it has a source, or its first fault is that of an option."""
+        return self if self.source or self.faults[0].key in options else self.within(source)
 
     def within(self, source: str) -> InputError:
         """Return the same error, said of the file ``source``."""
@@ -106,10 +111,26 @@ for _error in (
     _error.__module__ = "schedverify"  # a traceback names them as they are imported
 
 
+_NEAR: Final = 0.7
+_MOST_BEGUN: Final = 3
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return ``did you mean 'x'?`` for the known name nearest to ``name``, or an empty string."""
-    close = difflib.get_close_matches(name[:80], list(known), n=1)
-    return f"did you mean {close[0]!r}?" if close else ""
+    """Return ``did you mean 'x'?`` for the known name nearest to ``name``, or an empty string where none is near.
+
+    Capitals, blanks and underscores count for nothing, and a beginning stands for up to three names that have it.
+    """
+    folded = {each: _folded(each) for each in known}
+    asked = _folded(name[:80])
+    same = [each for each, plain in folded.items() if plain == asked]
+    begun = [each for each, plain in folded.items() if len(asked) > 1 and plain.startswith(asked)]
+    close = difflib.get_close_matches(asked, folded.values(), n=1, cutoff=_NEAR)
+    near = same[:1] or (begun if len(begun) <= _MOST_BEGUN else []) or [e for e in folded if folded[e] in close][:1]
+    return f"did you mean {' or '.join(map(repr, near))}?" if near else ""
+
+
+def _folded(name: str) -> str:
+    return name.casefold().replace("_", "-").replace(" ", "-")
 
 
 _LONGEST: Final = 60
@@ -135,12 +156,20 @@ def clean(text: str, longest: int = _LONGEST) -> str:
     return printable(text[:longest])[:longest]
 
 
-def printable(text: str) -> str:
-    """Return a text on one line, with every character escaped that a terminal would obey, such as a line's end.
+_COMMAND: Final = re.compile(r"(?<!\S)::|##(?=\[)")
+"""The beginning of a command to a runner of GitHub: a word at the beginning of a line, or a mark anywhere in it."""
 
-    What is told of a file passes here before it is shown, whoever wrote the sentence: no file prints a line of its own.
+
+def printable(text: str) -> str:
+    """Return a text on one line, with everything escaped that its reader would obey, such as a line's end.
+
+    A terminal obeys control characters and those that turn the direction of letters; a runner of GitHub obeys lines
+    that begin with ``::error`` and the like. What is told of a file passes here before it is shown, whoever wrote the
+    sentence: no file, and no file's name, prints a line of its own.
     """
-    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return _COMMAND.sub(lambda found: f"\\x{ord(found[0][0]):02x}{found[0][1:]}", text)
 
 
 MAX_FAULTS: Final = 50

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from schedverify.core.result import Status
+from schedverify.core.units import Units
 
 _ARROW: Final = "an arrow: the output of another rank or stage is waited for"
 _WIDTH: Final = 110
 _LONGEST_PATH: Final = 60
-_UNITS: Final = {"memory.capacity": " bytes", "limits.makespan": " ticks"}
 _ALIKE: Final = {
     "memory.capacity": " on every rank",
     "limits.in_flight": " on every rank",
@@ -66,20 +66,26 @@ class Relief:
     bound: int | None
 
     def __str__(self) -> str:
-        unit, alike = _UNITS.get(self.limit, ""), _ALIKE.get(self.limit, "")
+        return self.told(Units())
+
+    def told(self, units: Units) -> str:
+        """Say what would do, in the units of the problem."""
+        alike = _ALIKE.get(self.limit, "")
+        told = {"memory.capacity": units.exact, "limits.makespan": units.time}.get(self.limit, str)
+        texts = {value: told(value) for value in (self.bound, self.least) if value is not None}
         if self.bound is None:
             return f"{self.limit}: no value would do, the other limits clash by themselves"
         if self.least is None:
-            return f"{self.limit}: {self.bound}{unit}{alike} or more; which value would do is open"
-        found = f"{self.limit}: {self.least}{unit}{alike} would do"
+            return f"{self.limit}: {texts[self.bound]}{alike} or more; which value would do is open"
+        found = f"{self.limit}: {texts[self.least]}{alike} would do"
         if self.least == self.bound:
             return f"{found}, less would not"
-        return f"{found}, less than {self.bound} would not; what lies between is open"
+        return f"{found}, less than {texts[self.bound]} would not; what lies between is open"
 
 
 @dataclass(frozen=True)
 class Gain:
-    """What the value of the plan's objective would gain by one change of the problem.
+    """What would be gained by one change of the problem: of the value of the plan's objective, if nothing else is said.
 
     Attributes
     ----------
@@ -88,11 +94,14 @@ class Gain:
     least, most
         At least so much is gained, because such a schedule was found; more than ``most`` is not, because that is
         proved (None where nothing is). Where they are equal, the gain is exact.
+    of
+        What is gained where it is not the objective, as words behind the number; else empty.
     """
 
     change: str
     least: int
     most: int | None
+    of: str = ""
 
     @property
     def exact(self) -> bool:
@@ -100,10 +109,15 @@ class Gain:
         return self.least == self.most
 
     def __str__(self) -> str:
+        return self.told(Units(), "makespan")
+
+    def told(self, units: Units, objective: str) -> str:
+        """Say what is gained of an objective, in the units of the problem."""
+        least, of = units.value(objective, self.least), f" {self.of}" * bool(self.of)
         if self.exact:
-            return f"{self.change}: gains {self.least or 'nothing'}"
-        most = "how much more is open" if self.most is None else f"at most {self.most}"
-        return f"{self.change}: gains at least {self.least}, {most}"
+            return f"{self.change}: gains {least if self.least else 'nothing'}{of}"
+        most = "how much more is open" if self.most is None else f"at most {units.value(objective, self.most)}"
+        return f"{self.change}: gains at least {least}, {most}{of}"
 
 
 @dataclass(frozen=True)
@@ -128,9 +142,12 @@ class Explanation:
     binding
         The limits that are at their limit, and the ranks that hold the most, as sentences.
     gains
-        What one unit more of each of these, and one tick less, would gain; of plans that are proved optimal.
+        What one unit more of each of these, and one tick less, would gain, of plans that are proved optimal; and what
+        looser limits on communication would.
     remarks
         What is open.
+    units
+        How times and sizes are told.
     """
 
     status: Status
@@ -144,6 +161,7 @@ class Explanation:
     binding: tuple[str, ...] = ()
     gains: tuple[Gain, ...] = ()
     remarks: tuple[str, ...] = ()
+    units: Units = field(default_factory=Units, repr=False, compare=False)
 
     def __str__(self) -> str:
         return "\n".join(line for part in self._parts() for line in part)
@@ -155,7 +173,7 @@ class Explanation:
         if self.clash:
             alone = "" if self.minimal else " (perhaps already some of them)"
             yield [f"no schedule keeps {' and '.join(self.clash)}{alone}"]
-            yield [f"  {relief}" for relief in self.reliefs]
+            yield [f"  {relief.told(self.units)}" for relief in self.reliefs]
         if self.bound:
             yield [f"the bound rests on {self.bound}"]
         if self.critical_path:
@@ -163,17 +181,25 @@ class Explanation:
         if self.critical_cycle:
             yield [f"{self._cycle()} ({_ARROW})"]
             for way in self.critical_cycle:
-                yield _wrapped(f"rank {way.rank} to rank {way.to}, {way.ticks} ticks: {_told(way.path)}")
+                time = self.units.time(way.ticks)
+                yield _wrapped(f"rank {way.rank} to rank {way.to}, {time}: {_told(way.path)}")
         if self.binding:
             yield ["at the limit", *(f"  {sentence}" for sentence in self.binding)]
         if self.gains:
-            yield [f"what one unit more would gain of the {self.objective}", *(f"  {gain}" for gain in self.gains)]
+            heading = f"what one unit more, or one tick less, would gain of the {self.objective}"
+            yield [heading, *self._gains()]
         yield [f"note: {remark}" for remark in self.remarks]
+
+    def _gains(self) -> list[str]:
+        """Return a line for each gain, and at their end what gains nothing, in a row."""
+        idle = [gain.change for gain in self.gains if gain.exact and not gain.least]
+        lines = [f"  {gain.told(self.units, self.objective)}" for gain in self.gains if gain.change not in idle]
+        return [*lines, *(_wrapped(f"nothing: {'; '.join(idle)}") if idle else ())]
 
     def _cycle(self) -> str:
         """Say between which ranks the critical cycle leads, and what follows for the batches."""
-        count, ticks = len(self.critical_cycle), sum(way.ticks for way in self.critical_cycle)
-        takes = f"a batch takes {ticks} ticks" if count == 1 else f"{count} batches take {ticks} ticks"
+        count, time = len(self.critical_cycle), self.units.time(sum(way.ticks for way in self.critical_cycle))
+        takes = f"a batch takes {time}" if count == 1 else f"{count} batches take {time}"
         ranks = [f"rank {way.rank}" for way in self.critical_cycle]
         return f"critical cycle of {' and '.join(ranks)}: {takes}"
 

@@ -8,6 +8,7 @@ from itertools import pairwise
 
 from schedverify.core.errors import Fault, InputError
 from schedverify.core.problem.fields import Edge, Ints, chain_edges
+from schedverify.core.units import Units
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,8 @@ class Model:
         Pairs of positions in ``layers``; a chain where None.
     tied
         Groups of layers that share one set of weights.
+    unit
+        What bytes are told in, such as ``GiB``; empty where sizes are numbers of no named unit.
 
     Raises
     ------
@@ -147,6 +150,7 @@ class Model:
     tied: tuple[Ints, ...] = ()
     constraints: PartitionConstraints = field(default_factory=PartitionConstraints)
     devices: Devices = field(default_factory=Devices)
+    unit: str = ""
 
     def __post_init__(self) -> None:
         if faults := [*_named_twice(self.layers), *self._faults()]:
@@ -161,6 +165,11 @@ class Model:
     def all_edges(self) -> tuple[Edge, ...]:
         """The edges, those of a chain where none are given."""
         return chain_edges(len(self.layers)) if self.edges is None else self.edges
+
+    @property
+    def units(self) -> Units:
+        """How times and sizes of this model are told."""
+        return Units(self.tick, self.unit)
 
     @property
     def split(self) -> bool:

@@ -103,12 +103,8 @@ class Schedule:
         check_types("Schedule.parse", text=(text, str))
         rows: list[Words] = []
         faults: list[Fault] = []
-        text = text.replace("\r\n", "\n").replace("\r", "\n")
-        number, seen = 1, 0
-        for match in _ROW.finditer(text):
-            number += text.count("\n", seen, match.start())
-            seen = match.start()
-            rows.append(_parse_row(match[0].partition("#")[0].strip(), f"line {number}", faults))
+        for number, row in text_rows(text):
+            rows.append(_parse_row(row, f"line {number}", faults))
             if len(faults) >= MAX_FAULTS or len(rows) > MAX_RANKS:
                 break
         if not rows and not faults:
@@ -180,6 +176,16 @@ class Schedule:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Schedule, (self.rows,)
+
+
+def text_rows(text: str) -> Iterator[tuple[int, str]]:
+    """Yield for each rank of the text form its line, from 1, and its order; only LF, CR and CR LF end a line."""
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    number, seen = 1, 0
+    for match in _ROW.finditer(text):
+        number += text.count("\n", seen, match.start())
+        seen = match.start()
+        yield number, match[0].partition("#")[0].strip()
 
 
 def check_ranks(schedule: Schedule, ranks: int) -> None:

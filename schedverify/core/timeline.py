@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Final, NamedTuple
@@ -14,6 +14,7 @@ from schedverify.core.op import JOIN_SHIFT, Kind, Op, Step, pack_step
 from schedverify.core.presentation import Line, Span, Tone, html_of, picture_of, table, text_of
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import OPERATION_MASK, IntArray, Schedule, kinds, positions
+from schedverify.core.units import Units
 
 Ticks = IntArray
 """Starts or ends of the steps of one rank, shape ``(steps,)``."""
@@ -207,41 +208,61 @@ def longest_window(starts: tuple[Ticks, ...], ends: tuple[Ticks, ...]) -> int:
     return max((int(end[-1] - start[0]) for start, end in zip(starts, ends, strict=True) if len(end)), default=0)
 
 
-def figures_of(measures: Measures) -> dict[str, str]:
-    """Return the measures as text, by what tables call them, in the order of tables."""
+def figures_of(measures: Measures, units: Units, beside: Iterable[int] = ()) -> dict[str, str]:
+    """Return the measures as text, by what tables call them, in the order of tables.
+
+    Parameters
+    ----------
+    beside
+        Sizes that stand beside the peaks of memory, and must not look equal where they are not.
+    """
     overhead = "none" if measures.bubble_overhead is None else f"{float(measures.bubble_overhead):.4f}"
     return {
-        "makespan": str(measures.makespan),
-        "span": str(measures.span),
+        "makespan": units.time(measures.makespan),
+        "span": units.time(measures.span),
         "bubble fraction": f"{float(measures.bubble_fraction):.4f}",
         "bubble overhead": overhead,
         "span bubble": f"{float(measures.span_bubble):.4f}",
         "peak in flight": by_rank(measures.peak_in_flight),
-        "peak memory": by_rank(measures.peak_memory),
+        "peak memory": sizes_by_rank(measures.peak_memory, units, beside),
     }
 
 
-def measures_table(measures: Measures, width: int | None = None) -> Iterator[Line]:
+def measures_table(measures: Measures, units: Units, width: int | None = None) -> Iterator[Line]:
     """Yield the lines of a table of names and figures."""
-    return table([(Span(f"  {name}"), Span(figure)) for name, figure in figures_of(measures).items()], width)
+    return table([(Span(f"  {name}"), Span(figure)) for name, figure in figures_of(measures, units).items()], width)
 
 
 def timeline_lines(timeline: Timeline, width: int | None = None) -> Iterator[Line]:
     """Yield a table of a timeline's measures, and why its picture shows more than the span where it does."""
-    yield from measures_table(timeline.measures, width)
+    yield from measures_table(timeline.measures, timeline.problem.units, width)
     yield from window_note(timeline)
 
 
 def window_note(timeline: Timeline) -> Iterator[Line]:
     """Yield a line where the longest window of a timeline is longer than the span."""
     if timeline.longest_window > timeline.span:
-        text = f"  a rank is under way for {timeline.longest_window} ticks here; where first steps wait, batches follow"
-        yield [Span(f"{text} each other every {timeline.span}", Tone.FAINT)]
+        window, span = map(timeline.problem.units.time, (timeline.longest_window, timeline.span))
+        text = (
+            f"  a rank is under way for {window} here; where first steps wait, batches follow each other every {span}"
+        )
+        yield [Span(text, Tone.FAINT)]
 
 
 def by_rank(values: tuple[int, ...]) -> str:
     """Return figures by rank in a line; one figure where they are equal."""
+    return _in_a_line(values, list(map(str, values)), "")
+
+
+def sizes_by_rank(values: tuple[int, ...], units: Units, beside: Iterable[int] = ()) -> str:
+    """Return sizes by rank in a line, with their unit; one size where they are equal."""
+    texts, unit = units.sizes(values, beside)
+    return _in_a_line(values, texts, f" {unit}")
+
+
+def _in_a_line(values: tuple[int, ...], texts: list[str], unit: str) -> str:
     if len(set(values)) == 1:
-        return f"{values[0]} on every rank" if len(values) > 1 else str(values[0])
-    shown = " ".join(map(str, values[:_MOST_SHOWN]))
-    return shown if len(values) <= _MOST_SHOWN else f"{shown} ... (most: {max(values)})"
+        return f"{texts[0]}{unit}" + " on every rank" * (len(values) > 1)
+    shown = " ".join(texts[:_MOST_SHOWN]) + unit
+    most = texts[values.index(max(values))]
+    return shown if len(values) <= _MOST_SHOWN else f"{shown} ... (most: {most}{unit})"

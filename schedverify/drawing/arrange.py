@@ -15,6 +15,7 @@ from schedverify.core.problem import Problem
 from schedverify.core.result import Report, Violation
 from schedverify.core.schedule import OPERATION_MASK, Schedule, Words, kinds, op_stages, positions
 from schedverify.core.timeline import Timeline
+from schedverify.core.units import Units
 from schedverify.drawing.panel import PAIR, Panel, PanelRow
 from schedverify.simulator.engine import simulate
 from schedverify.verifier.infer_problem import REMARK, deduce_problem
@@ -65,8 +66,10 @@ def arrange(order: DrawnOrder, report: Report | None, title: str, *, critical: b
         unit=problem.tick if timeline is not None and problem is not None else "position",
         horizon=max(timeline.makespan if timeline else max(len(row.starts) for row in rows), 1),
         rows=rows, measures=timeline.measures if timeline else None,
-        window=timeline.longest_window if timeline else 0, violations=violations, faults=faults,
+        window=timeline.longest_window if timeline else 0, violations=violations,
+        violation_count=report.violation_count if report else 0, faults=faults,
         remarks=_remarks(order, report), hidden=schedule.ranks - len(shown),
+        units=problem.units if problem is not None else Units(),
     )  # fmt: skip
 
 

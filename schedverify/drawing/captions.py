@@ -10,7 +10,7 @@ from itertools import count
 from typing import Final, NamedTuple
 
 from schedverify.core.op import Kind
-from schedverify.drawing.labels import GROUP_LETTER, IDLE, MEANINGS, PAIR_LETTER, letter, number, percent, plural
+from schedverify.drawing.labels import GROUP_LETTER, IDLE, MEANINGS, PAIR_LETTER, clean, letter, number, percent, plural
 from schedverify.drawing.panel import GROUP, PAIR, Panel
 
 _SECONDS: Final = ("ns", "us", "ms", "s")
@@ -78,8 +78,11 @@ def figures(panel: Panel) -> list[tuple[str, ...]]:
     measures = panel.measures
     if measures is None:
         return []
-    rows = [(number(measures.peak_in_flight[r.rank]), number(measures.peak_memory[r.rank])) for r in panel.rows]
-    return [("in flight", "memory"), *rows]
+    peaks = [measures.peak_memory[row.rank] for row in panel.rows]
+    told, unit = panel.units.sizes(peaks)
+    sizes = told if panel.units.unit and unit != "B" else list(map(number, peaks))
+    rows = [(number(measures.peak_in_flight[row.rank]), size) for row, size in zip(panel.rows, sizes, strict=True)]
+    return [("in flight", f"{unit} held" if panel.units.unit else "memory"), *rows]
 
 
 def sentence(panel: Panel) -> str:
@@ -87,12 +90,12 @@ def sentence(panel: Panel) -> str:
     measures = panel.measures
     if measures is None:
         return ""
-    unit = plural(panel.unit)
-    times = f"makespan {measures.makespan:,} {unit}, span {measures.span:,} {unit}"
+    time = panel.units.time
+    times = f"makespan {time(measures.makespan)}, span {time(measures.span)}"
     if panel.window > measures.span:
-        times += f" (as drawn up to {panel.window:,}: first steps do not wait)"
+        times += f" (as drawn up to {time(panel.window)}: first steps do not wait)"
     bubble = f"bubble {percent(measures.bubble_fraction)}"
     if measures.span_bubble != measures.bubble_fraction:
         bubble += f", span bubble {percent(measures.span_bubble)}"
-    peaks = f"peak in flight {max(measures.peak_in_flight)}, peak memory {number(max(measures.peak_memory))}"
-    return f"{times}, {bubble}, {peaks}"
+    peaks = f"peak in flight {max(measures.peak_in_flight)}, peak memory {panel.units.size(max(measures.peak_memory))}"
+    return clean(f"{times}, {bubble}, {peaks}")

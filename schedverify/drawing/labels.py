@@ -5,10 +5,10 @@ People with any colour vision tell the colours apart (Okabe and Ito), and black 
 
 from __future__ import annotations
 
-import unicodedata
 from fractions import Fraction
 from typing import Final
 
+from schedverify.core.errors import printable
 from schedverify.core.op import Join, Kind, Op, Step
 
 MEANINGS: Final = {
@@ -47,12 +47,8 @@ IDLE: Final = "."
 
 
 def clean(text: str, most: int = 400) -> str:
-    """Return text that is safe to show: on one line, without control, format or surrogate characters, not too long.
-
-    A terminal could obey escape sequences, and XML does not admit most control characters; each becomes ``?``.
-    """
-    spaced = "".join(" " if letter.isspace() else letter for letter in text[: most + 1])
-    safe = "".join("?" if unicodedata.category(letter).startswith("C") else letter for letter in spaced)
+    """Return text that is safe to show, in letters and in XML alike, and not too long; see :func:`printable`."""
+    safe = printable(text[: most + 1])
     return safe if len(safe) <= most else safe[: most - 3] + "..."
 
 

@@ -14,6 +14,7 @@ from schedverify.core.op import JOIN_SHIFT, Join, Step, unpack
 from schedverify.core.result import Violation
 from schedverify.core.schedule import Words, kinds, op_stages
 from schedverify.core.timeline import Measures
+from schedverify.core.units import Units
 
 PAIR: Final = 30
 """The number of an overlapped step where the numbers of :class:`Kind` stand for single operations."""
@@ -91,8 +92,12 @@ class Panel:
         What a place counts: the problem's tick, or ``position``.
     measures
         None where there is no timeline.
+    units
+        How the problem's times and sizes are told.
     window
         Ticks of the longest window in the picture; 0 where there is no timeline.
+    violation_count
+        How many violations there are, with those that a report only counts.
     faults
         Numbers of the violations that have a rank but no position, by rank.
     hidden
@@ -107,9 +112,11 @@ class Panel:
     measures: Measures | None
     window: int
     violations: tuple[Violation, ...]
+    violation_count: int
     faults: Mapping[int, tuple[int, ...]]
     remarks: tuple[str, ...]
     hidden: int = 0
+    units: Units = field(default_factory=Units)
 
     @property
     def steps(self) -> int:

@@ -79,16 +79,12 @@ class Drawing:
         InputError
             If the suffix is another one, or the file cannot be written.
         """
-        from schedverify.formats.text_files import write_text
+        from schedverify.formats.text_files import naming, write_text
 
-        target = Path(path)
-        suffix = target.suffix.lower()
-        if suffix not in SUFFIXES:
-            hint = "save .svg and convert it" if suffix == ".png" else ""
-            message = f"a picture is saved as {', '.join(SUFFIXES)}, not as {suffix or 'a file without suffix'}"
-            raise InputError(Fault("", message, hint), str(target))
+        with naming(path):
+            suffix = picture_suffix(path)
         content = {".svg": self.svg, ".html": self.html}.get(suffix, lambda: self.text(100) + "\n")()
-        write_text(target, content)
+        write_text(path, content)
 
     def __str__(self) -> str:
         return self.text()
@@ -165,6 +161,22 @@ def draw(
         note = f", optimal {schedule.objective}" if schedule.status is Status.OPTIMAL else ""
     heading = _title(order) + note if title is None else title
     return Drawing((arrange(order, report, heading, critical=critical),))
+
+
+def picture_suffix(path: str | os.PathLike[str]) -> str:
+    """Return the suffix of a picture's file, in small letters.
+
+    Raises
+    ------
+    InputError
+        If it is none of :data:`SUFFIXES`.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in SUFFIXES:
+        hint = "save .svg and convert it" if suffix == ".png" else ""
+        message = f"a picture is saved as {', '.join(SUFFIXES)}, not as {suffix or 'a file without suffix'}"
+        raise InputError(Fault("", message, hint))
+    return suffix
 
 
 def beside(*drawings: Drawing, title: str = "") -> Drawing:

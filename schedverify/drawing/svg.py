@@ -159,8 +159,8 @@ class _SvgDocument:
             self.y += 4
         for count, violation in enumerate(panel.violations[:MOST_LISTED], 1):
             self._small(f"#{count} {clean(violation.code)} {clean(violation.message, 2000)}", "sv-f")
-        if len(panel.violations) > MOST_LISTED:
-            self._small(f"and {len(panel.violations) - MOST_LISTED} more violations", "sv-f")
+        if (rest := panel.violation_count - len(panel.violations[:MOST_LISTED])) > 0:
+            self._small(f"and {rest} more violations", "sv-f")
 
     def _legend(self) -> None:
         chunks = max(panel.chunks for panel in self.panels)

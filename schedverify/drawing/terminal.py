@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from enum import Enum
 from typing import Final
 
+from schedverify.core.errors import printable
 from schedverify.drawing.captions import axis, figures, legend, sentence
 from schedverify.drawing.labels import FAULT, IDLE, INK, clean, colour
 from schedverify.drawing.panel import Panel, PanelRow
@@ -129,8 +130,8 @@ class _PanelText:
         for count, violation in enumerate(violations[:MOST_LISTED], 1):
             text = f"^{count} {clean(violation.code)} {clean(violation.message, 2000)}"
             yield from _wrapped(text, self.width, _SEEN, " " * (len(str(count)) + 2))
-        if len(violations) > MOST_LISTED:
-            yield [(f"and {len(violations) - MOST_LISTED} more violations", _SEEN)]
+        if (rest := self.panel.violation_count - len(violations[:MOST_LISTED])) > 0:
+            yield [(f"and {rest} more violations", _SEEN)]
 
 
 def _legend(panels: Sequence[Panel], width: int, painted: bool) -> Iterator[Line]:
@@ -173,4 +174,4 @@ def _numbers(numbers: Sequence[int]) -> str:
 
 def _wrapped(text: str, width: int, style: str = "", indent: str = "") -> Iterator[Line]:
     for line in textwrap.wrap(text, width, subsequent_indent=indent, break_on_hyphens=False):
-        yield [(line, style)]
+        yield [(printable(line), style)]

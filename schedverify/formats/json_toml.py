@@ -22,7 +22,15 @@ MAX_BRACKETS: Final = 2_000_000
 _MAX_DIGITS: Final = 60
 _MAX_FAULTS: Final = 50
 _AT = re.compile(r"\s*\((?:at line ([0-9]+), column ([0-9]+)|at end of document)\)$")
-_LONG = re.compile(r"(?<![0-9_])[0-9](?:_?[0-9]){200,}")
+_LONG = re.compile(r"(?<![\w-])(?:0[xob]((?:_?[0-9A-Fa-f]){200,})|([0-9](?:_?[0-9]){200,}))")
+_UNIT_BEHIND = re.compile(r"=\s*\[?[^\"#]*[0-9]\s*[A-Za-z]{1,3}\b")
+_OF_TOML = re.compile(
+    r'''#[^\n]*|"""(?:[^"\\]+|\\.|"(?!""))*+(?:"{3,5}|\\?\Z)|"(?:[^"\\\n]+|\\.)*+"?'''
+    r"""|'''(?:[^']+|'(?!''))*+(?:'{3,5}|\Z)|'[^'\n]*+'?""",
+    re.DOTALL,
+)
+"""A comment or a string of TOML; one that does not end reaches as far as TOML would look for its end."""
+_PIECES = re.compile(r"[^\n=,\[\]{}]+")
 _MARKS = re.compile(r'["\\\[\]{}]')
 
 
@@ -73,6 +81,7 @@ def parse_toml(text: str) -> dict[str, Any]:
         If the text is no TOML (a key that stands twice is none), with line and column, or nests beyond the bounds.
     """
     _count_brackets(text)
+    _check_lengths(text)
     try:
         return tomllib.loads(text, parse_float=_decimal)
     except tomllib.TOMLDecodeError as error:
@@ -80,7 +89,7 @@ def parse_toml(text: str) -> dict[str, Any]:
     except RecursionError:
         raise _too_deep(text) from None
     except ValueError as error:
-        raise _bad_number(text, str(error)) from None
+        raise InputError(Fault("", f"no TOML: {clean(str(error), 200)}")) from None
 
 
 def parse_either(text: str, path: PathLike) -> Any:
@@ -178,23 +187,36 @@ def _count_brackets(text: str) -> None:
         raise InputError(Fault("", f"{count} lists and tables, at most {MAX_BRACKETS}", "is it the right file?"))
 
 
+def _check_lengths(text: str) -> None:
+    """Refuse keys of too many parts, on which tomllib spends the square of their number, and endless numbers.
+
+    Between two of the marks that part keys from values at most one dot stands, but for the dots of a key.
+    """
+    bare = _OF_TOML.sub(_filled, text)
+    if bare.count(".") >= MAX_DEPTH:
+        for piece in _PIECES.finditer(bare):
+            if piece[0].count(".") >= MAX_DEPTH:
+                raise InputError(_too_deep_at(place(text, piece.start())))
+    if (number := _LONG.search(bare)) is not None:
+        digits = len((number[1] or number[2]).replace("_", ""))
+        raise InputError(Fault(place(text, number.start()), f"a number of {digits} digits", "numbers go up to 2^62"))
+
+
+def _filled(found: re.Match[str]) -> str:
+    """Return as much text as a string or a comment has, without dots, digits and line ends."""
+    return ("#" if found[0].startswith("#") else "x") * len(found[0])
+
+
 def _no_toml(text: str, message: str) -> InputError:
     match = _AT.search(message)
     complaint = clean(message[: match.start()] if match else message, 200)
     key = f"line {match[1]}, column {match[2]}" if match and match[1] else place(text, len(text))
     hint = "a line holds key = value, text in quotes, lists in brackets"
+    if match and match[1] and _UNIT_BEHIND.search(text.split("\n")[int(match[1]) - 1]):
+        hint = 'a duration is a number of ticks, and tick = "ms" says the unit; bytes with a unit stand in quotes'
     if complaint.startswith(("Cannot overwrite", "Cannot declare")):
         hint = "a key or table stands twice; keep one"
     return InputError(Fault(key, f"no TOML: {complaint}", hint))
-
-
-def _bad_number(text: str, message: str) -> InputError:
-    """Return the error for a value that tomllib refuses with a ValueError: thousands of digits, or a wrong date."""
-    match = _LONG.search(text)
-    if match is None:
-        return InputError(Fault("", f"no TOML: {clean(message, 200)}"))
-    digits = sum(map(str.isdigit, match[0]))
-    return InputError(Fault(place(text, match.start()), f"a number of {digits} digits", "numbers go up to 2^62"))
 
 
 def _too_deep(text: str) -> InputError:

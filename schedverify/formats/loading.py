@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from schedverify.core.argument_types import check_types
-from schedverify.core.errors import Fault, InputError, UnknownNameError
+from schedverify.core.errors import Fault, InputError, ScheduleError
 from schedverify.core.problem import Problem
 from schedverify.core.result import Plan
 from schedverify.core.schedule import Schedule, check_ranks
 from schedverify.core.timeline import Timeline
-from schedverify.formats.text_files import PathLike, check_size, naming, read_text, source_name, write_text
+from schedverify.formats.text_files import PathLike, Reader, check_size, naming, read_text, source_name, write_text
 
 if TYPE_CHECKING:
     from schedverify.formats.torch_csv import Layout
@@ -27,6 +28,13 @@ MAX_BYTES: Final = {"text": 1 << 27, "csv": 1 << 27, "json": 1 << 26, "toml": 1 
 _SUFFIXES: Final = {".csv": "csv", ".json": "json", ".toml": "toml"}
 _TOML: Final = re.compile(r"\s*(?:#[^\n]*\n\s*)*(?:[A-Za-z_\"'][^\n=]{0,200}=|\[\[?[A-Za-z_\"'])")
 _SCHEDULE_FORMS: Final = ("text", "csv", "torch-csv", "torch-comms-csv")
+_FORMS: Final = {
+    Problem: ("toml", "json"),
+    Plan: ("plan", *_SCHEDULE_FORMS),
+    Timeline: ("trace", *_SCHEDULE_FORMS),
+    Schedule: _SCHEDULE_FORMS,
+}
+"""The forms of each value, its usual one first."""
 _PLAN_KEYS: Final = frozenset(("digest", "problem", "schedule", "verdicts"))
 _COMMAS: Final = re.compile(r"^[^#\n]*,", re.MULTILINE)
 
@@ -43,18 +51,23 @@ def load(path: PathLike) -> Value:
         With the file's name and every fault in it.
     """
     check_types("load", path=(path, os.PathLike, str))
-    return _read(path, "a problem, a plan or a schedule")[0]
+    return read_value(path, "a problem, a plan or a schedule")[0]
 
 
-def load_problem(path: PathLike) -> Problem:
+def load_problem(path: PathLike, *, read: Reader = read_text) -> Problem:
     """Return the problem in a file; a plan gives its own.
+
+    Parameters
+    ----------
+    read
+        What reads the file.
 
     Raises
     ------
     InputError
         If the file holds no problem; with every fault.
     """
-    value = _read(path, "a problem in TOML or JSON")[0]
+    value = read_value(path, "a problem in TOML or JSON", read=read)[0]
     if isinstance(value, Schedule):
         raise InputError(Fault("", "a schedule, where a problem is expected", "TOML or JSON"), source_name(path))
     return value.problem if isinstance(value, Plan) else value
@@ -83,35 +96,7 @@ def load_schedule(path: PathLike, problem: Problem | None = None) -> Schedule:
 
 def load_judged(path: PathLike, problem: Problem | None = None) -> Schedule | Plan:
     """Return the schedule in a file, or the plan with its claims; see :func:`load_schedule`."""
-    return _judged(_read(path, "a schedule or a plan")[0], path, problem)
-
-
-def load_with_layout(
-    path: PathLike, problem: Problem | None = None, grammar: str | None = None
-) -> tuple[Schedule | Plan, Layout]:
-    """Return the schedule or plan in a file, and how it is laid out if it is PyTorch's CSV; :func:`save` takes both.
-
-    A schedule does not hold line ends and idle cells. With the layout a CSV that PyTorch wrote is written again as the
-    same text.
-
-    Parameters
-    ----------
-    problem
-        As in :func:`load_schedule`.
-    grammar
-        ``torch-2.5-csv`` for a CSV in the grammar that PyTorch had until 2.5, with B for the input part of the backward
-        and BW for the whole; it is read with I and B in their place.
-
-    Raises
-    ------
-    InputError
-        As :func:`load_schedule`, or if the file is not in the grammar that is named.
-    """
-    from schedverify.formats.torch_csv import PLAIN, layout_of
-
-    check_types("load_with_layout", path=(path, os.PathLike, str))
-    value, text, form = _read(path, "a schedule or a plan", grammar)
-    return _judged(value, path, problem), layout_of(text) if form == "csv" else PLAIN
+    return judged(read_value(path, "a schedule or a plan")[0], path, problem)
 
 
 def save(value: Value | Timeline, path: PathLike, *, form: str | None = None, layout: Layout | None = None) -> None:
@@ -135,35 +120,30 @@ def save(value: Value | Timeline, path: PathLike, *, form: str | None = None, la
     """
     check_types("save", value=(value, Schedule, Plan, Problem, Timeline), path=(path, os.PathLike, str))
     with naming(path):
-        text = _text(value, form or _form_for(value, path), layout)
+        kind = next(kind for kind in _FORMS if isinstance(value, kind))
+        form = form or form_of_file(kind, path)
+        _check_form(kind, form)
+        text = _text(value, form, layout)
     write_text(path, text)
 
 
-def _read(path: PathLike, expected: str, grammar: str | None = None) -> tuple[Value, str, str]:
-    """Return what a file holds, its text in today's grammar, and its form."""
+def read_value(
+    path: PathLike, expected: str, rewrite: Callable[[str, str], str] | None = None, read: Reader = read_text
+) -> tuple[Value, str, str]:
+    """Return what a file holds, its text, which ``rewrite`` takes with its form and makes today's, and its form."""
     form = _form_of(path)
-    text = read_text(path, expected, MAX_BYTES.get(form, max(MAX_BYTES.values())))
+    text = read(path, expected, MAX_BYTES.get(form, max(MAX_BYTES.values())))
     with naming(path):
         form = form or _sniffed(text)
         check_size(len(text), expected, MAX_BYTES[form])
-        text = _today(text, form, grammar) if grammar else text
-        return _parse(text, form), text, form
+        text = rewrite(text, form) if rewrite else text
+        return _parse(text, form, expected), text, form
 
 
-def _today(text: str, form: str, grammar: str) -> str:
-    from schedverify.formats.torch_csv import OLD_GRAMMAR, modernized
-
-    if grammar != OLD_GRAMMAR:
-        raise UnknownNameError.among("grammar", grammar, [OLD_GRAMMAR])
-    if form != "csv":
-        raise InputError(Fault("", f"no CSV, where {grammar} is expected", "its name ends in .csv"))
-    return modernized(text)
-
-
-def _judged(value: Value, path: PathLike, problem: Problem | None) -> Schedule | Plan:
+def judged(value: Value, path: PathLike, problem: Problem | None) -> Schedule | Plan:
     """Return a schedule or a plan; raise an InputError for a problem, or a schedule of another number of ranks."""
     if isinstance(value, Problem):
-        hint = "a schedule is text, PyTorch's CSV or a plan"
+        hint = "a schedule is text, PyTorch's CSV or a plan; a problem stands behind --problem"
         raise InputError(Fault("", "a problem, where a schedule or a plan is expected", hint), source_name(path))
     if problem is not None and isinstance(value, Schedule):
         with naming(path):
@@ -187,21 +167,19 @@ def _sniffed(text: str) -> str:
     return "csv" if looks_like_csv(text) else "text"
 
 
-def _parse(text: str, form: str) -> Value:
+def _parse(text: str, form: str, expected: str) -> Value:
     if form == "text":
         return parse_text(text)
     if form == "csv":
         from schedverify.formats.torch_csv import parse_csv
 
         return parse_csv(text)
-    if form == "toml":
-        from schedverify.formats.problem_files import parse_problem
+    from schedverify.formats.file_kinds import PLAN, PROBLEM, check_kind
+    from schedverify.formats.json_toml import parse_json, parse_toml
 
-        return parse_problem(text, form)
-    from schedverify.formats.json_toml import parse_json
-
-    data = parse_json(text)
-    if isinstance(data, dict) and not _PLAN_KEYS.isdisjoint(data):
+    data = parse_toml(text) if form == "toml" else parse_json(text)
+    check_kind(data, expected, PROBLEM, *([PLAN] if form == "json" else ()))
+    if form == "json" and isinstance(data, dict) and not _PLAN_KEYS.isdisjoint(data):
         from schedverify.formats.plan_reader import plan_from
 
         return plan_from(data)
@@ -226,18 +204,31 @@ def looks_like_csv(text: str) -> bool:
     return _COMMAS.search(text) is not None
 
 
-def _form_for(value: Any, path: PathLike) -> str:
-    """Return the form in which a value is saved: that of the file's suffix, else the usual form of the value."""
-    own = {Problem: "toml", Plan: "plan", Timeline: "trace"}.get(type(value), "text")
-    form = _form_of(path)
-    if form == "json" and isinstance(value, Plan | Timeline):
-        return own
-    return form or own
+def form_of_file(kind: type[Value | Timeline], path: PathLike) -> str:
+    """Return the form in which a value is saved: that of the file's suffix, else the usual form of the value.
+
+    Raises
+    ------
+    InputError
+        If values of that kind have no such form.
+    """
+    own = _FORMS[kind][0]
+    form = _form_of(path) or own
+    form = own if form == "json" and kind in (Plan, Timeline) else form
+    _check_form(kind, form)
+    return form
 
 
-def _text(value: Any, form: str, layout: Layout | None) -> str:
-    """Return the text of a value in a form."""
-    if isinstance(value, Problem) and form in ("toml", "json"):
+def _check_form(kind: type[Value | Timeline], form: str) -> None:
+    if form not in _FORMS[kind]:
+        forms = {Problem: ".toml or .json", Schedule: ".txt or .csv"}
+        hint = f"save it as {forms.get(kind, '.json, or .txt or .csv for its schedule')}"
+        raise InputError(Fault("", f"a {kind.__name__.lower()} has no form {form!r}", hint))
+
+
+def _text(value: Value | Timeline, form: str, layout: Layout | None) -> str:
+    """Return the text of a value in a form that is one of its own."""
+    if isinstance(value, Problem):
         from schedverify.formats import problem_files
 
         return problem_files.to_toml(value) if form == "toml" else problem_files.to_json(value)
@@ -250,12 +241,9 @@ def _text(value: Any, form: str, layout: Layout | None) -> str:
 
         return trace(value)
     schedule = value.schedule if isinstance(value, Plan | Timeline) else value
-    if isinstance(schedule, Schedule) and form in _SCHEDULE_FORMS:
-        return _schedule_text(schedule, form, layout)
-    what = type(value).__name__.lower()
-    forms = {"problem": ".toml or .json", "schedule": ".txt or .csv"}
-    hint = f"save it as {forms.get(what, '.json, or .txt or .csv for its schedule')}"
-    raise InputError(Fault("", f"a {what} has no form {form!r}", hint))
+    if schedule is None:
+        raise ScheduleError("the plan has no schedule")
+    return _schedule_text(schedule, form, layout)
 
 
 def _schedule_text(schedule: Schedule, form: str, layout: Layout | None) -> str:

@@ -8,7 +8,7 @@ from typing import Any, Final
 from schedverify.core.discipline import Discipline
 from schedverify.core.problem.keys import OBJECTIVES
 from schedverify.core.problem.numbers import LARGEST
-from schedverify.core.result import Scope, Status, Verdict
+from schedverify.core.result import MOST_TOLD, Scope, Status, Verdict
 from schedverify.costmodel.decoder import RECOMPUTE
 from schedverify.costmodel.parallelism.setups import INNER
 from schedverify.formats import trace_files
@@ -74,11 +74,11 @@ def report_schema() -> Schema:
     code = TEXT | {"pattern": CODE}
     violation = closed({
         "code": code, "message": TEXT, "rank": or_null(whole()), "position": or_null(whole()),
-        "operations": listed(TEXT), "counterexample": listed(TEXT),
+        "operations": listed(TEXT), "counterexample": listed(TEXT), "count": whole(),
     })  # fmt: skip
     result = closed({
         "code": code, "name": TEXT, "verdict": one_of(Verdict), "scope": one_of(Scope), "reason": TEXT,
-        "remedy": TEXT, "violations": listed(violation),
+        "remedy": TEXT, "more": whole(), "violations": listed(violation) | {"maxItems": MOST_TOLD},
     })  # fmt: skip
     report = {"verdict": one_of(Verdict), "ok": {"type": "boolean"}, "properties": listed(result)}
     communication = closed({
@@ -98,11 +98,17 @@ def conformance_schema() -> Schema:
         "kind": one_of("FBIW"), "stage": whole(), "runs": whole(1), "median": whole(), "least": whole(),
         "most": whole(), "planned": whole(),
     })  # fmt: skip
+    total = closed({"took": {"type": "integer"}, "predicted": whole()})
+    totals = dict.fromkeys(("compute", "message", "gap"), total)
+    stretch = closed({
+        "what": one_of(tuple(totals)), "rank": whole(), "position": whole(), "step": TEXT,
+        "took": {"type": "integer"}, "predicted": whole(), "source": TEXT, "unsent": whole(),
+    })  # fmt: skip
     return titled("schedverify conform", closed({
         "ok": {"type": "boolean"}, "departures": listed(departure), "makespans": listed(whole()), "measured": whole(),
         "predicted": whole(), "planned": or_null(whole()), "bubble": _ratio(), "planned_bubble": _ratio(),
         "peaks": listed(whole()), "allowed": listed(whole()), "costs": listed(cost), "latency": whole(),
-        "errors": listed(whole()),
+        "errors": listed(whole()), "spent": closed({"step": whole(), **totals, "stretches": listed(stretch)}),
     }))  # fmt: skip
 
 
@@ -159,7 +165,7 @@ def search_schema() -> Schema:
 
 def _explanation() -> Schema:
     relief = closed({"limit": TEXT, "least": or_null(whole()), "bound": or_null(whole())})
-    gain = closed({"change": TEXT, "least": whole(), "most": or_null(whole())})
+    gain = closed({"change": TEXT, "least": whole(), "most": or_null(whole()), "of": TEXT})
     path = listed(closed({"step": TEXT, "why": TEXT}))
     way = closed({"rank": whole(), "to": whole(), "ticks": whole(), "path": path})
     return closed({

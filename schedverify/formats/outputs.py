@@ -6,12 +6,12 @@ Ratios are numbers in this JSON. GitHub's workflow commands put each violation a
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from schedverify.core.errors import printable
+from schedverify.core.errors import Fault, InputError, SchedverifyError, printable
 from schedverify.core.explanation import Explanation, PathLink
 from schedverify.core.result import Plan, PropertyResult, Report
 from schedverify.core.timeline import Timeline
@@ -22,10 +22,12 @@ if TYPE_CHECKING:
     from schedverify.partitioner.stage_problem import Cut
     from schedverify.planner.joint import Joint
 
+_LINE: Final = re.compile(r"line ([0-9]{1,9})\b")
+
 
 def dumps(data: Any) -> str:
-    """Return data as one line of JSON, without NaN, and with letters beyond ASCII as they are."""
-    return json.dumps(data, ensure_ascii=True, allow_nan=False)
+    """Return data as one line of JSON, without NaN; letters beyond ASCII, and what a runner of GitHub obeys, escaped."""
+    return json.dumps(data, ensure_ascii=True, allow_nan=False).replace("##[", "\\u0023#[")
 
 
 def report_data(report: Report) -> dict[str, Any]:
@@ -66,7 +68,7 @@ def search_data(plan: Plan, explanation: Explanation | None = None) -> dict[str,
 
 def _explanation(explanation: Explanation) -> dict[str, Any]:
     data = {"text": str(explanation)} | asdict(explanation)
-    del data["status"], data["objective"]
+    del data["status"], data["objective"], data["units"]
     ways = [way._asdict() | {"path": _links(way.path)} for way in explanation.critical_cycle]
     return data | {"critical_path": _links(explanation.critical_path), "critical_cycle": ways}
 
@@ -77,8 +79,8 @@ def _links(path: Iterable[PathLink]) -> list[dict[str, str]]:
 
 def _property(result: PropertyResult) -> dict[str, Any]:
     data = asdict(result)
-    data["violations"] = data.pop("violations")  # as the last key
-    return data
+    violations = data.pop("violations")  # the last key
+    return data | {"violations": [{key: each[key] for key in each if key != "picture"} for each in violations]}
 
 
 def partition_data(found: Cut) -> dict[str, Any]:
@@ -124,33 +126,40 @@ def _priced(advice: Advice, priced: Priced) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def github_annotations(report: Report, path: str) -> str:
+def annotations_at(report: Report, path: str, lines: Sequence[int]) -> str:
     """Return the commands of GitHub for a report on the schedule file ``path``.
 
-    One ``::error`` for each violation, one ``::warning`` for each property that keeps the whole from holding without.
+    One ``::error`` for each violation that is told, and for each property whose others are counted; one ``::warning``
+    for each property that keeps the whole from holding without.
+
+    Parameters
+    ----------
+    lines
+        By rank the line in which its order stands, from 1; a rank without one has its violations at no line.
     """
-    return annotations_at(report, path, lines_of(path))
-
-
-def annotations_at(report: Report, path: str, lines: Sequence[int]) -> str:
-    """Return one ``::error`` command for each violation of a report; ``lines`` has the line of each rank's order."""
     text = ""
-    for violation in report.violations:
-        line = f",line={lines[violation.rank]}" if violation.rank is not None and violation.rank < len(lines) else ""
-        text += f"::error file={_escaped_property(path)}{line},title={violation.code}::{_escaped(violation.message)}\n"
+    for result in report.properties:
+        told = [(_line_of(violation.rank, lines), violation.message) for violation in result.violations]
+        told += [("", result.rest)] if result.more else []
+        for line, message in told:
+            text += f"::error file={_escaped_property(path)}{line},title={result.code}::{_escaped(message)}\n"
     for line in report.unsettled:
         text += f"::warning file={_escaped_property(path)},title=schedverify::{_escaped(line)}\n"
     return text
 
 
-def lines_of(path: str) -> list[int]:
-    """Return the line of the file in which each rank's order stands; empty for plans and standard input."""
-    if path == "-" or path.endswith(".json"):
-        return []
-    rows = Path(path).read_text(encoding="utf-8").splitlines()
-    if path.endswith(".csv"):
-        return list(range(1, len(rows) + 1))
-    return [number for number, row in enumerate(rows, 1) if row.partition("#")[0].strip()]
+def error_annotations(error: SchedverifyError, path: str) -> str:
+    """Return the commands of GitHub for an error of the file ``path``: one for each fault, at the line of its key."""
+    faults = error.faults if isinstance(error, InputError) else (Fault("", str(error)),)
+    where, text = (error.source if isinstance(error, InputError) else "") or path, ""
+    for fault in faults:
+        line = f",line={match[1]}" if (match := _LINE.match(fault.key)) else ""
+        text += f"::error file={_escaped_property(where)}{line},title=schedverify::{_escaped(str(fault))}\n"
+    return text
+
+
+def _line_of(rank: int | None, lines: Sequence[int]) -> str:
+    return f",line={lines[rank]}" if rank is not None and rank < len(lines) else ""
 
 
 def _escaped(text: str) -> str:

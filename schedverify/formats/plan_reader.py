@@ -92,7 +92,7 @@ class _PlanReader(Faults):
             "partition": self._partition(problem),
         }
         self.raise_faults()
-        return Plan(problem=problem, **read)  # type: ignore[arg-type]
+        return Plan(problem=problem, read=True, **read)  # type: ignore[arg-type]
 
     def _check_digest(self) -> None:
         given = self.data.get("digest")

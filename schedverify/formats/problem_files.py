@@ -13,22 +13,17 @@ from schedverify.core.errors import Fault, InputError, shown
 from schedverify.core.problem import Problem
 from schedverify.core.problem.keys import KEYS, TABLES, Key
 from schedverify.core.problem.writing import brief, shortest
-from schedverify.formats.json_toml import parse_json, parse_toml, unfit
+from schedverify.formats.json_toml import unfit
 
 
-def parse_problem(text: str, form: str) -> Problem:
-    """Return the problem that a text in ``form`` (``toml`` or ``json``) describes.
+def problem_from(data: Any) -> Problem:
+    """Return the problem that parsed data describes.
 
     Raises
     ------
     InputError
-        With every fault at once: syntax errors with line and column, all others with the path of the key.
+        With every fault at once, each with the path of its key.
     """
-    return problem_from(parse_toml(text) if form == "toml" else parse_json(text))
-
-
-def problem_from(data: Any) -> Problem:
-    """Return the problem that parsed data describes; see :func:`parse_problem`."""
     if not isinstance(data, Mapping):
         raise InputError(Fault("", f"expected a problem, an object of keys, found {shown(data)}"))
     faults = {fault.key: fault for fault in unfit(data)}
@@ -115,6 +110,7 @@ _EXAMPLES: Final = {
     "links.bytes": "16777216",
     "links.bandwidth": "25000000",
     "links.buffer": "4",
+    "memory.unit": '"GiB"',
     "memory.activation": "2",
     "memory.weight_stash": "1",
     "memory.recompute": "false",

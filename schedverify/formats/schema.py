@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from schedverify.core.problem.keys import FORMS, KEYS, OBJECTIVES, TABLES, Key
+from schedverify.core.units import SIZES
 from schedverify.costmodel.decoder import DTYPES, RECOMPUTE
 from schedverify.formats import output_schemas
 from schedverify.formats.models.model_keys import CLUSTER_KEYS, CLUSTER_TABLES, MODEL_KEYS, MODEL_TABLES
@@ -110,6 +111,7 @@ _SHAPES: Final[dict[str, Schema]] = {
     "durations": whole(),
     "size": _SIZE,
     "sizes": _SIZE,
+    "unit": one_of(tuple(SIZES)),
     "flags": {"type": "boolean"},
     "flag": {"type": "boolean"},
     "whole": whole(),

@@ -1,15 +1,16 @@
 """Reads and writes whole text files, or standard input and output.
 
 A file is read as UTF-8, and never more of it than a limit. It is written whole or not at all: into a new file beside
-it that then takes its name.
+it that then takes its name. Whether it could be written is known before.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -17,11 +18,18 @@ from typing import BinaryIO, Final
 from schedverify.core.errors import Fault, InputError, printable
 
 _FIRST: Final = 1 << 16
+_AS_IT_IS: Final = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
+"""How a regular file is opened, so that a link or a pipe that took its place is neither followed nor waited for."""
+
+_MOST_TRIED: Final = 1 << 24
+_NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 PathLike = str | os.PathLike[str]
+Reader = Callable[[PathLike, str, int], str]
+"""Takes a path, what is expected and a limit as :func:`read_text` does, and returns the text."""
 
 
-def read_text(path: PathLike, expected: str, limit: int) -> str:
+def read_text(path: PathLike, expected: str, limit: int, *, place: PathLike | None = None) -> str:
     """Return the text of a file; ``-`` is standard input.
 
     Parameters
@@ -30,6 +38,8 @@ def read_text(path: PathLike, expected: str, limit: int) -> str:
         What the file should hold, as messages say it: ``a problem in TOML or JSON``.
     limit
         The most bytes that are read.
+    place
+        Where the path leads, if that is known: then nothing but a regular file is read, and the one that is there.
 
     Raises
     ------
@@ -38,13 +48,14 @@ def read_text(path: PathLike, expected: str, limit: int) -> str:
         file.
     """
     with naming(path):
-        return _decoded(_content(path, expected, limit), expected)
+        content = _content(path, expected, limit) if place is None else _regular_content(place, expected, limit)
+        return _decoded(content, expected)
 
 
 def source_name(path: PathLike) -> str:
     """Return how messages call a file; characters that could steer a terminal are escaped."""
     name = os.fspath(path)
-    return "standard input" if name == "-" else printable(name)
+    return "standard input" if name == "-" else printable(name) or "''"
 
 
 @contextmanager
@@ -66,12 +77,36 @@ def check_size(found: int, expected: str, limit: int) -> None:
 def _content(path: PathLike, expected: str, limit: int) -> bytes:
     if os.fspath(path) == "-":
         return _bounded(sys.stdin.buffer, expected, limit)
-    try:
-        with Path(path).open("rb") as file:
+    with _told(expected), Path(path).open("rb") as file:
+        status = os.fstat(file.fileno())
+        if stat.S_ISREG(status.st_mode):
+            check_size(status.st_size, expected, limit)
+        return _bounded(file, expected, limit)
+
+
+def _regular_content(place: PathLike, expected: str, limit: int) -> bytes:
+    """Return the bytes of a regular file; a pipe or a device is not even opened, nor waited for if it comes between."""
+    with _told(expected):
+        _check_regular(Path(place).stat().st_mode, expected)
+        with os.fdopen(os.open(place, _AS_IT_IS), "rb") as file:
             status = os.fstat(file.fileno())
-            if stat.S_ISREG(status.st_mode):
-                check_size(status.st_size, expected, limit)
+            _check_regular(status.st_mode, expected)
+            check_size(status.st_size, expected, limit)
             return _bounded(file, expected, limit)
+
+
+def _check_regular(mode: int, expected: str) -> None:
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError
+    if not stat.S_ISREG(mode):
+        raise InputError(Fault("", f"no regular file; expected {expected}", "a pipe or a device is not read"))
+
+
+@contextmanager
+def _told(expected: str) -> Iterator[None]:
+    """Turn what the system says of a file that cannot be read into an InputError."""
+    try:
+        yield
     except InputError:
         raise
     except FileNotFoundError:
@@ -120,11 +155,30 @@ def write_text(path: PathLike, text: str) -> None:
         _print(text)
         return
     try:
-        _write(Path(path), text.encode("utf-8"))
+        _write(_resolved(path), text.encode("utf-8"))
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "the path is no path"
-        fault = Fault("", f"cannot be written: {reason}", "name a file in a folder that exists and is yours")
-        raise InputError(fault, source_name(path)) from None
+        raise InputError(_unwritable(path, error), source_name(path)) from None
+
+
+def check_writable(path: PathLike, size: int = 0) -> None:
+    """Try whether a file can be written: its folder takes a file of so many bytes, and what stands there may go.
+
+    The trial stands beside the file and is gone afterwards. Devices and pipes are not tried. Of a very large file the
+    first 16 MiB are.
+
+    Raises
+    ------
+    InputError
+        If it cannot be written; it names the file and why.
+    """
+    try:
+        target = _resolved(path)
+        if not _replaces(target):
+            return
+        beside = _written_beside(target, bytes(min(size, _MOST_TRIED)))
+        beside.unlink()
+    except (OSError, ValueError) as error:
+        raise InputError(_unwritable(path, error), source_name(path)) from None
 
 
 def _print(text: str) -> None:
@@ -137,21 +191,65 @@ def _print(text: str) -> None:
         buffer.flush()
 
 
-def _write(path: Path, content: bytes) -> None:
-    target = path.resolve()
-    mode = target.stat().st_mode if target.exists() else None
-    if mode is not None and not stat.S_ISREG(mode):
+def _resolved(path: PathLike) -> Path:
+    """Return the file that a path leads to; one that ends like the name of a folder is none."""
+    name = os.fspath(path)
+    if not name or name.endswith(("/", os.sep)):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    return Path(os.path.realpath(name))
+
+
+def _replaces(target: Path) -> bool:
+    """Whether a new file takes the place of the target, rather than text going into a device or pipe."""
+    try:
+        mode = target.stat().st_mode
+    except FileNotFoundError:
+        return True
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not os.access(target, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    return stat.S_ISREG(mode)
+
+
+def _write(target: Path, content: bytes) -> None:
+    if not _replaces(target):
         with target.open("wb") as file:
             file.write(content)
         return
-    beside = target.with_name(f".{target.name[:100]}.{os.urandom(8).hex()}.tmp")
+    beside = _written_beside(target, content)
     try:
-        with beside.open("xb") as file:
-            file.write(content)
-        if mode is not None:
-            beside.chmod(stat.S_IMODE(mode))
+        if target.exists():
+            beside.chmod(stat.S_IMODE(target.stat().st_mode))
         beside.replace(target)
     except BaseException:
         with suppress(OSError):
             beside.unlink()
         raise
+
+
+def _written_beside(target: Path, content: bytes) -> Path:
+    """Write a new file into the folder of the target and return it; what cannot be written whole leaves none."""
+    beside = target.with_name(f".schedverify-{os.urandom(8).hex()}.tmp")
+    try:
+        with beside.open("xb") as file:
+            file.write(content)
+    except BaseException:
+        with suppress(OSError):
+            beside.unlink()
+        raise
+    return beside
+
+
+def _unwritable(path: PathLike, error: OSError | ValueError) -> Fault:
+    """Return the fault of a file that cannot be written."""
+    if isinstance(error, IsADirectoryError):
+        return Fault("", "cannot be written: it is a folder", "name a file in it")
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        folder = printable(os.path.dirname(os.path.realpath(path)))  # noqa: PTH120 - of a path that need not be one
+        return Fault("", f"cannot be written: there is no folder {folder}", "make it first, or name another")
+    number = getattr(error, "errno", None)
+    if number in _NO_SPACE:
+        return Fault("", f"cannot be written: {os.strerror(number)}", "make room, or name a file on another disk")
+    reason = "the path is no path" if number is None else os.strerror(number)
+    return Fault("", f"cannot be written: {reason}", "name a file in a folder that exists and is yours")

@@ -10,6 +10,7 @@ from schedverify.core.errors import Fault, Faults, InputError, check_version, sh
 from schedverify.core.problem.numbers import LARGEST
 from schedverify.core.trace import RunTrace, StepSpan
 from schedverify.formats import trace_files as traces
+from schedverify.formats.file_kinds import RUN, check_kind
 from schedverify.formats.json_toml import parse_json, unfit
 from schedverify.formats.plan_files import DIGEST
 from schedverify.formats.text_files import PathLike, naming, read_text
@@ -28,7 +29,9 @@ def load_run(path: PathLike) -> RunTrace:
     """
     text = read_text(path, "the trace of a run (JSON)", MAX_BYTES)
     with naming(path):
-        return run_from(parse_json(text))
+        data = parse_json(text)
+        check_kind(data, "the trace of a run", RUN)
+        return run_from(data)
 
 
 def run_from(data: Any) -> RunTrace:

@@ -1,5 +1,5 @@
 """Families of schedules by name: from a problem to the order that a paper gives it."""
 
-from schedverify.generators.registry import Family, families, family, generate
+from schedverify.generators.registry import Family, families, family, generate, usual_family
 
-__all__ = ["Family", "families", "family", "generate"]
+__all__ = ["Family", "families", "family", "generate", "usual_family"]

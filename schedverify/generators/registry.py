@@ -61,7 +61,9 @@ class Family:
 
     def faults(self, problem: Problem) -> list[Fault]:
         """Return why the family does not suit a problem, each with the nearest shape that it takes."""
-        found = [fault for need in self.needs if (fault := need(problem))]
+        most = MOST_DISPATCHED if self.room else MOST_GENERATED
+        fits = shapes.at_most(most, 3 if self.splits_backward else 2)
+        found = [fault for need in (*self.needs, fits) if (fault := need(problem))]
         return [fault._replace(message=f"{self.name} {fault.message}") for fault in found]
 
     def suits(self, problem: Problem) -> bool:
@@ -171,6 +173,21 @@ def family(name: str) -> Family:
     return look_up("family", name, {each.name: each for each in _FAMILIES})
 
 
+def usual_family(problem: Problem) -> Family | None:
+    """Return the family that most would run on a problem of that shape; its limits are not looked at.
+
+    1F1B, interleaved or in a V where a rank has several stages; without a backward to alternate with, on a graph, on
+    copies or with slices, all forwards before all backwards. None where the problem is too large for all of them.
+    """
+    several = shapes.several_looped(problem) is None
+    names = ("1f1b", "interleaved-1f1b", "zb-v", "looped-bfs" if several else "gpipe", "gpipe")
+    return next((known for known in map(family, names) if known.suits(problem)), None)
+
+
+MOST_GENERATED: Final = 1 << 24
+"""The most operations of a schedule whose order follows from the shape: what is made in seconds, in 500 MB."""
+MOST_DISPATCHED: Final = 1 << 19
+"""The same where the order follows the costs, operation by operation: some ten microseconds each."""
 _named = family
 """For :func:`generate`, where ``family`` is a name."""
 

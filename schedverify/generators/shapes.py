@@ -99,3 +99,16 @@ def _looped(problem: Problem, least: int) -> Fault | None:
             found = f'wants the placement "loop", stage {stage} on rank {stage % ranks}; this problem has it on {place}'
             return Fault("placement", found, 'nearest: placement = "loop"')
     return None
+
+
+def at_most(most: int, letters: int) -> Need:
+    """Return what asks for a schedule of at most so many operations, ``letters`` of each stage and micro-batch."""
+
+    def short(problem: Problem) -> Fault | None:
+        count = problem.stages * problem.microbatches * (1 if problem.form == "inference" else letters)
+        if count <= most:
+            return None
+        found = f"wants a schedule of at most {most} operations; {problem.microbatches} micro-batches make {count}"
+        return Fault("microbatches", found, f"nearest: microbatches = {problem.microbatches * most // count}")
+
+    return short

@@ -5,16 +5,16 @@ Source: PyTorch's ``torch.distributed.pipelining``, whose actions UNSHARD, RESHA
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
 
 from schedverify.core.argument_types import check_types
-from schedverify.core.errors import Fault, InputError
+from schedverify.core.errors import Fault, InputError, ScheduleError
 from schedverify.core.op import KIND_SHIFT, STAGE_SHIFT, Kind
 from schedverify.core.problem import Problem
-from schedverify.core.schedule import Schedule, Words, kinds, op_stages, positions, step_bounds
+from schedverify.core.schedule import Schedule, Words, check_ranks, kinds, op_stages, positions, step_bounds
 
 _W = int(Kind.W)
 _NEVER = 1 << 62
@@ -23,43 +23,53 @@ _NEVER = 1 << 62
 def add_sharding(schedule: Schedule, problem: Problem, *, most: int | None = None) -> Schedule:
     """Return the schedule with an UNSHARD before the uses of each stage on each rank, and a RESHARD after them.
 
-    A stage stays gathered from its first use to its last, or, with ``most``, until its place is needed: of the stages
-    that are gathered, the one whose next use is farthest away goes.
+    A stage stays gathered from its first use to its last, or, where only so many may be gathered, until its place is
+    needed: of the stages that are gathered, the one whose next use is farthest away goes.
 
     Parameters
     ----------
     most
-        How many stages of a rank may be gathered at once.
+        How many stages of a rank may be gathered at once; by default the problem's ``limits.unsharded``.
 
     Raises
     ------
+    ScheduleError
+        If one step uses more stages than may be gathered.
     InputError
-        If fewer are allowed than one step uses, or UNSHARD or RESHARD stand in the schedule already.
+        If UNSHARD or RESHARD stand in the schedule already, or it has other rows than one for each rank.
     """
     check_types("add_sharding", schedule=(schedule, Schedule), problem=(problem, Problem))
+    check_ranks(schedule, problem.ranks)
     _refuse(schedule, Kind.UNSHARD, Kind.RESHARD)
-    allowed = problem.total_stages if most is None else most
-    return Schedule(_sharded(row, rank, allowed) for rank, row in enumerate(schedule.rows))
+    limits = problem.unsharded if most is None else (most,) * schedule.ranks
+    limits = limits or (problem.total_stages,) * schedule.ranks
+    return Schedule(_sharded(row, rank, limits[rank]) for rank, row in enumerate(schedule.rows))
 
 
-def add_reduction(schedule: Schedule) -> Schedule:
+def add_reduction(schedule: Schedule, problem: Problem) -> Schedule:
     """Return the schedule with one REDUCE_GRAD for each stage on each of its ranks, right after its last B or W.
+
+    That of a stage without any, such as one of a copy of the model that no micro-batch goes through, stands at the end:
+    the other copies wait for its part of the sum. In inference there are no gradients, and nothing is added.
 
     Raises
     ------
     InputError
-        If REDUCE_GRAD stands in the schedule already.
+        If REDUCE_GRAD stands in the schedule already, or it has other rows than one for each rank.
     """
-    check_types("add_reduction", schedule=(schedule, Schedule))
+    check_types("add_reduction", schedule=(schedule, Schedule), problem=(problem, Problem))
+    check_ranks(schedule, problem.ranks)
     _refuse(schedule, Kind.REDUCE_GRAD)
-    return Schedule(map(_reduced, schedule.rows))
+    if problem.form == "inference":
+        return schedule
+    return Schedule(_reduced(row, stages) for row, stages in zip(schedule.rows, problem.stages_of, strict=True))
 
 
-def _reduced(row: Words) -> Words:
-    """Return a row with the reductions put in.
+def _reduced(row: Words, stages: Sequence[int]) -> Words:
+    """Return a row with a reduction of each of these stages put in.
 
-    The last B or W of each stage is the first one from the back; its reduction goes in where the next step begins, so
-    that a step of several operations stays whole::
+    It goes in where the step behind the last B or W of the stage begins, so that a step of several operations stays
+    whole::
 
         index      0    1    2    3    4            begins  0 1 2 4 5    (3 belongs to the step at 2)
         row       0F0  1F0  1B0;0F1   0B0           last    1B0 at 2, 0B0 at 4
@@ -67,11 +77,11 @@ def _reduced(row: Words) -> Words:
     """
     kind, stage = kinds(row), op_stages(row)
     ends = np.flatnonzero((kind == int(Kind.B)) | (kind == _W))
-    stages, last = np.unique(stage[ends][::-1], return_index=True)
+    last = dict(zip(stage[ends].tolist(), ends.tolist(), strict=True))
     begins = step_bounds(row)
-    behind = begins[np.searchsorted(begins, ends[::-1][last], side="right")]
+    behind = begins[np.searchsorted(begins, [last.get(own, len(row) - 1) for own in stages], side="right")]
     order = np.argsort(behind, kind="stable")
-    return np.insert(row, behind[order], stages[order] << STAGE_SHIFT | int(Kind.REDUCE_GRAD) << KIND_SHIFT)
+    return np.insert(row, behind[order], [_packed(Kind.REDUCE_GRAD, stages[i]) for i in order])
 
 
 def _sharded(row: Words, rank: int, most: int) -> Iterator[int]:
@@ -80,7 +90,7 @@ def _sharded(row: Words, rank: int, most: int) -> Iterator[int]:
     gathered: dict[int, int] = {}  # by stage that is gathered, the step that uses it next
     for number, (words, stages) in enumerate(steps):
         if len(stages) > most:
-            raise InputError(Fault("most", f"a step of rank {rank} uses {len(stages)} stages, {most} are allowed"))
+            raise ScheduleError(f"a step of rank {rank} uses {len(stages)} stages, {most} may be gathered at once")
         for stage in stages:
             if stage not in gathered:
                 if len(gathered) >= most:

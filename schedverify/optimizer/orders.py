@@ -20,6 +20,12 @@ Rows = list[list[OpKey]]
 Hint = dict[OpKey, int]
 """A start tick for each operation. Where two of one rank start together, they stand in the order of the mapping."""
 
+Peaks = tuple[int, ...]
+"""The most bytes that each rank holds, static ones included, the most first; of two, the lesser needs less memory.
+
+Which rank holds what does not count. So what the fullest rank holds decides, then what the next one does, and so on.
+"""
+
 
 def hint_of(schedule: Schedule, starts: Iterable[Iterable[int]]) -> Hint:
     """Return the start of every operation of a schedule, from the starts of each rank's steps."""
@@ -53,19 +59,29 @@ def schedule_of(rows: Rows) -> Schedule:
     return Schedule([Op(Kind[kind], stage, m).pack() for kind, stage, m in row] for row in rows)
 
 
-def keeps_limits(tasks: Tasks, rows: Rows, starts: Mapping[OpKey, int] | None = None) -> bool:
-    """Whether every rank stays within its bytes and its micro-batches in flight, and the whole within its makespan.
+def peaks_within_limits(tasks: Tasks, rows: Rows, starts: Mapping[OpKey, int] | None = None) -> Peaks | None:
+    """Return the most bytes that the ranks hold, the most first; None where orders break a limit of the problem.
 
+    Each rank has to stay within its bytes and its micro-batches in flight, and the whole within its makespan.
     ``starts`` are the earliest ones of these orders, where they are known.
     """
+    peaks = []
     for rank, row in enumerate(rows):
         ledger = Ledger(tasks.problem, rank)
         for op in row:
             if not ledger.fits(op):
-                return False
+                return None
             ledger.run(op)
+        peaks.append(tasks.problem.static[rank] + ledger.peak)
     limit = tasks.problem.makespan_limit
-    return limit is None or makespan_of(tasks, rows, starts) <= limit
+    if limit is not None and makespan_of(tasks, rows, starts) > limit:
+        return None
+    return falling(peaks)
+
+
+def falling(peaks: Iterable[int]) -> Peaks:
+    """Return bytes of ranks, the most first."""
+    return tuple(sorted(peaks, reverse=True))
 
 
 def earliest(tasks: Tasks, rows: Rows) -> dict[OpKey, int]:
@@ -234,12 +250,14 @@ class Ledger:
         The bytes beside the static ones, and the micro-batches in flight, that the rank may hold; None for no limit.
     bytes, in_flight, by_stage
         What it holds now: bytes beside the static ones, micro-batches in flight in all, and those of each stage.
+    peak
+        The most bytes beside the static ones that it has held.
     """
 
     def __init__(self, problem: Problem, rank: int) -> None:
         self.room = None if problem.capacity is None else problem.capacity[rank] - problem.static[rank]
         self.limit = None if problem.in_flight is None else problem.in_flight[rank]
-        self.bytes = self.in_flight = 0
+        self.bytes = self.in_flight = self.peak = 0
         self.by_stage = dict.fromkeys(problem.stages_of[rank], 0)
         self._stage_limits = problem.in_flight_stage
         self._footprint = cache(partial(footprint, problem))
@@ -259,6 +277,7 @@ class Ledger:
         """Enter a step from its start to its end."""
         kind, stage, _ = op
         more = self._footprint(kind, stage)
+        self.peak = max(self.peak, self.bytes + more.start_bytes)
         self.bytes += more.net_bytes
         self.in_flight += more.net_in_flight
         self.by_stage[stage] += more.net_in_flight

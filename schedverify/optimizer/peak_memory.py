@@ -15,9 +15,19 @@ from schedverify.core.timeline import Timeline
 from schedverify.optimizer.bounds.formulas import Ceiling, best_peak_bound
 from schedverify.optimizer.effort import Effort
 from schedverify.optimizer.heuristics.greedy import list_schedule, policies
-from schedverify.optimizer.orders import Hint, Rows, complete, keeps_limits, measure, rows_of, schedule_of
+from schedverify.optimizer.orders import (
+    Hint,
+    Peaks,
+    Rows,
+    complete,
+    falling,
+    measure,
+    peaks_within_limits,
+    rows_of,
+    schedule_of,
+)
 from schedverify.optimizer.portfolio import solve
-from schedverify.optimizer.search_state import OnProgress, Progress, Solution
+from schedverify.optimizer.search_state import OnProgress, Progress, Solution, none_by
 from schedverify.optimizer.support import check_supported, impossible
 from schedverify.optimizer.tasks import Tasks
 from schedverify.simulator.engine import simulate
@@ -61,14 +71,14 @@ def least_peak(
         If the problem has something that the model cannot take yet; names all of it.
     """
     check_supported(problem, "peak-memory")
-    if reason := impossible(problem):
-        return Solution(Status.INFEASIBLE, reason=reason)
+    if obstacle := impossible(problem):
+        return none_by(obstacle, "peak-memory")
     descent = _CapacityDescent(problem, effort or Effort(), ceiling, progress)
     descent.start_warm(hints)
     if descent.best is None:
         answer = descent.search_within(None, 1)
         if descent.best is None:
-            return replace(answer, bound=descent.bound, evidence=descent.evidence)
+            return descent.without_schedule(answer)
     descent.halve()
     return descent.solution()
 
@@ -174,6 +184,13 @@ class _CapacityDescent:
             self._take(answer.schedule)
         return answer
 
+    def without_schedule(self, answer: Solution) -> Solution:
+        """Return how the search for any schedule ended, with evidence that there is none, else that of the peak."""
+        limit, evidence = self.problem.makespan_limit, answer.evidence
+        if answer.status is Status.INFEASIBLE and limit is not None and evidence and evidence["bound"] > limit:
+            return replace(answer, bound=None)
+        return replace(answer, bound=self.bound, evidence=self.evidence)
+
     def solution(self) -> Solution:
         """Return what is known at the end, once there is a best."""
         proved = self.value <= self.bound
@@ -205,7 +222,7 @@ class _CapacityDescent:
     def _offer(self, rows: Rows) -> bool:
         """Keep orders that can run and keep every limit, if they are better than the best; whether they do."""
         try:
-            good = keeps_limits(self._tasks, rows) and measure(self._tasks, rows) <= self.most
+            good = measure(self._tasks, rows) <= self.most and peaks_within_limits(self._tasks, rows) is not None
         except ScheduleError:
             return False
         if good:
@@ -213,10 +230,19 @@ class _CapacityDescent:
         return good
 
     def _take(self, schedule: Schedule) -> None:
-        timeline = simulate(schedule, self.problem)
-        if max(timeline.peak_memory) < self.value:
+        """Keep a schedule whose peak is lower than the best's; of equal ones the shorter, then the one that holds less.
+
+        Shorter is what has less of the time that the ceiling is on.
+        """
+        timeline, value = simulate(schedule, self.problem), self.value
+        if self.best is None or self._order(timeline) < self._order(self.best):
             self.best = timeline
-            self._report()
+            if self.value != value:
+                self._report()
+
+    def _order(self, timeline: Timeline) -> tuple[int, int, Peaks]:
+        peaks = falling(timeline.peak_memory)
+        return peaks[0], timeline.measures.value(self.objective) or 0, peaks
 
     def _report(self) -> None:
         if self._progress is not None:

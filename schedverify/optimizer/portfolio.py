@@ -12,7 +12,6 @@ from typing import Final
 
 from schedverify.core.ending import OverError
 from schedverify.core.problem import Problem
-from schedverify.core.result import Status
 from schedverify.optimizer.bounds.formulas import best_bound
 from schedverify.optimizer.counts.bound import count_bounds
 from schedverify.optimizer.effort import Effort
@@ -21,7 +20,7 @@ from schedverify.optimizer.heuristics.greedy import list_schedule, policies
 from schedverify.optimizer.model.rules import add_constraints
 from schedverify.optimizer.model.variables import OrderModel
 from schedverify.optimizer.orders import Hint, complete, earliest, rows_of, tightest
-from schedverify.optimizer.search_state import OnProgress, SearchState, Solution
+from schedverify.optimizer.search_state import OnProgress, SearchState, Solution, none_by
 from schedverify.optimizer.solvers import pumpkin
 from schedverify.optimizer.solvers.cp_sat import SolverOutcome, SolverSettings, search
 from schedverify.optimizer.support import TIMES, check_supported, impossible
@@ -84,8 +83,8 @@ def solve(
         If the problem has something that the model cannot take yet; names all of it.
     """
     check_supported(problem, objective, TIMES)
-    if reason := impossible(problem):
-        return Solution(Status.INFEASIBLE, reason=reason)
+    if obstacle := impossible(problem):
+        return none_by(obstacle, objective)
     effort = effort or Effort()
     state = SearchState(problem, objective, effort, within, progress)
     try:
@@ -166,8 +165,8 @@ def _count(state: SearchState) -> None:
     """Raise the bound, and its evidence, by the count relaxation."""
     if state.over():
         return
-    ends = [state.best.value, None if state.within is None else state.within + 1]
-    upper = min((end for end in ends if end is not None), default=None)
+    limits = [limit + 1 for limit in (state.within, state.problem.makespan_limit) if limit is not None]
+    upper = min((end for end in (state.best.value, *limits) if end is not None), default=None)
     lower, seconds = state.best.bound, state.effort.left / 3
     with state.part("counts"):
         for bound in count_bounds(

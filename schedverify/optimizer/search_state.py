@@ -17,9 +17,18 @@ from schedverify.core.result import Status
 from schedverify.core.schedule import Schedule
 from schedverify.optimizer.bounds.formulas import Bound
 from schedverify.optimizer.effort import MIB, Effort
-from schedverify.optimizer.orders import Rows, earliest, keeps_limits, measure, relabelled, rows_of, schedule_of
+from schedverify.optimizer.orders import (
+    Peaks,
+    Rows,
+    earliest,
+    measure,
+    peaks_within_limits,
+    relabelled,
+    rows_of,
+    schedule_of,
+)
 from schedverify.optimizer.solvers.cp_sat import SolverOutcome
-from schedverify.optimizer.support import limits_of
+from schedverify.optimizer.support import Obstacle, limits_of
 from schedverify.optimizer.tasks import OpKey, Tasks
 
 MOST_STEPS: Final = 60_000
@@ -65,7 +74,8 @@ class Solution:
         The objective of ``schedule``, measured on its timeline, and a number of ticks that no schedule can go below.
     evidence
         The combinatorial rule that proves most, with its place and the ``bound`` that follows from it. Where
-        :attr:`bound` is higher, the rest is the solver's word.
+        :attr:`bound` is higher, the rest is the solver's word. Where no order keeps the limits, it may be of something
+        else than the objective: of what every order needs that is beyond one of them.
     reason
         Why there is no schedule, or what is left open.
     parts
@@ -87,13 +97,20 @@ class Solution:
         return relative_gap(self.value, self.bound)
 
 
+def none_by(obstacle: Obstacle, objective: str) -> Solution:
+    """Return that no order keeps the limits; what every order needs is a bound where it is of the objective."""
+    evidence = obstacle.evidence
+    bound = evidence["bound"] if evidence["objective"] == objective else None
+    return Solution(Status.INFEASIBLE, bound=bound, evidence=evidence, reason=obstacle.reason)
+
+
 class Incumbent:
     """The best orders that were offered and the highest bound, for the objective of the tasks; reports every change.
 
     Attributes
     ----------
-    rows, value
-        The best orders and their objective in true ticks; None before the first.
+    rows, value, peaks
+        The best orders, their objective in true ticks, and what their ranks hold; None before the first.
     starts
         The scaled starts of the best orders, as early as they allow.
     bound
@@ -109,6 +126,7 @@ class Incumbent:
         self.rows: Rows | None = None
         self.starts: dict[OpKey, int] = {}
         self.value: int | None = None
+        self.peaks: Peaks | None = None
         self.bound = 0
         self.evidence: dict[str, Any] | None = None
         self.part = ""
@@ -126,14 +144,19 @@ class Incumbent:
         return time.monotonic() - self._began
 
     def offer(self, rows: Rows) -> None:
-        """Keep orders that can run, keep every limit, and are better than the best."""
+        """Keep orders that can run, keep every limit, and are better than the best, or as good with less memory."""
         try:
-            starts = earliest(self.tasks, rows)
+            starts, best = earliest(self.tasks, rows), self.value
             value = measure(self.tasks, rows, starts)
         except ScheduleError:
             return
-        if (self.value is None or value < self.value) and keeps_limits(self.tasks, rows, starts):
-            self.rows, self.value, self.starts = rows, value, starts
+        if best is not None and value > best:
+            return
+        peaks = peaks_within_limits(self.tasks, rows, starts)
+        if peaks is None or (value == best and self.peaks is not None and peaks >= self.peaks):
+            return
+        self.rows, self.value, self.peaks, self.starts = rows, value, peaks, starts
+        if value != best:
             self._report()
 
     def offer_starts(self, starts: dict[OpKey, int]) -> None:
@@ -220,8 +243,12 @@ class SearchState:
         return self.best.proved or good or self.hopeless()
 
     def hopeless(self) -> bool:
-        """Whether it is proved that no schedule is good enough, or that there is none at all."""
-        return self.infeasible or (self.within is not None and self.best.bound > self.within)
+        """Whether it is proved that no schedule is good enough, or that there is none at all.
+
+        A span is no longer than the makespan, so that a bound on either is one on that.
+        """
+        ends = (self.within, self.problem.makespan_limit)
+        return self.infeasible or any(end is not None and self.best.bound > end for end in ends)
 
     def over(self) -> bool:
         """Whether nothing more should be tried."""

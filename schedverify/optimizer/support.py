@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 from schedverify.core.errors import Fault, UnknownNameError, UnsupportedError
 from schedverify.core.problem import Problem
 from schedverify.core.problem.keys import OBJECTIVES
-from schedverify.optimizer.bounds.formulas import best_bound
+from schedverify.optimizer.bounds.costs import Costs
+from schedverify.optimizer.bounds.formulas import admission_bounds, best_bound
 from schedverify.optimizer.tasks import Tasks, ancestors
 
 TIMES: Final = ("makespan", "span")
@@ -35,21 +36,17 @@ def check_supported(problem: Problem, objective: str, among: Collection[str] = S
         raise UnsupportedError(faults)
 
 
-def impossible(problem: Problem) -> str:
-    """Return why not even a single sequence gets through, or an empty string.
+class Obstacle(NamedTuple):
+    """Why no order keeps the limits, in words, and the evidence: what every order needs, which is beyond a limit."""
 
-    When the gradient op of the last part of a sequence starts on a stage, all its parts are in flight there and on
-    every stage before, and none of their gradient ops has run. So ``slices`` times the number of these stages on one
-    rank is needed in flight; in bytes, what they keep, with the full activation of the part that runs.
-    """
-    if problem.form != "inference" and (reason := next(_obstacles(problem), "")):
-        return reason
-    bound = best_bound(problem, "makespan") if problem.makespan_limit is not None else None
-    if bound and bound.value > (problem.makespan_limit or 0):
-        others = [name for name in limits_of(problem) if name != "limits.makespan"]
-        within = f" within {' and '.join(others)}" if others and bound.evidence["rule"] == "idle" else ""
-        return f"no order has a makespan below {bound.value}{within}, and limits.makespan is {problem.makespan_limit}"
-    return ""
+    reason: str
+    evidence: dict[str, Any]
+
+
+def impossible(problem: Problem) -> Obstacle | None:
+    """Return why no order keeps the limits, where that is seen at once."""
+    alone = _alone(problem) if problem.form != "inference" else iter(())
+    return next((obstacle for found in (alone, _in_time(problem)) for obstacle in found), None)
 
 
 def limits_of(problem: Problem) -> list[str]:
@@ -69,6 +66,7 @@ def _faults(problem: Problem, objective: str, among: Collection[str]) -> Iterato
         yield Fault("objective.minimize", message, " or ".join(among))
     if problem.buffer is not None:
         yield Fault("links.buffer", "the optimizer cannot keep channel buffers yet", "leave it away to plan without")
+    yield from _misdeclared(problem)
     for forward, backward, cost in problem.overlapped:
         if cost < _sequential_cost(problem, forward, backward) and _can_overlap(problem, forward, backward):
             text = (
@@ -79,6 +77,21 @@ def _faults(problem: Problem, objective: str, among: Collection[str]) -> Iterato
     if (horizon := Tasks(problem, objective).horizon) > MOST_TICKS:
         hint = "use a coarser tick"
         yield Fault("costs", f"durations and transfers of {horizon} ticks in all are beyond the solver's 2^52", hint)
+
+
+def _misdeclared(problem: Problem) -> Iterator[Fault]:
+    """Yield a fault for each edge between ranks over which no message can be what its boundaries declare (SV306)."""
+    declared: dict[tuple[int, int], list[tuple[int, int | None]]] = {}
+    for i, row in enumerate(problem.boundaries):
+        declared.setdefault((row.source, row.target), []).append((i, row.bytes))
+    for (source, target), rows in declared.items():
+        total = sum(size or 0 for _, size in rows)
+        offsets = range(0, problem.total_stages, problem.stages)
+        rank = problem.owner_rank
+        sent = {problem.boundary_bytes[k + source] for k in offsets if rank[k + source] != rank[k + target]} - {total}
+        if sent and any(problem.boundary_bytes) and all(size is not None for _, size in rows):
+            message = f"{total} bytes go from stage {source} to {target}, and links.bytes says {min(sent)}"
+            yield Fault(f"boundary[{rows[0][0]}].bytes", message, "make them equal, or leave one of them away")
 
 
 def _sequential_cost(problem: Problem, forward: int, backward: int) -> int:
@@ -104,7 +117,16 @@ def _can_overlap(problem: Problem, forward: int, backward: int) -> bool:
     return not any(forward in line and backward in line for line in lines)
 
 
-def _obstacles(problem: Problem) -> Iterator[str]:
+def _alone(problem: Problem) -> Iterator[Obstacle]:
+    """Yield what keeps even a single sequence from getting through.
+
+    When the gradient op of the last part of a sequence starts on a stage, all its parts are in flight there and on
+    every stage before, and none of their gradient ops has run. So ``slices`` times the number of these stages on one
+    rank is needed in flight; in bytes, what they keep, with the full activation of the part that runs.
+
+    Evidence: ``{"rule": "in_flight", "rank": r}``, ``{"rule": "in_flight_stage", "stage": s}`` and
+    ``{"rule": "sequence", "rank": r}``.
+    """
     above, parts = ancestors(problem), problem.slices
     for rank, stages in enumerate(problem.stages_of):
         for stage in stages:
@@ -113,14 +135,41 @@ def _obstacles(problem: Problem) -> Iterator[str]:
             if not problem.microbatch_counts[stage]:
                 continue
             if problem.in_flight is not None and (most := problem.in_flight[rank]) < parts * count:
-                in_flight = f"on rank {rank} one sequence has {parts} x {count} in flight when stage {stage} turns back"
-                yield f"{in_flight}, and in_flight is {most}"
+                text = f"on rank {rank} one sequence has {parts} x {count} in flight when stage {stage} turns back"
+                evidence = _evidence("in_flight", "in-flight", parts * count, rank=rank)
+                yield Obstacle(f"{text}, and in_flight is {most}", evidence)
             if problem.in_flight_stage is not None and (most := problem.in_flight_stage[stage]) < parts:
-                yield f"on stage {stage} one sequence has {parts} in flight, and in_flight_stage is {most}"
+                text = f"on stage {stage} one sequence has {parts} in flight, and in_flight_stage is {most}"
+                yield Obstacle(text, _evidence("in_flight_stage", "in-flight", parts, stage=stage))
             need = (
                 sum(parts * problem.saved_activation_bytes[other] for other in before)
                 + (parts - 1) * problem.saved_activation_bytes[stage]
             )
             need += problem.static[rank] + problem.activation[stage]
             if problem.capacity is not None and (most := problem.capacity[rank]) < need:
-                yield f"rank {rank} holds {need} bytes when stage {stage} turns back, and its capacity is {most}"
+                text = f"rank {rank} holds {problem.units.over(need, most)}, when stage {stage} turns back"
+                yield Obstacle(text, _evidence("sequence", "peak-memory", need, rank=rank))
+
+
+def _in_time(problem: Problem) -> Iterator[Obstacle]:
+    """Yield what the limit on the makespan leaves no time for, or no bytes."""
+    limit, units = problem.makespan_limit, problem.units
+    if limit is None:
+        return
+    bound = best_bound(problem, "makespan")
+    if bound is not None and bound.value > limit:
+        others = [name for name in limits_of(problem) if name != "limits.makespan"]
+        within = f" within {' and '.join(others)}" if others and bound.evidence["rule"] == "idle" else ""
+        text = f"no order has a makespan below {units.time(bound.value)}{within}"
+        yield Obstacle(f"{text}, and limits.makespan is {units.time(limit)}", bound.evidence)
+    if problem.capacity is None:
+        return
+    for bound in admission_bounds(Costs(problem), ("makespan", limit)):
+        rank = problem.owner_rank[bound.evidence["stage"]]
+        if bound.value > (most := problem.capacity[rank]):
+            text = f"rank {rank} holds {units.over(bound.value, most)}"
+            yield Obstacle(f"{text}, in every order with a makespan of {units.time(limit)} or less", bound.evidence)
+
+
+def _evidence(rule: str, objective: str, bound: int, **place: int) -> dict[str, Any]:
+    return {"rule": rule, **place, "objective": objective, "bound": bound}

@@ -218,10 +218,11 @@ def memory_error(model: Model, stages: int, peaks: list[int]) -> InfeasibleError
     memory = model.devices.memory
     rooms = [memory[rank % len(memory)] for rank in range(len(peaks))]
     rank = max(range(len(peaks)), key=lambda rank: peaks[rank] - rooms[rank])
+    missing = model.units.exact(lacking(peaks, memory))
     limited = " that keeps the wishes" if model.constraints != PartitionConstraints() else ""
     text = (
-        f"no cut into {stages} stages{limited} fits; it takes {lacking(peaks, memory)} bytes more on every rank: "
-        f"the cut that lacks least holds {peaks[rank]} on rank {rank}, which has {rooms[rank]}"
+        f"no cut into {stages} stages{limited} fits; it takes {missing} more on every rank: "
+        f"the cut that lacks least holds {model.units.over(peaks[rank], rooms[rank])}, on rank {rank}"
     )
     hint = "more ranks or memory, smaller micro-batches, recomputation, or a family with fewer of them in flight"
     return InfeasibleError(Fault("devices.memory", text, hint))

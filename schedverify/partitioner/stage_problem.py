@@ -18,7 +18,7 @@ from schedverify.partitioner.account import Layers, lacking, usage_of
 from schedverify.partitioner.bottleneck import Partition, least_bottleneck
 from schedverify.partitioner.by_costs import least_by_costs
 from schedverify.partitioner.moves import improved
-from schedverify.partitioner.sums import check_sums
+from schedverify.partitioner.sums import check_sums, check_work
 from schedverify.simulator.engine import simulate
 
 
@@ -88,6 +88,7 @@ def cut(
     shape = chosen.problem(ranks, microbatches, virtual)
     effort = Effort(time_limit, workers=workers, stop=stop or threading.Event())
     check_sums(model, shape.stages, microbatches)
+    check_work(model, shape.stages, microbatches)
     if chosen.room and model.devices.memory:
         found = least_by_costs(
             model, shape.owner_rank, ranks,
@@ -150,11 +151,13 @@ def stage_problem(model: Model, layers: Layers, shape: Problem) -> Problem:
         name: [factor * sum(getattr(layer, name) for layer in stage) for factor, stage in zip(slow, on, strict=True)]
         for name in passes
     }
-    memory = {
+    memory: dict[str, Any] = {
         "activation": account.activations(model, layers),
         "weight_stash": account.stashes(model, layers),
         "static": account.residents(model, layers, shape.owner_rank, shape.ranks),
     }
+    if model.unit:
+        memory["unit"] = model.unit
     if devices.memory:
         memory["capacity"] = [devices.memory[rank % len(devices.memory)] for rank in range(shape.ranks)]
     links: dict[str, Any] = {"latency": devices.latency, "bytes": account.boundary_bytes(model, layers)}

@@ -1,4 +1,4 @@
-"""Whether the sums of a model stay within what the searches can count: nothing wraps."""
+"""Whether a model is within what the searches can do: its sums can be counted, and the work ends in seconds."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from schedverify.core.model import Layer, Model
 
 MOST: Final = 1 << 60
 """The most ticks, and bytes, that all stages and micro-batches together may come to."""
+MOST_WORK: Final = 1 << 21
+"""The most layers times stages of a search, and the most operations of the schedule that a cut is timed with."""
 _TIMES: Final = ("forward", "backward", "backward_input", "backward_weight")
 _SIZES: Final = ("activation", "parameters", "state", "output")
 
@@ -29,6 +31,23 @@ def check_sums(model: Model, stages: int = 1, microbatches: int = 1, *, key: str
     """
     if faults := list(faults_of_sums(model, lambda _, __: key, stages, microbatches)):
         raise UnsupportedError(faults)
+
+
+def check_work(model: Model, stages: int, microbatches: int) -> None:
+    """Check that a model is cut into so many stages, and timed with so many micro-batches, in a matter of seconds.
+
+    Raises
+    ------
+    UnsupportedError
+        If layers times stages, or the operations of a schedule, are more than :data:`MOST_WORK`.
+    """
+    layers, operations = len(model.layers), 2 * stages * microbatches
+    if layers * stages > MOST_WORK:
+        message = f"{layers} layers for {stages} stages are {layers * stages} places for a cut, at most {MOST_WORK}"
+        raise UnsupportedError(Fault("layer", message, "take several layers as one (a smaller repeat)"))
+    if operations > MOST_WORK:
+        message = f"{microbatches} micro-batches through {stages} stages make {operations} operations"
+        raise UnsupportedError(Fault("microbatches", f"{message}, at most {MOST_WORK}", "cut for fewer micro-batches"))
 
 
 def faults_of_sums(

@@ -36,16 +36,16 @@ def for_torch(schedule: Schedule, problem: Problem, *, profile: str = "torch", c
         If there is no such profile.
     """
     check_types("for_torch", schedule=(schedule, Schedule), problem=(problem, Problem))
-    exported = _with_reduction(schedule) if comms else schedule.compute_only()
+    exported = _with_reduction(schedule, problem) if comms else schedule.compute_only()
     report = verify(exported, problem, select=_NEEDED, profile=profile)
     if report.violations:
-        lines = [str(violation) for violation in report.violations]
-        more = [f"and {len(lines) - _MOST_LISTED} more"] if len(lines) > _MOST_LISTED else []
-        raise ScheduleError("\n".join([*lines[:_MOST_LISTED], *more, _HINT]))
+        lines = [str(violation) for violation in report.violations[:_MOST_LISTED]]
+        more = [f"and {report.violation_count - len(lines)} more"] if report.violation_count > len(lines) else []
+        raise ScheduleError("\n".join([*lines, *more, _HINT]))
     return exported
 
 
-def _with_reduction(schedule: Schedule) -> Schedule:
+def _with_reduction(schedule: Schedule, problem: Problem) -> Schedule:
     """Return a schedule that has communication with a ``REDUCE_GRAD`` for each stage, unless it has any already."""
     reduces = any(bool((kinds(row) == int(Kind.REDUCE_GRAD)).any()) for row in schedule.rows)
-    return add_reduction(schedule) if schedule.lowered and not reduces else schedule
+    return add_reduction(schedule, problem) if schedule.lowered and not reduces else schedule

@@ -19,6 +19,7 @@ from schedverify.core.timeline import Timeline
 from schedverify.generators import families
 from schedverify.optimizer import Effort, Hint, LexicographicResult, Progress, Solution, hint_of, minimize
 from schedverify.planner.proved_lowering import ProvedLowering, proved_lowering
+from schedverify.planner.rivals import family_result
 from schedverify.verifier.claims import claims_of
 from schedverify.verifier.plan_report import joined
 from schedverify.verifier.rules import Case
@@ -46,8 +47,7 @@ class Candidate(NamedTuple):
     @property
     def result(self) -> FamilyResult:
         """What a plan keeps of it."""
-        violated = sorted({violation.code for violation in self.report.violations})
-        return FamilyResult(self.family, self.timeline.measures, tuple(violated))
+        return family_result(self.family, self.timeline, self.report)
 
 
 class RefusedPlanError(SchedverifyError):
@@ -58,7 +58,7 @@ def candidates(problem: Problem, check: Check = go_on) -> Iterator[Candidate]:
     """Yield the schedule of every family that suits the problem; a family may break the problem's limits."""
     for family in families():
         if family.suits(problem):
-            report = verify(family.generate(problem, check), problem, select=_NEEDED)
+            report = verify(family.generate(problem, check), problem, select=(*_NEEDED, "SV503"))
             yield Candidate(family.name, _timeline_of(report), report)
 
 
@@ -76,6 +76,10 @@ def optimize(  # noqa: PLR0913 - each is a keyword of its own
     stop: threading.Event | None = None,
 ) -> Plan:
     """Find the best schedule of a problem, and how far from optimal it can still be.
+
+    Of the schedules of equal value that it comes upon, the families' among them, it takes the one with the least peak
+    memory: the bytes of the fullest rank count first (where they are minimized, the makespan comes next), then those of
+    the next one, and so on. Only ``then`` searches for less.
 
     Parameters
     ----------
@@ -213,24 +217,16 @@ def _timeline_of(report: Report) -> Timeline:
     """Return the timeline behind a report; raise what the verifier found where the schedule cannot run."""
     timeline = report.timeline
     if timeline is None:
-        raise ScheduleError("\n".join(map(str, report.violations)))
+        raise ScheduleError("\n".join(report.told))
     return timeline
 
 
 def _draft(problem: Problem, found: LexicographicResult, objective: str, seed: int, seconds: float) -> Plan:
     """Return what a search says besides its schedule: a plan that claims no value, because nothing is verified yet."""
     return Plan(
-        problem,
-        found.status,
-        objective,
-        bound=found.first.bound,
-        certificate=found.first.evidence,
-        seed=seed,
-        partition=problem.partition or None,
-        reason=found.reason,
-        seconds=seconds,
-        parts=found.parts,
-    )
+        problem, found.status, objective, bound=found.first.bound, certificate=found.first.evidence, seed=seed,
+        partition=problem.partition or None, reason=found.reason, seconds=seconds, parts=found.parts,
+    )  # fmt: skip
 
 
 def _verified(
@@ -256,7 +252,7 @@ def _verified(
         Whether no further lowering should be tried.
     """
     if found.schedule is None:
-        return draft
+        return _without_schedule(draft)
     case = Case(found.schedule, draft.problem)
     timeline = case.timeline
     plan = draft if timeline is None else _timed(draft, timeline, found.second, then)
@@ -268,9 +264,19 @@ def _verified(
     return _with_communication(plan, report, lowering or proved_lowering(timeline, DEFAULT_DISCIPLINE, over=over))
 
 
+def _without_schedule(plan: Plan) -> Plan:
+    """Return a plan without a schedule, and where it is that there is none, with what the verifier says of that."""
+    if plan.status is not Status.INFEASIBLE:
+        return plan
+    report = verify(plan)
+    if report.violations:
+        raise _refusal("the optimizer found", report)
+    return dataclasses.replace(plan, verdicts=_verdicts(report))
+
+
 def _refusal(what: str, report: Report) -> RefusedPlanError:
     """Return the error that the verifier objects to what the optimizer found, or to what was lowered."""
-    text = "\n".join(map(str, report.violations))
+    text = "\n".join(report.told)
     return RefusedPlanError(f"the verifier refuses what {what}; please report this:\n{text}")
 
 
@@ -301,7 +307,7 @@ def _given_lowering(schedule: Schedule, problem: Problem) -> ProvedLowering:
 def _raise_for_caller(report: Report) -> None:
     """Raise a ScheduleError for what is wrong with a schedule that the caller gives."""
     needed = (*_NEEDED, "SV3", "SV503")
-    lines = [str(violation) for violation in report.violations if violation.code.startswith(needed)]
+    lines = [line for result in report.properties if result.code.startswith(needed) for line in result.told]
     if lines:
         raise ScheduleError("\n".join(lines))
 

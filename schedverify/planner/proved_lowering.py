@@ -82,7 +82,7 @@ def lower(schedule: Schedule, problem: Problem, *, discipline: str | None = None
 def raise_for_limits(report: Report) -> None:
     """Raise a ScheduleError with every violation of what was lowered."""
     if report.violations:
-        raise ScheduleError("\n".join(["the schedule with communication is violated:", *map(str, report.violations)]))
+        raise ScheduleError("\n".join(["the schedule with communication is violated:", *report.told]))
 
 
 def proved_lowering(

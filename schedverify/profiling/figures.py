@@ -173,7 +173,7 @@ class ModelProfile(NamedTuple):
         devices, link = Devices(), self.slowest
         if link is not None:
             devices = Devices(latency=round(link.latency / nanoseconds), bandwidth=link.bandwidth(nanoseconds))
-        return Model(self.model, layers, tick, tied=tied, devices=devices)
+        return Model(self.model, layers, tick, tied=tied, devices=devices, unit="MiB")
 
     def remarks(self, tick: str = "us") -> dict[str, Any]:
         """Return keys of the model's file for its readers, which a model does not have: ``source`` and ``spread``."""

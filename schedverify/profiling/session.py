@@ -15,7 +15,8 @@ import torch.distributed as dist
 
 from schedverify.profiling.blocks import Chain, Samples
 from schedverify.profiling.figures import BlockProfile, Figure, LinkProfile, ModelProfile, pooled
-from schedverify.runner.control.exchange import transfer
+from schedverify.runner.backends import gloo_beside
+from schedverify.runner.control.exchange import as_list, collect, transfer, whole
 from schedverify.runner.launch.source import Source, load_source
 
 Progress = Callable[[int, int], None]
@@ -80,7 +81,7 @@ def measure(
     samples = _sampled(chain, settings, progress)
     chain.drop_gradients()
     size = long_size(max(each.output for each in memory))
-    found = _gathered(_RankMeasurements(samples, _trips(settings, size), size))
+    found = _gathered(_RankMeasurements(samples, _trips(settings, size), size), settings.timeout)
     if not found:
         return None
     blocks = tuple(
@@ -118,14 +119,37 @@ def _trips(settings: ProfileSettings, size: int) -> tuple[dict[Pair, list[int]],
     return measure(SHORT), measure(size)
 
 
-def _gathered(own: _RankMeasurements) -> list[_RankMeasurements]:
+def _gathered(own: _RankMeasurements, timeout: float) -> list[_RankMeasurements]:
     """Return on rank 0 the measurements of all ranks, by rank; nothing on the others."""
     if not dist.is_initialized():
         return [own]
-    rank, ranks = dist.get_rank(), dist.get_world_size()
-    gathered: list[Any] = [None] * ranks
-    dist.gather_object(own, gathered if rank == 0 else None)
-    return gathered if rank == 0 else []
+    world = dist.group.WORLD
+    group = world if dist.get_backend() == "gloo" else gloo_beside(world, timeout)
+    trips = [[[*pair, taken] for pair, taken in found.items()] for found in own.trips]
+
+    def read(data: Any) -> _RankMeasurements:
+        samples, (short, long), size = as_list(data, 3)
+        blocks = [_samples_of(block, like) for block, like in zip(samples, own.samples, strict=True)]
+        return _RankMeasurements(blocks, (_trips_of(short), _trips_of(long)), whole(size))
+
+    return collect([own.samples, trips, own.size], group, timeout, "the profile", read, most=_MOST_BYTES) or []
+
+
+def _samples_of(data: Any, like: Samples) -> Samples:
+    """Return the samples of a block of another rank, which has the kinds of this rank's."""
+    return {kind: _nanoseconds(data[kind]) for kind in like}
+
+
+def _trips_of(data: Any) -> dict[Pair, list[int]]:
+    rows = [as_list(row, 3) for row in as_list(data)]
+    return {(whole(first), whole(second)): _nanoseconds(taken) for first, second, taken in rows}
+
+
+def _nanoseconds(data: Any) -> list[int]:
+    found = [whole(each) for each in as_list(data)]
+    if not found:
+        raise ValueError("nothing measured")
+    return found
 
 
 def _links(found: list[_RankMeasurements]) -> tuple[LinkProfile, ...]:
@@ -141,6 +165,8 @@ SHORT: Final = 8
 LEAST, MOST = 1 << 20, 1 << 26
 """Bounds for the bytes of a message that shows the bandwidth."""
 Pair = tuple[int, int]
+_MOST_BYTES: Final = 1 << 26
+"""The most bytes of a rank's measurements."""
 _LINK: Final = "the link"
 """The part of the run, in messages of errors."""
 

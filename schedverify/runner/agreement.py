@@ -20,6 +20,8 @@ from schedverify.verifier.verification import verify
 log = logging.getLogger("schedverify")
 _MOST_OBJECTIONS: Final = 3
 _NO_PLAN: Final = "-"
+_ROOM: Final = 1 << 16
+"""Bytes of what a rank tells of its stages."""
 _UNLOWERED: Final = "the plan holds no schedule with communication"
 
 
@@ -107,10 +109,12 @@ def make_on_every_rank(
         error = caught
     failure = "" if error is None else f"{type(error).__name__}: {error}"
     values = " ".join(f"{name}={value}" for name, value in own.items())
-    answers = exchange(f"{options}\n{values}\n{failure}", group, timeout, part=f"making the stages{where}")
+    if len(values) > _ROOM // 2:
+        values, failure = "", f"its stages' weights take {len(values)} letters to tell, at most {_ROOM // 2} are told"
+    answers = exchange(f"{options}\n{values}\n{failure}", group, timeout, part=f"making the stages{where}", size=_ROOM)
     if error is not None:
         raise error
-    by_rank, shared_values, failures = zip(*(answer.split("\n", 2) for answer in answers), strict=True)
+    by_rank, shared_values, failures = zip(*map(_answer, answers), strict=True)
     refusals = [f"rank {rank}: {reason}" for rank, reason in enumerate(failures) if reason]
     if len(set(by_rank)) > 1:
         asked = [(rank, name) for rank, name in enumerate(by_rank) if name]
@@ -119,6 +123,12 @@ def make_on_every_rank(
     if refusals:
         raise _refused(where, refusals)
     return made
+
+
+def _answer(text: str) -> tuple[str, str, str]:
+    """Return the options, the values and the failure that a rank told."""
+    options, *rest = text.split("\n", 2)
+    return (options, rest[0], rest[1]) if len(rest) == 2 else ("", "", "what it answered is no answer")
 
 
 def _differences(shared_values: Sequence[str]) -> list[str]:
@@ -186,9 +196,9 @@ def unproved(plan: Plan, backend: Backend) -> str:
 def _objections(report: Report) -> str:
     """Return the violations of a report, and what stays open in it but claims of cost (SV5); empty without."""
     reasons = [line for line in report.unsettled if not line.startswith("SV5")]
-    found = [*map(str, report.violations), *reasons]
-    more = [f"and {len(found) - _MOST_OBJECTIONS} more"] if len(found) > _MOST_OBJECTIONS else []
-    return "; ".join(found[:_MOST_OBJECTIONS] + more)
+    told = [*map(str, report.violations), *reasons][:_MOST_OBJECTIONS]
+    rest = report.violation_count + len(reasons) - len(told)
+    return "; ".join([*told, f"and {rest} more"] if rest else told)
 
 
 def _other_plans(digests: tuple[str, ...]) -> list[str]:

@@ -235,11 +235,13 @@ class Runner:
         ------
         TimedOutError
             If a rank does not call it in time, or is gone; says why others ended, as :meth:`step` does.
+        RunError
+            If a rank sends what is no number.
         """
         share = 0.0 if result.loss is None else float(result.loss)
         part = "the loss of the step"
         shares = self._reporting(lambda: exchange(share.hex(), self._control, self._timeout, part=part))
-        return sum(map(float.fromhex, shares))
+        return sum(_share_of(rank, text) for rank, text in enumerate(shares))
 
     def relearn(self) -> None:
         """Forget the shapes of messages; call it on every rank before a step whose batch has another shape."""
@@ -251,6 +253,13 @@ class Runner:
             return lambda: None
         place = f"rank {self.rank}, stage {number}"
         return begin_average(self.modules[number].parameters(), self._data_parallel, place, self._timeout)
+
+
+def _share_of(rank: int, text: str) -> float:
+    try:
+        return float.fromhex(text)
+    except (ValueError, OverflowError) as error:
+        raise RunError(f"rank {rank}, the loss of the step: what it sent is no number") from error
 
 
 def _admitted(plan: Plan | str | Path, group: Any, unverified: bool, timeout: float) -> tuple[Plan, bool, Any]:

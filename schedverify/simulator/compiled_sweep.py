@@ -7,7 +7,7 @@ import numpy as np
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import IntArray, Schedule
 from schedverify.core.timeline import Ticks
-from schedverify.simulator.op_classes import check_ended, class_table
+from schedverify.simulator.op_classes import check_ended, class_table, places_of
 from schedverify.simulator.span import RankWindows
 
 
@@ -15,7 +15,7 @@ class CompiledSweep:
     """A sweep of single operations, by the compiled loop."""
 
     def __init__(self, schedule: Schedule, problem: Problem) -> None:
-        self.places = (2 * problem.total_stages + 1) * problem.microbatches
+        self.places = places_of(problem)
         self.counts = [len(row) for row in schedule.rows]
         self.bounds = np.cumsum([0, *self.counts])
         self.words, self.table = np.concatenate(schedule.rows), class_table(problem)

@@ -18,7 +18,7 @@ from schedverify.simulator.compiled_sweep import CompiledSweep
 from schedverify.simulator.csr_graph import is_large
 from schedverify.simulator.joint_steps import JointStep, joint_steps_of
 from schedverify.simulator.metrics import measure
-from schedverify.simulator.op_classes import check_ended, check_runnable, describe_class
+from schedverify.simulator.op_classes import check_ended, check_runnable, describe_class, is_dense, places_of
 from schedverify.simulator.span import BatchSpan, RankWindows, span_of
 
 _F, _W = int(Kind.F), int(Kind.W)
@@ -68,7 +68,8 @@ def simulate(
 
 def timed(schedule: Schedule, problem: Problem) -> tuple[tuple[Ticks, ...], tuple[Ticks, ...], BatchSpan]:
     """Return the earliest starts and ends of a schedule without communication, and its span."""
-    if not is_large(len(schedule)) or not is_simple(schedule, problem):
+    dense = is_dense(len(schedule), places_of(problem))
+    if not is_large(len(schedule)) or not dense or not is_simple(schedule, problem):
         plain = _Sweep(schedule, problem)
         starts, ends, windows = plain.earliest()
         return starts, ends, span_of(windows, plain.windows)
@@ -107,10 +108,7 @@ class _Sweep:
 
     def __init__(self, schedule: Schedule, problem: Problem) -> None:
         self.problem, self.shift = problem, schedule.ranks.bit_length()
-        unmade = np.full((2 * problem.total_stages + 1) * problem.microbatches, _ABSENT, dtype=object)
-        for row in schedule.rows:
-            unmade[_outputs(row, problem)] = _PENDING
-        self.unmade: list[int] = unmade.tolist()
+        self.unmade = _unmade(schedule, problem)
         self.classes: list[Words] = []
         self.microbatches: list[Words] = []
         self._number(schedule)
@@ -179,7 +177,7 @@ class _Sweep:
     def _durations(self, rank: int, since: int = 0) -> Ticks:
         """Return the ticks of each step of a rank, from a position on."""
         classes = self.classes[rank][since:]
-        ticks = np.array([cost >> self.shift for _, cost, _ in self.op_classes] or [0])[np.maximum(classes, 0)]
+        ticks = self.costs[np.maximum(classes, 0)]
         for position in np.flatnonzero(classes < 0).tolist():
             ops = self.joint_steps[-1 - int(classes[position])].steps[rank]
             ticks[position] = self.problem.step_duration(ops)
@@ -202,6 +200,7 @@ class _Sweep:
         keys = [self._keys(row) for row in schedule.rows]
         known = np.unique(np.concatenate(keys))
         self.op_classes = [self._described(key) for key in known.tolist()]
+        self.costs = np.array([cost >> self.shift for _, cost, _ in self.op_classes] or [0])
         self.joint_steps, placed = joint_steps_of(schedule, self.problem)
         for rank, (key, row) in enumerate(zip(keys, schedule.rows, strict=True)):
             classes = np.searchsorted(known, key)
@@ -262,6 +261,30 @@ class _Sweep:
             self.made[slot] = end
             self.ready += [waiter - 1] if waiter > 0 else []
             self.ready += self.more_waiters.pop(slot, ())
+
+
+class _Few(dict[int, int]):
+    """When outputs are made, where few of those that there could be stand in the schedule: the others are absent."""
+
+    def __missing__(self, slot: int) -> int:
+        return _ABSENT
+
+    def copy(self) -> _Few:
+        """Return a copy of the same kind."""
+        return _Few(self)
+
+
+def _unmade(schedule: Schedule, problem: Problem) -> list[int] | _Few:
+    """Return when each output is made, before anything has run."""
+    slots = [_outputs(row, problem) for row in schedule.rows]
+    places = places_of(problem)
+    if not is_dense(len(schedule), places):
+        return _Few((slot, _PENDING) for row in slots for slot in row.tolist())
+    unmade = np.full(places, _ABSENT, dtype=object)
+    for row in slots:
+        unmade[row] = _PENDING
+    made: list[int] = unmade.tolist()
+    return made
 
 
 def is_simple(schedule: Schedule, problem: Problem) -> bool:

@@ -71,8 +71,7 @@ def peak_in_flight(row: Words, problem: Problem, stage: int | None = None) -> in
 def _peak_memory(row: Words, problem: Problem, rank: int) -> int:
     """Return the most bytes of activations that a row holds (semantics, SV402), the static part left out."""
     kind, stage = kinds(row), np.minimum(op_stages(row), problem.total_stages - 1)
-    by_stage = (problem.saved_activation_bytes, problem.activation, problem.weight_stash)
-    saved, full, left = (np.array(sizes)[stage] for sizes in by_stage)
+    saved, full, left = (sizes[stage] for sizes in problem.held_arrays)
     taken = np.where(kind == _F, saved, 0)
     extra = np.where((kind == _B) | (kind == _I), full - saved, 0)
     freed = np.select([kind == _B, kind == _I, kind == _W], [saved, saved - left, left], 0)

@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from schedverify.core.errors import ScheduleError
-from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, MICROBATCH_MASK, Join, Kind, unpack
+from schedverify.core.op import INDEX_MASK, JOIN_SHIFT, MICROBATCH_MASK, PEER_SHIFT, STAGE_SHIFT, Join, Kind, unpack
 from schedverify.core.problem import Problem
-from schedverify.core.schedule import Flags, IntArray, Schedule, Words, kinds, op_stages
+from schedverify.core.schedule import OPERATION_MASK, Flags, IntArray, Schedule, Words, kinds, op_stages
 from schedverify.simulator.joint_steps import NEVER_ENDS, SEE_THE_CYCLE
 
 if TYPE_CHECKING:
     from schedverify.simulator import kernels
 
+MOST_PLACES, FEW_PLACES = 16, 1_000_000
+"""Places for each operation, and places in any case, up to which arrays have one for each operation of a problem."""
 _F, _W = int(Kind.F), int(Kind.W)
 
 
@@ -31,19 +33,27 @@ def check_runnable(schedule: Schedule, problem: Problem, excerpt: bool) -> None:
     """
     if schedule.ranks != problem.ranks:
         raise ScheduleError(f"the schedule has {schedule.ranks} ranks, the problem {problem.ranks}")
-    passing = problem.passing()
     for rank, row in enumerate(schedule.rows):
         strangers = _strangers(row, problem, rank)
         if strangers.any():
             op = unpack(int(row[int(strangers.argmax())]))
             raise ScheduleError(f"{op} on rank {rank} is no operation of this problem there; verify says more")
-        counts = _counts(row, problem, rank)
-        _check_counts(counts, problem, rank)
-        lacking = passing[list(problem.stages_of[rank])] & ~_complete(counts, problem)
-        if not excerpt and lacking.any():
-            index, m = np.unravel_index(int(lacking.argmax()), lacking.shape)
-            text = f"stage {problem.stages_of[rank][int(index)]} lacks operations of micro-batch {m} on rank {rank}"
-            raise ScheduleError(f"{text}; verify says more")
+        if is_dense(len(row), 4 * len(problem.stages_of[rank]) * problem.microbatches):
+            complete = _counted(row, problem, rank)
+        else:
+            complete = _sorted(row, problem, rank)
+        if not excerpt:
+            _check_complete(complete, problem, rank)
+
+
+def places_of(problem: Problem) -> int:
+    """Return how many places for outputs there are; see the head of this module."""
+    return (2 * problem.total_stages + 1) * problem.microbatches
+
+
+def is_dense(operations: int, places: int) -> bool:
+    """Whether so many operations are worth an array of so many places, one for each that the problem could have."""
+    return places <= MOST_PLACES * operations + FEW_PLACES
 
 
 def _strangers(row: Words, problem: Problem, rank: int) -> Flags:
@@ -54,29 +64,56 @@ def _strangers(row: Words, problem: Problem, rank: int) -> Flags:
     return np.asarray(~fits | (row >> JOIN_SHIFT == int(Join.GROUP)))
 
 
-def _counts(row: Words, problem: Problem, rank: int) -> IntArray:
-    """Count the operations of a row by stage (in the rank's order of stages), kind and micro-batch."""
+def _counted(row: Words, problem: Problem, rank: int) -> IntArray:
+    """Return the pairs (stage and micro-batch, packed) of which all that is needed stands in a row, in rising order.
+
+    Raise a ScheduleError where an operation stands twice, or a B beside an I or W. See :func:`_sorted`.
+    """
     stages, size = np.array(problem.stages_of[rank], dtype=np.int64), problem.microbatches
-    local = np.searchsorted(stages, op_stages(row))
-    flat = (local * 4 + kinds(row)) * size + (row & MICROBATCH_MASK)
-    return np.bincount(flat, minlength=len(stages) * 4 * size).reshape(len(stages), 4, size)
-
-
-def _check_counts(counts: IntArray, problem: Problem, rank: int) -> None:
-    full, split = counts[:, 1], np.maximum(counts[:, 2], counts[:, 3])
-    twice = (counts > 1).any(axis=1) | (full + split > 1)
+    flat = (np.searchsorted(stages, op_stages(row)) * 4 + kinds(row)) * size + (row & MICROBATCH_MASK)
+    counts = np.bincount(flat, minlength=len(stages) * 4 * size).reshape(len(stages), 4, size)
+    twice = (counts > 1).any(axis=1) | (counts[:, 1] + np.maximum(counts[:, 2], counts[:, 3]) > 1)
     if twice.any():
         index, m = np.unravel_index(int(twice.argmax()), twice.shape)
-        stage = problem.stages_of[rank][int(index)]
-        raise ScheduleError(f"rank {rank} runs an operation of stage {stage}, micro-batch {m} twice; verify says more")
+        raise _twice(rank, int(stages[index]), int(m))
+    complete = counts[:, 0] > 0
+    if problem.form != "inference":
+        complete &= (counts[:, 1] > 0) | (counts[:, 2] > 0) & (counts[:, 3] > 0)
+    local, microbatch = np.nonzero(complete)
+    return np.asarray(stages[local] << STAGE_SHIFT | microbatch)
 
 
-def _complete(counts: IntArray, problem: Problem) -> Flags:
-    """Return by stage and micro-batch whether all that is needed stands."""
-    forward = counts[:, 0] > 0
-    if problem.form == "inference":
-        return forward
-    return forward & ((counts[:, 1] > 0) | (counts[:, 2] > 0) & (counts[:, 3] > 0))
+def _sorted(row: Words, problem: Problem, rank: int) -> IntArray:
+    """Do what :func:`_counted` does, for a row with few of the operations that the problem could have."""
+    ops = np.sort(row & OPERATION_MASK)
+    forward, full, inputs, weights = (ops[kinds(ops) == kind] & (1 << PEER_SHIFT) - 1 for kind in range(_W + 1))
+    again = np.append(ops[1:][ops[1:] == ops[:-1]], np.intersect1d(full, np.append(inputs, weights)))
+    if len(again):
+        raise _twice(rank, int(op_stages(again)[0]), int(again[0]) & MICROBATCH_MASK)
+    return (
+        forward
+        if problem.form == "inference"
+        else np.intersect1d(forward, np.append(full, np.intersect1d(inputs, weights)))
+    )
+
+
+def _twice(rank: int, stage: int, m: int) -> ScheduleError:
+    return ScheduleError(f"rank {rank} runs an operation of stage {stage}, micro-batch {m} twice; verify says more")
+
+
+def _check_complete(complete: IntArray, problem: Problem, rank: int) -> None:
+    """Raise a ScheduleError where a pair of a rank's stages is not among those that are complete."""
+    needed = sum(problem.microbatch_counts[stage] for stage in problem.stages_of[rank])
+    if len(complete) == needed:
+        return
+    stages = op_stages(complete)
+    counts = np.bincount(stages, minlength=problem.total_stages).tolist()
+    for stage in problem.stages_of[rank]:
+        if counts[stage] < problem.microbatch_counts[stage]:
+            found = (complete[stages == stage] & MICROBATCH_MASK).tolist()
+            passing = (m for m in range(problem.microbatches) if problem.passes(stage, m))
+            m = next(m for m, there in zip(passing, [*found, -1], strict=False) if m != there)
+            raise ScheduleError(f"stage {stage} lacks operations of micro-batch {m} on rank {rank}; verify says more")
 
 
 def check_ended(done: list[int], steps: list[int]) -> None:

@@ -1,8 +1,7 @@
 """Property tests for anyone's scheduler: hypothesis strategies for problems and schedules, and what must hold.
 
-It needs hypothesis (``pip install 'schedverify[testing]'``). Importing it makes ``hypothesis.strategies.from_type``
-know ``Problem`` and ``Schedule``, and loads at once whatever an example needs, so that no example meets hypothesis'
-deadline with an import.
+It needs hypothesis (the extra ``testing``). Importing it makes ``hypothesis.strategies.from_type`` know ``Problem`` and
+``Schedule``, and loads at once whatever an example needs, so that no example meets hypothesis' deadline with an import.
 """
 
 from hypothesis import strategies as _st

@@ -7,13 +7,13 @@ import inspect
 import os
 import pickle
 import platform
+import warnings
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import Executor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +25,7 @@ from schedverify.formats.text_files import PathLike, write_text
 from schedverify.sweeping import bar
 from schedverify.testing.checking import Scheduler, SchedulerFault, check_scheduler
 from schedverify.testing.statements import Shape, Statement, load_part, rising, to_text
+from schedverify.testing.workers import interrupts_later, worker_processes
 
 SAVED_EVERY: Final = 32
 """The number of shapes after which the results so far are saved."""
@@ -70,7 +71,8 @@ def certify(  # noqa: PLR0913 - each is a choice of its own
     Returns
     -------
     Statement
-        What was checked. It is the same, to the byte, whatever the number of workers and of interruptions.
+        What was checked. It is the same, to the byte, whatever the number of workers and of interruptions. After
+        Ctrl-C it is the statement so far, whose ``complete`` is False, and a warning says so.
 
     Raises
     ------
@@ -96,28 +98,38 @@ def certify(  # noqa: PLR0913 - each is a choice of its own
     to_text(nothing)
     part = None if path is None else Path(f"{os.fspath(path)}.part")
     job = partial(_checked, scheduler, problem, selected, at_least_as_good_as)
-    with ExitStack() as stack:
-        done = _resumed(nothing, part)
-        shapes = rising(bounds)[len(done.shapes) :]
-        left = [(shape, takes is None or bool(takes(_problem(shape, problem)))) for shape in shapes]
-        pool = stack.enter_context(_pool(job, workers))
-        shown = stack.enter_context(bar())
-        found = shown.track(_results(pool, job, left), total=len(left), description="certifying")
-        statement = _gathered(done, found, part)
-    if path is not None:
-        write_text(path, to_text(statement))
-    if part is not None:
-        part.unlink(missing_ok=True)
-    return statement
-
-
-def _gathered(done: Statement, found: Iterable[tuple[Shape, str | None]], part: Path | None) -> Statement:
-    """Add results one by one; what is done is saved at intervals and at an interruption, and deleted at a failure."""
+    done = _resumed(nothing, part)
     shapes = list(done.shapes)
 
     def so_far() -> Statement:
         return replace(done, shapes=tuple(shapes))
 
+    try:
+        with ExitStack() as stack:
+            wanted = rising(bounds)[len(shapes) :]
+            left = [(shape, takes is None or bool(takes(_problem(shape, problem)))) for shape in wanted]
+            pool = stack.enter_context(_pool(job, workers))
+            shown = stack.enter_context(bar())
+            found = shown.track(_results(pool, job, left), total=len(left), description="certifying")
+            _gather(shapes, found, so_far, part)
+    except KeyboardInterrupt:
+        told = f"interrupted: {len(shapes)} of {len(rising(bounds))} shapes are checked"
+        warnings.warn(told if path is None else f"{told}; called again, it goes on from there", stacklevel=2)
+        return so_far()
+    if path is not None:
+        write_text(path, to_text(so_far()))
+    if part is not None:
+        part.unlink(missing_ok=True)
+    return so_far()
+
+
+def _gather(
+    shapes: list[tuple[int, int, int, str | None]],
+    found: Iterable[tuple[Shape, str | None]],
+    so_far: Callable[[], Statement],
+    part: Path | None,
+) -> None:
+    """Add results one by one; what is done is saved at intervals and at an interruption, and deleted at a failure."""
     try:
         for shape, text in found:
             shapes.append((*shape, text))
@@ -131,7 +143,6 @@ def _gathered(done: Statement, found: Iterable[tuple[Shape, str | None]], part: 
         if part is not None and shapes:
             write_text(part, to_text(so_far()))
         raise
-    return so_far()
 
 
 def _results(
@@ -139,16 +150,14 @@ def _results(
 ) -> Iterator[tuple[Shape, str | None]]:
     """Yield each shape with its schedule's digest, in rising order; the rest is called off if one fails."""
     taken = [shape for shape, is_taken in left if is_taken]
-    digests = map(job, taken) if pool is None else pool.map(job, taken)
+    with interrupts_later():  # processes start with the first job
+        digests = map(job, taken) if pool is None else pool.map(job, taken)
     try:
         for shape, is_taken in left:
             yield shape, next(digests) if is_taken else None
     except BrokenProcessPool:
         hint = 'call certify under if __name__ == "__main__"; workers=1 runs all in this process'
         raise InputError(Fault("scheduler", "a process ended by itself", hint)) from None
-    finally:
-        if pool is not None:
-            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _checked(
@@ -212,4 +221,4 @@ def _pool(job: Callable[[Shape], str], workers: int | None) -> AbstractContextMa
         return nullcontext()
     if (count := workers or os.cpu_count() or 1) == 1:
         return nullcontext()
-    return ProcessPoolExecutor(count, mp_context=get_context("spawn"))
+    return worker_processes(count)

@@ -128,7 +128,9 @@ def _compare(schedule: Schedule, problem: Problem, family: str) -> None:
 def _measure_gap(schedule: Schedule, problem: Problem, max_gap: Fraction | float, time_limit: float) -> None:
     own, bound = _value(schedule, problem), optimize(problem, hint=schedule, time_limit=time_limit, workers=1).bound
     if bound is None or own - bound > max_gap * bound:
-        raise failure(f"its {problem.minimize} is {own}, the proved bound {bound}", problem, schedule)
+        has, *least = problem.units.values(problem.minimize, own, *(() if bound is None else (bound,)))
+        proved = f"the proved bound {least[0]}" if least else "no bound is proved"
+        raise failure(f"its {problem.minimize} is {has}, {proved}", problem, schedule)
 
 
 def _value(schedule: Schedule, problem: Problem) -> int:
@@ -142,6 +144,7 @@ def report_text(report: Report) -> str:
     lines = []
     for violation in report.violations:
         lines += [str(violation), *(f"    {line}" for line in violation.counterexample)]
+    lines += [result.rest for result in report.properties if result.more]
     return "\n".join([*lines, *report.unsettled])
 
 

@@ -11,11 +11,12 @@ from schedverify.core.errors import Fault, InputError
 from schedverify.core.op import Join, Kind
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
+from schedverify.testing.choices import number_for
 from schedverify.testing.limits import faults_of_limits
 from schedverify.testing.message_faults import faults_of_groups, faults_of_messages, faults_of_waits
 from schedverify.testing.order_faults import faults_of_orders
 from schedverify.testing.parameter_faults import faults_of_parameters
-from schedverify.testing.planting import Mutation, Planted, Rows, number_for
+from schedverify.testing.planting import Mutation, Planted, Rows
 
 Place = tuple[int, int]
 """A rank, and a position in its order."""
@@ -43,8 +44,8 @@ _RARE: Final = FAULTS.index("dropped")
 def mutations(schedule: Schedule, problem: Problem | None = None) -> st.SearchStrategy[Mutation]:
     """Draw a valid, complete schedule with one fault planted in it.
 
-    Faults of what few schedules have, such as groups, or stages on several ranks, come up as often as all others
-    together. Examples shrink to the first fault in ``FAULTS`` that can be planted, at its first place.
+    Faults of what few schedules have, such as groups, or stages on several ranks, come up three times as often as all
+    others together. Examples shrink to the first fault in ``FAULTS`` that can be planted, at its first place.
 
     Faults are planted in steps of one operation, and in groups. In compute: dropped (SV103), doubled or, where the
     backward is split, a full backward beside its parts (SV104), of a micro-batch that is none, or two forwards
@@ -91,13 +92,13 @@ def mutations(schedule: Schedule, problem: Problem | None = None) -> st.SearchSt
 
 
 def _chosen(number: int, names: Collection[str]) -> str:
-    """Return one of some names: of 0 the first in ``FAULTS``, of odd numbers a rare one, of even numbers any.
+    """Return one of some names: of 0 the first in ``FAULTS``, of multiples of 4 any, of others a rare one.
 
     Of the same number it is the same, unless that is not among the names: so an example that shrinks keeps its fault
     while others become impossible.
     """
     rare = [name for name in FAULTS[:_RARE] if name in names]
-    among = rare if number % 2 and rare else names
+    among = rare if number % 4 and rare else names
     return min(among, key=lambda name: number_for(number, name) if number else FAULTS.index(name))
 
 

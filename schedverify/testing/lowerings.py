@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from hypothesis import strategies as st
@@ -13,10 +13,11 @@ from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
 from schedverify.lowering import add_communication, add_sharding, defer_receives
 from schedverify.testing.checking import SchedulerFault, failure, made_by, report_text
+from schedverify.testing.choices import Choices, number_for
 from schedverify.testing.faults import mutations, rows_of
 from schedverify.testing.message_faults import peer_of
 from schedverify.testing.orders import schedules
-from schedverify.testing.planting import Row, alone, inserted, number_for
+from schedverify.testing.planting import Row, alone, inserted
 from schedverify.verifier.verification import verify
 
 __tracebackhide__ = True
@@ -46,7 +47,8 @@ def lowerings(
     valid
         False for schedules with one fault, as :func:`mutations` plants them.
     groups
-        Whether sends and receives that stand one after the other may be one group.
+        Whether sends and receives that follow one another may be one group; where their rank computes in between, sends
+        are then late, or receives early.
     unshard
         Whether parameters are gathered and freed, so many stages of a rank at once as is drawn, and gradients reduced.
     waits
@@ -74,21 +76,21 @@ def _lowerings(
     else:
         # Nothing is later than in the order of all steps that ``lower`` walks, so none of them is waited for in vain.
         rows = rows_of(schedule)
-    limited = problem.outstanding_sends is not None
+    limited, choices = problem.outstanding_sends is not None, Choices(draw)
     if groups and not limited:
-        rows = [_grouped(number, row) for row in rows]
+        rows = [_grouped(number, row, problem) for row in rows]
     if waits:
-        rows = [_awaited(draw, row, limited) for row in rows]
+        rows = [_awaited(choices, row, limited) for row in rows]
     schedule = Schedule.of(rows)
-    return _sharded(draw, schedule, problem, waits) if unshard else schedule
+    return _sharded(choices, schedule, problem, waits) if unshard else schedule
 
 
-def _awaited(draw: st.DrawFn, row: Row, limited: bool) -> Row:
+def _awaited(choices: Choices, row: Row, limited: bool) -> Row:
     """Return a row with a wait for each send somewhere behind it; right behind it where they are limited."""
     for op in [op for step in row for op in step.ops if op.kind.is_send]:
         kind = Kind.WAIT_SEND_F if op.kind is Kind.SEND_F else Kind.WAIT_SEND_B
         first = next(p for p, step in enumerate(row) if op in step.ops) + 1
-        behind = 0 if limited else draw(st.integers(0, len(row) - first))
+        behind = 0 if limited else choices.among(len(row) - first + 1)
         row = inserted(row, first + behind, Step((op._replace(kind=kind),)))
     return row
 
@@ -131,53 +133,79 @@ def _next_send(row: Row, position: int, problem: Problem) -> int | None:
     return None
 
 
-def _grouped(number: int, row: Row) -> Row:
-    """Return a row in which some transfers that stand one after the other are groups: they hold each other up less."""
+def _grouped(number: int, row: Row, problem: Problem) -> Row:
+    """Return a row in which some transfers that follow one another are groups: they hold each other up less.
+
+    Where the rank computes in between, sends wait for the other transfers, or receives come as early as those. Nobody
+    waits in vain for such a send: all that is computed meanwhile reads what was received before it.
+    """
     found: Row = []
+    last: int | None = None  # where the transfers stand that others may join
     for step in row:
-        joins = step.ops[0].kind.is_transfer and found and found[-1].ops[0].kind.is_transfer
-        if joins and _is_chosen(number, step):
-            found[-1] = Step((*found[-1].ops, *step.ops), Join.GROUP)
-        else:
+        if not step.ops[0].kind.is_transfer:
+            if len(problem.placement[step.ops[0].stage]) > 1:
+                last = None  # it waits for another rank, which may wait for what is sent
             found.append(step)
+            continue
+        if last is not None and _is_chosen(number, step):
+            before = found[last].ops
+            group = Step((*before, *step.ops), Join.GROUP)
+            if last == len(found) - 1 or not any(op.kind.is_send for op in step.ops):
+                found[last] = group
+                continue
+            if all(op.kind.is_send for op in before):
+                found = [*found[:last], *found[last + 1 :], group]
+                last = len(found) - 1
+                continue
+        last = len(found)
+        found.append(step)
     return found
 
 
-def _sharded(draw: st.DrawFn, schedule: Schedule, problem: Problem, waits: bool) -> Schedule:
+def _sharded(choices: Choices, schedule: Schedule, problem: Problem, waits: bool) -> Schedule:
     """Return a schedule with its gradients reduced, and so many stages of a rank gathered at once as is drawn."""
     rows = rows_of(schedule)
     least = max((len({op.stage for op in step.ops if op.kind.is_compute}) for row in rows for step in row), default=1)
     if problem.form != "inference":
-        rows = [_reduced(draw, row, problem.stages_of[rank], waits) for rank, row in enumerate(rows)]
+        rows = [_reduced(choices, row, problem.stages_of[rank], waits) for rank, row in enumerate(rows)]
     least, limit = max(least, 1), min(problem.unsharded or (problem.total_stages,))
-    most = draw(st.integers(least, max(least, limit)))
+    most = least + choices.among(max(least, limit) - least + 1)
     return add_sharding(Schedule.of(rows), problem, most=most)
 
 
-def _reduced(draw: st.DrawFn, row: Row, stages: Sequence[int], waits: bool) -> Row:
+def _reduced(choices: Choices, row: Row, stages: Sequence[int], waits: bool) -> Row:
     """Return a row with a reduction of each of these stages behind its last B or W, and a wait for it behind that."""
     for stage in stages:
         ends = [p for p, step in enumerate(row) for op in step.ops if op.stage == stage and op.kind in (Kind.B, Kind.W)]
         first = ends[-1] + 1 if ends else 0
         for kind in (Kind.REDUCE_GRAD, Kind.WAIT_REDUCE_GRAD)[: 1 + waits]:
-            at = first + draw(st.integers(0, len(row) - first))
+            at = first + choices.among(len(row) - first + 1)
             row, first = inserted(row, at, alone(kind, stage, None)), at + 1
     return row
 
 
 def check_lowering(
-    lowering: Lowering, schedule: Schedule, problem: Problem, *, discipline: str = DEFAULT_DISCIPLINE
+    lowering: Lowering,
+    schedule: Schedule,
+    problem: Problem,
+    *,
+    discipline: str = DEFAULT_DISCIPLINE,
+    properties: Iterable[str] | None = None,
 ) -> Schedule:
-    r"""Check what a lowering makes of a compute order: the same steps, with right communication, and the same again.
+    r"""Check what a lowering makes of a compute order: the same steps, right communication, limits, and the same again.
 
     Parameters
     ----------
     lowering
         Takes a compute order and its problem, and returns the order with sends and receives in it.
     schedule
-        A compute order that can run, such as :func:`schedules` draws.
+        A compute order that can run and keeps the limits, such as :func:`schedules` draws.
     discipline
         Under which it must be free of deadlock (SV304); see semantics, section 4.
+    properties
+        Codes or beginnings of codes that must hold, of which one at least applies; by default every property that
+        applies, so that the limits of memory, buffers, sends, stages unsharded at once and makespan are kept too.
+        ``("SV1", "SV2", "SV3")`` asks for right communication alone.
 
     Returns
     -------
@@ -190,7 +218,7 @@ def check_lowering(
         An AssertionError that tells what is wrong, with the problem as a file, both orders and a picture. An exception
         of the lowering is its cause.
     UnknownNameError
-        If there is no such discipline.
+        If there is no such discipline or property.
 
     Examples
     --------
@@ -214,7 +242,7 @@ def check_lowering(
     for rank, (given, found) in enumerate(orders):
         if given != found:
             raise fault(f"rank {rank} computes {' '.join(found) or '-'}, where its order has other steps", made)
-    report = verify(made, problem, select=("SV1", "SV2", "SV3"), discipline=discipline)
+    report = verify(made, problem, select=properties, discipline=discipline)
     if not report.ok:
         raise fault(report_text(report), made, report)
     again = make()

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from schedverify.core.op import Join, Kind, Op, Step
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
+from schedverify.testing.choices import Choices
 from schedverify.testing.faults import mutations
 from schedverify.testing.limits import exceeds_capacity, exceeds_in_flight
 from schedverify.testing.planting import Rows
@@ -42,25 +43,25 @@ def schedules(
 
 @st.composite
 def _orders(draw: st.DrawFn, problem: Problem, mixed: bool, overlapped: bool) -> Schedule:
-    needed = reads(problem)
+    choices, needed = Choices(draw), reads(problem)
     if mixed:
-        needed = _with_whole(draw, needed)
+        needed = _with_whole(choices, needed)
 
     def drawn(ready: list[Op], rows: Rows) -> Step | None:
         fitting = [step for step in map(_alone, ready) if _fits(rows, step, problem)]
-        step = fitting[draw(st.integers(0, len(fitting) - 1))] if fitting else None
+        step = fitting[choices.among(len(fitting))] if fitting else None
         if step is not None and overlapped:
             pairs = [pair for pair in _pairs(step.ops[0], ready, problem) if _fits(rows, pair, problem)]
-            number = draw(st.integers(0, len(pairs)))
+            number = choices.among(len(pairs) + 1)
             return pairs[number - 1] if number else step
         return step
 
     return Schedule.of(_order(problem, needed, drawn) or _order(problem, needed, lambda ready, _: _alone(ready[0])))
 
 
-def _with_whole(draw: st.DrawFn, needed: dict[Op, set[Op]]) -> dict[Op, set[Op]]:
+def _with_whole(choices: Choices, needed: dict[Op, set[Op]]) -> dict[Op, set[Op]]:
     """Return the needed operations with a B in the place of some I and their W."""
-    whole = {op: op._replace(kind=Kind.B) for op in needed if op.kind is Kind.I and draw(st.booleans())}
+    whole = {op: op._replace(kind=Kind.B) for op in needed if op.kind is Kind.I and choices.among(2)}
     gone = {op._replace(kind=Kind.W) for op in whole}
     return {
         whole.get(op, op): {whole.get(source, source) for source in inputs}

@@ -1,8 +1,7 @@
-"""Rows of steps, a planted fault as the rows that it changes, and numbers that stay while an example shrinks."""
+"""Rows of steps, and a planted fault as the rows that it changes."""
 
 from __future__ import annotations
 
-from hashlib import sha256
 from typing import NamedTuple
 
 from schedverify.core.op import Kind, Op, Step
@@ -63,11 +62,3 @@ def swapped(row: Row, first: int, second: int) -> Row:
     found = list(row)
     found[first], found[second] = row[second], row[first]
     return found
-
-
-def number_for(drawn: int, text: str) -> int:
-    """Return a number for a text that follows from a drawn one, as if it had been drawn for this text alone.
-
-    So what hangs on it stays the same in an example that shrinks, whatever else there is in it.
-    """
-    return int.from_bytes(sha256(f"{drawn} {text}".encode()).digest()[:8])

@@ -50,6 +50,11 @@ class Statement:
     shapes: tuple[tuple[int, int, int, str | None], ...]
 
     @property
+    def complete(self) -> bool:
+        """Whether every shape within the bounds was checked or is not taken; False after an interruption."""
+        return [shape[:3] for shape in self.shapes] == rising(self.bounds)
+
+    @property
     def counts(self) -> dict[str, int]:
         """How many shapes were checked, and how many the scheduler does not take."""
         skipped = sum(shape[3] is None for shape in self.shapes)
@@ -87,7 +92,7 @@ def load_statement(path: PathLike) -> Statement:
         bounds say.
     """
     statement = load_part(path)
-    if [shape[:3] for shape in statement.shapes] != rising(statement.bounds):
+    if not statement.complete:
         fault = Fault("shapes", "expected every shape within the bounds in rising order", "run certify to its end")
         raise InputError(fault, source_name(path))
     return statement

@@ -17,6 +17,7 @@ from schedverify.core.errors import Fault, UnsupportedError
 
 TESTED: Final = ("2.13",)
 """Releases (major and minor) that the tests run with."""
+_HOW: Final = "in a checkout of schedverify: pip install '.[torch]'"
 
 
 def require_torch() -> Any:
@@ -29,12 +30,12 @@ def require_torch() -> Any:
     """
     tested = " or ".join(TESTED)
     if importlib.util.find_spec("torch") is None:
-        raise UnsupportedError(Fault("torch", "it is not installed", f"pip install 'torch=={tested}.*'"))
+        raise UnsupportedError(Fault("torch", "it is not installed", _HOW))
     torch = importlib.import_module("torch")
     release = ".".join(str(torch.__version__).split(".")[:2])
     if release not in TESTED:
         found = f"version {torch.__version__}, where the bridge is tested with {tested}"
-        hint = f"it uses private names of torch; pip install 'torch=={tested}.*', or use the CSV files"
+        hint = f"it uses private names of torch; {_HOW}, or use the CSV files"
         raise UnsupportedError(Fault("torch", found, hint))
     return torch
 

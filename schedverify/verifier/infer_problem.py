@@ -46,17 +46,25 @@ def _unit_costs(form: str) -> dict[str, int]:
 
 
 def _placement(rows: list[Words], stages: int) -> list[list[int]]:
-    computing, communicating = ([_by_stage(row, side) for row in rows] for side in (True, False))
+    computing, communicating = (_by_rank(rows, side) for side in (True, False))
     whole = _by_stage(np.concatenate(rows), True)
     placement = []
     for stage in range(stages):
-        counts, messages = ([counter[stage] for counter in counters] for counters in (computing, communicating))
-        full = [rank for rank, count in enumerate(counts) if count and count == whole[stage]]
+        counts, messages = (found.get(stage, {}) for found in (computing, communicating))
+        full = [rank for rank, count in counts.items() if count == whole[stage]]
         chosen = counts if whole[stage] else messages
-        most = max(range(len(chosen)), key=chosen.__getitem__)
-        nearest = most if chosen[most] else stage % len(chosen)
-        placement.append(sorted(full, key=lambda rank: -messages[rank]) or [nearest])
+        nearest = max(chosen, key=chosen.__getitem__, default=stage % len(rows))
+        placement.append(sorted(full, key=lambda rank: -messages.get(rank, 0)) or [nearest])
     return placement
+
+
+def _by_rank(rows: list[Words], computing: bool) -> dict[int, dict[int, int]]:
+    """Return by stage, and by those ranks that have some, in rising order, what :func:`_by_stage` counts."""
+    found: dict[int, dict[int, int]] = {}
+    for rank, row in enumerate(rows):
+        for stage, count in _by_stage(row, computing).items() if len(row) else ():
+            found.setdefault(stage, {})[rank] = count
+    return found
 
 
 def _by_stage(words: Words, computing: bool) -> Counter[int]:

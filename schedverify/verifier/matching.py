@@ -279,6 +279,11 @@ def packed_name(backward: Flags | bool, source: IntArray, target: IntArray, micr
     return np.asarray(direction | source << _SOURCE_SHIFT | target << _TARGET_SHIFT | microbatch)
 
 
+def packed_edge(backward: bool, source: int, target: int) -> int:
+    """Return what the packed names of the tensors from one stage to another have above the micro-batch."""
+    return (backward << _BACKWARD_SHIFT | source << _SOURCE_SHIFT | target << _TARGET_SHIFT) >> _TARGET_SHIFT
+
+
 def _table(problem: Problem) -> tuple[IntArray, IntArray]:
     """Return the peer that each stage means where it names none (or -1), and why it means none.
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from schedverify.core.errors import shown
 from schedverify.core.problem import Problem
-from schedverify.core.result import Lowered, Plan, PropertyResult, Report, Verdict, Violation
+from schedverify.core.result import MOST_TOLD, Lowered, Plan, PropertyResult, Report, Verdict, Violation
 from schedverify.core.schedule import is_transfer
 from schedverify.verifier.rules import REGISTRY
 
@@ -32,7 +32,7 @@ def _of_both(own: PropertyResult, other: PropertyResult) -> PropertyResult:
     if own.verdict is Verdict.NOT_APPLICABLE:
         return dataclasses.replace(other, violations=named)
     if named and (own.verdict is not Verdict.VIOLATED or own.code.startswith(_OF_BOTH)):
-        return dataclasses.replace(other, violations=own.violations + named)
+        return told(other, own.violations + named, own.more + other.more)
     if own.verdict is Verdict.HOLDS and other.verdict is Verdict.UNDECIDED:
         return dataclasses.replace(other, reason=f"lowered: {other.reason}")
     return own
@@ -115,4 +115,11 @@ def _wrong_verdicts(plan: Plan, follows: Mapping[str, Verdict]) -> Iterator[Viol
 
 def violated(result: PropertyResult, violations: tuple[Violation, ...]) -> PropertyResult:
     """Return the result of a property as violated."""
-    return dataclasses.replace(result, verdict=Verdict.VIOLATED, violations=violations, reason="", remedy="")
+    whole = dataclasses.replace(result, verdict=Verdict.VIOLATED, reason="", remedy="")
+    return told(whole, violations, result.more)
+
+
+def told(result: PropertyResult, violations: tuple[Violation, ...], more: int) -> PropertyResult:
+    """Return a result with the first of some violations; the others are counted with those that already are."""
+    rest = max(len(violations) - MOST_TOLD, 0)
+    return dataclasses.replace(result, violations=violations[:MOST_TOLD], more=more + rest)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from schedverify.core.errors import look_up
-from schedverify.verifier.rules import HEADINGS, REGISTRY, Property
+from schedverify.verifier.rules import HEADINGS, REGISTRY, Property, unknown_property
 
 
 def property_page(code: str) -> str:
@@ -12,9 +11,12 @@ def property_page(code: str) -> str:
     Raises
     ------
     UnknownNameError
-        If there is no such code; names the nearest.
+        If there is no such code; names the nearest, or those whose name has the word.
     """
-    return _page(look_up("property", code, REGISTRY))
+    prop = REGISTRY.get(code.strip().upper())
+    if prop is None:
+        raise unknown_property(code)
+    return _page(prop)
 
 
 def all_pages() -> str:

@@ -8,13 +8,14 @@ from typing import Any
 
 from schedverify.core.argument_types import check_types
 from schedverify.core.discipline import DEFAULT_DISCIPLINE, Communication, Discipline, check_eager_bytes
-from schedverify.core.errors import Fault, InputError, UnknownNameError
+from schedverify.core.errors import Fault, InputError
 from schedverify.core.problem import Problem
-from schedverify.core.result import Lowered, Plan, PropertyResult, Report, Scope, Status, Verdict, Violation
+from schedverify.core.result import MOST_TOLD, Lowered, Plan, PropertyResult, Report, Scope, Status, Verdict, Violation
 from schedverify.core.schedule import Schedule, check_ranks
 from schedverify.verifier.claims import check_claims, claims_of
+from schedverify.verifier.places import picture_of_places
 from schedverify.verifier.plan_report import claimed_codes, joined, with_messages_missing, with_own_claims
-from schedverify.verifier.rules import REGISTRY, Case, NotApplicable, Property, Undecided
+from schedverify.verifier.rules import REGISTRY, Case, More, NotApplicable, Property, Undecided, unknown_property
 from schedverify.verifier.runtimes import ON_REQUEST, profile_of
 
 
@@ -57,7 +58,8 @@ def verify(  # noqa: PLR0913 - each is a keyword of its own
     Returns
     -------
     Report
-        With a verdict for every selected property, every violation, and the measures that follow.
+        With a verdict for every selected property, the first fifty violations of each and how many more there are, and
+        the measures that follow.
 
     Raises
     ------
@@ -100,7 +102,8 @@ def _report(case: Case, chosen: list[Property], inferred: str = "") -> Report:
     if inferred:
         results = [dataclasses.replace(result, scope=Scope.AS_READ) for result in results]
     remarks = ((inferred,) if inferred else ()) + tuple(_remarks(case.problem, results))
-    return Report(tuple(results), case.measures, remarks, _communication(case, results), case.timeline_source)
+    communication, units = _communication(case, results), case.problem.units
+    return Report(tuple(results), case.measures, remarks, communication, case.timeline_source, units)
 
 
 def verify_lowered(lowered: Lowered, problem: Problem, select: Iterable[str] | None) -> Report:
@@ -162,33 +165,53 @@ def _check_own_problem(plan: Plan, problem: Problem | None) -> None:
 
 
 def _nameless(problem: Problem) -> Problem:
-    """Return a problem without what has no effect on a schedule: its name, and the names of its layers."""
-    return dataclasses.replace(problem, name="", partition=())
+    """Return a problem without what has no effect on a schedule: its name, those of its layers, the unit of bytes."""
+    return dataclasses.replace(problem, name="", partition=(), unit="")
+
+
+def check_codes(prefixes: Iterable[str]) -> None:
+    """Raise an UnknownNameError unless each text begins the code of a property."""
+    for prefix in prefixes:
+        if not any(code.startswith(prefix) for code in REGISTRY) or not prefix:
+            raise unknown_property(prefix)
 
 
 def _chosen(select: Iterable[str] | None, ignore: Iterable[str], profile: str | None) -> list[Property]:
     usual = sorted({code[:3] for code in REGISTRY if not code.startswith(ON_REQUEST)})
     wanted, unwanted = tuple(usual if select is None else select), tuple(ignore)
     wanted += profile_of(profile).codes if profile is not None else ()
-    for prefix in (*wanted, *unwanted):
-        if not any(code.startswith(prefix) for code in REGISTRY) or not prefix:
-            raise UnknownNameError.among("property", prefix, REGISTRY)
+    check_codes((*wanted, *unwanted))
     codes = sorted(code for code in REGISTRY if code.startswith(wanted) and not code.startswith(unwanted))
     return [REGISTRY[code] for code in codes]
 
 
 def _judge(prop: Property, case: Case) -> PropertyResult:
     """Judge a case by a property; what was found to be violated before a check gives up is violated all the same."""
-    violations, verdict, reason, remedy = list[Violation](), Verdict.HOLDS, "", ""
+    violations, more, verdict, reason, remedy = list[Violation](), 0, Verdict.HOLDS, "", ""
     try:
-        violations.extend(prop.check(case))
+        for found in prop.check(case):
+            if isinstance(found, More):
+                more += found.number
+            elif len(violations) < MOST_TOLD:
+                violations.append(found)
+            else:
+                more += 1
     except NotApplicable as given:
         verdict, reason, remedy = Verdict.NOT_APPLICABLE, str(given), given.remedy
     except Undecided as given:
         verdict, reason = Verdict.UNDECIDED, str(given)
     if violations:
         verdict, reason, remedy = Verdict.VIOLATED, "", ""
-    return PropertyResult(prop.code, prop.name, verdict, prop.scope, tuple(violations), reason, remedy)
+        violations[0] = _pictured(violations[0], case.schedule)
+    return PropertyResult(prop.code, prop.name, verdict, prop.scope, tuple(violations), reason, remedy, more)
+
+
+def _pictured(violation: Violation, schedule: Schedule) -> Violation:
+    """Return a violation with a picture of where it is, if it has a place and no picture yet."""
+    if violation.picture or violation.rank is None or violation.position is None:
+        return violation
+    picture = picture_of_places(schedule, [(violation.rank, violation.position, "")])
+    return dataclasses.replace(violation, picture=picture)
 
 
 def _communication(case: Case, results: list[PropertyResult]) -> Communication | None:

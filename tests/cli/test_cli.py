@@ -157,7 +157,7 @@ def test_simulate_of_a_schedule_that_hangs_is_a_verdict(run: Any) -> None:
         (("generate", "1f1b", "--ranks", "0", "--microbatches", "2"), "ranks: expected a whole number from 1"),
         (("generate", "interleaved-1f1b", "-p", "two.toml"), "virtual = 2"),
         (("verify", "absent.txt"), "absent.txt"),
-        (("verify",), "requires an argument"),
+        (("verify",), "verify: SCHEDULE is missing"),
         (("verify", "right.txt", "--format", "xml"), "xml"),
         (("verify", "right.txt", "--bogus"), "--bogus"),
         (("nonsense",), "nonsense"),
@@ -175,7 +175,7 @@ def test_wrong_usage_is_told_with_a_hint(run: Any, arguments: tuple[str, ...], m
 
 def test_optimize_writes_a_plan_that_verifies(run: Any) -> None:
     code, out, err = run("optimize", "two.toml", "-o", "plan.json", "--workers", "1")
-    assert (code, "optimal: makespan 9" in out, "plan written to plan.json" in err) == (0, True, True)
+    assert (code, "optimal: makespan 9 ticks" in out, "plan written to plan.json" in err) == (0, True, True)
     assert "1f1b" in out
     assert run("verify", "plan.json")[0] == 0
     assert run("verify", "plan.json", "-p", "two.toml")[0] == 0
@@ -201,6 +201,12 @@ def test_an_infeasible_problem_ends_with_one(run: Any) -> None:
     data = json.loads(out)
     assert (code, data["status"], data["schedule"]) == (1, "infeasible", None)
     assert "in_flight" in data["reason"]
+    code, out, err = run("optimize", "tight.toml", "-o", "none.json")
+    assert (code, "plan written to none.json" in err) == (1, True)
+    assert "infeasible" in out
+    assert run("verify", "none.json")[0] == 0
+    assert run("verify", "none.json", "--problem", "tight.toml")[0] == 0
+    assert run("verify", "none.json", "--problem", "two.toml")[0] == 2
 
 
 def test_draw_and_convert(run: Any) -> None:
@@ -313,7 +319,7 @@ def test_a_command_loads_no_other_and_a_text_no_reader_of_anything_else(files: P
     parts = ("app", "options", "report_text", "signals", "terminal", "verify")
     assert commands == {f"schedverify.cli.{name}" for name in parts}
     formats = {module for module in found if module.startswith("schedverify.formats.")}
-    assert formats == {"schedverify.formats.loading", "schedverify.formats.text_files"}
+    assert formats == {f"schedverify.formats.{name}" for name in ("layouts", "loading", "text_files")}
     assert "rich" not in found
     rooms = {module.split(".")[1] for module in found if "." in module and module.startswith("schedverify")}
     assert rooms == {"cli", "core", "formats", "simulator", "verifier"}
@@ -363,7 +369,7 @@ def test_a_selection_of_which_nothing_applies_ends_with_3(files: Path, capsys: p
     assert main(command) == 3
     told = " ".join(capsys.readouterr().out.split())
     assert told.startswith(
-        "right.txt: not applicable SV402 bytes within the capacity not applicable the problem limits"
+        "right.txt: not applicable: SV402 SV402: the problem limits no memory (memory.capacity does)"
     )
     assert "(memory.capacity does)" in told
     assert main([*command, "--format", "json"]) == 3

@@ -45,8 +45,8 @@ def test_what_nothing_applies_to_does_not_pass(desk: Path, capsys: pytest.Captur
     good, bad, nothing, none = (f"{name}.schedule.toml" for name in ("good", "bad", "nothing", "none"))
     assert main(["lint", nothing]) == 3
     assert capsys.readouterr().out == (
-        "nothing.schedule.toml: not applicable\n"
-        "  SV304 not applicable: no send and no receive stands in the schedule (schedverify lower adds them)\n"
+        "nothing.schedule.toml: not applicable: SV304\n"
+        "  SV304: no send and no receive stands in the schedule (schedverify lower adds them)\n"
     )
     assert main(["lint", none, "--format", "github"]) == 3
     assert capsys.readouterr().out == "::warning file=none.schedule.toml,title=schedverify::no property was selected\n"

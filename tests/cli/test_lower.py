@@ -66,7 +66,7 @@ def test_what_verify_calls_violated_is_told_and_not_written(
     for options in ([], ["--discipline", "pair"], ["--unshard"]):
         code, out, err = run(capsys, "lower", order, "--problem", str(problem), *options)
         assert (code, out) == (1, "")
-        assert "SV402 rank 0 holds 8 bytes at position 4; its capacity is 3" in err
+        assert "SV402 rank 0 holds 8 units, 5 units over its 3 units, at position 4" in err
     problem.write_text(text + "[links]\nbuffer = 1\n")
     code, out, err = run(capsys, "lower", order, "--problem", str(problem), "--discipline", "buffered")
     assert (code, out) == (1, "")

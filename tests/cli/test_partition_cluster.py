@@ -112,7 +112,7 @@ class TestCommand:
         memory = "1 MB"
         (tmp_path / "c.toml").write_text(TINY.replace("MEMORY", memory))
         assert main(["partition", str(tmp_path / "m.toml"), "--cluster", str(tmp_path / "c.toml")]) == 1
-        assert "weights and optimizer alone take 944.9 kB of 868.9, 76.0 kB too much" in capsys.readouterr().out
+        assert "weights and optimizer alone take 944.9 kB, 76.0 kB over its 868.928 kB" in capsys.readouterr().out
         (tmp_path / "c.toml").write_text(TINY.replace("MEMORY", "100 MB"))
         assert main(["partition", str(tmp_path / "m.toml"), "--cluster", str(tmp_path / "c.toml")]) == 0
         best = capsys.readouterr().out.splitlines()[1].split()
@@ -148,4 +148,4 @@ class TestCommand:
 
     def test_where_nothing_fits_it_says_so(self, there: str, capsys: Capture) -> None:
         assert main(["partition", "llama-3-405b", "--cluster", there, "--sequence", "2048"]) == 1
-        assert "GB too much" in capsys.readouterr().out
+        assert "GB over its 80 GB" in capsys.readouterr().out

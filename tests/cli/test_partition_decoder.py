@@ -31,7 +31,10 @@ class TestCommand:
 
     def test_names_and_files_that_are_none_are_told(self, capsys: Capture) -> None:
         assert main(["partition", "llama-2-7", *self.OPTIONS]) == 2
-        assert "no model of this name comes with schedverify (did you mean 'llama-2-7b'?)" in capsys.readouterr().err
+        assert (
+            "no model of this name comes with schedverify (did you mean 'llama-2-7b' or 'llama-2-70b'?)"
+            in capsys.readouterr().err
+        )
         profile = Path(__file__).parents[2] / "specs" / "profiles" / "vgg16.txt"
         assert main(["partition", str(profile), *self.OPTIONS]) == 2
         assert "device: is for a decoder, and this is a profile of PipeDream" in capsys.readouterr().err

@@ -22,7 +22,7 @@ class TestCommand:
         target = str(tmp_path / "p.toml")
         assert main(["partition", str(tmp_path / "m.toml"), "--ranks", "2", "-o", target]) == 0
         told = capsys.readouterr().out
-        assert "busiest rank or link: 1230 us a micro-batch (no partition has less)" in told
+        assert "busiest rank or link: 1,230 us a micro-batch (no partition has less)" in told
         assert "embedding to t3" in told
         problem = sv.load(target)
         assert sv.optimize(problem, time_limit=5, workers=1).value is not None
@@ -45,8 +45,8 @@ class TestCommand:
         (tmp_path / "m.toml").write_text(layers)
         assert main(["partition", str(tmp_path / "m.toml"), "--ranks", "3", "--microbatches", "3"]) == 0
         told = capsys.readouterr().out
-        assert "1f1b, 3 micro-batches: makespan 83 tick\n" in told
-        assert "with as many layers on each stage: 81 tick, which is less, though" in told
+        assert "1f1b, 3 micro-batches: makespan 83 ticks\n" in told
+        assert "with as many layers on each stage: 81 ticks, which is less, though" in told
 
     @pytest.mark.parametrize("form", [None, "megatron-layout", "megatron-flags", "torch", "torchtitan", "deepspeed"])
     def test_what_it_prints_as_json_fits_the_schema(self, form: str | None, tmp_path: Path, capsys: Capture) -> None:
@@ -69,7 +69,7 @@ class TestCommand:
         assert "devices.memory: no cut into 2 stages fits; it takes" in capsys.readouterr().err
 
     @pytest.mark.parametrize(
-        ("family", "told"), [("zb-v", "over all cuts between ranks: 2"), (None, "over all cuts: 52")]
+        ("family", "told"), [("zb-v", "over all cuts between ranks: 2 units"), (None, "over all cuts: 52 units")]
     )
     def test_bytes_between_stages_of_one_rank_are_none(
         self, family: str | None, told: str, tmp_path: Path, capsys: Capture
@@ -136,13 +136,13 @@ class TestCommand:
         for virtual in ("1", "2"):
             shape = ("--ranks", "2", "--virtual", virtual, "--microbatches", "4")
             assert main(["partition", str(tmp_path / "m.toml"), *shape]) == 0
-            assert f"busiest rank or link: {4 * 2**54} tick" in capsys.readouterr().out
+            assert f"busiest rank or link: {4 * 2**54:,} ticks" in capsys.readouterr().out
         tight = text.replace(str(2**62), str(2**56), 1)
         (tmp_path / "m.toml").write_text(tight)
         assert (
             main(["partition", str(tmp_path / "m.toml"), "--ranks", "2", "--virtual", "2", "--microbatches", "4"]) == 1
         )
-        assert "bytes more on every rank" in capsys.readouterr().err
+        assert " units more on every rank" in capsys.readouterr().err
 
     def test_an_even_split_that_does_not_fit_is_shown_with_what_it_lacks(self, tmp_path: Path, capsys: Capture) -> None:
         """Not even one micro-batch of it fits on the last rank."""
@@ -151,8 +151,10 @@ class TestCommand:
         (tmp_path / "m.toml").write_text(text)
         assert main(["partition", str(tmp_path / "m.toml"), "--ranks", "2", "--microbatches", "2"]) == 0
         told = capsys.readouterr().out
-        assert "with as many layers on each stage: 6 tick, with 10 bytes on rank 1, which has 5\n" in told
-        assert told.endswith("peak memory by rank: 60 0 bytes\n")
+        assert (
+            "with as many layers on each stage: 6 ticks, with 10 units, 5 units over its 5 units, on rank 1\n" in told
+        )
+        assert told.endswith("peak memory by rank: 60 0 units\n")
 
     @pytest.mark.parametrize("wrong", [("--time-limit", "-1"), ("--workers", "0"), ("--time-limit", "nan")])
     def test_no_limits_that_are_none(self, wrong: tuple[str, str], tmp_path: Path, capsys: Capture) -> None:

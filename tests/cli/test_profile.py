@@ -49,6 +49,20 @@ class FailsBack(nn.Module):
     def forward(self, x):
         return Unlearned.apply(x)
 
+class Evil(nn.Module):
+    def forward(self, x):
+        raise ValueError("e\\x1b[31m\\u202e\\n::error::pwned")
+
+def evil():
+    model = nn.Sequential()
+    model.add_module("::error::pwned \\x1b[31m\\u202e", nn.Linear(6, 6))
+    return model
+
+def fails_evilly():
+    model = nn.Sequential()
+    model.add_module("n\\n::error::pwned", Evil())
+    return model, lambda step: (torch.ones(8, 6), torch.zeros(8, 6)), nn.functional.mse_loss
+
 def fails():
     return nn.Sequential(nn.Linear(6, 6), Fails())
 
@@ -108,6 +122,19 @@ def test_a_profile_as_json_without_split(desk: Path, capsys: pytest.CaptureFixtu
     assert not model.split
     assert [layer.backward for layer in model.layers] == [block["backward"]["median"] for block in found["blocks"]]
     assert all(layer.state == 3 * layer.parameters for layer in model.layers)
+
+
+def test_names_and_errors_of_a_model_steer_no_terminal(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["profile", "profiled:evil", "--rounds", "1", "--warmup", "0"]) == 0
+    told = [*capsys.readouterr()]
+    assert main(["profile", "profiled:fails_evilly"]) == 2
+    told += [*capsys.readouterr()]
+    assert main(["profile", "profiled:::error::pwned\x1b"]) == 2
+    assert main(["profile", "::error::pwned\n::x:\x1b"]) == 2
+    told += [*capsys.readouterr()]
+    assert not set("".join(told)) & set("\x1b\u202e")
+    assert "\\x1b[31m\\u202e" in told[0]
+    assert not [line for text in told for line in text.splitlines() if line.lstrip().startswith("::")]
 
 
 @pytest.mark.parametrize(("name", "what"), [("fails", "forward"), ("fails_back", "backward, input")])

@@ -7,8 +7,20 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from schedverify.core.errors import Fault, Faults, InputError, UnknownNameError, check_version, clean, nearest, shown
+from schedverify.core.errors import (
+    Fault,
+    Faults,
+    InputError,
+    UnknownNameError,
+    check_version,
+    clean,
+    nearest,
+    printable,
+    shown,
+)
 from schedverify.core.problem import Problem
 from support.wrong_problems import BASE
 
@@ -18,6 +30,26 @@ def test_values_are_shown_short_and_safe() -> None:
     assert clean("a\nb") == "a\\nb"
     assert max(len(shown(value)) for value in ("x" * 999, 10**5000, "\U000e0001" * 99, Decimal("1" * 99))) <= 62
     assert [shown(value) for value in (None, True, [1], {}, 2.5)] == ["null", "true", "a list of 1", "a table", "2.5"]
+
+
+@given(st.text(alphabet=st.sampled_from("a:#[ \\\n\r\x1b\u202e\u2028\x9b\x85\udcff\u200bé你")) | st.text())
+def test_printable_text_is_one_line_that_nothing_obeys(text: str) -> None:
+    safe = printable(text)
+    assert safe.isprintable()
+    assert printable(safe) == safe
+    assert len(safe.splitlines()) <= 1
+    assert "##[" not in safe
+    assert not any(word.startswith("::") for word in safe.split())
+    if text.isprintable() and "::" not in text and "##[" not in text:
+        assert safe == text
+
+
+@given(st.text(max_size=30), st.text(max_size=30), st.text(max_size=30), st.text(max_size=30))
+def test_an_error_has_a_line_for_each_fault_whatever_stands_in_it(key: str, message: str, hint: str, name: str) -> None:
+    told = str(InputError([Fault(key, message, hint), Fault("", message)], name))
+    lines = told.split("\n")
+    assert len(lines) == 2
+    assert all(line.isprintable() for line in lines)
 
 
 def test_a_flood_of_faults_is_cut_short() -> None:
@@ -96,6 +128,11 @@ def test_another_version_is_refused(found: Any, hint: str) -> None:
 def test_an_unknown_name_says_the_nearest_or_all() -> None:
     assert nearest("latancy", ["bytes", "latency"]) == "did you mean 'latency'?"
     assert nearest("x", ["bytes", "latency"]) == ""
+    families = ["1f1b", "gpipe", "eager-1f1b", "zb-h1", "zb-h2", "zb-v", "zb-1p"]
+    assert nearest("1F1B", families) == "did you mean '1f1b'?"
+    assert nearest("ZB_H1", families) == nearest("zb h1", families) == "did you mean 'zb-h1'?"
+    assert nearest("zb-h", families) == "did you mean 'zb-h1' or 'zb-h2'?"
+    assert nearest("dualpipe", families) == nearest("zb", families) == nearest("", families) == ""
     assert (
         str(UnknownNameError.among("family", "gpip", ["1f1b", "gpipe"]))
         == "unknown family 'gpip' (did you mean 'gpipe'?)"

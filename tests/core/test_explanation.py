@@ -19,7 +19,7 @@ def test_an_infeasible_plan_names_what_clashes_and_what_would_do() -> None:
     told = sv.Explanation(sv.Status.INFEASIBLE, "makespan", ("limits.makespan", "memory.capacity"), False, reliefs)
     assert str(told).split("\n") == [
         "no schedule keeps limits.makespan and memory.capacity (perhaps already some of them)",
-        "  memory.capacity: 4 bytes on every rank would do, less would not",
+        "  memory.capacity: 4 units on every rank would do, less would not",
         "  limits.in_flight: 3 on every rank would do, less than 2 would not; what lies between is open",
         "  limits.makespan: 9 ticks or more; which value would do is open",
         "  limits.in_flight_stage: no value would do, the other limits clash by themselves",
@@ -28,7 +28,12 @@ def test_an_infeasible_plan_names_what_clashes_and_what_would_do() -> None:
 
 
 def test_a_plan_is_told_with_its_bound_its_path_and_its_gains() -> None:
-    gains = (sv.Gain("one byte more", 0, 0), sv.Gain("one tick less", 1, 3), sv.Gain("one rank more", 1, None))
+    gains = (
+        sv.Gain("one byte more", 0, 0),
+        sv.Gain("one link more", 0, 0),
+        sv.Gain("one tick less", 1, 3),
+        sv.Gain("one rank more", 1, None),
+    )
     told = sv.Explanation(
         sv.Status.OPTIMAL, "makespan", bound="the idle ticks", critical_path=PATH, binding=("rank 0 is full",),
         gains=gains, remarks=("nothing is open",),
@@ -39,10 +44,10 @@ def test_a_plan_is_told_with_its_bound_its_path_and_its_gains() -> None:
         "  0F0 → 1F1 2F2 → 3F3",
         "at the limit",
         "  rank 0 is full",
-        "what one unit more would gain of the makespan",
-        "  one byte more: gains nothing",
-        "  one tick less: gains at least 1, at most 3",
-        "  one rank more: gains at least 1, how much more is open",
+        "what one unit more, or one tick less, would gain of the makespan",
+        "  one tick less: gains at least 1 tick, at most 3 ticks",
+        "  one rank more: gains at least 1 tick, how much more is open",
+        "  nothing: one byte more; one link more",
         "note: nothing is open",
     ]
     assert repr(told) == "<Explanation: optimal, makespan>"

@@ -6,7 +6,8 @@ import pytest
 
 import schedverify as sv
 from schedverify.cli import main
-from schedverify.core.timeline import by_rank, measures_table
+from schedverify.core.timeline import by_rank, measures_table, sizes_by_rank
+from schedverify.core.units import Units
 
 PROBLEM = sv.Problem.chain(ranks=2, microbatches=2, forward=1, backward=2)
 TIMELINE = sv.simulate(sv.generate("1f1b", PROBLEM), PROBLEM)
@@ -18,14 +19,16 @@ def test_it_prints_as_the_command_does(tmp_path, capsys) -> None:
     main(["simulate", str(tmp_path / "s.txt"), "-p", str(tmp_path / "p.toml")])
     printed = "\n".join(line.rstrip() for line in capsys.readouterr().out.splitlines())
     assert printed.endswith(f"\n{TIMELINE}")
-    assert str(TIMELINE).startswith("  makespan         9\n  span             9\n  bubble fraction  0.3333\n")
+    assert str(TIMELINE).startswith(
+        "  makespan         9 ticks\n  span             9 ticks\n  bubble fraction  0.3333\n"
+    )
 
 
 WAITS = sv.Problem.chain(
     ranks=2, microbatches=2, form="split", forward=[6, 1], backward_input=1, backward_weight=[5, 10], latency=3
 )
 WAITING = sv.Schedule.parse("0F0 0F1 0I0 0W0 0I1 0W1\n1F0 1I0 1F1 1I1 1W0 1W1")
-NOTE = "  a rank is under way for 28 ticks here; where first steps wait, batches follow each other every 27"
+NOTE = "  a rank is under way for 28 ticks here; where first steps wait, batches follow each other every 27 ticks"
 
 
 def test_it_says_where_first_steps_that_wait_shorten_its_span() -> None:
@@ -95,10 +98,22 @@ def test_figures_by_rank_stand_in_a_line() -> None:
     assert by_rank((3, 3)) == "3 on every rank"
     assert by_rank((3, 4)) == "3 4"
     assert by_rank(tuple(range(33))) == " ".join(map(str, range(32))) + " ... (most: 32)"
-    assert len(list(measures_table(TIMELINE.measures))) == 7
+    assert len(list(measures_table(TIMELINE.measures, Units()))) == 7
+
+
+def test_sizes_by_rank_stand_in_a_line_with_their_unit() -> None:
+    gib, units = 1 << 30, Units("us", "GiB")
+    assert sizes_by_rank((3,), Units()) == "3 units"
+    assert sizes_by_rank((3, 3), Units()) == "3 units on every rank"
+    assert sizes_by_rank((16 * gib, 3 * gib // 2), units) == "16.0 1.5 GiB"
+    assert sizes_by_rank((16 * gib, 16 * gib), units) == "16.0 GiB on every rank"
+    assert sizes_by_rank((16 * gib, 16 * gib + 1), units) == f"{16 * gib:,} {16 * gib + 1:,} B"
+    assert sizes_by_rank((16 * gib, 16 * gib), units, beside=[16 * gib + 1024]) == f"{16 << 20:,}.0 KiB on every rank"
+    many = tuple(rank * gib for rank in range(33))
+    assert sizes_by_rank(many, units).endswith(" 31.0 GiB ... (most: 32.0 GiB)")
 
 
 def test_a_notebook_shows_its_picture() -> None:
     html = TIMELINE._repr_html_()
     assert html.startswith("<svg")
-    assert html.endswith("  peak memory      2 1</pre>")
+    assert html.endswith("  peak memory      2 1 units</pre>")

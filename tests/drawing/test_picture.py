@@ -75,6 +75,7 @@ def test_a_small_timeline_letter_by_letter() -> None:
             "rank 0  F0 F1 ......B0--- ...B1---           2       2",
             "rank 1  ...F0 B0--- F1 B1--- ....            1       1",
             "makespan 9 ticks, span 9 ticks, bubble 33.3%, peak in flight 2, peak memory 2",
+            "units",
             "F forward   B backward   . idle",
         ]
     )
@@ -89,7 +90,7 @@ def test_a_split_backward_with_a_latency_letter_by_letter() -> None:
         "ms      0              5              10      in flight  memory",
         "rank 0  F0 F1 ............I0--- W0 I1--- W1           2       2",
         "rank 1  ......F0 I0--- F1 I1--- W0 W1 ....            1       1",
-        "makespan 12 ms, span 12 ms, bubble 33.3%, peak in flight 2, peak memory 2",
+        "makespan 12 ms, span 12 ms, bubble 33.3%, peak in flight 2, peak memory 2 units",
         "F forward   I backward, input part   W backward, weight part   . idle",
     ]
 
@@ -357,7 +358,7 @@ def test_a_wait_cycle_is_marked_at_all_its_steps() -> None:
 def test_a_caption_says_where_first_steps_that_wait_shorten_the_span() -> None:
     problem = problem_of(form="split", forward=[6, 1], backward_input=1, backward_weight=[5, 10], latency=3)
     order = Schedule.parse("0F0 0F1 0I0 0W0 0I1 0W1\n1F0 1I0 1F1 1I1 1W0 1W1")
-    told = "span 27 ticks (as drawn up to 28: first steps do not wait), bubble"
+    told = "span 27 ticks (as drawn up to 28 ticks: first steps do not wait), bubble"
     assert told in " ".join(str(draw(order, problem)).split())
     assert told in draw(order, problem).svg()
     assert "as drawn" not in str(one_f_one_b())
@@ -587,3 +588,24 @@ def test_shares_are_rounded_to_one_decimal() -> None:
     assert percent(Fraction(3, 11)) == "27.3%"
     assert percent(Fraction(0)) == "0.0%"
     assert percent(Fraction(1)) == "100.0%"
+
+
+@pytest.mark.parametrize(
+    ("keys", "heading", "column", "caption"),
+    [
+        ({"activation": "6 GiB"}, "GiB held", ["12.0", "6.0"], "12.0 GiB"),
+        ({"activation": "1 GiB", "static": [0, 2**30 + 1]}, "B held", ["2.147G", "2.147G"], "2.0 GiB"),
+        ({"activation": 6}, "memory", ["12", "6"], "12 units"),
+    ],
+)
+def test_memory_is_told_in_the_unit_of_the_problem(
+    keys: dict[str, object], heading: str, column: list[str], caption: str
+) -> None:
+    """In letters and in SVG: a column in that unit, and the most in the caption; sizes a byte apart are abbreviated."""
+    problem = Problem.chain(ranks=2, microbatches=2, **keys)  # type: ignore[arg-type]
+    picture = draw(generate("1f1b", problem), problem)
+    text = picture.text(100).splitlines()
+    assert text[1].endswith(f"in flight  {heading}")
+    assert [line.split()[-1] for line in text[2:4]] == column
+    assert f"peak memory {caption}" in " ".join(" ".join(text).split())
+    assert {*column, heading} <= set(texts_of(picture.svg()))

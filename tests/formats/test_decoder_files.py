@@ -57,7 +57,7 @@ class TestFiles:
             (("tensor_parallel = 2", "tensor_parallel = 3"), "3 devices do not divide 32 heads"),
             (('["head"]', '["heads"]'), "partition.alone[0]: no layer is called 'heads' (did you mean 'head'?)"),
             (("[devices]", "[[layer]]\n[devices]"), "layer: a model has [[layer]] or [decoder], not both"),
-            (('"2 TB"', '"2 TB"\nreserved = "81 GB"'), "device.memory: 80000000000 bytes, of which 81000000000"),
+            (('"2 TB"', '"2 TB"\nreserved = "81 GB"'), "device.memory: 80.0 GB, of which 81.0 GB hold no layer"),
         ],
     )
     def test_what_is_wrong_is_told(self, change: tuple[str, str], told: str) -> None:

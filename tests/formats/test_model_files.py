@@ -93,3 +93,12 @@ def test_a_profile_is_a_model_in_microseconds_without_its_inputs() -> None:
     assert (second.forward, second.backward) == (250, 500)
     with pytest.raises(InputError, match="line 1: there is no node7"):
         parse_profile("\tnode7 -- node7")
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_faults_of_a_profile_stand_at_its_lines(end: str) -> None:
+    figures = ", ".join(f"{each}=1.0" for each in ("forward_compute_time", "backward_compute_time"))
+    first = f"node1 -- a \f\v\u2028\x85 -- {figures}, activation_size=1.0, parameter_size=1.0"
+    with pytest.raises(InputError) as caught:
+        parse_profile(f"{first}{end}{end}nonsense{end}")
+    assert [fault.key for fault in caught.value.faults] == ["line 3"]

@@ -85,7 +85,7 @@ def test_every_old_claim_is_judged(path: Path) -> None:
 def test_a_longer_window_is_no_span() -> None:
     """Figures of span.toml: a cycle over two ranks binds, with 27 ticks, where the earliest timeline takes 28."""
     told = [violation.message for violation in verify(read(data_of("longer-window"))).violations]
-    assert "span (value) is claimed to be 28; what follows is 27" in told
+    assert "span (value) is claimed to be 28 ticks; what follows is 27 ticks" in told
 
 
 def test_a_plan_of_version_1_is_whole_but_for_its_second_objective() -> None:

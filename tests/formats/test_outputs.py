@@ -9,13 +9,15 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator, ValidationError
 
+from schedverify.core.errors import Fault, InputError, ScheduleError
 from schedverify.core.model import Layer, Model
 from schedverify.core.problem import Problem
 from schedverify.core.result import Plan, Status
 from schedverify.core.schedule import Schedule
 from schedverify.formats import (
+    annotations_at,
     dumps,
-    github_annotations,
+    error_annotations,
     joint_data,
     partition_data,
     report_data,
@@ -58,7 +60,7 @@ def test_a_verdict_for_nothing_is_told_to_programs(select: list[str], count: int
     printed = fits("report.json", report_data(report))
     assert (printed["verdict"], printed["ok"]) == ("not applicable", False)
     assert all(each["remedy"] for each in printed["properties"])
-    lines = github_annotations(report, "-").splitlines()
+    lines = annotations_at(report, "-", ()).splitlines()
     assert len(lines) == count
     assert all(line.startswith("::warning file=-,title=schedverify::") for line in lines)
 
@@ -80,11 +82,28 @@ def test_partitions_fit_their_schema() -> None:
     assert (jointly["status"], jointly["value"], jointly["gain"], jointly["partitions"]) == ("optimal", 18, 0.0, 2)
 
 
-def test_annotations_stand_at_the_line_of_the_rank(tmp_path: Path) -> None:
-    (tmp_path / "s.txt").write_text("# two ranks\n0F0 0B0 0F1 0B1\n\n1F0 1F1 1B0 1B1\n")
+def test_annotations_stand_at_the_line_of_the_rank() -> None:
     report = verify(Schedule.parse(SCHEDULES[1]), PROBLEM)
-    line = github_annotations(report, str(tmp_path / "s.txt"))
-    assert line.startswith(f"::error file={tmp_path / 's.txt'},line=2,title=SV201::rank 0 waits at position 1 (0B0)")
+    line = annotations_at(report, "a/s.txt", (2, 4))
+    assert line.startswith("::error file=a/s.txt,line=2,title=SV201::rank 0 waits at position 1 (0B0)")
+    assert annotations_at(report, "a/s.txt", ()).startswith("::error file=a/s.txt,title=SV201::rank 0 waits")
+
+
+def test_no_text_in_json_is_a_command_to_a_runner() -> None:
+    data = {"a##[error]b": ["##[", "###[x", "#[", "\x1b\u202e", "\n::error::x"]}
+    assert "##[" not in dumps(data)
+    assert "\n" not in dumps(data)
+    assert dumps(data).isprintable()
+    assert json.loads(dumps(data)) == data
+
+
+def test_every_fault_of_a_file_is_annotated() -> None:
+    faults = [Fault("line 3, column 5", "no TOML: 100%"), Fault("costs", "expected a table\n::error::x", "write one")]
+    assert error_annotations(InputError(faults, "b,c:d.toml"), "a.txt") == (
+        "::error file=b%2Cc%3Ad.toml,line=3,title=schedverify::line 3, column 5: no TOML: 100%25\n"
+        "::error file=b%2Cc%3Ad.toml,title=schedverify::costs: expected a table\\n::error::x (write one)\n"
+    )
+    assert error_annotations(ScheduleError("none"), "a\n.txt") == "::error file=a\\n.txt,title=schedverify::none\n"
 
 
 def test_every_end_of_a_search_fits_its_schema() -> None:

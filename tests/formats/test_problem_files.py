@@ -16,13 +16,17 @@ from schedverify.core.errors import InputError
 from schedverify.core.problem import Problem
 from schedverify.core.problem.keys import KEYS
 from schedverify.formats.json_toml import MAX_BRACKETS, LongNumber, parse_json, parse_toml, place
-from schedverify.formats.problem_files import brief, new, parse_problem, to_json, to_toml
+from schedverify.formats.problem_files import brief, new, problem_from, to_json, to_toml
 from schedverify.formats.schema import problem_schema
 from support.strategies import problem_data, problems, read_or_refused
 
 SCHEMA = Draft202012Validator(problem_schema())
 TWO = "ranks = 2\nmicrobatches = 2\n[costs]\nforward = 1\nbackward = 2\n"
 SPECS = Path(__file__).parents[2] / "specs" / "problems"
+
+
+def parse_problem(text: str, form: str) -> Problem:
+    return problem_from(parse_toml(text) if form == "toml" else parse_json(text))
 
 
 def told(text: str, form: str = "toml") -> str:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from schedverify.core.errors import InputError, UnknownNameError
 from schedverify.core.op import KIND_MASK, KIND_SHIFT, STAGE_SHIFT
 from schedverify.core.problem import Problem
-from schedverify.generators import families, family, generate
+from schedverify.generators import families, family, generate, usual_family
 from schedverify.simulator.engine import simulate
 from support.strategies import problems
 
@@ -338,6 +338,18 @@ class TestRegistry:
             assert known.placement in ("any", "one stage a rank", "loop", "v")
             assert known.shapes
             assert bool(known.needs) == bool(known.exclusions)
+
+    @pytest.mark.parametrize(
+        ("shape", "name"),
+        [
+            ({}, "1f1b"), ({"form": "split"}, "1f1b"), ({"form": "inference"}, "gpipe"), ({"slices": 2}, "gpipe"),
+            ({"virtual": 2}, "interleaved-1f1b"), ({"virtual": 2, "form": "inference"}, "looped-bfs"),
+            ({"virtual": 2, "placement": "v"}, "gpipe"), ({"virtual": 2, "placement": "v", "form": "split"}, "zb-v"),
+            ({"edges": [[0, 1], [0, 2]]}, "gpipe"), ({"replicas": 2, "placement": [[0, 1, 2], [2, 1, 0]]}, "gpipe"),
+        ],
+    )  # fmt: skip
+    def test_the_usual_family_follows_from_the_shape(self, shape, name):
+        assert usual_family(Problem.chain(ranks=3, microbatches=4, **shape)).name == name
 
     @settings(deadline=None)
     @given(name=st.sampled_from(NAMES), ranks=st.integers(1, 6), virtual=st.integers(1, 3), data=st.data())

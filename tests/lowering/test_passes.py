@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from schedverify.core.discipline import Discipline
-from schedverify.core.errors import InputError
+from schedverify.core.errors import InputError, ScheduleError
 from schedverify.core.op import Kind
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
@@ -114,30 +114,69 @@ def test_each_stage_is_gathered_around_its_uses() -> None:
         "0UNSHARD 0F0 1UNSHARD 1F0 0RESHARD 2UNSHARD 2F0 2B0 2RESHARD 1B0 1RESHARD 0UNSHARD 0B0 0RESHARD"
     )
     pair = Schedule.parse("0F0 (1F0;0B0)OVERLAP_F_B 1B0")
-    with pytest.raises(InputError, match="a step of rank 0 uses 2 stages, 1 are allowed"):
+    with pytest.raises(ScheduleError, match="a step of rank 0 uses 2 stages, 1 may be gathered at once"):
         add_sharding(pair, problem, most=1)
 
 
+def test_no_more_stages_are_gathered_than_the_problem_allows_unless_it_is_said_how_many() -> None:
+    problem = Problem.chain(ranks=1, microbatches=1, virtual=3, unsharded=2)
+    order = Schedule.parse("0F0 1F0 2F0 2B0 1B0 0B0")
+    sharded = add_sharding(order, problem)
+    assert sharded == add_sharding(order, problem, most=2)
+    assert sharded != add_sharding(order, problem, most=3)
+    assert verify(sharded, problem, select=["SV305", "SV405"]).ok
+    by_rank = Problem.chain(ranks=2, microbatches=1, virtual=2, unsharded=[1, 2])
+    both = add_sharding(generate("gpipe", by_rank), by_rank)
+    assert [[text for text in row if "SHARD" in text].count("0UNSHARD") for row in both.strings()] == [2, 0]
+    assert verify(both, by_rank, select=["SV305", "SV405"]).ok
+    with pytest.raises(ScheduleError, match="uses 2 stages, 1 may be gathered at once"):
+        add_sharding(
+            Schedule.parse("0F0 (1F0;0B0)OVERLAP_F_B 1B0"),
+            Problem.chain(ranks=1, microbatches=1, virtual=2, unsharded=1),
+        )
+
+
 def test_gradients_are_reduced_once_behind_the_last_backward() -> None:
+    problem = Problem.chain(ranks=2, microbatches=2, placement=[0, 0], form="split")
     order = Schedule.parse("0F0 0F1 1F0 1I0 1W0 0B0 1F1 1B1 0I1 0W1\n-")
-    assert str(add_reduction(order)) == "0F0 0F1 1F0 1I0 1W0 0B0 1F1 1B1 1REDUCE_GRAD 0I1 0W1 0REDUCE_GRAD\n-"
-    pair = Schedule.parse("0F0 1F0 0B0 (0F1;1B0)OVERLAP_F_B 0B1")
-    assert str(add_reduction(pair)) == "0F0 1F0 0B0 (0F1;1B0)OVERLAP_F_B 1REDUCE_GRAD 0B1 0REDUCE_GRAD"
+    reduced = add_reduction(order, problem)
+    assert str(reduced) == "0F0 0F1 1F0 1I0 1W0 0B0 1F1 1B1 1REDUCE_GRAD 0I1 0W1 0REDUCE_GRAD\n-"
+    pair = Schedule.parse("0F0 1F0 0B0 (0F1;1B0)OVERLAP_F_B 0B1\n-")
+    assert str(add_reduction(pair, problem)) == "0F0 1F0 0B0 (0F1;1B0)OVERLAP_F_B 1REDUCE_GRAD 0B1 0REDUCE_GRAD\n-"
     with pytest.raises(InputError, match="rank 0, position 8: REDUCE_GRAD stands there already"):
-        add_reduction(add_reduction(order))
+        add_reduction(reduced, problem)
+    with pytest.raises(InputError, match="rows"):
+        add_reduction(Schedule.parse("0F0 0B0"), problem)
+
+
+def test_a_copy_of_the_model_that_no_microbatch_goes_through_is_reduced_too() -> None:
+    problem = Problem.chain(ranks=2, microbatches=1, replicas=2, placement=[[0, 1], [1, 0]], forward=1, backward=2)
+    schedule = add_reduction(add_communication(Schedule.parse("0F0 0B0\n1F0 1B0"), problem), problem)
+    assert [[text for text in row if "REDUCE" in text] for row in schedule.strings()] == [
+        ["0REDUCE_GRAD", "3REDUCE_GRAD"], ["1REDUCE_GRAD", "2REDUCE_GRAD"],
+    ]  # fmt: skip
+    assert verify(schedule, problem).ok
+
+
+def test_nothing_is_reduced_in_inference() -> None:
+    problem = Problem.chain(ranks=1, microbatches=1, form="inference")
+    order = Schedule.parse("0F0")
+    assert add_reduction(order, problem) == order
 
 
 def test_parameters_are_used_only_while_they_are_gathered_and_reduced_once() -> None:
     for number in range(200):
         found = base(number)
         order = Schedule.of(found.rows)
-        schedule = add_sharding(add_reduction(add_communication(order, found.problem)), found.problem)
+        schedule = add_sharding(add_reduction(add_communication(order, found.problem), found.problem), found.problem)
         assert operations(schedule, compute=True) == operations(order, compute=True)
         for rank in range(schedule.ranks):
-            check_parameters([op for step in schedule.steps(rank) for op in step.ops])
+            trains = found.problem.form != "inference"
+            check_parameters([op for step in schedule.steps(rank) for op in step.ops],
+                             set(found.problem.stages_of[rank]) if trains else set())  # fmt: skip
 
 
-def check_parameters(ops: list) -> None:
+def check_parameters(ops: list, stages: set[int]) -> None:
     gathered: set[int] = set()
     reduced: set[int] = set()
     for op in ops:
@@ -153,7 +192,7 @@ def check_parameters(ops: list) -> None:
             assert op.stage in gathered
             assert op.stage not in reduced or op.kind in (Kind.F, Kind.I)
     assert not gathered
-    assert reduced == {op.stage for op in ops if op.kind in (Kind.B, Kind.W)}
+    assert reduced == stages
 
 
 @pytest.mark.parametrize("discipline", Discipline)

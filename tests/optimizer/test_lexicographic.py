@@ -66,7 +66,7 @@ def test_without_a_first_schedule_there_is_no_second_search() -> None:
     )
     assert result.second is None
     assert (result.status, result.schedule) == (Status.INFEASIBLE, None)
-    assert result.reason == "no order has a makespan below 15, and limits.makespan is 1"
+    assert result.reason == "no order has a makespan below 15 ticks, and limits.makespan is 1 tick"
 
 
 def test_the_schedule_is_that_of_the_last_search_that_found_one() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from typing import Any
 
@@ -14,6 +15,7 @@ from schedverify.optimizer.heuristics.local_search import LocalSearch, applies
 from schedverify.optimizer.orders import Rows, earliest, measure, schedule_of, tightest
 from schedverify.optimizer.tasks import Tasks
 from schedverify.planner.plans import optimize
+from schedverify.simulator.engine import simulate
 from schedverify.verifier.verification import verify
 
 
@@ -65,6 +67,28 @@ def test_every_walk_keeps_the_limits_and_is_no_worse(objective: str) -> None:
         assert after <= before, seed
         better += after < before
     assert better > 15
+
+
+def test_a_walk_to_a_shorter_span_keeps_the_makespan_limit() -> None:
+    """It begins where a walk to a shorter makespan ended; without the limit it would pass it."""
+    better = passes = 0
+    for seed in range(60):
+        try:
+            free = uneven(seed)
+        except ValueError:
+            continue
+        tasks = Tasks(free, "span")
+        if (rows := start(tasks)) is None:
+            continue
+        rows = LocalSearch(Tasks(free, "makespan"), rows).run(seed, 4000, 0, never)
+        limit = simulate(schedule_of(rows), free).makespan
+        limited = Tasks(dataclasses.replace(free, makespan_limit=limit), "span")
+        within, beyond = (LocalSearch(each, rows).run(seed, 4000, 0, never) for each in (limited, tasks))
+        assert simulate(schedule_of(within), free).makespan <= limit, seed
+        better += measure(limited, within) < measure(limited, rows)
+        passes += simulate(schedule_of(beyond), free).makespan > limit
+    assert better > 1
+    assert passes > 1
 
 
 @pytest.mark.parametrize("objective", ["makespan", "span"])

@@ -18,8 +18,8 @@ from schedverify.optimizer.orders import (
     earliest,
     footprint,
     hint_of,
-    keeps_limits,
     measure,
+    peaks_within_limits,
     relabelled,
     rows_of,
     schedule_of,
@@ -173,4 +173,4 @@ def test_a_ledger_counts_bytes_and_micro_batches() -> None:
 )  # fmt: skip
 def test_each_limit_is_kept_or_not(limit: dict[str, Any], kept: bool) -> None:
     problem = Problem.chain(ranks=2, microbatches=2, forward=1, backward=2, latency=1, activation=1, **limit)
-    assert keeps_limits(Tasks(problem), ORDER) is kept
+    assert peaks_within_limits(Tasks(problem), ORDER) == ((2, 1) if kept else None)

@@ -11,8 +11,9 @@ import pytest
 
 from schedverify.core.errors import UnsupportedError
 from schedverify.core.problem import Problem
-from schedverify.core.result import Status
+from schedverify.core.result import Status, Verdict
 from schedverify.formats import load_problem
+from schedverify.optimizer.support import impossible
 from schedverify.planner.plans import optimize
 from schedverify.verifier.verification import verify
 
@@ -75,6 +76,29 @@ def test_infeasible_is_a_proof_and_names_the_limits() -> None:
     plan = optimize(Problem.chain(ranks=1, microbatches=1, virtual=2, in_flight=1))
     assert (plan.status, plan.schedule, plan.value) == (Status.INFEASIBLE, None, None)
     assert "in_flight" in plan.reason
+
+
+@pytest.mark.parametrize("objective", ["makespan", "span"])
+@pytest.mark.parametrize(
+    ("keys", "verdict"),
+    [
+        ({"ranks": 2, "microbatches": 2, "placement": "v", "makespan": 15}, Verdict.HOLDS),
+        (
+            {"ranks": 3, "microbatches": 3, "forward": 2, "backward": 2, "capacity": 3, "makespan": 49},
+            Verdict.UNDECIDED,
+        ),
+    ],
+)
+def test_what_counts_show_to_be_infeasible_is_evidence_and_the_rest_the_solvers_word(
+    keys: dict[str, Any], verdict: Verdict, objective: str
+) -> None:
+    problem = Problem.chain(**({"virtual": 2, "forward": 1, "backward": 2} | keys))
+    assert impossible(problem) is None
+    plan = optimize(problem, objective=objective, workers=1)
+    assert plan.status is Status.INFEASIBLE
+    assert plan.certificate is not None
+    assert verify(plan)["SV502"].verdict is verdict
+    assert plan.verdicts["SV502"] is verdict
 
 
 SPLIT: dict[str, Any] = {"form": "split"}

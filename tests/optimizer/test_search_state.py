@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from typing import Any
+from unittest import mock
 
 import pytest
+from hypothesis import Phase, assume, given, settings
+from hypothesis import strategies as st
 
+from oracle.compute_orders import judge
+from oracle.compute_orders import peaks as oracle_peaks
 from schedverify.core.problem import Problem
 from schedverify.core.result import Status
 from schedverify.core.schedule import Schedule
 from schedverify.optimizer.effort import Effort
-from schedverify.optimizer.orders import Rows, hint_of, rows_of
+from schedverify.optimizer.orders import Rows, hint_of, rows_of, schedule_of
+from schedverify.optimizer.peak_memory import _CapacityDescent
 from schedverify.optimizer.search_state import Incumbent, Progress, SearchState, Solution
 from schedverify.optimizer.solvers.cp_sat import SolverOutcome
 from schedverify.optimizer.tasks import Tasks
+from schedverify.planner.plans import optimize
 from schedverify.simulator.engine import simulate
+from support.tiny_problems import tiny_problems
 
 PAIR = Problem.chain(ranks=2, microbatches=2, forward=1, backward=2, activation=1, capacity=2)
 BEST = "0F0 0F1 0B0 0B1\n1F0 1B0 1F1 1B1"
@@ -44,6 +54,69 @@ def test_only_what_is_better_is_kept_and_reported() -> None:
     best.raise_bound(9)
     assert best.proved
     assert said == [(None, 7), (12, 7), (9, 7), (9, 9)]
+
+
+def test_of_equal_orders_the_one_that_holds_less_is_kept_and_nothing_new_is_reported() -> None:
+    problem = Problem.chain(ranks=2, microbatches=3, forward=1, backward=2, activation=[2, 3], static=[0, 5])
+    first, second = ("0F0 0F1 0F2 0B0 0B1 0B2", "0F0 0F1 0B0 0F2 0B1 0B2")
+    full = rows(f"{first}\n1F0 1F1 1F2 1B0 1B1 1B2", problem)
+    half, lean = (rows(f"{row}\n1F0 1B0 1F1 1B1 1F2 1B2", problem) for row in (first, second))
+    said: list[int | None] = []
+    best = Incumbent(Tasks(problem), lambda progress: said.append(progress.value))
+    kept = []
+    for offered in (full, half, full, lean, half):
+        best.offer(offered)
+        kept.append(best.peaks)
+    assert kept == [(14, 6), (8, 6), (8, 6), (8, 4), (8, 4)], "rank 1 holds 5 and 3 for each micro-batch, rank 0 two"
+    assert best.rows == lean
+    assert said == [12]
+
+
+@contextmanager
+def offers() -> Iterator[list[Schedule]]:
+    """Collect every schedule that a search offers to be kept."""
+    collected: list[Schedule] = []
+    kept, taken = Incumbent.offer, _CapacityDescent._take
+
+    def offer(best: Incumbent, offered: Rows) -> None:
+        collected.append(schedule_of(offered))
+        kept(best, offered)
+
+    def take(descent: _CapacityDescent, schedule: Schedule) -> None:
+        collected.append(schedule)
+        taken(descent, schedule)
+
+    with mock.patch.object(Incumbent, "offer", offer), mock.patch.object(_CapacityDescent, "_take", take):
+        yield collected
+
+
+@settings(max_examples=60, phases=[Phase.generate], deadline=None, derandomize=True, database=None)
+@given(tiny_problems(), st.sampled_from(["makespan", "span", "peak-memory"]), st.data())
+def test_nothing_that_was_found_is_as_good_with_less_memory(
+    problem: Problem, objective: str, data: st.DataObject
+) -> None:
+    """By the oracle: no order that was looked at keeps all limits, has the value of the best, and needs less."""
+    then = data.draw(st.sampled_from([None, "makespan" if objective == "peak-memory" else "peak-memory"]))
+    with offers() as collected:
+        plan = optimize(problem, objective=objective, then=then, workers=1)
+    assume(plan.schedule is not None)
+
+    def needs(schedule: Schedule) -> tuple[Any, ...]:
+        """Return the values that are minimized, and behind them what counts among equals."""
+        peaks = sorted(oracle_peaks(schedule.strings(), problem.to_dict())["capacity"], reverse=True)
+        measures = simulate(schedule, problem).measures
+        values = [measures.value(goal) for goal in (objective, then) if goal]
+        time = [] if objective != "peak-memory" else [measures.makespan]
+        return (*values, peaks[0], *time, peaks)
+
+    possible = [schedule for schedule in collected if holds(schedule, problem)]
+    assert possible
+    assert needs(plan.schedule) == min(map(needs, possible))
+
+
+def holds(schedule: Schedule, problem: Problem) -> bool:
+    """Whether the oracle passes an order: structure, dependencies, memory."""
+    return not any(judge(schedule.strings(), problem.to_dict()).values())
 
 
 def test_orders_that_cannot_run_or_break_a_limit_are_not_kept() -> None:

@@ -117,6 +117,30 @@ def missing(case: Case) -> set[Op]:
     return found
 
 
+def missing_runs(rows: list[list[str]], problem: dict[str, Any]) -> list[tuple[tuple[str, ...], int]]:
+    """SV103 as it is told: what lacks of one kind and stage, each run of successive micro-batches by its two ends.
+
+    Of a backward that lacks entirely both parts lack where the form is split.
+    """
+    case = case_of(rows, problem, False)
+    parts = ["I", "W"] if case.law.form == "split" else ["B"]
+    lacking: dict[tuple[str, int], list[int]] = {}
+    for op in missing(case):
+        for kind in parts if op.kind == "B" else [op.kind]:
+            lacking.setdefault((kind, op.stage), []).append(op.microbatch)
+    found = []
+    for (kind, stage), numbers in lacking.items():
+        for m in sorted(numbers):
+            if m - 1 in numbers:
+                continue
+            last = m
+            while last + 1 in numbers:
+                last += 1
+            ends = (m,) if m == last else (m, last)
+            found.append((tuple(f"{stage}{kind}{end}" for end in ends), last - m + 1))
+    return found
+
+
 def repeats(case: Case) -> set[Place]:
     """SV104, first half: the places of every occurrence in a rank's order after the first."""
     found = set()

@@ -56,7 +56,9 @@ class TestEntries:
     def test_what_a_layer_before_holds_is_held_once(self) -> None:
         made = cut(Model("m", TWO, devices=Devices(memory=(16,))), ranks=1, microbatches=1)
         assert list(made.timeline().peak_memory) == [16]
-        with pytest.raises(InfeasibleError, match=r"takes 1 bytes more .* holds 16 on rank 0, which has 15"):
+        with pytest.raises(
+            InfeasibleError, match=r"takes 1 unit more .* holds 16 units, 1 unit over its 15 units, on rank 0"
+        ):
             cut(Model("m", TWO, devices=Devices(memory=(15,))), ranks=1, microbatches=1)
 
     def test_the_joint_search_counts_it_once_as_well(self) -> None:
@@ -100,7 +102,9 @@ class TestWaitingForW:
     def test_a_rank_that_lacks_room_for_them_gets_no_layers(self) -> None:
         """ZB-H1's rank 1 of 2 has one micro-batch in flight and one waiting for W: 20 bytes of the last layer."""
         layers = ((1, 10, 10), (1, 0, 0), (1, 10, 10))
-        with pytest.raises(InfeasibleError, match=r"takes 5 bytes more .* holds 20 on rank 1, which has 15"):
+        with pytest.raises(
+            InfeasibleError, match=r"takes 5 units more .* holds 20 units, 5 units over its 15 units, on rank 1"
+        ):
             cut(split(*layers, memory=(20, 15)), ranks=2, microbatches=4, family="zb-h1")
         assert fits(cut(split(*layers, memory=(20, 20)), ranks=2, microbatches=4, family="zb-h1"))
 
@@ -214,7 +218,7 @@ class TestGraphs:
             made = cut(Model("m", layers, edges=edges, devices=Devices((least,))), family=family, **shape)
             assert made.partition.linearized
             assert max(made.timeline().peak_memory) == least
-            with pytest.raises(InfeasibleError, match="takes 1 bytes more"):
+            with pytest.raises(InfeasibleError, match="takes 1 unit more"):
                 cut(Model("m", layers, edges=edges, devices=Devices((least - 1,))), family=family, **shape)
 
 

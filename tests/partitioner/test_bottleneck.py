@@ -157,16 +157,18 @@ class TestNoPartition:
             least_bottleneck(
                 Model("m", layers, edges=edges, devices=Devices(memory=(20, 9))), (0, 1), states, solver=solver
             )
-        lacking = int(re.search(r"it takes (\d+) bytes more", str(caught.value))[1])  # type: ignore[index]
+        lacking = int(re.search(r"it takes (\d+) units? more", str(caught.value))[1])  # type: ignore[index]
         for more, fits in ((lacking - 1, False), (lacking, True)):
             model = Model("m", layers, edges=edges, devices=Devices(memory=(20 + more, 9 + more)))
             with nullcontext() if fits else pytest.raises(InfeasibleError):
                 least_bottleneck(model, (0, 1), states, solver=solver)
-        assert re.search(r"holds (\d+) on rank (\d), which has (20|9)", str(caught.value))
+        assert re.search(r"holds \d+ units, \d+ units? over its (20|9) units, on rank \d", str(caught.value))
 
     def test_two_stages_of_a_rank_hold_what_both_do(self) -> None:
         layers = tuple(Layer(f"l{i}", 1, 1, parameters=10) for i in range(4))
-        with pytest.raises(InfeasibleError, match=r"it takes 5 bytes more .* holds 20 on rank \d, which has 15 "):
+        with pytest.raises(
+            InfeasibleError, match=r"it takes 5 units more .* holds 20 units, 5 units over its 15 units, on rank \d "
+        ):
             cut(Model("m", layers, devices=Devices(memory=(15,))), ranks=2, virtual=2, microbatches=4)
 
     @pytest.mark.parametrize("edges", [None, ((0, 1), (0, 2), (1, 3), (2, 3))])

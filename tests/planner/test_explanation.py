@@ -20,6 +20,7 @@ from schedverify.core.problem.checks import least_capacity
 from schedverify.core.result import Plan, Status
 from schedverify.planner.explanation._explain import basis_of_bound
 from schedverify.planner.explanation.critical import critical_cycle_of
+from schedverify.planner.explanation.durations import MOST_DURATIONS, Duration
 from schedverify.planner.explanation.gains import changes_of
 from schedverify.planner.explanation.limits import FIELDS, with_limit
 from schedverify.verifier.graph import step_graph
@@ -97,12 +98,13 @@ def test_the_limits_that_clash_and_what_would_do_are_those_of_brute_force(proble
         assert relief.bound == relief.least
 
 
-@settings(QUICK)
-@given(tiny_problems(), st.sampled_from(["makespan", "span", "peak-memory"]))
+@settings(QUICK, max_examples=20)
+@given(tiny_problems(a_rank=6, in_all=12), st.sampled_from(["makespan", "span", "peak-memory"]))
 def test_each_gain_is_that_of_brute_force(problem: sv.Problem, objective: str) -> None:
     plan, explanation = explained(problem, objective=objective)
     assume(plan.status is Status.OPTIMAL)
-    changes = list(changes_of(plan))
+    path = [*explanation.critical_path, *(link for way in explanation.critical_cycle for link in way.path)]
+    changes = list(changes_of(plan, path))
     assert [gain.change for gain in explanation.gains] == [change.text for change in changes]
     for gain, change in zip(explanation.gains, changes, strict=True):
         truth = brute_force(change.problem).value(objective)
@@ -114,7 +116,8 @@ def test_each_gain_is_that_of_brute_force(problem: sv.Problem, objective: str) -
 @settings(QUICK)
 @given(tiny_problems())
 def test_the_critical_path_leaves_no_tick_out(problem: sv.Problem) -> None:
-    plan, explanation = explained(problem)
+    plan = sv.optimize(problem, workers=1)
+    explanation = sv.explain(plan, time_limit=0)
     assume(plan.schedule is not None)
     timeline = sv.simulate(plan.schedule, problem)
     start, end = {}, {}
@@ -164,19 +167,63 @@ def test_an_optimal_plan_is_told_in_words() -> None:
         "critical path (an arrow: the output of another rank or stage is waited for)",
         "  0F0 → 1F0 1B0 → 0B0 0F1 → 1F1 1B1 → 0B1 0F2 → 1F2 1B2 → 0B2 0F3 → 1F3 1B3 → 0B3",
         "at the limit",
-        "  rank 0 holds 2 of 3 bytes: no room for one more activation (2)",
-        "what one unit more would gain of the makespan",
-        "  memory.capacity[0] 3 → 5 (one more activation): gains 14",
-        "  costs.backward[1] 3 → 2 (the busiest stage): gains 4",
-        "  links.latency, one tick less on every link: gains 8",
+        "  rank 0 holds 2 units of 3 units: no room for one more activation (2 units)",
+        "what one unit more, or one tick less, would gain of the makespan",
+        "  memory.capacity[0] 3 → 5 (one more activation on rank 0): gains 14 ticks",
+        "  costs.backward[1] 3 → 2 (B of stage 1, 4 times on the critical path, in the bound): gains 4 ticks",
+        "  costs.forward[1] 1 → 0 (F of stage 1, 4 times on the critical path, in the bound): gains 4 ticks",
+        "  costs.backward[0] 2 → 1 (B of stage 0, 4 times on the critical path): gains 4 ticks",
+        "  costs.forward[0] 1 → 0 (F of stage 0, 4 times on the critical path): gains 4 ticks",
+        "  links.latency, one tick less on every link: gains 8 ticks",
     ]
+
+
+@pytest.mark.parametrize("objective", ["makespan", "span"])
+def test_the_stages_that_bind_are_tried_and_not_the_one_with_most_to_do(objective: str) -> None:
+    """Stage 1 takes longest, and rank 0 with the stages 0 and 3 has most to do: less of stage 1 gains little."""
+    problem = sv.Problem.chain(
+        ranks=2, microbatches=4, virtual=2, placement="v", forward=[2, 3, 1, 3], backward=[3, 4, 1, 3]
+    )
+    plan, explanation = explained(problem, objective=objective)
+    assert plan.value is not None
+    tried = {gain.change.partition(" ")[0]: gain for gain in explanation.gains}
+    for key in ("costs.forward[0]", "costs.backward[0]", "costs.forward[3]", "costs.backward[3]"):
+        assert tried[key].least > 0, key
+        assert "in the bound" in tried[key].change
+    assert next(iter(tried)) in ("costs.forward[0]", "costs.backward[0]", "costs.forward[3]", "costs.backward[3]")
+    path = [*explanation.critical_path, *(link for way in explanation.critical_cycle for link in way.path)]
+    named = {"F": "forward", "B": "backward"}
+    on_path = {f"costs.{named[op.kind.name]}[{op.stage}]" for op in (sv.Op.parse(link.step) for link in path)}
+    assert on_path <= set(tried)
+
+
+def test_of_many_durations_those_that_decide_most_are_tried() -> None:
+    problem = sv.Problem.chain(
+        ranks=8, microbatches=3, form="split", forward=[1, 1, 1, 1, 1, 1, 5, 1], backward_input=1, backward_weight=1
+    )
+    plan = sv.optimize(problem, workers=1)
+    changes = list(changes_of(plan, sv.explain(plan, time_limit=0).critical_path))
+    assert len(changes) == MOST_DURATIONS
+    assert changes[0].text.startswith("costs.forward[6] 5 → 4 (F of stage 6")
+    for change in changes:
+        assert change.problem.minimize == problem.minimize
+        assert sum(change.problem.forward + change.problem.backward_input + change.problem.backward_weight) == 27
+
+
+def test_a_backward_in_two_parts_stays_their_sum_and_no_other_is_touched() -> None:
+    sizes = {"ranks": 1, "microbatches": 1, "form": "split", "forward": 2, "backward_input": 3, "backward_weight": 4}
+    whole, cheaper = sv.Problem.chain(**sizes), sv.Problem.chain(**sizes, backward=6)
+    for problem, left in ((whole, 6), (cheaper, 6)):
+        shorter = Duration(0, sv.Kind.I).shortened(problem)
+        assert (shorter.backward_input, shorter.backward_weight, shorter.backward) == ((2,), (4,), (left,))
+    assert Duration(0, sv.Kind.B).shortened(cheaper).backward == (5,)
 
 
 def test_an_infeasible_problem_is_told_in_words() -> None:
     _, explanation = explained(sv.Problem.chain(**PAIR, makespan=15, capacity=1, in_flight=3))
     assert str(explanation).splitlines() == [
         "no schedule keeps memory.capacity and limits.makespan",
-        "  memory.capacity: 2 bytes on every rank would do, less would not",
+        "  memory.capacity: 2 units on every rank would do, less would not",
         "  limits.makespan: 24 ticks would do, less would not",
     ]
     twice = sv.Problem.chain(ranks=1, virtual=2, microbatches=2, in_flight=1, makespan=3)
@@ -212,20 +259,22 @@ def test_in_no_time_what_is_open_is_told_as_open() -> None:
     for relief in explanation.reliefs:
         assert relief.bound is None or relief.least is None or relief.bound <= relief.least
     optimal = sv.optimize(sv.Problem.chain(ranks=3, microbatches=5, backward=[5, 4, 6], in_flight=2), workers=1)
-    for gain in sv.explain(optimal, workers=1, time_limit=0).gains:
-        assert gain.most is None or gain.least <= gain.most
+    explanation = sv.explain(optimal, workers=1, time_limit=0)
+    assert explanation.gains == ()
+    count = len(list(changes_of(optimal, explanation.critical_path)))
+    assert explanation.remarks == (f"{count} more changes not tried: the time limit of 0 s ended the search",)
 
 
 @pytest.mark.parametrize(
     ("told", "text"),
     [
         (Relief("limits.in_flight", 3, 3), "limits.in_flight: 3 on every rank would do, less would not"),
-        (Relief("limits.makespan", 9, 7), "9 ticks would do, less than 7 would not; what lies between is open"),
-        (Relief("memory.capacity", None, 7), "7 bytes on every rank or more; which value would do is open"),
+        (Relief("limits.makespan", 9, 7), "9 ticks would do, less than 7 ticks would not; what lies between is open"),
+        (Relief("memory.capacity", None, 7), "7 units on every rank or more; which value would do is open"),
         (Gain("x", 0, 0), "x: gains nothing"),
-        (Gain("x", 2, 2), "x: gains 2"),
-        (Gain("x", 1, 2), "x: gains at least 1, at most 2"),
-        (Gain("x", 1, None), "x: gains at least 1, how much more is open"),
+        (Gain("x", 2, 2), "x: gains 2 ticks"),
+        (Gain("x", 1, 2), "x: gains at least 1 tick, at most 2 ticks"),
+        (Gain("x", 1, None), "x: gains at least 1 tick, how much more is open"),
     ],
 )
 def test_what_is_open_is_told(told: Relief | Gain, text: str) -> None:

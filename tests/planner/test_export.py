@@ -25,7 +25,7 @@ def test_each_stage_gets_its_reduction_once() -> None:
     lowered = lower(ORDER, PROBLEM)
     exported = for_torch(lowered, PROBLEM)
     assert [row.count(f"{rank}REDUCE_GRAD") for rank, row in enumerate(exported.strings())] == [1, 1]
-    assert exported == add_reduction(lowered)
+    assert exported == add_reduction(lowered, PROBLEM)
     assert for_torch(exported, PROBLEM) == exported
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,9 +13,9 @@ from schedverify.cli import main
 from schedverify.core.discipline import Discipline
 from schedverify.core.errors import InputError, ScheduleError
 from schedverify.core.problem import Problem
-from schedverify.core.result import Plan, Verdict
+from schedverify.core.result import Plan, Status, Verdict
 from schedverify.core.schedule import Schedule
-from schedverify.formats import load
+from schedverify.formats import load, save
 from schedverify.generators import families, generate
 from schedverify.lowering import add_reduction
 from schedverify.planner import plans
@@ -91,12 +92,14 @@ def test_received_bytes_can_be_too_many_for_every_lowering(tmp_path: Path, capsy
     plan = optimize(problem, time_limit=5, workers=1)
     assert plan.schedule is not None
     assert plan.lowered is None
-    assert plan.reason.startswith("no known lowering of it keeps the limits: rank 0 holds 25 bytes")
+    assert plan.reason.startswith("no known lowering of it keeps the limits: rank 0 holds 25 units")
     with pytest.raises(ScheduleError, match="no known lowering"):
         plan_of(plan.schedule, problem)
     target = tmp_path / "plan.json"
     assert main(["optimize", str(tmp_path / "tight.toml"), "-o", str(target), "--workers", "1"]) == 1
-    assert "no plan is written: no known lowering" in capsys.readouterr().err
+    told = capsys.readouterr()
+    assert "no plan is written: no known lowering" in told.err
+    assert f"makespan {plan.value}" in told.out  # what was found is shown all the same
     assert not target.exists()
 
 
@@ -116,7 +119,7 @@ def test_a_plan_gives_its_communication_to_pytorch(tmp_path: Path) -> None:
     source, csv, again = (str(tmp_path / name) for name in ("plan.json", "plan.csv", "again.json"))
     assert main(["convert", str(tmp_path / "order.txt"), source]) == 0
     assert main(["convert", source, csv, "--to", "torch-comms-csv"]) == 0
-    assert load(csv) == add_reduction(plan.lowered.schedule)
+    assert load(csv) == add_reduction(plan.lowered.schedule, problem)
     assert main(["convert", csv, again]) == 0
     read = load(again)
     assert isinstance(read, Plan)
@@ -167,3 +170,44 @@ def test_a_plan_says_what_the_families_have() -> None:
         assert result.violated == tuple(sorted({violation.code for violation in violations}))
     assert {result.violated for result in plan.families} >= {(), ("SV402",)}
     assert plan_of(generate("1f1b", problem), problem).families == ()
+
+
+def test_where_gpipe_is_as_fast_the_plan_holds_what_1f1b_does() -> None:
+    plan = optimize(Problem.chain(ranks=4, microbatches=8, forward=1, backward=2), workers=1)
+    assert (plan.status, plan.value, plan.bound) == (Status.OPTIMAL, 33, 33)
+    assert plan.measures.peak_memory == (4, 3, 2, 1)
+    assert generate("gpipe", plan.problem) != plan.schedule
+    assert verify(plan).ok
+
+
+@pytest.mark.parametrize("objective", ["makespan", "span", "peak-memory"])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"latency": 1, "backward": [2, 3, 2]}, {"form": "split", "weight_stash": 1, "activation": 2},
+        {"virtual": 2}, {"virtual": 2, "placement": "v", "form": "split"}, {"slices": 2},
+        {"replicas": 2, "placement": [[0, 1, 2], [2, 1, 0]]},
+        {"capacity": [3, 3, 2], "static": [0, 1, 0]}, {"form": "inference"}, {"in_flight": [3, 2, 6]},
+        {"activation": [1, 2, 5], "recompute": [True, False, True]},
+    ],
+)  # fmt: skip
+def test_no_family_is_as_good_with_less_memory(shape: dict[str, Any], objective: str) -> None:
+    given: dict[str, Any] = {"ranks": 3, "microbatches": 6, "forward": 1}
+    problem = Problem.chain(**given | shape)
+    plan = optimize(problem, objective=objective, workers=1, time_limit=10)
+    assert plan.measures is not None
+    held = sorted(plan.measures.peak_memory, reverse=True)
+    for family in plan.families:
+        if not family.violated and family.measures.value(objective) == plan.value:
+            peaks = sorted(family.measures.peak_memory, reverse=True)
+            assert peaks[0] >= held[0]
+            same_time = objective != "peak-memory" or family.measures.makespan <= plan.measures.makespan
+            assert peaks >= held or not same_time, family.family
+
+
+def test_one_worker_and_a_seed_give_the_same_bytes(tmp_path: Path) -> None:
+    problem = Problem.chain(ranks=3, microbatches=5, forward=[1, 2, 1], backward=2, latency=1)
+    for objective in ("makespan", "span", "peak-memory"):
+        for name in ("first.json", "second.json"):
+            save(optimize(problem, objective=objective, seed=3, workers=1), tmp_path / name)
+        assert (tmp_path / "first.json").read_bytes() == (tmp_path / "second.json").read_bytes()

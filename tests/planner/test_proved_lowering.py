@@ -69,7 +69,7 @@ def test_received_bytes_beyond_the_capacity_are_told() -> None:
     order = generate("1f1b", problem)
     for options in ({}, {"discipline": "pair"}):
         with pytest.raises(
-            ScheduleError, match=r"SV402 rank 0 holds 7 bytes at position 2; its capacity is 3\nSV402 rank 1"
+            ScheduleError, match=r"SV402 rank 0 holds 7 units, 4 units over its 3 units, at position 2\nSV402 rank 1"
         ):
             lower(order, problem, **options)
 

@@ -309,7 +309,7 @@ REPLICAS = (0, 2), (1, 3)
 def test_a_pipeline_that_fails_ends_those_that_average_with_it(four: GlooPool, reduces: bool) -> None:
     problem = sv.Problem.chain(ranks=2, microbatches=2)
     order = sv.lower(sv.generate("1f1b", problem), problem)
-    outcomes = four.run(beside, plan_of(add_reduction(order) if reduces else order, problem))
+    outcomes = four.run(beside, plan_of(add_reduction(order, problem) if reduces else order, problem))
     told = [outcome.value[0] for outcome in outcomes]
     assert told[0] == "RunError: rank 0, position 0 (0F0): ZeroDivisionError: on purpose"
     assert told[1].endswith("\nended by rank 0, position 0 (0F0): ZeroDivisionError: on purpose")

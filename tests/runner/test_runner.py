@@ -149,7 +149,7 @@ def test_other_lowerings_of_one_order(pool: GlooPool, virtual: int) -> None:
     problem = Problem.chain(ranks=4, microbatches=5, virtual=virtual)
     order = generate("1f1b" if virtual == 1 else "interleaved-1f1b", problem)
     lowered = lower(order, problem)
-    for other in (defer_receives(lowered, problem), add_reduction(lowered)):
+    for other in (defer_receives(lowered, problem), add_reduction(lowered, problem)):
         assert other != lowered
         trained(pool, plan_of(other, problem))
 
@@ -247,7 +247,8 @@ def awaiting(lowered: Schedule) -> Schedule:
 def test_pipelines_side_by_side(pool: GlooPool, reduces: str) -> None:
     problem = Problem.chain(ranks=2, microbatches=4, virtual=2)
     order = lower(generate("interleaved-1f1b", problem), problem)
-    reduced = {"at the end": order, "at once": add_reduction(order), "awaited": awaiting(add_reduction(order))}
+    at_once = add_reduction(order, problem)
+    reduced = {"at the end": order, "at once": at_once, "awaited": awaiting(at_once)}
     plan = plan_of(reduced[reduces], problem)
     outcomes = pool.run(jobs.in_parallel, plan)
     assert max(outcome.value for outcome in outcomes) < CLOSE

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -107,9 +110,12 @@ def test_shapes_that_are_not_taken_are_skipped() -> None:
 def test_an_interruption_loses_nothing(call: int, tmp_path: Path) -> None:
     path, whole = tmp_path / "statement.json", tmp_path / "whole.json"
     certify(Interrupted(None), ranks=6, microbatches=6, path=whole, workers=1)
-    with pytest.raises(KeyboardInterrupt):
-        certify(Interrupted(call), ranks=6, microbatches=6, path=path, workers=1)
+    with pytest.warns(UserWarning, match=f"interrupted: {(call - 1) // 2} of 36 shapes are checked; called again"):
+        stated = certify(Interrupted(call), ranks=6, microbatches=6, path=path, workers=1)
     assert not path.exists()
+    assert not stated.complete
+    assert stated.counts == {"checked": (call - 1) // 2, "skipped": 0}
+    assert stated.shapes == load_statement(whole).shapes[: (call - 1) // 2]
     again = Interrupted(None)
     certify(again, ranks=6, microbatches=6, path=path, workers=1)
     assert again.calls == 2 * (36 - (call - 1) // 2)
@@ -144,9 +150,64 @@ def test_a_process_that_is_killed_leaves_what_it_saved(tmp_path: Path) -> None:
     assert load_statement(tmp_path / "statement.json").counts == {"checked": 81, "skipped": 0}
 
 
+ENDED = """
+import os, sys
+import schedverify as sv
+from schedverify.testing import certify
+
+def scheduler(problem):
+    print("working", os.getpid(), flush=True)
+    return sv.generate("1f1b", problem)
+
+if __name__ == "__main__":
+    statement = certify(scheduler, ranks=60, microbatches=60, workers=2)
+    print("stated", statement.complete, statement.counts["checked"] > 0, flush=True)
+"""
+
+
+@contextlib.contextmanager
+def certifying(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Yield a process that certifies with two others, once both work."""
+    script = tmp_path / "script.py"
+    script.write_text(ENDED, encoding="utf-8")
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(
+        [sys.executable, str(script)], cwd=tmp_path, stdout=pipe, stderr=pipe, text=True, start_new_session=True
+    )
+    try:
+        workers: set[int] = set()
+        while len(workers) < 2:
+            assert process.stdout is not None
+            workers.add(int(process.stdout.readline().split()[1]))
+        for _ in range(40):  # shapes are taken in chunks; some are done by now
+            process.stdout.readline()
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_ctrl_c_ends_with_the_statement_so_far_and_without_a_traceback(tmp_path: Path) -> None:
+    with certifying(tmp_path) as process:
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers, too
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert out.splitlines()[-1] == "stated False True"
+    assert "Traceback" not in err
+    assert "of 3600 shapes are checked" in err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_no_worker_is_left_when_its_parent_is_killed(number: signal.Signals, tmp_path: Path) -> None:
+    with certifying(tmp_path) as process:
+        process.send_signal(number)
+        process.communicate(timeout=60)  # ends when nobody is left who could write
+    assert process.returncode == -number
+
+
 def test_other_checks_do_not_go_on_from_a_part(tmp_path: Path) -> None:
     path = tmp_path / "statement.json"
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.warns(UserWarning, match="interrupted: 4 of 9 shapes"):
         certify(Interrupted(9), ranks=3, microbatches=3, path=path, workers=1)
     with pytest.raises(InputError, match=r"statement\.json\.part: bounds, options: not those of these checks"):
         certify(Interrupted(None), ranks=3, microbatches=4, latency=2, path=path, workers=1)

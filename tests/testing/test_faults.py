@@ -50,7 +50,7 @@ def family(name: str, **keys: object) -> tuple[sv.Schedule, sv.Problem]:
 
 
 def with_communication(schedule: sv.Schedule, problem: sv.Problem) -> tuple[sv.Schedule, sv.Problem]:
-    return add_sharding(add_reduction(sv.lower(schedule, problem)), problem), problem
+    return add_sharding(add_reduction(sv.lower(schedule, problem), problem), problem), problem
 
 
 def parsed(text: str, **keys: object) -> tuple[sv.Schedule, sv.Problem]:
@@ -181,6 +181,8 @@ PLANTED: dict[str, tuple[str, dict, dict, dict | None]] = {
     "waited for before it is sent": ("SV303", {}, {}, {"waits": True}),
     "reduction awaited before it begins": ("SV305", {}, {}, {"waits": True, "unshard": True}),
     "member dropped": ("SV301", {}, {}, {"groups": True}),
+    "members crossed": ("SV302", {}, {}, {"groups": True}),
+    "computed within a group": ("SV101", {}, {}, {"groups": True}),
     "group before what it sends is made": ("SV303", {}, {}, {"groups": True}),
     "opposite members one after another": ("SV304", {}, {}, {"groups": True}),
 }

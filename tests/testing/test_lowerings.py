@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import groupby
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, find, given, settings
@@ -13,7 +14,7 @@ import schedverify as sv
 from oracle.communication import Judge
 from oracle.lowered import shared_verdicts
 from schedverify.core.op import Op
-from schedverify.lowering import add_reduction, add_sharding
+from schedverify.lowering import add_communication, add_reduction, add_sharding
 from schedverify.testing import (
     Mutation,
     SchedulerFault,
@@ -262,7 +263,7 @@ def late(word: str) -> Lowering:
 
 
 def reduces_tied_stages_as_one(schedule: sv.Schedule, problem: sv.Problem) -> sv.Schedule:
-    reduced = add_reduction(sv.lower(schedule, problem))
+    reduced = add_reduction(sv.lower(schedule, problem), problem)
     needless = {f"{s}REDUCE_GRAD" for group in problem.tied for s in group[1:]}
     return sv.Schedule.of([text for text in row if text not in needless] for row in reduced.strings())
 
@@ -336,6 +337,55 @@ def test_a_faulty_lowering_is_caught(lowering: Lowering, told: str) -> None:
         check_lowering(lowering, order, problem)
     assert f"The order that was lowered:\n{order}" in str(caught.value)
     assert "ranks = 2" in str(caught.value)
+
+
+def gathers_at_the_start(schedule: sv.Schedule, problem: sv.Problem) -> sv.Schedule:
+    """Gather every stage of a rank at its start, and free none before its end."""
+    own, rows = problem.stages_of, sv.lower(schedule, problem).strings()
+    return sv.Schedule.of(
+        [f"{s}UNSHARD" for s in own[rank]] + row + [f"{s}RESHARD" for s in own[rank]] for rank, row in enumerate(rows)
+    )
+
+
+CHAIN = {"ranks": 2, "microbatches": 2, "forward": 1, "backward": 2}
+LIMITS = {
+    "SV402": (add_communication, {"bytes": 6, "capacity": 3}),
+    "SV403": (add_communication, {"buffer": 1}),
+    "SV404": (add_communication, {"outstanding_sends": 1}),
+    "SV405": (gathers_at_the_start, {"virtual": 2, "unsharded": 1}),
+    "SV503": (add_communication, {"makespan": 21, "bytes": 6, "bandwidth": 1}),
+}
+
+
+@pytest.mark.parametrize("code", LIMITS)
+def test_a_lowering_that_keeps_no_limit_is_caught_unless_only_other_properties_are_asked_for(code: str) -> None:
+    lowering, limits = LIMITS[code]
+    problem = sv.Problem.chain(**CHAIN | limits)
+    order = sv.generate("gpipe", problem)
+    assert sv.verify(order, problem).ok
+    for properties in (None, [code]):
+        with pytest.raises(SchedulerFault, match=f"^{code} "):
+            check_lowering(lowering, order, problem, properties=properties, discipline="buffered")
+    check_lowering(lowering, order, problem, properties=("SV1", "SV2", "SV3"), discipline="buffered")
+
+
+@pytest.mark.parametrize(
+    ("lowering", "keywords", "told"),
+    [(add_communication, {"waits": True}, "SV404"), (gathers_at_the_start, {"virtual": 2, "unshard": True}, "SV405")],
+)
+def test_a_lowering_that_forgets_a_limit_is_told_small(lowering: Lowering, keywords: dict[str, Any], told: str) -> None:
+    tried: list[sv.Problem] = []
+
+    @settings(database=None, deadline=None, max_examples=200, derandomize=True)
+    @given(st.data())
+    def test(data: st.DataObject) -> None:
+        tried.append(data.draw(problems(**keywords)))
+        check_lowering(lowering, data.draw(schedules(tried[-1])), tried[-1])
+
+    with pytest.raises(SchedulerFault, match=told):
+        test()
+    assert tried[-1].ranks <= 3
+    assert tried[-1].microbatches <= 4
 
 
 def test_a_lowering_that_changes_its_mind_is_caught() -> None:

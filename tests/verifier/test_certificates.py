@@ -7,7 +7,13 @@ from typing import Any
 import pytest
 
 from schedverify.core.problem import Problem
-from schedverify.verifier.certificates import EvidenceError, SilentEvidenceError, proved_bound, proved_peak
+from schedverify.verifier.certificates import (
+    EvidenceError,
+    SilentEvidenceError,
+    proved_bound,
+    proved_in_flight,
+    proved_peak,
+)
 from schedverify.verifier.certificates.overlaps import can_overlap
 
 
@@ -52,6 +58,32 @@ def test_one_sequence_alone_waits_on_all_stages_that_it_came_through_by_hand(rec
     assert proved_peak(problem, "peak-memory", {"rule": "sequence", "rank": 0}) == 10 + 2 * saved + 3
     forwards = Problem.chain(ranks=1, microbatches=2, virtual=3, form="inference", activation=3)
     assert proved_peak(forwards, "peak-memory", {"rule": "sequence", "rank": 0}) == 3
+
+
+@pytest.mark.parametrize(("slices", "counts"), [(1, (2, 1)), (2, (4, 2))])
+def test_what_one_sequence_has_in_flight_by_hand(slices: int, counts: tuple[int, int]) -> None:
+    """Stages 0 and 2 of the chain of three are on rank 0, so that both wait there when stage 2 turns back."""
+    shape: dict[str, Any] = {"ranks": 2, "microbatches": 2, "stages": 3, "slices": slices}
+    problem = Problem.chain(**shape)
+    for rank, count in enumerate(counts):
+        assert proved_in_flight(problem, {"rule": "in_flight", "rank": rank}) == count
+    for stage in range(3):
+        assert proved_in_flight(problem, {"rule": "in_flight_stage", "stage": stage}) == slices
+    side_by_side = Problem.chain(**shape, edges=[[0, 1], [0, 2]])
+    assert proved_in_flight(side_by_side, {"rule": "in_flight", "rank": 0}) == 2 * slices
+    apart = Problem.chain(**shape, edges=[[0, 1]])
+    assert proved_in_flight(apart, {"rule": "in_flight", "rank": 0}) == slices
+    forwards = Problem.chain(**shape, form="inference")
+    assert proved_in_flight(forwards, {"rule": "in_flight", "rank": 0}) == 1
+    assert proved_in_flight(forwards, {"rule": "in_flight_stage", "stage": 0}) == 1
+    for evidence, said in (
+        ({"rule": "in_flight", "rank": 2}, "it names no rank of this problem"),
+        ({"rule": "in_flight_stage", "stage": 3}, "it names no stage of this problem"),
+        ({"rule": "load", "rank": 0}, "unknown rule 'load'; known: in_flight, in_flight_stage"),
+        ({"rule": "in_flight", "rank": 0, "stage": 0}, "the rule in_flight has no 'stage'"),
+    ):
+        with pytest.raises(EvidenceError, match=f"^{said}$"):
+            proved_in_flight(problem, evidence)
 
 
 @pytest.mark.parametrize(("ceiling", "pairs"), [(32, 1), (28, 2), (27, 3), (24, 4), (1, 4)])

@@ -73,12 +73,16 @@ LOAD = {"rule": "load", "rank": 1, "objective": "makespan", "bound": 21}
         (
             {"bound": 21, "certificate": LOAD},
             Verdict.VIOLATED,
-            "optimal is claimed of makespan 36, and its bound is 21",
+            "optimal is claimed of makespan 36 ticks, and its bound is 21 ticks",
         ),
         ({"bound": 36}, Verdict.UNDECIDED, "no evidence is given for the bound 36"),
         ({"bound": 36, "certificate": LOAD}, Verdict.UNDECIDED, "the evidence proves 21; the rest of the bound 36"),
         ({"bound": 36, "certificate": LOAD | {"bound": 36}}, Verdict.VIOLATED, "what follows from it is 21"),
-        ({"bound": 37}, Verdict.VIOLATED, "the bound on the makespan is claimed to be 37, but this schedule has 36"),
+        (
+            {"bound": 37},
+            Verdict.VIOLATED,
+            "the bound on the makespan is claimed to be 37 ticks, but this schedule has 36 ticks",
+        ),
     ],
 )
 def test_optimal_is_a_claim(changes: dict[str, Any], verdict: Verdict, text: str) -> None:
@@ -92,7 +96,7 @@ def test_optimal_is_claimed_of_both_objectives() -> None:
     data = json.loads(attacks.plan_text("second objective"))
     assert forged(data).ok
     report = forged(data, then=data["then"] | {"bound": data["then"]["bound"] - 1})
-    assert "optimal is claimed of peak-memory 2, and its bound is 1" in told(report)
+    assert "optimal is claimed of peak-memory 2 units, and its bound is 1 unit" in told(report)
     report = forged(data, then=data["then"] | {"bound": None, "certificate": None})
     assert "no bound of the peak-memory is known" in told(report)
 
@@ -137,6 +141,33 @@ class TestNoScheduleAtAll:
         roomy = dataclasses.replace(problem, capacity=(2, 1))
         assert verify(dataclasses.replace(plan, problem=roomy))["SV502"].verdict is Verdict.UNDECIDED
 
+    @pytest.mark.parametrize(
+        ("in_flight", "certificate", "verdict"),
+        [
+            (1, {}, Verdict.HOLDS),
+            (2, {}, Verdict.UNDECIDED),
+            (None, {}, Verdict.UNDECIDED),
+            ([1, 2], {"rank": 1}, Verdict.UNDECIDED),
+            ([1, 2], {}, Verdict.HOLDS),
+            (1, {"bound": 3}, Verdict.VIOLATED),
+            (1, {"bound": 1}, Verdict.UNDECIDED),
+            (1, {"objective": "makespan"}, Verdict.VIOLATED),
+            (1, {"objective": "luck"}, Verdict.VIOLATED),
+            (1, {"objective": None}, Verdict.VIOLATED),
+            (1, {"rank": 2}, Verdict.VIOLATED),
+        ],
+    )
+    def test_its_evidence_may_speak_of_another_limit_than_what_was_minimized(
+        self, in_flight: Any, certificate: dict[str, Any], verdict: Verdict
+    ) -> None:
+        problem = Problem.chain(ranks=2, microbatches=2, virtual=2, in_flight=in_flight)
+        evidence = {"rule": "in_flight", "rank": 0, "objective": "in-flight", "bound": 2} | certificate
+        for objective in ("makespan", "peak-memory"):
+            plan = Plan(problem, Status.INFEASIBLE, objective, certificate=evidence)
+            assert verify(plan)["SV502"].verdict is verdict
+            bounded = verify(dataclasses.replace(plan, bound=2))["SV502"]
+            assert bounded.verdict is not Verdict.HOLDS, "nothing shows that bound"
+
     def test_where_one_is_given(self) -> None:
         problem = Problem.of(SIX)
         plan = dataclasses.replace(plan_of(generate("1f1b", problem), problem), status=Status.INFEASIBLE)
@@ -179,7 +210,7 @@ class TestMakespanLimit:
     def test_of_a_compute_order(self) -> None:
         problem = Problem.of(SIX | {"limits": {"makespan": 20}})
         report = verify(generate("1f1b", problem), problem)
-        assert "SV503 the makespan of the compute order is 21, limits.makespan is 20" in told(report)
+        assert "SV503 the makespan of the compute order is 21 ticks, limits.makespan is 20 ticks" in told(report)
         assert verify(generate("1f1b", problem), dataclasses.replace(problem, makespan_limit=21)).ok
 
     def test_of_a_plan_whose_problem_was_given_a_limit(self) -> None:
@@ -258,8 +289,9 @@ class TestTimeline:
         later = [[start + 1 for start in row] for row in data["timeline"]]
         report = forged(data, timeline=later)
         assert report["SV202"].verdict is Verdict.HOLDS
-        assert "rank 0, position 0 (0F0) is claimed to start at 1; in the earliest timeline it starts at 0" in told(
-            report
+        assert (
+            "rank 0, position 0 (0F0) is claimed to start at 1 tick; in the earliest timeline it starts at 0 ticks"
+            in told(report)
         )
         assert verify(plan_from(data).schedule, plan_from(data).problem, claims={"timeline": later}).ok
 

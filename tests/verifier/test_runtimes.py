@@ -91,7 +91,7 @@ class TestExport:
         problem = sv.Problem.chain(ranks=2, microbatches=2)
         lowered = sv.lower(sv.generate("1f1b", problem), problem)
         leaving = for_torch(lowered, problem)
-        assert leaving == add_reduction(lowered)
+        assert leaving == add_reduction(lowered, problem)
         assert for_torch(leaving, problem) == leaving
         assert for_torch(lowered, problem, comms=False) == lowered.compute_only()
 

@@ -144,15 +144,20 @@ def test_claims_that_follow_hold() -> None:
 @pytest.mark.parametrize(
     ("claim", "value", "code", "sentence"),
     [
-        ("timeline", [[0, 1, 4, 7], [0, 2, 4, 5]], "SV202", "1F0) starts at 0, before 0F0 is there at 1"),
-        ("timeline", [[0, 0, 4, 7], [1, 2, 4, 5]], "SV202", "0F1) starts at 0, before the rank is free at 1"),
+        ("timeline", [[0, 1, 4, 7], [0, 2, 4, 5]], "SV202", "1F0) starts at 0 ticks, before 0F0 is there at 1 tick"),
+        (
+            "timeline",
+            [[0, 0, 4, 7], [1, 2, 4, 5]],
+            "SV202",
+            "0F1) starts at 0 ticks, before the rank is free at 1 tick",
+        ),
         ("timeline", [[0, 1, 4, 7], [1, 2, 4]], "SV202", "the timeline has [4, 3] starts by rank"),
         ("timeline", [[-1, 1, 4, 7], [1, 2, 4, 5]], "SV202", "before the rank is free at 0"),
-        ("makespan", 8, "SV501", "makespan is claimed to be 8; what follows is 9"),
+        ("makespan", 8, "SV501", "makespan is claimed to be 8 ticks; what follows is 9 ticks"),
         ("bubble_fraction", Fraction(1, 4), "SV501", "bubble_fraction is claimed to be 1/4; what follows is 1/3"),
         ("peak_in_flight", [1, 1], "SV501", "peak_in_flight is claimed"),
         ("value", 8, "SV501", "makespan (value) is claimed to be 8"),
-        ("bound", 10, "SV502", "claimed to be 10, but this schedule has 9"),
+        ("bound", 10, "SV502", "claimed to be 10 ticks, but this schedule has 9 ticks"),
         ("certificate", {"rule": "load", "rank": 0, "bound": 10}, "SV502", "states a bound of 10"),
         ("certificate", {"rule": "load", "rank": 2, "bound": 9}, "SV502", "it names no rank of this problem"),
         ("certificate", {"rule": "luck", "bound": 9}, "SV502", "unknown rule"),
@@ -187,7 +192,7 @@ PEAK_CLAIMS: dict[str, Any] = {
     ("claim", "code", "sentence"),
     [
         ({"value": 1}, "SV501", "peak-memory (value) is claimed to be 1; what follows is 2"),
-        ({"bound": 3}, "SV502", "the bound on the peak-memory is claimed to be 3, but this schedule has 2"),
+        ({"bound": 3}, "SV502", "the bound on the peak-memory is claimed to be 3 units, but this schedule has 2 units"),
         ({"certificate": {"rule": "sequence", "rank": 0, "bound": 2}}, "SV502", "states a bound of 2"),
         ({"certificate": {"rule": "sequence", "rank": 2, "bound": 1}}, "SV502", "it names no rank of this problem"),
         ({"certificate": {"rule": "memory", "stage": 0, "bound": 2}}, "SV502", "what follows from it is 1"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from schedverify.core.problem.fields import ProblemFields
 from schedverify.core.problem.numbers import LARGEST
 from schedverify.core.problem.reader import ProblemReader
@@ -35,16 +37,17 @@ def _slices(problem: ProblemFields, reader: ProblemReader) -> None:
         hint = "microbatches counts parts: a multiple of slices"
         reader.fault("slices", f"{problem.microbatches} micro-batches are no multiple of {problem.slices}", hint)
     elif problem.slices > 1 and problem.replicas > 1:
-        for first in range(0, problem.microbatches, problem.slices):
-            if len(set(problem.replica_of[first : first + problem.slices])) > 1:
-                message = f"the parts of sequence {first // problem.slices} go through different copies"
-                reader.fault(f"replica_of[{first}]", message, "give them one")
+        copies = problem.copy_by_microbatch.reshape(-1, problem.slices)
+        for sequence in np.flatnonzero((copies != copies[:, :1]).any(axis=1)).tolist():
+            message = f"the parts of sequence {sequence} go through different copies"
+            reader.fault(f"replica_of[{sequence * problem.slices}]", message, "give them one")
 
 
 def _stash(problem: ProblemFields, reader: ProblemReader) -> None:
     for stage, (stash, activation) in enumerate(zip(problem.weight_stash, problem.activation, strict=True)):
         if stash > activation:
-            message = f"{stash} on stage {stage} is more than its activation, {activation}"
+            part, whole = problem.units.values("peak-memory", stash, activation)
+            message = f"{part} on stage {stage} is more than its activation, {whole}"
             reader.fault("memory.weight_stash", message, "it is a part of the activation")
             return
 
@@ -84,8 +87,10 @@ def _capacity(problem: ProblemFields, reader: ProblemReader) -> None:
     unit = "micro-batch" if problem.slices == 1 else "sequence"
     for rank, (capacity, need) in enumerate(zip(problem.capacity, least_capacity(problem), strict=True)):
         if capacity < need:
-            message = f"{capacity} on rank {rank} is below what one {unit} needs, {need}"
-            reader.fault(f"memory.capacity[{rank}]", message, f"{need} or more")
+            has, needs = problem.units.values("peak-memory", capacity, need)
+            message = f"{has} on rank {rank} is below what one {unit} needs, {needs}"
+            enough = problem.units.exact(need).replace(",", "") if problem.unit else need
+            reader.fault(f"memory.capacity[{rank}]", message, f"{enough} or more")
 
 
 def least_capacity(problem: ProblemFields) -> list[int]:

@@ -51,6 +51,7 @@ def checked_fields(data: Mapping[str, Any]) -> tuple[dict[str, Any], ProblemRead
     _check_remarks(reader)
     costs = _costs(reader, sizes, shape["form"])
     rest = _links(reader, sizes) | _memory(reader, sizes) | _limits(reader, sizes)
+    rest["unit"] = reader.unit("memory.unit", reader.get("memory.unit"), "memory.capacity", "memory.static")
     reader.raise_faults()
     return shape | costs | rest, reader
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from schedverify.core.op import KIND_MASK, MICROBATCH_MASK, Kind, Op
 from schedverify.core.schedule import Flags, IntArray, kinds, op_stages
+from schedverify.core.units import Units
 
 Ints = tuple[int, ...]
 """Whole numbers by stage, by rank or by micro-batch; an array of them is an ``IntArray``."""
@@ -17,6 +18,8 @@ Edge = tuple[int, int]
 """Two stages, or two layers of a model, the first of which feeds the second."""
 Matrix = tuple[Ints, ...]
 
+LETTERS = {"fused": "FB", "split": "FIW", "inference": "F"}
+"""By form, the letters of the operations of each stage and micro-batch, where a backward that can be split is."""
 _F, _B, _W = int(Kind.F), int(Kind.B), int(Kind.W)
 _GRADIENTS = (Kind.SEND_B, Kind.RECV_B, Kind.WAIT_SEND_B, Kind.REDUCE_GRAD, Kind.WAIT_REDUCE_GRAD)
 
@@ -113,11 +116,23 @@ class ProblemFields:
     """What it minimizes next, among the best by ``minimize``."""
     boundaries: tuple[Boundary, ...] = field(default=())
     """The tensors that cross between stages, where they are known."""
+    unit: str = ""
+    """The unit that bytes are told in, such as ``GiB``; empty where sizes are numbers of no named unit."""
 
     @property
     def total_stages(self) -> int:
         """The number of stages of all copies together."""
         return self.stages * self.replicas
+
+    @property
+    def units(self) -> Units:
+        """How times and sizes of this problem are told."""
+        return Units(self.tick, self.unit)
+
+    @property
+    def most_operations(self) -> int:
+        """The number of operations of a schedule in which no stage stands on several ranks, each backward in parts."""
+        return self.stages * self.microbatches * len(LETTERS[self.form])
 
     @property
     def kinds(self) -> str:
@@ -129,6 +144,11 @@ class ProblemFields:
         """By stage, the bytes that its F leaves held: the boundary of one that recomputes, else the activation."""
         triples = zip(self.recompute, self.boundary, self.activation, strict=True)
         return tuple(boundary if again else activation for again, boundary, activation in triples)
+
+    @cached_property
+    def held_arrays(self) -> tuple[IntArray, IntArray, IntArray]:
+        """:attr:`saved_activation_bytes`, :attr:`activation` and :attr:`weight_stash` as arrays."""
+        return np.array(self.saved_activation_bytes), np.array(self.activation), np.array(self.weight_stash)
 
     @cached_property
     def owner_rank(self) -> Ints:
@@ -150,9 +170,18 @@ class ProblemFields:
         return tuple(map(tuple, rows))
 
     @cached_property
+    def copy_by_microbatch(self) -> IntArray:
+        """:attr:`replica_of` as an array, shape ``(microbatches,)``."""
+        if self.replicas == 1:
+            return np.broadcast_to(np.int32(0), self.microbatches)  # one number, however many micro-batches
+        return np.array(self.replica_of, dtype=np.int32)
+
+    @cached_property
     def microbatch_counts(self) -> Ints:
         """By stage (of all copies), how many micro-batches go through it."""
-        counts = np.bincount(self._copy_by_microbatch, minlength=self.replicas).tolist()
+        if self.replicas == 1:
+            return (self.microbatches,) * self.total_stages
+        counts = np.bincount(self.copy_by_microbatch, minlength=self.replicas).tolist()
         return tuple(counts[self.copy_of(stage)] for stage in range(self.total_stages))
 
     @cached_property
@@ -210,7 +239,7 @@ class ProblemFields:
     def passing(self) -> Flags:
         """Return whether a micro-batch goes through a stage, shape ``(total_stages, microbatches)``."""
         copies = np.arange(self.total_stages) // self.stages
-        return np.asarray(np.equal.outer(copies, self._copy_by_microbatch), dtype=bool)
+        return np.asarray(np.equal.outer(copies, self.copy_by_microbatch), dtype=bool)
 
     def has_kind(self, kind: Kind) -> bool:
         """Return whether the form has operations of a kind; inference has no gradients to move or reduce."""
@@ -231,7 +260,7 @@ class ProblemFields:
         """Return :meth:`has_operation` for each of some packed operations, in the shape of ``words``."""
         kind, stage = kinds(words), op_stages(words)
         microbatch = words & MICROBATCH_MASK
-        copy = self._copy_by_microbatch[np.minimum(microbatch, self.microbatches - 1)]
+        copy = self.copy_by_microbatch[np.minimum(microbatch, self.microbatches - 1)]
         goes_through = (microbatch < self.microbatches) & (copy == stage // self.stages)
         fits = self._kind_fits[kind] & (stage < self.total_stages)
         return np.asarray(fits & ((kind >= int(Kind.UNSHARD)) | goes_through))
@@ -243,11 +272,6 @@ class ProblemFields:
     def backward_lag(self, source: int, target: int) -> int:
         """Return the ticks from the end of B or I on ``source`` until ``target``, which feeds it, has the gradient."""
         return self._lag(self.owner_rank[source], self.owner_rank[target], self.boundary_bytes[target])
-
-    @cached_property
-    def _copy_by_microbatch(self) -> IntArray:
-        """``replica_of`` as an array, shape ``(microbatches,)``."""
-        return np.array(self.replica_of, dtype=np.int64)
 
     @cached_property
     def _kind_fits(self) -> Flags:

@@ -48,6 +48,7 @@ KEYS: Final = (
     Key("links", "bytes", "sizes by stage", "0", "bytes of the tensor that leaves a stage"),
     Key("links", "bandwidth", "counts by link", "no limit", "bytes per tick"),
     Key("links", "buffer", "count", "no limit", "messages that a channel can hold"),
+    Key("memory", "unit", "unit", "that of sizes given as text", "what bytes are told in; numbers count bytes then"),
     Key("memory", "activation", "sizes by stage", "1", "held from the start of F"),
     Key("memory", "weight_stash", "sizes by stage", "0", "of it, held from the end of I to the end of W"),
     Key("memory", "recompute", "flags by stage", "false", "whether the stage recomputes its forward"),

@@ -8,14 +8,12 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any, Final
 
+from schedverify.core.units import SIZES
+
 LARGEST: Final = 1 << 62
 """Every number, and every sum of them, stays at or below this; nothing wraps."""
 
-_UNITS = {"": 1, "b": 1} | {
-    f"{letter}{suffix}": base**power
-    for power, letter in enumerate("kmgtp", 1)
-    for suffix, base in (("b", 1000), ("ib", 1024))
-}
+_UNITS: Final = {"": 1} | {name.lower(): length for name, length in SIZES.items()}
 _SIZE = re.compile(r"\s*([0-9]{1,30}(?:\.[0-9]{1,30})?)\s*([A-Za-z]{0,3})\s*")
 _TICK = re.compile(r"\s*([0-9]{1,9}(?:\.[0-9]{1,18})?)\s*(.*)", re.DOTALL)
 

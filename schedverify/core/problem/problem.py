@@ -62,6 +62,7 @@ class Problem(ProblemFields):
         bytes: Sizes | None = None,  # noqa: A002 - the name of the key
         bandwidth: Links | None = None,
         buffer: SupportsIndex | None = None,
+        unit: str | None = None,
         activation: Sizes | None = None,
         weight_stash: Sizes | None = None,
         recompute: bool | Sequence[bool] | None = None,
@@ -124,6 +125,8 @@ class Problem(ProblemFields):
             Bytes per tick between two ranks, as ``latency``; by default bytes take no time.
         buffer
             Messages that a channel can hold, by default any number.
+        unit
+            What bytes are told in, such as ``"GiB"``; by default that of sizes given as text.
         activation
             Bytes held from the start of F, by stage; by default 1.
         weight_stash

@@ -11,9 +11,11 @@ from schedverify.core.errors import Faults, clean, nearest, shown
 from schedverify.core.problem.fields import Ints, Matrix
 from schedverify.core.problem.keys import BY_PATH, KEYS, TABLES, Key, names, table_of
 from schedverify.core.problem.numbers import LARGEST, decimal_places, exact, finer_tick, size, whole
+from schedverify.core.units import SIZES, unit_of
 
 _LONGEST_TEXT: Final = 1000
 _INDEX: Final = re.compile(r"\[[0-9]+\]")
+_DURATION: Final = re.compile(r"\s*([0-9]{1,20}(?:\.[0-9]{1,20})?)\s*(ns|us|ms|s|ticks?|)\s*")
 _PAIR_COST: Final = Key("costs.overlapped", "cost", "duration", "", "ticks of the overlapped pair")
 
 
@@ -28,6 +30,8 @@ class TableReader(Faults):
         self.data = data
         self._keys = {key.path: key for key in keys}
         self._decimals: int | None = None
+        self._sized: dict[str, str] = {}
+        """The unit of the first size given as text, by key."""
 
     def key_at(self, place: str) -> Key | None:
         """Return what the table of keys says of a place; None where it knows no such key."""
@@ -41,6 +45,8 @@ class TableReader(Faults):
         sized = key is not None and key.shape.startswith("size")
         number = size(value) if sized else whole(value)
         if number is not None and low <= number <= most:
+            if key is not None and (unit := unit_of(value)):
+                self._sized.setdefault(key.path, unit)
             return number
         if key is not None and key.shape.startswith("duration") and decimal_places(value):
             self._off_tick(place, value)
@@ -48,8 +54,26 @@ class TableReader(Faults):
         upper = str(most) if most < LARGEST else "2^62"
         kind = 'bytes (a whole number, or text such as "1.5 GiB")' if sized else "a whole number"
         message = f"expected {kind} from {low} to {upper}, found {shown(value)}"
-        self.fault(place, message, key.meaning if key else "")
+        self.fault(place, message, self._meaning(key, value) if key else "")
         return low
+
+    def unit(self, place: str, value: Any, *first: str) -> str:
+        """Take the unit that sizes are told in; by default that of the first of these keys, else the largest given.
+
+        What is read before counts: this is to be taken last.
+        """
+        if value is not None:
+            return str(value) if self.is_one_of(place, value, tuple(SIZES)) else ""
+        units = [self._sized[key] for key in first if key in self._sized]
+        return units[0] if units else max(self._sized.values(), key=SIZES.__getitem__, default="")
+
+    def _meaning(self, key: Key, value: Any) -> str:
+        """Return what a key means, and of a duration with a unit where its unit belongs."""
+        match = _DURATION.fullmatch(value) if isinstance(value, str) else None
+        if match is None or not key.shape.startswith("duration"):
+            return key.meaning
+        unit = f', and tick = "{match[2]}" says the unit of all' if match[2] else ""
+        return f"{key.meaning}: {match[1]} without quotes{unit}"
 
     def plain_text(self, place: str, value: Any) -> str:
         """Check a text: of bounded length, without control characters."""

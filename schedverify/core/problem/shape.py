@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from itertools import chain, repeat
 from typing import Any, Final, NamedTuple
 
 from schedverify.core.errors import shown
 from schedverify.core.op import MAX_MICROBATCHES, MAX_STAGES
-from schedverify.core.problem.fields import Edge, Ints, Matrix, chain_edges
+from schedverify.core.problem.fields import LETTERS, Edge, Ints, Matrix, chain_edges
 from schedverify.core.problem.keys import FORMS, OBJECTIVES
 from schedverify.core.problem.reader import ProblemReader
 
 MAX_RANKS: Final = MAX_STAGES
-MAX_PAIRS: Final = 100_000_000
-"""The most (stage, micro-batch) pairs: what fits into memory."""
+MAX_OPERATIONS: Final = 1 << 28
+"""The most operations of a whole schedule: two, or split three, of each stage and micro-batch, in inference one."""
 
 
 class Sizes(NamedTuple):
@@ -41,7 +42,8 @@ def read_shape(reader: ProblemReader) -> tuple[dict[str, Any], Sizes]:
     replicas = reader.count("replicas", 1, MAX_STAGES)
     known_ranks = 0 if reader.wrong("ranks") else ranks
     stages, placement = _placement(reader, ranks, known_ranks, replicas)
-    _bounded(reader, stages, microbatches, replicas)
+    form = _form(reader)
+    _bounded(reader, stages, microbatches, replicas, form)
     known_stages = 0 if reader.wrong("ranks", "virtual", "stages", "placement", "replicas") else stages
     sizes = Sizes(known_ranks, known_stages, (stages, stages * replicas) if known_stages else ())
     slices = reader.count("slices", 1)
@@ -52,7 +54,7 @@ def read_shape(reader: ProblemReader) -> tuple[dict[str, Any], Sizes]:
         "microbatches": microbatches,
         "stages": stages,
         "placement": placement,
-        "form": _form(reader),
+        "form": form,
         "edges": _edges(reader, known_stages),
         "tied": _tied(reader, known_stages),
         "partition": _partition(reader, known_stages),
@@ -67,11 +69,16 @@ def read_shape(reader: ProblemReader) -> tuple[dict[str, Any], Sizes]:
     return shape, sizes
 
 
-def _bounded(reader: ProblemReader, stages: int, microbatches: int, replicas: int) -> None:
+def _bounded(reader: ProblemReader, stages: int, microbatches: int, replicas: int, form: str) -> None:
+    letters = LETTERS[form]
+    operations = stages * microbatches * len(letters)
     if stages * replicas > MAX_STAGES:
         reader.fault("stages", f"{stages * replicas} stages over all copies", f"at most {MAX_STAGES}")
-    elif stages * microbatches > MAX_PAIRS:
-        reader.fault("microbatches", f"{stages} stages x {microbatches} micro-batches", f"at most {MAX_PAIRS} pairs")
+    elif operations > MAX_OPERATIONS:
+        message = (
+            f"{microbatches} micro-batches through {stages} stages make {operations} operations ({', '.join(letters)})"
+        )
+        reader.fault("microbatches", message, f"a schedule has at most {MAX_OPERATIONS}")
 
 
 def _placement(reader: ProblemReader, ranks: int, known_ranks: int, replicas: int) -> tuple[int, Matrix]:
@@ -176,7 +183,13 @@ def _replica_of(reader: ProblemReader, microbatches: int, replicas: int, slices:
     if reader.get("replica_of") is None:
         if replicas == 1 or not known:
             return (0,) * microbatches
-        return tuple(m // slices * slices * replicas // microbatches for m in range(microbatches))
+        begins = [-(-copy * microbatches // (slices * replicas)) * slices for copy in range(replicas)]
+        ends = (min(end, microbatches) for end in (*begins[1:], microbatches))
+        return tuple(
+            chain.from_iterable(
+                repeat(copy, max(end - begin, 0)) for copy, (begin, end) in enumerate(zip(begins, ends, strict=True))
+            )
+        )
     rows = reader.rows("replica_of")
     if known and len(rows) != microbatches:
         reader.fault("replica_of", f"expected a copy for each of {microbatches} micro-batches, found {len(rows)}")

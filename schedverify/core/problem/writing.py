@@ -46,7 +46,7 @@ def full_data(problem: ProblemFields) -> dict[str, Any]:
     return _present(top) | {
         "costs": _costs(problem),
         "links": _links(problem),
-        "memory": _present({name: getattr(problem, name) for name in _MEMORY}),
+        "memory": _present({"unit": problem.unit or None} | {name: getattr(problem, name) for name in _MEMORY}),
         "limits": _present({name: getattr(problem, field) for name, field in _LIMITS.items()}),
         "objective": _present({"minimize": problem.minimize, "then": problem.then or None}),
         "boundary": [_boundary(boundary) for boundary in problem.boundaries],

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Final
+
+DECODER_UNIT: Final = "GB"
+"""What the bytes of a decoder are told in, where its device's memory is given in no other unit."""
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 from schedverify.core.errors import Fault, InfeasibleError, InputError
 from schedverify.core.model import Devices, Layer, Model
+from schedverify.core.units import Units
 from schedverify.costmodel.decoder import layer_costs
 from schedverify.costmodel.decoder.configuration import Decoder, Training
-from schedverify.costmodel.decoder.device import Device
+from schedverify.costmodel.decoder.device import DECODER_UNIT, Device
 from schedverify.costmodel.decoder.layer_costs import Flops
 
 
@@ -79,7 +80,9 @@ def decoder_model(shape: Decoder, training: Training, device: Device, *, name: s
     )
     layers = (embedding, *(replace(layer, name=f"decoder{i}") for i in range(shape.layers)), head)
     tied = ((0, shape.layers + 1),) if shape.tied else ()
-    return Model(name, layers, _name_of(tick), tied=tied, devices=_devices(shape, training, device, tick))
+    return Model(
+        name, layers, _name_of(tick), tied=tied, devices=_devices(shape, training, device, tick), unit=DECODER_UNIT
+    )
 
 
 def faults_of(shape: Decoder, training: Training) -> Iterator[Fault]:
@@ -167,7 +170,8 @@ def _room(shape: Decoder, training: Training, device: Device) -> int:
     again = layer_costs.saved_activation(shape, training) if training.recompute == "full" else 0
     room = device.memory - device.reserved - again
     if room <= 0:
-        message = f"{device.memory} bytes, of which {device.reserved + again} hold no layer"
+        size = Units("", DECODER_UNIT).size
+        message = f"{size(device.memory)}, of which {size(device.reserved + again)} hold no layer"
         raise InfeasibleError(
             Fault("device.memory", message, "reserved, and what a layer needs while it is recomputed")
         )

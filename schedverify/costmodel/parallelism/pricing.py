@@ -16,7 +16,8 @@ from typing import Final, NamedTuple
 from schedverify.core.errors import Fault, InfeasibleError, InputError
 from schedverify.core.model import Model
 from schedverify.core.problem import Problem
-from schedverify.costmodel.decoder import Decoder, Training, decoder_model
+from schedverify.core.units import Units
+from schedverify.costmodel.decoder import DECODER_UNIT, Decoder, Training, decoder_model
 from schedverify.costmodel.decoder.device import Link
 from schedverify.costmodel.decoder.layer_costs import model_flops
 from schedverify.costmodel.parallelism.choice import Choice, Pipeline, best_cut
@@ -190,15 +191,8 @@ def _pipeline(ranks: int, microbatches: int, virtual: int) -> Pipeline:
 
 
 def _too_large(setup: SetUp, needed: int, room: int, what: str) -> Rejected:
-    missing = needed - room
-    unit, length = next(((unit, length) for unit, length in _UNITS if 10 * missing >= length), _UNITS[-1])
-    digits = 0 if length == 1 else 1
-    has, lacks, more = (f"{size / length:.{digits}f}" for size in (needed, room, missing))
-    return Rejected(setup._asdict(), f"does not fit: {what} {has} {unit} of {lacks}, {more} {unit} too much", missing)
-
-
-_UNITS: Final = (("GB", 10**9), ("MB", 10**6), ("kB", 10**3), ("bytes", 1))
-"""Sizes are told in the largest of which a tenth or more is lacking."""
+    told = Units("us", DECODER_UNIT).over(needed, room)
+    return Rejected(setup._asdict(), f"does not fit: {what} {told}", needed - room)
 
 
 class Advice(NamedTuple):

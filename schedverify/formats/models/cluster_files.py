@@ -10,6 +10,7 @@ from schedverify.core.errors import Fault, Faults, InputError, check_version, cl
 from schedverify.core.problem.reader import TableReader
 from schedverify.costmodel.decoder import Decoder, Training
 from schedverify.costmodel.parallelism import Choices, Cluster
+from schedverify.formats.file_kinds import CLUSTER, check_kind
 from schedverify.formats.json_toml import parse_either, unfit
 from schedverify.formats.models import model_keys
 from schedverify.formats.models.decoder_files import described_of, device_of, value_of
@@ -48,7 +49,9 @@ def load_cluster(path: PathLike, device: str | None = None) -> Cluster:
     """
     text = read_text(path, "a cluster in TOML or JSON", _MAX_BYTES)
     with naming(path):
-        return cluster_from(parse_either(text, path), device)
+        data = parse_either(text, path)
+        check_kind(data, "a cluster", CLUSTER)
+        return cluster_from(data, device)
 
 
 def cluster_from(data: Any, device: str | None = None) -> Cluster:

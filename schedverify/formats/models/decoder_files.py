@@ -85,7 +85,7 @@ def _values(faults: Faults, table: str, given: Any) -> dict[str, Any]:
     """Return the values of one table; keys that it does not give have the values of what ``like`` names."""
     if not isinstance(given, Mapping):
         return {}
-    base = _like(faults, table, given["like"]) if "like" in given else {}
+    base = _like(faults, table, given["like"]) if "like" in given and table in KNOWN else {}
     merged = {name: value for name, value in {**base, **given}.items() if name not in ("like", "source")}
     keys = {key.name: key for key in MODEL_KEYS if key.table == table}
     missing = [name for name in _NEEDED[table] if name not in merged]

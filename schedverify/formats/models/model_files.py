@@ -14,6 +14,8 @@ from typing import Any, Final
 from schedverify.core.errors import Fault, InputError, check_version, nearest, shown
 from schedverify.core.model import Devices, Layer, Model, PartitionConstraints
 from schedverify.core.problem.reader import TableReader
+from schedverify.core.units import unit_of
+from schedverify.costmodel.decoder import DECODER_UNIT
 from schedverify.formats.json_toml import unfit
 from schedverify.formats.models.decoder_files import model_of
 from schedverify.formats.models.model_keys import DECODER_TABLES, MODEL_KEYS, MODEL_TABLES, model_names
@@ -71,12 +73,18 @@ class _ModelReader(TableReader):
         self.names = {layer.name: i for i, layer in enumerate(layers)}
         edges, tied = self._edges(), tied + self._groups("tied", self.data.get("tied", ()))
         constraints, devices = self._constraints(tables["partition"]), self._devices(tables["devices"], own)
+        unit = self._unit()
         if self.found:
             return None
-        model = Model(name, layers, tick, edges, tied, constraints, devices)
+        model = Model(name, layers, tick, edges, tied, constraints, devices, unit)
         for fault in faults_of_sums(model, self._key_of):
             self.fault(*fault)
         return model
+
+    def _unit(self) -> str:
+        """Return the unit that bytes are told in; a decoder's are computed, and have that of its device's memory."""
+        told = self.unit("unit", self.data.get("unit"), "devices.memory")
+        return told or ((unit_of(self.table("device").get("memory")) or DECODER_UNIT) if "decoder" in self.data else "")
 
     def _key_of(self, position: int, name: str) -> str:
         """Return the key of a layer's value; of a decoder's layers its table."""
@@ -213,6 +221,13 @@ def load_model(path: PathLike, changes: Changes | None = None) -> Model:
         return model
 
 
+def check_model_suffix(path: PathLike) -> None:
+    """Raise an InputError where a model has no form for a file of that name."""
+    suffix = PurePath(path).suffix.lower()
+    if suffix not in ("", ".json", ".toml"):
+        raise InputError(Fault("", f"a model has no form {suffix[1:]!r}", "save it as .toml or .json"))
+
+
 def save_model(model: Model, path: PathLike, *, source: str = "", spread: Mapping[str, Any] | None = None) -> None:
     """Write a model file: JSON where the name ends so, else TOML; ``-`` is standard output.
 
@@ -224,8 +239,10 @@ def save_model(model: Model, path: PathLike, *, source: str = "", spread: Mappin
     Raises
     ------
     InputError
-        If it cannot be written.
+        If it cannot be written, or its name ends in something else.
     """
+    with naming(path):
+        check_model_suffix(path)
     data = data_of(model)
     if source:
         data = {"version": data.pop("version"), "name": data.pop("name"), "source": source} | data
@@ -239,6 +256,8 @@ def data_of(model: Model) -> dict[str, Any]:
     """Return the data of a model file that reads back as an equal model; what has its default is left out."""
     names = [layer.name for layer in model.layers]
     data: dict[str, Any] = {"version": 1, "name": model.name, "tick": model.tick}
+    if model.unit:
+        data["unit"] = model.unit
     if model.edges is not None:
         data["edges"] = [[names[source], names[target]] for source, target in model.edges]
     if model.tied:

@@ -11,6 +11,7 @@ MODEL_KEYS: Final = (
     Key("", "name", "text", '""', "what the model is called"),
     Key("", "source", "remark", "", "where the figures come from; for the reader, not part of the model"),
     Key("", "tick", "text", '"tick"', "the unit of every duration"),
+    Key("", "unit", "unit", "that of sizes given as text", "what bytes are told in; numbers count bytes then"),
     Key("", "edges", "names", "a chain", "which layer feeds which, pairs of names"),
     Key("", "tied", "names", "[]", "groups of layers that share weights, lists of names"),
     Key("layer", "name", "text", "layer and its number", "what the layer is called"),

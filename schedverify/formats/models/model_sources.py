@@ -8,6 +8,7 @@ from pathlib import Path, PurePath
 from typing import Any, Final
 
 from schedverify.core.errors import Fault, InputError, nearest
+from schedverify.formats.file_kinds import DECODER, MODEL, check_kind
 from schedverify.formats.json_toml import parse_either
 from schedverify.formats.models.decoder_files import known
 from schedverify.formats.models.pipedream import looks_like_profile
@@ -33,7 +34,9 @@ def model_data(path: PathLike, changes: Changes) -> Any:
         if not changes:
             return text
         raise InputError([Fault(table, "is for a decoder, and this is a profile of PipeDream") for table in changes])
-    return _changed(parse_either(text, path), changes)
+    data = parse_either(text, path)
+    check_kind(data, "a model", MODEL, DECODER)
+    return _changed(data, changes)
 
 
 def _by_name(name: str) -> dict[str, Any] | None:

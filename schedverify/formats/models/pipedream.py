@@ -40,7 +40,7 @@ def parse_profile(text: str, name: str = "") -> Model:
     nodes: dict[str, Layer | None] = {}
     edges: list[tuple[str, str]] = []
     faults: list[Fault] = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.replace("\r\n", "\n").replace("\r", "\n").split("\n"), 1):
         if node := _NODE.fullmatch(line.rstrip()):
             nodes[node[1]] = None if node[2].startswith("Input") else _layer(node)
         elif edge := _EDGE.fullmatch(line.rstrip()):
@@ -65,7 +65,7 @@ def _model(name: str, layers: dict[str, Layer], edges: list[tuple[str, str]]) ->
         raise InputError(Fault("", f"the edges have a cycle: {' -> '.join(error.args[1])}")) from None
     at = {node: i for i, node in enumerate(order)}
     pairs = tuple(sorted((at[source], at[target]) for source, target in edges))
-    return Model(name, tuple(layers[node] for node in order), "us", pairs)
+    return Model(name, tuple(layers[node] for node in order), "us", pairs, unit="MiB")
 
 
 def _layer(node: re.Match[str]) -> Layer:

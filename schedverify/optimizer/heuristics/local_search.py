@@ -117,7 +117,13 @@ class LocalSearch:
             byte_limit=_ints(_NO_LIMIT if problem.capacity is None else problem.capacity[r] - problem.static[r]
                              for r in range(problem.ranks)),
             in_flight_limit=_ints(problem.in_flight or [_NO_LIMIT] * problem.ranks),
+            end_limit=self._end_limit(),
         )  # fmt: skip
+
+    def _end_limit(self) -> int:
+        """Return the scaled ticks by which an order must have ended. A walk for the makespan may pass its limit."""
+        limit = self.tasks.problem.makespan_limit if self.span else None
+        return _NO_LIMIT if limit is None else self.tasks.scaled(limit) + self.tasks.instant
 
     def _admitted_by(self) -> dict[OpKey, list[tuple[Node, int]]]:
         """By F under a limit K for its stage, what else it waits for, without a lag: the gradient op K places before.

@@ -54,6 +54,8 @@ class FlatOps(NamedTuple):
         Shape (ops,): see :class:`~schedverify.optimizer.orders.Footprint`.
     byte_limit, in_flight_limit
         Shape (ranks,): the most that a rank may hold.
+    end_limit
+        Scaled ticks by which the earliest timeline of an order must have ended.
     """
 
     rank_begin: IntArray
@@ -71,6 +73,7 @@ class FlatOps(NamedTuple):
     net_in_flight: IntArray
     byte_limit: IntArray
     in_flight_limit: IntArray
+    end_limit: int
 
 
 class Timing(NamedTuple):
@@ -190,15 +193,18 @@ def _link(rank_begin: IntArray, order: IntArray, previous: IntArray, following: 
 
 @njit(cache=True, nogil=True)
 def value_of(ops: FlatOps, order: IntArray, timing: Timing, span: bool) -> int:
-    """Time an order, and return its makespan, or its span, in scaled ticks; -1 where it cannot run."""
+    """Time an order, and return its makespan, or its span, in scaled ticks; -1 where it cannot run or ends too late."""
     timing.release[:] = 0
     if not _time_order(ops, order, timing):
         return -1
+    last = _last_rank(ops, order, timing, False)
+    makespan = _window(ops, order, timing, last, False)
+    if makespan > ops.end_limit:
+        return -1
     if not span:
-        last = _last_rank(ops, order, timing, False)
         timing.before[:] = -1
         timing.before[last] = last
-        return _window(ops, order, timing, last, False)
+        return makespan
     least, longest, count, ranks = 0, 0, 0, len(timing.release)
     while True:
         for rank in range(ranks):

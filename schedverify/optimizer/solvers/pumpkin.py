@@ -1,6 +1,6 @@
 """Pumpkin, a second solver for the same model: quick to prove that nothing is shorter where durations are small.
 
-It is optional (``pip install schedverify[pumpkin]``). What it says is trusted as CP-SAT is: a schedule is judged by the
+It is optional (the extra ``pumpkin``). What it says is trusted as CP-SAT is: a schedule is judged by the
 verifier, a bound is the solver's word.
 
 It is asked whether there is a schedule of at most so many units, with that as the horizon of every step; for proofs

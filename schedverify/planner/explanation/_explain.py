@@ -12,6 +12,7 @@ from schedverify.core.explanation import CriticalWay, Explanation, PathLink
 from schedverify.core.problem import Problem
 from schedverify.core.result import Plan, Status
 from schedverify.optimizer import Effort
+from schedverify.planner.explanation.communication import gains_in_communication
 from schedverify.planner.explanation.critical import critical_cycle_of, critical_path_of
 from schedverify.planner.explanation.gains import gains_of
 from schedverify.planner.explanation.limits import explain_conflict, used_up_limits
@@ -52,9 +53,10 @@ def explain(
 
     Of an infeasible plan: which limits clash, and the least value of each that would do, the others being as they are.
     Of one with a schedule: what its bound rests on, its critical path (of a span, its critical cycle of ranks), the
-    limits that it uses up. Of an optimal one:
-    what one unit more of each of these would gain, and one tick less on the busiest stage or on every link. This is
-    found by searching again; what is not proved in the time is told as open.
+    limits that it uses up. Of an optimal one: what one unit more of each of these would gain, one tick less for each
+    operation that its bound rests on or that stands on the critical path, and one on every link. This is found by
+    searching again; what is not proved in the time is told as open. Of limits on communication, what looser ones would
+    gain of the makespan with communication, in the plan's own order.
 
     Parameters
     ----------
@@ -85,10 +87,15 @@ def explain(
         return explain_conflict(subject, effort)
     if subject.schedule is None:
         return Explanation(subject.status, subject.objective, remarks=(subject.reason,))
-    verify(subject).raise_for_violations()
-    proved = subject.status is Status.OPTIMAL
-    gains, remarks = gains_of(subject, effort) if proved else ((), ("what more would gain is told of optimal plans",))
+    report = verify(subject)
+    report.raise_for_violations()
+    timeline = None if effort.stopped else report.timeline
+    looser, unlowered = ([], []) if timeline is None else gains_in_communication(subject, timeline)
     path, cycle, untold = _critical(subject, effort)
+    deciding = [*path, *(link for way in cycle for link in way.path)]
+    proved = subject.status is Status.OPTIMAL
+    unproved = (), ("what more would gain is told of optimal plans",)
+    gains, remarks = gains_of(subject, deciding, effort) if proved else unproved
     return Explanation(
         subject.status,
         subject.objective,
@@ -96,8 +103,9 @@ def explain(
         critical_path=path,
         critical_cycle=cycle,
         binding=tuple(used_up_texts(subject)),
-        gains=gains,
-        remarks=(*remarks, *untold),
+        gains=(*gains, *looser),
+        remarks=(*remarks, *untold, *unlowered),
+        units=subject.problem.units,
     )
 
 
@@ -163,5 +171,5 @@ def used_up_texts(plan: Plan) -> Iterator[str]:
     if plan.objective == "peak-memory":
         peak = max(plan.measures.peak_memory)
         ranks = ", ".join(str(rank) for rank, most in enumerate(plan.measures.peak_memory) if most == peak)
-        yield f"the most bytes, {peak}, are held on rank {ranks}"
+        yield f"the most bytes, {plan.problem.units.size(peak)}, are held on rank {ranks}"
     yield from (limit.text for limit in used_up_limits(plan.problem, plan.schedule, plan.measures))

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Final, NamedTuple
+from typing import NamedTuple
 
-from schedverify.core.explanation import Gain
+from schedverify.core.explanation import Gain, PathLink
+from schedverify.core.presentation import counted
 from schedverify.core.problem import Problem
 from schedverify.core.result import Plan
 from schedverify.optimizer import Effort
+from schedverify.planner.explanation.durations import MOST_DURATIONS, deciding_durations
 from schedverify.planner.explanation.limits import FIELDS, UsedUpLimit, used_up_limits, with_limit
 from schedverify.planner.plans import optimize
-
-_GRACE: Final = 1
-"""Seconds beyond the time limit in which changes are still looked at: of small problems, all of them."""
 
 
 class Change(NamedTuple):
@@ -24,15 +23,20 @@ class Change(NamedTuple):
     problem: Problem
 
 
-def gains_of(plan: Plan, effort: Effort) -> tuple[tuple[Gain, ...], tuple[str, ...]]:
+def gains_of(plan: Plan, path: Sequence[PathLink], effort: Effort) -> tuple[tuple[Gain, ...], tuple[str, ...]]:
     """Return what each change would gain of the plan's objective, and what is left open.
 
     The plan's own schedule is valid after every change, so that a search begins with it. Each search gets the same
     share of the time that is left; what is not looked at is told.
+
+    Parameters
+    ----------
+    path
+        The steps that decide the time: a critical path, or all ways of a critical cycle.
     """
-    changes, gains = list(changes_of(plan)), list[Gain]()
+    changes, gains = list(changes_of(plan, path)), list[Gain]()
     for left, change in zip(range(len(changes), 0, -1), changes, strict=True):
-        if effort.stopped or effort.spent > effort.time_limit + _GRACE:
+        if effort.over:
             break
         again = optimize(
             change.problem,
@@ -48,17 +52,17 @@ def gains_of(plan: Plan, effort: Effort) -> tuple[tuple[Gain, ...], tuple[str, .
         least = value if again.value is None else again.value
         gains.append(Gain(change.text, value - least, None if again.bound is None else value - again.bound))
     remarks = [] if all(gain.exact for gain in gains) else ["more time may make the gains exact"]
-    if missing := len(changes) - len(gains):
-        changed = "change" if missing == 1 else "changes"
-        remarks.append(f"what {missing} more {changed} would gain was not looked for: {effort.why_over()}")
+    if untried := len(changes) - len(gains):
+        remarks.append(f"{counted(untried, 'more change')} not tried: {effort.why_over()}")
     return tuple(gains), tuple(remarks)
 
 
-def changes_of(plan: Plan) -> Iterator[Change]:
-    """Yield one more of each limit that a plan uses up, then one tick less for what the time is made of.
+def changes_of(plan: Plan, path: Sequence[PathLink]) -> Iterator[Change]:
+    """Yield one more of each limit that a plan uses up, then one tick less for what decides the time.
 
-    These are the longest operation of the busiest stage (of those, one that the bound rests on), and the latency of
-    every link. Where the peak memory is minimized and the makespan has no limit, ticks do not count.
+    These are the durations that the bound rests on, then the others of the critical path, the first
+    :data:`~schedverify.planner.explanation.durations.MOST_DURATIONS` of them, and the latency of every link. Where the
+    peak memory is minimized and the makespan has no limit, ticks do not count.
     """
     problem = plan.problem
     if plan.schedule is None or plan.measures is None:
@@ -67,8 +71,11 @@ def changes_of(plan: Plan) -> Iterator[Change]:
         yield _relaxed(problem, limit)
     if plan.objective == "peak-memory" and problem.makespan_limit is None:
         return
-    certificate = plan.certificate if plan.bound is not None else None
-    yield from _quicker_stage(problem, _stages_of(problem, certificate or {}))
+    way = "critical cycle" if plan.objective == "span" else "critical path"
+    for each in deciding_durations(problem, plan.certificate, path)[:MOST_DURATIONS]:
+        stage, ticks = each.duration.stage, each.duration.ticks(problem)
+        text = f"costs.{each.duration.key}[{stage}] {ticks} → {ticks - 1} ({each.text(way)})"
+        yield Change(text, each.duration.shortened(problem))
     if any(ticks for row in problem.latency for ticks in row):
         latency = tuple(tuple(max(0, ticks - 1) for ticks in row) for row in problem.latency)
         yield Change("links.latency, one tick less on every link", replace(problem, latency=latency))
@@ -81,36 +88,9 @@ def _relaxed(problem: Problem, limit: UsedUpLimit) -> Change:
         return Change(f"{limit.name} {limit.value} → {more}", with_limit(problem, limit.name, more))
     values = list(getattr(problem, FIELDS[limit.name]))
     values[limit.place] = more
-    what = "one more activation" if limit.name == "memory.capacity" else "one more in flight"
-    text = f"{limit.name}[{limit.place}] {limit.value} → {more} ({what})"
+    memory = limit.name == "memory.capacity"
+    what = "one more activation" if memory else "one more in flight"
+    what += f" on {'stage' if limit.name == 'limits.in_flight_stage' else 'rank'} {limit.place}"
+    before, after = map(problem.units.given if memory and problem.unit else str, (limit.value, more))
+    text = f"{limit.name}[{limit.place}] {before} → {after} ({what})"
     return Change(text, with_limit(problem, limit.name, tuple(values)))
-
-
-def _stages_of(problem: Problem, certificate: Mapping[str, Any]) -> set[int]:
-    """Return the stages whose load a bound rests on."""
-    if certificate.get("rule") in ("load", "idle"):
-        return set(problem.stages_of[certificate["rank"]])
-    return {certificate["stages"][1]} if certificate.get("rule") == "pair" else {certificate.get("stage", -1)}
-
-
-def _quicker_stage(problem: Problem, preferred: set[int]) -> Iterator[Change]:
-    """Yield the change that takes one tick from the longest operation of the busiest stage, if it takes any."""
-    backward = {"fused": ["backward"], "split": ["backward_input", "backward_weight"]}
-    parts = ["forward", *backward.get(problem.form, [])]
-
-    def work(stage: int) -> int:
-        return problem.microbatch_counts[stage] * sum(int(getattr(problem, part)[stage]) for part in parts)
-
-    busiest = max(range(problem.total_stages), key=lambda stage: (work(stage), stage in preferred))
-    longest = max(parts, key=lambda part: getattr(problem, part)[busiest])
-    ticks = getattr(problem, longest)[busiest]
-    if not ticks:
-        return
-    whole = problem.form == "split" and longest != "forward" and problem.backward[busiest]
-    changed = [longest, "backward"] if whole else [longest]
-    costs: dict[str, Any] = {part: _one_less(getattr(problem, part), busiest) for part in changed}
-    yield Change(f"costs.{longest}[{busiest}] {ticks} → {ticks - 1} (the busiest stage)", replace(problem, **costs))
-
-
-def _one_less(values: tuple[int, ...], place: int) -> tuple[int, ...]:
-    return tuple(value - (i == place) for i, value in enumerate(values))

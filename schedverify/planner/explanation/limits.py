@@ -12,8 +12,8 @@ from schedverify.core.result import Plan, Status
 from schedverify.core.schedule import Schedule
 from schedverify.core.timeline import Measures
 from schedverify.optimizer import Effort, Solution, least_peak, solve
+from schedverify.planner.rivals import in_flight_by_stage
 from schedverify.simulator.engine import simulate
-from schedverify.simulator.metrics import peak_in_flight
 
 FIELDS: Final = {
     "memory.capacity": "capacity",
@@ -62,7 +62,8 @@ def used_up_limits(problem: Problem, schedule: Schedule, measures: Measures) -> 
     yield from _used_up_in_flight("limits.in_flight_stage", "stage", problem.in_flight_stage or (), by_stage)
     limit = problem.makespan_limit
     if limit is not None and measures.makespan == limit:
-        yield UsedUpLimit("limits.makespan", None, limit, 1, f"the makespan is {limit}, its limit")
+        text = f"the makespan is {problem.units.time(limit)}, its limit"
+        yield UsedUpLimit("limits.makespan", None, limit, 1, text)
 
 
 def _used_up_capacities(problem: Problem, measures: Measures) -> Iterator[UsedUpLimit]:
@@ -74,7 +75,9 @@ def _used_up_capacities(problem: Problem, measures: Measures) -> Iterator[UsedUp
             if problem.saved_activation_bytes[stage]
         ]
         if amounts and peak + min(amounts) > capacity:
-            text = f"rank {rank} holds {peak} of {capacity} bytes: no room for one more activation ({min(amounts)})"
+            held, least = map(problem.units.size, (peak, min(amounts)))
+            room = f"{held} of {problem.units.given(capacity)}"
+            text = f"rank {rank} holds {room}: no room for one more activation ({least})"
             yield UsedUpLimit("memory.capacity", rank, capacity, max(amounts), text)
 
 
@@ -83,12 +86,6 @@ def _used_up_in_flight(name: str, kind: str, limits: Sequence[int], peaks: Seque
     for place, (limit, peak) in enumerate(zip(limits, peaks, strict=False)):
         if peak == limit:
             yield UsedUpLimit(name, place, limit, 1, f"{kind} {place} has {limit} in flight, its limit")
-
-
-def in_flight_by_stage(problem: Problem, schedule: Schedule) -> list[int]:
-    """Return for each stage the most micro-batches in flight on any of its ranks."""
-    rows, places = schedule.rows, enumerate(problem.placement)
-    return [max(peak_in_flight(rows[rank], problem, stage) for rank in ranks) for stage, ranks in places]
 
 
 def explain_conflict(plan: Plan, effort: Effort) -> Explanation:
@@ -112,7 +109,10 @@ def explain_conflict(plan: Plan, effort: Effort) -> Explanation:
     reliefs = tuple(relief(plan.problem, name, effort.part(1 / left)) for left, name in shares)
     remarks = [] if clash else [plan.reason]
     remarks += [f"whether the others clash without {name} is open" for name in undecided]
-    return Explanation(plan.status, plan.objective, tuple(clash), not undecided, reliefs, remarks=tuple(remarks))
+    return Explanation(
+        plan.status, plan.objective, tuple(clash), not undecided, reliefs, remarks=tuple(remarks),
+        units=plan.problem.units,
+    )  # fmt: skip
 
 
 def without_limits(problem: Problem, names: list[str]) -> Problem:

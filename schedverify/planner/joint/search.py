@@ -226,7 +226,7 @@ class Search:
             partition.bound, partition.evidence = found.bound, found.evidence
         if found.status is Status.INFEASIBLE and cutoff is not None:
             partition.bound = max(partition.bound, cutoff)
-        if found.value is not None and (partition.value is None or found.value < partition.value):
+        if found.value is not None and (partition.value is None or found.value <= partition.value):  # or less memory
             partition.solution = found
         better = partition.value is not None and self.shorter(partition.value)
         self.best = partition if better else self.best

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from schedverify.core.trace import BoundaryLog, BoundaryTransfer, RunTrace, StepSpan
 from schedverify.runner.control.clock_sync import REFERENCE_CLOCK, Clock, Reading, aligned
-from schedverify.runner.control.exchange import collect
+from schedverify.runner.control.exchange import as_list, collect, whole
 from schedverify.runner.failures import RunError
 from schedverify.runner.p2p.messages import Crossing
 
@@ -39,12 +38,17 @@ def gather_trace(
     before, after = readings
     clock = Clock(before, after) if before is not None and after is not None else REFERENCE_CLOCK
     own = [[list(span) for span in aligned(step, clock)] for step in steps]
-    texts = collect(json.dumps([clock.error, own]), group, timeout, "the trace of the run")
-    if texts is None:
+
+    def read(data: Any) -> tuple[int, list[list[StepSpan]]]:
+        error, ran = as_list(data, 2)
+        return whole(error), [list(map(_span_of, as_list(step))) for step in as_list(ran, len(steps))]
+
+    found = collect([clock.error, own], group, timeout, "the trace of the run", read)
+    if found is None:
         return None
-    errors, by_rank = zip(*map(json.loads, texts), strict=True)
-    merged = [tuple(StepSpan(*span) for run in by_rank for span in run[number]) for number in range(len(steps))]
-    return RunTrace(plan, len(texts), tuple(merged), errors)
+    errors, by_rank = zip(*found, strict=True)
+    merged = [tuple(span for run in by_rank for span in run[number]) for number in range(len(steps))]
+    return RunTrace(plan, len(found), tuple(merged), errors)
 
 
 def gather_log(
@@ -66,18 +70,40 @@ def gather_log(
     RunError
         If something left one stage and did not reach the other as it was, or the other way round.
     """
-    texts = collect(json.dumps(steps), group, timeout, "the boundary log")
-    if texts is None:
+
+    def read(data: Any) -> list[list[BoundaryTransfer]]:
+        return [list(map(_transfer_of, as_list(step))) for step in as_list(data, len(steps))]
+
+    by_rank = collect([list(step) for step in steps], group, timeout, "the boundary log", read)
+    if by_rank is None:
         return None
-    by_rank = [[[_transfer_of(row) for row in step] for step in json.loads(text)] for text in texts]
     joined = [joined_ends(each for run in by_rank for each in run[number]) for number in range(len(steps))]
-    return BoundaryLog(plan, len(texts), tuple(joined))
+    return BoundaryLog(plan, len(by_rank), tuple(joined))
 
 
-def _transfer_of(row: list[Any]) -> BoundaryTransfer:
-    source, target, m, backward, outgoing, local, tensors, size, checksums = row
-    shapes = tuple((dtype, tuple(shape)) for dtype, shape in tensors)
-    return BoundaryTransfer(source, target, m, backward, outgoing, local, shapes, size, tuple(checksums))
+def _span_of(row: Any) -> StepSpan:
+    rank, position, step, start, end = as_list(row, 5)
+    return StepSpan(whole(rank), whole(position), _text(step), whole(start), whole(end))
+
+
+def _transfer_of(row: Any) -> BoundaryTransfer:
+    source, target, m, backward, outgoing, local, tensors, size, checksums = as_list(row, 9)
+    shapes = tuple((_text(dtype), tuple(map(whole, as_list(shape)))) for dtype, shape in map(as_list, as_list(tensors)))
+    sums = tuple(map(whole, as_list(checksums)))
+    ends, flags = (whole(source), whole(target), whole(m)), (_flag(backward), _flag(outgoing), _flag(local))
+    return BoundaryTransfer(*ends, *flags, shapes, whole(size), sums)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("no text")
+    return value
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError("neither true nor false")
+    return value
 
 
 def joined_ends(ends: Iterable[BoundaryTransfer]) -> tuple[BoundaryTransfer, ...]:

@@ -21,7 +21,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from schedverify.core.errors import InputError, ScheduleError
+from schedverify.core.errors import Fault, InputError, ScheduleError
 from schedverify.runner.failures import RunError, merged, without_repeats
 
 FAILED: Final = 1
@@ -70,7 +70,8 @@ def launch(job: Job, ranks: int, listen: Callable[[Any], None]) -> list[Any]:
     failures = {rank: inbox.errors.get(rank) or _how_it_ended(processes[rank].exitcode) for rank in failed}
     if failures:
         wrong = all(process.exitcode in (0, WRONG_INPUT) for process in processes)
-        raise (InputError if wrong else RunError)("\n".join(merged(without_repeats(failures))))
+        told = "\n".join(merged(without_repeats(failures)))
+        raise InputError(Fault("", line) for line in told.splitlines()) if wrong else RunError(told)
     return [inbox.returned[rank] for rank in range(ranks)]
 
 

@@ -139,7 +139,7 @@ class Boundaries:
     def _passed(self, name: Name, tensors: Tensors, place: str, *, outgoing: bool) -> tuple[Crossing, Signature]:
         """Return the tensors as hooks see them, and their signature, after all checks but checksums."""
         crossing, form = self._crossing(name, tensors, outgoing=outgoing), signature(tensors)
-        if reason := self._objection(name, form) or (self._forbid_nan and _nan(tensors)):
+        if reason := self.objection(name, form) or (self._forbid_nan and _nan(tensors)):
             raise RunError(f"{place}: {crossing}: {reason}")
         for hook in self._hooks:
             try:
@@ -172,7 +172,7 @@ class Boundaries:
         what = Crossing(*name, outgoing, False, ())
         raise RunError(f"rank {self._rank}: {what}: {'did not cross' if missing else 'crossed, where no more may'}")
 
-    def _objection(self, name: Name, own: Signature) -> str:
+    def objection(self, name: Name, own: Signature) -> str:
         """Return why tensors of a signature may not cross under a name; empty where they may."""
         source, target, _ = name.forward
         rows = self._rows.get((source % self._copy, target % self._copy))

@@ -165,11 +165,32 @@ def header_of(members: Signature) -> Any:
     return torch.tensor(words + [0] * (HEADER - len(words)))
 
 
+MOST_BYTES: Final = 1 << 35
+"""The most bytes that the tensors of one message may have together, by its header."""
+
+
 def signature_in(header: Any) -> Signature:
-    """Return the signature that a header holds."""
-    words = header.tolist()
-    rows = [words[1 + i * (2 + MOST_DIMENSIONS) :][: 2 + MOST_DIMENSIONS] for i in range(words[0])]
-    return tuple((DTYPES[dtype], tuple(shape[:dimensions])) for dtype, dimensions, *shape in rows)
+    """Return the signature that a header holds.
+
+    Raises
+    ------
+    ValueError
+        If it holds none, or one of more bytes than a message may have.
+    """
+    count, *words = header.tolist()
+    if not 0 <= count <= MOST_TENSORS:
+        raise ValueError(f"its header names {count} tensors, at most {MOST_TENSORS} may cross together")
+    width = 2 + MOST_DIMENSIONS
+    found, total = [], 0
+    for i in range(count):
+        dtype, dimensions, *shape = words[i * width : (i + 1) * width]
+        if not (0 <= dtype < len(DTYPES) and 0 <= dimensions <= MOST_DIMENSIONS and all(size >= 0 for size in shape)):
+            raise ValueError(f"its header names a tensor {i} that there cannot be")
+        total += DTYPES[dtype].itemsize * math.prod(max(size, 1) for size in shape[:dimensions])
+        found.append((DTYPES[dtype], tuple(shape[:dimensions])))
+    if total > MOST_BYTES:
+        raise ValueError(f"its header names {total} bytes, at most {MOST_BYTES} may cross together")
+    return tuple(found)
 
 
 def declared_signatures(problem: Problem) -> dict[tuple[int, int], Signature]:

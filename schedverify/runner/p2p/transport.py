@@ -201,13 +201,23 @@ class Transport:
         began = time.monotonic()
         if posted.header is not None:
             wait_for_all(posted.works, posted.waiting, self.timeout, began)
-            self._boundaries.learn(name, messages.signature_in(posted.header))
+            self._boundaries.learn(name, self._signature_in(posted, name))
         if not posted.works:
             self._post_buffers(posted, name)
         wait_for_all(posted.works, posted.waiting, self.timeout, began)
         if self.received is not None:
             self.received(name, posted.buffers)
         return posted
+
+    def _signature_in(self, posted: PostedReceive, name: Name) -> messages.Signature:
+        """Return the signature in a header that has come, if there may be buffers for it."""
+        try:
+            found = messages.signature_in(posted.header)
+        except ValueError as error:
+            raise RunError(f"{posted.waiting}: {error}") from error
+        if reason := self._boundaries.objection(name, found):
+            raise RunError(f"{posted.waiting}: {reason}")
+        return found
 
     def _post_buffers(self, posted: PostedReceive, name: Name) -> None:
         known = self._boundaries.expected(name)

@@ -1,7 +1,7 @@
 """Derives a claimed lower bound again, from the problem alone; shares nothing with what found it.
 
-The bounds are on the makespan or the span (:func:`proved_bound`), in ticks, and on the peak memory
-(:func:`proved_peak`), in bytes.
+The bounds are on the makespan or the span (:func:`proved_bound`), in ticks, on the peak memory (:func:`proved_peak`),
+in bytes, and on what is in flight at once (:func:`proved_in_flight`).
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ from schedverify.verifier.certificates.derivation import (
     EvidenceError,
     SilentEvidenceError,
     admission_peak,
+    sequence_in_flight,
+    sequence_on_stage,
     sequence_peak,
 )  # fmt: skip
 from schedverify.verifier.certificates.idle import proved_idle
 
-__all__ = ["Derivation", "EvidenceError", "SilentEvidenceError", "proved_bound", "proved_peak"]
+__all__ = ["Derivation", "EvidenceError", "SilentEvidenceError", "proved_bound", "proved_in_flight", "proved_peak"]
 
 TIMES: Final = ("makespan", "span")
 """The objectives that are ticks."""
@@ -30,6 +32,7 @@ Rule = Callable[[Any, Mapping[str, Any]], int]
 """From a derivation and a certificate to the bound that follows."""
 _PLACES: Final = {
     "load": "rank", "pair": "stages", "idle": "rank", "counts": "rows", "sequence": "rank", "memory": "stage",
+    "in_flight": "rank", "in_flight_stage": "stage",
 }  # fmt: skip
 """What a certificate names beside its rule, its objective and its bound."""
 
@@ -52,7 +55,7 @@ def proved_bound(
         If the rule does not speak of the problem.
     """
     if objective not in TIMES:
-        raise EvidenceError(f"no rule bounds the {objective}")
+        raise EvidenceError(f"no rule bounds the {_told(objective)}")
     rules = {"load": Derivation.load, "pair": Derivation.pair, "idle": proved_idle, "counts": counted_bound}
     return _chosen_rule(rules, objective, certificate)(Derivation(problem, objective, ceiling), certificate)
 
@@ -80,12 +83,29 @@ def proved_peak(
     return rule(Derivation(problem, timed[0] if timed else "makespan", timed), certificate)
 
 
+def proved_in_flight(problem: Problem, certificate: Mapping[str, Any]) -> int:
+    """Return how many micro-batches must be in flight at once on a rank or a stage by a certificate's rule.
+
+    Raises
+    ------
+    EvidenceError
+        If the rule or the place is unknown.
+    SilentEvidenceError
+        If the rule does not speak of the problem.
+    """
+    rules = {"in_flight": sequence_in_flight, "in_flight_stage": sequence_on_stage}
+    return _chosen_rule(rules, "in-flight", certificate)(Derivation(problem, "makespan", None), certificate)
+
+
+def _told(objective: object) -> str:
+    """Return the name of an objective, as a message may show it."""
+    return objective if isinstance(objective, str) and objective in OBJECTIVES else shown(objective)
+
+
 def _chosen_rule(rules: Mapping[str, Rule], objective: str, certificate: Mapping[str, Any]) -> Rule:
     """Return the rule that a certificate names; raise an EvidenceError where it is none, or for another objective."""
     if certificate.get("objective", objective) != objective:
-        named = certificate["objective"]
-        told = named if isinstance(named, str) and named in OBJECTIVES else shown(named)
-        raise EvidenceError(f"it is for the {told}, the claim is for the {objective}")
+        raise EvidenceError(f"it is for the {_told(certificate['objective'])}, the claim is for the {objective}")
     name = str(certificate.get("rule"))
     rule = rules.get(name)
     if rule is None:

@@ -1,4 +1,4 @@
-"""The rules with a closed formula: load and pair, which bound times, sequence and memory, which bound the peak memory.
+"""The rules with a closed formula: for times load and pair, for the peak memory sequence and memory, and in flight.
 
 The gradient op of a stage is its B or I, its backward is B, or I and W: the cheaper of the two ways bounds both. A
 recomputing stage pays its forward in either. ``lag`` is the transfer time between the first ranks of two stages.
@@ -209,6 +209,22 @@ def admission_peak(known: Derivation, certificate: Mapping[str, Any]) -> int:
     first = min(max(1, -(-max(needed) // forward)), known.passing[stage])
     saved = problem.saved_activation_bytes[stage]
     return problem.static[rank] + (first - 1) * saved + max(problem.activation[stage], saved)
+
+
+def sequence_in_flight(known: Derivation, certificate: Mapping[str, Any]) -> int:
+    """One sequence alone: all its parts wait on every stage of the rank that the last of them came through."""
+    problem = known.problem
+    rank = known.index(certificate.get("rank"), problem.ranks, "rank")
+    stages = {s for s in problem.stages_of[rank] if known.passing[s]}
+    if not known.training:
+        return min(1, len(stages))
+    return problem.slices * max((1 + len(stages & _leading_to(problem, s)) for s in stages), default=0)
+
+
+def sequence_on_stage(known: Derivation, certificate: Mapping[str, Any]) -> int:
+    """One sequence alone: no gradient of it is made on a stage before all its parts were there."""
+    stage = known.index(certificate.get("stage"), known.problem.total_stages, "stage")
+    return min(known.passing[stage], known.problem.slices if known.training else 1)
 
 
 def _leading_to(problem: Problem, stage: int) -> set[int]:

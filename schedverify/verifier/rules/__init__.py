@@ -30,10 +30,19 @@ from schedverify.verifier.rules import (
     structure,
     torch_runtime,
 )
-from schedverify.verifier.rules.base import HEADINGS, REGISTRY, Case, NotApplicable, Property, Undecided
+from schedverify.verifier.rules.base import (
+    HEADINGS,
+    REGISTRY,
+    Case,
+    More,
+    NotApplicable,
+    Property,
+    Undecided,
+    unknown_property,
+)
 
 __all__ = [
-    "HEADINGS", "REGISTRY", "Case", "NotApplicable", "Property", "Undecided", "boundaries", "bounds", "buffers",
+    "HEADINGS", "REGISTRY", "Case", "More", "NotApplicable", "Property", "Undecided", "boundaries", "bounds", "buffers",
     "communication", "deadlocks", "dependencies", "memory", "outstanding", "parameters", "performance", "structure",
-    "torch_runtime",
+    "torch_runtime", "unknown_property",
 ]  # fmt: skip

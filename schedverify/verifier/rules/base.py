@@ -1,4 +1,4 @@
-"""What a property is: a code, a name, a scope, a text in a fixed form, and a check that yields every violation.
+"""What a property is: a code, a name, a scope, a text in a fixed form, and a check that yields its violations.
 
 A check gets a :class:`Case`, which derives what several checks need, each once and only when asked: so a schedule
 without communication loads nothing of it.
@@ -8,26 +8,36 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
 from schedverify.core.discipline import DEFAULT_DISCIPLINE, Discipline
-from schedverify.core.errors import ScheduleError
+from schedverify.core.errors import ScheduleError, UnknownNameError
+from schedverify.core.op import PEER_SHIFT
 from schedverify.core.problem import Problem
 from schedverify.core.result import LARGEST_KEPT_TIMELINE, Scope, TimelineSource, Violation
 from schedverify.core.schedule import IntArray, Schedule, is_communication
 from schedverify.core.timeline import Measures, Timeline
 from schedverify.simulator.engine import is_simple, simulate
 from schedverify.verifier.occurrences import Occurrences
+from schedverify.verifier.places import picture_of_places
 
 if TYPE_CHECKING:
     from schedverify.verifier.happens_before import EventGraph
     from schedverify.verifier.matching import Transfers
     from schedverify.verifier.wait_cycles import Wait
+
+
+PAIR_MASK: Final = (1 << PEER_SHIFT) - 1
+"""The bits of a packed operation that say its stage and micro-batch."""
+
+
+MOST_NAMED: Final = 50
+"""The most ranks that are named where many wait behind a cycle."""
 
 
 class NotApplicable(Exception):  # noqa: N818 - a verdict, not an error
@@ -166,7 +176,13 @@ class Case:
         return EventGraph(self.occurrences, transfers, discipline, self.eager_bytes)
 
 
-Check = Callable[[Case], Iterable[Violation]]
+class More(NamedTuple):
+    """What a check yields for violations that it has only counted: nobody would read them behind those before."""
+
+    number: int
+
+
+Check = Callable[[Case], Iterable[Violation | More]]
 
 
 def violation_at(code: str, rank: int, position: int, name: str, text: str, *others: str) -> Violation:
@@ -175,13 +191,26 @@ def violation_at(code: str, rank: int, position: int, name: str, text: str, *oth
     return Violation(code, message, rank, position, (name, *others))
 
 
-def violation_of_cycle(code: str, cycle: list[Wait], blocked: set[int]) -> Violation:
-    """Return the violation that ranks wait for one another, with the others that are blocked behind them."""
-    story = tuple(map(str, cycle))
-    behind = sorted(blocked - {wait.rank for wait in cycle})
-    tail = f"; rank {', '.join(map(str, behind))} cannot end either" if behind else ""
-    steps, first = tuple(wait.step for wait in cycle), cycle[0]
-    return Violation(code, "; ".join(story) + tail, first.rank, first.position, steps, story)
+def violations_of_cycles(
+    code: str, cycles: Iterable[list[Wait]], blocked: set[int], schedule: Schedule
+) -> Iterator[Violation]:
+    """Yield for each cycle that its ranks wait for one another, with the others blocked behind; a picture of the first.
+
+    Parameters
+    ----------
+    blocked
+        The ranks that do not come to their end.
+    """
+    for number, cycle in enumerate(cycles):
+        story = tuple(map(str, cycle))
+        behind = sorted(blocked - {wait.rank for wait in cycle})
+        names = ", ".join(map(str, behind[:MOST_NAMED]))
+        rest = f" and {len(behind) - MOST_NAMED} more" * (len(behind) > MOST_NAMED)
+        tail = f"; rank {names}{rest} cannot end either" if behind else ""
+        steps, first = tuple(wait.step for wait in cycle), cycle[0]
+        marks = [(wait.rank, wait.position, f"waits for {wait.awaited}") for wait in cycle]
+        picture = () if number else picture_of_places(schedule, marks)
+        yield Violation(code, "; ".join(story) + tail, first.rank, first.position, steps, story, picture)
 
 
 @dataclass(frozen=True)
@@ -207,6 +236,16 @@ class Property:
 
 HEADINGS: Final = ("What it checks", "Why it matters", "Example", "Formally")
 REGISTRY: Final[dict[str, Property]] = {}
+
+
+def unknown_property(asked: str) -> UnknownNameError:
+    """Return the error for what is no code: it says the nearest one, or those whose names have the word."""
+    word = asked.strip().casefold()
+    named = [
+        f"{prop.code}: {prop.name}" for prop in REGISTRY.values() if len(word) > 2 and word in prop.name.casefold()
+    ]
+    error = UnknownNameError.among("property", asked, REGISTRY)
+    return UnknownNameError([error.faults[0]._replace(hint=", ".join(named))]) if named else error
 
 
 def rule(code: str, name: str, scope: Scope = Scope.EVERY_DURATION) -> Callable[[Check], Check]:

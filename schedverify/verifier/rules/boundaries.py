@@ -89,7 +89,8 @@ def _missized(transfers: Transfers, declared: dict[Edge, Tensors]) -> Iterator[V
         seen.add(edge)
         total = sum(count or 0 for count in bytes_of)
         if total != size:
-            text = f"it sends {size} bytes; boundary {within[0]} to {within[1]} declares {total}"
+            sent, declares = transfers.problem.units.values("peak-memory", size, total)
+            text = f"it sends {sent}; boundary {within[0]} to {within[1]} declares {declares}"
             yield violation_at("SV306", *transfers.place(entry), text)
 
 

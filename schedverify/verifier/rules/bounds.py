@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TypeGuard
 
 from schedverify.core.errors import shown
+from schedverify.core.problem import Problem
 from schedverify.core.result import Scope, Status, Violation
 from schedverify.verifier.rules.base import Case, NotApplicable, Undecided, rule
 from schedverify.verifier.rules.performance import Goal, goals_of
@@ -23,7 +24,7 @@ def bound_has_evidence(case: Case) -> Iterator[Violation]:
     one by a rule that does not speak of the problem. A bound above the schedule's own value is refuted. The bound on a
     second objective is derived for the schedules that have no more of the first one than the plan. Where the status is
     optimal, each value is its bound; without a bound it is undecided. Where it is infeasible there is no schedule, and
-    what is proved is beyond the problem's limits.
+    what is proved, of the objective or of anything else that is limited, is beyond the limit.
 
     Why it matters
 
@@ -37,9 +38,10 @@ def bound_has_evidence(case: Case) -> Iterator[Violation]:
     Formally
 
     bound <= rule(problem, place) for the named rule (see the page on bounds), and bound <= the objective's value; if
-    optimal, bound = value; if infeasible, limits.makespan < bound or memory.capacity < bound.
+    optimal, bound = value; if infeasible, limits.makespan < bound, or the capacity or in-flight limit of the place is.
     """
     goals, status = list(goals_of(case)), case.claims.get("status")
+    goals[:1] = _apart(goals[0]) if status == Status.INFEASIBLE else goals[:1]
     claimed = [goal for goal in goals if goal.bound is not None or goal.certificate is not None]
     if not claimed and status not in (Status.OPTIMAL, Status.INFEASIBLE):
         raise NotApplicable("no lower bound is claimed", "a plan claims one, and claims= takes one")
@@ -56,6 +58,15 @@ def bound_has_evidence(case: Case) -> Iterator[Violation]:
         raise Undecided("; ".join(open_ends))
 
 
+def _apart(goal: Goal) -> list[Goal]:
+    """Return the claim that there is no schedule, of what its evidence bounds, apart from a bound on something else."""
+    named = None if goal.certificate is None else goal.certificate.get("objective")
+    if named is None or named == goal.objective:
+        return [goal]
+    rest = [] if goal.bound is None else [goal._replace(certificate=None)]
+    return [goal._replace(objective=named, bound=None), *rest]
+
+
 def _judge(case: Case, goal: Goal) -> Iterator[Violation]:
     """Yield what is wrong with one bound and its evidence; raise Undecided where it is the solver's word.
 
@@ -68,7 +79,8 @@ def _judge(case: Case, goal: Goal) -> Iterator[Violation]:
     bound = stated if goal.bound is None else goal.bound
     value = None if case.measures is None else case.measures.value(goal.objective)
     if value is not None and _is_whole(bound) and bound > value:
-        text = f"the bound on the {goal.objective} is claimed to be {bound}, but this schedule has {value}"
+        claimed, has = case.problem.units.values(goal.objective, bound, value)
+        text = f"the bound on the {goal.objective} is claimed to be {claimed}, but this schedule has {has}"
         yield Violation("SV502", text)
         return
     if certificate is None:
@@ -95,8 +107,10 @@ def _proved(case: Case, goal: Goal) -> int:
     EvidenceError
         If none does.
     """
-    from schedverify.verifier.certificates import proved_bound, proved_peak
+    from schedverify.verifier.certificates import proved_bound, proved_in_flight, proved_peak
 
+    if goal.objective == "in-flight":
+        return proved_in_flight(case.problem, goal.certificate)
     prove = proved_peak if goal.objective == "peak-memory" else proved_bound
     return prove(case.problem, goal.objective, goal.certificate, goal.ceiling)
 
@@ -112,7 +126,8 @@ def _best(case: Case, goal: Goal) -> Iterator[Violation]:
         what = "bound" if goal.bound is None else "value"
         raise Undecided(f"optimal is claimed, and no {what} of the {goal.objective} is known")
     if goal.bound != value:
-        yield Violation("SV502", f"optimal is claimed of {goal.objective} {value}, and its bound is {goal.bound}")
+        best, bound = case.problem.units.values(goal.objective, value, goal.bound)
+        yield Violation("SV502", f"optimal is claimed of {goal.objective} {best}, and its bound is {bound}")
 
 
 def _none_at_all(case: Case, goal: Goal) -> Iterator[Violation]:
@@ -124,17 +139,27 @@ def _none_at_all(case: Case, goal: Goal) -> Iterator[Violation]:
         raise Undecided("no evidence is given that there is no schedule: it is the solver's word")
     from schedverify.verifier.certificates import EvidenceError
 
-    problem = case.problem
-    in_bytes = goal.objective == "peak-memory"
-    limit = max(problem.capacity or (), default=None) if in_bytes else problem.makespan_limit
     try:
         proved, stated = _proved(case, goal), goal.certificate.get("bound")
     except EvidenceError as error:
         raise Undecided("nothing is proved of what the limits admit") from error
     proved = min(proved, stated) if _is_whole(stated) else 0
+    name, limit = _limit(case.problem, goal)
     if limit is None or proved <= limit:
-        name = "memory.capacity" if in_bytes else "limits.makespan"
         raise Undecided(f"the evidence proves {proved}, which {name} does not forbid")
+
+
+def _limit(problem: Problem, goal: Goal) -> tuple[str, int | None]:
+    """Return the limit on what evidence bounds: on a time, or on what is held at the place that it names."""
+    place = goal.certificate.get("rank", goal.certificate.get("stage"))
+    if goal.objective == "in-flight" and "stage" in goal.certificate:
+        return "limits.in_flight_stage", None if problem.in_flight_stage is None else problem.in_flight_stage[place]
+    if goal.objective == "in-flight":
+        return "limits.in_flight", None if problem.in_flight is None else problem.in_flight[place]
+    if goal.objective == "peak-memory":
+        rank = problem.owner_rank[place] if "stage" in goal.certificate else place
+        return "memory.capacity", None if problem.capacity is None else problem.capacity[rank]
+    return "limits.makespan", problem.makespan_limit
 
 
 def _is_whole(value: object) -> TypeGuard[int]:

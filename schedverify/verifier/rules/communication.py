@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from schedverify.core.op import Kind, Op, unpack
+from schedverify.core.problem import Problem
 from schedverify.core.result import Violation
-from schedverify.core.schedule import IntArray
-from schedverify.verifier.rules.base import Case, NotApplicable, rule, violation_at
+from schedverify.core.schedule import IntArray, kinds
+from schedverify.verifier.absences import Passing, Run, by_group, told_runs
+from schedverify.verifier.rules.base import PAIR_MASK, Case, More, NotApplicable, rule, violation_at
 
 if TYPE_CHECKING:
     from schedverify.verifier.matching import Transfers
 
 
 @rule("SV301", "every send has its receive")
-def sends_meet_receives(case: Case) -> Iterator[Violation]:
+def sends_meet_receives(case: Case) -> Iterator[Violation | More]:
     """Every send has exactly one receive at the right peer, and every receive a send.
 
     What it checks
@@ -63,8 +65,8 @@ def sends_meet_receives(case: Case) -> Iterator[Violation]:
         else:
             verb, other = ("receives", 1) if transfers.is_send[entry] else ("sends", 0)
             text = f"nothing on rank {transfers.partner[entry]} {verb} it"
-            yield _violation(transfers, entry, f"{text}, {_ends(case, int(transfers.name[entry]))[other]} is missing")
-    yield from _uncrossed(case, np.sort(np.setdiff1d(_tensors(case), names[begins], assume_unique=True)))
+            yield _violation(transfers, entry, f"{text}, {_ends_of(case, entry)[other]} is missing")
+    yield from _uncrossed(case, by_group(names[begins]))
 
 
 @rule("SV302", "one order on both ends")
@@ -180,48 +182,86 @@ def _flawed(transfers: Transfers, entry: int) -> str:
     return f"it does not say which of the stages {names} is at the other end; {mark} names it"
 
 
-def _tensors(case: Case) -> IntArray:
-    """Return what must cross between ranks, packed."""
-    from schedverify.verifier.matching import packed_name
+class _Edge(NamedTuple):
+    """The tensors that go from one stage to another: activations, or the gradients that come back."""
 
-    problem = case.problem
-    copies = np.array(problem.replica_of, dtype=np.int64)
-    parts = [np.empty(0, dtype=np.int64)]
-    for source, targets in enumerate(problem.successors):
-        passing = np.flatnonzero(copies == problem.copy_of(source))
-        for target in targets:
-            if problem.owner_rank[source] != problem.owner_rank[target]:
-                parts.append(packed_name(False, np.array(source), np.array(target), passing))
-                if problem.form != "inference":
-                    parts.append(packed_name(True, np.array(target), np.array(source), passing))
-    return np.concatenate(parts)
+    backward: bool
+    source: int
+    target: int
 
 
-def _uncrossed(case: Case, names: IntArray) -> Iterator[Violation]:
-    """Tell what must cross and is neither sent nor received; in an excerpt only what is made and read in it."""
-    main = case.occurrences.main if len(names) else {}
-    for name in names.tolist():
-        backward, source, target, m = case.transfers.tensor(name)
-        kinds = (Kind.B, Kind.I) if backward else (Kind.F,)
-        made, read = ([op for kind in kinds if (op := Op(kind, stage, m)) in main] for stage in (source, target))
-        if case.excerpt and not (made and read):
-            continue
-        send, receive = _ends(case, name)
-        reader = read[0] if read else Op(kinds[0], target, m)
-        rank, position = main[reader][0] if read else (case.problem.owner_rank[target], None)
-        place = f"rank {rank}" if position is None else f"rank {rank}, position {position}"
-        message = f"{place} ({reader}): what it reads of stage {source} is not sent, {send} and {receive} are missing"
-        yield Violation("SV301", message, rank, position, (str(reader), send, receive))
+def _edges(problem: Problem) -> list[_Edge]:
+    """Return what must cross between ranks, for every micro-batch of the copy, in the order of packed names."""
+    onward = [
+        (source, target)
+        for source, targets in enumerate(problem.successors)
+        for target in targets
+        if problem.owner_rank[source] != problem.owner_rank[target]
+    ]
+    back = [] if problem.form == "inference" else sorted((target, source) for source, target in onward)
+    return [*(_Edge(False, *pair) for pair in onward), *(_Edge(True, *pair) for pair in back)]
 
 
-def _ends(case: Case, name: int) -> tuple[str, str]:
+def _uncrossed(case: Case, present: dict[int, IntArray]) -> Iterator[Violation | More]:
+    """Tell what must cross and is neither sent nor received; in an excerpt only what is made and read in it.
+
+    ``present`` has the micro-batches of what is sent or received, by packed name without the micro-batch.
+    """
+    from schedverify.verifier.matching import packed_edge
+
+    edges, passing = _edges(case.problem), Passing(case.problem)
+    computed = [by_group(keys) for keys in _computed(case)]
+    nothing = np.empty(0, dtype=np.int64)
+
+    def lacking(edge: _Edge) -> tuple[IntArray, IntArray]:
+        """Return the runs of an edge; what stands to read a tensor of it is a run by itself."""
+        crossing = present.get(packed_edge(*edge), nothing)
+        made, read = (computed[edge.backward].get(stage, nothing) for stage in (edge.source, edge.target))
+        wanted = np.setdiff1d(np.intersect1d(made, read) if case.excerpt else read, crossing)
+        if case.excerpt:
+            return wanted, wanted
+        firsts, lasts = passing.without(edge.source, np.union1d(crossing, read))
+        return np.sort(np.concatenate((firsts, wanted))), np.sort(np.concatenate((lasts, wanted)))
+
+    yield from told_runs(map(lacking, edges), lambda group, run: _missing(case, edges[group], run))
+
+
+def _computed(case: Case) -> tuple[IntArray, IntArray]:
+    """Return the stages and micro-batches, packed, of which an F stands, and of which a B or I does."""
+    ops = case.occurrences.ops
+    gradients = (kinds(ops) == int(Kind.B)) | (kinds(ops) == int(Kind.I))
+    return ops[kinds(ops) == int(Kind.F)] & PAIR_MASK, np.unique(ops[gradients] & PAIR_MASK)
+
+
+def _missing(case: Case, edge: _Edge, run: Run) -> Violation:
+    """Return the violation that tensors of an edge do not cross; what reads them stands only if it is one tensor."""
+    main, letters = case.occurrences.main, (Kind.B, Kind.I) if edge.backward else (Kind.F,)
+    read = [op for kind in letters if (op := Op(kind, edge.target, run.first)) in main]
+    sends, receives = zip(*(_ends(case, edge, m) for m in dict.fromkeys(run)), strict=True)
+    readers = [str(read[0] if read else Op(letters[0], edge.target, m)) for m in dict.fromkeys(run)]
+    rank, position = main[read[0]][0] if read else (case.problem.owner_rank[edge.target], None)
+    place = f"rank {rank}" if position is None else f"rank {rank}, position {position}"
+    reads, ends = "it reads" if run.size == 1 else "they read", (" to ".join(sends), " to ".join(receives))
+    message = f"{place} ({' to '.join(readers)}): what {reads} of stage {edge.source} is not sent, "
+    message += f"{ends[0]} and {ends[1]} are missing"
+    if run.size == 1:
+        return Violation("SV301", message, rank, position, (readers[0], sends[0], receives[0]))
+    return Violation("SV301", message, rank, position, sends, count=run.size)
+
+
+def _ends(case: Case, edge: _Edge, m: int) -> tuple[str, str]:
     """Return the send and the receive of a tensor as text; the peer is named where the stage alone does not tell it."""
-    backward, source, target, m = case.transfers.tensor(name)
+    backward, source, target = edge
     send, receive = (Kind.SEND_B, Kind.RECV_B) if backward else (Kind.SEND_F, Kind.RECV_F)
     onward, back = case.problem.successors, case.problem.predecessors
     several = [len((onward if side ^ backward else back)[s]) > 1 for side, s in ((True, source), (False, target))]
     ends = Op(send, source, m, target if several[0] else None), Op(receive, target, m, source if several[1] else None)
     return str(ends[0]), str(ends[1])
+
+
+def _ends_of(case: Case, entry: int) -> tuple[str, str]:
+    backward, source, target, m = case.transfers.tensor(int(case.transfers.name[entry]))
+    return _ends(case, _Edge(backward, source, target), m)
 
 
 def _misplaced(case: Case, entries: IntArray, ops: IntArray, *, is_send: bool) -> Iterator[Violation]:

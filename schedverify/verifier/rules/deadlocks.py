@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from schedverify.core.result import Violation
-from schedverify.verifier.rules.base import Case, rule, violation_of_cycle
+from schedverify.verifier.rules.base import Case, rule, violations_of_cycles
 
 if TYPE_CHECKING:
     from schedverify.verifier.happens_before import EventGraph
@@ -57,8 +57,7 @@ def free_of_deadlock(case: Case) -> Iterator[Violation]:
 
     stalls = Stalls(graph, case.schedule)
     blocked = set(stalls.ranks())
-    for cycle in _fewest(case, graph, stalls.cycles()):
-        yield violation_of_cycle("SV304", cycle, blocked)
+    yield from violations_of_cycles("SV304", _fewest(case, graph, stalls.cycles()), blocked, case.schedule)
 
 
 def _fewest(case: Case, graph: EventGraph, cycles: list[list[Wait]]) -> list[list[Wait]]:

@@ -11,7 +11,7 @@ from schedverify.core.result import Scope, Violation
 from schedverify.simulator.csr_graph import Precedence
 from schedverify.verifier.graph import needs, reads
 from schedverify.verifier.occurrences import Occurrences, joined
-from schedverify.verifier.rules.base import Case, NotApplicable, rule, violation_of_cycle
+from schedverify.verifier.rules.base import Case, NotApplicable, rule, violations_of_cycles
 from schedverify.verifier.rules.structure import doubled, misplaced
 
 
@@ -49,8 +49,7 @@ def acyclic(case: Case) -> Iterator[Violation]:
     from schedverify.verifier.wait_cycles import UntimedRun
 
     run = UntimedRun(occurrences)
-    blocked = set(run.blocked_ranks())
-    yield from (violation_of_cycle("SV201", cycle, blocked) for cycle in run.cycles())
+    yield from violations_of_cycles("SV201", run.cycles(), set(run.blocked_ranks()), case.schedule)
 
 
 def _cyclic(occurrences: Occurrences) -> bool:
@@ -108,7 +107,9 @@ def _exclusive(case: Case, rank: int, row: Sequence[tuple[Op, ...]], starts: Seq
     for position, (ops, start) in enumerate(zip(row, starts, strict=True)):
         if start < free:
             text = ";".join(map(str, ops))
-            message = f"rank {rank}, position {position} ({text}) starts at {start}, before the rank is free at {free}"
+            starts_at, free_at = map(case.problem.units.time, (start, free))
+            late = f"starts at {starts_at}, before the rank is free at {free_at}"
+            message = f"rank {rank}, position {position} ({text}) {late}"
             yield Violation("SV202", message, rank, position, tuple(map(str, ops)))
         free = max(free, start + case.problem.step_duration(ops))
 
@@ -117,16 +118,16 @@ def _inputs_there(
     case: Case, rows: Sequence[Sequence[int]], place: tuple[int, int], op: Op, start: int
 ) -> Iterator[Violation]:
     rank, position = place
-    main = case.occurrences.main
+    main, time = case.occurrences.main, case.problem.units.time
     for need in needs(case.problem, op):
         made = (rows[r][p] + case.problem.step_duration(case.occurrences.steps[r][p]) for r, p in main.get(need.op, ()))
         arrival = max(made, default=0) + need.lag
         if need.op in main and start < arrival:
-            late = f"before {need.op} is there at {arrival}"
-            message = f"rank {rank}, position {position} ({op}) starts at {start}, {late}"
+            late = f"before {need.op} is there at {time(arrival)}"
+            message = f"rank {rank}, position {position} ({op}) starts at {time(start)}, {late}"
             yield Violation("SV202", message, rank, position, (str(op), str(need.op)), (need.why,))
     for r, p in main[op]:
         if place in main[op] and rows[r][p] != start and (r, p) > place:
-            other = f"{rows[r][p]} on rank {r}; it is one operation"
-            message = f"rank {rank}, position {position} ({op}) starts at {start}, but at {other}"
+            other = f"{time(rows[r][p])} on rank {r}; it is one operation"
+            message = f"rank {rank}, position {position} ({op}) starts at {time(start)}, but at {other}"
             yield Violation("SV202", message, rank, position, (str(op),))

@@ -104,7 +104,7 @@ def bytes_held(case: Case) -> Iterator[Violation]:
         over = next(((i, live_bytes) for i, live_bytes in enumerate(levels) if live_bytes > capacity), None)
         if over is not None:
             position, live_bytes = over
-            message = f"rank {rank} holds {live_bytes} bytes at position {position}; its capacity is {capacity}"
+            message = f"rank {rank} holds {problem.units.over(live_bytes, capacity)}, at position {position}"
             yield Violation("SV402", message, rank, position, _step(case, rank, position))
 
 

@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from schedverify.core.result import Scope, Violation
+from schedverify.core.units import Units
 from schedverify.verifier.claims import CLAIMABLE
 from schedverify.verifier.rules.base import Case, NotApplicable, Undecided, rule
 
@@ -56,7 +57,8 @@ def measures_as_claimed(case: Case) -> Iterator[Violation]:
     figures += [(f"{goal.objective} (value)", goal.value, case.measures.value(goal.objective)) for goal in measured]
     for name, value, follows in figures:
         if _plain(follows) != _plain(value):
-            yield Violation("SV501", f"{name} is claimed to be {value}; what follows is {follows}")
+            claims, has = (_told(case.problem.units, name, each) for each in (value, follows))
+            yield Violation("SV501", f"{name} is claimed to be {claims}; what follows is {has}")
     yield from _later_than_needed(case)
     for goal in goals:
         if goal.objective not in MEASURED:
@@ -80,8 +82,9 @@ def _later_than_needed(case: Case) -> Iterator[Violation]:
         if len(wrong):
             position = int(wrong[0])
             step, start = timeline.schedule.step(rank, position), int(follows[position])
-            text = f"rank {rank}, position {position} ({step}) is claimed to start at {claimed[position]}"
-            yield Violation("SV501", f"{text}; in the earliest timeline it starts at {start}", rank, position)
+            time = case.problem.units.time
+            text = f"rank {rank}, position {position} ({step}) is claimed to start at {time(int(claimed[position]))}"
+            yield Violation("SV501", f"{text}; in the earliest timeline it starts at {time(start)}", rank, position)
 
 
 class Goal(NamedTuple):
@@ -103,6 +106,12 @@ def goals_of(case: Case) -> Iterator[Goal]:
         most = None if case.measures is None else case.measures.value(first)
         ceiling = None if most is None else (first, max(most, case.claims.get("value") or 0))
         yield Goal(then["objective"], then.get("value"), then.get("bound"), then.get("certificate"), ceiling)
+
+
+def _told(units: Units, name: str, value: Any) -> str:
+    """Return a claimed figure to its last digit: times with their unit, sizes as numbers."""
+    a_time = name.split(" ", maxsplit=1)[0] in ("makespan", "span")
+    return units.time(value) if a_time and type(value) is int else str(value)
 
 
 def _plain(value: Any) -> Any:
@@ -145,4 +154,5 @@ def makespan_within_limit(case: Case) -> Iterator[Violation]:
         raise Undecided("the schedule cannot run to its end as a whole, so no makespan follows")
     if case.measures.makespan > limit:
         what = f"with its communication, under {case.discipline}," if case.schedule.lowered else "of the compute order"
-        yield Violation("SV503", f"the makespan {what} is {case.measures.makespan}, limits.makespan is {limit}")
+        makespan, most = map(case.problem.units.time, (case.measures.makespan, limit))
+        yield Violation("SV503", f"the makespan {what} is {makespan}, limits.makespan is {most}")

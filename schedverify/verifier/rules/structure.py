@@ -6,12 +6,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from schedverify.core.op import JOIN_SHIFT, MICROBATCH_MASK, Join, Kind, Op, Step, unpack
+from schedverify.core.op import JOIN_SHIFT, Join, Kind, Op, Step, unpack
 from schedverify.core.problem import Problem
 from schedverify.core.result import Violation
-from schedverify.core.schedule import Flags, Words, kinds, op_stages, positions
+from schedverify.core.schedule import IntArray, Words, kinds, op_stages, positions
+from schedverify.verifier.absences import Passing, Run, by_group, told_runs
 from schedverify.verifier.occurrences import Occurrences
-from schedverify.verifier.rules.base import Case, rule
+from schedverify.verifier.rules.base import PAIR_MASK, Case, More, rule
 
 
 @rule("SV101", "well-formed steps")
@@ -94,13 +95,14 @@ def on_their_ranks(case: Case) -> Iterator[Violation]:
 
 
 @rule("SV103", "completeness")
-def complete(case: Case) -> Iterator[Violation]:
+def complete(case: Case) -> Iterator[Violation | More]:
     """Every needed operation is there.
 
     What it checks
 
     For every stage and every micro-batch that goes through it there is an F, and in training a B, or an I and a W.
-    An excerpt (`--excerpt`) may lack operations: they count as done before it begins.
+    An excerpt (`--excerpt`) may lack operations: they count as done before it begins. What lacks of one kind, stage and
+    successive micro-batches is told as a run, by its first and its last operation.
 
     Why it matters
 
@@ -116,15 +118,20 @@ def complete(case: Case) -> Iterator[Violation]:
     For every s and m with replica_of(m) = floor(s / S): F(s, m) stands in the schedule, and, unless the form is
     inference, B(s, m) does, or both I(s, m) and W(s, m) do.
     """
-    if case.sound or case.excerpt or not incomplete(case.occurrences):
+    if case.sound or case.excerpt:
         return
-    problem = case.problem
-    for stage, rank in enumerate(problem.owner_rank):
-        for m in range(problem.microbatches):
-            lacking = _lacking(case, stage, m) if problem.passes(stage, m) else ()
-            if lacking:
-                text = f"{' and '.join(lacking)} {'stands' if len(lacking) == 1 else 'stand'} nowhere"
-                yield Violation("SV103", f"{text}; stage {stage} is on rank {rank}", rank, None, lacking)
+    problem, there = case.problem, _there(case.occurrences)
+    passing, kinds_needed = Passing(problem), list(there)
+
+    def tell(group: int, run: Run) -> Violation:
+        stage, kind = group // len(there), kinds_needed[group % len(there)]
+        names = tuple(str(Op(kind, stage, m)) for m in dict.fromkeys(run))
+        text = f"{' to '.join(names)} {'stands' if run.size == 1 else 'stand'} nowhere"
+        rank = problem.owner_rank[stage]
+        return Violation("SV103", f"{text}; stage {stage} is on rank {rank}", rank, None, names, count=run.size)
+
+    stages = range(problem.total_stages)
+    yield from told_runs((passing.without(stage, there[kind].get(stage)) for stage in stages for kind in there), tell)
 
 
 @rule("SV104", "nothing twice")
@@ -205,13 +212,15 @@ def _is_pair(step: Step) -> bool:
     return sorted(op.kind for op in step.ops) == [Kind.F, Kind.B]
 
 
-def _lacking(case: Case, stage: int, m: int) -> tuple[str, ...]:
-    """Return what a stage lacks of a micro-batch: in a split problem without a B, the parts I and W are needed."""
-    places, kinds = case.occurrences.places, [Kind.F]
-    if case.problem.form != "inference":
-        whole = case.problem.form == "fused" or Op(Kind.B, stage, m) in places
-        kinds += [Kind.B] if whole else [Kind.I, Kind.W]
-    return tuple(str(op) for op in (Op(kind, stage, m) for kind in kinds) if op not in places)
+def _there(occurrences: Occurrences) -> dict[Kind, dict[int, IntArray]]:
+    """Return by kind that is needed, and by stage, the micro-batches that do not lack it; B stands for I and W."""
+    ops, form = occurrences.ops, occurrences.problem.form
+    keys = {kind: ops[kinds(ops) == int(kind)] & PAIR_MASK for kind in (Kind.F, Kind.B, Kind.I, Kind.W)}
+    if form == "split":
+        needed = {Kind.F: keys[Kind.F]} | {part: np.union1d(keys[Kind.B], keys[part]) for part in (Kind.I, Kind.W)}
+    else:
+        needed = {kind: keys[kind] for kind in (Kind.F, Kind.B)[: 1 if form == "inference" else 2]}
+    return {kind: by_group(found) for kind, found in needed.items()}
 
 
 def malformed(row: Words, problem: Problem) -> bool:
@@ -221,8 +230,9 @@ def malformed(row: Words, problem: Problem) -> bool:
 
 def doubled(occurrences: Occurrences) -> bool:
     """Whether an operation stands twice on one rank, or a B beside an I or W of it on ranks of its stage."""
-    stands = _standing(occurrences, occurrences.own)
-    both = stands[Kind.B] & (stands[Kind.I] | stands[Kind.W])
+    op = occurrences.op[occurrences.own]
+    part = (kinds(op) == int(Kind.I)) | (kinds(op) == int(Kind.W))
+    both = np.isin(op[part] & PAIR_MASK, op[kinds(op) == int(Kind.B)] & PAIR_MASK)
     return bool(occurrences.again.any() or both.any())
 
 
@@ -231,25 +241,3 @@ def misplaced(occurrences: Occurrences) -> bool:
     wanted = np.array([len(ranks) for ranks in occurrences.problem.placement])
     found = np.bincount(occurrences.index, minlength=len(occurrences.ops))
     return bool((~occurrences.own).any() or (found != wanted[op_stages(occurrences.ops)]).any())
-
-
-def incomplete(occurrences: Occurrences) -> bool:
-    """Whether a needed operation stands nowhere."""
-    problem = occurrences.problem
-    needed = problem.passing().ravel()
-    stands = _standing(occurrences, slice(None))
-    whole = stands[Kind.F]
-    if problem.form != "inference":
-        whole = whole & (stands[Kind.B] | stands[Kind.I] & stands[Kind.W])
-    return bool((needed & ~whole).any())
-
-
-def _standing(occurrences: Occurrences, chosen: Flags | slice) -> dict[Kind, Flags]:
-    """Return by kind, and by stage and micro-batch in a row, whether the operation is among the chosen entries."""
-    problem, op = occurrences.problem, occurrences.op[chosen]
-    pair = op_stages(op) * problem.microbatches + (op & MICROBATCH_MASK)
-    found = {}
-    for kind in (Kind.F, Kind.B, Kind.I, Kind.W):
-        found[kind] = np.zeros(problem.total_stages * problem.microbatches, dtype=bool)
-        found[kind][pair[kinds(op) == int(kind)]] = True
-    return found

@@ -40,7 +40,7 @@ def test_nodes_are_stages_in_the_graph_s_order() -> None:
         {
             "ranks": 4, "microbatches": 4, "stages": 3, "placement": [2, 0, [1, 3]], "edges": [[0, 2], [1, 2]],
             "costs": {"forward": [2, 3, 4], "backward": [4, 6, 8]}, "links": {"latency": 1},
-            "memory": {"capacity": 10**9},
+            "memory": {"capacity": 10**9, "unit": "GB"},
             "boundary": [{"from": 0, "to": 2, "shape": [4, 8], "dtype": "float32", "bytes": 1024}],
         }
     )  # fmt: skip
@@ -115,7 +115,7 @@ def test_faults_between_keys_name_nodes() -> None:
     graph = two_towers()
     nx.set_node_attributes(graph, {"text": 1, "image": 1, "both": 7}, "weight_stash")
     assert told(graph) == [
-        "memory.weight_stash: 7 on node 'both' is more than its activation, 1 (it is a part of the activation)"
+        "memory.weight_stash: 7 B on node 'both' is more than its activation, 1 B (it is a part of the activation)"
     ]
     graph = nx.DiGraph([("a", "a")])
     graph.nodes["a"]["rank"] = 0

@@ -8,14 +8,15 @@ from hypothesis.vendor.pretty import pretty
 
 import schedverify as sv
 from schedverify.core.problem.writing import shortest
-from schedverify.formats.problem_files import parse_problem, to_toml
+from schedverify.formats.json_toml import parse_toml
+from schedverify.formats.problem_files import problem_from, to_toml
 from support.strategies import problems
 
 
 @given(problems())
 def test_the_shortest_data_make_the_problem_again(problem: sv.Problem) -> None:
     assert sv.Problem.of(shortest(problem)) == problem
-    assert parse_problem(to_toml(problem, defaults=False), "toml") == problem
+    assert problem_from(parse_toml(to_toml(problem, defaults=False))) == problem
 
 
 @pytest.mark.parametrize(

@@ -1,38 +1,29 @@
-"""Bends certificates of every rule, for as long as one likes: whether any proves more than the best schedule has.
+"""Evidence of every rule with something bent, offered for bounds above the best schedules, which are known.
 
-``python benchmarks/bent_certificates.py --seconds 600`` takes one small problem after another, whose best schedules are
-known, claims a bound that is too high, and offers evidence of every rule with something bent: numbers moved, rules and
-places exchanged, lists cut and doubled, another objective, a higher bound. Right is that each is refused, violated or
-undecided. What is believed is printed with all that it takes to see it again, and ends with exit code 1.
+Small problems whose best schedules are known, by all their orders, are claimed to have a bound that is too high, with
+numbers of true evidence moved, rules and places exchanged, lists cut and doubled, another objective, a higher bound.
+Right is that each claim is refused, violated or undecided. What is bent here shares nothing with what judges it.
 """
 
 from __future__ import annotations
 
-import argparse
 import copy
 import random
-import sys
-import time
-from collections import Counter
 from collections.abc import Callable, Iterator
-from itertools import count
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from printing import publish, table, where
-
-import schedverify as sv
-from schedverify.core.errors import SchedverifyError
-from schedverify.optimizer.bounds.formulas import best_bound
-from schedverify.optimizer.counts.bound import count_bounds
-from schedverify.verifier.certificates import EvidenceError, proved_bound, proved_peak
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from oracle.brute_force import brute_force
 from oracle.compute_orders import peaks
 from oracle.law import Law
 from oracle.span import batch_of, by_cycle_means
 from oracle.times import Clock, measures
+from schedverify.core.errors import SchedverifyError
+from schedverify.core.problem import Problem
+from schedverify.core.schedule import Schedule
+from schedverify.optimizer.bounds.formulas import best_bound
+from schedverify.optimizer.counts.bound import count_bounds
+from schedverify.verifier.certificates import EvidenceError, proved_bound, proved_peak
+from schedverify.verifier.verification import verify
 from support.random_schedules import random_data, random_rows, with_limits
 
 OBJECTIVES: Final = ("makespan", "span", "peak-memory")
@@ -41,16 +32,15 @@ MOST_OPERATIONS: Final = 20
 """So many operations can be tried in all orders in a moment."""
 DRAWN: Final = 10
 """Schedules drawn of a problem beside the best, to make false claims of."""
-BENT_OF_A_PROBLEM: Final = 120
 
 Rows = list[list[str]]
 Certificate = dict[str, Any]
 
 
-class Outcome(NamedTuple):
-    """What became of one attack: what it was in a few words, what the verifier said, and all of it where it got by."""
+class Attack(NamedTuple):
+    """What became of one attack: the rule and what was bent, what the verifier said, and all of it where it got by."""
 
-    attack: str
+    kind: str
     said: str
     story: str = ""
 
@@ -68,7 +58,7 @@ class Known(NamedTuple):
 class Subject:
     """A problem, schedules of it that are known, among them the best where all orders could be tried."""
 
-    def __init__(self, problem: sv.Problem, rows: list[Rows]) -> None:
+    def __init__(self, problem: Problem, rows: list[Rows]) -> None:
         self.problem, self.data = problem, problem.to_dict()
         within = problem.makespan_limit
         known = [Known(each, self.values(each)) for each in rows]
@@ -94,25 +84,23 @@ def subject_of(rng: random.Random) -> Subject:
     """Draw a problem with the schedules that are known of it."""
     while True:
         data = random_data(rng)
-        law = Law(sv.Problem.of(data).to_dict())
+        law = Law(Problem.of(data).to_dict())
         if len(list(law.pairs())) * len(law_kinds(law)) <= MOST_OPERATIONS:
             break
     if rng.random() < 0.2:
         data["costs"] = scaled(data["costs"], rng.choice([0, 1 << 40]))
     rows = random_rows(rng, law)
     data, fits = with_limits(rng, data, rows)
-    problem = sv.Problem.of(data)
+    problem = Problem.of(data)
     found = [rows] if fits else []
     # Pairs that cost less than their sum are no part of the brute force; what is drawn has some.
-    found += [
-        each for each in (random_rows(rng, law) for _ in range(DRAWN)) if sv.verify(sv.Schedule.of(each), problem).ok
-    ]
+    found += [each for each in (random_rows(rng, law) for _ in range(DRAWN)) if verify(Schedule.of(each), problem).ok]
     found += brute_force(problem).rows.values()
     subject = Subject(problem, found)
     if subject.known and rng.random() < 0.2:
         limit = max(1, rng.choice(subject.known).values["makespan"])
         limited = data | {"limits": data.get("limits", {}) | {"makespan": limit}}
-        subject = Subject(sv.Problem.of(limited), found)
+        subject = Subject(Problem.of(limited), found)
     return subject if subject.known else subject_of(rng)
 
 
@@ -132,14 +120,13 @@ def scaled(costs: Any, factor: int) -> Any:
 # Evidence, true and bent
 
 
-def evidence_of(problem: sv.Problem, rng: random.Random) -> list[Certificate]:
+def evidence_of(problem: Problem, rng: random.Random) -> list[Certificate]:
     """Return evidence of every rule at every place, true or not, and what the search finds of the rule counts."""
     ranks, stages = range(problem.ranks), range(problem.total_stages)
     found: list[Certificate] = [{"rule": rule, "rank": rank} for rule in ("load", "idle", "sequence") for rank in ranks]
     found += [{"rule": "pair", "stages": [s, t]} for s in stages for t in stages]
     found += [{"rule": "memory", "stage": s} for s in stages]
-    takes_time = any((*problem.forward, *problem.backward, *problem.backward_input, *problem.backward_weight))
-    for objective in ("makespan", "span") if takes_time else ():
+    for objective in ("makespan", "span"):
         bound = best_bound(problem, objective)
         lower = 0 if rng.random() < 0.5 or bound is None else bound.value
         found += [dict(each.evidence) for each in count_bounds(problem, objective, lower=lower, upper=None, seconds=1)]
@@ -264,16 +251,7 @@ BENDS: dict[str, Callable[[random.Random, Certificate, list[Certificate]], None]
 # Claims
 
 
-def certificates(rng: random.Random) -> Iterator[Outcome]:
-    """Claim too high bounds of one problem, each with bent evidence."""
-    subject = subject_of(rng)
-    evidence = evidence_of(subject.problem, rng)
-    for _ in range(BENT_OF_A_PROBLEM):
-        name, certificate = bent(rng, evidence)
-        yield attacked(rng, subject, certificate, name)
-
-
-def attacked(rng: random.Random, subject: Subject, certificate: Certificate, name: str) -> Outcome:
+def attacked(rng: random.Random, subject: Subject, certificate: Certificate, name: str) -> Attack:
     """Claim a bound above the best that is known, alone or behind another objective; say what the verifier says."""
     # A schedule that is the best itself refutes any bound above it; one that is worse leaves that to the evidence.
     worse = [
@@ -299,19 +277,19 @@ def attacked(rng: random.Random, subject: Subject, certificate: Certificate, nam
     certificate["bound"] = rng.choice(stated)
     goal = {"objective": objective, "value": shown.values[objective], "bound": claimed, "certificate": certificate}
     claims = goal if ceiling is None else {"objective": ceiling[0], "value": ceiling[1], "then": goal}
-    attack = f"{certificate.get('rule')}: {name}" if isinstance(certificate.get("rule"), str) else f"none: {name}"
+    kind = f"{certificate.get('rule')}: {name}" if isinstance(certificate.get("rule"), str) else f"none: {name}"
     said = answer(subject.problem, shown.rows, claims)
     proved = derived(subject.problem, objective, certificate, ceiling)
     if said == BELIEVED or proved > best:
         story = f"best known {best}, derived {proved}; claims {claims}\nrows {shown.rows}\nproblem {subject.data}"
-        return Outcome(attack, BELIEVED, story)
-    return Outcome(attack, said)
+        return Attack(kind, BELIEVED, story)
+    return Attack(kind, said)
 
 
-def answer(problem: sv.Problem, rows: Rows, claims: dict[str, Any]) -> str:
+def answer(problem: Problem, rows: Rows, claims: dict[str, Any]) -> str:
     """Return what the verifier says of claims of which at least one is false."""
     try:
-        report = sv.verify(sv.Schedule.of(rows), problem, select=["SV5"], claims=claims)
+        report = verify(Schedule.of(rows), problem, select=["SV5"], claims=claims)
     except SchedverifyError:
         return REFUSED
     verdicts = {result.verdict for result in report.properties}
@@ -320,62 +298,10 @@ def answer(problem: sv.Problem, rows: Rows, claims: dict[str, Any]) -> str:
     return UNDECIDED if "undecided" in verdicts else BELIEVED
 
 
-def derived(problem: sv.Problem, objective: str, certificate: Certificate, ceiling: tuple[str, int] | None) -> int:
+def derived(problem: Problem, objective: str, certificate: Certificate, ceiling: tuple[str, int] | None) -> int:
     """Return the bound that is derived from evidence itself, whatever is claimed; 0 where it is none."""
     prove = proved_peak if objective == "peak-memory" else proved_bound
     try:
         return prove(problem, objective, certificate, ceiling)
     except EvidenceError:
         return 0
-
-
-FAMILIES: dict[str, Callable[[random.Random], Iterator[Outcome]]] = {"certificates": certificates}
-"""By name, attacks of one kind: each takes random numbers and yields the outcomes of what it tries."""
-
-
-def outcomes(families: list[str], seed: int) -> Iterator[tuple[str, Outcome]]:
-    """Yield the outcomes of one attack after another, of all families in turn, for ever; the same of the same seed."""
-    for number in count():
-        for family in families:
-            rng = random.Random(f"{family} {seed} {number}")
-            yield from ((family, outcome) for outcome in FAMILIES[family](rng))
-
-
-def main() -> None:
-    """Attack, count, and print what was believed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("families", nargs="*", help=f"of {', '.join(FAMILIES)}; all by default")
-    parser.add_argument("--count", type=int, help="attacks after which it ends")
-    parser.add_argument("--seconds", type=float, help="seconds after which it ends; 60 where no count is given either")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--update", action="store_true", help="put what is printed into docs/benchmarks.md")
-    chosen = parser.parse_args()
-    unknown = [name for name in chosen.families if name not in FAMILIES]
-    if unknown:
-        parser.error(f"no attacks named {', '.join(unknown)}; known: {', '.join(FAMILIES)}")
-    seconds = 60.0 if chosen.seconds is None and chosen.count is None else chosen.seconds
-    end = None if seconds is None else time.monotonic() + seconds
-    tried: Counter[tuple[str, str, str]] = Counter()
-    believed = []
-    for family, outcome in outcomes(chosen.families or list(FAMILIES), chosen.seed):
-        tried[family, outcome.attack, outcome.said] += 1
-        if outcome.said == BELIEVED:
-            believed.append(f"{family}, {outcome.attack}:\n{outcome.story}")
-            print(believed[-1], file=sys.stderr, flush=True)
-        if tried.total() == chosen.count or (end is not None and time.monotonic() > end):
-            break
-    publish("bent-certificates", told(tried, chosen.seed), update=chosen.update)
-    sys.exit(1 if believed else 0)
-
-
-def told(tried: Counter[tuple[str, str, str]], seed: int) -> str:
-    """Return the table of what was tried and what was said of it."""
-    said = (REFUSED, VIOLATED, UNDECIDED, BELIEVED)
-    attacks = sorted({key[:2] for key in tried})
-    rows = [[*attack, *(tried[(*attack, each)] for each in said)] for attack in attacks]
-    rows.append(["all", "", *(sum(row[2 + i] for row in rows) for i in range(len(said)))])
-    return f"{where('ortools')}; {tried.total()} attacks, seed {seed}.\n\n{table(['family', 'attack', *said], rows)}"
-
-
-if __name__ == "__main__":
-    main()
