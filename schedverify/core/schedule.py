@@ -17,6 +17,7 @@ from schedverify.core.op import (
     JOIN_SHIFT,
     KIND_MASK,
     KIND_SHIFT,
+    MICROBATCH_MASK,
     STAGE_SHIFT,
     Join,
     Kind,
@@ -144,7 +145,10 @@ class Schedule:
 
     def strings(self) -> list[list[str]]:
         """Return the rows as lists of step texts, the form that plans hold."""
-        return [[str(step) for step in self.steps(rank)] for rank in range(self.ranks)]
+        return [
+            [str(step) for step in self.steps(rank)] if (row >> JOIN_SHIFT).any() else _texts(row)
+            for rank, row in enumerate(self.rows)
+        ]
 
     def __len__(self) -> int:
         """Return the number of operations on all ranks."""
@@ -254,6 +258,24 @@ def _computing(row: Words) -> Words:
     words, step = row[kept], positions(row)[kept]
     begins = np.append(True, np.diff(step) != 0)[: len(words)]
     return np.where(begins, words & OPERATION_MASK, words)
+
+
+def _texts(row: Words) -> list[str]:
+    """Return the texts of a row whose steps are single operations; what is not the micro-batch is put in words once."""
+    around: dict[int, tuple[str, str]] = {}
+    texts = []
+    for word in row.tolist():
+        microbatch = word & MICROBATCH_MASK
+        if word - microbatch not in around:
+            op = unpack(word)
+            before = f"{op.stage}{op.kind.name}"
+            if op.microbatch is None:
+                texts.append(str(op))
+                continue
+            around[word - microbatch] = before, str(op)[len(f"{before}{microbatch}") :]
+        before, after = around[word - microbatch]
+        texts.append(f"{before}{microbatch}{after}")
+    return texts
 
 
 def _step(words: list[int]) -> Step:

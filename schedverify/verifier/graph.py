@@ -5,14 +5,13 @@ The rules stand here in two forms: :func:`needs` for one operation, and :func:`r
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain, pairwise, product
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from schedverify.core.argument_types import check_types
-from schedverify.core.ending import Check, checked, go_on
 from schedverify.core.errors import Fault, InputError
 from schedverify.core.messages import expanded, neighbours
 from schedverify.core.op import MICROBATCH_MASK, Kind, Op
@@ -132,7 +131,7 @@ def dependency_graph(
     *,
     discipline: str | None = None,
     eager_bytes: int = 0,
-    check: Check = go_on,
+    check: Callable[[], object] = lambda: None,
 ) -> nx.DiGraph:
     """Return the graph of a problem's operations, or of a schedule's, with its rank orders.
 
@@ -178,14 +177,15 @@ def dependency_graph(
             graph.add_node(op, duration=problem.duration(int(op.kind), op.stage), places=())
     else:
         _add_steps(graph, problem, Occurrences(schedule, problem), check)
-    for node in checked(list(graph), check):
+    for node in list(graph):
+        check()
         for need in needs(problem, node.op if isinstance(node, Unmatched) else node):
             if need.op in graph:
                 graph.add_edge(need.op, node, why=need.why, lag=need.lag)
     return graph
 
 
-def step_graph(graph: nx.DiGraph, check: Check = go_on) -> nx.DiGraph:
+def step_graph(graph: nx.DiGraph, check: Callable[[], object] = lambda: None) -> nx.DiGraph:
     """Contract a graph of :func:`dependency_graph` to steps: what starts as one is one node.
 
     Nodes are tuples of operations in rising order, with ``duration``; edges carry the ``why`` and ``lag`` of the one
@@ -194,14 +194,16 @@ def step_graph(graph: nx.DiGraph, check: Check = go_on) -> nx.DiGraph:
     import networkx as nx
 
     union = nx.utils.UnionFind(graph)
-    for nodes in checked(_by_place(graph).values(), check):
+    for nodes in _by_place(graph).values():
+        check()
         union.union(*nodes)
     step = {node: tuple(sorted(members, key=str)) for members in union.to_sets() for node in members}
     contracted = nx.DiGraph()
     for node, data in graph.nodes(data=True):
         longest = max(data["duration"], contracted.nodes.get(step[node], {}).get("duration", 0))
         contracted.add_node(step[node], duration=longest)
-    for source, target, data in checked(graph.edges(data=True), check):
+    for source, target, data in graph.edges(data=True):
+        check()
         known = contracted.get_edge_data(step[source], step[target])
         lag = data["lag"] + graph.nodes[source]["duration"] - contracted.nodes[step[source]]["duration"]
         if known is None or known["lag"] < lag:
@@ -269,12 +271,13 @@ def _needed(problem: Problem) -> Iterator[Op]:
                 yield from (Op(kind, stage, m) for kind in letters)
 
 
-def _add_steps(graph: nx.DiGraph, problem: Problem, occurrences: Occurrences, check: Check) -> None:
+def _add_steps(graph: nx.DiGraph, problem: Problem, occurrences: Occurrences, check: Callable[[], object]) -> None:
     """Add the steps of a schedule and the order in which each rank runs them."""
     orders: list[list[tuple[list[Any], int]]] = []  # by rank and step, its nodes and its ticks
     for rank, steps in enumerate(occurrences.steps):
         orders.append([])
-        for position, ops in enumerate(checked(steps, check)):
+        for position, ops in enumerate(steps):
+            check()
             nodes = [op if occurrences.is_main(op, rank, position) else Unmatched(op, rank, position) for op in ops]
             ticks = problem.step_duration(ops)
             orders[rank] += [(nodes, ticks)] if nodes else []

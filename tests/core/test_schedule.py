@@ -95,3 +95,14 @@ def test_a_step_is_the_one_at_its_position(schedule: Schedule) -> None:
     for rank in range(schedule.ranks):
         steps = list(schedule.steps(rank))
         assert [schedule.step(rank, position) for position in range(len(steps))] == steps
+
+
+@given(schedules())
+def test_the_texts_of_a_row_are_those_of_its_steps(schedule: Schedule) -> None:
+    walked = [[str(step) for step in schedule.steps(rank)] for rank in range(schedule.ranks)]
+    assert schedule.strings() == walked
+
+
+def test_texts_of_every_kind_of_operation() -> None:
+    rows = [["0F0", "0F12", "0SEND_F0", "0SEND_F12>3", "0SEND_F7>3", "0RECV_B0<1", "0UNSHARD", "0B12", "10I3", "10W3"]]
+    assert Schedule.of(rows).strings() == rows
