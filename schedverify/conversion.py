@@ -19,6 +19,8 @@ from schedverify.simulator.engine import simulate
 from schedverify.verifier.infer_problem import REMARK, deduce_problem
 
 CSV_FORMS: Final = ("csv", "torch-csv", "torch-comms-csv")
+MOST_RANKS_OF_A_PLAN: Final = 2048
+"""A plan of more would hold more than four million latencies."""
 
 
 def subject(given: Schedule | Plan, problem: Problem | None) -> tuple[Schedule, Problem, str]:
@@ -89,6 +91,7 @@ def convert(
     schedule, known, _ = subject(given, problem)
     written: Schedule | Plan | Timeline
     if form == "plan":
+        check_links(known)
         written = given if isinstance(given, Plan) and problem is None else plan_of(schedule, known)
     elif form == "trace":
         written = simulate(schedule, known)
@@ -100,6 +103,19 @@ def convert(
             written = for_torch(written, known, profile=suits, comms=form != "torch-csv")
     formats.save(written, target, form=form, layout=layout)
     return written
+
+
+def check_links(problem: Problem) -> None:
+    """Refuse a problem whose plan would be too long, before that is made: it holds a number for each pair of ranks.
+
+    Raises
+    ------
+    InputError
+        If the problem has more than :data:`MOST_RANKS_OF_A_PLAN` ranks.
+    """
+    if problem.ranks > MOST_RANKS_OF_A_PLAN:
+        message = f"a plan holds a latency for each pair of {problem.ranks} ranks, which are {problem.ranks**2}"
+        raise InputError(Fault("ranks", message, f"a plan has at most {MOST_RANKS_OF_A_PLAN} ranks"))
 
 
 def write(schedule: Schedule, problem: Problem, target: str) -> None:

@@ -26,6 +26,7 @@ from schedverify.core.op import (
     pack_step,
     unpack,
 )
+from schedverify.core.row_text import computes_alone, row_text
 
 IntArray = NDArray[np.int64]
 """Whole numbers; where a docstring gives no shape, one for each operation, message or edge of what it is about."""
@@ -155,7 +156,11 @@ class Schedule:
         return sum(map(len, self.rows))
 
     def __str__(self) -> str:
-        return "\n".join(" ".join(row) or "-" for row in self.strings())
+        return "\n".join(self._row_text(rank) or "-" for rank in range(self.ranks))
+
+    def _row_text(self, rank: int) -> str:
+        row = self.rows[rank]
+        return row_text(row) if computes_alone(row) else " ".join(map(str, self.steps(rank)))
 
     def __repr__(self) -> str:
         return f"<Schedule of {self.ranks} ranks, {len(self)} operations>"

@@ -61,6 +61,8 @@ def peak_in_flight(row: Words, problem: Problem, stage: int | None = None) -> in
 
     What is true of B is true of I; in inference F itself ends a pair.
     """
+    if not len(row):
+        return 0
     kind = kinds(row)
     chosen = True if stage is None else op_stages(row) == stage
     forward = (kind == _F) & chosen
@@ -70,6 +72,8 @@ def peak_in_flight(row: Words, problem: Problem, stage: int | None = None) -> in
 
 def _peak_memory(row: Words, problem: Problem, rank: int) -> int:
     """Return the most bytes of activations that a row holds (semantics, SV402), the static part left out."""
+    if not len(row):
+        return 0
     kind, stage = kinds(row), np.minimum(op_stages(row), problem.total_stages - 1)
     saved, full, left = (sizes[stage] for sizes in problem.held_arrays)
     taken = np.where(kind == _F, saved, 0)

@@ -34,6 +34,8 @@ def check_runnable(schedule: Schedule, problem: Problem, excerpt: bool) -> None:
     if schedule.ranks != problem.ranks:
         raise ScheduleError(f"the schedule has {schedule.ranks} ranks, the problem {problem.ranks}")
     for rank, row in enumerate(schedule.rows):
+        if not len(row) and not problem.stages_of[rank]:
+            continue
         strangers = _strangers(row, problem, rank)
         if strangers.any():
             op = unpack(int(row[int(strangers.argmax())]))

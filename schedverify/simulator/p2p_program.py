@@ -22,6 +22,7 @@ from schedverify.core.op import (
     unpack,
 )
 from schedverify.core.problem import Problem
+from schedverify.core.problem.fields import link_array
 from schedverify.core.schedule import (
     OPERATION_MASK,
     Flags,
@@ -212,8 +213,8 @@ def _transfers(program: LoweredProgram, send: IntArray, receive: IntArray) -> Ma
     sender, receiver = problem.owner_rank_array[source], problem.owner_rank_array[target]
     occupied = np.zeros_like(size)
     if problem.bandwidth:
-        occupied = -(-size // np.array(problem.bandwidth, dtype=np.int64)[sender, receiver])
-    latency = np.array(problem.latency, dtype=np.int64)[sender, receiver]
+        occupied = -(-size // link_array(problem.bandwidth)[sender, receiver])
+    latency = link_array(problem.latency)[sender, receiver]
     made, read = (
         (stage + np.where(forward, 0, problem.total_stages)) * problem.microbatches + (words & MICROBATCH_MASK)
         for stage, forward, words in ((source, onward, sent), (origin, kinds(received) == int(Kind.RECV_F), received))
