@@ -122,14 +122,16 @@ def made_by(
 def _compare(schedule: Schedule, problem: Problem, family: str) -> None:
     own, other = _value(schedule, problem), _value(generate(family, problem), problem)
     if own > other:
-        raise failure(f"its {problem.minimize} is {own}, that of {family} {other}", problem, schedule)
+        has, less = problem.units.values(problem.minimize, own, other)
+        raise failure(f"its {problem.minimize} is {has}, that of {family} {less}", problem, schedule)
 
 
 def _measure_gap(schedule: Schedule, problem: Problem, max_gap: Fraction | float, time_limit: float) -> None:
     own, bound = _value(schedule, problem), optimize(problem, hint=schedule, time_limit=time_limit, workers=1).bound
     if bound is None or own - bound > max_gap * bound:
-        has, least = problem.units.values(problem.minimize, own, bound)
-        raise failure(f"its {problem.minimize} is {has}, the proved bound {least}", problem, schedule)
+        has, *least = problem.units.values(problem.minimize, own, *([] if bound is None else [bound]))
+        proved = f"the proved bound {least[0]}" if least else "no bound is proved"
+        raise failure(f"its {problem.minimize} is {has}, {proved}", problem, schedule)
 
 
 def _value(schedule: Schedule, problem: Problem) -> int:
