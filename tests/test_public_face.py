@@ -96,13 +96,13 @@ class TestEachCommandIsAFunction:
     @pytest.mark.parametrize(
         ("name", "other"),
         [
-            ("verify", {"output_format"}),
+            ("verify", {"output_format", "verbose"}),
             ("optimize", {"output", "explain", "parts", "output_format"}),
             ("partition", {"output", "to", "megatron_layout", "plan", "output_format"}),
             ("simulate", {"output_format"}),
             ("draw", {"output"}),
             ("convert", set()),
-            ("lint", {"output_format"}),
+            ("lint", {"output_format", "verbose"}),
             ("conform", {"output", "draw", "output_format"}),
             ("lower", {"output", "unshard", "reduce_grad"}),
             ("generate", {"output"}),

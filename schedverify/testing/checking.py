@@ -122,7 +122,8 @@ def made_by(
 def _compare(schedule: Schedule, problem: Problem, family: str) -> None:
     own, other = _value(schedule, problem), _value(generate(family, problem), problem)
     if own > other:
-        raise failure(f"its {problem.minimize} is {own}, that of {family} {other}", problem, schedule)
+        has, less = problem.units.values(problem.minimize, own, other)
+        raise failure(f"its {problem.minimize} is {has}, that of {family} {less}", problem, schedule)
 
 
 def _measure_gap(schedule: Schedule, problem: Problem, max_gap: Fraction | float, time_limit: float) -> None:

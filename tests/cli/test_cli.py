@@ -378,3 +378,15 @@ def test_a_selection_of_which_nothing_applies_ends_with_3(files: Path, capsys: p
     assert main([*command, "--format", "github"]) == 3
     assert capsys.readouterr().out.startswith("::warning file=right.txt,title=schedverify::SV402 not applicable: ")
     assert main([*command[:-1], "SV402,SV201"]) == 0
+
+
+def test_verbose_has_a_line_for_each_property(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (files / "right.txt").write_text(RIGHT)
+    assert main(["verify", "right.txt"]) == 0
+    short = capsys.readouterr().out.splitlines()
+    for option in ("-v", "--verbose"):
+        assert main(["verify", "right.txt", option]) == 0
+        long = capsys.readouterr().out.splitlines()
+        assert (long[0], long[21:]) == (short[0], short[2:])
+        assert [line.split()[0] for line in long[1:21]][:5] == ["SV101", "SV102", "SV103", "SV104", "SV201"]
+        assert "no timeline is handed in" in long[6]

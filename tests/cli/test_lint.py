@@ -53,3 +53,17 @@ def test_what_nothing_applies_to_does_not_pass(desk: Path, capsys: pytest.Captur
     assert main(["lint", good, nothing, good]) == 3
     assert main(["lint", nothing, bad, good]) == 1
     assert main(["lint", bad, nothing]) == 1
+
+
+def test_what_is_wrong_is_shown_with_its_place_and_every_property_on_request(
+    desk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (desk / "bad.schedule.toml").write_text(BAD_TOML)
+    assert main(["lint", "bad.schedule.toml"]) == 1
+    short = capsys.readouterr().out.splitlines()
+    assert short[0].startswith("bad.schedule.toml: violated: SV")
+    assert any(set(line) == {" ", "^"} or "^ waits for" in line for line in short)
+    assert main(["lint", "bad.schedule.toml", "-v"]) == 1
+    long = capsys.readouterr().out.splitlines()
+    assert [line.rstrip() for line in long[: len(short)]] == [line.rstrip() for line in short]
+    assert any(line.startswith("  SV101  well-formed steps") for line in long[len(short) :])

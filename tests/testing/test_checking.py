@@ -215,7 +215,7 @@ def test_a_scheduler_worse_than_a_family_or_a_bound_is_told() -> None:
     def naive(problem: sv.Problem) -> sv.Schedule:
         return sv.generate("naive", problem)
 
-    with pytest.raises(SchedulerFault, match="its makespan is 12, that of 1f1b 9"):
+    with pytest.raises(SchedulerFault, match="its makespan is 12 ticks, that of 1f1b 9 ticks"):
         check_scheduler(naive, problem, at_least_as_good_as="1f1b")
     with pytest.raises(SchedulerFault, match="its makespan is 12 ticks, the proved bound 9 ticks"):
         check_scheduler(naive, problem, max_gap=0.2)
