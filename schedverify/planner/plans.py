@@ -178,7 +178,8 @@ def verified(problem: Problem, found: Solution, effort: Effort) -> Plan:
 def _warm_starts(problem: Problem, objective: str, effort: Effort) -> tuple[list[Hint], tuple[FamilyResult, ...]]:
     """Return the starts of every family's schedule that keeps the limits, the best first, and every family's result.
 
-    Once there are starts, what is left is not waited for when the search is over.
+    Of equal ones that with the least peak memory comes first, and of very many operations it is the only one. Once
+    there are starts, what is left is not waited for when the search is over.
     """
     valid, results = list[Timeline](), list[FamilyResult]()
 
@@ -191,9 +192,12 @@ def _warm_starts(problem: Problem, objective: str, effort: Effort) -> tuple[list
             results.append(candidate.result)
             valid += [candidate.timeline] if candidate.report.ok else []
             check()
-    valid.sort(key=lambda timeline: timeline.measures.value(objective) or 0)
+
+    def worth(timeline: Timeline) -> tuple[int, list[int]]:
+        return timeline.measures.value(objective) or 0, sorted(timeline.peak_memory, reverse=True)
+
     hints = []
-    for timeline in valid:
+    for timeline in sorted(valid, key=worth):
         hints.append(starts_of(timeline))
         if effort.over or len(timeline.schedule) > _MANY_STEPS:
             break
