@@ -160,6 +160,21 @@ def write_text(path: PathLike, text: str) -> None:
         raise InputError(_unwritable(path, error), source_name(path)) from None
 
 
+def append_text(path: PathLike, text: str) -> None:
+    """Add UTF-8 text to the end of a file, which is made where there is none.
+
+    Raises
+    ------
+    InputError
+        If it cannot be written; it names the file.
+    """
+    try:
+        with _resolved(path).open("a", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+    except (OSError, ValueError) as error:
+        raise InputError(_unwritable(path, error), source_name(path)) from None
+
+
 def check_writable(path: PathLike, size: int = 0) -> None:
     """Try whether a file can be written: its folder takes a file of so many bytes, and what stands there may go.
 

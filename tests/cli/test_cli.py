@@ -316,7 +316,7 @@ def test_help_loads_no_markdown() -> None:
 def test_a_command_loads_no_other_and_a_text_no_reader_of_anything_else(files: Path) -> None:
     found = {module for module in loaded_by("verify", "right.txt") if module.startswith(("schedverify", "rich"))}
     commands = {module for module in found if module.startswith("schedverify.cli.")}
-    parts = ("app", "options", "report_text", "terminal", "verify")
+    parts = ("app", "options", "report_text", "signals", "terminal", "verify")
     assert commands == {f"schedverify.cli.{name}" for name in parts}
     formats = {module for module in found if module.startswith("schedverify.formats.")}
     assert formats == {f"schedverify.formats.{name}" for name in ("layouts", "loading", "text_files")}
