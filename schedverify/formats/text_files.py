@@ -207,10 +207,17 @@ def _print(text: str) -> None:
 
 
 def _resolved(path: PathLike) -> Path:
-    """Return the file that a path leads to; one that ends like the name of a folder is none."""
+    """Return the file that a path leads to; one that ends like the name of a folder is none.
+
+    A pipe or device keeps the name that leads to it: what ``/dev/fd/63`` is linked to need not be a name at all.
+    """
     name = os.fspath(path)
     if not name or name.endswith(("/", os.sep)):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    with suppress(OSError):
+        mode = Path(name).stat().st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            return Path(name)
     return Path(os.path.realpath(name))
 
 

@@ -240,6 +240,16 @@ class TestDeliver:
             deliver(show, ("a", done.append), (None, done.append), ("b", refuse), ("c", done.append))
         assert done == ["shown", "a", "b", "c"]
 
+    def test_an_interruption_of_the_printing_loses_no_file(self) -> None:
+        done: list[str] = []
+
+        def show() -> None:
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            deliver(show, ("a", done.append), ("b", done.append))
+        assert done == ["a", "b"]
+
     def test_what_is_rescued_is_written_to_standard_output(self) -> None:
         asked: list[str] = []
 
