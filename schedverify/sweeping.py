@@ -15,7 +15,7 @@ from schedverify.core.errors import Fault, InputError
 from schedverify.core.problem import Problem
 from schedverify.formats.json_toml import parse_json, unfit
 from schedverify.formats.plan_files import canonical
-from schedverify.formats.text_files import PathLike, naming, read_text, write_text
+from schedverify.formats.text_files import PathLike, append_text, naming, read_text, write_text
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -93,8 +93,12 @@ def _shown(outcomes: Iterator[Outcome[C, R]], total: int) -> Iterator[Outcome[C,
 
 def _recorded(outcomes: Iterator[Outcome[C, R]], results: Results) -> Iterator[Outcome[C, R]]:
     for outcome in outcomes:
-        if outcome.error is None:
-            results.add(outcome.configuration, outcome.value)
+        try:
+            if outcome.error is None:
+                results.add(outcome.configuration, outcome.value)
+        except InputError:
+            yield outcome  # what was found is not lost with the file
+            raise
         yield outcome
 
 
@@ -145,10 +149,9 @@ class Results(NamedTuple):
         return _written(configuration.to_dict() if isinstance(configuration, Problem) else configuration)
 
     def add(self, configuration: Any, value: Any) -> None:
-        """Add a line to the file; raises an InputError where JSON cannot hold the value."""
+        """Add a line to the file; raises an InputError where JSON cannot hold the value, or the file takes no more."""
         line = f'{{"configuration":{self.key(configuration)},"value":{_written(value)}}}\n'
-        with self.path.open("a", encoding="utf-8", newline="\n") as file:
-            file.write(line)
+        append_text(self.path, line)
 
 
 def open_results(path: Path) -> Results:
@@ -160,6 +163,7 @@ def open_results(path: Path) -> Results:
         With file and line, if a line is no result.
     """
     if not path.exists() or not path.stat().st_size:
+        append_text(path, "")
         return Results(path, {})
     whole, end, rest = read_text(path, "results, a line of JSON each", MAX_BYTES).rpartition("\n")
     with naming(path):

@@ -158,3 +158,19 @@ class TestResuming:
             list(sv.sweep(complex, [1], path=path))
         with pytest.raises(InputError, match="a file cannot hold float"):
             list(sv.sweep(lambda _: float("nan"), [1], path=path))
+
+
+def test_a_place_that_takes_no_results_is_told_before_the_first_task(tmp_path: Path) -> None:
+    begun: list[int] = []
+    for path in (tmp_path / "absent" / "r.jsonl", tmp_path):
+        with pytest.raises(InputError, match=r"no folder|a folder"):
+            next(sv.sweep(begun.append, [1], path=path))
+    assert begun == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no such device")
+def test_a_full_disk_loses_no_value() -> None:
+    found = sv.sweep(abs, [-1, -2], path="/dev/full")
+    assert next(found).value == 1
+    with pytest.raises(InputError, match="/dev/full: cannot be written: No space left on device"):
+        next(found)

@@ -71,12 +71,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _refused(str(error), _code(error))
     except (MemoryError, RecursionError):
         return _refused("the input is too large or too deeply nested for this machine's memory")
-    except (OSError, SystemExit) as error:
-        return _unprinted(error.__context__ if isinstance(error, SystemExit) else error)
-    except (KeyboardInterrupt, Exception) as error:
-        if not isinstance(error, KeyboardInterrupt) and not signals.was_raised():
+    except (KeyboardInterrupt, SystemExit, Exception) as error:
+        if isinstance(error, KeyboardInterrupt) or signals.was_raised():
+            return _refused("interrupted", signals.exit_code(words, signals.number_of(error)))
+        hung_up = isinstance(error, SystemExit) and isinstance(error.__context__, BrokenPipeError)
+        ended = error.__context__ if hung_up else error  # rich ends the process where a reader hangs up
+        if not isinstance(ended, OSError):
             raise
-        return _refused("interrupted", signals.exit_code(words, signals.number_of(error)))
+        return _unprinted(ended)
 
 
 def _replace_closed_streams() -> None:
@@ -86,19 +88,13 @@ def _replace_closed_streams() -> None:
             setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115
 
 
-def _unprinted(error: BaseException | None) -> int:
-    """Return the exit code where standard output took no more: none of ours where its reader hung up.
-
-    rich ends the process where a reader hangs up; what it met stands in the context.
-    """
+def _unprinted(error: OSError) -> int:
+    """Return the exit code where standard output took no more: none of ours where its reader hung up."""
     with suppress(OSError, ValueError, AttributeError):  # what is still in its buffer would fail again at the end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if isinstance(error, BrokenPipeError):
         return OK
-    if not isinstance(error, OSError):
-        return WRONG_INPUT
-    place = f"{error.filename}" if error.filename else "standard output"
-    return _refused(f"{place}: {error.strerror or error}")
+    return _refused(f"{error.filename or 'standard output'}: {error.strerror or error}")
 
 
 def _escape_what_cannot_be_written() -> None:

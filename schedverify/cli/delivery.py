@@ -57,8 +57,8 @@ def _write(path: str, save: Save, *, rescue: bool) -> None:
 
 @contextmanager
 def _kept(errors: list[BaseException]) -> Iterator[None]:
-    """Keep what ends the printing or writing of an answer: a refusal, a full disk, a reader that hung up."""
+    """Keep what ends the printing or writing of an answer: a refusal, a full disk, a reader that hung up, Ctrl-C."""
     try:
         yield
-    except (SchedverifyError, OSError, SystemExit) as error:
+    except (SchedverifyError, OSError, SystemExit, KeyboardInterrupt) as error:
         errors.append(error)

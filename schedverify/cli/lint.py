@@ -10,7 +10,6 @@ from cyclopts import Parameter
 
 from schedverify.cli.app import WRONG_INPUT, code_of
 from schedverify.cli.options import Verbose
-from schedverify.cli.report_text import print_lines
 from schedverify.core.errors import printable
 from schedverify.core.verdict import Verdict
 
@@ -26,6 +25,7 @@ def lint(
 ) -> int:
     """Judge schedules in files with what they are for; the worst one decides the exit code, an unreadable one first."""
     from schedverify import linting
+    from schedverify.cli.report_text import print_lines
     from schedverify.cli.terminal import line_width
     from schedverify.core.result import headline, properties_table
 

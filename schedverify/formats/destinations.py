@@ -51,6 +51,9 @@ def check_destinations(*wanted: Destination, inputs: Iterable[PathLike | None] =
     """
     read = {identity: path for path in inputs if path is not None and (identity := _identity_of_input(path))}
     taken: dict[_Identity, str] = {"-": printed} if printed else {}
+    with suppress(OSError):
+        if (identity := _of_status(os.fstat(1))) is not None:
+            taken[identity] = "standard output"
     for each in wanted:
         if each.path is None:
             continue

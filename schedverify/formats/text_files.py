@@ -160,6 +160,21 @@ def write_text(path: PathLike, text: str) -> None:
         raise InputError(_unwritable(path, error), source_name(path)) from None
 
 
+def append_text(path: PathLike, text: str) -> None:
+    """Add UTF-8 text to the end of a file, which is made where there is none.
+
+    Raises
+    ------
+    InputError
+        If it cannot be written; it names the file.
+    """
+    try:
+        with _resolved(path).open("a", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+    except (OSError, ValueError) as error:
+        raise InputError(_unwritable(path, error), source_name(path)) from None
+
+
 def check_writable(path: PathLike, size: int = 0) -> None:
     """Try whether a file can be written: its folder takes a file of so many bytes, and what stands there may go.
 
@@ -192,10 +207,17 @@ def _print(text: str) -> None:
 
 
 def _resolved(path: PathLike) -> Path:
-    """Return the file that a path leads to; one that ends like the name of a folder is none."""
+    """Return the file that a path leads to; one that ends like the name of a folder is none.
+
+    A pipe or device keeps the name that leads to it: what ``/dev/fd/63`` is linked to need not be a name at all.
+    """
     name = os.fspath(path)
     if not name or name.endswith(("/", os.sep)):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    with suppress(OSError):
+        mode = Path(name).stat().st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            return Path(name)
     return Path(os.path.realpath(name))
 
 

@@ -21,7 +21,7 @@ from schedverify.core import VERSION
 from schedverify.core.errors import Fault, InputError
 from schedverify.core.problem import Problem
 from schedverify.formats.plan_files import canonical
-from schedverify.formats.text_files import PathLike, write_text
+from schedverify.formats.text_files import PathLike, check_writable, write_text
 from schedverify.sweeping import bar
 from schedverify.testing.checking import Scheduler, SchedulerFault, check_scheduler
 from schedverify.testing.statements import Shape, Statement, load_part, rising, to_text
@@ -96,6 +96,8 @@ def certify(  # noqa: PLR0913 - each is a choice of its own
     versions = {"python": platform.python_version(), "schedverify": VERSION}
     nothing = Statement(_name(scheduler), _source(scheduler), bounds, options, versions, ())
     to_text(nothing)
+    if path is not None:
+        check_writable(path)
     part = None if path is None else Path(f"{os.fspath(path)}.part")
     job = partial(_checked, scheduler, problem, selected, at_least_as_good_as)
     done = _resumed(nothing, part)

@@ -177,6 +177,18 @@ def test_json_stays_one_object(desk: Path, words: str, capsys: pytest.CaptureFix
     assert json.loads(out)
 
 
+def test_an_end_that_is_asked_for_is_no_end_of_ours(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a model's own code asks for, which runs below a command, is what the process does."""
+
+    def leave(*_: object, **__: object) -> None:
+        raise SystemExit(7)
+
+    monkeypatch.setattr("schedverify.formats.load_problem", leave)
+    with pytest.raises(SystemExit) as ended:
+        main(["optimize", "p.toml"])
+    assert ended.value.code == 7
+
+
 # The order of things, by itself
 
 
@@ -227,6 +239,16 @@ class TestDeliver:
         with pytest.raises(ScheduleError):
             deliver(show, ("a", done.append), (None, done.append), ("b", refuse), ("c", done.append))
         assert done == ["shown", "a", "b", "c"]
+
+    def test_an_interruption_of_the_printing_loses_no_file(self) -> None:
+        done: list[str] = []
+
+        def show() -> None:
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            deliver(show, ("a", done.append), ("b", done.append))
+        assert done == ["a", "b"]
 
     def test_what_is_rescued_is_written_to_standard_output(self) -> None:
         asked: list[str] = []

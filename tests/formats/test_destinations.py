@@ -96,6 +96,27 @@ class TestEachForItself:
         assert "--format json has standard output" in refusal(Destination("--output", "-"), printed="--format json")
         check_destinations(Destination("--output", "-"), Destination("--plan", None), inputs=["-"])
 
+    def test_standard_output_may_be_a_file_too(self, desk: Path) -> None:
+        code = (
+            "from schedverify.formats import Destination as D, check_destinations as check\n"
+            "check(D('--output', 'other'))\ncheck(D('--output', 'out'))"
+        )
+        with Path("out").open("w", encoding="utf-8") as file:
+            ended = subprocess.run(
+                [sys.executable, "-c", code], stdout=file, stderr=subprocess.PIPE, text=True, check=False
+            )
+        assert "out: --output: standard output writes the same file" in ended.stderr
+
+    @pytest.mark.skipif(not Path("/dev/fd").exists(), reason="there are no such names")
+    def test_a_pipe_by_the_name_of_its_number(self, desk: Path) -> None:
+        """As a shell names the process of ``-o >(gzip > plan.gz)``."""
+        reading, writing = os.pipe()
+        check_destinations(Destination("--output", f"/dev/fd/{writing}"), inputs=[f"/dev/fd/{reading}"])
+        save(Schedule.parse("0F0 0B0"), f"/dev/fd/{writing}", form="text")
+        os.close(writing)
+        with os.fdopen(reading, encoding="utf-8") as pipe:
+            assert pipe.read() == "0F0 0B0\n"
+
 
 class TestForms:
     KINDS = (

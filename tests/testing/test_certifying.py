@@ -262,3 +262,10 @@ def test_bad_arguments_are_told(keys: dict[str, object], told: str, tmp_path: Pa
     with pytest.raises(InputError, match=told):
         certify(right, **({"ranks": 1, "microbatches": 1, "workers": 1} | keys), path=tmp_path / "none.json")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_place_that_takes_no_statement_is_told_before_the_work(tmp_path: Path) -> None:
+    asked: list[object] = []
+    with pytest.raises(InputError, match="there is no folder"):
+        certify(asked.append, ranks=2, microbatches=2, path=tmp_path / "absent" / "s.json")
+    assert asked == []
