@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from schedverify.core.errors import InputError
 from schedverify.linting import configured_cases, lint, load_case
 from schedverify.linting.cases import lines_within
 
+ROOT = Path(__file__).parents[2]
 PROBLEM = "ranks = 2\nmicrobatches = 2\n\n[costs]\nforward = 1\nbackward = 2\n"
 RIGHT = "0F0 0F1 0B0 0B1\n1F0 1B0 1F1 1B1\n"
 STUCK = "0F0 0B0 0F1 0B1\n1F0 1F1 1B0 1B1\n"
@@ -261,16 +264,15 @@ def test_rows_of_a_csv_have_lines(desk: Path) -> None:
 
 
 @pytest.mark.parametrize("where", ["schedule", "problem"])
-def test_github_reads_a_pipe_once(desk: Path, capsys: pytest.CaptureFixture[str], where: str) -> None:
+def test_github_reads_a_pipe_once(desk: Path, where: str) -> None:
     os.mkfifo(desk / "pipe.txt")
     os.mkfifo(desk / "pipe.toml")
     (desk / "s.txt").write_text(STUCK)
     pipe, text = ("pipe.txt", STUCK) if where == "schedule" else ("pipe.toml", PROBLEM)
     threading.Thread(target=lambda: (desk / pipe).write_text(text), daemon=True).start()
     files = ["pipe.txt", "-p", "p.toml"] if where == "schedule" else ["s.txt", "-p", "pipe.toml"]
-    codes: list[int] = []
-    judging = threading.Thread(target=lambda: codes.append(main(["verify", *files, "--format", "github"])), daemon=True)
-    judging.start()
-    judging.join(60)
-    assert codes == [1]
-    assert f"::error file={files[0]},line=1,title=SV201::" in capsys.readouterr().out
+    line = [sys.executable, "-m", "schedverify", "verify", *files, "--format", "github"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(line, capture_output=True, text=True, timeout=90, check=False, env=environment)
+    assert done.returncode == 1
+    assert f"::error file={files[0]},line=1,title=SV201::" in done.stdout
