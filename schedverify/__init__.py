@@ -11,8 +11,6 @@ from schedverify.core import VERSION, lazy_names
 
 TYPE_CHECKING = False  # without typing: what this loads, a command has loaded before it can answer a signal
 if TYPE_CHECKING:
-    from typing import Final
-
     from schedverify import conformance, lowering, models, profiling, runner, testing, torch_bridge  # noqa: F401 - they are rooms
     from schedverify import torch_bridge as torch  # noqa: F401
     from schedverify.conformance import conform
@@ -54,7 +52,7 @@ if TYPE_CHECKING:
     from schedverify.verifier.lowered_graph import LoweredEvent
     from schedverify.verifier.verification import verify
 
-__version__: Final = VERSION
+__version__ = VERSION
 
 __all__ = [
     "Boundary", "Communication", "CriticalWay", "Delay", "Discipline", "Drawing", "Explanation", "Family", "Gain",
@@ -67,7 +65,7 @@ __all__ = [
     "profile", "run", "save", "simulate", "sweep", "verify",
 ]  # fmt: skip
 
-_MODULES: Final = {
+_MODULES = {
     "conformance": "conform",
     "conversion": "convert",
     "core.discipline": "Communication Discipline",
@@ -100,7 +98,7 @@ _MODULES: Final = {
     "verifier.lowered_graph": "LoweredEvent",
     "verifier.verification": "verify",
 }
-_ROOMS: Final = {
+_ROOMS = {
     name: name for name in ("conformance", "lowering", "models", "profiling", "runner", "testing", "torch_bridge")
 } | {"torch": "torch_bridge"}
 """Public names that are rooms, with the names of the rooms."""

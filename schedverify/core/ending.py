@@ -1,4 +1,10 @@
-"""How long work is ended from without: it asks between two of its pieces, and what it has so far is kept."""
+"""How long work is ended from without: it asks between two of its pieces, and what it has so far is kept.
+
+Whoever starts the work hands a check down to it, such as one that looks at a clock and at a wish to stop, and catches
+:class:`OverError`.
+
+Work that others may call on its own takes :func:`go_on` by default, which lets it come to its end.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
-"""The text of long rows of single compute operations, made part by part of their packed words: in little memory."""
+"""Rows as text: those of a text form, and what packed words are written as, quickly and in little memory."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
@@ -13,6 +15,19 @@ _PART: Final = 1 << 16
 """Operations that are made text at a time."""
 _BEYOND: Final = int(Kind.W) + 1 << KIND_SHIFT
 """Words from here on are no computing, or are joined to the word before them."""
+
+_ROW: Final = re.compile(r"^[^\S\n]*[^\s#][^\n]*", re.MULTILINE)
+"""A line on which something stands before any comment."""
+
+
+def text_rows(text: str) -> Iterator[tuple[int, str]]:
+    """Yield for each rank of the text form its line, from 1, and its order; only LF, CR and CR LF end a line."""
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    number, seen = 1, 0
+    for match in _ROW.finditer(text):
+        number += text.count("\n", seen, match.start())
+        seen = match.start()
+        yield number, match[0].partition("#")[0].strip()
 
 
 def computes_alone(row: NDArray[np.int64]) -> bool:
@@ -29,3 +44,21 @@ def _text(row: NDArray[np.int64]) -> str:
     keys, microbatches = (row >> STAGE_SHIFT).tolist(), (row & MICROBATCH_MASK).tolist()
     letters = {key: str(unpack(key << STAGE_SHIFT)).removesuffix("0") for key in set(keys)}
     return " ".join([f"{letters[key]}{m}" for key, m in zip(keys, microbatches, strict=True)])
+
+
+def single_texts(row: NDArray[np.int64]) -> list[str]:
+    """Return the texts of a row whose steps are single operations; what is not the micro-batch is put in words once."""
+    around: dict[int, tuple[str, str]] = {}
+    texts = []
+    for word in row.tolist():
+        microbatch = word & MICROBATCH_MASK
+        if word - microbatch not in around:
+            op = unpack(word)
+            before = f"{op.stage}{op.kind.name}"
+            if op.microbatch is None:
+                texts.append(str(op))
+                continue
+            around[word - microbatch] = before, str(op)[len(f"{before}{microbatch}") :]
+        before, after = around[word - microbatch]
+        texts.append(f"{before}{microbatch}{after}")
+    return texts

@@ -17,7 +17,6 @@ from schedverify.core.op import (
     JOIN_SHIFT,
     KIND_MASK,
     KIND_SHIFT,
-    MICROBATCH_MASK,
     STAGE_SHIFT,
     Join,
     Kind,
@@ -26,7 +25,7 @@ from schedverify.core.op import (
     pack_step,
     unpack,
 )
-from schedverify.core.row_text import computes_alone, row_text
+from schedverify.core.row_text import computes_alone, row_text, single_texts, text_rows
 
 IntArray = NDArray[np.int64]
 """Whole numbers; where a docstring gives no shape, one for each operation, message or edge of what it is about."""
@@ -43,8 +42,6 @@ MAX_FAULTS: Final = 20
 _LAST_KIND: Final = max(map(int, Kind))
 _MOST_PRINTED: Final = 400
 """Operations up to which a value is printed in full where it is part of an example."""
-_ROW: Final = re.compile(r"^[^\S\n]*[^\s#][^\n]*", re.MULTILINE)
-"""A line on which something stands before any comment."""
 _STEP: Final = re.compile(r"\S+")
 
 
@@ -147,7 +144,7 @@ class Schedule:
     def strings(self) -> list[list[str]]:
         """Return the rows as lists of step texts, the form that plans hold."""
         return [
-            [str(step) for step in self.steps(rank)] if (row >> JOIN_SHIFT).any() else _texts(row)
+            [str(step) for step in self.steps(rank)] if (row >> JOIN_SHIFT).any() else single_texts(row)
             for rank, row in enumerate(self.rows)
         ]
 
@@ -181,16 +178,6 @@ class Schedule:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Schedule, (self.rows,)
-
-
-def text_rows(text: str) -> Iterator[tuple[int, str]]:
-    """Yield for each rank of the text form its line, from 1, and its order; only LF, CR and CR LF end a line."""
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    number, seen = 1, 0
-    for match in _ROW.finditer(text):
-        number += text.count("\n", seen, match.start())
-        seen = match.start()
-        yield number, match[0].partition("#")[0].strip()
 
 
 def check_ranks(schedule: Schedule, ranks: int) -> None:
@@ -263,24 +250,6 @@ def _computing(row: Words) -> Words:
     words, step = row[kept], positions(row)[kept]
     begins = np.append(True, np.diff(step) != 0)[: len(words)]
     return np.where(begins, words & OPERATION_MASK, words)
-
-
-def _texts(row: Words) -> list[str]:
-    """Return the texts of a row whose steps are single operations; what is not the micro-batch is put in words once."""
-    around: dict[int, tuple[str, str]] = {}
-    texts = []
-    for word in row.tolist():
-        microbatch = word & MICROBATCH_MASK
-        if word - microbatch not in around:
-            op = unpack(word)
-            before = f"{op.stage}{op.kind.name}"
-            if op.microbatch is None:
-                texts.append(str(op))
-                continue
-            around[word - microbatch] = before, str(op)[len(f"{before}{microbatch}") :]
-        before, after = around[word - microbatch]
-        texts.append(f"{before}{microbatch}{after}")
-    return texts
 
 
 def _step(words: list[int]) -> Step:

@@ -10,7 +10,8 @@ from schedverify.core.argument_types import check_types
 from schedverify.core.errors import Fault, InputError, UnknownNameError
 from schedverify.core.problem import Problem
 from schedverify.core.result import Plan
-from schedverify.core.schedule import Schedule, text_rows
+from schedverify.core.row_text import text_rows
+from schedverify.core.schedule import Schedule
 from schedverify.formats.loading import judged, read_value
 from schedverify.formats.text_files import PathLike, Reader, read_text
 

@@ -13,7 +13,8 @@ from schedverify.core.discipline import Discipline, check_eager_bytes
 from schedverify.core.errors import Fault, InputError, clean, nearest, shown
 from schedverify.core.problem import Problem
 from schedverify.core.result import Plan, Report
-from schedverify.core.schedule import Schedule, check_ranks, text_rows
+from schedverify.core.row_text import text_rows
+from schedverify.core.schedule import Schedule, check_ranks
 from schedverify.formats.layouts import load_with_lines
 from schedverify.formats.loading import load_problem
 from schedverify.formats.outputs import annotations_at

@@ -22,7 +22,7 @@ from schedverify.core.op import (
     unpack,
 )
 from schedverify.core.problem import Problem
-from schedverify.core.problem.fields import link_array
+from schedverify.core.problem.fields import Matrix
 from schedverify.core.schedule import (
     OPERATION_MASK,
     Flags,
@@ -213,8 +213,8 @@ def _transfers(program: LoweredProgram, send: IntArray, receive: IntArray) -> Ma
     sender, receiver = problem.owner_rank_array[source], problem.owner_rank_array[target]
     occupied = np.zeros_like(size)
     if problem.bandwidth:
-        occupied = -(-size // link_array(problem.bandwidth)[sender, receiver])
-    latency = link_array(problem.latency)[sender, receiver]
+        occupied = -(-size // _link_array(problem.bandwidth)[sender, receiver])
+    latency = _link_array(problem.latency)[sender, receiver]
     made, read = (
         (stage + np.where(forward, 0, problem.total_stages)) * problem.microbatches + (words & MICROBATCH_MASK)
         for stage, forward, words in ((source, onward, sent), (origin, kinds(received) == int(Kind.RECV_F), received))
@@ -285,3 +285,11 @@ def _check(program: LoweredProgram, at: IntArray, full: Words, needed: Words) ->
     lacking = needed[~np.isin(needed, full)]
     if len(lacking):
         raise ScheduleError(f"{unpack(int(lacking.min()))} is missing; verify says more")
+
+
+def _link_array(matrix: Matrix) -> IntArray:
+    """Return figures of links as an array, shape ``(ranks, ranks)``; rows that are one object take the room of one."""
+    first = matrix[0]
+    if all(row is first for row in matrix):
+        return np.broadcast_to(np.array(first, dtype=np.int64), (len(matrix), len(first)))
+    return np.array(matrix, dtype=np.int64)

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 _MOST: Final = 255
 
 
-class Choices:
-    """Choices drawn one after another until one of them says that all others are the first there is.
+class DrawnChoices:
+    """DrawnChoices drawn one after another until one of them says that all others are the first there is.
 
     So an example has no more of them than it needs, and those that it keeps stay in their places, and with them what is
     drawn later, while a problem shrinks to fewer ranks or micro-batches, of which fewer choices would be made.

@@ -13,7 +13,7 @@ from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
 from schedverify.lowering import add_communication, add_sharding, defer_receives
 from schedverify.testing.checking import SchedulerFault, failure, made_by, report_text
-from schedverify.testing.choices import Choices, number_for
+from schedverify.testing.choices import DrawnChoices, number_for
 from schedverify.testing.faults import mutations, rows_of
 from schedverify.testing.message_faults import peer_of
 from schedverify.testing.orders import schedules
@@ -76,7 +76,7 @@ def _lowerings(
     else:
         # Nothing is later than in the order of all steps that ``lower`` walks, so none of them is waited for in vain.
         rows = rows_of(schedule)
-    limited, choices = problem.outstanding_sends is not None, Choices(draw)
+    limited, choices = problem.outstanding_sends is not None, DrawnChoices(draw)
     if groups and not limited:
         rows = [_grouped(number, row, problem) for row in rows]
     if waits:
@@ -85,7 +85,7 @@ def _lowerings(
     return _sharded(choices, schedule, problem, waits) if unshard else schedule
 
 
-def _awaited(choices: Choices, row: Row, limited: bool) -> Row:
+def _awaited(choices: DrawnChoices, row: Row, limited: bool) -> Row:
     """Return a row with a wait for each send somewhere behind it; right behind it where they are limited."""
     for op in [op for step in row for op in step.ops if op.kind.is_send]:
         kind = Kind.WAIT_SEND_F if op.kind is Kind.SEND_F else Kind.WAIT_SEND_B
@@ -162,7 +162,7 @@ def _grouped(number: int, row: Row, problem: Problem) -> Row:
     return found
 
 
-def _sharded(choices: Choices, schedule: Schedule, problem: Problem, waits: bool) -> Schedule:
+def _sharded(choices: DrawnChoices, schedule: Schedule, problem: Problem, waits: bool) -> Schedule:
     """Return a schedule with its gradients reduced, and so many stages of a rank gathered at once as is drawn."""
     rows = rows_of(schedule)
     least = max((len({op.stage for op in step.ops if op.kind.is_compute}) for row in rows for step in row), default=1)
@@ -173,7 +173,7 @@ def _sharded(choices: Choices, schedule: Schedule, problem: Problem, waits: bool
     return add_sharding(Schedule.of(rows), problem, most=most)
 
 
-def _reduced(choices: Choices, row: Row, stages: Sequence[int], waits: bool) -> Row:
+def _reduced(choices: DrawnChoices, row: Row, stages: Sequence[int], waits: bool) -> Row:
     """Return a row with a reduction of each of these stages behind its last B or W, and a wait for it behind that."""
     for stage in stages:
         ends = [p for p, step in enumerate(row) for op in step.ops if op.stage == stage and op.kind in (Kind.B, Kind.W)]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from schedverify.core.op import Join, Kind, Op, Step
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
-from schedverify.testing.choices import Choices
+from schedverify.testing.choices import DrawnChoices
 from schedverify.testing.faults import mutations
 from schedverify.testing.limits import exceeds_capacity, exceeds_in_flight
 from schedverify.testing.planting import Rows
@@ -43,7 +43,7 @@ def schedules(
 
 @st.composite
 def _orders(draw: st.DrawFn, problem: Problem, mixed: bool, overlapped: bool) -> Schedule:
-    choices, needed = Choices(draw), reads(problem)
+    choices, needed = DrawnChoices(draw), reads(problem)
     if mixed:
         needed = _with_whole(choices, needed)
 
@@ -59,7 +59,7 @@ def _orders(draw: st.DrawFn, problem: Problem, mixed: bool, overlapped: bool) ->
     return Schedule.of(_order(problem, needed, drawn) or _order(problem, needed, lambda ready, _: _alone(ready[0])))
 
 
-def _with_whole(choices: Choices, needed: dict[Op, set[Op]]) -> dict[Op, set[Op]]:
+def _with_whole(choices: DrawnChoices, needed: dict[Op, set[Op]]) -> dict[Op, set[Op]]:
     """Return the needed operations with a B in the place of some I and their W."""
     whole = {op: op._replace(kind=Kind.B) for op in needed if op.kind is Kind.I and choices.among(2)}
     gone = {op._replace(kind=Kind.W) for op in whole}

@@ -1,16 +1,16 @@
-"""Choices stay in their places while an example shrinks, and end where none is needed any more."""
+"""DrawnChoices stay in their places while an example shrinks, and end where none is needed any more."""
 
 from __future__ import annotations
 
 from hypothesis import find, given, settings
 from hypothesis import strategies as st
 
-from schedverify.testing.choices import Choices, number_for
+from schedverify.testing.choices import DrawnChoices, number_for
 
 
 @st.composite
 def chosen(draw: st.DrawFn, counts: list[int]) -> list[int]:
-    choices = Choices(draw)
+    choices = DrawnChoices(draw)
     return [choices.among(count) for count in counts]
 
 

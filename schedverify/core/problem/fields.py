@@ -294,14 +294,6 @@ class ProblemFields:
         return tuple(tuple(sorted(row)) for row in rows)
 
 
-def link_array(matrix: Matrix) -> IntArray:
-    """Return figures of links as an array, shape ``(ranks, ranks)``; rows that are one object take the room of one."""
-    first = matrix[0]
-    if all(row is first for row in matrix):
-        return np.broadcast_to(np.array(first, dtype=np.int64), (len(matrix), len(first)))
-    return np.array(matrix, dtype=np.int64)
-
-
 def chain_edges(count: int) -> tuple[Edge, ...]:
     """Return the edges of a chain of ``count`` stages or layers, sorted: each feeds the one behind it."""
     return tuple(pairwise(range(count)))
