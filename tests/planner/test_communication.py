@@ -66,7 +66,7 @@ def test_of_a_plan_without_messages_it_is_told_that_more_sends_would_do() -> Non
     assert plan.lowered is None
     assert sv.optimize(dataclasses.replace(tight, outstanding_sends=None), workers=1).lowered is not None
     explanation = sv.explain(plan, time_limit=0)
-    told = "with no limits.outstanding_sends, a known lowering keeps the limits; its makespan is 12"
+    told = "with no limits.outstanding_sends, a known lowering keeps the limits; its makespan is 12 ticks"
     assert told in explanation.remarks
     hopeless = sv.optimize(dataclasses.replace(tight, capacity=(20, 20, 20)), workers=1)
     assert hopeless.lowered is None

@@ -33,7 +33,9 @@ def gains_in_communication(plan: Plan, timeline: Timeline) -> tuple[list[Gain], 
     gains, remarks = [], []
     for change, makespan in _lowered_with_more_sends(plan, timeline):
         if plan.lowered is None:
-            remarks.append(f"with {change}, a known lowering keeps the limits; its makespan is {makespan}")
+            remarks.append(
+                f"with {change}, a known lowering keeps the limits; its makespan is {plan.problem.units.time(makespan)}"
+            )
             break
         now = plan.lowered.measures.makespan
         if makespan < now or change.startswith("no "):
