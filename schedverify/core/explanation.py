@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, NamedTuple
 
 from schedverify.core.result import Status
 from schedverify.core.units import Units
 
+OF_LOWERED: Final = "of the makespan with communication"
+"""What a gain is of that is no gain of the objective, but of the time of the plan's schedule with its messages."""
 _ARROW: Final = "an arrow: the output of another rank or stage is waited for"
 _WIDTH: Final = 110
 _LONGEST_PATH: Final = 60
@@ -95,7 +98,8 @@ class Gain:
         At least so much is gained, because such a schedule was found; more than ``most`` is not, because that is
         proved (None where nothing is). Where they are equal, the gain is exact.
     of
-        What is gained where it is not the objective, as words behind the number; else empty.
+        What is gained where it is not the objective, as words behind the number: ticks :data:`OF_LOWERED`, or a count
+        of things.
     """
 
     change: str
@@ -113,10 +117,12 @@ class Gain:
 
     def told(self, units: Units, objective: str) -> str:
         """Say what is gained of an objective, in the units of the problem."""
-        least, of = units.value(objective, self.least), f" {self.of}" * bool(self.of)
+        formats: dict[str, Callable[[int], str]] = {"": partial(units.value, objective), OF_LOWERED: units.time}
+        told = formats.get(self.of, str)
+        least, of = told(self.least), f" {self.of}" * bool(self.of)
         if self.exact:
             return f"{self.change}: gains {least if self.least else 'nothing'}{of}"
-        most = "how much more is open" if self.most is None else f"at most {units.value(objective, self.most)}"
+        most = "how much more is open" if self.most is None else f"at most {told(self.most)}"
         return f"{self.change}: gains at least {least}, {most}{of}"
 
 

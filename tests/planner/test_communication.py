@@ -53,8 +53,9 @@ def test_without_a_limit_on_sends_the_lowering_is_as_fast_as_told(most: int) -> 
     assert saved == 24
     told = looser(plan)[-1]
     assert (told.least, told.most) == (saved, plan.lowered.measures.makespan - (plan.value or 0))
-    assert str(told) == "no limits.outstanding_sends: gains 24 of the makespan with communication"
+    assert str(told) == "no limits.outstanding_sends: gains 24 ticks of the makespan with communication"
     assert looser(free) == []
+    assert told.told(plan.problem.units, "peak-memory") == str(told), "ticks, whatever is minimized"
 
 
 def test_of_a_plan_without_messages_it_is_told_that_more_sends_would_do() -> None:
@@ -65,7 +66,7 @@ def test_of_a_plan_without_messages_it_is_told_that_more_sends_would_do() -> Non
     assert plan.lowered is None
     assert sv.optimize(dataclasses.replace(tight, outstanding_sends=None), workers=1).lowered is not None
     explanation = sv.explain(plan, time_limit=0)
-    told = "with no limits.outstanding_sends, a known lowering keeps the limits; its makespan is 12"
+    told = "with no limits.outstanding_sends, a known lowering keeps the limits; its makespan is 12 ticks"
     assert told in explanation.remarks
     hopeless = sv.optimize(dataclasses.replace(tight, capacity=(20, 20, 20)), workers=1)
     assert hopeless.lowered is None
@@ -86,7 +87,7 @@ def test_the_gathers_that_one_more_place_saves_are_those_counted(
         if fewer:
             saved[f"limits.unsharded[{rank}] {most} → {most + 1} (one more stage gathered on rank {rank})"] = fewer
     assert {gain.change: gain.least for gain in looser(plan)} == saved
-    assert all(gain.exact and str(gain).endswith(" UNSHARD steps") for gain in looser(plan))
+    assert all(gain.exact and str(gain).endswith(f": gains {gain.least} UNSHARD steps") for gain in looser(plan))
 
 
 def test_gathers_that_stand_in_a_plan_are_counted_as_they_stand() -> None:

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from schedverify.core.discipline import DEFAULT_DISCIPLINE
 from schedverify.core.errors import InputError
-from schedverify.core.explanation import Gain
+from schedverify.core.explanation import OF_LOWERED, Gain
 from schedverify.core.op import Kind
 from schedverify.core.result import Plan
 from schedverify.core.schedule import Schedule, kinds
@@ -33,12 +33,14 @@ def gains_in_communication(plan: Plan, timeline: Timeline) -> tuple[list[Gain], 
     gains, remarks = [], []
     for change, makespan in _lowered_with_more_sends(plan, timeline):
         if plan.lowered is None:
-            remarks.append(f"with {change}, a known lowering keeps the limits; its makespan is {makespan}")
+            remarks.append(
+                f"with {change}, a known lowering keeps the limits; its makespan is {plan.problem.units.time(makespan)}"
+            )
             break
         now = plan.lowered.measures.makespan
         if makespan < now or change.startswith("no "):
             most = now - timeline.makespan
-            gains.append(Gain(change, max(0, now - makespan), most, "of the makespan with communication"))
+            gains.append(Gain(change, max(0, now - makespan), most, OF_LOWERED))
     return [*gains, *_gathers_saved(plan, timeline)], remarks
 
 
