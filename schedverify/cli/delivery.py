@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from schedverify.cli.terminal import remark
 from schedverify.core.errors import Fault, InputError, SchedverifyError
 from schedverify.formats.text_files import source_name
 
@@ -16,7 +17,7 @@ _RESCUED: Final = Fault("", "what it should hold stands on standard output")
 
 
 def deliver(show: Callable[[], None], *files: tuple[str | None, Save], rescue: bool = True) -> None:
-    """Print an answer, then write each of its files; the first error is raised when all of it was tried.
+    """Print an answer, then write each of its files; errors are told when all of it was tried, the last one is raised.
 
     Parameters
     ----------
@@ -41,6 +42,9 @@ def deliver(show: Callable[[], None], *files: tuple[str | None, Save], rescue: b
         if path is not None:
             with _kept(errors):
                 _write(path, save, rescue=rescue and printed)
+    for error in errors[:-1]:
+        for line in str(error).splitlines():
+            remark(line)
     if errors:
         raise errors[-1]
 

@@ -239,6 +239,7 @@ class TestDeliver:
         with pytest.raises(ScheduleError):
             deliver(show, ("a", done.append), (None, done.append), ("b", refuse), ("c", done.append))
         assert done == ["shown", "a", "b", "c"]
+        assert capsys.readouterr().err == "[Errno 28] No space left on device\n"
 
     def test_an_interruption_of_the_printing_loses_no_file(self) -> None:
         done: list[str] = []
