@@ -45,8 +45,7 @@ class Flaw(IntEnum):
 class Transfers:
     """Every send and receive that the problem admits, on the first rank of its stage; one entry for each.
 
-    They stand rank by rank, in the order written. An operation that is not admitted, or on another rank, is left out:
-    SV101 and SV102 report it.
+    They stand rank by rank, in the order written. What is not admitted, or on another rank, is left out (SV101, SV102).
 
     Attributes
     ----------
