@@ -17,13 +17,13 @@ from schedverify.core.op import (
     JOIN_SHIFT,
     KIND_MASK,
     KIND_SHIFT,
-    MICROBATCH_MASK,
     STAGE_SHIFT,
     Join,
     Kind,
     Op,
     Step,
     pack_step,
+    texts_of,
     unpack,
 )
 
@@ -144,9 +144,9 @@ class Schedule:
         return _step(row[positions(row) == position].tolist())
 
     def strings(self) -> list[list[str]]:
-        """Return the rows as lists of step texts, the form that plans hold."""
+        """Return the rows as lists of step texts, as plans hold them."""
         return [
-            [str(step) for step in self.steps(rank)] if (row >> JOIN_SHIFT).any() else _texts(row)
+            [str(step) for step in self.steps(rank)] if (row >> JOIN_SHIFT).any() else texts_of(row.tolist())
             for rank, row in enumerate(self.rows)
         ]
 
@@ -258,24 +258,6 @@ def _computing(row: Words) -> Words:
     words, step = row[kept], positions(row)[kept]
     begins = np.append(True, np.diff(step) != 0)[: len(words)]
     return np.where(begins, words & OPERATION_MASK, words)
-
-
-def _texts(row: Words) -> list[str]:
-    """Return the texts of a row whose steps are single operations; what is not the micro-batch is put in words once."""
-    around: dict[int, tuple[str, str]] = {}
-    texts = []
-    for word in row.tolist():
-        microbatch = word & MICROBATCH_MASK
-        if word - microbatch not in around:
-            op = unpack(word)
-            before = f"{op.stage}{op.kind.name}"
-            if op.microbatch is None:
-                texts.append(str(op))
-                continue
-            around[word - microbatch] = before, str(op)[len(f"{before}{microbatch}") :]
-        before, after = around[word - microbatch]
-        texts.append(f"{before}{microbatch}{after}")
-    return texts
 
 
 def _step(words: list[int]) -> Step:
