@@ -18,7 +18,7 @@ from printing import arguments, progress, publish, table, where
 
 from schedverify import Problem, optimize
 from schedverify.core.result import Plan, Status
-from schedverify.planner.plans import candidates
+from schedverify.planner.warm_starts import candidates
 
 
 class Case(NamedTuple):

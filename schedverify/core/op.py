@@ -7,6 +7,7 @@ An operation packs into one non-negative int64: micro-batch in bits 0 to 23, sta
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from enum import IntEnum
 from typing import Final, NamedTuple, cast, overload
 
@@ -170,6 +171,24 @@ def unpack(word: int) -> Op:
     peer = word >> PEER_SHIFT & INDEX_MASK
     microbatch = None if kind >= Kind.UNSHARD else word & MICROBATCH_MASK
     return Op(kind, word >> STAGE_SHIFT & INDEX_MASK, microbatch, peer - 1 if peer else None)
+
+
+def texts_of(words: Iterable[int]) -> list[str]:
+    """Return the texts of packed operations; what is not the micro-batch is put in words once."""
+    around: dict[int, tuple[str, str]] = {}
+    texts = []
+    for word in words:
+        microbatch = word & MICROBATCH_MASK
+        if word - microbatch not in around:
+            op = unpack(word)
+            before = f"{op.stage}{op.kind.name}"
+            if op.microbatch is None:
+                texts.append(str(op))
+                continue
+            around[word - microbatch] = before, str(op)[len(f"{before}{microbatch}") :]
+        before, after = around[word - microbatch]
+        texts.append(f"{before}{microbatch}{after}")
+    return texts
 
 
 def pack_text(text: str, join: Join = Join.BEGIN) -> int:

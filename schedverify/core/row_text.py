@@ -44,21 +44,3 @@ def _text(row: NDArray[np.int64]) -> str:
     keys, microbatches = (row >> STAGE_SHIFT).tolist(), (row & MICROBATCH_MASK).tolist()
     letters = {key: str(unpack(key << STAGE_SHIFT)).removesuffix("0") for key in set(keys)}
     return " ".join([f"{letters[key]}{m}" for key, m in zip(keys, microbatches, strict=True)])
-
-
-def single_texts(row: NDArray[np.int64]) -> list[str]:
-    """Return the texts of a row whose steps are single operations; what is not the micro-batch is put in words once."""
-    around: dict[int, tuple[str, str]] = {}
-    texts = []
-    for word in row.tolist():
-        microbatch = word & MICROBATCH_MASK
-        if word - microbatch not in around:
-            op = unpack(word)
-            before = f"{op.stage}{op.kind.name}"
-            if op.microbatch is None:
-                texts.append(str(op))
-                continue
-            around[word - microbatch] = before, str(op)[len(f"{before}{microbatch}") :]
-        before, after = around[word - microbatch]
-        texts.append(f"{before}{microbatch}{after}")
-    return texts

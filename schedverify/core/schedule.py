@@ -23,9 +23,10 @@ from schedverify.core.op import (
     Op,
     Step,
     pack_step,
+    texts_of,
     unpack,
 )
-from schedverify.core.row_text import computes_alone, row_text, single_texts, text_rows
+from schedverify.core.row_text import computes_alone, row_text, text_rows
 
 IntArray = NDArray[np.int64]
 """Whole numbers; where a docstring gives no shape, one for each operation, message or edge of what it is about."""
@@ -142,9 +143,9 @@ class Schedule:
         return _step(row[positions(row) == position].tolist())
 
     def strings(self) -> list[list[str]]:
-        """Return the rows as lists of step texts, the form that plans hold."""
+        """Return the rows as lists of step texts, as plans hold them."""
         return [
-            [str(step) for step in self.steps(rank)] if (row >> JOIN_SHIFT).any() else single_texts(row)
+            [str(step) for step in self.steps(rank)] if (row >> JOIN_SHIFT).any() else texts_of(row.tolist())
             for rank, row in enumerate(self.rows)
         ]
 

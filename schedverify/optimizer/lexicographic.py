@@ -11,10 +11,11 @@ from schedverify.core.problem import Problem
 from schedverify.core.result import Part, Status
 from schedverify.core.schedule import Schedule
 from schedverify.optimizer.effort import Effort
+from schedverify.optimizer.incumbent import OnProgress
 from schedverify.optimizer.orders import Hint, hint_of
 from schedverify.optimizer.peak_memory import capped, least_peak
 from schedverify.optimizer.portfolio import solve
-from schedverify.optimizer.search_state import OnProgress, Solution
+from schedverify.optimizer.search_state import Solution
 
 
 class LexicographicResult(NamedTuple):

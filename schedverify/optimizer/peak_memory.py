@@ -15,6 +15,7 @@ from schedverify.core.timeline import Timeline
 from schedverify.optimizer.bounds.formulas import Ceiling, best_peak_bound
 from schedverify.optimizer.effort import Effort
 from schedverify.optimizer.heuristics.greedy import list_schedule, policies
+from schedverify.optimizer.incumbent import OnProgress, Progress
 from schedverify.optimizer.orders import (
     Hint,
     Peaks,
@@ -27,7 +28,7 @@ from schedverify.optimizer.orders import (
     schedule_of,
 )
 from schedverify.optimizer.portfolio import solve
-from schedverify.optimizer.search_state import OnProgress, Progress, Solution, none_by
+from schedverify.optimizer.search_state import Solution, none_by
 from schedverify.optimizer.support import check_supported, impossible
 from schedverify.optimizer.tasks import Tasks
 from schedverify.simulator.engine import simulate

@@ -17,10 +17,11 @@ from schedverify.optimizer.counts.bound import count_bounds
 from schedverify.optimizer.effort import Effort
 from schedverify.optimizer.heuristics import local_search
 from schedverify.optimizer.heuristics.greedy import list_schedule, policies
+from schedverify.optimizer.incumbent import OnProgress
 from schedverify.optimizer.model.rules import add_constraints
 from schedverify.optimizer.model.variables import OrderModel
 from schedverify.optimizer.orders import Hint, complete, earliest, rows_of, tightest
-from schedverify.optimizer.search_state import OnProgress, SearchState, Solution, none_by
+from schedverify.optimizer.search_state import SearchState, Solution, none_by
 from schedverify.optimizer.solvers import pumpkin
 from schedverify.optimizer.solvers.cp_sat import SolverOutcome, SolverSettings, search
 from schedverify.optimizer.support import TIMES, check_supported, impossible

@@ -4,31 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from typing import Final, NamedTuple
+from collections.abc import Callable
+from typing import Final
 
 from schedverify.core.argument_types import check_types
 from schedverify.core.discipline import DEFAULT_DISCIPLINE
-from schedverify.core.ending import Check, OverError, go_on
 from schedverify.core.errors import Fault, InputError, ScheduleError, SchedverifyError
 from schedverify.core.problem import Problem
-from schedverify.core.result import FamilyResult, Lowered, Plan, Report, SecondaryObjective, Status, Verdict
+from schedverify.core.result import Lowered, Plan, Report, SecondaryObjective, Status, Verdict
 from schedverify.core.schedule import Schedule, check_ranks
 from schedverify.core.timeline import Timeline
-from schedverify.generators import families
-from schedverify.optimizer import Effort, Hint, LexicographicResult, Progress, Solution, hint_of, minimize
+from schedverify.optimizer import Effort, Hint, LexicographicResult, Progress, Solution, minimize
 from schedverify.planner.proved_lowering import ProvedLowering, proved_lowering
-from schedverify.planner.rivals import family_result
+from schedverify.planner.warm_starts import NEEDED, starts_of, timeline_of, warm_starts
 from schedverify.verifier.claims import claims_of
 from schedverify.verifier.plan_report import joined
 from schedverify.verifier.rules import Case
 from schedverify.verifier.verification import verify, verify_case
 
-_NEEDED: Final = ("SV1", "SV2", "SV4")
-"""Beginnings of the codes of what a schedule that the search begins with must keep."""
-_MANY_STEPS: Final = 60_000
-"""With more operations the search begins with the best family alone, as each takes seconds to be taken up."""
 _LOWERING_SECONDS: Final = 5
 """After so many seconds, or a wish to stop, the best lowering so far is taken."""
 _STOPPED_SECONDS: Final = 0.5
@@ -37,29 +30,8 @@ _LIMITS: Final = ("SV306", "SV4", "SV503")
 """What a lowering may break without a fault of ours: the problem's limits, and what it declares of boundaries."""
 
 
-class Candidate(NamedTuple):
-    """The schedule of a family for a problem, and whether it keeps the problem's limits."""
-
-    family: str
-    timeline: Timeline
-    report: Report
-
-    @property
-    def result(self) -> FamilyResult:
-        """What a plan keeps of it."""
-        return family_result(self.family, self.timeline, self.report)
-
-
 class RefusedPlanError(SchedverifyError):
     """A plan that the verifier does not pass: a fault of ours, never to be emitted."""
-
-
-def candidates(problem: Problem, check: Check = go_on) -> Iterator[Candidate]:
-    """Yield the schedule of every family that suits the problem; a family may break the problem's limits."""
-    for family in families():
-        if family.suits(problem):
-            report = verify(family.generate(problem, check), problem, select=(*_NEEDED, "SV503"))
-            yield Candidate(family.name, _timeline_of(report), report)
 
 
 def optimize(  # noqa: PLR0913 - each is a keyword of its own
@@ -122,7 +94,7 @@ def optimize(  # noqa: PLR0913 - each is a keyword of its own
     effort = Effort(time_limit, seed, workers, solver_memory, stop or threading.Event())
     tell = progress or (lambda _: None)
     tell(Progress(effort.spent, None, 0, "families"))
-    hints, results = _warm_starts(problem, objective, effort)
+    hints, results = warm_starts(problem, objective, effort)
     if hint is not None:
         hints.insert(0, _checked_hint(hint, problem))
     found = minimize(problem, objective=objective, then=then, effort=effort, hints=hints, progress=progress)
@@ -175,54 +147,12 @@ def verified(problem: Problem, found: Solution, effort: Effort) -> Plan:
     return _verified(draft, result, None, over=_patience(effort))
 
 
-def _warm_starts(problem: Problem, objective: str, effort: Effort) -> tuple[list[Hint], tuple[FamilyResult, ...]]:
-    """Return the starts of every family's schedule that keeps the limits, the best first, and every family's result.
-
-    Of equal ones that with the least peak memory comes first, and of very many operations it is the only one. Once
-    there are starts, what is left is not waited for when the search is over.
-    """
-    valid, results = list[Timeline](), list[FamilyResult]()
-
-    def check() -> None:
-        if effort.too_late_for_first(known=bool(valid)):
-            raise OverError
-
-    with suppress(OverError):
-        for candidate in candidates(problem, check):
-            results.append(candidate.result)
-            valid += [candidate.timeline] if candidate.report.ok else []
-            check()
-
-    def worth(timeline: Timeline) -> tuple[int, list[int]]:
-        return timeline.measures.value(objective) or 0, sorted(timeline.peak_memory, reverse=True)
-
-    hints = []
-    for timeline in sorted(valid, key=worth):
-        hints.append(starts_of(timeline))
-        if effort.over or len(timeline.schedule) > _MANY_STEPS:
-            break
-    return hints, tuple(results)
-
-
 def _checked_hint(given: Schedule, problem: Problem) -> Hint:
     """Return the starts of a schedule that the caller gives to begin with; raise where it is not valid."""
-    report = verify(given.compute_only(), problem, select=_NEEDED)
+    report = verify(given.compute_only(), problem, select=NEEDED)
     if not report.ok:
         raise InputError([Fault("hint", str(broken), "a hint is a valid schedule") for broken in report.violations])
-    return starts_of(_timeline_of(report))
-
-
-def starts_of(timeline: Timeline) -> Hint:
-    """Return the schedule of a timeline and its starts, as the optimizer begins with them."""
-    return hint_of(timeline.schedule, (row.tolist() for row in timeline.starts))
-
-
-def _timeline_of(report: Report) -> Timeline:
-    """Return the timeline behind a report; raise what the verifier found where the schedule cannot run."""
-    timeline = report.timeline
-    if timeline is None:
-        raise ScheduleError("\n".join(report.told))
-    return timeline
+    return starts_of(timeline_of(report))
 
 
 def _draft(problem: Problem, found: LexicographicResult, objective: str, seed: int, seconds: float) -> Plan:
@@ -305,12 +235,12 @@ def _given_lowering(schedule: Schedule, problem: Problem) -> ProvedLowering:
     claims = {} if case.measures is None else dataclasses.asdict(case.measures)
     report = verify_case(case.claiming(claims))
     _raise_for_caller(report)
-    return ProvedLowering(_timeline_of(report), report)
+    return ProvedLowering(timeline_of(report), report)
 
 
 def _raise_for_caller(report: Report) -> None:
     """Raise a ScheduleError for what is wrong with a schedule that the caller gives."""
-    needed = (*_NEEDED, "SV3", "SV503")
+    needed = (*NEEDED, "SV3", "SV503")
     lines = [line for result in report.properties if result.code.startswith(needed) for line in result.told]
     if lines:
         raise ScheduleError("\n".join(lines))

@@ -143,10 +143,10 @@ def test_a_function_call_of_the_command_line_leaves_signals_as_they_were(files: 
 
 
 def test_only_the_command_line_answers_signals() -> None:
-    """And a process that is started for one rank, which its parent ends."""
+    """And processes that are started for a rank or as workers, which leave Ctrl-C to their parent."""
     files = {
         path.relative_to(PACKAGE).as_posix()
         for path in PACKAGE.rglob("*.py")
         if re.search(r"signal\.signal\(|catch_sigint_signal = True|set_wakeup_fd", path.read_text(encoding="utf-8"))
     }
-    assert files == {"cli/signals.py", "runner/launch/processes.py"}
+    assert files == {"cli/signals.py", "runner/launch/processes.py", "testing/workers.py"}

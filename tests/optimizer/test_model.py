@@ -10,11 +10,11 @@ import pytest
 from oracle.brute_force import brute_force, span_within
 from schedverify.core.problem import Problem
 from schedverify.optimizer.heuristics.greedy import list_schedule, policies
+from schedverify.optimizer.incumbent import Incumbent
 from schedverify.optimizer.model.memory import counts_steps
 from schedverify.optimizer.model.rules import MOST_PAIRS, add_constraints, keeps_makespan_limit
 from schedverify.optimizer.model.variables import OrderModel
 from schedverify.optimizer.orders import earliest, makespan_of, measure, rows_of, tightest
-from schedverify.optimizer.search_state import Incumbent
 from schedverify.optimizer.solvers.cp_sat import SolverOutcome, SolverSettings, new_solver, search
 from schedverify.optimizer.tasks import OpKey, Tasks
 

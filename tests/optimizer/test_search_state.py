@@ -18,9 +18,10 @@ from schedverify.core.problem import Problem
 from schedverify.core.result import Status
 from schedverify.core.schedule import Schedule
 from schedverify.optimizer.effort import Effort
+from schedverify.optimizer.incumbent import Incumbent, Progress
 from schedverify.optimizer.orders import Rows, hint_of, rows_of, schedule_of
 from schedverify.optimizer.peak_memory import _CapacityDescent
-from schedverify.optimizer.search_state import Incumbent, Progress, SearchState, Solution
+from schedverify.optimizer.search_state import SearchState, Solution
 from schedverify.optimizer.solvers.cp_sat import SolverOutcome
 from schedverify.optimizer.tasks import Tasks
 from schedverify.planner.plans import optimize

@@ -18,7 +18,7 @@ from schedverify.core.schedule import Schedule
 from schedverify.formats import load, save
 from schedverify.generators import families, generate
 from schedverify.lowering import add_reduction
-from schedverify.planner import plans
+from schedverify.planner import plans, warm_starts
 from schedverify.planner.plans import RefusedPlanError, optimize, plan_of
 from schedverify.planner.proved_lowering import ProvedLowering, lower
 from schedverify.simulator.engine import simulate
@@ -174,7 +174,7 @@ def test_a_plan_says_what_the_families_have() -> None:
 
 @pytest.mark.parametrize("many_steps", [60_000, 1])
 def test_where_gpipe_is_as_fast_the_plan_holds_what_1f1b_does(many_steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plans, "_MANY_STEPS", many_steps)
+    monkeypatch.setattr(warm_starts, "_MANY_STEPS", many_steps)
     plan = optimize(Problem.chain(ranks=4, microbatches=8, forward=1, backward=2), workers=1)
     assert (plan.status, plan.value, plan.bound) == (Status.OPTIMAL, 33, 33)
     assert plan.measures.peak_memory == (4, 3, 2, 1)

@@ -13,7 +13,8 @@ from oracle.times import measures
 from schedverify.core.plan import rivals
 from schedverify.core.problem import Problem
 from schedverify.core.result import Plan
-from schedverify.planner.plans import candidates, optimize
+from schedverify.planner.plans import optimize
+from schedverify.planner.warm_starts import candidates
 from support.tiny_problems import tiny_problems
 
 CHAIN: dict[str, Any] = {"ranks": 4, "microbatches": 8, "forward": 1, "backward": 2}

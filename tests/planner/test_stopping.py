@@ -23,7 +23,7 @@ from schedverify.partitioner.chain_dp import cheapest_partition
 from schedverify.partitioner.cuts import cuts_of
 from schedverify.partitioner.requirements import requirements_of
 from schedverify.planner.explanation import explain
-from schedverify.planner.plans import starts_of
+from schedverify.planner.warm_starts import starts_of
 
 NEVER = 1 << 60
 

@@ -20,7 +20,7 @@ from schedverify.optimizer.bounds.formulas import best_bound
 from schedverify.partitioner.best_first import PartitionsByBound
 from schedverify.partitioner.lower_bounds import MakespanBounds
 from schedverify.partitioner.stage_problem import stage_problem
-from schedverify.planner.plans import starts_of
+from schedverify.planner.warm_starts import starts_of
 from schedverify.simulator.engine import simulate
 
 _TURN_SHARE: Final = 1 / 40
