@@ -88,7 +88,7 @@ def partition(  # noqa: PLR0913 - each is an option of the command line
         found, data, lines, code = (
             _together(given, search | {"seed": seed}, output_format == "text") if joint else _apart(given, search, plan)
         )
-    written = _written(given, found, form)
+        written = _written(given, found, form)
     wanted = written or "-" not in (output, plan)
     text = "\n".join(map(_text, written.values()) if written else lines) + "\n" if wanted else ""
     show = partial(print, text if output_format == "text" else f"{formats.dumps(data | written)}\n", end="")
