@@ -26,7 +26,7 @@ _LINE: Final = re.compile(r"line ([0-9]{1,9})\b")
 
 
 def dumps(data: Any) -> str:
-    """Return data as one line of JSON, without NaN; letters beyond ASCII and what runners of GitHub obey are escaped."""
+    """Return data as one line of JSON, without NaN, and with letters beyond ASCII and commands to runners escaped."""
     return json.dumps(data, ensure_ascii=True, allow_nan=False).replace("##[", "\\u0023#[")
 
 
