@@ -64,8 +64,8 @@ def test_all_bad_values_are_told_at_once() -> None:
     ("arguments", "told"),
     [
         (("--solver-memory", "lots"), "--solver-memory: expected bytes, found 'lots' (such as \"4 GiB\")"),
-        (("--solver-memory", "1 B"), "solver_memory: expected bytes"),
-        (("--time-limit", "nan"), "time_limit: expected a number of seconds, found nan"),
+        (("--solver-memory", "1 B"), "--solver-memory: expected bytes"),
+        (("--time-limit", "nan"), "--time-limit: expected a number of seconds, found nan"),
         (("--workers", "0"), "workers: expected a whole number from 1"),
         (("--seed", "-3"), "seed: expected a whole number from 0"),
         (("--then", "period"), "period"),
