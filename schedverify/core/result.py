@@ -33,8 +33,8 @@ class Violation:
     """One failure of a property: a sentence, where it happens, and a counterexample.
 
     ``position`` counts the steps of the rank's order from 0; both it and ``rank`` are None where there is no place.
-    ``count`` says how many operations it is about: those of ``operations``, or, of a run, ``operations`` names the
-    first and the last.
+    Of operations that lack, ``count`` says how many they are: a run of which ``operations`` names the first and the
+    last. Else it is None.
     """
 
     code: str
@@ -43,11 +43,7 @@ class Violation:
     position: int | None = None
     operations: tuple[str, ...] = ()
     counterexample: tuple[str, ...] = ()
-    count: int = 0
-
-    def __post_init__(self) -> None:
-        if not self.count:
-            object.__setattr__(self, "count", len(self.operations))
+    count: int | None = None
 
     def __str__(self) -> str:
         return printable(f"{self.code} {self.message}")

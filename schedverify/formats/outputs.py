@@ -77,7 +77,8 @@ def _links(path: Iterable[PathLink]) -> list[dict[str, str]]:
 
 def _property(result: PropertyResult) -> dict[str, Any]:
     data = asdict(result)
-    data["violations"] = data.pop("violations")  # as the last key
+    violations = data.pop("violations")  # as the last key; a count is of what lacks alone
+    data["violations"] = [{k: v for k, v in each.items() if (k, v) != ("count", None)} for each in violations]
     return data
 
 
