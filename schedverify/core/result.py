@@ -35,8 +35,8 @@ class Violation:
 
     ``position`` counts the steps of the rank's order from 0; both it and ``rank`` are None where there is no place.
     The first failure of a property that has a place has a ``picture``: lines with the steps around it and a mark.
-    ``count`` says how many operations it is about: those of ``operations``, or, of a run, ``operations`` names the
-    first and the last.
+    Of operations that lack, ``count`` says how many they are: a run of which ``operations`` names the first and the
+    last. Else it is None.
     """
 
     code: str
@@ -46,11 +46,7 @@ class Violation:
     operations: tuple[str, ...] = ()
     counterexample: tuple[str, ...] = ()
     picture: tuple[str, ...] = field(default=(), repr=False, compare=False)
-    count: int = 0
-
-    def __post_init__(self) -> None:
-        if not self.count:
-            object.__setattr__(self, "count", len(self.operations))
+    count: int | None = None
 
     def __str__(self) -> str:
         return printable(f"{self.code} {self.message}")

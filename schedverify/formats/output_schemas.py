@@ -74,8 +74,9 @@ def report_schema() -> Schema:
     code = TEXT | {"pattern": CODE}
     violation = closed({
         "code": code, "message": TEXT, "rank": or_null(whole()), "position": or_null(whole()),
-        "operations": listed(TEXT), "counterexample": listed(TEXT), "count": whole(),
+        "operations": listed(TEXT), "counterexample": listed(TEXT),
     })  # fmt: skip
+    violation["properties"] |= {"count": whole(1)}
     result = closed({
         "code": code, "name": TEXT, "verdict": one_of(Verdict), "scope": one_of(Scope), "reason": TEXT,
         "remedy": TEXT, "more": whole(), "violations": listed(violation) | {"maxItems": MOST_TOLD},

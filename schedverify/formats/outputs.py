@@ -79,8 +79,10 @@ def _links(path: Iterable[PathLink]) -> list[dict[str, str]]:
 
 def _property(result: PropertyResult) -> dict[str, Any]:
     data = asdict(result)
-    violations = data.pop("violations")  # the last key
-    return data | {"violations": [{key: each[key] for key in each if key != "picture"} for each in violations]}
+    violations = data.pop("violations")  # as the last key; a count is of what lacks alone
+    told = [{key: value for key, value in each.items() if key != "picture"} for each in violations]
+    data["violations"] = [{k: v for k, v in each.items() if (k, v) != ("count", None)} for each in told]
+    return data
 
 
 def partition_data(found: Cut) -> dict[str, Any]:
