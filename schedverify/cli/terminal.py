@@ -151,6 +151,16 @@ def progress_on_terminal(wanted: bool, limit: float) -> Iterator[Any]:
     if not wanted or not sys.stderr.isatty():
         yield None
         return
+    from rich.live import Live
+    from rich.spinner import Spinner
+
     line = ProgressLine(limit)
-    with err().status(line):
-        yield line.show
+    with Live(Spinner("dots", line), console=err(), refresh_per_second=12.5, transient=True) as live:
+
+        def show(now: Progress) -> None:
+            is_new = line.now is None or line.now.part != now.part
+            line.show(now)
+            if is_new:  # a short part would be over before it is drawn
+                live.refresh()
+
+        yield show

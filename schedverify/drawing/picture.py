@@ -144,7 +144,7 @@ def draw(
     rank 0  F0 F1 ......B0--- ...B1---           2       2
     rank 1  ...F0 B0--- F1 B1--- ....            1       1
     makespan 9 ticks, span 9 ticks, bubble 33.3%, peak in flight
-    2, peak memory 2
+    2, peak memory 2 units
     F forward   B backward   . idle
     """
     check_types("draw", schedule=(schedule, Schedule, Plan, Timeline), problem=(problem, Problem, type(None)))

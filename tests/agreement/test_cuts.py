@@ -78,9 +78,11 @@ def hold(seed: int) -> str:
         if lacks is None:
             assert told.startswith("partition: no cut into"), told
             return "against the wishes"
-        said = re.search(r"it takes (\d+) bytes more .* holds (\d+) on rank (\d+), which has (\d+)", told)
+        figures = r"it takes ([\d,]+) units? more .* holds ([\d,]+) units?, [\d,]+ units? over its ([\d,]+) units?, on"
+        said = re.search(figures, told)
         assert said, told
-        assert int(said[1]) == lacks == int(said[2]) - int(said[4])
+        more, held, has = (int(figure.replace(",", "")) for figure in said.groups())
+        assert more == lacks == held - has
         return "lacks memory"
     made = cut(model, **shape, workers=1)  # type: ignore[arg-type]
     placement = oracle.placement_of(ranks, virtual, family)

@@ -22,7 +22,7 @@ import pytest
 
 from schedverify.cli import main
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals and terminals of POSIX")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name == "nt", reason="signals and terminals of POSIX")]
 
 HARD = (
     'ranks = 8\nmicrobatches = 24\nvirtual = 2\nplacement = "v"\n[costs]\nforward = 19\nbackward_input = 17\n'
@@ -75,6 +75,14 @@ class Ended:
         command = [sys.executable, "-m", "schedverify", *words]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=other_end, text=True, env=environment)
         os.close(other_end)
+        try:
+            self._watch(process, terminal, pattern, numbers)
+        finally:
+            process.kill()
+
+    def _watch(
+        self, process: subprocess.Popen[str], terminal: int, pattern: bytes, numbers: Sequence[signal.Signals]
+    ) -> None:
         self.shown = read_until(terminal, pattern)
         self.reached = re.search(pattern, self.shown) is not None
         children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []

@@ -192,7 +192,7 @@ def test_ctrl_c_ends_with_the_statement_so_far_and_without_a_traceback(tmp_path:
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers, too
         out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
-    assert out.splitlines()[-1] == "stated False True"
+    assert out.splitlines()[-1].endswith("stated False True")  # behind what a worker had begun to print
     assert "Traceback" not in err
     assert "of 3600 shapes are checked" in err
 

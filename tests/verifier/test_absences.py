@@ -14,7 +14,7 @@ from schedverify import Problem, Report, Schedule, ScheduleError, verify
 from schedverify.cli.app import main
 from schedverify.core.result import MOST_TOLD
 from schedverify.drawing import draw
-from schedverify.formats.outputs import github_annotations, report_data
+from schedverify.formats.outputs import annotations_at, report_data
 from schedverify.formats.schema import schemas
 from support.mutants import mutant
 
@@ -111,7 +111,7 @@ def test_fifty_violations_of_a_code_are_told_and_the_others_counted(tmp_path: Pa
         report.raise_for_violations()
     path = tmp_path / "order.txt"
     path.write_text(MANY)
-    annotations = github_annotations(report, str(path)).splitlines()
+    annotations = annotations_at(report, str(path), [1]).splitlines()
     assert len(annotations) == 2 * (MOST_TOLD + 1)
     assert annotations[MOST_TOLD].endswith(",title=SV103::SV103: and 150 more violations")
     assert "and 210 more violations" in draw(Schedule.parse(MANY), report=report).svg()
