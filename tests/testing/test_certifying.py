@@ -151,12 +151,13 @@ def test_a_process_that_is_killed_leaves_what_it_saved(tmp_path: Path) -> None:
 
 
 ENDED = """
-import os, sys
+import os, time
 import schedverify as sv
 from schedverify.testing import certify
 
 def scheduler(problem):
     print("working", os.getpid(), flush=True)
+    time.sleep(0.02)  # so that all shapes together take a minute
     return sv.generate("1f1b", problem)
 
 if __name__ == "__main__":
