@@ -148,6 +148,7 @@ def test_the_optimizer_equals_brute_force_on_many_more(chunk: int) -> None:
     on_some(tiny_problems(), chunk, MANY, agree)
 
 
+@pytest.mark.slow
 def test_a_span_under_a_makespan_limit_equals_brute_force() -> None:
     on_some(tiny_problems(), 0, 60, agree_within, SPARE)
 
@@ -181,6 +182,7 @@ def test_no_bound_is_above_brute_force_on_many_more() -> None:
     on_some(tiny_problems(), 3, 300, bounded)
 
 
+@pytest.mark.slow
 def test_larger_problems_equal_brute_force_first_in_first_out() -> None:
     on_some(LARGER_FUSED, 0, 40, larger_agree)
     on_some(LARGER_SPLIT, 0, 15, larger_agree)

@@ -186,6 +186,8 @@ def certifying(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+        with process:  # closes its pipes and waits for it
+            pass
 
 
 def test_ctrl_c_ends_with_the_statement_so_far_and_without_a_traceback(tmp_path: Path) -> None:
