@@ -99,7 +99,7 @@ def main() -> None:
             f"a process died or hung within the {2 * options.workers} chunks after {len(found)} inputs"
         ) from None
     head = ["form", "inputs", *(f"exit {code}" for code in CODES), "wrong", "most seconds", "most MB"]
-    about = f"{where('numpy')}; inputs {options.first} to {options.first + len(found) - 1}."
+    about = f"{where('numpy')}; seeds {options.first} to {options.first + len(found) - 1}."
     publish("fuzz", f"{about}\n\n{table(head, rows(found))}", update=options.update)
     wrong = [line for one in found for line in one.wrong]
     print("\n".join(wrong[:MOST_TOLD]))
