@@ -33,6 +33,10 @@ from support.random_traffic import traffic
 Place = tuple[int | None, int | None]
 MUTANTS = 20_000
 CHUNKS = 20
+MORE = [
+    pytest.param(chunk, marks=pytest.mark.long if chunk % 2 else pytest.mark.slow)
+    for chunk in range(CHUNKS, 3 * CHUNKS)
+]
 EAGER_BYTES = 2
 ALWAYS = ("SV301", "SV303", "SV304")
 
@@ -142,8 +146,7 @@ def test_the_judges_agree_on_mutants(chunk: int) -> None:
     assert found["valid"] > 100
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("chunk", range(CHUNKS, 3 * CHUNKS))
+@pytest.mark.parametrize("chunk", MORE)
 def test_the_judges_agree_on_more_mutants(chunk: int) -> None:
     count = MUTANTS // CHUNKS
     judged_mutants(range(chunk * count, (chunk + 1) * count), SETTINGS[chunk % 12 :: 5])
