@@ -21,6 +21,7 @@ from sybil import Document, Example, Region, Sybil
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipParser
 
 import schedverify
+from schedverify.cli import main
 from schedverify.verifier.rule_pages import all_pages
 from schedverify.verifier.rules import REGISTRY
 
@@ -164,6 +165,15 @@ def test_the_readme_has_two_commands_for_a_fresh_machine() -> None:
     assert (ROOT / re.search(r"specs/problems/\S+", run)[0]).is_file()
     assert test.startswith("python3 -m venv .venv && ")
     assert test.endswith(".venv/bin/python -m pytest")
+
+
+def test_the_readme_shows_what_its_first_command_prints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (command,) = blocks("install-and-run")
+    words = command.partition(" .venv/bin/schedverify ")[2].replace("specs/", f"{ROOT}/specs/")
+    assert main(words.replace("plan.json", str(tmp_path / "plan.json")).split()) == 0
+    printed = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    shown = (ROOT / "README.md").read_text(encoding="utf-8").partition("```text\n")[2].partition("```")[0]
+    assert [line for line in shown.splitlines() if line not in printed] == []
 
 
 def test_the_ways_in_are_short() -> None:

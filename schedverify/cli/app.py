@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from schedverify import __version__
 from schedverify.cli import signals
 from schedverify.core.errors import (
+    TOO_LARGE,
     InfeasibleError,
     InputError,
     ScheduleError,
@@ -70,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SchedverifyError as error:
         return _refused(str(error), _code(error))
     except (MemoryError, RecursionError):
-        return _refused("the input is too large or too deeply nested for this machine's memory")
+        return _refused(TOO_LARGE)
     except (KeyboardInterrupt, SystemExit, Exception) as error:
         if isinstance(error, KeyboardInterrupt) or signals.was_raised():
             return _refused("interrupted", signals.exit_code(words, signals.number_of(error)))

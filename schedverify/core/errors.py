@@ -10,6 +10,10 @@ from typing import Any, Final, NamedTuple, TypeVar
 Known = TypeVar("Known")
 
 
+TOO_LARGE: Final = "the input is too large or too deeply nested for this machine's memory"
+"""What is said where reading an input took all memory, or nested too deeply for Python."""
+
+
 class SchedverifyError(Exception):
     """The root of every error that schedverify raises on purpose."""
 

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from schedverify.core.errors import Fault, InputError, SchedverifyError, shown
+from schedverify.core.errors import TOO_LARGE, Fault, InputError, SchedverifyError, shown
 from schedverify.core.result import Plan, Report
 from schedverify.formats.json_toml import parse_toml
 from schedverify.formats.layouts import load_with_lines
@@ -66,8 +66,7 @@ def _linted(path: Path) -> Linted:
     except SchedverifyError as error:
         return Linted(path, error=error)
     except (MemoryError, RecursionError):
-        message = "the input is too large or too deeply nested for this machine's memory"
-        return Linted(path, error=InputError(message, source_name(path)))
+        return Linted(path, error=InputError(TOO_LARGE, source_name(path)))
 
 
 def is_case(path: Path) -> bool:

@@ -118,11 +118,12 @@ def certify(  # noqa: PLR0913 - each is a choice of its own
         told = f"interrupted: {len(shapes)} of {len(rising(bounds))} shapes are checked"
         warnings.warn(told if path is None else f"{told}; called again, it goes on from there", stacklevel=2)
         return so_far()
+    statement = so_far()
     if path is not None:
-        write_text(path, to_text(so_far()))
+        write_text(path, to_text(statement))
     if part is not None:
         part.unlink(missing_ok=True)
-    return so_far()
+    return statement
 
 
 def _gather(

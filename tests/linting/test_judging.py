@@ -14,13 +14,9 @@ from schedverify.cli import main
 from schedverify.core.errors import InputError
 from schedverify.linting import configured_cases, lint, load_case
 from schedverify.linting.cases import lines_within
+from support.case_texts import GOOD_TOML, NESTED, PROBLEM, RIGHT, STUCK
 
 ROOT = Path(__file__).parents[2]
-PROBLEM = "ranks = 2\nmicrobatches = 2\n\n[costs]\nforward = 1\nbackward = 2\n"
-RIGHT = "0F0 0F1 0B0 0B1\n1F0 1B0 1F1 1B1\n"
-STUCK = "0F0 0B0 0F1 0B1\n1F0 1F1 1B0 1B1\n"
-NESTED = PROBLEM.replace("ranks", "[problem]\nranks").replace("[costs]", "[problem.costs]")
-GOOD = f'schedule = """\n{RIGHT}"""\n{NESTED}'
 BAD = f'schedule = """\n{STUCK}"""\n{NESTED}'
 SECRET = "TOKEN-ab12 0F0 x"
 
@@ -116,7 +112,7 @@ def test_the_project_file_of_a_stranger_names_nothing_outside(desk: Path) -> Non
 
 def test_an_unreadable_file_hides_no_violation(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (desk / "bad.schedule.toml").write_text(BAD)
-    (desk / "good.schedule.toml").write_text(GOOD)
+    (desk / "good.schedule.toml").write_text(GOOD_TOML)
     (desk / "wrong.schedule.toml").write_text("schedul = 3\nignor = 4\n")
     (desk / "deep.schedule.toml").write_text("a = " + "[" * 100_000)
     for names in (["wrong", "bad", "good"], ["bad", "deep", "wrong", "good"], ["wrong", "absent", "bad"]):
@@ -136,30 +132,33 @@ def test_an_unreadable_file_hides_no_violation(desk: Path, capsys: pytest.Captur
 
 
 def test_files_are_judged_as_they_are_asked_for(desk: Path) -> None:
-    (desk / "good.schedule.toml").write_text(GOOD)
+    (desk / "good.schedule.toml").write_text(GOOD_TOML)
     found = lint(iter(["good.schedule.toml", "absent.schedule.toml"]))
     assert next(found).report is not None
-    (desk / "absent.schedule.toml").write_text(GOOD)
+    (desk / "absent.schedule.toml").write_text(GOOD_TOML)
     assert next(found).error is None
 
 
 WRONG: dict[str, tuple[str, str]] = {
-    "discipline": ('discipline = "pear"\n' + GOOD, "discipline: unknown discipline 'pear' (did you mean 'pair'?)"),
-    "profile": ('profile = "torsh"\n' + GOOD, "profile: unknown profile 'torsh' (did you mean 'torch'?)"),
-    "select": ('select = ["SV1", "SV999"]\n' + GOOD, "select: unknown property 'SV999' (known: SV101, "),
-    "ignore": ('ignore = ["XY"]\n' + GOOD, "ignore: unknown property 'XY' (known: SV101"),
-    "an empty code": ('select = [""]\n' + GOOD, "select: unknown property ''"),
-    "eager bytes": ("eager_bytes = -1\n" + GOOD, "eager_bytes: expected a whole number of bytes, found -1"),
-    "a type": ('excerpt = "yes"\n' + GOOD, "excerpt: expected true or false, found 'yes'"),
-    "two at once": ('discipline = "x"\nprofile = "y"\n' + GOOD, "a.schedule.toml: profile: unknown profile 'y'"),
+    "discipline": ('discipline = "pear"\n' + GOOD_TOML, "discipline: unknown discipline 'pear' (did you mean 'pair'?)"),
+    "profile": ('profile = "torsh"\n' + GOOD_TOML, "profile: unknown profile 'torsh' (did you mean 'torch'?)"),
+    "select": ('select = ["SV1", "SV999"]\n' + GOOD_TOML, "select: unknown property 'SV999' (known: SV101, "),
+    "ignore": ('ignore = ["XY"]\n' + GOOD_TOML, "ignore: unknown property 'XY' (known: SV101"),
+    "an empty code": ('select = [""]\n' + GOOD_TOML, "select: unknown property ''"),
+    "eager bytes": ("eager_bytes = -1\n" + GOOD_TOML, "eager_bytes: expected a whole number of bytes, found -1"),
+    "a type": ('excerpt = "yes"\n' + GOOD_TOML, "excerpt: expected true or false, found 'yes'"),
+    "two at once": ('discipline = "x"\nprofile = "y"\n' + GOOD_TOML, "a.schedule.toml: profile: unknown profile 'y'"),
     "a row too many": (
-        GOOD.replace("1F0 1B0", "-\n1F0 1B0"),
+        GOOD_TOML.replace("1F0 1B0", "-\n1F0 1B0"),
         "schedule, row 3: the schedule has 3 rows, the problem 2",
     ),
-    "a row too few": (GOOD.replace("1F0 1B0 1F1 1B1\n", ""), "schedule, row 2: the schedule has 1 rows, the problem 2"),
-    "a step": (GOOD.replace("0F1", "0X1"), "schedule, line 1, step 2: '0X1' is no operation"),
+    "a row too few": (
+        GOOD_TOML.replace("1F0 1B0 1F1 1B1\n", ""),
+        "schedule, row 2: the schedule has 1 rows, the problem 2",
+    ),
+    "a step": (GOOD_TOML.replace("0F1", "0X1"), "schedule, line 1, step 2: '0X1' is no operation"),
     "no step": (f'schedule = "# nothing"\n{NESTED}', "schedule: no rank in it"),
-    "the problem's key": (GOOD.replace("ranks", "rank"), "problem.rank: unknown key (did you mean 'ranks'?)"),
+    "the problem's key": (GOOD_TOML.replace("ranks", "rank"), "problem.rank: unknown key (did you mean 'ranks'?)"),
     "the problem's type": (
         f'problem = 3\nschedule = """{RIGHT}"""\n',
         "problem: expected a problem, an object of keys",
