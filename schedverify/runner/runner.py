@@ -16,7 +16,7 @@ from schedverify.core.trace import BoundaryTransfer, StepSpan
 from schedverify.runner.agreement import agree_on_plan, make_on_every_rank
 from schedverify.runner.backends import backend_of, gloo_beside
 from schedverify.runner.compute.batches import Tensors, feed_of
-from schedverify.runner.compute.gradients import begin_average, sum_shared, weights_of, weights_shared
+from schedverify.runner.compute.gradients import begin_average, set_aside, sum_shared, weights_of, weights_shared
 from schedverify.runner.compute.stages import Stage
 from schedverify.runner.control.exchange import exchange
 from schedverify.runner.control.failure_notices import failure_notices_of
@@ -178,7 +178,8 @@ class Runner:
         """Run the plan once.
 
         Gradients are added to the weights' ``grad`` and are those of the mean loss over the whole batch, as in one
-        process; then the optimizer's hook is called.
+        process; then the optimizer's hook is called. Where gradients stood before, a step holds twice their memory
+        until it ends; where it fails they stand as before.
 
         Parameters
         ----------
@@ -212,11 +213,14 @@ class Runner:
 
     def _step(self, batch: Any, target: Any) -> StepResult:
         feed = feed_of(self.problem, self.rank, batch, target, self._loss)
-        ran = self.execution.run(feed)
-        if self.problem.form != "inference":
-            sum_shared(self.problem, self.rank, self.modules, self._group, self._timeout, self._tagged)
-            for number in () if self.program.reduces else sorted(self.modules):
-                self._reduce(number)()
+        if self.problem.form == "inference":
+            ran = self.execution.run(feed)
+        else:
+            with set_aside(self.modules.values()):
+                ran = self.execution.run(feed)
+                sum_shared(self.problem, self.rank, self.modules, self._group, self._timeout, self._tagged)
+                for number in () if self.program.reduces else sorted(self.modules):
+                    self._reduce(number)()
             self._update()
         done = self.execution
         return StepResult(done.loss, done.outputs, tuple(ran), done.peak_in_flight, tuple(self._boundaries.log))

@@ -237,6 +237,25 @@ def test_the_optimizer_is_called_with_whole_gradients(pool: GlooPool) -> None:
     assert max(outcome.value for outcome in outcomes) < CLOSE
 
 
+@pytest.mark.parametrize("family", ["1f1b", "zb-h1"])
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"tied": [[0, 3]]},
+        {"tied": [[0, 2], [1, 3]], "placement": [0, 1, 0, 2]},
+        {"replicas": 2, "tied": [[1, 2]]},
+    ],
+    ids=str,
+)
+def test_gradients_add_up_over_steps_whatever_is_shared(pool: GlooPool, keys: dict[str, Any], family: str) -> None:
+    problem = Problem.chain(**{"ranks": 4, "microbatches": 4, "form": "split"} | keys)
+    order = generate(family, problem) if "placement" not in keys and "replicas" not in keys else None
+    plan = plan_of(order or as_split(generate("gpipe", problem)), problem)
+    outcomes = pool.run(jobs.add_up, plan, 3)
+    assert [outcome.error for outcome in outcomes if outcome.error] == []
+    assert max(outcome.value for outcome in outcomes) < CLOSE
+
+
 def awaiting(lowered: Schedule) -> Schedule:
     """Put a wait for each reduction at the end of its rank's order."""
     rows = [[*row, *(text.replace("RED", "WAIT_RED") for text in row if "REDUCE" in text)] for row in texts(lowered)]

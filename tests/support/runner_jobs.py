@@ -262,6 +262,19 @@ def optimize(rank: int, plan: Any, steps: int) -> float:
     )
 
 
+def add_up(rank: int, plan: Any, steps: int) -> float:
+    """Train some steps and never forget a gradient, here and in one process; return the error."""
+    problem = plan.problem
+    modules = modules_of(problem, {})
+    own = {stage: copy.deepcopy(modules[stage % problem.stages]) for stage in problem.stages_of[rank]}
+    runner = Runner(plan, own, mean_square, timeout=30)
+    for step in range(steps):
+        batch, target = (each + step for each in data_of(problem, 2 * problem.microbatches, {}))
+        reference(problem, modules, batch, target)[0].backward()
+        runner.step(batch, target)
+    return max((error_of(module, modules[stage % problem.stages]) for stage, module in own.items()), default=0.0)
+
+
 def in_parallel(rank: int, plan: Any) -> float:
     """Run two pipelines side by side on halves of the batch, gradients averaged; return the error."""
     import torch.distributed as dist

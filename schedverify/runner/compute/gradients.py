@@ -5,7 +5,8 @@ The gradients of a stage's weights go as one row: a tensor of shape ``(numbers,)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,33 @@ from schedverify.core.problem import Problem
 from schedverify.runner.failures import RunError
 from schedverify.runner.p2p.messages import SUM_TAG
 from schedverify.runner.p2p.waiting import Waiting, begin, begin_transfer, wait
+
+
+@contextmanager
+def set_aside(modules: Iterable[Any]) -> Iterator[None]:
+    """Set gradients aside that stand when a step begins, and add what the step made to them when it ends.
+
+    Within this context the ``grad`` of each weight of the modules holds only what the step adds, so that sums between
+    ranks do not count twice what they have summed before. After a failure what stood before stands again.
+    """
+    weights = list({id(weight): weight for module in modules for weight in module.parameters()}.values())
+    before = [(weight, weight.grad) for weight in weights if weight.grad is not None]
+    for weight, _ in before:
+        weight.grad = None
+    try:
+        yield
+    except BaseException:
+        for weight, gradient in before:
+            weight.grad = gradient
+        raise
+    for weight, gradient in before:
+        weight.grad = gradient if weight.grad is None else _added(gradient, weight.grad)
+
+
+def _added(gradient: Any, further: Any) -> Any:
+    """Add a gradient to another, in place where the other is no sparse tensor that a dense one is added to."""
+    with torch.no_grad():
+        return further + gradient if gradient.is_sparse and not further.is_sparse else gradient.add_(further)
 
 
 def shared_weights(problem: Problem) -> list[tuple[int, ...]]:
