@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from typing import Final
 
 from schedverify import formats
@@ -39,6 +40,13 @@ def subject(given: Schedule | Plan, problem: Problem | None) -> tuple[Schedule, 
         return given, deduce_problem(given), REMARK
     check_ranks(given, problem.ranks)
     return given, problem, ""
+
+
+def subject_in(path: PathLike, problem: Problem | None) -> tuple[Schedule, Problem, str]:
+    """Return what :func:`subject` does of a schedule or plan in a file, which every refusal names."""
+    given = formats.load_judged(path, problem)
+    with naming(path):
+        return subject(given, problem)
 
 
 def convert(
@@ -88,7 +96,8 @@ def convert(
         if isinstance(source, Schedule | Plan)
         else formats.load_with_layout(source, problem, grammar)
     )
-    schedule, known, _ = subject(given, problem)
+    with nullcontext() if isinstance(source, Schedule | Plan) else naming(source):
+        schedule, known, _ = subject(given, problem)
     written: Schedule | Plan | Timeline
     if form == "plan":
         check_links(known)

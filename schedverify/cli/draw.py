@@ -24,7 +24,7 @@ def draw(
         target = formats.Destination("--output", output, drawing.picture_suffix)
         formats.check_destinations(target, inputs=(schedule, problem))
     known = given_problem(problem)
-    order, given, note = conversion.subject(formats.load_judged(schedule, known), known)
+    order, given, note = conversion.subject_in(schedule, known)
     if note:
         remark(f"note: {note}")
     report = verification.verify(order, given, discipline=discipline, eager_bytes=eager_bytes)

@@ -35,7 +35,7 @@ def lower(
     target = formats.Destination("--output", output, partial(formats.form_of_file, Schedule))
     formats.check_destinations(target, inputs=(schedule, problem))
     given = given_problem(problem)
-    order, known, note = conversion.subject(formats.load_judged(schedule, given), given)
+    order, known, note = conversion.subject_in(schedule, given)
     lowered = proved_lowering.lower(order, known, discipline=discipline, eager_bytes=eager_bytes)
     lowered = lowering.add_sharding(lowered, known) if unshard else lowered
     lowered = lowering.add_reduction(lowered, known) if reduce_grad else lowered

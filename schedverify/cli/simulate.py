@@ -33,7 +33,7 @@ def simulate(
     from schedverify.simulator import engine
 
     known = given_problem(problem)
-    order, given, note = conversion.subject(formats.load_judged(schedule, known), known)
+    order, given, note = conversion.subject_in(schedule, known)
     result = engine.simulate(order, given, discipline=discipline, eager_bytes=eager_bytes)
     if output_format == "json":
         print(formats.dumps(formats.timeline_data(result)))

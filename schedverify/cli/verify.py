@@ -41,12 +41,17 @@ def verify(  # noqa: PLR0913 - each is an option of the command line
     """Prove that a schedule is right, or show what is wrong with it."""
     from schedverify import formats
     from schedverify.cli import report_text
+    from schedverify.core.errors import InputError
+    from schedverify.formats.text_files import source_name
     from schedverify.verifier.verification import verify as judge
 
     given = given_problem(problem)
     subject, lines = formats.load_with_lines(schedule, given)
     codes: dict[str, Any] = {"select": _codes(select), "ignore": _codes(ignore) or (), "profile": profile}
-    report = judge(subject, given, discipline=discipline, eager_bytes=eager_bytes, excerpt=excerpt, **codes)
+    try:
+        report = judge(subject, given, discipline=discipline, eager_bytes=eager_bytes, excerpt=excerpt, **codes)
+    except InputError as error:  # of the problem that is read off the file, or of no property by that code
+        raise error.about(source_name(schedule), ("",)) from None
     if output_format == "json":
         print(formats.dumps(formats.report_data(report)))
     elif output_format == "github":

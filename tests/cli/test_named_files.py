@@ -89,6 +89,24 @@ def test_file_and_key_are_told(
     assert not any(word in told.err for word in ("Traceback", "please report"))
 
 
+SPREAD = "0F100000\n50000F0\n"
+"""Two operations of a problem with more than can be."""
+
+
+@pytest.mark.parametrize(
+    "words", ["verify", "simulate", "lower", "draw", "convert f.txt x.csv", "convert f.txt x.json"]
+)
+def test_a_schedule_is_named_where_its_problem_is_read_off_it(
+    words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("f.txt").write_text(SPREAD, encoding="utf-8")
+    assert main(words.split() if " " in words else [words, "f.txt"]) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.startswith("schedverify: f.txt: microbatches: 100001 micro-batches through 50001 stages make ")
+
+
 def test_an_option_is_not_said_of_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -100,6 +118,7 @@ def test_an_option_is_not_said_of_the_file(
         ("optimize p.toml --workers 0", "--workers: "),
         ("optimize p.toml --seed -1", "--seed: "),
         ("optimize p.toml --hint stuck.txt", "--hint: SV201 "),
+        ("verify stuck.txt --select SV9", "unknown property 'SV9'"),
         ("partition m.toml --ranks 2 --plan x.json", "--plan: stands without --joint"),
         ("partition m.toml", "--ranks: missing"),
     ):

@@ -54,6 +54,16 @@ def test_every_way_to_deal_out_the_devices_is_one_or_is_told() -> None:
     assert Rejected({"data_parallel": 3}, "3 does not divide 8 devices") in why
 
 
+def test_steps_of_more_operations_than_can_be_priced_are_told() -> None:
+    there = cluster(batch=1 << 18, tensor_parallel=(4,), virtual=(1,), microbatch_size=(1, 2), recompute=("none",))
+    setups, rejected = setups_of(SHAPE, TRAINING, there)
+    assert {setup.microbatches for setup in setups} == {1 << 16, 1 << 17}
+    assert all(2 * setup.pipeline_parallel * setup.microbatches <= 1 << 19 for setup in setups)
+    (told,) = [one for one in rejected if "priced" in one.reason]
+    assert told.setup == {"pipeline_parallel": 2, "data_parallel": 1, "virtual": 1, "microbatch_size": 1}
+    assert told.reason.startswith("262144 micro-batches through 2 stages make 1048576 operations, and at most 524288")
+
+
 def test_the_ranked_are_the_fastest_of_all() -> None:
     there = cluster(virtual=(1, 2), microbatch_size=(1, 2))
     found = advise(SHAPE, TRAINING, there, top=5)

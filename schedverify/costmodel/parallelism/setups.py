@@ -66,6 +66,8 @@ class Cluster:
         return self.nodes == 1 or self.devices % span == 0
 
 
+MOST_OPERATIONS: Final = 1 << 19
+"""Operations of a step that is priced: it is simulated, about a second for so many."""
 INNER: Final = ("data", "pipeline")
 """What comes next in the row of devices behind those that share a layer: copies of the stage, or the next stages."""
 
@@ -200,6 +202,11 @@ def _with_microbatches(
         if left or not microbatches:
             message = f"{data} copies with {size} sequences at a time do not divide a batch of {cluster.batch}"
             yield Rejected({"data_parallel": data, "microbatch_size": size}, message)
+            continue
+        if (operations := 2 * pipeline * virtual * microbatches) > MOST_OPERATIONS:
+            told = f"{microbatches} micro-batches through {pipeline * virtual} stages make {operations} operations"
+            about = {"pipeline_parallel": pipeline, "data_parallel": data, "virtual": virtual, "microbatch_size": size}
+            yield Rejected(dict[str, int | str](about), f"{told}, and at most {MOST_OPERATIONS} are priced")
             continue
         near = (data, pipeline) if data > 1 < pipeline and cluster.nodes > 1 else ()
         for inner in INNER if any(cluster.inside(tensor * degree) for degree in near) else INNER[:1]:
