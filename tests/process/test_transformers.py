@@ -1,0 +1,79 @@
+"""Models of transformers, cut into pipelines, have the gradients that one process has.
+
+Where nothing is reduced between ranks they are the same bit by bit: the same operations on the same numbers, summed in
+the order of the plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch", reason="torch is not installed")
+pytest.importorskip("transformers", reason="transformers is not installed")
+
+from schedverify import Problem, generate, optimize
+from schedverify.core.result import Plan
+from schedverify.planner.plans import plan_of
+from support import training_jobs as jobs
+from support.gloo_pool import GlooPool
+
+pytestmark = pytest.mark.xdist_group("transformers")
+CLOSE = 1e-5
+MODELS = ("gpt2", "llama")
+SCHEDULES = ("1f1b", "zb-h1", "interleaved-1f1b", "zb-v", "optimized")
+RANKS, MICROBATCHES = 2, 4
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[GlooPool]:
+    with GlooPool(RANKS) as pool:
+        yield pool
+
+
+@cache
+def plan(schedule: str, *, recompute: bool = False) -> Plan:
+    """Return a plan of two ranks, with stages whose backward takes three times their forward."""
+    shape: dict[str, Any] = {"interleaved-1f1b": {"virtual": 2}, "zb-v": {"virtual": 2, "placement": "v"}}
+    problem = Problem.chain(
+        ranks=RANKS, microbatches=MICROBATCHES, form="split", forward=2, backward_input=2, backward_weight=4,
+        recompute=recompute, **shape.get(schedule, {}),
+    )  # fmt: skip
+    if schedule == "optimized":
+        return optimize(problem, time_limit=10, workers=1)
+    return plan_of(generate(schedule, problem), problem)
+
+
+def check(pool: GlooPool, given: Plan, model: str, setup: jobs.Setup) -> set[str]:
+    """Train a step: gradients and loss are close to one process; return the weights where they are not the same."""
+    outcomes = pool.run(jobs.train, given, model, setup, timeout=120)
+    assert [outcome.error for outcome in outcomes if outcome.error] == []
+    found = [outcome.value for outcome in outcomes]
+    assert all(found), outcomes
+    errors = {name: error for each in found for name, error in each.errors.items()}
+    assert set(errors) == found[0].weights
+    assert {name: error for name, error in errors.items() if not error < CLOSE} == {}
+    assert sum(each.share for each in found if each.share is not None) == pytest.approx(found[0].loss, rel=1e-6)
+    return {name for name, error in errors.items() if error}
+
+
+@pytest.mark.parametrize("recompute", [False, True], ids=["kept", "recomputed"])
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("model", MODELS)
+def test_gradients_are_those_of_one_process(pool: GlooPool, model: str, schedule: str, recompute: bool) -> None:
+    differing = check(pool, plan(schedule, recompute=recompute), model, jobs.Setup())
+    assert model != "gpt2" or differing == set()
+
+
+@pytest.mark.parametrize("recompute", [False, True], ids=["kept", "recomputed"])
+@pytest.mark.parametrize("model", MODELS)
+def test_checkpoints_within_a_stage(pool: GlooPool, model: str, recompute: bool) -> None:
+    check(pool, plan("1f1b", recompute=recompute), model, jobs.Setup(checkpointed=True))
+
+
+@pytest.mark.parametrize("schedule", ["1f1b", "zb-h1"])
+def test_compiled_stages(pool: GlooPool, schedule: str) -> None:
+    assert check(pool, plan(schedule), "gpt2", jobs.Setup(compiled="aot_eager")) == set()
