@@ -209,7 +209,7 @@ def _transfers(program: LoweredProgram, send: IntArray, receive: IntArray) -> Ma
     source, target = _ends(sent)
     reader, origin = _ends(received)
     onward = kinds(sent) == int(Kind.SEND_F)
-    size = np.array(problem.boundary_bytes, dtype=np.int64)[np.where(onward, source, target)]
+    size = problem.boundary_bytes_array[np.where(onward, source, target)]
     sender, receiver = problem.owner_rank_array[source], problem.owner_rank_array[target]
     occupied = np.zeros_like(size)
     if problem.bandwidth:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from schedverify.core.messages import expanded, named, needed_messages, neighbours, short
+from schedverify.core.messages import expanded, named, needed_messages, short
 from schedverify.core.op import Op, unpack
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
@@ -45,9 +45,9 @@ def test_the_first_rank_of_a_stage_sends_for_it() -> None:
 
 
 def test_neighbours_are_listed_by_side_and_stage() -> None:
-    offsets, peers = neighbours(FORK, across=True)
+    offsets, peers = FORK.peers_across
     assert (offsets.tolist(), peers.tolist()) == ([0, 2, 2, 2, 2, 3, 4], [1, 2, 0, 0])
-    offsets, peers = neighbours(Problem.chain(ranks=1, microbatches=1, virtual=2), across=False)
+    offsets, peers = Problem.chain(ranks=1, microbatches=1, virtual=2).peers_within
     assert (offsets.tolist(), peers.tolist()) == ([0, 1, 1, 1, 2], [1, 0])
 
 

@@ -151,6 +151,11 @@ class ProblemFields:
         return np.array(self.saved_activation_bytes), np.array(self.activation), np.array(self.weight_stash)
 
     @cached_property
+    def boundary_bytes_array(self) -> IntArray:
+        """``boundary_bytes`` as an array, shape ``(total_stages,)``."""
+        return np.array(self.boundary_bytes, dtype=np.int64)
+
+    @cached_property
     def owner_rank(self) -> Ints:
         """By stage, the rank that sends and receives for it."""
         return tuple(ranks[0] for ranks in self.placement)
@@ -193,6 +198,31 @@ class ProblemFields:
     def predecessors(self) -> Matrix:
         """By stage (of all copies), the stages that feed it."""
         return self._neighbours(1)
+
+    @cached_property
+    def peers_across(self) -> tuple[IntArray, IntArray]:
+        """The neighbours of each stage on other ranks in one list, and where in it those of each stage begin.
+
+        A stage's rank is its first. Of a chain of three stages, each on a rank of its own::
+
+                        feeds:  0  1  2 | fed by:  0  1  2 | end
+            offsets             0  1  2            2  2  3    4
+            peers               1  2  -            -  0  1
+
+        Returns
+        -------
+        offsets
+            Shape ``(2 * total_stages + 1,)``: first by stage where the stages begin that it feeds, then by stage where
+            those begin that feed it, then the end.
+        peers
+            The stages, one list behind the other.
+        """
+        return self._peers(across=True)
+
+    @cached_property
+    def peers_within(self) -> tuple[IntArray, IntArray]:
+        """The neighbours of each stage on its own rank, as :attr:`peers_across` lists those on others."""
+        return self._peers(across=False)
 
     @cached_property
     def topological_order(self) -> Ints:
@@ -285,6 +315,16 @@ class ProblemFields:
             return 0
         occupied = -(-size // self.bandwidth[source][target]) if self.bandwidth else 0
         return self.latency[source][target] + occupied
+
+    def _peers(self, *, across: bool) -> tuple[IntArray, IntArray]:
+        owner_rank = self.owner_rank
+        rows = [
+            [peer for peer in peers if (owner_rank[peer] != owner_rank[stage]) == across]
+            for direction in (self.successors, self.predecessors)
+            for stage, peers in enumerate(direction)
+        ]
+        offsets = np.concatenate(([0], np.cumsum([len(row) for row in rows], dtype=np.int64)))
+        return offsets, np.array([peer for row in rows for peer in row], dtype=np.int64)
 
     def _neighbours(self, side: int) -> Matrix:
         rows: list[list[int]] = [[] for _ in range(self.total_stages)]
