@@ -18,6 +18,7 @@ pytest.importorskip("transformers", reason="transformers is not installed")
 from schedverify import Problem, generate, optimize
 from schedverify.core.result import Plan
 from schedverify.planner.plans import plan_of
+from support import precision_jobs
 from support import training_jobs as jobs
 from support.gloo_pool import GlooPool
 
@@ -47,9 +48,9 @@ def plan(schedule: str, *, recompute: bool = False) -> Plan:
     return plan_of(generate(schedule, problem), problem)
 
 
-def check(pool: GlooPool, given: Plan, model: str, setup: jobs.Setup) -> set[str]:
+def check(pool: GlooPool, given: Plan, model: str, kind: str = "plain") -> set[str]:
     """Train a step: gradients and loss are close to one process; return the weights where they are not the same."""
-    outcomes = pool.run(jobs.train, given, model, setup, timeout=120)
+    outcomes = pool.run(jobs.train, given, model, kind, timeout=120)
     assert [outcome.error for outcome in outcomes if outcome.error] == []
     found = [outcome.value for outcome in outcomes]
     assert all(found), outcomes
@@ -64,16 +65,31 @@ def check(pool: GlooPool, given: Plan, model: str, setup: jobs.Setup) -> set[str
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("model", MODELS)
 def test_gradients_are_those_of_one_process(pool: GlooPool, model: str, schedule: str, recompute: bool) -> None:
-    differing = check(pool, plan(schedule, recompute=recompute), model, jobs.Setup())
+    differing = check(pool, plan(schedule, recompute=recompute), model)
     assert model != "gpt2" or differing == set()
 
 
 @pytest.mark.parametrize("recompute", [False, True], ids=["kept", "recomputed"])
 @pytest.mark.parametrize("model", MODELS)
 def test_checkpoints_within_a_stage(pool: GlooPool, model: str, recompute: bool) -> None:
-    check(pool, plan("1f1b", recompute=recompute), model, jobs.Setup(checkpointed=True))
+    check(pool, plan("1f1b", recompute=recompute), model, "checkpointed")
 
 
 @pytest.mark.parametrize("schedule", ["1f1b", "zb-h1"])
 def test_compiled_stages(pool: GlooPool, schedule: str) -> None:
-    assert check(pool, plan(schedule), "gpt2", jobs.Setup(compiled="aot_eager")) == set()
+    assert check(pool, plan(schedule), "gpt2", "aot_eager") == set()
+
+
+@pytest.mark.parametrize("schedule", ["1f1b", "zb-h1"])
+@pytest.mark.parametrize("recompute", [False, True], ids=["kept", "recomputed"])
+@pytest.mark.parametrize("way", precision_jobs.WAYS)
+@pytest.mark.parametrize("model", MODELS)
+def test_low_precision_costs_no_more_than_in_one_process(
+    pool: GlooPool, model: str, way: str, recompute: bool, schedule: str
+) -> None:
+    outcomes = pool.run(precision_jobs.compare, plan(schedule, recompute=recompute), model, way, timeout=120)
+    assert [outcome.error for outcome in outcomes if outcome.error] == []
+    weights = {name: squares for outcome in outcomes for name, squares in outcome.value.items()}
+    planned, alone = (sum(each[i] for each in weights.values()) for i in range(2))
+    assert alone > 0, "low precision costs something"
+    assert planned <= 2**2 * alone

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -17,21 +18,6 @@ from support import transformer_models as models
 
 Gradients = dict[str, list[Any]]
 """By weight, the gradient of each micro-batch's share of the mean loss; None where it has none."""
-
-
-class Setup(NamedTuple):
-    """How a model is trained.
-
-    Attributes
-    ----------
-    checkpointed
-        Whether each block of a stage computes its forward again in its backward.
-    compiled
-        The backend of ``torch.compile`` for each stage, if any.
-    """
-
-    checkpointed: bool = False
-    compiled: str | None = None
 
 
 class Found(NamedTuple):
@@ -59,26 +45,45 @@ class Found(NamedTuple):
 class Piece(nn.Module):
     """The blocks of a stage, one after the other."""
 
-    def __init__(self, blocks: Iterable[nn.Module], setup: Setup) -> None:
+    def __init__(self, blocks: Iterable[nn.Module]) -> None:
         super().__init__()
-        self.blocks, self._setup = nn.ModuleList(blocks), setup
+        self.blocks = nn.ModuleList(blocks)
 
     def forward(self, *given: Any) -> Any:
         for block in self.blocks:
-            inputs = given if isinstance(given, tuple) else (given,)
-            given = checkpoint(block, *inputs, use_reentrant=False) if self._setup.checkpointed else block(*inputs)
+            given = self.through(block, given if isinstance(given, tuple) else (given,))
         return given
 
+    def through(self, block: nn.Module, given: tuple[Any, ...]) -> Any:
+        return block(*given)
 
-def pieces_of(blocks: list[nn.Module], problem: Problem, rank: int, setup: Setup) -> dict[int, Any]:
-    """Return the modules of a rank's stages, blocks cut evenly."""
+
+class Checkpointed(Piece):
+    """A stage that keeps the inputs of its blocks only, and computes each forward again in the backward."""
+
+    def through(self, block: nn.Module, given: tuple[Any, ...]) -> Any:
+        return checkpoint(block, *given, use_reentrant=False)
+
+
+def compiled(blocks: Iterable[nn.Module], backend: str) -> Any:
+    """Return a compiled stage."""
+    torch._dynamo.reset()
+    return torch.compile(Piece(blocks), backend=backend)
+
+
+KINDS: dict[str, Callable[[list[nn.Module]], Any]] = {
+    "plain": Piece,
+    "checkpointed": Checkpointed,
+    "aot_eager": partial(compiled, backend="aot_eager"),
+    "inductor": partial(compiled, backend="inductor"),
+}
+
+
+def parts_of(blocks: list[nn.Module], problem: Problem, rank: int, kind: Callable[[list[nn.Module]], Any]) -> Any:
+    """Return by stage the modules of a rank, made of the model's blocks, which are cut evenly."""
     parts = even_parts(len(blocks), problem.stages)
-    made: dict[int, Any] = {}
-    for stage in problem.stages_of[rank]:
-        part = parts[stage % problem.stages]
-        piece = Piece(blocks[part.start : part.stop], setup)
-        made[stage] = piece if setup.compiled is None else torch.compile(piece, backend=setup.compiled)
-    return made
+    own = {stage: parts[stage % problem.stages] for stage in problem.stages_of[rank]}
+    return {stage: kind(blocks[part.start : part.stop]) for stage, part in own.items()}
 
 
 def alone(case: models.Case, loss: Callable[..., Any], inputs: Any, target: Any, count: int) -> tuple[Gradients, float]:
@@ -127,14 +132,13 @@ def error(found: Any, wanted: Any) -> float:
     return float(difference / wanted.double().norm().clamp_min(1e-30))
 
 
-def train(rank: int, plan: Any, name: str, setup: Setup) -> Found:
+def train(rank: int, plan: Any, name: str, kind: str = "plain") -> Found:
     """Run a step of a plan, and compare this rank's gradients with those of one process."""
-    torch._dynamo.reset()
     problem = plan.problem
     reference, own = models.made(name), models.made(name)
     inputs, target = models.batch(name, 2 * problem.microbatches)
     gradients, loss = alone(reference, models.mean_loss, inputs, target, problem.microbatches)
-    runner = Runner(plan, pieces_of(own.blocks, problem, rank, setup), models.mean_loss, timeout=60)
+    runner = Runner(plan, parts_of(own.blocks, problem, rank, KINDS[kind]), models.mean_loss, timeout=60)
     result = runner.step(inputs, target)
     names = {id(weight): name for name, weight in own.model.named_parameters()}
     errors: dict[str, float] = {}

@@ -8,14 +8,25 @@ itself does, with the same weights. The library is imported where it is used: it
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-WORDS, LENGTH, PAD = 50, 7, 0
+WORDS, PAD = 50, 0
 Inputs = tuple[Any, ...]
+
+
+class Size(NamedTuple):
+    """Of the hidden states: their width, the tokens of a row."""
+
+    width: int = 16
+    length: int = 7
+
+
+SMALL = Size()
 
 
 class Case(NamedTuple):
@@ -83,12 +94,12 @@ class End(Adapter):
         return self.head(self.norm(hidden))
 
 
-def gpt2(*, tied: bool, layers: int = 3, dropout: float = 0.0) -> Case:
+def gpt2(size: Size, *, tied: bool) -> Case:
     from transformers import GPT2Config, GPT2LMHeadModel
 
     config = GPT2Config(
-        vocab_size=WORDS, n_positions=16, n_embd=16, n_layer=layers, n_head=2, tie_word_embeddings=tied,
-        resid_pdrop=dropout, embd_pdrop=dropout, attn_pdrop=dropout, bos_token_id=1, eos_token_id=1, pad_token_id=PAD,
+        vocab_size=WORDS, n_positions=size.length, n_embd=size.width, n_layer=3, n_head=2, tie_word_embeddings=tied,
+        resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=1, eos_token_id=1, pad_token_id=PAD,
     )  # fmt: skip
     model = GPT2LMHeadModel(config)
     body = model.transformer
@@ -121,13 +132,13 @@ class LlamaLayer(Adapter):
         return self.layer(hidden, attention_mask=mask, position_embeddings=(cosine, sine)), mask, cosine, sine
 
 
-def llama() -> Case:
+def llama(size: Size) -> Case:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
-        vocab_size=WORDS, hidden_size=16, intermediate_size=32, num_hidden_layers=4, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=16, bos_token_id=1, eos_token_id=1, pad_token_id=None,
-        tie_word_embeddings=False,
+        vocab_size=WORDS, hidden_size=size.width, intermediate_size=2 * size.width, num_hidden_layers=4,
+        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=size.length, bos_token_id=1,
+        eos_token_id=1, pad_token_id=None, tie_word_embeddings=False,
     )  # fmt: skip
     model = LlamaForCausalLM(config)
     blocks = [LlamaBegin(model), *map(LlamaLayer, model.model.layers), End(model.model.norm, model.lm_head)]
@@ -212,12 +223,12 @@ class T5End(Adapter):
         return self.head(self.drop(self.norm(hidden)) * self.scale)
 
 
-def t5() -> Case:
+def t5(size: Size) -> Case:
     from transformers import T5Config, T5ForConditionalGeneration
 
     config = T5Config(
-        vocab_size=WORDS, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_decoder_layers=2, num_heads=2,
-        dropout_rate=0.0, relative_attention_num_buckets=8,
+        vocab_size=WORDS, d_model=size.width, d_kv=size.width // 2, d_ff=2 * size.width, num_heads=2, num_layers=2,
+        num_decoder_layers=2, dropout_rate=0.0, relative_attention_num_buckets=8,
         pad_token_id=PAD, eos_token_id=1, decoder_start_token_id=PAD,
     )  # fmt: skip
     model = T5ForConditionalGeneration(config)
@@ -233,9 +244,9 @@ def t5() -> Case:
     return Case(model, [*encoder, *decoder, T5End(model)], whole)
 
 
-MODELS: dict[str, Callable[[], Case]] = {
-    "gpt2": lambda: gpt2(tied=False),
-    "gpt2-tied": lambda: gpt2(tied=True),
+MODELS: dict[str, Callable[[Size], Case]] = {
+    "gpt2": partial(gpt2, tied=False),
+    "gpt2-tied": partial(gpt2, tied=True),
     "llama": llama,
     "t5": t5,
 }
@@ -243,10 +254,10 @@ TIED = ("gpt2-tied", "t5")
 """Those that share a weight between blocks."""
 
 
-def made(name: str, seed: int = 5) -> Case:
+def made(name: str, size: Size = SMALL, seed: int = 5) -> Case:
     """Return a case with random weights of a seed: a new model has zeros and ones, which would hide much."""
     torch.manual_seed(seed)
-    case = MODELS[name]()
+    case = MODELS[name](size)
     with torch.no_grad():
         for weight in case.model.parameters():
             weight.add_(torch.randn_like(weight), alpha=0.1)
@@ -254,16 +265,16 @@ def made(name: str, seed: int = 5) -> Case:
     return case
 
 
-def batch(name: str, rows: int, seed: int = 0) -> tuple[Any, Any]:
+def batch(name: str, rows: int, size: Size = SMALL, seed: int = 0) -> tuple[Any, Any]:
     """Return the inputs and targets of a step: rows of tokens, most of them padded at their ends."""
-    numbers = torch.Generator().manual_seed(seed)
-    tokens = torch.randint(1, WORDS, (rows, LENGTH + 1), generator=numbers)
-    lengths = torch.randint(LENGTH // 2, LENGTH + 1, (rows,), generator=numbers)
-    inputs, target = tokens[:, :-1].masked_fill(torch.arange(LENGTH) >= lengths[:, None], PAD), tokens[:, 1:]
+    numbers, length = torch.Generator().manual_seed(seed), size.length
+    tokens = torch.randint(1, WORDS, (rows, length + 1), generator=numbers)
+    lengths = torch.randint(length // 2, length + 1, (rows,), generator=numbers)
+    inputs, target = tokens[:, :-1].masked_fill(torch.arange(length) >= lengths[:, None], PAD), tokens[:, 1:]
     if name != "t5":
         return inputs, target
-    source = torch.randint(1, WORDS, (rows, LENGTH + 2), generator=numbers)
-    return (source.masked_fill(torch.arange(LENGTH + 2) > lengths[:, None], PAD), inputs), target
+    source = torch.randint(1, WORDS, (rows, length + 2), generator=numbers)
+    return (source.masked_fill(torch.arange(length + 2) > lengths[:, None], PAD), inputs), target
 
 
 def mean_loss(logits: Any, target: Any) -> Any:
