@@ -1,11 +1,11 @@
-"""Sums of gradients between ranks: over copies of the model and tied stages, then over a data-parallel group.
+"""Gradients before and behind a step: what stood before is set aside, and replicas take their mean.
 
 The gradients of a stage's weights go as one row: a tensor of shape ``(numbers,)``, the weights one after the other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -13,10 +13,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from schedverify.core.problem import Problem
-from schedverify.runner.failures import RunError
-from schedverify.runner.p2p.messages import SUM_TAG
-from schedverify.runner.p2p.waiting import Waiting, begin, begin_transfer, wait
+from schedverify.runner.p2p.waiting import begin, wait
 
 
 @contextmanager
@@ -46,39 +43,22 @@ def _added(gradient: Any, further: Any) -> Any:
         return further + gradient if gradient.is_sparse and not further.is_sparse else gradient.add_(further)
 
 
-def shared_weights(problem: Problem) -> list[tuple[int, ...]]:
-    """Return the groups of at least two stages (of all copies) that have the same weights, each in rising order."""
-    merged: list[set[int]] = []
-    for group in [*problem.tied, *((stage,) for stage in range(problem.stages))]:
-        joined = set(group).union(*(other for other in merged if other & set(group)))
-        merged = [other for other in merged if not other & joined] + [joined]
-    copies = range(0, problem.total_stages, problem.stages)
-    groups = [tuple(sorted(stage + first for first in copies for stage in group)) for group in merged]
-    return sorted(group for group in groups if len(group) > 1)
+def weights_to_reduce(modules: Mapping[int, Any], number: int, reduced: Container[int]) -> list[Any]:
+    """Return the weights of a stage whose gradients are whole on this rank once the stage's own are.
 
+    A weight that a stage shares with others of the rank waits for the last of them: while a reduction of it is on its
+    way, another stage would add to what the reduction then replaces.
 
-def sum_shared(
-    problem: Problem, rank: int, modules: Mapping[int, Any], group: Any, timeout: float, tagged: bool
-) -> None:
-    """Replace the gradients of stages with the same weights by their sum; every rank with such a stage calls it.
-
-    Raises
-    ------
-    RunError
-        If two such stages have not as many numbers.
+    Parameters
+    ----------
+    modules
+        Those of the rank, by stage.
+    reduced
+        The stages whose reduction was begun before in this step.
     """
-    for stages in shared_weights(problem):
-        holders = sorted({problem.owner_rank[stage] for stage in stages})
-        if rank not in holders:
-            continue
-        sets = [tuple(modules[stage].parameters()) for stage in stages if problem.owner_rank[stage] == rank]
-        own = list({tuple(map(id, weights)): weights for weights in sets}.values())  # each set of tensors once
-        summed = sum(map(_flat, own[1:]), _flat(own[0]))
-        others = [holder for holder in holders if holder != rank]
-        parts = {rank: summed} | _exchanged(summed, rank, others, group, timeout, tagged)
-        total = torch.stack([parts[holder] for holder in holders]).sum(0) if len(holders) > 1 else summed
-        for weights in own:
-            _set(weights, total)
+    later = [module for stage, module in modules.items() if stage != number and stage not in reduced]
+    held = {id(weight) for module in later for weight in module.parameters()}
+    return [weight for weight in modules[number].parameters() if id(weight) not in held]
 
 
 def begin_average(weights: Iterable[Any], group: Any, place: str, timeout: float) -> Callable[[], None]:
@@ -122,38 +102,6 @@ def _set(weights: Sequence[Any], flat: Any) -> None:
             count = weight.numel()
             weight.grad = flat[first : first + count].view_as(weight).to(weight.dtype).clone()
             first += count
-
-
-def _exchanged(own: Any, rank: int, others: list[int], group: Any, timeout: float, tagged: bool) -> dict[int, Any]:
-    """Send this rank's row to others and return theirs, by rank; on each pair of ranks the lower one sends first."""
-    tag = SUM_TAG if tagged else 0
-    received = {other: torch.empty_like(own) for other in others}
-    works = []
-    for other, buffer in received.items():
-        both = [(dist.isend, own), (dist.irecv, buffer)]
-        waiting = Waiting(rank, other, "sum of gradients over stages with the same weights")
-        for transfer, tensor in both if rank < other else both[::-1]:
-            works.append((begin_transfer(transfer, tensor, group, tag, waiting), waiting))
-    for work, waiting in works:
-        wait(work, waiting, timeout)
-    return received
-
-
-def weights_shared(problem: Problem, modules: Mapping[int, Any]) -> dict[str, str]:
-    """Return by stages with the same weights, as ``0+3``, their count of numbers and dtypes, as ``180/float32``.
-
-    Raises
-    ------
-    RunError
-        If they differ on this rank already.
-    """
-    found: dict[str, str] = {}
-    for stages in shared_weights(problem):
-        sizes = {stage: _size(modules[stage].parameters()) for stage in stages if stage in modules}
-        if len(set(sizes.values())) > 1:
-            raise RunError(f"stages with the same weights have not as many numbers: {sizes}")
-        found |= {"+".join(map(str, stages)): size for size in sizes.values()}
-    return found
 
 
 def weights_of(modules: Mapping[int, Any]) -> dict[str, str]:
