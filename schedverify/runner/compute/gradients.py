@@ -84,6 +84,10 @@ def sum_shared(
 def begin_average(weights: Iterable[Any], group: Any, place: str, timeout: float) -> Callable[[], None]:
     """Begin to take the mean of gradients over a process group; what is returned waits for it and puts it in place.
 
+    A weight that has no gradient counts as zeros where another rank has one; where none has, it keeps None, so that an
+    optimizer leaves it alone. Behind the row of gradients goes a number for each weight: 0 without a gradient, 1 with
+    one, and more than the ranks are with a sparse one, so that the sum tells what to make.
+
     Parameters
     ----------
     place
@@ -97,20 +101,25 @@ def begin_average(weights: Iterable[Any], group: Any, place: str, timeout: float
     with_gradients = [weight for weight in weights if weight.requires_grad]
     if not with_gradients:
         return lambda: None
-    flat = _flat(with_gradients)
+    flat, size = _flat(with_gradients), dist.get_world_size(group)
+    kinds = [0 if weight.grad is None else 2 * size if weight.grad.is_sparse else 1 for weight in with_gradients]
+    row = torch.cat([flat, flat.new_tensor(kinds)])
     what = f"{place}, mean of gradients over the data-parallel group"
-    work = begin(partial(dist.all_reduce, flat, group=group, async_op=True), what)
+    work = begin(partial(dist.all_reduce, row, group=group, async_op=True), what)
 
     def end() -> None:
         wait(work, what, timeout)
-        _set(with_gradients, flat / dist.get_world_size(group))
+        means = (row[: len(flat)] / size).split([weight.numel() for weight in with_gradients])
+        for weight, mean, kind in zip(with_gradients, means, row[len(flat) :].real.tolist(), strict=True):
+            dense = mean.view_as(weight).to(weight.dtype).clone() if kind else None
+            weight.grad = dense.to_sparse(1) if dense is not None and kind > size else dense
 
     return end
 
 
 def _flat(weights: Sequence[Any]) -> Any:
     """Return the gradients of weights as one row, shape ``(numbers,)``; zeros where a weight has none."""
-    gradients = [torch.zeros_like(w) if w.grad is None else w.grad for w in weights if w.requires_grad]
+    gradients = [torch.zeros_like(w) if w.grad is None else w.grad.to_dense() for w in weights if w.requires_grad]
     return torch.cat([gradient.reshape(-1) for gradient in gradients]) if gradients else torch.zeros(0)
 
 
