@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,11 +14,13 @@ from schedverify.core.result import Plan
 from schedverify.core.trace import BoundaryTransfer, StepSpan
 from schedverify.runner.agreement import agree_on_plan, make_on_every_rank
 from schedverify.runner.backends import backend_of, gloo_beside
-from schedverify.runner.compute.batches import Tensors, feed_of
+from schedverify.runner.compute.batches import Feed, Tensors, feed_of
 from schedverify.runner.compute.gradient_sums import sum_shared
-from schedverify.runner.compute.gradients import begin_average, set_aside, weights_of, weights_to_reduce
+from schedverify.runner.compute.gradients import set_aside, weights_of
+from schedverify.runner.compute.replicas import Replicas, at_rest
 from schedverify.runner.compute.shared_weights import Sharing, sharing_of
 from schedverify.runner.compute.stages import Stage
+from schedverify.runner.compute.wrapping import replicas_of
 from schedverify.runner.control.exchange import exchange
 from schedverify.runner.control.failure_notices import failure_notices_of
 from schedverify.runner.execution import Execution
@@ -135,6 +136,7 @@ class Runner:
         self._group = dist.group.WORLD if group is None else group
         self._timeout, self._loss, self._optimizer = timeout, loss, optimizer
         self._data_parallel = data_parallel
+        self._replicas: dict[int, Replicas] = {}
         self.rank = dist.get_rank(self._group)
         self.plan, self._tagged, self._control = _admitted(plan, self._group, unverified, timeout)
         self.program, problem = program_of(self.plan, self.rank), self.plan.problem
@@ -143,8 +145,6 @@ class Runner:
             lambda: self._made_and_shared(stages, shared), options, lambda _: {}, self._control, timeout
         )
         self._shared = agree_on_shared(problem, self.modules, named, self._control, timeout)
-        self._reduced: set[int] = set()
-        """The stages whose reduction was begun in this step."""
         self._notices = failure_notices_of(self._group, timeout)
         device, tagged = device_of(self.modules) if device is None else device, self._tagged
         self._boundaries = Boundaries(
@@ -162,10 +162,12 @@ class Runner:
         )
         training, recompute, feeders = problem.form != "inference", problem.recompute, problem.predecessors
         made = {
-            number: Stage(number, module, recompute=recompute[number], training=training, is_first=not feeders[number])
-            for number, module in self.modules.items()
+            number: Stage(
+                number, stage.module, recompute=recompute[number], training=training, is_first=not feeders[number]
+            )
+            for number, stage in self._replicas.items()
         }
-        self.execution = Execution(self.program, made, transport, reduce=self._reduce, boundaries=self._boundaries)
+        self.execution = Execution(self.program, made, transport, replicas=self._replicas, boundaries=self._boundaries)
         """Runs the program of this rank; a test plants faults with its ``intercept``."""
 
     def _made_and_shared(self, stages: Stages | Callable[[Plan], Stages], shared: Any) -> tuple[dict[int, Any], Any]:
@@ -175,7 +177,12 @@ class Runner:
 
     def _made(self, stages: Stages | Callable[[Plan], Stages]) -> dict[int, Any]:
         """Return the modules, once the other ranks of the data-parallel group have their own, with as many weights."""
-        make = partial(modules_of, stages, self.plan, self.program)
+
+        def make() -> dict[int, Any]:
+            given, group = modules_of(stages, self.plan, self.program), self._data_parallel
+            self._replicas = replicas_of(given, group, self.program.sharded, self.rank, self._timeout)
+            return given
+
         if self._data_parallel is None:
             return make()
         is_gloo = backend_of(self._data_parallel).name == "gloo"
@@ -225,26 +232,35 @@ class Runner:
         try:
             return act()
         except Exception as error:
-            groups = [group for group in (self._group, self._data_parallel) if group is not None]
-            failure = self._notices.report(error, [group for group in groups if dist.get_backend(group) == "gloo"])
+            groups = [self._group, *(group for each in self._replicas.values() for group in each.groups)]
+            own = list({id(group): group for group in groups if dist.get_backend(group) == "gloo"}.values())
+            failure = self._notices.report(error, own)
             if failure is error:
                 raise
             raise failure from error
 
     def _step(self, batch: Any, target: Any) -> StepResult:
         feed = feed_of(self.problem, self.rank, batch, target, self._loss)
-        self._reduced.clear()
-        if self.problem.form == "inference":
-            ran = self.execution.run(feed)
-        else:
-            with set_aside(self.modules.values()):
-                ran = self.execution.run(feed)
-                sum_shared(self._shared, self.rank, self._group, self._timeout, self._tagged)
-                for number in () if self.program.reduces else sorted(self.modules):
-                    self._reduce(number)()
+        with at_rest(self._replicas.values()):
+            ran = self._ran(feed) if self.problem.form == "inference" else self._trained(feed)
+        if self.problem.form != "inference":
             self._update()
         done = self.execution
         return StepResult(done.loss, done.outputs, tuple(ran), done.peak_in_flight, tuple(self._boundaries.log))
+
+    def _trained(self, feed: Feed) -> list[StepSpan]:
+        """Run the plan, and have the gradients be whole behind it."""
+        with set_aside(self.modules.values()):
+            ran = self._ran(feed)
+            for number in () if self.program.reduces else sorted(self.modules):
+                self._replicas[number].reduce()()
+            sum_shared(self._shared, self.rank, self._group, self._timeout, self._tagged)
+        return ran
+
+    def _ran(self, feed: Feed) -> list[StepSpan]:
+        for number in sorted(self._replicas):
+            self._replicas[number].begin()
+        return self.execution.run(feed)
 
     def _update(self) -> None:
         try:
@@ -271,15 +287,6 @@ class Runner:
     def relearn(self) -> None:
         """Forget the shapes of messages; call it on every rank before a step whose batch has another shape."""
         self._boundaries.forget()
-
-    def _reduce(self, number: int) -> Callable[[], None]:
-        """Begin to average a stage's gradients over the data-parallel group, and return what ends that."""
-        if self._data_parallel is None:
-            return lambda: None
-        place = f"rank {self.rank}, stage {number}"
-        weights = weights_to_reduce(self.modules, number, self._reduced)
-        self._reduced.add(number)
-        return begin_average(weights, self._data_parallel, place, self._timeout)
 
 
 def _share_of(rank: int, text: str) -> float:

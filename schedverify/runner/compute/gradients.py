@@ -5,7 +5,7 @@ The gradients of a stage's weights go as one row: a tensor of shape ``(numbers,)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -43,26 +43,12 @@ def _added(gradient: Any, further: Any) -> Any:
         return further + gradient if gradient.is_sparse and not further.is_sparse else gradient.add_(further)
 
 
-def weights_to_reduce(modules: Mapping[int, Any], number: int, reduced: Container[int]) -> list[Any]:
-    """Return the weights of a stage whose gradients are whole on this rank once the stage's own are.
-
-    A weight that a stage shares with others of the rank waits for the last of them: while a reduction of it is on its
-    way, another stage would add to what the reduction then replaces.
-
-    Parameters
-    ----------
-    modules
-        Those of the rank, by stage.
-    reduced
-        The stages whose reduction was begun before in this step.
-    """
-    later = [module for stage, module in modules.items() if stage != number and stage not in reduced]
-    held = {id(weight) for module in later for weight in module.parameters()}
-    return [weight for weight in modules[number].parameters() if id(weight) not in held]
-
-
 def begin_average(weights: Iterable[Any], group: Any, place: str, timeout: float) -> Callable[[], None]:
     """Begin to take the mean of gradients over a process group; what is returned waits for it and puts it in place.
+
+    A weight that has no gradient counts as zeros where another rank has one; where none has, it keeps None, so that an
+    optimizer leaves it alone. Behind the row of gradients goes a number for each weight: 0 without a gradient, 1 with
+    one, and more than the ranks are with a sparse one, so that the sum tells what to make.
 
     Parameters
     ----------
@@ -77,31 +63,26 @@ def begin_average(weights: Iterable[Any], group: Any, place: str, timeout: float
     with_gradients = [weight for weight in weights if weight.requires_grad]
     if not with_gradients:
         return lambda: None
-    flat = _flat(with_gradients)
+    flat, size = _flat(with_gradients), dist.get_world_size(group)
+    kinds = [0 if weight.grad is None else 2 * size if weight.grad.is_sparse else 1 for weight in with_gradients]
+    row = torch.cat([flat, flat.new_tensor(kinds)])
     what = f"{place}, mean of gradients over the data-parallel group"
-    work = begin(partial(dist.all_reduce, flat, group=group, async_op=True), what)
+    work = begin(partial(dist.all_reduce, row, group=group, async_op=True), what)
 
     def end() -> None:
         wait(work, what, timeout)
-        _set(with_gradients, flat / dist.get_world_size(group))
+        means = (row[: len(flat)] / size).split([weight.numel() for weight in with_gradients])
+        for weight, mean, kind in zip(with_gradients, means, row[len(flat) :].real.tolist(), strict=True):
+            dense = mean.view_as(weight).to(weight.dtype).clone() if kind else None
+            weight.grad = dense.to_sparse(1) if dense is not None and kind > size else dense
 
     return end
 
 
 def _flat(weights: Sequence[Any]) -> Any:
     """Return the gradients of weights as one row, shape ``(numbers,)``; zeros where a weight has none."""
-    gradients = [torch.zeros_like(w) if w.grad is None else w.grad for w in weights if w.requires_grad]
+    gradients = [torch.zeros_like(w) if w.grad is None else w.grad.to_dense() for w in weights if w.requires_grad]
     return torch.cat([gradient.reshape(-1) for gradient in gradients]) if gradients else torch.zeros(0)
-
-
-def _set(weights: Sequence[Any], flat: Any) -> None:
-    """Set the gradients of weights from one row, shape ``(numbers,)``."""
-    first = 0
-    for weight in weights:
-        if weight.requires_grad:
-            count = weight.numel()
-            weight.grad = flat[first : first + count].view_as(weight).to(weight.dtype).clone()
-            first += count
 
 
 def weights_of(modules: Mapping[int, Any]) -> dict[str, str]:
