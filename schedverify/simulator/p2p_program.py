@@ -22,7 +22,7 @@ from schedverify.core.op import (
     unpack,
 )
 from schedverify.core.problem import Problem
-from schedverify.core.problem.fields import Matrix
+from schedverify.core.problem.stage_graph import Matrix
 from schedverify.core.schedule import (
     OPERATION_MASK,
     Flags,

@@ -44,13 +44,6 @@ def test_the_first_rank_of_a_stage_sends_for_it() -> None:
     assert messages.maker.tolist() == [0]
 
 
-def test_neighbours_are_listed_by_side_and_stage() -> None:
-    offsets, peers = FORK.peers_across
-    assert (offsets.tolist(), peers.tolist()) == ([0, 2, 2, 2, 2, 3, 4], [1, 2, 0, 0])
-    offsets, peers = Problem.chain(ranks=1, microbatches=1, virtual=2).peers_within
-    assert (offsets.tolist(), peers.tolist()) == ([0, 1, 1, 1, 2], [1, 0])
-
-
 def test_runs_are_expanded_to_their_members() -> None:
     run, member = expanded(np.array([5, 9, 2]), np.array([2, 0, 3]))
     assert (run.tolist(), member.tolist()) == ([0, 0, 2, 2, 2], [5, 6, 2, 3, 4])

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import pairwise
 
 import numpy as np
 
 from schedverify.core.op import KIND_MASK, MICROBATCH_MASK, Kind, Op
+from schedverify.core.problem.stage_graph import Edge, Ints, Matrix, in_order, neighbours, peer_lists
 from schedverify.core.schedule import Flags, IntArray, kinds, op_stages
 from schedverify.core.units import Units
-
-Ints = tuple[int, ...]
-"""Whole numbers by stage, by rank or by micro-batch; an array of them is an ``IntArray``."""
-Edge = tuple[int, int]
-"""Two stages, or two layers of a model, the first of which feeds the second."""
-Matrix = tuple[Ints, ...]
 
 LETTERS = {"fused": "FB", "split": "FIW", "inference": "F"}
 """By form, the letters of the operations of each stage and micro-batch, where a backward that can be split is."""
@@ -192,49 +186,30 @@ class ProblemFields:
     @cached_property
     def successors(self) -> Matrix:
         """By stage (of all copies), the stages that it feeds."""
-        return self._neighbours(0)
+        return neighbours(self.edges, 0, self.stages, self.replicas)
 
     @cached_property
     def predecessors(self) -> Matrix:
         """By stage (of all copies), the stages that feed it."""
-        return self._neighbours(1)
+        return neighbours(self.edges, 1, self.stages, self.replicas)
 
     @cached_property
     def peers_across(self) -> tuple[IntArray, IntArray]:
-        """The neighbours of each stage on other ranks in one list, and where in it those of each stage begin.
+        """The neighbours of each stage on other ranks in one list, behind where those of each stage begin.
 
-        A stage's rank is its first. Of a chain of three stages, each on a rank of its own::
-
-                        feeds:  0  1  2 | fed by:  0  1  2 | end
-            offsets             0  1  2            2  2  3    4
-            peers               1  2  -            -  0  1
-
-        Returns
-        -------
-        offsets
-            Shape ``(2 * total_stages + 1,)``: first by stage where the stages begin that it feeds, then by stage where
-            those begin that feed it, then the end.
-        peers
-            The stages, one list behind the other.
+        See :func:`~schedverify.core.problem.stage_graph.peer_lists`; a stage's rank is its first.
         """
-        return self._peers(across=True)
+        return peer_lists(self.successors, self.predecessors, self.owner_rank, across=True)
 
     @cached_property
     def peers_within(self) -> tuple[IntArray, IntArray]:
         """The neighbours of each stage on its own rank, as :attr:`peers_across` lists those on others."""
-        return self._peers(across=False)
+        return peer_lists(self.successors, self.predecessors, self.owner_rank, across=False)
 
     @cached_property
     def topological_order(self) -> Ints:
         """The stages of all copies, each after those that feed it; stages on or behind a cycle are left out."""
-        missing = [len(before) for before in self.predecessors]
-        order = [stage for stage, count in enumerate(missing) if not count]
-        for stage in order:
-            for after in self.successors[stage]:
-                missing[after] -= 1
-                if not missing[after]:
-                    order.append(after)
-        return tuple(order)
+        return in_order(self.successors, self.predecessors)
 
     @cached_property
     def overlap_costs(self) -> dict[tuple[int, int], int]:
@@ -315,25 +290,3 @@ class ProblemFields:
             return 0
         occupied = -(-size // self.bandwidth[source][target]) if self.bandwidth else 0
         return self.latency[source][target] + occupied
-
-    def _peers(self, *, across: bool) -> tuple[IntArray, IntArray]:
-        owner_rank = self.owner_rank
-        rows = [
-            [peer for peer in peers if (owner_rank[peer] != owner_rank[stage]) == across]
-            for direction in (self.successors, self.predecessors)
-            for stage, peers in enumerate(direction)
-        ]
-        offsets = np.concatenate(([0], np.cumsum([len(row) for row in rows], dtype=np.int64)))
-        return offsets, np.array([peer for row in rows for peer in row], dtype=np.int64)
-
-    def _neighbours(self, side: int) -> Matrix:
-        rows: list[list[int]] = [[] for _ in range(self.total_stages)]
-        for copy in range(self.replicas):
-            for edge in self.edges:
-                rows[edge[side] + copy * self.stages].append(edge[1 - side] + copy * self.stages)
-        return tuple(tuple(sorted(row)) for row in rows)
-
-
-def chain_edges(count: int) -> tuple[Edge, ...]:
-    """Return the edges of a chain of ``count`` stages or layers, sorted: each feeds the one behind it."""
-    return tuple(pairwise(range(count)))
