@@ -9,7 +9,7 @@ import torch
 
 from schedverify.runner import Runner
 from support import transformer_models as models
-from support.training_jobs import Piece, alone, orders, parts_of, summed
+from support.training_jobs import Piece, alone, orders, parts_of, shared_by, summed
 
 LOW = torch.bfloat16
 WAYS = ("weights", "autocast in", "autocast around")
@@ -55,7 +55,7 @@ def compare(rank: int, plan: Any, name: str, way: str) -> dict[str, Squares]:
     with around(way):
         one, _ = alone(single, models.mean_loss, inputs, target, problem.microbatches)
     pieces = parts_of(own.blocks, problem, rank, InAutocast if way == "autocast in" else Piece)
-    runner = Runner(plan, pieces, models.mean_loss, timeout=60)
+    runner = Runner(plan, pieces, models.mean_loss, timeout=60, shared=shared_by(own.blocks, problem))
     with around(way):
         runner.step(inputs, target)
     names = {id(weight): called for called, weight in own.model.named_parameters()}

@@ -15,6 +15,7 @@ from schedverify.core.op import Kind
 from schedverify.core.problem import Problem
 from schedverify.runner import Runner
 from support import transformer_models as models
+from support.replica_jobs import WRAPPERS, groups_of, whole_gradients
 
 Gradients = dict[str, list[Any]]
 """By weight, the gradient of each micro-batch's share of the mean loss; None where it has none."""
@@ -86,6 +87,15 @@ def parts_of(blocks: list[nn.Module], problem: Problem, rank: int, kind: Callabl
     return {stage: kind(blocks[part.start : part.stop]) for stage, part in own.items()}
 
 
+def shared_by(blocks: list[nn.Module], problem: Problem) -> dict[str, dict[int, str]]:
+    """Return by a word for each weight of several stages its names there."""
+    names: dict[int, dict[int, str]] = {}
+    for stage, part in enumerate(even_parts(len(blocks), problem.stages)):
+        for name, weight in Piece(blocks[part.start : part.stop]).named_parameters():
+            names.setdefault(id(weight), {})[stage] = name
+    return {f"shared {i}": found for i, found in enumerate(names.values()) if len(found) > 1}
+
+
 def alone(case: models.Case, loss: Callable[..., Any], inputs: Any, target: Any, count: int) -> tuple[Gradients, float]:
     """Compute in one process the gradients of each micro-batch by the model's own forward, and the mean loss."""
     tensors = inputs if isinstance(inputs, tuple) else (inputs,)
@@ -138,7 +148,8 @@ def train(rank: int, plan: Any, name: str, kind: str = "plain") -> Found:
     reference, own = models.made(name), models.made(name)
     inputs, target = models.batch(name, 2 * problem.microbatches)
     gradients, loss = alone(reference, models.mean_loss, inputs, target, problem.microbatches)
-    runner = Runner(plan, parts_of(own.blocks, problem, rank, KINDS[kind]), models.mean_loss, timeout=60)
+    pieces, shared = parts_of(own.blocks, problem, rank, KINDS[kind]), shared_by(own.blocks, problem)
+    runner = Runner(plan, pieces, models.mean_loss, timeout=60, shared=shared)
     result = runner.step(inputs, target)
     names = {id(weight): name for name, weight in own.model.named_parameters()}
     errors: dict[str, float] = {}
@@ -147,3 +158,27 @@ def train(rank: int, plan: Any, name: str, kind: str = "plain") -> Found:
             called = names[id(weight)]
             errors[called] = error(weight.grad, summed(gradients[called], order))
     return Found(errors, None if result.loss is None else float(result.loss), loss, set(gradients))
+
+
+def train_replicas(rank: int, plan: Any, name: str, way: str) -> dict[str, float]:
+    """Run a step in two pipelines, each on half of the batch; return the errors of this rank's gradients."""
+    number, place, pipeline, replicas = groups_of(rank)
+    problem = plan.problem
+    reference, own = models.made(name), models.made(name)
+    inputs, target = models.batch(name, 4 * problem.microbatches)
+    gradients, _ = alone(reference, models.mean_loss, inputs, target, problem.microbatches)
+    names = {id(weight): called for called, weight in own.model.named_parameters()}
+    pieces, shared = parts_of(own.blocks, problem, place, Piece), shared_by(own.blocks, problem)
+    called = {stage: {n: names[id(w)] for n, w in piece.named_parameters()} for stage, piece in pieces.items()}
+    group = replicas if way == "data_parallel" else None
+    if group is None:
+        pieces = {stage: WRAPPERS[way](piece, replicas) for stage, piece in pieces.items()}
+    runner = Runner(plan, pieces, models.mean_loss, group=pipeline, data_parallel=group, shared=shared, timeout=60)
+    halves = [tuple(each.tensor_split(2)[number] for each in inputs) if isinstance(inputs, tuple)
+              else inputs.tensor_split(2)[number], target.tensor_split(2)[number]]  # fmt: skip
+    runner.step(*halves)
+    return {
+        called[stage][n]: error(gradient, summed(gradients[called[stage][n]], range(problem.microbatches)))
+        for stage, piece in pieces.items()
+        for n, gradient in whole_gradients(piece).items()
+    }
