@@ -18,7 +18,7 @@ pytest.importorskip("transformers", reason="transformers is not installed")
 from schedverify import Problem, generate, optimize
 from schedverify.core.result import Plan
 from schedverify.planner.plans import plan_of
-from support import precision_jobs
+from support import memory_jobs, precision_jobs
 from support import training_jobs as jobs
 from support.gloo_pool import GlooPool
 
@@ -95,6 +95,16 @@ def test_low_precision_costs_no_more_than_in_one_process(
     planned, alone = (sum(each[i] for each in weights.values()) for i in range(2))
     assert alone > 0, "low precision costs something"
     assert planned <= 2**2 * alone
+
+
+@pytest.mark.parametrize(("family", "split"), [("1f1b", False), ("gpipe", False), ("zb-h1", True)])
+def test_a_run_holds_the_bytes_that_a_profile_predicts(pool: GlooPool, family: str, split: bool) -> None:
+    found = memory_jobs.predicted("gpt2", family, ranks=RANKS, microbatches=6, split=split)
+    outcomes = pool.run(memory_jobs.held, found.plan, "gpt2", found.parts, split, timeout=120)
+    assert [outcome.error for outcome in outcomes if outcome.error] == []
+    assert [outcome.value.weights for outcome in outcomes] == found.weights
+    for outcome, predicted in zip(outcomes, found.in_flight, strict=True):
+        assert abs(outcome.value.in_flight / predicted - 1) < 0.05
 
 
 @pytest.fixture(scope="module")
