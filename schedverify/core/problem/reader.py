@@ -248,5 +248,5 @@ def uniform(value: int, ranks: int) -> Matrix:
 
 def _known(name: str, table: str) -> str:
     """Say where a key belongs, or the nearest one that is known, or those that are."""
-    listed = f"[{table}] takes {', '.join(names(table))}" if table else ""
+    listed = f"{f'[{table}]' if table else 'a problem'} takes {', '.join(names(table))}"
     return table_of(name) or nearest(name, names(table)) or listed
