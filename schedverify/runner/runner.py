@@ -15,8 +15,9 @@ from schedverify.core.result import Plan
 from schedverify.core.trace import BoundaryTransfer, StepSpan
 from schedverify.runner.agreement import agree_on_plan, make_on_every_rank
 from schedverify.runner.backends import backend_of, gloo_beside
-from schedverify.runner.compute.batches import Tensors, feed_of
+from schedverify.runner.compute.batches import Feed, Tensors, feed_of
 from schedverify.runner.compute.gradients import begin_average, set_aside, sum_shared, weights_of, weights_shared
+from schedverify.runner.compute.randoms import Randoms, devices_of, replica_of
 from schedverify.runner.compute.stages import Stage
 from schedverify.runner.control.exchange import exchange
 from schedverify.runner.control.failure_notices import failure_notices_of
@@ -93,6 +94,10 @@ class Runner:
         the end of the step.
     device
         The device of buffers; that of the first weight by default.
+    seed
+        Of the random numbers that stages and losses draw of torch's generators: each micro-batch of each step draws at
+        each stage its own, whatever rank the stage stands on, in any order, and the same when a forward runs again;
+        replicas of a stage draw different ones. Behind the step the generators are as they were before it.
 
     Raises
     ------
@@ -119,6 +124,7 @@ class Runner:
         optimizer: Callable[[], Any] | None = None,
         data_parallel: Any = None,
         device: Any = None,
+        seed: int = 0,
     ) -> None:
         self._group = dist.group.WORLD if group is None else group
         self._timeout, self._loss, self._optimizer = timeout, loss, optimizer
@@ -145,13 +151,21 @@ class Runner:
             device=device,
             awaited=self.program.awaited_sends,
         )
-        training, recompute, feeders = problem.form != "inference", problem.recompute, problem.predecessors
-        made = {
-            number: Stage(number, module, recompute=recompute[number], training=training, is_first=not feeders[number])
-            for number, module in self.modules.items()
-        }
+        first = replica_of(self.modules, data_parallel) * problem.microbatches
+        self._randoms = Randoms(seed, first=first, devices=devices_of(self.modules, device))
+        made = {number: self._stage(number, module) for number, module in self.modules.items()}
         self.execution = Execution(self.program, made, transport, reduce=self._reduce, boundaries=self._boundaries)
         """Runs the program of this rank; a test plants faults with its ``intercept``."""
+
+    def _stage(self, number: int, module: Any) -> Stage:
+        problem = self.problem
+        within = number % problem.stages
+        lasts = [stage for stage in range(problem.stages) if not problem.successors[stage]]
+        return Stage(
+            number, module, recompute=problem.recompute[number], training=problem.form != "inference",
+            is_first=not problem.predecessors[number], randoms=self._randoms, within=within,
+            last=lasts.index(within) if within in lasts else 0,
+        )  # fmt: skip
 
     def _made(self, stages: Stages | Callable[[Plan], Stages]) -> dict[int, Any]:
         """Return the modules, once the other ranks of the data-parallel group have their own, with as many weights."""
@@ -173,6 +187,15 @@ class Runner:
     def problem(self) -> Problem:
         """The plan's problem."""
         return self.plan.problem
+
+    @property
+    def next_step(self) -> int:
+        """The number of the next step, from 0, by which it draws random numbers; set it where training goes on."""
+        return self._randoms.step
+
+    @next_step.setter
+    def next_step(self, number: int) -> None:
+        self._randoms.step = number
 
     def step(self, batch: Any = None, target: Any = None) -> StepResult:
         """Run the plan once.
@@ -214,16 +237,21 @@ class Runner:
     def _step(self, batch: Any, target: Any) -> StepResult:
         feed = feed_of(self.problem, self.rank, batch, target, self._loss)
         if self.problem.form == "inference":
-            ran = self.execution.run(feed)
+            ran = self._run(feed)
         else:
             with set_aside(self.modules.values()):
-                ran = self.execution.run(feed)
+                ran = self._run(feed)
                 sum_shared(self.problem, self.rank, self.modules, self._group, self._timeout, self._tagged)
                 for number in () if self.program.reduces else sorted(self.modules):
                     self._reduce(number)()
             self._update()
+        self.next_step += 1
         done = self.execution
         return StepResult(done.loss, done.outputs, tuple(ran), done.peak_in_flight, tuple(self._boundaries.log))
+
+    def _run(self, feed: Feed) -> list[StepSpan]:
+        with self._randoms.within_step():
+            return self.execution.run(feed)
 
     def _update(self) -> None:
         try:
