@@ -18,7 +18,7 @@ from schedverify.runner.backends import backend_of, gloo_beside
 from schedverify.runner.compute.batches import Feed, Tensors, feed_of
 from schedverify.runner.compute.gradients import begin_average, set_aside, sum_shared, weights_of, weights_shared
 from schedverify.runner.compute.randoms import Randoms, devices_of, replica_of
-from schedverify.runner.compute.stages import Stage
+from schedverify.runner.compute.stages import stages_of_rank
 from schedverify.runner.control.exchange import exchange
 from schedverify.runner.control.failure_notices import failure_notices_of
 from schedverify.runner.execution import Execution
@@ -153,19 +153,9 @@ class Runner:
         )
         first = replica_of(self.modules, data_parallel) * problem.microbatches
         self._randoms = Randoms(seed, first=first, devices=devices_of(self.modules, device))
-        made = {number: self._stage(number, module) for number, module in self.modules.items()}
+        made = stages_of_rank(problem, self.modules, self._randoms)
         self.execution = Execution(self.program, made, transport, reduce=self._reduce, boundaries=self._boundaries)
         """Runs the program of this rank; a test plants faults with its ``intercept``."""
-
-    def _stage(self, number: int, module: Any) -> Stage:
-        problem = self.problem
-        within = number % problem.stages
-        lasts = [stage for stage in range(problem.stages) if not problem.successors[stage]]
-        return Stage(
-            number, module, recompute=problem.recompute[number], training=problem.form != "inference",
-            is_first=not problem.predecessors[number], randoms=self._randoms, within=within,
-            last=lasts.index(within) if within in lasts else 0,
-        )  # fmt: skip
 
     def _made(self, stages: Stages | Callable[[Plan], Stages]) -> dict[int, Any]:
         """Return the modules, once the other ranks of the data-parallel group have their own, with as many weights."""

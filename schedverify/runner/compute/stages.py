@@ -5,13 +5,14 @@ What a forward leaves is freed at the end of B or I, but for what W reads. The o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, Final
 
 import torch
 from torch.autograd.graph import get_gradient_edge
 
+from schedverify.core.problem import Problem
 from schedverify.runner.compute.autograd import SavedTensors, add_gradients, separate_gradients
 from schedverify.runner.compute.batches import Loss, Tensors, as_tensors
 from schedverify.runner.compute.randoms import Randoms, first_block, number_of_loss
@@ -147,6 +148,20 @@ class Stage:
     def _leaf(self, tensor: Any) -> Any:
         leaf = tensor.detach()
         return leaf.requires_grad_(self._training and not self._is_first and is_differentiable(leaf.dtype))
+
+
+def stages_of_rank(problem: Problem, modules: Mapping[int, Any], randoms: Randoms) -> dict[int, Stage]:
+    """Return the stages of a rank by their numbers, from its modules."""
+    lasts = [stage for stage in range(problem.stages) if not problem.successors[stage]]
+    made = {}
+    for number, module in modules.items():
+        within = number % problem.stages
+        made[number] = Stage(
+            number, module, recompute=problem.recompute[number], training=problem.form != "inference",
+            is_first=not problem.predecessors[number], randoms=randoms, within=within,
+            last=lasts.index(within) if within in lasts else 0,
+        )  # fmt: skip
+    return made
 
 
 def _free_data(inputs: Sequence[Any]) -> None:
