@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,9 +15,13 @@ from schedverify.core.trace import BoundaryTransfer, StepSpan
 from schedverify.runner.agreement import agree_on_plan, make_on_every_rank
 from schedverify.runner.backends import backend_of, gloo_beside
 from schedverify.runner.compute.batches import Feed, Tensors, feed_of
-from schedverify.runner.compute.gradients import begin_average, set_aside, sum_shared, weights_of, weights_shared
+from schedverify.runner.compute.gradient_sums import sum_shared
+from schedverify.runner.compute.gradients import set_aside, weights_of
 from schedverify.runner.compute.randoms import Randoms, devices_of, replica_of
+from schedverify.runner.compute.replicas import Replicas, at_rest
+from schedverify.runner.compute.shared_weights import Sharing, sharing_of
 from schedverify.runner.compute.stages import stages_of_rank
+from schedverify.runner.compute.wrapping import replicas_of
 from schedverify.runner.control.exchange import exchange
 from schedverify.runner.control.failure_notices import failure_notices_of
 from schedverify.runner.execution import Execution
@@ -28,6 +31,7 @@ from schedverify.runner.p2p.messages import transfer_objection
 from schedverify.runner.p2p.transport import Transport
 from schedverify.runner.p2p.waiting import DEFAULT_TIMEOUT
 from schedverify.runner.program import Stages, device_of, modules_of, program_of
+from schedverify.runner.sharing import agree_on_shared
 
 Returned = TypeVar("Returned")
 
@@ -70,8 +74,8 @@ class Runner:
     stages
         The modules of this rank: by stage (of all copies: copy ``k`` of the model has the stages ``k·S … k·S+S-1``), or
         a list in the order of the rank's stages. A module takes the tensors of the stages that feed it, in their order,
-        and returns a tensor or a tuple of tensors. Copies, and tied stages, begin with equal weights. Or a function
-        that returns them for the admitted plan.
+        and returns a tensor or a tuple of tensors. Copies, and weights that are shared, begin with equal numbers. Or a
+        function that returns them for the admitted plan.
     loss
         ``loss(output, target)``, the mean over the rows of a micro-batch; needed where a last stage stands. A mapping
         by stage of one copy where last stages differ.
@@ -94,6 +98,14 @@ class Runner:
         the end of the step.
     device
         The device of buffers; that of the first weight by default.
+    shared
+        The weights that stages share, whose gradients are summed: by the name of a weight the stages (of one copy)
+        whose modules have a parameter of that name, ``{"weight": [0, 3]}``; or, where the names differ, by any word
+        the parameter's name in each stage, ``{"table": {0: "weight", 3: "head.weight"}}``. Names are those of the
+        stage's ``named_parameters()``, without what DDP, ``torch.compile`` or a checkpoint wrapper puts into them. The
+        same on every rank; other weights are not shared, whatever is tied. Without it, tied stages share all their
+        weights, which must have equal names and shapes in each; other tied stages are refused. On one rank, stages
+        with the same ``Parameter`` share that weight and nothing has to be said. Copies of a stage share all weights.
     seed
         Of the random numbers that stages and losses draw of torch's generators: each micro-batch of each step draws at
         each stage its own, whatever rank the stage stands on, in any order, and the same when a forward runs again;
@@ -124,18 +136,21 @@ class Runner:
         optimizer: Callable[[], Any] | None = None,
         data_parallel: Any = None,
         device: Any = None,
+        shared: Sharing | None = None,
         seed: int = 0,
     ) -> None:
         self._group = dist.group.WORLD if group is None else group
         self._timeout, self._loss, self._optimizer = timeout, loss, optimizer
         self._data_parallel = data_parallel
+        self._replicas: dict[int, Replicas] = {}
         self.rank = dist.get_rank(self._group)
         self.plan, self._tagged, self._control = _admitted(plan, self._group, unverified, timeout)
         self.program, problem = program_of(self.plan, self.rank), self.plan.problem
-        options = "checksums" if checksums else ""
-        self.modules = make_on_every_rank(
-            lambda: self._made(stages), options, lambda made: weights_shared(problem, made), self._control, timeout
+        options = " ".join(name for name, on in (("checksums", checksums), ("shared", shared is not None)) if on)
+        self.modules, named = make_on_every_rank(
+            lambda: self._made_and_shared(stages, shared), options, lambda _: {}, self._control, timeout
         )
+        self._shared = agree_on_shared(problem, self.modules, named, self._control, timeout)
         self._notices = failure_notices_of(self._group, timeout)
         device, tagged = device_of(self.modules) if device is None else device, self._tagged
         self._boundaries = Boundaries(
@@ -151,15 +166,25 @@ class Runner:
             device=device,
             awaited=self.program.awaited_sends,
         )
-        first = replica_of(self.modules, data_parallel) * problem.microbatches
+        first = replica_of(self._replicas.values()) * problem.microbatches
         self._randoms = Randoms(seed, first=first, devices=devices_of(self.modules, device))
-        made = stages_of_rank(problem, self.modules, self._randoms)
-        self.execution = Execution(self.program, made, transport, reduce=self._reduce, boundaries=self._boundaries)
+        made = stages_of_rank(problem, {n: stage.module for n, stage in self._replicas.items()}, self._randoms)
+        self.execution = Execution(self.program, made, transport, replicas=self._replicas, boundaries=self._boundaries)
         """Runs the program of this rank; a test plants faults with its ``intercept``."""
+
+    def _made_and_shared(self, stages: Stages | Callable[[Plan], Stages], shared: Any) -> tuple[dict[int, Any], Any]:
+        """Return the modules, and what they share by name; None where that is not given."""
+        made = self._made(stages)
+        return made, None if shared is None else sharing_of(shared, self.plan.problem, made)
 
     def _made(self, stages: Stages | Callable[[Plan], Stages]) -> dict[int, Any]:
         """Return the modules, once the other ranks of the data-parallel group have their own, with as many weights."""
-        make = partial(modules_of, stages, self.plan, self.program)
+
+        def make() -> dict[int, Any]:
+            given, group = modules_of(stages, self.plan, self.program), self._data_parallel
+            self._replicas = replicas_of(given, group, self.program.sharded, self.rank, self._timeout)
+            return given
+
         if self._data_parallel is None:
             return make()
         is_gloo = backend_of(self._data_parallel).name == "gloo"
@@ -218,28 +243,35 @@ class Runner:
         try:
             return act()
         except Exception as error:
-            groups = [group for group in (self._group, self._data_parallel) if group is not None]
-            failure = self._notices.report(error, [group for group in groups if dist.get_backend(group) == "gloo"])
+            groups = [self._group, *(group for each in self._replicas.values() for group in each.groups)]
+            own = list({id(group): group for group in groups if dist.get_backend(group) == "gloo"}.values())
+            failure = self._notices.report(error, own)
             if failure is error:
                 raise
             raise failure from error
 
     def _step(self, batch: Any, target: Any) -> StepResult:
         feed = feed_of(self.problem, self.rank, batch, target, self._loss)
-        if self.problem.form == "inference":
-            ran = self._run(feed)
-        else:
-            with set_aside(self.modules.values()):
-                ran = self._run(feed)
-                sum_shared(self.problem, self.rank, self.modules, self._group, self._timeout, self._tagged)
-                for number in () if self.program.reduces else sorted(self.modules):
-                    self._reduce(number)()
+        with at_rest(self._replicas.values()):
+            ran = self._ran(feed) if self.problem.form == "inference" else self._trained(feed)
+        if self.problem.form != "inference":
             self._update()
         self.next_step += 1
         done = self.execution
         return StepResult(done.loss, done.outputs, tuple(ran), done.peak_in_flight, tuple(self._boundaries.log))
 
-    def _run(self, feed: Feed) -> list[StepSpan]:
+    def _trained(self, feed: Feed) -> list[StepSpan]:
+        """Run the plan, and have the gradients be whole behind it."""
+        with set_aside(self.modules.values()):
+            ran = self._ran(feed)
+            for number in () if self.program.reduces else sorted(self.modules):
+                self._replicas[number].reduce()()
+            sum_shared(self._shared, self.rank, self._group, self._timeout, self._tagged)
+        return ran
+
+    def _ran(self, feed: Feed) -> list[StepSpan]:
+        for number in sorted(self._replicas):
+            self._replicas[number].begin()
         with self._randoms.within_step():
             return self.execution.run(feed)
 
@@ -268,13 +300,6 @@ class Runner:
     def relearn(self) -> None:
         """Forget the shapes of messages; call it on every rank before a step whose batch has another shape."""
         self._boundaries.forget()
-
-    def _reduce(self, number: int) -> Callable[[], None]:
-        """Begin to average a stage's gradients over the data-parallel group, and return what ends that."""
-        if self._data_parallel is None:
-            return lambda: None
-        place = f"rank {self.rank}, stage {number}"
-        return begin_average(self.modules[number].parameters(), self._data_parallel, place, self._timeout)
 
 
 def _share_of(rank: int, text: str) -> float:

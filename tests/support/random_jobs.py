@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from schedverify.runner import Runner
 from schedverify.runner.compute.randoms import replica_of
+from schedverify.runner.compute.wrapping import replicas_of
 from schedverify.runner.launch import session
 from schedverify.runner.launch.source import stages_of
 
@@ -127,16 +128,13 @@ def losses(rank: int, plan: Any, seed: int = 0) -> tuple[float, ...]:
 
 
 def replica_numbers(rank: int) -> tuple[int, ...]:
-    """Return this rank's number in a group of every second rank: given, of a wrapped stage, of a sharded one; alone."""
+    """Return this rank's number in a group of every second rank: given, of a wrapped stage, of sharded ones; alone."""
     groups = [dist.new_group([first, first + 2]) for first in (0, 1)]
     group = groups[rank % 2]
     wrapped = DistributedDataParallel(nn.Linear(2, 2), process_group=group)
     mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("data", "pipe"))
-    sharded = nn.Sequential(nn.Linear(2, 2))
+    sharded, both = nn.Sequential(nn.Linear(2, 2)), nn.Sequential(nn.Linear(2, 2))
     fully_shard(sharded, mesh=mesh["data"])
-    plain = nn.Linear(2, 2)
-    stages = {0: plain}
-    return (
-        replica_of(stages, group), replica_of({0: wrapped}, None), replica_of({0: sharded}, None),
-        replica_of(stages, None),
-    )  # fmt: skip
+    fully_shard(both, mesh=mesh)
+    given = ((nn.Linear(2, 2), group), (wrapped, None), (sharded, None), (both, None), (nn.Linear(2, 2), None))
+    return tuple(replica_of(replicas_of({0: module}, among, (), rank, 30).values()) for module, among in given)

@@ -18,7 +18,8 @@ from typing import Any, Final
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
+
+from schedverify.runner.compute.replicas import Replicas
 
 SEEDS: Final = 1 << 64
 """Seeds are whole numbers from 0 to below this one."""
@@ -130,21 +131,9 @@ def devices_of(modules: Mapping[int, Any], device: Any) -> set[Any]:
     return {torch.device(device), *(tensor.device for tensor in tensors)}
 
 
-def replica_of(modules: Mapping[int, Any], group: Any) -> int:
-    """Return which replica of its stages this rank has.
-
-    Parameters
-    ----------
-    group
-        The group of the replicas; None where it is that in which a stage is wrapped, or there is one replica.
-    """
-    if group is not None:
-        return dist.get_rank(group)  # type: ignore[no-any-return]
-    for module in (each for stage in modules.values() for each in stage.modules()):
-        if isinstance(module, DistributedDataParallel):
-            return dist.get_rank(module.process_group)  # type: ignore[no-any-return]
-    for weight in (each for stage in modules.values() for each in stage.parameters()):
-        mesh = getattr(weight, "device_mesh", None)  # a sharded weight's
-        if mesh is not None:
-            return mesh.mesh.flatten().tolist().index(mesh.get_rank())  # type: ignore[no-any-return]
-    return 0
+def replica_of(stages: Iterable[Replicas]) -> int:
+    """Return which replica of its stages this rank has, counted in the groups that average their gradients."""
+    number = 0
+    for group in next((stage.groups for stage in stages if stage.groups), ()):
+        number = number * dist.get_world_size(group) + dist.get_rank(group)
+    return number
