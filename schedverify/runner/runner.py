@@ -17,9 +17,10 @@ from schedverify.runner.backends import backend_of, gloo_beside
 from schedverify.runner.compute.batches import Feed, Tensors, feed_of
 from schedverify.runner.compute.gradient_sums import sum_shared
 from schedverify.runner.compute.gradients import set_aside, weights_of
+from schedverify.runner.compute.randoms import Randoms, devices_of, replica_of
 from schedverify.runner.compute.replicas import Replicas, at_rest
 from schedverify.runner.compute.shared_weights import Sharing, sharing_of
-from schedverify.runner.compute.stages import Stage
+from schedverify.runner.compute.stages import stages_of_rank
 from schedverify.runner.compute.wrapping import replicas_of
 from schedverify.runner.control.exchange import exchange
 from schedverify.runner.control.failure_notices import failure_notices_of
@@ -105,6 +106,10 @@ class Runner:
         same on every rank; other weights are not shared, whatever is tied. Without it, tied stages share all their
         weights, which must have equal names and shapes in each; other tied stages are refused. On one rank, stages
         with the same ``Parameter`` share that weight and nothing has to be said. Copies of a stage share all weights.
+    seed
+        Of the random numbers that stages and losses draw of torch's generators: each micro-batch of each step draws at
+        each stage its own, whatever rank the stage stands on, in any order, and the same when a forward runs again;
+        replicas of a stage draw different ones. Behind the step the generators are as they were before it.
 
     Raises
     ------
@@ -132,6 +137,7 @@ class Runner:
         data_parallel: Any = None,
         device: Any = None,
         shared: Sharing | None = None,
+        seed: int = 0,
     ) -> None:
         self._group = dist.group.WORLD if group is None else group
         self._timeout, self._loss, self._optimizer = timeout, loss, optimizer
@@ -160,13 +166,9 @@ class Runner:
             device=device,
             awaited=self.program.awaited_sends,
         )
-        training, recompute, feeders = problem.form != "inference", problem.recompute, problem.predecessors
-        made = {
-            number: Stage(
-                number, stage.module, recompute=recompute[number], training=training, is_first=not feeders[number]
-            )
-            for number, stage in self._replicas.items()
-        }
+        first = replica_of(self._replicas.values()) * problem.microbatches
+        self._randoms = Randoms(seed, first=first, devices=devices_of(self.modules, device))
+        made = stages_of_rank(problem, {n: stage.module for n, stage in self._replicas.items()}, self._randoms)
         self.execution = Execution(self.program, made, transport, replicas=self._replicas, boundaries=self._boundaries)
         """Runs the program of this rank; a test plants faults with its ``intercept``."""
 
@@ -200,6 +202,15 @@ class Runner:
     def problem(self) -> Problem:
         """The plan's problem."""
         return self.plan.problem
+
+    @property
+    def next_step(self) -> int:
+        """The number of the next step, from 0, by which it draws random numbers; set it where training goes on."""
+        return self._randoms.step
+
+    @next_step.setter
+    def next_step(self, number: int) -> None:
+        self._randoms.step = number
 
     def step(self, batch: Any = None, target: Any = None) -> StepResult:
         """Run the plan once.
@@ -245,6 +256,7 @@ class Runner:
             ran = self._ran(feed) if self.problem.form == "inference" else self._trained(feed)
         if self.problem.form != "inference":
             self._update()
+        self.next_step += 1
         done = self.execution
         return StepResult(done.loss, done.outputs, tuple(ran), done.peak_in_flight, tuple(self._boundaries.log))
 
@@ -260,7 +272,8 @@ class Runner:
     def _ran(self, feed: Feed) -> list[StepSpan]:
         for number in sorted(self._replicas):
             self._replicas[number].begin()
-        return self.execution.run(feed)
+        with self._randoms.within_step():
+            return self.execution.run(feed)
 
     def _update(self) -> None:
         try:

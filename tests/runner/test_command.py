@@ -106,6 +106,17 @@ def run(*arguments: str, command: tuple[str, ...] = ("-m", "schedverify", "run")
     return subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
 
 
+def test_the_seed_is_that_of_the_weights(desk: Path) -> None:
+    found = [
+        run("plan.json", "--model", "my_model:whole", "--seed", seed) for seed in ("0", "1", "18446744073709551616")
+    ]
+    (first,), (second,) = (losses(each.stdout.splitlines()) for each in found[:2])
+    assert first == pytest.approx(losses(one_process(1, 0.0))[0], rel=1e-5)
+    assert abs(second - first) > 1e-4
+    assert (found[2].returncode, found[2].stdout) == (2, "")
+    assert "seed: 18446744073709551616 is too large (below 2^64)" in found[2].stderr
+
+
 def one_process(steps: int, rate: float) -> list[str]:
     """Return the lines that a run of ``whole`` prints, from a run in this process."""
     source = load_source("my_model:whole", 4)
