@@ -40,6 +40,13 @@ def set_aside(modules: Iterable[Any]) -> Iterator[None]:
         weight.grad = gradient if weight.grad is None else _added(gradient, weight.grad)
 
 
+def scale(modules: Iterable[Any], factor: float) -> None:
+    """Multiply the gradients of modules by a factor, those of shared weights once; 0 makes zeros even of a NaN."""
+    for weight in {id(weight): weight for module in modules for weight in module.parameters()}.values():
+        if weight.grad is not None:
+            weight.grad.mul_(factor) if factor else weight.grad.zero_()
+
+
 def _added(gradient: Any, further: Any) -> Any:
     """Add a gradient to another, in place where the other is no sparse tensor that a dense one is added to."""
     with torch.no_grad():
