@@ -108,3 +108,91 @@ def test_counts_as_weights_are_the_mean_over_words(pools: dict[int, GlooPool], l
 def test_copies_and_pipelines_together(pools: dict[int, GlooPool]) -> None:
     check(pools, plan_for("gpipe", replicas=2, form="fused"), lengths=SIDE_BY_SIDE, loss="pair")
     check(pools, plan_for("gpipe", replicas=2, form="fused"), lengths=SIDE_BY_SIDE, loss="rows")
+
+
+FULL = [[[9, 9]] * 4]
+"""Of one pipeline, without padding."""
+
+
+def told(pools: dict[int, GlooPool], plan: Plan, **case: Any) -> list[str]:
+    found = run(pools, jobs.refused, plan, case)
+    pools[len(found)].end()
+    return found
+
+
+def test_ranks_with_copies_agree_on_the_form(pools: dict[int, GlooPool]) -> None:
+    plan = plan_for("gpipe", replicas=2, form="fused")
+    found = told(pools, plan, lengths=[FULL], loss=[["mean", "pair"]])
+    sentence = "the losses of the step are not of one form (return a mean everywhere, or a pair): "
+    assert found == [f"RunError: {sentence}rank 0: a mean; rank 1: a pair"] * 2
+
+
+def test_pipelines_agree_on_the_form(pools: dict[int, GlooPool]) -> None:
+    found = told(pools, plan_for("1f1b"), lengths=[FULL * 2], loss=[["mean", "mean", "pair", "pair"]])
+    for rank in (1, 3):
+        assert "rank 1, the losses of the step: in some pipelines a loss is a mean, in others a pair" in found[rank]
+    for rank in (0, 2):
+        assert found[rank].startswith("TimedOutError: ")
+
+
+@pytest.mark.parametrize("forms", [("mean", "pair"), ("pair", "mean")], ids=str)
+def test_steps_keep_to_the_form(pools: dict[int, GlooPool], forms: tuple[str, str]) -> None:
+    found = told(pools, plan_for("1f1b"), lengths=[FULL, FULL], loss=[[forms[0]] * 2, [forms[1]] * 2])
+    names = {"mean": "a mean", "pair": "a pair"}
+    sentence = f"InputError: loss: of stage 1 it is {names[forms[1]]} now, {names[forms[0]]} before (always the same)"
+    assert all(sentence in text for text in found)
+    assert found[1].startswith("RunError: rank 1, position ")
+
+
+def test_a_pipeline_of_padding_learns_the_form_of_the_other(pools: dict[int, GlooPool]) -> None:
+    weights = [[None, [0] * 4, None, [1] * 4]] * 2
+    losses = [["mean"] * 4, ["mean", "pair", "mean", "mean"]]
+    found = told(pools, plan_for("1f1b"), lengths=[FULL * 2] * 2, loss=losses, weights=weights)
+    assert found == [""] * 4
+    weights[1] = [None, [1] * 4, None, [1] * 4]
+    found = told(pools, plan_for("1f1b"), lengths=[FULL * 2] * 2, loss=losses, weights=weights)
+    assert found[1].endswith("InputError: loss: of stage 1 it is a pair now, a mean before (always the same)")
+
+
+def test_pipelines_agree_on_whether_weights_are_given(pools: dict[int, GlooPool]) -> None:
+    weights = [[None, [1] * 4, None, None]]
+    found = told(pools, plan_for("1f1b"), lengths=[FULL * 2], loss=[["mean"] * 4], weights=weights)
+    for rank in (1, 3):
+        assert found[rank].startswith("InputError: weights: given in some pipelines of the data-parallel group only")
+
+
+def test_a_mean_over_nothing_is_told(pools: dict[int, GlooPool]) -> None:
+    case: dict[str, Any] = {"lengths": [[[[9], [0], [9], [0]]]], "loss": [["mean"] * 2]}
+    cure = "a mean over nothing is NaN: where a micro-batch may hold nothing that counts, return (sum, count)"
+    found = told(pools, plan_for("1f1b"), **case)
+    assert found == ["", f"rank 1: the loss of micro-batch 1, 3 is NaN ({cure})"]
+    found = told(pools, plan_for("1f1b"), **case, options={"forbid_nan": True})
+    sentence = f"rank 1, position 5 (1F1): the loss of micro-batch 1 is NaN ({cure})"
+    assert found[1] == f"RunError: {sentence}"
+    assert found[0].endswith(f"ended by {sentence}")
+
+
+COUNTS = [[[[2, 9], [9, 9], [0, 0], [3, 1]]], [[[9, 9], [1, 4], [2, 3], [2, 3]]], [[[9, 9], [1, 4], [2, 3], [2, 4]]]]
+"""Of three heads: the first two count as much in all, if not by micro-batch."""
+HEADS = {"edges": [[0, 1], [0, 2]], "placement": [0, 1, 0]}
+
+
+def test_heads_that_count_as_much_add_up(pools: dict[int, GlooPool]) -> None:
+    found = run(
+        pools, jobs.two_heads, plan_for("gpipe", form="fused", **HEADS), {"lengths": COUNTS[:2], "loss": "pair"}
+    )
+    assert max(each[0] for each in found) < CLOSE
+    assert max(each[1] for each in found) < CLOSE
+
+
+def test_heads_that_count_differently_need_weights(pools: dict[int, GlooPool]) -> None:
+    plan, case = plan_for("gpipe", form="fused", **HEADS), {"lengths": COUNTS[::2], "loss": "pair"}
+    found = run(pools, jobs.two_heads, plan, case)
+    pools[2].end()
+    cure = "let each loss be a mean, and give the counts of micro-batches as weights to step"
+    sentence = f"the losses of the step: last stages count differently, 33 at stage 1, 34 at stage 2: {cure}"
+    assert found == [f"RunError: {sentence}"] * 2
+    weights = {stage: [sum(rows) for rows in step[0]] for stage, step in zip((1, 2), COUNTS[::2], strict=True)}
+    found = run(pools, jobs.two_heads, plan, case | {"loss": "mean", "weights": weights})
+    assert max(each[0] for each in found) < CLOSE
+    assert max(each[1] for each in found) < CLOSE

@@ -7,6 +7,7 @@ that counts at once.
 from __future__ import annotations
 
 import copy
+import logging
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -131,3 +132,63 @@ def train(rank: int, plan: Any, case: dict[str, Any]) -> tuple[float, float]:
         runner.relearn()
     errors = [error_of(module, modules[stage % problem.stages]) for stage, module in own.items()]
     return max(errors, default=0.0), max(losses)
+
+
+def refused(rank: int, plan: Any, case: dict[str, Any]) -> str:
+    """Train steps with a loss of its own on each rank; return what was told in the end, or logged.
+
+    Parameters
+    ----------
+    case
+        As of :func:`train`; ``loss`` and ``weights`` by step and rank, and further ``options`` of the runner.
+    """
+    problem, pipelines = plan.problem, len(case["lengths"][0])
+    number, place = divmod(rank, problem.ranks)
+    modules, step = modules_of(problem), 0
+    own = {stage: modules[stage % problem.stages] for stage in problem.stages_of[place]}
+    logged: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: logged.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger("schedverify").addHandler(handler)
+
+    def loss(output: Any, target: Any) -> Any:
+        return LOSSES[case["loss"][step][rank]](output, target)
+
+    options = groups_of(rank, problem.ranks, pipelines) | case.get("options", {})
+    runner = Runner(plan, own, loss, timeout=30, **options)
+    try:
+        for step, lengths in enumerate(case["lengths"]):
+            batch = words(lengths[number], step)
+            weights = case["weights"][step][rank] if "weights" in case else None
+            runner.whole_loss(runner.step(*batch, weights=weights))
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    finally:
+        logging.getLogger("schedverify").removeHandler(handler)
+    return "\n".join(logged)
+
+
+def two_heads(rank: int, plan: Any, case: dict[str, Any]) -> tuple[float, float] | str:
+    """Train a step of a model whose stages 1 and 2 are both last; return the errors of gradients and loss, or of what.
+
+    Parameters
+    ----------
+    case
+        As of :func:`train`, where the first of two steps has the words of stage 1 and the second those of stage 2;
+        ``weights`` by stage.
+    """
+    modules, problem = modules_of(plan.problem), plan.problem
+    own = {stage: copy.deepcopy(modules[stage]) for stage in problem.stages_of[rank]}
+    first, second = (words(step[0], 1) for step in case["lengths"])
+    runner = Runner(plan, own, {1: LOSSES[case["loss"]], 2: LOSSES[case["loss"]]}, timeout=30)
+    try:
+        given = {1: first.targets, 2: second.targets}
+        result = runner.step(first.inputs, given, weights=case.get("weights"))
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    middle = modules[0](torch.cat(first.inputs))
+    targets = ((1, torch.cat(first.targets)), (2, torch.cat(second.targets)))
+    wanted = sum(as_mean(modules[stage](middle), target) for stage, target in targets)
+    wanted.backward()
+    errors = [error_of(module, modules[stage]) for stage, module in own.items()]
+    return max(errors), abs(runner.whole_loss(result) - float(wanted))
