@@ -23,7 +23,8 @@ from torch.utils._pytree import tree_leaves
 from schedverify.core.errors import Fault, InputError
 from schedverify.profiling.equal_blocks import groups_of, signature_of
 from schedverify.profiling.figures import BlockBytes
-from schedverify.runner.compute.batches import Loss, Tensors, alone, as_tensors, microbatches_of, rows_of
+from schedverify.runner.compute.batches import Tensors, alone, as_tensors, microbatches_of, rows_of
+from schedverify.runner.compute.losses import Loss
 from schedverify.runner.compute.stages import Stage
 from schedverify.runner.launch.source import Source
 from schedverify.runner.p2p.messages import is_differentiable
@@ -63,7 +64,8 @@ class Chain:
             inputs, targets = source.batch(0)
         self._inputs = microbatches_of(inputs, microbatches, "batch")[0]
         target = alone(_copies(microbatches_of(targets, microbatches, "target")[0]))
-        self._loss = Loss(lambda outputs: source.loss(alone(outputs), target), 1 / microbatches)
+        last = len(self.modules) - 1
+        self._loss = Loss(lambda outputs: source.loss(alone(outputs), target), last, 1 / microbatches)
         self.rows = rows_of(self._inputs)
 
     def time_round(self, samples: Sequence[Samples], *, split: bool, forward: bool = True) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from schedverify.core.op import Kind, Op
 from schedverify.core.trace import StepSpan
 from schedverify.runner.compute.batches import Feed, Tensors
+from schedverify.runner.compute.losses import EMPTY_MEAN, Loss
 from schedverify.runner.compute.replicas import Replicas
 from schedverify.runner.compute.stages import Stage
 from schedverify.runner.failures import RunError, TimedOutError
@@ -65,7 +66,8 @@ class Execution:
         """Position, beginning and end of what ran, added by this rank and by the thread that waits for its sends."""
         self._reductions: dict[int, Callable[[], None]] = {}
         """By stage, what ends a reduction that was begun."""
-        self.loss: Any = None
+        self.losses: dict[tuple[int, int], Loss] = {}
+        """By last stage (of all copies) and micro-batch, in the order in which they were made."""
         self.outputs: dict[tuple[int, int], Tensors] = {}
         self.peak_in_flight = 0
         self.transport.begin()
@@ -229,10 +231,11 @@ class Execution:
         outputs = self._stages[number].forward(m, inputs, loss, split=(number, m) in self._program.split)
         for target in self._problem.successors[number]:
             self._hand_over(Name(number, target, m, False), outputs, position)
-        if loss is not None and self.loss is None:
-            self.loss = outputs[-1] * loss.weight
-        elif loss is not None:
-            self.loss = self.loss.add(outputs[-1], alpha=loss.weight)
+        if loss is not None:
+            loss.value = outputs[-1]
+            self.losses[number, m] = loss
+            if self._boundaries.forbid_nan and bool(loss.value.isnan()):
+                raise RunError(f"{self._places[position]}: the loss of micro-batch {m} is NaN ({EMPTY_MEAN})")
         elif not self._problem.successors[number]:
             self.outputs[number, m] = outputs
 

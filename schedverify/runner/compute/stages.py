@@ -14,7 +14,8 @@ from torch.autograd.graph import get_gradient_edge
 
 from schedverify.core.problem import Problem
 from schedverify.runner.compute.autograd import SavedTensors, add_gradients, separate_gradients
-from schedverify.runner.compute.batches import Loss, Tensors, as_tensors
+from schedverify.runner.compute.batches import Tensors, as_tensors
+from schedverify.runner.compute.losses import Loss
 from schedverify.runner.compute.randoms import Randoms, first_block, number_of_loss
 from schedverify.runner.compute.split_backward import WeightPart, input_part
 from schedverify.runner.p2p.messages import is_differentiable
@@ -137,7 +138,7 @@ class Stage:
             outputs = self._outputs(state)
         leading = [each for each in outputs if is_differentiable(each.dtype)]
         if state.loss is not None:
-            leading, state.seed = [outputs[-1]], torch.full_like(outputs[-1], state.loss.weight)
+            leading, state.seed = [outputs[-1]], torch.full_like(outputs[-1], state.loss.seed)
         state.roots = [get_gradient_edge(each) if each.requires_grad else None for each in leading]
         return tuple(each.detach() for each in outputs)
 

@@ -54,7 +54,7 @@ class Boundaries:
         sealed: bool = False,
     ) -> None:
         self._rank, self._hooks = rank, tuple(hooks)
-        self._forbid_nan, self.sealed = forbid_nan, sealed
+        self.forbid_nan, self.sealed = forbid_nan, sealed
         self._copy, self._owner_rank = problem.stages, problem.owner_rank
         self._rows = messages.boundary_rows(problem)
         self._declared = messages.declared_signatures(problem) if known else {}
@@ -139,7 +139,7 @@ class Boundaries:
     def _passed(self, name: Name, tensors: Tensors, place: str, *, outgoing: bool) -> tuple[Crossing, Signature]:
         """Return the tensors as hooks see them, and their signature, after all checks but checksums."""
         crossing, form = self._crossing(name, tensors, outgoing=outgoing), signature(tensors)
-        if reason := self.objection(name, form) or (self._forbid_nan and _nan(tensors)):
+        if reason := self.objection(name, form) or (self.forbid_nan and _nan(tensors)):
             raise RunError(f"{place}: {crossing}: {reason}")
         for hook in self._hooks:
             try:
