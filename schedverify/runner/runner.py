@@ -17,6 +17,7 @@ from schedverify.runner.agreement import agree_on_plan, make_on_every_rank
 from schedverify.runner.backends import backend_of, gloo_beside
 from schedverify.runner.compute.batches import Tensors, feed_of
 from schedverify.runner.compute.gradients import begin_average, set_aside, sum_shared, weights_of, weights_shared
+from schedverify.runner.compute.side_inputs import with_side_inputs
 from schedverify.runner.compute.stages import Stage
 from schedverify.runner.control.exchange import exchange
 from schedverify.runner.control.failure_notices import failure_notices_of
@@ -41,7 +42,8 @@ class StepResult:
         The rank's share of the mean loss over the whole batch, a scalar; None where it holds no last stage. The shares
         of all ranks add up to it.
     outputs
-        In inference, the output tensors by last stage (of all copies) and micro-batch.
+        In inference, the output tensors by last stage (of all copies) and micro-batch, each of the class
+        :class:`~schedverify.runner.compute.parcels.Parcel`: a tuple whose ``value()`` is what the stage returned.
     ran
         What ran and when, in nanoseconds, in the order of the positions.
     peak_in_flight
@@ -68,9 +70,11 @@ class Runner:
         A plan, or the file of one.
     stages
         The modules of this rank: by stage (of all copies: copy ``k`` of the model has the stages ``k·S … k·S+S-1``), or
-        a list in the order of the rank's stages. A module takes the tensors of the stages that feed it, in their order,
-        and returns a tensor or a tuple of tensors. Copies, and tied stages, begin with equal weights. Or a function
-        that returns them for the admitted plan.
+        a list in the order of the rank's stages. A module takes what the stages that feed it return, in their order: a
+        tuple or list as so many arguments (an ``nn.Sequential`` as one), anything else as one. It returns tensors,
+        None, numbers or texts, alone or in tuples, lists, dicts by texts, and dataclasses such as those of
+        transformers. Copies, and tied stages, begin with equal weights. Or a function that returns them for the
+        admitted plan.
     loss
         ``loss(output, target)``, the mean over the rows of a micro-batch; needed where a last stage stands. A mapping
         by stage of one copy where last stages differ.
@@ -174,7 +178,9 @@ class Runner:
         """The plan's problem."""
         return self.plan.problem
 
-    def step(self, batch: Any = None, target: Any = None) -> StepResult:
+    def step(
+        self, batch: Any = None, target: Any = None, *, side_inputs: Mapping[int, Any] | None = None
+    ) -> StepResult:
         """Run the plan once.
 
         Gradients are added to the weights' ``grad`` and are those of the mean loss over the whole batch, as in one
@@ -184,11 +190,17 @@ class Runner:
         Parameters
         ----------
         batch
-            The inputs of a first stage that stands here, the whole batch: a tensor or a tuple of tensors, cut into
-            micro-batches along the first dimension, or a list of the micro-batches; a mapping by stage of one copy
-            where first stages differ. Ranks without a first stage need none.
+            The inputs of a first stage that stands here, the whole batch: a tensor, a tuple, whose members are its
+            arguments, or a dict of keyword arguments by name; or a list of the micro-batches; a mapping by stage of one
+            copy where first stages differ. Tensors are cut into micro-batches along the first dimension, what has none
+            goes to each micro-batch. The shapes may be others in each step. Ranks without a first stage need none.
         target
             Likewise the targets of a last stage.
+        side_inputs
+            By stage of one copy, keyword arguments that its module takes besides what other stages make: masks,
+            positions, the tokens of a decoder. They are given where the stage stands and do not travel; those of
+            other ranks' stages are left alone. Cut as a batch is: ``{3: {"mask": mask}}``; what each micro-batch reads
+            whole goes into a list, as ``{3: [{"mask": mask}] * microbatches}``. No gradients are computed for them.
 
         Raises
         ------
@@ -196,9 +208,10 @@ class Runner:
             If the step cannot go on; names rank, position and operation, and why others ended. With gloo the process
             group is closed then: no rank waits for another any more.
         InputError
-            If the batch or target that this rank needs is missing, or cannot be cut.
+            If the batch or target that this rank needs is missing, or cannot be cut; if there is no such stage, or its
+            module takes no such argument.
         """
-        return self._reporting(lambda: self._step(batch, target))
+        return self._reporting(lambda: self._step(batch, target, side_inputs))
 
     def _reporting(self, act: Callable[[], Returned]) -> Returned:
         """Do something with the other ranks; where it fails, send them a notice and close the connections to them."""
@@ -211,8 +224,9 @@ class Runner:
                 raise
             raise failure from error
 
-    def _step(self, batch: Any, target: Any) -> StepResult:
+    def _step(self, batch: Any, target: Any, side_inputs: Mapping[int, Any] | None) -> StepResult:
         feed = feed_of(self.problem, self.rank, batch, target, self._loss)
+        feed = with_side_inputs(feed, self.problem, self.modules, side_inputs, batch)
         if self.problem.form == "inference":
             ran = self.execution.run(feed)
         else:
@@ -248,8 +262,7 @@ class Runner:
         return sum(_share_of(rank, text) for rank, text in enumerate(shares))
 
     def relearn(self) -> None:
-        """Forget the shapes of messages; call it on every rank before a step whose batch has another shape."""
-        self._boundaries.forget()
+        """Do nothing, for callers from when it was needed: each step may have other shapes than the last one."""
 
     def _reduce(self, number: int) -> Callable[[], None]:
         """Begin to average a stage's gradients over the data-parallel group, and return what ends that."""
