@@ -59,6 +59,21 @@ def skips():
 def chain():
     return Chain()
 
+class Halves(nn.Module):
+    def forward(self, x):
+        return {"ends": (x[:, :2], x[:, 4:]), "middle": x[:, 2:4].detach()}
+
+class Joined(nn.Module):
+    def forward(self, parts):
+        return torch.cat([parts["ends"][0], parts["middle"], parts["ends"][1]], 1)
+
+def shrinking():
+    def batch(step):
+        rows = (8, 7, 8, 5)[step]
+        numbers = torch.Generator().manual_seed(step)
+        return torch.randn(rows, 6, generator=numbers), torch.randn(rows, 6, generator=numbers)
+    return [nn.Linear(6, 6), Halves(), Joined(), nn.Linear(6, 6)], batch, nn.functional.mse_loss
+
 def nothing():
     return 3
 
@@ -106,9 +121,9 @@ def run(*arguments: str, command: tuple[str, ...] = ("-m", "schedverify", "run")
     return subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
 
 
-def one_process(steps: int, rate: float) -> list[str]:
-    """Return the lines that a run of ``whole`` prints, from a run in this process."""
-    source = load_source("my_model:whole", 4)
+def one_process(steps: int, rate: float, model_name: str = "whole") -> list[str]:
+    """Return the lines that a run of a model prints, from a run in this process."""
+    source = load_source(f"my_model:{model_name}", 4)
     model, lines = torch.nn.Sequential(*(block for _, block in source.blocks)), []
     for step in range(steps):
         inputs, targets = source.batch(step)
@@ -133,6 +148,13 @@ def test_the_losses_are_those_of_one_process(desk: Path) -> None:
     assert [line.split()[:3] for line in lines] == [line.split()[:3] for line in expected]
     assert losses(lines) == pytest.approx(losses(expected), rel=1e-5)
     assert losses(lines)[0] != losses(lines)[1]
+
+
+def test_a_batch_may_have_fewer_rows_and_blocks_may_give_dicts(desk: Path) -> None:
+    done = run("plan.json", "--model", "my_model:shrinking", "--steps", "4", "--learning-rate", "0.1")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert losses(lines) == pytest.approx(losses(one_process(4, 0.1, "shrinking")), rel=1e-5)
 
 
 def test_torchrun_starts_the_same(desk: Path) -> None:

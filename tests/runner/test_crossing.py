@@ -14,9 +14,12 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 from torch import nn  # noqa: E402
 
 from schedverify import Problem, generate  # noqa: E402
+from schedverify.core.errors import InputError  # noqa: E402
 from schedverify.core.result import Plan  # noqa: E402
 from schedverify.planner.plans import plan_of  # noqa: E402
 from schedverify.runner import RunError, Runner  # noqa: E402
+from schedverify.runner.compute.batches import feed_of  # noqa: E402
+from schedverify.runner.compute.side_inputs import with_side_inputs  # noqa: E402
 from schedverify.runner.p2p.marks import MARK, begins_with_mark, leading  # noqa: E402
 from support.gloo_pool import GlooPool  # noqa: E402
 
@@ -353,3 +356,200 @@ def refused(rank: int, plan: Plan, kinds: list[type[nn.Module]], rows: int) -> s
     except RunError as error:
         return str(error)
     return ""
+
+
+# What is given where it is needed
+
+
+def with_masks(*rows: int, stages: tuple[int, ...] = (0, 1), whole: bool = False) -> list[Step]:
+    numbers, found = torch.Generator().manual_seed(9), []
+    for step in steps_of(*rows):
+        masks = [(torch.rand(len(step.batch), WIDTH, generator=numbers) > 0.3).double() for _ in stages]
+        if whole:
+            sides: Any = {stage: [{"mask": mask[0], "factor": m + 1.0} for m in range(4)]
+                          for stage, mask in zip(stages, masks, strict=True)}  # fmt: skip
+        else:
+            sides = {stage: {"mask": mask, "factor": 2.0} for stage, mask in zip(stages, masks, strict=True)}
+        found.append(step._replace(sides=sides))
+    return found
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_side_inputs_are_given_where_the_stage_stands(pool: GlooPool, family: str, whole: bool) -> None:
+    plan = the_plan(family)
+    stages = plan.problem.stages
+    found = trained(pool, plan, [Masked] * stages, with_masks(8, 7, stages=(0, stages - 1), whole=whole))
+    assert sum(each.bytes_back[0] for each in found) == (stages - 1) * 8 * WIDTH * 8, "a mask does not travel"
+
+
+class Second(Layer):
+    """Takes two values of two stages, and a name."""
+
+    def forward(self, left: Any, right: Any, *, factor: Any) -> Any:
+        return self.hidden(left["x"] + right) * factor
+
+
+def test_a_stage_of_several_sources_takes_their_values_in_order(pool: GlooPool) -> None:
+    problem = Problem.chain(ranks=2, microbatches=3, placement=[0, 1, 1], edges=[[0, 2], [1, 2]])
+    plan = plan_of(generate("gpipe", problem), problem)
+    for outcome in pool.run(joined, plan):
+        assert outcome.error is None
+        assert outcome.value < CLOSE
+
+
+def joined(rank: int, plan: Plan) -> float:
+    """Train two steps of a graph of stages; return the worst difference of a gradient to one process."""
+    import torch.distributed as dist
+
+    modules = modules_of([Named, Plain, Second])
+    own = {stage: copy.deepcopy(modules[stage]) for stage in plan.problem.stages_of[rank]}
+    runner = Runner(plan, own, sum_of_squares, group=dist.new_group(), timeout=30)
+    for rows in (9, 7):
+        (step,) = steps_of(rows)
+        x = step.batch
+        output = modules[2](modules[0](x), modules[1](2 * x), factor=3)
+        (sum_of_squares(output, step.target)).backward()
+        runner.step({0: x, 1: 2 * x}, step.target, side_inputs={2: {"factor": 3}})
+    pairs = [(a, b) for stage, module in own.items()
+             for a, b in zip(module.parameters(), modules[stage].parameters(), strict=True)]  # fmt: skip
+    return max(float((a.grad - b.grad).abs().max()) for a, b in pairs)
+
+
+class Worded(Layer):
+    """Takes keyword arguments, one of them of no rows, as the tokenizers of transformers give them."""
+
+    def forward(self, tokens: Any, attention: Any = None, *, scale: Any = None, name: str = "") -> Any:
+        assert name == "words"
+        return self.hidden(tokens * attention * scale)
+
+
+def test_a_dict_is_a_batch_of_keyword_arguments(pool: GlooPool) -> None:
+    for outcome in pool.run(worded, the_plan()):
+        assert outcome.error is None
+        assert outcome.value < CLOSE
+
+
+def worded(rank: int, plan: Plan) -> float:
+    from collections import UserDict
+
+    import torch.distributed as dist
+
+    modules = modules_of([Worded, Plain])
+    (step,) = steps_of(7)
+    batch = {"tokens": step.batch, "attention": step.batch.sign(), "scale": torch.tensor(2.0), "name": "words"}
+    sum_of_squares(modules[1](modules[0](**batch)), step.target).backward()
+    own = copy.deepcopy(modules[rank]).requires_grad_()
+    own.zero_grad()
+
+    def loss(output: Any, target: dict[str, Any]) -> Any:
+        assert target["kind"] == "dict"
+        return sum_of_squares(output, target["rows"])
+
+    runner = Runner(plan, [own], loss, group=dist.new_group(), timeout=30)
+    scale = batch.pop("scale")
+    runner.step(UserDict(batch), {"rows": step.target, "kind": "dict"}, side_inputs={0: {"scale": scale}})
+    return max(float((a.grad - b.grad).abs().max())
+               for a, b in zip(own.parameters(), modules[rank].parameters(), strict=True))  # fmt: skip
+
+
+X = torch.ones(8, WIDTH)
+
+
+@pytest.mark.parametrize(
+    ("batch", "sides", "told"),
+    [
+        (X, [1], "side_inputs: expected a mapping by stage, found list"),
+        (X, {2: {}}, r"side_inputs: there is no stage 2 \(0 to 1\)"),
+        (X, {"mask": X}, "side_inputs: there is no stage 'mask'"),
+        (X, {0: X}, r"side_inputs\[0\]: expected values by the names of arguments, found Tensor"),
+        (X, {1: {1: X}}, r"side_inputs\[1\]: expected values by the names of arguments, found dict"),
+        (X, {0: {"mask": X[:7]}}, r"side_inputs\[0\]: tensors of \[7\] rows, where the batch has 8"),
+        (X, {0: {"mask": X[:4]}}, r"side_inputs\[0\]: tensors of \[4\] rows, where the batch has 8"),
+        (X, {0: {"mask": X, "other": X}}, r"the stage's Masked takes no 'other' \(one of x, mask, factor\)"),
+        (X, {1: [{"mask": X}]}, r"side_inputs\[1\]: 1 micro-batches, where the plan has 4"),
+        ({"x": X, "y": X}, None, "batch: the stage's Masked takes no 'y'"),
+        ({"x": X, "mask": X}, {0: {"mask": X}}, r"side_inputs\[0\]: 'mask' is in the batch too"),
+        ({"x": X, "mask": X[1:]}, None, r"batch: tensors of \[7, 8\] rows"),
+        ({"factor": 1.0}, None, "batch: no tensor with rows"),
+        (X[:3], None, "batch: 3 rows for 4 micro-batches"),
+        ([X], None, "batch: 1 micro-batches, where the plan has 4"),
+    ],
+    ids=[f"case {i}" for i in range(15)],
+)
+def test_what_cannot_be_given_is_told_before_anything_runs(batch: Any, sides: Any, told: str) -> None:
+    problem = Problem.chain(ranks=1, virtual=2, microbatches=4)
+    modules = dict(enumerate(modules_of([Masked, Masked])))
+
+    def fed() -> Any:
+        feed = feed_of(problem, 0, batch, torch.zeros(8), sum_of_squares)
+        return with_side_inputs(feed, problem, modules, sides, batch)
+
+    with pytest.raises(InputError, match=told):
+        fed()
+
+
+# A module of blocks takes one argument
+
+
+class Split(nn.Module):
+    def forward(self, x: Any) -> Any:
+        return x[:, :2], {"rest": x[:, 2:]}
+
+
+class Join(nn.Module):
+    def forward(self, given: Any) -> Any:
+        assert isinstance(given, tuple)
+        return torch.cat([given[0], given[1]["rest"]], 1)
+
+
+class SplitBlocks(nn.Sequential):
+    def __init__(self) -> None:
+        super().__init__(nn.Linear(WIDTH, WIDTH), Split())
+
+
+class JoinBlocks(nn.Sequential):
+    def __init__(self) -> None:
+        super().__init__(Join(), nn.Linear(WIDTH, WIDTH))
+
+
+def test_a_sequential_takes_what_comes_as_one(pool: GlooPool) -> None:
+    for outcome in pool.run(in_blocks, the_plan()):
+        assert outcome.error is None
+        assert outcome.value < CLOSE
+
+
+def in_blocks(rank: int, plan: Plan) -> float:
+    import torch.distributed as dist
+
+    modules = modules_of([SplitBlocks, JoinBlocks])
+    (step,) = steps_of(7)
+    sum_of_squares(modules[1](modules[0](step.batch)), step.target).backward()
+    own = copy.deepcopy(modules[rank])
+    own.zero_grad()
+    Runner(plan, [own], sum_of_squares, group=dist.new_group(), timeout=30).step(*step[:2])
+    return max(float((a.grad - b.grad).abs().max())
+               for a, b in zip(own.parameters(), modules[rank].parameters(), strict=True))  # fmt: skip
+
+
+# Inference
+
+
+def test_inference_gives_what_the_last_stage_returned(pool: GlooPool) -> None:
+    problem = Problem.chain(ranks=2, microbatches=4, form="inference")
+    plan = plan_of(generate("gpipe", problem), problem)
+    outcomes = pool.run(inferred, plan)
+    assert [outcome.error for outcome in outcomes] == [None, None]
+    assert outcomes[1].value == [2, 2, 2, 2, 2, 2, 2, 1]
+
+
+def inferred(rank: int, plan: Plan) -> list[int]:
+    import torch.distributed as dist
+
+    runner = Runner(plan, [modules_of([Named, Named])[rank]], group=dist.new_group(), timeout=30)
+    rows = []
+    for step in steps_of(8, 7):
+        values = [parcel.value() for parcel in runner.step(step.batch).outputs.values()]
+        rows += [len(value["x"]) for value in values]
+        assert all(set(value) == {"again", "x"} for value in values)
+    return rows

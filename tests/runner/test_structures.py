@@ -28,7 +28,7 @@ from schedverify.runner.compute.structures import (  # noqa: E402
     text_of,
 )
 from schedverify.runner.p2p import headers  # noqa: E402
-from schedverify.runner.p2p.headers import Form, form_in, form_of, header_objection, header_of, text_bytes_in  # noqa: E402
+from schedverify.runner.p2p.headers import MessageForm, form_in, form_of, header_objection, header_of, text_bytes_in  # noqa: E402
 from schedverify.runner.p2p.messages import DTYPES, MOST_TENSORS  # noqa: E402
 
 
@@ -209,7 +209,7 @@ def test_a_class_has_the_same_fields_at_both_ends() -> None:
     ids=str,
 )  # fmt: skip
 def test_no_other_row_of_numbers_is_a_header(words: dict[int, int], reason: str) -> None:
-    header = header_of(Form(((torch.float32, (2, 3)),), (True,), TENSOR))[0]
+    header = header_of(MessageForm(((torch.float32, (2, 3)),), (True,), TENSOR))[0]
     for place, word in words.items():
         header[place] = word
     with pytest.raises(ValueError, match=reason):

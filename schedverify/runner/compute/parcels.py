@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 from torch import nn
 
 from schedverify.runner.compute.structures import TENSOR, Structure, class_named, put_together, taken_apart
+
+NO_KEYWORDS: Final[Structure] = ("dict",)
 
 
 class Parcel(tuple[Any, ...]):
@@ -74,7 +76,8 @@ def call_of(module: Any, parts: Sequence[Parcel], keywords: Parcel | None = None
         Of a dict; None where there are none.
     """
     whole = len(parts) == 1 and takes_one(module)
-    structure = _call(tuple([part.structure for part in parts]), keywords.structure if keywords else None, whole)
+    named = NO_KEYWORDS if keywords is None else keywords.structure
+    structure = _call(tuple([part.structure for part in parts]), named, whole)
     given = parts if keywords is None else [*parts, keywords]
     if len(given) == 1:
         return Parcel.of(given[0], structure, given[0].needs)
@@ -111,16 +114,16 @@ def takes_one(module: Any) -> bool:
 
 
 @lru_cache(maxsize=256)
-def _call(parts: tuple[Structure, ...], keywords: Structure | None, whole: bool) -> Structure:
+def _call(parts: tuple[Structure, ...], keywords: Structure, whole: bool) -> Structure:
     arguments = [child for part in parts for child in ([part] if whole else _spread(part))]
-    return ("tuple", ("tuple", *arguments), keywords or ("dict",))
+    return ("tuple", ("tuple", *arguments), keywords)
 
 
 @lru_cache(maxsize=256)
 def _is_plain(call: Structure) -> bool:
     """Whether a call has tensors as arguments, and nothing else."""
     _, arguments, keywords = call
-    return len(keywords) == 1 and all(child == TENSOR for child in arguments[1:])
+    return keywords == NO_KEYWORDS and all(child == TENSOR for child in arguments[1:])
 
 
 def _spread(part: Structure) -> Sequence[Structure]:

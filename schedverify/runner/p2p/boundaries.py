@@ -19,7 +19,7 @@ from schedverify.core.trace import BoundaryTransfer
 from schedverify.runner.compute.batches import Tensors
 from schedverify.runner.failures import RunError
 from schedverify.runner.p2p import messages
-from schedverify.runner.p2p.headers import Form, form_declared, form_of
+from schedverify.runner.p2p.headers import MessageForm, form_declared, form_of
 from schedverify.runner.p2p.messages import Crossing, Name, Signature, contiguous, signature, signature_text
 
 Hook = Callable[[Crossing], None]
@@ -58,13 +58,13 @@ class Boundaries:
         self._forbid_nan, self.sealed = forbid_nan, sealed
         self._copy, self._owner_rank = problem.stages, problem.owner_rank
         self._rows = messages.boundary_rows(problem)
-        self._declared: dict[tuple[int, int], Form] = {}
+        self._declared: dict[tuple[int, int], MessageForm] = {}
         if known:
             rows = messages.declared_signatures(problem).items()
             self._declared = {edge: form_declared(members) for edge, members in rows}
-        self._last: dict[tuple[int, int, int], Form] = {}
+        self._last: dict[tuple[int, int, int], MessageForm] = {}
         """By edge and micro-batch what crossed in an earlier step, the last time."""
-        self._now: dict[tuple[int, int, int], Form] = {}
+        self._now: dict[tuple[int, int, int], MessageForm] = {}
         """By edge and micro-batch what has crossed in this step."""
         self._due = Counter(_due(problem, rank))
         self._seals: dict[Name, Seal] = {}
@@ -78,11 +78,11 @@ class Boundaries:
         self._last |= self._now
         self._now.clear()
 
-    def agreed(self, name: Name) -> Form | None:
+    def agreed(self, name: Name) -> MessageForm | None:
         """Return the form that both ends of a message expect before it is sent: declared, or that of the last step."""
         return self._declared.get(name.forward[:2], self._last.get(name.forward))
 
-    def form(self, name: Name) -> Form | None:
+    def form(self, name: Name) -> MessageForm | None:
         """Return the form of a message that has crossed in this step, or of the one whose gradient it is."""
         return self._now.get(name.forward)
 
@@ -94,7 +94,7 @@ class Boundaries:
         found = self._now.get(name.forward, self._declared.get(name.forward[:2]))
         return found.gradients if found is not None else None
 
-    def learn(self, name: Name, form: Form) -> None:
+    def learn(self, name: Name, form: MessageForm) -> None:
         """Note the form of a message that has left or come in this step."""
         self._now[name.forward] = form
 
@@ -185,7 +185,7 @@ class Boundaries:
         what = Crossing(*name, outgoing, False, ())
         raise RunError(f"rank {self._rank}: {what}: {'did not cross' if missing else 'crossed, where no more may'}")
 
-    def objection(self, name: Name, form: Form) -> str:
+    def objection(self, name: Name, form: MessageForm) -> str:
         """Return why tensors of a form may not go to the next stage under a name; empty where they may."""
         rows = self._rows.get((name.source % self._copy, name.target % self._copy))
         declared = None if self._is_local(name) else self._declared.get(name[:2])

@@ -35,7 +35,7 @@ MOST_BYTES: Final = 1 << 35
 _LONE, _TUPLE = -1, 0
 
 
-class Form(NamedTuple):
+class MessageForm(NamedTuple):
     """What a message from a stage to the next looks like, but for its numbers."""
 
     members: Signature
@@ -57,16 +57,16 @@ class Form(NamedTuple):
         return kind in ("tensor", "tuple", "list") and all(child == TENSOR for child in children)
 
 
-def form_of(tensors: tuple[Any, ...]) -> Form:
+def form_of(tensors: tuple[Any, ...]) -> MessageForm:
     """Return the form of tensors that are about to cross."""
     structure = tensors.structure if isinstance(tensors, Parcel) else tuple_of(len(tensors))
-    return Form(signature(tensors), needs_of(tensors), structure)
+    return MessageForm(signature(tensors), needs_of(tensors), structure)
 
 
-def form_declared(members: Signature) -> Form:
+def form_declared(members: Signature) -> MessageForm:
     """Return the form where no header can tell it: gradients come back by dtype, for a tensor or a tuple of tensors."""
     needs = tuple(is_differentiable(dtype) for dtype, _ in members)
-    return Form(members, needs, TENSOR if len(members) == 1 else tuple_of(len(members)))
+    return MessageForm(members, needs, TENSOR if len(members) == 1 else tuple_of(len(members)))
 
 
 def tuple_of(count: int) -> Structure:
@@ -74,7 +74,7 @@ def tuple_of(count: int) -> Structure:
     return ("tuple", *[TENSOR] * count)
 
 
-def header_objection(form: Form) -> str:
+def header_objection(form: MessageForm) -> str:
     """Return why a header cannot hold a form; empty where it can."""
     if len(form.members) > MOST_TENSORS:
         return f"{len(form.members)} tensors, at most {MOST_TENSORS} may cross together"
@@ -87,7 +87,7 @@ def header_objection(form: Form) -> str:
     return f"a structure of {size} bytes as text, at most {MOST_TEXT} may cross" if size > MOST_TEXT else ""
 
 
-def header_of(form: Form) -> list[Any]:
+def header_of(form: MessageForm) -> list[Any]:
     """Return the header of a form, an int64 tensor of shape ``(HEADER,)``, and its text where it has one, as bytes."""
     text = _text_of(form)
     plain = _LONE if form.structure == TENSOR else _TUPLE
@@ -112,7 +112,7 @@ def text_bytes_in(header: Any) -> int:
     return max(size, 0)
 
 
-def form_in(header: Any, text: bytes) -> Form:
+def form_in(header: Any, text: bytes) -> MessageForm:
     """Return the form that a header and its text hold.
 
     Raises
@@ -131,7 +131,7 @@ def form_in(header: Any, text: bytes) -> Form:
     structure = _structure_in(kind, count, text)
     if tensors_in(structure) != count:
         raise ValueError(f"its header names {count} tensors, its structure {tensors_in(structure)}")
-    return Form(members, tuple(bool(row[1]) for row in rows), structure)
+    return MessageForm(members, tuple(bool(row[1]) for row in rows), structure)
 
 
 def _structure_in(kind: int, count: int, text: bytes) -> Structure:
@@ -148,7 +148,7 @@ def _member(number: int, row: Sequence[int]) -> tuple[Any, tuple[int, ...]]:
     return DTYPES[dtype], tuple(shape[:dimensions])
 
 
-def _text_of(form: Form) -> bytes:
+def _text_of(form: MessageForm) -> bytes:
     """Return the text of a structure that the header itself cannot hold; empty where it can."""
     plain = form.structure == TENSOR or form.structure == tuple_of(len(form.members))
     return b"" if plain else text_of(form.structure).encode()

@@ -23,7 +23,7 @@ from schedverify.runner.compute.parcels import Parcel
 from schedverify.runner.failures import RunError
 from schedverify.runner.p2p import headers
 from schedverify.runner.p2p.boundaries import Boundaries, Seal
-from schedverify.runner.p2p.headers import Form
+from schedverify.runner.p2p.headers import MessageForm
 from schedverify.runner.p2p.marks import begins_with_mark, leading, placeholders
 from schedverify.runner.p2p.messages import Name, Signature, Tags, contiguous, name_of
 from schedverify.runner.p2p.waiting import Sends, Waiting, begin_transfer, wait_for_all
@@ -38,7 +38,7 @@ class PostedReceive:
         self.works: list[Any] = []
         self.buffers: list[Any] | None = None
         """None until they are posted."""
-        self.form: Form | None = None
+        self.form: MessageForm | None = None
         """That of the buffers; of gradients None."""
         self.header: Any = None
         self.checksums: Any = None
@@ -266,7 +266,7 @@ class Transport:
         if posted.form is not None:
             self._boundaries.learn(name, posted.form)
 
-    def _form_in(self, posted: PostedReceive, name: Name, began: float) -> Form:
+    def _form_in(self, posted: PostedReceive, name: Name, began: float) -> MessageForm:
         """Wait for a header, and for the text behind it, and return the form that they tell."""
         wait_for_all(posted.works, posted.waiting, self.timeout, began)
         try:
