@@ -23,11 +23,12 @@ from torch.utils._pytree import tree_leaves
 from schedverify.core.errors import Fault, InputError
 from schedverify.profiling.equal_blocks import groups_of, signature_of
 from schedverify.profiling.figures import BlockBytes
-from schedverify.runner.compute.batches import Tensors, alone, as_tensors, microbatches_of, rows_of
+from schedverify.runner.compute.batches import Tensors, alone, rows_of
 from schedverify.runner.compute.losses import Loss
+from schedverify.runner.compute.microbatches import microbatches_of
+from schedverify.runner.compute.parcels import Parcel, call_of, called, first_call_of, needs_of, parcel_of
 from schedverify.runner.compute.stages import Stage
 from schedverify.runner.launch.source import Source
-from schedverify.runner.p2p.messages import is_differentiable
 
 Samples = dict[str, list[int]]
 """Nanoseconds of each round, by kind."""
@@ -62,7 +63,7 @@ class Chain:
         """By block, what it was given in the last round."""
         with _named("batch(0)"):
             inputs, targets = source.batch(0)
-        self._inputs = microbatches_of(inputs, microbatches, "batch")[0]
+        self._inputs: Tensors = microbatches_of(inputs, microbatches, "batch")[0]
         target = alone(_copies(microbatches_of(targets, microbatches, "target")[0]))
         last = len(self.modules) - 1
         self._loss = Loss(lambda outputs: source.loss(alone(outputs), target), last, 1 / microbatches)
@@ -150,7 +151,7 @@ class Chain:
     def _counted(self, number: int, kind: str, given: Tensors, live: LiveStorages, split: bool) -> tuple[Tensors, int]:
         """Run an operation on copies of its inputs; return copies of its outputs, and the live bytes of the stage."""
         given = _copies(given)
-        live.note(given)
+        live.note(each for each in given if each is not None)
         with live:
             made = self._do(number, kind, given, split=split, last=len(self.names) - 1)
         copied = _copies(made)
@@ -166,8 +167,11 @@ class Chain:
             By input, whether a block before it keeps the input alive; then so is an output that is this input.
         """
         with torch.enable_grad(), _named(f"the forward of block {self.names[number]!r}"):
-            inputs = tuple(_clone(each.detach().requires_grad_(is_differentiable(each.dtype))) for each in given)
-            outputs = as_tensors(self.modules[number](*inputs), f"block {self.names[number]}")
+            leaves = zip(given, needs_of(given), strict=True)
+            inputs = tuple(_clone(each.detach().requires_grad_(needed)) for each, needed in leaves)
+            arguments = self._call(number, given.holding(inputs) if isinstance(given, Parcel) else inputs)
+            outputs = parcel_of(called(self.modules[number], arguments), f"block {self.names[number]}")
+            del arguments
             loss = self._loss.of(outputs) if number == len(self.names) - 1 else None
         into, out = storages_of(inputs), storages_of(outputs)
         alive = {storage.cdata for storage, saved in zip(into, before, strict=True) if saved}
@@ -183,15 +187,23 @@ class Chain:
         stage, where = self._stages[number], f"block {self.names[number]!r}" if number < len(self.names) else "the loss"
         with _named(f"the {kind.replace('_', ', ')} of {where}"):
             if kind == "forward":
-                return stage.forward(0, given, self._loss if number == last else None, split=split)
+                return stage.forward(0, self._call(number, given), self._loss if number == last else None, split=split)
             if kind == "backward_weight":
                 stage.run_weights(0)
                 return ()
             return stage.backward(0, given, split=split)
 
+    def _call(self, number: int, given: Tensors) -> Tensors:
+        """Return the arguments of a block: what the batch holds or the block before it returned."""
+        if not isinstance(given, Parcel):
+            return given
+        module = self.modules[number]
+        return call_of(module, [given]) if number else first_call_of(module, given, None)
+
 
 def _copies(tensors: Tensors) -> Tensors:
-    return tuple(_clone(each.detach()) for each in tensors)
+    copied = (None if each is None else _clone(each.detach()) for each in tensors)
+    return tensors.holding(copied) if isinstance(tensors, Parcel) else tuple(copied)
 
 
 def _clone(tensor: Any) -> Any:

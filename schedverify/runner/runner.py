@@ -23,6 +23,7 @@ from schedverify.runner.compute.losses import EMPTY_MEAN
 from schedverify.runner.compute.randoms import Randoms, devices_of, replica_of
 from schedverify.runner.compute.replicas import Replicas, at_rest
 from schedverify.runner.compute.shared_weights import Sharing, sharing_of
+from schedverify.runner.compute.side_inputs import with_side_inputs
 from schedverify.runner.compute.stages import stages_of_rank
 from schedverify.runner.compute.wrapping import replicas_of
 from schedverify.runner.control.failure_notices import failure_notices_of
@@ -50,7 +51,8 @@ class StepResult:
         The rank's share of the loss of the whole batch, a scalar; None where it holds no last stage. The shares of a
         pipeline's ranks add up to it; with a data-parallel group the mean of these sums over its pipelines is it.
     outputs
-        In inference, the output tensors by last stage (of all copies) and micro-batch.
+        In inference, the output tensors by last stage (of all copies) and micro-batch, each of the class
+        :class:`~schedverify.runner.compute.parcels.Parcel`: a tuple whose ``value()`` is what the stage returned.
     ran
         What ran and when, in nanoseconds, in the order of the positions.
     peak_in_flight
@@ -81,9 +83,11 @@ class Runner:
         A plan, or the file of one.
     stages
         The modules of this rank: by stage (of all copies: copy ``k`` of the model has the stages ``k·S … k·S+S-1``), or
-        a list in the order of the rank's stages. A module takes the tensors of the stages that feed it, in their order,
-        and returns a tensor or a tuple of tensors. Copies, and weights that are shared, begin with equal numbers. Or a
-        function that returns them for the admitted plan.
+        a list in the order of the rank's stages. A module takes what the stages that feed it return, in their order: a
+        tuple or list as so many arguments (an ``nn.Sequential`` as one), anything else as one. It returns tensors,
+        None, numbers or texts, alone or in tuples, lists, dicts by texts, and dataclasses such as those of
+        transformers. Copies, and weights that are shared, begin with equal numbers. Or a function that returns them for
+        the admitted plan.
     loss
         ``loss(output, target)``, needed where a last stage stands: the mean over a micro-batch, or a pair, in all
         steps and on all ranks the same. Of a pair (sum, count) the first is a scalar and the second the number that
@@ -234,7 +238,14 @@ class Runner:
     def next_step(self, number: int) -> None:
         self._randoms.step = number
 
-    def step(self, batch: Any = None, target: Any = None, *, weights: Any = None) -> StepResult:
+    def step(
+        self,
+        batch: Any = None,
+        target: Any = None,
+        *,
+        weights: Any = None,
+        side_inputs: Mapping[int, Any] | None = None,
+    ) -> StepResult:
         """Run the plan once.
 
         Gradients are added to the weights' ``grad`` and are those of the loss of the whole batch, as in one process;
@@ -244,15 +255,21 @@ class Runner:
         Parameters
         ----------
         batch
-            The inputs of a first stage that stands here, the whole batch: a tensor or a tuple of tensors, cut into
-            micro-batches along the first dimension, or a list of the micro-batches; a mapping by stage of one copy
-            where first stages differ. Ranks without a first stage need none.
+            The inputs of a first stage that stands here, the whole batch: a tensor, a tuple, whose members are its
+            arguments, or a dict of keyword arguments by name; or a list of the micro-batches; a mapping by stage of one
+            copy where first stages differ. Tensors are cut into micro-batches along the first dimension, what has none
+            goes to each micro-batch. The shapes may be others in each step. Ranks without a first stage need none.
         target
             Likewise the targets of a last stage.
         weights
             What the mean of each micro-batch counts for, a number for each, its rows by default: the number of its
             tokens, say. The loss is their weighted mean; a micro-batch of weight 0 is not handed to the loss. A mapping
             by stage of one copy where last stages differ. Ranks without a last stage need none.
+        side_inputs
+            By stage of one copy, keyword arguments that its module takes besides what other stages make: masks,
+            positions, the tokens of a decoder. They are given where the stage stands and do not travel; those of
+            other ranks' stages are left alone. Cut as a batch is: ``{3: {"mask": mask}}``; what each micro-batch reads
+            whole goes into a list, as ``{3: [{"mask": mask}] * microbatches}``. No gradients are computed for them.
 
         Raises
         ------
@@ -260,9 +277,10 @@ class Runner:
             If the step cannot go on; names rank, position and operation, and why others ended. With gloo the process
             group is closed then: no rank waits for another any more.
         InputError
-            If the batch or target that this rank needs is missing, or cannot be cut.
+            If the batch or target that this rank needs is missing, or cannot be cut; if there is no such stage, or its
+            module takes no such argument.
         """
-        return self._reporting(lambda: self._step(batch, target, weights))
+        return self._reporting(lambda: self._step(batch, target, weights, side_inputs))
 
     def _reporting(self, act: Callable[[], Returned]) -> Returned:
         """Do something with the other ranks; where it fails, send them a notice and close the connections to them."""
@@ -276,8 +294,9 @@ class Runner:
                 raise
             raise failure from error
 
-    def _step(self, batch: Any, target: Any, weights: Any) -> StepResult:
+    def _step(self, batch: Any, target: Any, weights: Any, side_inputs: Mapping[int, Any] | None) -> StepResult:
         feed, loss = feed_of(self.problem, self.rank, batch, target, self._loss, weights), None
+        feed = with_side_inputs(feed, self.problem, self.modules, side_inputs, batch)
         with at_rest(self._replicas.values()):
             if self.problem.form == "inference":
                 ran = self._ran(feed)
@@ -337,8 +356,7 @@ class Runner:
         return self._reporting(lambda: self._totals.whole(share))
 
     def relearn(self) -> None:
-        """Forget the shapes of messages; call it on every rank before a step whose batch has another shape."""
-        self._boundaries.forget()
+        """Do nothing, for callers from when it was needed: each step may have other shapes than the last one."""
 
 
 def _admitted(plan: Plan | str | Path, group: Any, unverified: bool, timeout: float) -> tuple[Plan, bool, Any]:

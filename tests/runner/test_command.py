@@ -72,6 +72,21 @@ def skips():
 def chain():
     return Chain()
 
+class Halves(nn.Module):
+    def forward(self, x):
+        return {"ends": (x[:, :2], x[:, 4:]), "middle": x[:, 2:4].detach()}
+
+class Joined(nn.Module):
+    def forward(self, parts):
+        return torch.cat([parts["ends"][0], parts["middle"], parts["ends"][1]], 1)
+
+def shrinking():
+    def batch(step):
+        rows = (8, 7, 8, 5)[step]
+        numbers = torch.Generator().manual_seed(step)
+        return torch.randn(rows, 6, generator=numbers), torch.randn(rows, 6, generator=numbers)
+    return [nn.Linear(6, 6), Halves(), Joined(), nn.Linear(6, 6)], batch, nn.functional.mse_loss
+
 def nothing():
     return 3
 
@@ -159,6 +174,13 @@ def test_the_losses_are_those_of_one_process(desk: Path, model: str) -> None:
     assert [line.split()[:3] for line in lines] == [line.split()[:3] for line in expected]
     assert losses(lines) == pytest.approx(losses(expected), rel=1e-5)
     assert losses(lines)[0] != losses(lines)[1]
+
+
+def test_a_batch_may_have_fewer_rows_and_blocks_may_give_dicts(desk: Path) -> None:
+    done = run("plan.json", "--model", "my_model:shrinking", "--steps", "4", "--learning-rate", "0.1")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert losses(lines) == pytest.approx(losses(one_process(4, 0.1, "shrinking")), rel=1e-5)
 
 
 def test_torchrun_starts_the_same(desk: Path) -> None:

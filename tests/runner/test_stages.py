@@ -429,11 +429,11 @@ def test_a_loss_is_a_scalar() -> None:
             made.of((batch,))
 
 
-def test_text_is_no_output() -> None:
+def test_a_set_is_no_output() -> None:
     class Wrong(nn.Module):
-        def forward(self, x: Any) -> str:
-            return "text"
+        def forward(self, x: Any) -> set[int]:
+            return {1}
 
     stage = Stage(5, Wrong(), recompute=False, training=True, is_first=True)
-    with pytest.raises(InputError, match=r"stage 5\[0\]: expected a tensor, found str"):
+    with pytest.raises(InputError, match=r"stage 5: expected a tensor, found set"):
         stage.forward(0, (torch.ones(2),), None, split=False)

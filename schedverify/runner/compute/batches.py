@@ -1,7 +1,4 @@
-"""What a step of training is fed on one rank: micro-batches of inputs and targets, and the loss of each micro-batch.
-
-A batch is cut along its first dimension; where its rows do not divide evenly, the first micro-batches get one row more.
-"""
+"""What a step of training is fed on one rank: micro-batches of inputs and targets, and the loss of each micro-batch."""
 
 from __future__ import annotations
 
@@ -14,54 +11,11 @@ import torch
 from schedverify.core.errors import Fault, InputError
 from schedverify.core.problem import Problem
 from schedverify.runner.compute.losses import KnownForm, Loss, amount_of
+from schedverify.runner.compute.microbatches import microbatches_of
+from schedverify.runner.compute.parcels import Parcel
 
 Tensors = tuple[Any, ...]
 """Tensors that go together: what a stage reads or makes for one micro-batch."""
-
-
-def as_tensors(value: Any, place: str) -> Tensors:
-    """Return a tensor, or a tuple or list of tensors, as a tuple.
-
-    Raises
-    ------
-    InputError
-        If it is something else.
-    """
-    members = value if isinstance(value, tuple | list) else (value,)
-    for i, member in enumerate(members):
-        if not isinstance(member, torch.Tensor):
-            raise InputError(Fault(f"{place}[{i}]", f"expected a tensor, found {type(member).__name__}", "or a tuple"))
-    return tuple(members)
-
-
-def microbatches_of(value: Any, count: int, place: str) -> list[Tensors]:
-    """Return ``count`` micro-batches of a batch.
-
-    Parameters
-    ----------
-    value
-        A tensor or a tuple of tensors of shape ``(rows, ...)``, whose rows are divided as evenly as they can be, the
-        larger parts first; or a list of the micro-batches themselves.
-    place
-        The name of the value, for messages of errors.
-
-    Raises
-    ------
-    InputError
-        If a list has another length, tensors differ in their rows, or there are fewer rows than micro-batches.
-    """
-    if isinstance(value, list):
-        if len(value) != count:
-            found = f"{len(value)} micro-batches, where the plan has {count}"
-            raise InputError(Fault(place, found, "one entry for each"))
-        return [as_tensors(member, f"{place}[{m}]") for m, member in enumerate(value)]
-    tensors = as_tensors(value, place)
-    rows = {len(tensor) if tensor.dim() else 0 for tensor in tensors}
-    if len(rows) != 1:
-        raise InputError(Fault(place, f"tensors of {sorted(rows)} rows", "the same rows in each"))
-    if min(rows) < count:
-        raise InputError(Fault(place, f"{min(rows)} rows for {count} micro-batches", "at least one row for each"))
-    return list(zip(*(tensor.tensor_split(count) for tensor in tensors), strict=True))
 
 
 def rows_of(tensors: Tensors) -> int:
@@ -76,8 +30,11 @@ def counted_in(tensors: Tensors) -> int:
 
 
 def by_stage(value: Any, stages: Sequence[int]) -> dict[int, Any]:
-    """Return a value by stage: the entries of a mapping, or one value for every stage; nothing for None."""
-    if isinstance(value, Mapping):
+    """Return a value by stage: the entries of a mapping, or one value for every stage; nothing for None.
+
+    A mapping whose keys are texts is one value.
+    """
+    if isinstance(value, Mapping) and not (value and all(isinstance(key, str) for key in value)):
         return {stage: value[stage] for stage in stages if stage in value}
     return {} if value is None else dict.fromkeys(stages, value)
 
@@ -85,9 +42,9 @@ def by_stage(value: Any, stages: Sequence[int]) -> dict[int, Any]:
 class Feed(NamedTuple):
     """What a step of training is fed on one rank, by stage of one copy of the model."""
 
-    inputs: dict[int, list[Tensors]]
+    inputs: dict[int, list[Parcel]]
     """By first stage, the inputs of each micro-batch."""
-    targets: dict[int, list[Tensors]]
+    targets: dict[int, list[Parcel]]
     """By last stage, the targets of each micro-batch."""
     weights: dict[int, list[float]]
     """By last stage, what the mean of each micro-batch counts for: its rows, or what the user says."""
@@ -100,6 +57,8 @@ class Feed(NamedTuple):
     """The gradient with which the backward of a loss that is a sum begins."""
     known: KnownForm | None = None
     """The form of the losses of earlier steps."""
+    sides: Mapping[int, list[Parcel]] = MappingProxyType({})
+    """By stage, further keyword arguments of each micro-batch."""
 
     def loss(self, stage: int, microbatch: int) -> Loss | None:
         """Return a last stage's loss of a micro-batch; None of other stages."""
@@ -179,5 +138,6 @@ def amounts_of(value: Any, count: int) -> list[float]:
 
 
 def alone(tensors: Tensors) -> Any:
-    """Return the only tensor of a tuple, or the tuple, as a function of the user takes it."""
-    return tensors[0] if len(tensors) == 1 else tensors
+    """Return the value in which tensors stand, or the only member of a tuple, as a function of the user takes it."""
+    value = tensors.value() if isinstance(tensors, Parcel) else tensors
+    return value[0] if isinstance(value, tuple) and len(value) == 1 else value
