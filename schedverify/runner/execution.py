@@ -151,8 +151,12 @@ class Execution:
         return tensors
 
     def _hand_over(self, name: Name, tensors: Tensors, position: int) -> None:
-        """Keep tensors of a stage until another stage of this rank reads them, or they are sent."""
+        """Keep tensors of a stage until another stage of this rank reads them, or they are sent.
+
+        A stage of this rank gets copies of its inputs, as if they were received: it may change them in place.
+        """
         if self._problem.owner_rank[name.source] == self._problem.owner_rank[name.target]:
+            tensors = tensors if name.backward else tuple(each.clone() for each in tensors)
             self._boundaries.leave(name, tensors, self._places[position])
         else:
             self._boundaries.seal(name, tensors)

@@ -1,21 +1,28 @@
 """One stage on this rank: runs its module forward and backward, and keeps what a micro-batch needs in between.
 
 What a forward leaves is freed at the end of B or I, but for what W reads. The outputs themselves are not kept.
+
+A module gets what it would get in the middle of a model: inputs that are not leaves and may be changed in place. Nobody
+else sees such a change: not the batch, another stage, the message of an output, or a forward that is run again.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any, Final
 
 import torch
 from torch.autograd.graph import get_gradient_edge
+from torch.utils.hooks import RemovableHandle
 
-from schedverify.runner.compute.autograd import SavedTensors, add_gradients, separate_gradients
 from schedverify.runner.compute.batches import Loss, Tensors, as_tensors
-from schedverify.runner.compute.split_backward import WeightPart, input_part
+from schedverify.runner.compute.buffers import Buffers, BufferValues
+from schedverify.runner.compute.split_backward import WeightPart, input_part, whole_backward
 from schedverify.runner.p2p.messages import is_differentiable
+
+log = logging.getLogger("schedverify")
 
 
 class _InFlight:
@@ -23,13 +30,17 @@ class _InFlight:
 
     def __init__(self, inputs: Tensors, loss: Loss | None) -> None:
         self.inputs = inputs
+        """Those that need a gradient, once the graph is there."""
         self.loss = loss
         self.roots: list[Any] = []
         """By differentiable output, the edge at which its gradient arrives; None where it needs none."""
         self.seed: Any = None
         """The gradient of the loss, where there is one."""
-        self.saved = SavedTensors()
+        self.hooked = False
+        """Whether hooks were registered in the forward."""
         self.random: Any = None
+        self.buffers: BufferValues = ()
+        """In recomputation, what the buffers held before F."""
 
 
 _NOT_RUN: Final = _InFlight((), None)
@@ -42,7 +53,8 @@ class Stage:
     Parameters
     ----------
     recompute
-        Whether F keeps its inputs only, and B or I runs the forward again, with the same random numbers.
+        Whether F keeps its inputs and a copy of the buffers only, and B or I runs the forward again from them, with the
+        same random numbers; what that changes in the buffers is undone.
     training
         Whether there is a backward.
     is_first
@@ -54,11 +66,13 @@ class Stage:
         self._recompute, self._training, self._is_first = recompute, training, is_first
         self._in_flight: dict[int, _InFlight] = {}
         self._weight_parts: dict[int, WeightPart] = {}
+        self._has_told = False
         self.begin()
 
     def begin(self) -> None:
         """Begin a step of training, with no micro-batch in flight."""
         self._weights = list(self.module.parameters())
+        self._buffers = Buffers(self.module)
         self._in_flight.clear()
         self._weight_parts.clear()
 
@@ -80,9 +94,9 @@ class Stage:
             self._in_flight[microbatch] = state
             if not self._recompute:
                 return self._run(state, split)
-            state.random = _random_state(inputs)
+            state.random, state.buffers = _random_state(inputs), self._buffers.copies()
         with torch.no_grad():
-            return self._outputs(state)
+            return self._passed_on(self._outputs(state, again=self._recompute))
 
     def backward(self, microbatch: int, gradients: Sequence[Any], *, split: bool) -> Tensors:
         """Run B, or I where the backward is split, and return the gradients of the differentiable inputs.
@@ -94,18 +108,18 @@ class Stage:
         """
         state = self._in_flight[microbatch]
         if self._recompute:
-            with _replayed(state.random):
+            with _replayed(state.random), self._buffers.holding(state.buffers):
                 self._run(state, split)
-        inputs = [each for each in state.inputs if each.requires_grad]
+        inputs = state.inputs
         given = gradients if state.seed is None else (state.seed,)
         pairs = [(root, each) for root, each in zip(state.roots, given, strict=True) if root is not None]
         roots, arrived = [root for root, _ in pairs], [each for _, each in pairs]
         if split:
-            self._weight_parts[microbatch] = input_part(roots, arrived, inputs, state.saved)
+            part = input_part(roots, arrived, inputs, self._weights, hooked=state.hooked)
+            self._weight_parts[microbatch] = part
+            self._tell(part.notice)
         elif roots:
-            fresh = [weight for weight in self._weights if weight.grad is None]
-            add_gradients(roots, arrived)
-            separate_gradients(fresh, [*arrived, *(each.grad for each in inputs)])
+            whole_backward(roots, arrived, inputs, self._weights)
         found = tuple(each.grad if each.grad is not None else torch.zeros_like(each) for each in inputs)
         if split:
             _free_data(inputs)
@@ -117,21 +131,44 @@ class Stage:
         self._weight_parts.pop(microbatch).run()
 
     def _run(self, state: _InFlight, split: bool) -> Tensors:
-        with torch.enable_grad(), state.saved.hooks() if split else nullcontext():
+        handles = RemovableHandle.next_id
+        with torch.enable_grad():
             outputs = self._outputs(state)
+        state.inputs = tuple([each for each in state.inputs if each.requires_grad])
+        state.hooked = split and RemovableHandle.next_id != handles
         leading = [each for each in outputs if is_differentiable(each.dtype)]
         if state.loss is not None:
             leading, state.seed = [outputs[-1]], torch.full_like(outputs[-1], state.loss.weight)
         state.roots = [get_gradient_edge(each) if each.requires_grad else None for each in leading]
-        return tuple(each.detach() for each in outputs)
+        return self._passed_on(outputs)
 
-    def _outputs(self, state: _InFlight) -> Tensors:
-        outputs = as_tensors(self.module(*state.inputs), f"stage {self.number}")
+    def _outputs(self, state: _InFlight, *, again: bool = False) -> Tensors:
+        """Run the module and the loss; ``again`` where the inputs are needed again."""
+        if again or self._is_first:
+            inputs = tuple(each.detach().clone() for each in state.inputs)
+        else:
+            inputs = tuple(_inner(each) if each.requires_grad else each for each in state.inputs)
+        outputs = as_tensors(self.module(*inputs), f"stage {self.number}")
         return outputs if state.loss is None else (*outputs, state.loss.of(outputs))
+
+    def _passed_on(self, outputs: Tensors) -> Tensors:
+        """Return outputs as other stages get them: without their graph, and not in the memory of a buffer."""
+        return tuple(each.clone() if self._buffers.hold(each) else each.detach() for each in outputs)
+
+    def _tell(self, notice: str) -> None:
+        """Log once what of I and W is not as the schedule has it."""
+        if notice and not self._has_told:
+            self._has_told = True
+            log.warning("stage %d: %s", self.number, notice)
 
     def _leaf(self, tensor: Any) -> Any:
         leaf = tensor.detach()
         return leaf.requires_grad_(self._training and not self._is_first and is_differentiable(leaf.dtype))
+
+
+def _inner(leaf: Any) -> Any:
+    """Return a tensor in the memory of a leaf that is no leaf, nor a view of one: it may be changed in place."""
+    return torch.ops.aten._unsafe_view.default(leaf, leaf.shape)
 
 
 def _free_data(inputs: Sequence[Any]) -> None:
