@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 from schedverify.runner.compute.autograd import storage_of
@@ -20,7 +21,11 @@ class Buffers:
     """The buffers of a module and its parts, by name; forwards may write into them, and bind or add others."""
 
     def __init__(self, module: Any) -> None:
-        self._parts = [part._buffers for part in module.modules() if isinstance(part._buffers, dict)]
+        self._module = module
+
+    @cached_property
+    def _parts(self) -> list[dict[str, Any]]:
+        return [part._buffers for part in self._module.modules() if isinstance(part._buffers, dict)]
 
     def copies(self) -> BufferValues:
         """Return copies of what they hold; a tensor that stands in several places is copied once."""
@@ -46,9 +51,8 @@ class Buffers:
             part.clear()
             part.update(held)
 
-    def hold(self, tensor: Any) -> bool:
-        """Whether a tensor without a graph shares memory with one of them, which a later forward may write into."""
-        if tensor.requires_grad or not any(self._parts):
-            return False
-        place = storage_of(tensor)
-        return bool(place) and any(place == storage_of(each) for part in self._parts for each in part.values())
+    def apart(self, tensor: Any) -> Any:
+        """Return a tensor without a graph; a copy where it shares memory with a buffer, which may be written into."""
+        place = storage_of(tensor) if any(self._parts) else 0
+        shares = place and any(place == storage_of(each) for part in self._parts for each in part.values())
+        return tensor.clone() if shares else tensor.detach()

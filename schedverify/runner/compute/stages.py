@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, Final
 
 import torch
-from torch.autograd.graph import get_gradient_edge
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.utils.hooks import RemovableHandle
 
 from schedverify.runner.compute.batches import Loss, Tensors, as_tensors
@@ -43,6 +43,7 @@ class _InFlight:
         """In recomputation, what the buffers held before F."""
 
 
+_KEEPS: Final = nullcontext()
 _NOT_RUN: Final = _InFlight((), None)
 """Stands for a micro-batch whose F has not made its state yet."""
 
@@ -132,14 +133,14 @@ class Stage:
 
     def _run(self, state: _InFlight, split: bool) -> Tensors:
         handles = RemovableHandle.next_id
-        with torch.enable_grad():
+        with _KEEPS if torch.is_grad_enabled() else torch.enable_grad():
             outputs = self._outputs(state)
         state.inputs = tuple([each for each in state.inputs if each.requires_grad])
         state.hooked = split and RemovableHandle.next_id != handles
         leading = [each for each in outputs if is_differentiable(each.dtype)]
         if state.loss is not None:
             leading, state.seed = [outputs[-1]], torch.full_like(outputs[-1], state.loss.weight)
-        state.roots = [get_gradient_edge(each) if each.requires_grad else None for each in leading]
+        state.roots = [_edge(each) if each.requires_grad else None for each in leading]
         return self._passed_on(outputs)
 
     def _outputs(self, state: _InFlight, *, again: bool = False) -> Tensors:
@@ -153,7 +154,7 @@ class Stage:
 
     def _passed_on(self, outputs: Tensors) -> Tensors:
         """Return outputs as other stages get them: without their graph, and not in the memory of a buffer."""
-        return tuple(each.clone() if self._buffers.hold(each) else each.detach() for each in outputs)
+        return tuple([each.detach() if each.requires_grad else self._buffers.apart(each) for each in outputs])
 
     def _tell(self, notice: str) -> None:
         """Log once what of I and W is not as the schedule has it."""
@@ -166,8 +167,19 @@ class Stage:
         return leaf.requires_grad_(self._training and not self._is_first and is_differentiable(leaf.dtype))
 
 
+def _edge(tensor: Any) -> Any:
+    """Return the gradient edge of a tensor; ``get_gradient_edge`` does so with more checks, and of leaves."""
+    node = tensor.grad_fn
+    return get_gradient_edge(tensor) if node is None else GradientEdge(node, tensor.output_nr)
+
+
 def _inner(leaf: Any) -> Any:
-    """Return a tensor in the memory of a leaf that is no leaf, nor a view of one: it may be changed in place."""
+    """Return a tensor in the memory of a leaf that is no leaf, nor a view of one: it may be changed in place.
+
+    The first of these functions that are not views to autograd takes half of the second's time, but needs a dimension.
+    """
+    if leaf.dim():
+        return torch.unsafe_split(leaf, max(len(leaf), 1))[0]
     return torch.ops.aten._unsafe_view.default(leaf, leaf.shape)
 
 
