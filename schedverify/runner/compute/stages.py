@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import lru_cache
 from typing import Any, Final
 
 import torch
@@ -179,7 +180,7 @@ def _inner(leaf: Any) -> Any:
     The first of these functions that are not views to autograd takes half of the second's time, but needs a dimension.
     """
     if leaf.dim():
-        return torch.unsafe_split(leaf, max(len(leaf), 1))[0]
+        return torch.unsafe_split(leaf, leaf.shape[0] or 1)[0]
     return torch.ops.aten._unsafe_view.default(leaf, leaf.shape)
 
 
@@ -187,7 +188,12 @@ def _free_data(inputs: Sequence[Any]) -> None:
     """Free the memory of inputs, and their gradients, while they stay in the graph for W."""
     for leaf in inputs:
         leaf.grad = None
-        leaf.data = leaf.new_empty(0)
+        leaf.data = _empty(leaf.dtype, leaf.device)
+
+
+@lru_cache(maxsize=64)
+def _empty(dtype: Any, device: Any) -> Any:
+    return torch.empty(0, dtype=dtype, device=device)
 
 
 def _random_state(inputs: Tensors) -> Any:
