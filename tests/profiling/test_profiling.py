@@ -258,6 +258,18 @@ def test_rank_0_has_the_profile_of_all_ranks_and_their_link() -> None:
     assert link.short.median > 0
 
 
+class Half(nn.Module):
+    def forward(self, x: Any) -> Any:
+        return torch.tanh(x * 0.5)
+
+
+def test_a_number_in_a_graph_is_no_tensor_to_let_go() -> None:
+    blocks = (("begin", nn.Linear(WIDTH, WIDTH)), ("half", nn.Sequential(nn.Linear(WIDTH, WIDTH), Half())))
+    source = Source(blocks, lambda _: (torch.ones(ROWS, WIDTH), torch.zeros(ROWS, WIDTH)), nn.functional.mse_loss)
+    found = [held.waiting for held in Chain(source, 1).measure_bytes(split=True)]
+    assert found[1] >= 2 * ROWS * WIDTH * NUMBER, "W reads an input and a gradient"
+
+
 class Beside(nn.Module):
     def forward(self, x: Any) -> Any:
         return x * 2, x > 0

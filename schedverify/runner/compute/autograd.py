@@ -82,10 +82,13 @@ def saved_by(node: Any) -> Iterator[Any]:
 
 
 def let_go(nodes: Iterable[Any]) -> None:
-    """Free the tensors that autograd saved for nodes which will not run again, but for those that hooks packed."""
+    """Free the tensors that autograd saved for nodes which will not run again, but for those that hooks packed.
+
+    Scalars stay: the number in ``x * 0.5`` is saved as one, and takes no hooks while a dispatch mode counts bytes.
+    """
     for node in nodes:
         for saved in saved_by(node):
-            if saved.data is not None and saved.unpack_hook is None:
+            if saved.unpack_hook is None and saved.data is not None and saved.data.dim():
                 saved.register_hooks(_nothing, _gone)
 
 
