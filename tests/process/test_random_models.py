@@ -19,8 +19,6 @@ from support.random_models import Drawn
 pytestmark = pytest.mark.xdist_group("random models")
 CLOSE = 1e-9
 """The most relative error, in double precision."""
-WORDS = [word for word in random_models.WORDS if word not in ("checkpointed", *random_models.INPLACE)]
-MODELS = random_models.models(words=WORDS, recompute=False)
 DRAWN = settings(
     derandomize=True,
     database=None,
@@ -51,13 +49,13 @@ def check(pool: GlooPool, drawn: Drawn) -> None:
 
 
 @settings(DRAWN, max_examples=20)
-@given(MODELS)
+@given(random_models.models())
 def test_a_random_model_trains_as_one_process_does(pool: GlooPool, drawn: Drawn) -> None:
     check(pool, drawn)
 
 
 @pytest.mark.slow
 @settings(DRAWN, max_examples=200)
-@given(MODELS)
+@given(random_models.models())
 def test_more_random_models(pool: GlooPool, drawn: Drawn) -> None:
     check(pool, drawn)

@@ -70,9 +70,10 @@ def test_gradients_are_those_of_one_process(pool: GlooPool, model: str, schedule
 
 
 @pytest.mark.parametrize("recompute", [False, True], ids=["kept", "recomputed"])
+@pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("model", MODELS)
-def test_checkpoints_within_a_stage(pool: GlooPool, model: str, recompute: bool) -> None:
-    assert check(pool, plan("1f1b", recompute=recompute), model, "checkpointed") <= MODELS[model]
+def test_checkpoints_within_a_stage(pool: GlooPool, model: str, schedule: str, recompute: bool) -> None:
+    assert check(pool, plan(schedule, recompute=recompute), model, "checkpointed") <= MODELS[model]
 
 
 @pytest.mark.slow

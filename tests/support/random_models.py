@@ -294,14 +294,14 @@ def dropouts(module: nn.Module) -> list[Dropout]:
 
 
 @st.composite
-def models(draw: Any, words: Sequence[str] = WORDS, recompute: bool = True) -> Drawn:
+def models(draw: Any) -> Drawn:
     """Draw a model that one process can train, and a pipeline for it."""
     count = draw(st.integers(2, 5))
     behind, stages = "mul_", []
     for _ in range(count):
         chosen: list[str] = []
         for _ in range(draw(st.integers(1, 3))):
-            behind = draw(st.sampled_from([word for word in words if word not in INPLACE or behind not in KEEPERS]))
+            behind = draw(st.sampled_from([word for word in WORDS if word not in INPLACE or behind not in KEEPERS]))
             chosen.append(behind)
         stages.append(tuple(chosen))
     if not any(set(chosen) & set(TRAINED) for chosen in stages):
@@ -310,7 +310,7 @@ def models(draw: Any, words: Sequence[str] = WORDS, recompute: bool = True) -> D
     return Drawn(
         stages=tuple(stages),
         placement=tuple(draw(st.lists(st.integers(0, RANKS - 1), min_size=count, max_size=count))),
-        recompute=tuple(recompute and draw(st.booleans()) for _ in range(count)),
+        recompute=tuple(draw(st.lists(st.booleans(), min_size=count, max_size=count))),
         rows=tuple(tuple(draw(st.integers(2, 4)) for _ in range(microbatches)) for _ in range(steps)),
         side=draw(st.booleans()),
         seed=draw(st.integers(0, 999)),
