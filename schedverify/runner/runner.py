@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,10 +12,10 @@ import torch.distributed as dist
 
 from schedverify.core.problem import Problem
 from schedverify.core.result import Plan
-from schedverify.core.trace import BoundaryTransfer, StepSpan
+from schedverify.core.trace import StepSpan
 from schedverify.runner.agreement import agree_on_plan, make_on_every_rank
 from schedverify.runner.backends import backend_of, gloo_beside
-from schedverify.runner.compute.batches import Feed, Tensors, feed_of
+from schedverify.runner.compute.batches import Feed, feed_of
 from schedverify.runner.compute.gradient_sums import sum_shared
 from schedverify.runner.compute.gradients import scale, set_aside, weights_of
 from schedverify.runner.compute.losses import EMPTY_MEAN
@@ -36,40 +35,10 @@ from schedverify.runner.p2p.transport import Transport
 from schedverify.runner.p2p.waiting import DEFAULT_TIMEOUT
 from schedverify.runner.program import Stages, device_of, modules_of, program_of
 from schedverify.runner.sharing import agree_on_shared
+from schedverify.runner.step_result import StepResult
 
 log = logging.getLogger("schedverify")
 Returned = TypeVar("Returned")
-
-
-@dataclass(frozen=True)
-class StepResult:
-    """The results of one step on this rank.
-
-    Attributes
-    ----------
-    loss
-        The rank's share of the loss of the whole batch, a scalar; None where it holds no last stage. The shares of a
-        pipeline's ranks add up to it; with a data-parallel group the mean of these sums over its pipelines is it.
-    outputs
-        In inference, the output tensors by last stage (of all copies) and micro-batch, each of the class
-        :class:`~schedverify.runner.compute.parcels.Parcel`: a tuple whose ``value()`` is what the stage returned.
-    ran
-        What ran and when, in nanoseconds, in the order of the positions.
-    peak_in_flight
-        The most pairs of stage and micro-batch that were in flight at once, counted while running.
-    crossed
-        All transfers that left or reached a stage of this rank.
-    losses
-        By last stage (of all copies) and micro-batch, the scalar that the loss function returned: the mean, or the sum
-        of a pair.
-    """
-
-    loss: Any = None
-    outputs: Mapping[tuple[int, int], Tensors] = field(default_factory=dict)
-    ran: tuple[StepSpan, ...] = ()
-    peak_in_flight: int = 0
-    crossed: tuple[BoundaryTransfer, ...] = ()
-    losses: Mapping[tuple[int, int], Any] = field(default_factory=dict)
 
 
 class Runner:
