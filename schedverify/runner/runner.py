@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,13 +10,16 @@ import torch.distributed as dist
 
 from schedverify.core.problem import Problem
 from schedverify.core.result import Plan
-from schedverify.core.trace import BoundaryTransfer, StepSpan
+from schedverify.core.trace import StepSpan
 from schedverify.runner.agreement import agree_on_plan, make_on_every_rank
 from schedverify.runner.backends import backend_of, gloo_beside
-from schedverify.runner.compute.batches import Tensors, feed_of
-from schedverify.runner.compute.gradients import begin_average, scale, set_aside, sum_shared, weights_of, weights_shared
-from schedverify.runner.compute.losses import EMPTY_MEAN
+from schedverify.runner.compute.batches import Feed, feed_of
+from schedverify.runner.compute.gradient_sums import sum_shared
+from schedverify.runner.compute.gradients import scale, set_aside, weights_of
+from schedverify.runner.compute.replicas import Replicas, at_rest
+from schedverify.runner.compute.shared_weights import Sharing, sharing_of
 from schedverify.runner.compute.stages import Stage
+from schedverify.runner.compute.wrapping import replicas_of
 from schedverify.runner.control.failure_notices import failure_notices_of
 from schedverify.runner.control.loss_totals import LossTotals
 from schedverify.runner.execution import Execution
@@ -30,39 +29,10 @@ from schedverify.runner.p2p.messages import transfer_objection
 from schedverify.runner.p2p.transport import Transport
 from schedverify.runner.p2p.waiting import DEFAULT_TIMEOUT
 from schedverify.runner.program import Stages, device_of, modules_of, program_of
+from schedverify.runner.sharing import agree_on_shared
+from schedverify.runner.step_result import StepResult
 
-log = logging.getLogger("schedverify")
 Returned = TypeVar("Returned")
-
-
-@dataclass(frozen=True)
-class StepResult:
-    """The results of one step on this rank.
-
-    Attributes
-    ----------
-    loss
-        The rank's share of the loss of the whole batch, a scalar; None where it holds no last stage. The shares of a
-        pipeline's ranks add up to it; with a data-parallel group the mean of these sums over its pipelines is it.
-    outputs
-        In inference, the output tensors by last stage (of all copies) and micro-batch.
-    ran
-        What ran and when, in nanoseconds, in the order of the positions.
-    peak_in_flight
-        The most pairs of stage and micro-batch that were in flight at once, counted while running.
-    crossed
-        All transfers that left or reached a stage of this rank.
-    losses
-        By last stage (of all copies) and micro-batch, the scalar that the loss function returned: the mean, or the sum
-        of a pair.
-    """
-
-    loss: Any = None
-    outputs: Mapping[tuple[int, int], Tensors] = field(default_factory=dict)
-    ran: tuple[StepSpan, ...] = ()
-    peak_in_flight: int = 0
-    crossed: tuple[BoundaryTransfer, ...] = ()
-    losses: Mapping[tuple[int, int], Any] = field(default_factory=dict)
 
 
 class Runner:
@@ -77,8 +47,8 @@ class Runner:
     stages
         The modules of this rank: by stage (of all copies: copy ``k`` of the model has the stages ``k·S … k·S+S-1``), or
         a list in the order of the rank's stages. A module takes the tensors of the stages that feed it, in their order,
-        and returns a tensor or a tuple of tensors. Copies, and tied stages, begin with equal weights. Or a function
-        that returns them for the admitted plan.
+        and returns a tensor or a tuple of tensors. Copies, and weights that are shared, begin with equal numbers. Or a
+        function that returns them for the admitted plan.
     loss
         ``loss(output, target)``, needed where a last stage stands: the mean over a micro-batch, or a pair, in all
         steps and on all ranks the same. Of a pair (sum, count) the first is a scalar and the second the number that
@@ -105,6 +75,14 @@ class Runner:
         of all parts together, however many rows each has, or whatever counts in it.
     device
         The device of buffers; that of the first weight by default.
+    shared
+        The weights that stages share, whose gradients are summed: by the name of a weight the stages (of one copy)
+        whose modules have a parameter of that name, ``{"weight": [0, 3]}``; or, where the names differ, by any word
+        the parameter's name in each stage, ``{"table": {0: "weight", 3: "head.weight"}}``. Names are those of the
+        stage's ``named_parameters()``, without what DDP, ``torch.compile`` or a checkpoint wrapper puts into them. The
+        same on every rank; other weights are not shared, whatever is tied. Without it, tied stages share all their
+        weights, which must have equal names and shapes in each; other tied stages are refused. On one rank, stages
+        with the same ``Parameter`` share that weight and nothing has to be said. Copies of a stage share all weights.
 
     Raises
     ------
@@ -131,18 +109,21 @@ class Runner:
         optimizer: Callable[[], Any] | None = None,
         data_parallel: Any = None,
         device: Any = None,
+        shared: Sharing | None = None,
     ) -> None:
         self._group = dist.group.WORLD if group is None else group
         self._timeout, self._loss, self._optimizer = timeout, loss, optimizer
-        self._data_parallel, self._replicas = data_parallel, None
+        self._data_parallel = data_parallel
+        self._replicas: dict[int, Replicas] = {}
         self.rank = dist.get_rank(self._group)
         self.plan, self._tagged, self._control = _admitted(plan, self._group, unverified, timeout)
         self.program, problem = program_of(self.plan, self.rank), self.plan.problem
-        options = "checksums" if checksums else ""
-        self.modules = make_on_every_rank(
-            lambda: self._made(stages), options, lambda made: weights_shared(problem, made), self._control, timeout
+        options = " ".join(name for name, on in (("checksums", checksums), ("shared", shared is not None)) if on)
+        self.modules, named = make_on_every_rank(
+            lambda: self._made_and_shared(stages, shared), options, lambda _: {}, self._control, timeout
         )
-        self._totals = LossTotals(problem, self._control, self._replicas, timeout)
+        self._shared = agree_on_shared(problem, self.modules, named, self._control, timeout)
+        self._totals = LossTotals(problem, self._control, self._pipelines(), timeout)
         self._notices = failure_notices_of(self._group, timeout)
         device, tagged = device_of(self.modules) if device is None else device, self._tagged
         self._boundaries = Boundaries(
@@ -160,22 +141,40 @@ class Runner:
         )
         training, recompute, feeders = problem.form != "inference", problem.recompute, problem.predecessors
         made = {
-            number: Stage(number, module, recompute=recompute[number], training=training, is_first=not feeders[number])
-            for number, module in self.modules.items()
+            number: Stage(
+                number, stage.module, recompute=recompute[number], training=training, is_first=not feeders[number]
+            )
+            for number, stage in self._replicas.items()
         }
-        self.execution = Execution(self.program, made, transport, reduce=self._reduce, boundaries=self._boundaries)
+        self.execution = Execution(self.program, made, transport, replicas=self._replicas, boundaries=self._boundaries)
         """Runs the program of this rank; a test plants faults with its ``intercept``."""
+
+    def _made_and_shared(self, stages: Stages | Callable[[Plan], Stages], shared: Any) -> tuple[dict[int, Any], Any]:
+        """Return the modules, and what they share by name; None where that is not given."""
+        made = self._made(stages)
+        return made, None if shared is None else sharing_of(shared, self.plan.problem, made)
 
     def _made(self, stages: Stages | Callable[[Plan], Stages]) -> dict[int, Any]:
         """Return the modules, once the other ranks of the data-parallel group have their own, with as many weights."""
-        make = partial(modules_of, stages, self.plan, self.program)
+
+        def make() -> dict[int, Any]:
+            given, group = modules_of(stages, self.plan, self.program), self._data_parallel
+            self._replicas = replicas_of(given, group, self.program.sharded, self.rank, self._timeout)
+            return given
+
         if self._data_parallel is None:
             return make()
         is_gloo = backend_of(self._data_parallel).name == "gloo"
-        self._replicas = self._data_parallel if is_gloo else gloo_beside(self._data_parallel, self._timeout)
+        control = self._data_parallel if is_gloo else gloo_beside(self._data_parallel, self._timeout)
         among = "the data-parallel group"
-        made: dict[int, Any] = make_on_every_rank(make, "", weights_of, self._replicas, self._timeout, among=among)
+        made: dict[int, Any] = make_on_every_rank(make, "", weights_of, control, self._timeout, among=among)
         return made
+
+    def _pipelines(self) -> list[Any]:
+        """Return gloo groups over which a last stage's losses are averaged, as its gradients are; empty without one."""
+        lasts = [number for number in sorted(self._replicas) if not self.problem.successors[number]]
+        groups = self._replicas[lasts[0]].groups if lasts else ()
+        return [each if dist.get_backend(each) == "gloo" else gloo_beside(each, self._timeout) for each in groups]
 
     @property
     def control(self) -> Any:
@@ -222,31 +221,43 @@ class Runner:
         try:
             return act()
         except Exception as error:
-            groups = [group for group in (self._group, self._data_parallel) if group is not None]
-            failure = self._notices.report(error, [group for group in groups if dist.get_backend(group) == "gloo"])
+            groups = [self._group, *(group for each in self._replicas.values() for group in each.groups)]
+            own = list({id(group): group for group in groups if dist.get_backend(group) == "gloo"}.values())
+            failure = self._notices.report(error, own)
             if failure is error:
                 raise
             raise failure from error
 
     def _step(self, batch: Any, target: Any, weights: Any) -> StepResult:
-        feed, loss = feed_of(self.problem, self.rank, batch, target, self._loss, weights), None
-        if self.problem.form == "inference":
-            ran = self.execution.run(feed)
-        else:
-            feed = self._totals.weigh(feed)
-            with set_aside(self.modules.values()):
-                ran = self.execution.run(feed)
-                sum_shared(self.problem, self.rank, self.modules, self._group, self._timeout, self._tagged)
-                for number in () if self.program.reduces else sorted(self.modules):
-                    self._reduce(number)()
-                loss, factor = self._totals.settle(feed, self.execution.losses)
-                if factor is not None:
-                    scale(self.modules.values(), factor)
+        feed = feed_of(self.problem, self.rank, batch, target, self._loss, weights)
+        training = self.problem.form != "inference"
+        with at_rest(self._replicas.values()):
+            ran, loss = self._trained(feed) if training else (self._ran(feed), None)
+        if training:
             self._update()
         done = self.execution
         losses = {place: each.value for place, each in done.losses.items()}
         crossed = tuple(self._boundaries.log)
         return StepResult(loss, done.outputs, tuple(ran), done.peak_in_flight, crossed, losses)
+
+    def _trained(self, feed: Feed) -> tuple[list[StepSpan], Any]:
+        """Run the plan, and make the gradients whole; return what ran, and the rank's share of the loss."""
+        feed = self._totals.weigh(feed)
+        weights = [weight for module in self.modules.values() for weight in module.parameters()]
+        with set_aside(self.modules.values()):
+            ran = self._ran(feed)
+            for number in () if self.program.reduces else sorted(self.modules):
+                self._replicas[number].reduce()()
+            sum_shared(self._shared, self.rank, self._group, self._timeout, self._tagged)
+            share, factor = self._totals.settle(feed, self.execution.losses)
+            if factor is not None:
+                scale(weights, factor)
+        return ran, share
+
+    def _ran(self, feed: Feed) -> list[StepSpan]:
+        for number in sorted(self._replicas):
+            self._replicas[number].begin()
+        return self.execution.run(feed)
 
     def _update(self) -> None:
         try:
@@ -267,24 +278,11 @@ class Runner:
         RunError
             If a rank sends what is no number.
         """
-        share = 0.0 if result.loss is None else float(result.loss)
-        if math.isnan(share):
-            told = sorted({m for (_, m), loss in result.losses.items() if bool(loss.isnan())})
-            log.warning(
-                "rank %d: the loss of micro-batch %s is NaN (%s)", self.rank, ", ".join(map(str, told)), EMPTY_MEAN
-            )
-        return self._reporting(lambda: self._totals.whole(share))
+        return self._reporting(lambda: self._totals.whole(result))
 
     def relearn(self) -> None:
         """Forget the shapes of messages; call it on every rank before a step whose batch has another shape."""
         self._boundaries.forget()
-
-    def _reduce(self, number: int) -> Callable[[], None]:
-        """Begin to average a stage's gradients over the data-parallel group, and return what ends that."""
-        if self._data_parallel is None:
-            return lambda: None
-        place = f"rank {self.rank}, stage {number}"
-        return begin_average(self.modules[number].parameters(), self._data_parallel, place, self._timeout)
 
 
 def _admitted(plan: Plan | str | Path, group: Any, unverified: bool, timeout: float) -> tuple[Plan, bool, Any]:

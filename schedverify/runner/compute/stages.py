@@ -59,9 +59,13 @@ class Stage:
 
     def begin(self) -> None:
         """Begin a step of training, with no micro-batch in flight."""
-        self._weights = list(self.module.parameters())
+        self.look_up_weights()
         self._in_flight.clear()
         self._weight_parts.clear()
+
+    def look_up_weights(self) -> None:
+        """Take the module's parameters anew: those of a sharded module are others when it is gathered."""
+        self._weights = list(self.module.parameters())
 
     def enter(self, microbatch: int) -> None:
         """Count a micro-batch as in flight, from the beginning of the step that runs its F."""
