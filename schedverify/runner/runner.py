@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,7 +16,6 @@ from schedverify.runner.backends import backend_of, gloo_beside
 from schedverify.runner.compute.batches import Feed, feed_of
 from schedverify.runner.compute.gradient_sums import sum_shared
 from schedverify.runner.compute.gradients import scale, set_aside, weights_of
-from schedverify.runner.compute.losses import EMPTY_MEAN
 from schedverify.runner.compute.randoms import Randoms, devices_of, replica_of
 from schedverify.runner.compute.replicas import Replicas, at_rest
 from schedverify.runner.compute.shared_weights import Sharing, sharing_of
@@ -37,7 +34,6 @@ from schedverify.runner.program import Stages, device_of, modules_of, program_of
 from schedverify.runner.sharing import agree_on_shared
 from schedverify.runner.step_result import StepResult
 
-log = logging.getLogger("schedverify")
 Returned = TypeVar("Returned")
 
 
@@ -128,8 +124,6 @@ class Runner:
         self._timeout, self._loss, self._optimizer = timeout, loss, optimizer
         self._data_parallel = data_parallel
         self._replicas: dict[int, Replicas] = {}
-        self._beside: dict[int, Any] = {}
-        """By the identity of a group of replicas, a gloo group of the same ranks."""
         self.rank = dist.get_rank(self._group)
         self.plan, self._tagged, self._control = _admitted(plan, self._group, unverified, timeout)
         self.program, problem = program_of(self.plan, self.rank), self.plan.problem
@@ -138,8 +132,7 @@ class Runner:
             lambda: self._made_and_shared(stages, shared), options, lambda _: {}, self._control, timeout
         )
         self._shared = agree_on_shared(problem, self.modules, named, self._control, timeout)
-        pipelines = {id(group): group for each in self._replicas.values() for group in each.groups}
-        self._totals = LossTotals(problem, self._control, [self._gloo(group) for group in pipelines.values()], timeout)
+        self._totals = LossTotals(problem, self._control, self._pipelines(), timeout)
         self._notices = failure_notices_of(self._group, timeout)
         device, tagged = device_of(self.modules) if device is None else device, self._tagged
         self._boundaries = Boundaries(
@@ -176,17 +169,17 @@ class Runner:
 
         if self._data_parallel is None:
             return make()
-        control, among = self._gloo(self._data_parallel), "the data-parallel group"
+        is_gloo = backend_of(self._data_parallel).name == "gloo"
+        control = self._data_parallel if is_gloo else gloo_beside(self._data_parallel, self._timeout)
+        among = "the data-parallel group"
         made: dict[int, Any] = make_on_every_rank(make, "", weights_of, control, self._timeout, among=among)
         return made
 
-    def _gloo(self, group: Any) -> Any:
-        """Return a gloo group of the ranks of a group of replicas; all of them call it."""
-        if backend_of(group).name == "gloo":
-            return group
-        if id(group) not in self._beside:
-            self._beside[id(group)] = gloo_beside(group, self._timeout)
-        return self._beside[id(group)]
+    def _pipelines(self) -> list[Any]:
+        """Return gloo groups over which a last stage's losses are averaged, as its gradients are; empty without one."""
+        lasts = [number for number in sorted(self._replicas) if not self.problem.successors[number]]
+        groups = self._replicas[lasts[0]].groups if lasts else ()
+        return [each if dist.get_backend(each) == "gloo" else gloo_beside(each, self._timeout) for each in groups]
 
     @property
     def control(self) -> Any:
@@ -264,14 +257,12 @@ class Runner:
             raise failure from error
 
     def _step(self, batch: Any, target: Any, weights: Any, side_inputs: Mapping[int, Any] | None) -> StepResult:
-        feed, loss = feed_of(self.problem, self.rank, batch, target, self._loss, weights), None
+        feed = feed_of(self.problem, self.rank, batch, target, self._loss, weights)
         feed = with_side_inputs(feed, self.problem, self.modules, side_inputs, batch)
+        training = self.problem.form != "inference"
         with at_rest(self._replicas.values()):
-            if self.problem.form == "inference":
-                ran = self._ran(feed)
-            else:
-                ran, loss = self._trained(self._totals.weigh(feed))
-        if self.problem.form != "inference":
+            ran, loss = self._trained(feed) if training else (self._ran(feed), None)
+        if training:
             self._update()
         self.next_step += 1
         done = self.execution
@@ -280,16 +271,17 @@ class Runner:
         return StepResult(loss, done.outputs, tuple(ran), done.peak_in_flight, crossed, losses)
 
     def _trained(self, feed: Feed) -> tuple[list[StepSpan], Any]:
-        """Run the plan, have the gradients be whole behind it, and return what ran and the share of the loss."""
+        """Run the plan, and make the gradients whole; return what ran, and the rank's share of the loss."""
+        feed = self._totals.weigh(feed)
         with set_aside(self.modules.values()) as weights:
             ran = self._ran(feed)
             for number in () if self.program.reduces else sorted(self.modules):
                 self._replicas[number].reduce()()
             sum_shared(self._shared, self.rank, self._group, self._timeout, self._tagged)
-            loss, factor = self._totals.settle(feed, self.execution.losses)
+            share, factor = self._totals.settle(feed, self.execution.losses)
             if factor is not None:
                 scale(weights, factor)
-        return ran, loss
+        return ran, share
 
     def _ran(self, feed: Feed) -> list[StepSpan]:
         for number in sorted(self._replicas):
@@ -316,13 +308,7 @@ class Runner:
         RunError
             If a rank sends what is no number.
         """
-        share = 0.0 if result.loss is None else float(result.loss)
-        if math.isnan(share):
-            told = sorted({m for (_, m), loss in result.losses.items() if bool(loss.isnan())})
-            log.warning(
-                "rank %d: the loss of micro-batch %s is NaN (%s)", self.rank, ", ".join(map(str, told)), EMPTY_MEAN
-            )
-        return self._reporting(lambda: self._totals.whole(share))
+        return self._reporting(lambda: self._totals.whole(result))
 
     def relearn(self) -> None:
         """Do nothing, for callers from when it was needed: each step may have other shapes than the last one."""

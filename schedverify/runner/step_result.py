@@ -1,4 +1,4 @@
-"""What a step of training or inference returns on one rank."""
+"""What one step comes to on one rank."""
 
 from __future__ import annotations
 
