@@ -10,12 +10,14 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.algorithms.ddp_comm_hooks.debugging_hooks import noop_hook
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import FullyShardedDataParallel, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
-from torch.nn.parallel import DistributedDataParallel
+from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from schedverify.runner import Runner
+from schedverify.core.errors import InputError
+from schedverify.runner import RefusedError, RunError, Runner
 from support.runner_jobs import WIDTH, Block, mean_square, reference
 
 PIPELINES, REPLICAS = ((0, 1), (2, 3)), ((0, 2), (1, 3))
@@ -164,3 +166,158 @@ def difference(found: Any, expected: Any) -> float:
     if found is None or expected is None:
         return 0.0 if found is expected else float("inf")
     return float((found - expected).norm() / expected.norm().clamp_min(1e-30))
+
+
+def two_within(module: Any, group: Any) -> Any:
+    module.first = ddp(module.first, group)
+    return module
+
+
+def sharded_within(module: Any, group: Any) -> Any:
+    fully_shard(module.first, mesh=mesh_of(group))
+    return module
+
+
+def wrapped_twice(module: Any, group: Any) -> Any:
+    return ddp(ddp(module, group), group)
+
+
+def compiled(module: Any, group: Any) -> Any:
+    return torch.compile(ddp(module, group))
+
+
+def fsdp_of_old(module: Any, group: Any) -> Any:
+    return FullyShardedDataParallel(module, process_group=group, device_id=torch.device("cpu"), use_orig_params=True)
+
+
+def data_parallel(module: Any, group: Any) -> Any:
+    return DataParallel(module)
+
+
+def unknown(module: Any, group: Any) -> Any:
+    return Engine(module)
+
+
+class Engine(nn.Module):
+    """Stands for a wrapper that nothing is known of, but that it can be told not to reduce."""
+
+    def __init__(self, module: Any) -> None:
+        super().__init__()
+        self.module = module
+
+    def no_sync(self) -> Any:
+        raise AssertionError("it is never asked")
+
+
+def with_hook(module: Any, group: Any) -> Any:
+    wrapper = ddp(module, group)
+    wrapper.register_comm_hook(None, noop_hook)
+    return wrapper
+
+
+def with_forward_hook(module: Any, group: Any) -> Any:
+    wrapper = ddp(module, group)
+    wrapper.register_forward_hook(lambda _, __, output: output * 2)
+    return wrapper
+
+
+def of_another_torch(module: Any, group: Any) -> Any:
+    sharded = fsdp(module, group)
+    del sharded._get_fsdp_state()._fsdp_param_groups[0].post_forward_mesh_info
+    return sharded
+
+
+def refusal(rank: int, plan: Any, wrap: Any, both: bool) -> str:
+    """Have the second rank of each pipeline wrap its stage, and return why this rank refuses."""
+    _, place, pipeline, replicas = groups_of(rank)
+    module = Layered(place).double()
+    own = [wrap(module, replicas) if place else module]
+    try:
+        Runner(plan, own, mean_square, group=pipeline, data_parallel=replicas if both else None, timeout=30)
+    except (RefusedError, InputError) as error:
+        return str(error)
+    return "not refused"
+
+
+class Counting(nn.Module):
+    """Counts its forwards in a buffer, beside a batch normalization."""
+
+    def __init__(self, stage: int) -> None:
+        super().__init__()
+        self.block, self.norm = Block(stage), nn.BatchNorm1d(WIDTH)
+        self.register_buffer("flag", torch.tensor(stage > 99))
+
+    def forward(self, x: Any) -> Any:
+        return self.norm(self.block(x))
+
+
+def buffers(rank: int, plan: Any, ours: bool) -> list[Any]:
+    """Return the buffers of this rank's stage after two steps on its half, by our runner or by DDP in one process each.
+
+    In the latter a pipeline is one module that accumulates gradients.
+    """
+    number, place, pipeline, replicas = groups_of(rank)
+    modules = models(2, Counting)
+    batches = [[each.tensor_split(2)[number] for each in batch_of(8 * plan.problem.microbatches, s)] for s in range(2)]
+    if ours:
+        own = ddp(modules[place], replicas)
+        runner = Runner(plan, [own], mean_square, group=pipeline, timeout=30)
+        for batch, target in batches:
+            runner.step(batch, target)
+        return [buffer.tolist() for buffer in modules[place].buffers()]
+    whole = ddp(nn.Sequential(*modules), replicas)
+    for pair in batches:
+        parts = list(zip(*(each.tensor_split(plan.problem.microbatches) for each in pair), strict=True))
+        with whole.no_sync():
+            for inputs, target in parts[:-1]:
+                mean_square(whole(inputs), target).backward()
+        mean_square(whole(parts[-1][0]), parts[-1][1]).backward()
+    return [buffer.tolist() for buffer in modules[place].buffers()]
+
+
+def gathered(rank: int, plan: Any) -> list[tuple[str, int]]:
+    """Return by operation of this rank how many of the stage's weights are gathered when it is done."""
+    number, place, pipeline, replicas = groups_of(rank)
+    module = fsdp_within(Layered(place).double(), replicas)
+    runner = Runner(plan, [module], mean_square, group=pipeline, timeout=30)
+    found = []
+
+    def around(action: Any, perform: Any) -> None:
+        perform(action)
+        found.append((action.text, sum(not isinstance(weight, DTensor) for weight in module.parameters())))
+
+    runner.execution.intercept(around)
+    batch, target = batch_of(8 * plan.problem.microbatches, 0)
+    runner.step(*(each.tensor_split(2)[number] for each in (batch, target)))
+    return [*found, ("after", sum(not isinstance(weight, DTensor) for weight in module.parameters()))]
+
+
+def outside(rank: int, plan: Any, wrapper: str) -> float:
+    """Use a wrapped stage outside of the runner behind a step of it, and return the error of its gradients there."""
+    number, place, pipeline, replicas = groups_of(rank)
+    module = WRAPPERS[wrapper](models(2, Layered)[place], replicas)
+    alone = models(2, Layered)[place]
+    batch, target = batch_of(8 * plan.problem.microbatches, 0)
+    halves = [each.tensor_split(2) for each in (batch, target)]
+    Runner(plan, [module], mean_square, group=pipeline, timeout=30).step(*(half[number] for half in halves))
+    module.zero_grad()
+    mean_square(module(halves[0][number]), halves[1][number]).backward()
+    sum(mean_square(alone(x), y) / 2 for x, y in zip(*halves, strict=True)).backward()
+    expected = dict(alone.named_parameters())
+    return max(difference(found, expected[name].grad) for name, found in whole_gradients(module).items())
+
+
+def fails(rank: int, plan: Any, wrapper: str) -> str:
+    """Have one rank of the first pipeline fail in its forward; return what was told on this rank."""
+    number, place, pipeline, replicas = groups_of(rank)
+    module = models(2, Layered)[place]
+    if rank == 0:
+        module.first.register_forward_hook(lambda *_: 1 / 0)
+    own = WRAPPERS[wrapper](module, replicas)
+    runner = Runner(plan, [own], mean_square, group=pipeline, timeout=60)
+    batch, target = batch_of(8 * plan.problem.microbatches, 0)
+    try:
+        runner.step(*(each.tensor_split(2)[number] for each in (batch, target)))
+    except RunError as error:
+        return str(error)
+    return "no error"

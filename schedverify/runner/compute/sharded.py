@@ -37,7 +37,7 @@ class ShardedReplicas(Replicas):
 
     def __init__(self, module: Any, place: str, timeout: float, *, by_plan: bool) -> None:
         self._module, self._by_plan = module, by_plan
-        self._units = [each for each in module.modules() if hasattr(each, "_get_fsdp_state")]
+        self._units = [each for each in module.modules() if hasattr(type(each), "_get_fsdp_state")]
         self._state = module._get_fsdp_state()
         states = {id(state): state for state in (unit._get_fsdp_state() for unit in self._units)}
         self._weight_groups = [group for state in states.values() for group in state._fsdp_param_groups]
