@@ -15,8 +15,10 @@ from schedverify.core.trace import BoundaryTransfer, StepSpan
 from schedverify.runner.agreement import agree_on_plan, make_on_every_rank
 from schedverify.runner.backends import backend_of, gloo_beside
 from schedverify.runner.compute.batches import Feed, Tensors, feed_of
-from schedverify.runner.compute.gradients import set_aside, sum_shared, weights_of, weights_shared
+from schedverify.runner.compute.gradient_sums import sum_shared
+from schedverify.runner.compute.gradients import set_aside, weights_of
 from schedverify.runner.compute.replicas import Replicas, at_rest
+from schedverify.runner.compute.shared_weights import Sharing, sharing_of
 from schedverify.runner.compute.stages import Stage
 from schedverify.runner.compute.wrapping import replicas_of
 from schedverify.runner.control.exchange import exchange
@@ -28,6 +30,7 @@ from schedverify.runner.p2p.messages import transfer_objection
 from schedverify.runner.p2p.transport import Transport
 from schedverify.runner.p2p.waiting import DEFAULT_TIMEOUT
 from schedverify.runner.program import Stages, device_of, modules_of, program_of
+from schedverify.runner.sharing import agree_on_shared
 
 Returned = TypeVar("Returned")
 
@@ -70,8 +73,8 @@ class Runner:
     stages
         The modules of this rank: by stage (of all copies: copy ``k`` of the model has the stages ``k·S … k·S+S-1``), or
         a list in the order of the rank's stages. A module takes the tensors of the stages that feed it, in their order,
-        and returns a tensor or a tuple of tensors. Copies, and tied stages, begin with equal weights. Or a function
-        that returns them for the admitted plan.
+        and returns a tensor or a tuple of tensors. Copies, and weights that are shared, begin with equal numbers. Or a
+        function that returns them for the admitted plan.
     loss
         ``loss(output, target)``, the mean over the rows of a micro-batch; needed where a last stage stands. A mapping
         by stage of one copy where last stages differ.
@@ -94,6 +97,14 @@ class Runner:
         the end of the step.
     device
         The device of buffers; that of the first weight by default.
+    shared
+        The weights that stages share, whose gradients are summed: by the name of a weight the stages (of one copy)
+        whose modules have a parameter of that name, ``{"weight": [0, 3]}``; or, where the names differ, by any word
+        the parameter's name in each stage, ``{"table": {0: "weight", 3: "head.weight"}}``. Names are those of the
+        stage's ``named_parameters()``, without what DDP, ``torch.compile`` or a checkpoint wrapper puts into them. The
+        same on every rank; other weights are not shared, whatever is tied. Without it, tied stages share all their
+        weights, which must have equal names and shapes in each; other tied stages are refused. On one rank, stages
+        with the same ``Parameter`` share that weight and nothing has to be said. Copies of a stage share all weights.
 
     Raises
     ------
@@ -120,6 +131,7 @@ class Runner:
         optimizer: Callable[[], Any] | None = None,
         data_parallel: Any = None,
         device: Any = None,
+        shared: Sharing | None = None,
     ) -> None:
         self._group = dist.group.WORLD if group is None else group
         self._timeout, self._loss, self._optimizer = timeout, loss, optimizer
@@ -128,10 +140,11 @@ class Runner:
         self.rank = dist.get_rank(self._group)
         self.plan, self._tagged, self._control = _admitted(plan, self._group, unverified, timeout)
         self.program, problem = program_of(self.plan, self.rank), self.plan.problem
-        options = "checksums" if checksums else ""
-        self.modules = make_on_every_rank(
-            lambda: self._made(stages), options, lambda made: weights_shared(problem, made), self._control, timeout
+        options = " ".join(name for name, on in (("checksums", checksums), ("shared", shared is not None)) if on)
+        self.modules, named = make_on_every_rank(
+            lambda: self._made_and_shared(stages, shared), options, lambda _: {}, self._control, timeout
         )
+        self._shared = agree_on_shared(problem, self.modules, named, self._control, timeout)
         self._notices = failure_notices_of(self._group, timeout)
         device, tagged = device_of(self.modules) if device is None else device, self._tagged
         self._boundaries = Boundaries(
@@ -156,6 +169,11 @@ class Runner:
         }
         self.execution = Execution(self.program, made, transport, replicas=self._replicas, boundaries=self._boundaries)
         """Runs the program of this rank; a test plants faults with its ``intercept``."""
+
+    def _made_and_shared(self, stages: Stages | Callable[[Plan], Stages], shared: Any) -> tuple[dict[int, Any], Any]:
+        """Return the modules, and what they share by name; None where that is not given."""
+        made = self._made(stages)
+        return made, None if shared is None else sharing_of(shared, self.plan.problem, made)
 
     def _made(self, stages: Stages | Callable[[Plan], Stages]) -> dict[int, Any]:
         """Return the modules, once the other ranks of the data-parallel group have their own, with as many weights."""
@@ -236,7 +254,7 @@ class Runner:
             ran = self._ran(feed)
             for number in () if self.program.reduces else sorted(self.modules):
                 self._replicas[number].reduce()()
-            sum_shared(self.problem, self.rank, self.modules, self._group, self._timeout, self._tagged)
+            sum_shared(self._shared, self.rank, self._group, self._timeout, self._tagged)
         return ran
 
     def _ran(self, feed: Feed) -> list[StepSpan]:

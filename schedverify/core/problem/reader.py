@@ -8,9 +8,9 @@ from functools import lru_cache
 from typing import Any, Final
 
 from schedverify.core.errors import Faults, clean, nearest, shown
-from schedverify.core.problem.fields import Ints, Matrix
 from schedverify.core.problem.keys import BY_PATH, KEYS, TABLES, Key, names, table_of
 from schedverify.core.problem.numbers import LARGEST, decimal_places, exact, finer_tick, size, whole
+from schedverify.core.problem.stage_graph import Ints, Matrix
 from schedverify.core.units import SIZES, unit_of
 
 _LONGEST_TEXT: Final = 1000

@@ -32,14 +32,20 @@ class Replicas:
         What a forward of the stage runs.
     groups
         The process groups that its gradients are averaged over, one after the other.
+    others
+        The other stages of the rank. A weight that the stage shares with one of them waits for the last of them: while
+        a reduction of it is on its way, another stage would add to what the reduction then replaces.
     """
 
     def __init__(self, module: Any, groups: Sequence[Any], place: str, timeout: float) -> None:
         self.module, self.groups = module, tuple(groups)
         self._place, self._timeout = place, timeout
+        self.others: Sequence[Replicas] = ()
+        self._reduced = False
 
     def begin(self) -> None:
         """Begin a step: nothing is reduced from now on, until ``reduce``."""
+        self._reduced = False
 
     def unshard(self) -> None:
         """Gather the weights from the replicas, at the stage's ``UNSHARD``."""
@@ -54,9 +60,12 @@ class Replicas:
 
     def reduce(self) -> Callable[[], None]:
         """Begin to average the gradients that the step has added, and return what ends that."""
+        self._reduced = True
         if not self.groups:
             return lambda: None
-        return begin_average(self._weights(), self.groups[0], self._place, self._timeout)
+        later = {id(weight) for other in self.others if not other._reduced for weight in other._weights()}
+        whole = [weight for weight in self._weights() if id(weight) not in later]
+        return begin_average(whole, self.groups[0], self._place, self._timeout)
 
     def rest(self) -> None:
         """Leave the module as it is between steps; may be called at any time."""
@@ -81,6 +90,7 @@ class WrappedReplicas(Replicas):
 
     def begin(self) -> None:
         """Begin a step: its reducer is told to keep still, and buffers are made equal."""
+        super().begin()
         self._synchronizes = self._wrapper.require_backward_grad_sync
         self._wrapper.require_backward_grad_sync = False
         what = f"{self._place}, buffers of its DistributedDataParallel"

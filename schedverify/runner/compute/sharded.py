@@ -49,6 +49,7 @@ class ShardedReplicas(Replicas):
 
     def begin(self) -> None:
         """Begin a step: nothing is reduced or freed by hooks; the weights are gathered, where the plan does not say."""
+        super().begin()
         self._state._lazy_init()  # it sets settings, once: those that are to be kept
         self._before = [(each, tuple(getattr(each, name) for name in _SETTINGS)) for each in self._weight_groups]
         self._tell(is_last=False)
@@ -73,6 +74,7 @@ class ShardedReplicas(Replicas):
 
     def reduce(self) -> Callable[[], None]:
         """Average the gradients, and give each replica its part of them."""
+        self._reduced = True
         self.settle()
         self._agree_on_used()
         self._tell(is_last=True)

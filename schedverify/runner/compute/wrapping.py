@@ -76,6 +76,8 @@ def replicas_of(
             made[number] = ShardedReplicas(module, place, timeout, by_plan=number in sharded)
         else:
             made[number] = Replicas(module, () if group is None else [group], place, timeout)
+    for each in made.values():
+        each.others = [other for other in made.values() if other is not each]
     return made
 
 

@@ -18,7 +18,7 @@ from torch import nn
 
 from schedverify.core.errors import Fault, InputError, clean, shown
 from schedverify.core.model import even_parts
-from schedverify.core.problem.fields import chain_edges
+from schedverify.core.problem.stage_graph import chain_edges
 from schedverify.core.result import Plan
 
 ROWS: Final = 4
