@@ -146,3 +146,24 @@ def test_a_failure_ends_the_other_pipeline_too(wrapper: str) -> None:
     told = [outcome.value for outcome in outcomes]
     assert "ZeroDivisionError" in told[0]
     assert all(each.startswith(f"rank {rank % 2}, ") for rank, each in enumerate(told)), told
+
+
+@pytest.mark.parametrize("wrapper", ["data_parallel", *jobs.WRAPPERS])
+@pytest.mark.parametrize("reduces", [False, True])
+def test_stages_with_shared_weights(pool: GlooPool, wrapper: str, reduces: bool) -> None:
+    for family, name in (("1f1b", "first.up.weight"), ("zb-h1", "odd.weight"), ("1f1b", "")):
+        found = errors(pool, plan(family, reduces=reduces, tied=[[0, 1]]), wrapper, jobs.Layered, 2, name)
+        assert found < CLOSE.get(wrapper, 1e-10)
+
+
+@pytest.mark.parametrize("wrapper", ["ddp", "fsdp_within"])
+def test_copies_of_a_model(pool: GlooPool, wrapper: str) -> None:
+    problem = sv.Problem.chain(ranks=2, microbatches=4, replicas=2, placement=[[0, 1], [1, 0]])
+    assert errors(pool, plan_of(sv.generate("gpipe", problem), problem), wrapper, jobs.Layered, 2) < 1e-10
+
+
+def test_a_weight_that_is_shared_by_two_stages_is_sharded_in_both(pool: GlooPool) -> None:
+    outcomes = pool.run(jobs.half_sharded, plan("1f1b", tied=[[0, 1]]))
+    for outcome in outcomes:
+        assert "weight of stage 0 on rank 0 and" in outcome.value
+        assert "are one weight, here they are float64 12 x 6 and float64 12 x 6 in part" in outcome.value

@@ -126,21 +126,27 @@ def batch_of(rows: int, step: int) -> tuple[Any, Any]:
     return tuple(torch.randn(rows, WIDTH, dtype=torch.float64, generator=generator) for _ in range(2))
 
 
-def train(rank: int, plan: Any, wrapper: str, kind: Any = Layered, steps: int = 1) -> float:
+def train(rank: int, plan: Any, wrapper: str, kind: Any = Layered, steps: int = 1, tied: str | None = None) -> float:
     """Train steps without zeroing on this pipeline's half of each batch; return the error of this rank's gradients.
 
-    A weight that has no gradient in one process has to have none here.
+    A weight that has no gradient in one process has to have none here. With ``tied`` the first and the last stage share
+    the weight of that name, or all with an empty one.
     """
     number, place, pipeline, replicas = groups_of(rank)
     problem = plan.problem
-    modules = models(problem.stages, kind)
-    given = None
+    modules, options = models(problem.stages, kind), {}
+    if tied:
+        part, _, name = tied.rpartition(".")
+        setattr(modules[-1].get_submodule(part), name, modules[0].get_parameter(tied))
+        options["shared"] = {tied: [0, problem.stages - 1]}
+    elif tied is not None:
+        modules[-1] = modules[0]
+    own = {stage: copy.deepcopy(modules[stage % problem.stages]) for stage in problem.stages_of[place]}
     if wrapper == "data_parallel":
-        own = {stage: copy.deepcopy(modules[stage]) for stage in problem.stages_of[place]}
-        given = replicas
+        options["data_parallel"] = replicas
     else:
-        own = {s: WRAPPERS[wrapper](copy.deepcopy(modules[s]), replicas) for s in problem.stages_of[place]}
-    runner = Runner(plan, own, mean_square, group=pipeline, data_parallel=given, timeout=30)
+        own = {stage: WRAPPERS[wrapper](module, replicas) for stage, module in own.items()}
+    runner = Runner(plan, own, mean_square, group=pipeline, timeout=30, **options)
     for step in range(steps):
         batch, target = batch_of(8 * problem.microbatches, step)
         split_reference(problem, modules, batch, target)
@@ -148,7 +154,7 @@ def train(rank: int, plan: Any, wrapper: str, kind: Any = Layered, steps: int = 
     errors = [0.0]
     for stage, module in own.items():
         found = whole_gradients(module)
-        for name, weight in modules[stage].named_parameters():
+        for name, weight in modules[stage % problem.stages].named_parameters():
             errors.append(difference(found[name], weight.grad))
         rest = [weight for weight in module.parameters() if wrapper.startswith("fsdp") != isinstance(weight, DTensor)]
         errors += [float("nan")] * len(rest)
@@ -321,3 +327,15 @@ def fails(rank: int, plan: Any, wrapper: str) -> str:
     except RunError as error:
         return str(error)
     return "no error"
+
+
+def half_sharded(rank: int, plan: Any) -> str:
+    """Share a weight between a plain stage and a sharded one, and return why it is refused."""
+    _, place, pipeline, replicas = groups_of(rank)
+    module = Layered(place).double()
+    own = [fsdp(module, replicas) if place else module]
+    try:
+        Runner(plan, own, mean_square, group=pipeline, shared={"first.up.weight": [0, 1]}, timeout=30)
+    except RefusedError as error:
+        return str(error)
+    return "not refused"

@@ -46,6 +46,7 @@ class ShardedReplicas(Replicas):
         meshes = {weight.sharded_param.device_mesh: None for weight in self._sharded_weights()}
         groups = {id(group): group for mesh in meshes for group in mesh.get_all_groups()}
         super().__init__(module, list(groups.values()), place, timeout)
+        self.reshard()  # a forward outside of steps may have left it gathered, and parameters are the parts
 
     def begin(self) -> None:
         """Begin a step: nothing is reduced or freed by hooks; the weights are gathered, where the plan does not say."""
