@@ -94,7 +94,9 @@ class Runner:
         Called at the end of each step of training, when the gradients are whole: ``optimizer.step``, say.
     data_parallel
         A process group over which gradients are averaged: at a stage's ``REDUCE_GRAD`` where the plan has it, else at
-        the end of the step.
+        the end of the step. None where there are no replicas, or stages are wrapped for them, in
+        ``DistributedDataParallel`` or by ``fully_shard``: these are averaged at the same place, over the wrapper's own
+        group.
     device
         The device of buffers; that of the first weight by default.
     shared

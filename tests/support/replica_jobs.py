@@ -13,11 +13,13 @@ from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks.debugging_hooks import noop_hook
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FullyShardedDataParallel, MixedPrecisionPolicy, fully_shard
+from torch.distributed.pipelining import PipelineStage
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from schedverify.core.errors import InputError
 from schedverify.runner import RefusedError, RunError, Runner
+from schedverify.torch_bridge import load_verified
 from support.runner_jobs import WIDTH, Block, mean_square, reference
 
 PIPELINES, REPLICAS = ((0, 1), (2, 3)), ((0, 2), (1, 3))
@@ -92,6 +94,12 @@ def fsdp_within(module: Any, group: Any) -> Any:
     mesh = mesh_of(group)
     fully_shard(module.first, mesh=mesh)
     fully_shard([module.second, module.odd], mesh=mesh)
+    return fully_shard(module, mesh=mesh)
+
+
+def fsdp_that_keeps(module: Any, group: Any) -> Any:
+    mesh = mesh_of(group)
+    fully_shard(module.first, mesh=mesh, reshard_after_forward=False)
     return fully_shard(module, mesh=mesh)
 
 
@@ -339,3 +347,41 @@ def half_sharded(rank: int, plan: Any) -> str:
     except RefusedError as error:
         return str(error)
     return "not refused"
+
+
+class Used(Layered):
+    """Uses each of its weights, none of which is frozen."""
+
+    def __init__(self, stage: int) -> None:
+        super().__init__(stage)
+        del self.unused, self.frozen
+
+    def forward(self, x: Any) -> Any:
+        x = self.second(self.first(x))
+        return x + torch.sin(self.odd(x)).sum(1, keepdim=True)
+
+
+def in_torch(rank: int, plan: Any, wrap: Any) -> Any:
+    """Train a step in PyTorch's own runtime; return the error of this rank's gradients, or why it was refused."""
+    number, place, pipeline, replicas = groups_of(rank)
+    problem = plan.problem
+    modules = models(problem.stages, Used)
+    own = {stage: wrap(copy.deepcopy(modules[stage]), replicas) for stage in problem.stages_of[place]}
+    cpu = torch.device("cpu")
+    stages = [PipelineStage(module, stage, problem.stages, cpu, group=pipeline) for stage, module in own.items()]
+    try:
+        loaded = load_verified(plan, stages, mean_square, timeout=60)
+    except RefusedError as error:
+        return str(error)
+    batch, target = batch_of(8 * problem.microbatches, 0)
+    split_reference(problem, modules, batch, target)
+    batch, target = (each.tensor_split(2)[number] for each in (batch, target))
+    given = [batch] if any(stage.is_first for stage in stages) else []
+    loaded.step(*given, target=target if any(stage.is_last for stage in stages) else None)
+    found = {stage: whole_gradients(module) for stage, module in own.items()}
+    errors = [
+        difference(found[stage][name], weight.grad)
+        for stage in own
+        for name, weight in modules[stage].named_parameters()
+    ]
+    return max(errors)

@@ -37,7 +37,7 @@ class ShardedReplicas(Replicas):
 
     def __init__(self, module: Any, place: str, timeout: float, *, by_plan: bool) -> None:
         self._module, self._by_plan = module, by_plan
-        self._units = [each for each in module.modules() if hasattr(type(each), "_get_fsdp_state")]
+        self._units = _units_of(module)
         self._state = module._get_fsdp_state()
         states = {id(state): state for state in (unit._get_fsdp_state() for unit in self._units)}
         self._weight_groups = [group for state in states.values() for group in state._fsdp_param_groups]
@@ -130,6 +130,21 @@ class ShardedReplicas(Replicas):
 
 def _has_gradient(weight: Any) -> bool:
     return weight.unsharded_accumulated_grad is not None or weight.unsharded_param.grad is not None
+
+
+def frees_behind_forward(module: Any) -> bool:
+    """Whether FSDP2 itself frees weights of a stage behind a forward, by default those of parts sharded themselves."""
+    for unit in _units_of(module):
+        state = unit._get_fsdp_state()
+        is_kept = unit is module and state._auto_reshard_after_forward
+        if not is_kept and any(group.post_forward_mesh_info is not None for group in state._fsdp_param_groups):
+            return True
+    return False
+
+
+def _units_of(module: Any) -> list[Any]:
+    """Return the modules that ``fully_shard`` was called on, the stage itself first."""
+    return [each for each in module.modules() if hasattr(type(each), "_get_fsdp_state")]
 
 
 def what_lacks(module: Any) -> str:
