@@ -50,7 +50,8 @@ def objection_to_wrapped(modules: Mapping[int, Any], schedule: Schedule, rank: i
         (sharded - gathered,
          "sharded (FSDP), the plan has no UNSHARD for them; schedverify lower --unshard puts it in"),
         (freed, "sharded (FSDP) so that weights are freed behind a forward, and the plan splits their backward in I "
-         f"and W, which loses their gradients; call fully_shard with reshard_after_forward=False on all parts; {_RUNNER}"),
+         "and W, which loses their gradients; call fully_shard with reshard_after_forward=False on all parts; "
+         f"{_RUNNER}"),
     ]  # fmt: skip
     found = [f"the stages {sorted(stages)} given are {text}" for stages, text in cases if stages]
     return found[0] if found else ""
