@@ -14,6 +14,8 @@ from typing import Any
 from schedverify.core.op import Kind, Op
 from schedverify.core.trace import StepSpan
 from schedverify.runner.compute.batches import Feed, Tensors
+from schedverify.runner.compute.losses import EMPTY_MEAN, Loss
+from schedverify.runner.compute.parcels import Parcel, call_of, first_call_of
 from schedverify.runner.compute.replicas import Replicas
 from schedverify.runner.compute.stages import Stage
 from schedverify.runner.failures import RunError, TimedOutError
@@ -65,7 +67,8 @@ class Execution:
         """Position, beginning and end of what ran, added by this rank and by the thread that waits for its sends."""
         self._reductions: dict[int, Callable[[], None]] = {}
         """By stage, what ends a reduction that was begun."""
-        self.loss: Any = None
+        self.losses: dict[tuple[int, int], Loss] = {}
+        """By last stage (of all copies) and micro-batch, in the order in which they were made."""
         self.outputs: dict[tuple[int, int], Tensors] = {}
         self.peak_in_flight = 0
         self.transport.begin()
@@ -146,7 +149,7 @@ class Execution:
             if taken is None:
                 made = f"{name.source}{'B or I' if name.backward else 'F'} of micro-batch {name.microbatch}"
                 raise RunError(f"{self._places[position]}: nothing received or made of {made}")
-            tensors, seal = tuple(taken.buffers), taken.seal
+            tensors, seal = taken.tensors, taken.seal
             self._spans.append((taken.position, taken.began, time.perf_counter_ns()))
         self._boundaries.reach(name, tensors, seal, self._places[position])
         return tensors
@@ -180,17 +183,28 @@ class Execution:
             return self._forward_inputs(stage, m, position)
         if op.kind not in (Kind.B, Kind.I) or not self._problem.successors[stage]:
             return ()
-        parts = [self._read(Name(target, stage, m, True), position) for target in self._problem.successors[stage]]
-        return parts[0] if len(parts) == 1 else tuple(sum(each[1:], each[0]) for each in zip(*parts, strict=True))
+        names = [Name(target, stage, m, True) for target in self._problem.successors[stage]]
+        parts = [self._in_place(name, self._read(name, position)) for name in names]
+        return parts[0] if len(parts) == 1 else tuple(_sum(each) for each in zip(*parts, strict=True))
 
-    def _forward_inputs(self, stage: int, m: int, position: int) -> Tensors:
-        sources = self._problem.predecessors[stage]
+    def _in_place(self, name: Name, gradients: Tensors) -> Tensors:
+        """Return the gradients in a message, one for each differentiable tensor that went; None where none came."""
+        form, came = self._boundaries.form(name), iter(gradients)
+        if form is None:
+            return gradients
+        both = zip(form.members, form.needs, strict=True)
+        return tuple([next(came) if needed else None for (dtype, _), needed in both if is_differentiable(dtype)])
+
+    def _forward_inputs(self, stage: int, m: int, position: int) -> Parcel:
+        sources, within = self._problem.predecessors[stage], stage % self._problem.stages
+        module, sides = self._stages[stage].module, self._feed.sides.get(within)
+        keywords = None if sides is None else sides[m]
         if not sources:
-            return self._feed.inputs[stage % self._problem.stages][m]
-        parts = [self._read(Name(source, stage, m, False), position) for source in sources]
+            return first_call_of(module, self._feed.inputs[within][m], keywords)
+        parts: list[Any] = [self._read(Name(source, stage, m, False), position) for source in sources]
         counts = [sum(is_differentiable(each.dtype) for each in part) for part in parts]
         self._sources[stage, m] = list(zip(sources, counts, strict=True))
-        return tuple(each for part in parts for each in part)
+        return call_of(module, parts, keywords)
 
     def _end_reduction(self, number: int, position: int) -> None:
         end = self._reductions.pop(number, None)
@@ -229,10 +243,11 @@ class Execution:
         outputs = self._stages[number].forward(m, inputs, loss, split=(number, m) in self._program.split)
         for target in self._problem.successors[number]:
             self._hand_over(Name(number, target, m, False), outputs, position)
-        if loss is not None and self.loss is None:
-            self.loss = outputs[-1] * loss.weight
-        elif loss is not None:
-            self.loss = self.loss.add(outputs[-1], alpha=loss.weight)
+        if loss is not None:
+            loss.value = outputs[-1]
+            self.losses[number, m] = loss
+            if self._boundaries.forbid_nan and bool(loss.value.isnan()):
+                raise RunError(f"{self._places[position]}: the loss of micro-batch {m} is NaN ({EMPTY_MEAN})")
         elif not self._problem.successors[number]:
             self.outputs[number, m] = outputs
 
@@ -240,7 +255,8 @@ class Execution:
         """Hand the gradients of a stage's inputs over to the stages that made the inputs."""
         first = 0
         for source, count in self._sources.pop((number, m), ()):
-            self._hand_over(Name(number, source, m, True), gradients[first : first + count], position)
+            needed = tuple([each for each in gradients[first : first + count] if each is not None])
+            self._hand_over(Name(number, source, m, True), needed, position)
             first += count
 
     def _ran(self) -> list[StepSpan]:
@@ -251,3 +267,9 @@ class Execution:
             spans[position] = min(first, began), max(last, ended)
         ran = [action for action in self._program.actions if action.position in spans]
         return [StepSpan(self._rank, action.position, action.text, *spans[action.position]) for action in ran]
+
+
+def _sum(gradients: tuple[Any, ...]) -> Any:
+    """Return the sum of the gradients of one tensor that went to several stages; None where none came back."""
+    came = [each for each in gradients if each is not None]
+    return sum(came[1:], came[0]) if came else None

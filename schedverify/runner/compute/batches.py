@@ -1,74 +1,21 @@
-"""What a step of training is fed on one rank: micro-batches of inputs and targets, and the loss of each micro-batch.
-
-A batch is cut along its first dimension; where its rows do not divide evenly, the first micro-batches get one row more.
-"""
+"""What a step of training is fed on one rank: micro-batches of inputs and targets, and the loss of each micro-batch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
 
 from schedverify.core.errors import Fault, InputError
 from schedverify.core.problem import Problem
+from schedverify.runner.compute.losses import KnownForm, Loss, amount_of
+from schedverify.runner.compute.microbatches import microbatches_of
+from schedverify.runner.compute.parcels import Parcel
 
 Tensors = tuple[Any, ...]
 """Tensors that go together: what a stage reads or makes for one micro-batch."""
-
-
-class Loss(NamedTuple):
-    """A last stage's loss of one micro-batch."""
-
-    of: Callable[[Tensors], Any]
-    """Takes the stage's outputs and returns a scalar, the mean over the rows."""
-    weight: float
-    """The micro-batch's share of the batch's rows: the gradient with which the backward begins."""
-
-
-def as_tensors(value: Any, place: str) -> Tensors:
-    """Return a tensor, or a tuple or list of tensors, as a tuple.
-
-    Raises
-    ------
-    InputError
-        If it is something else.
-    """
-    members = value if isinstance(value, tuple | list) else (value,)
-    for i, member in enumerate(members):
-        if not isinstance(member, torch.Tensor):
-            raise InputError(Fault(f"{place}[{i}]", f"expected a tensor, found {type(member).__name__}", "or a tuple"))
-    return tuple(members)
-
-
-def microbatches_of(value: Any, count: int, place: str) -> list[Tensors]:
-    """Return ``count`` micro-batches of a batch.
-
-    Parameters
-    ----------
-    value
-        A tensor or a tuple of tensors of shape ``(rows, ...)``, whose rows are divided as evenly as they can be, the
-        larger parts first; or a list of the micro-batches themselves.
-    place
-        The name of the value, for messages of errors.
-
-    Raises
-    ------
-    InputError
-        If a list has another length, tensors differ in their rows, or there are fewer rows than micro-batches.
-    """
-    if isinstance(value, list):
-        if len(value) != count:
-            found = f"{len(value)} micro-batches, where the plan has {count}"
-            raise InputError(Fault(place, found, "one entry for each"))
-        return [as_tensors(member, f"{place}[{m}]") for m, member in enumerate(value)]
-    tensors = as_tensors(value, place)
-    rows = {len(tensor) if tensor.dim() else 0 for tensor in tensors}
-    if len(rows) != 1:
-        raise InputError(Fault(place, f"tensors of {sorted(rows)} rows", "the same rows in each"))
-    if min(rows) < count:
-        raise InputError(Fault(place, f"{min(rows)} rows for {count} micro-batches", "at least one row for each"))
-    return list(zip(*(tensor.tensor_split(count) for tensor in tensors), strict=True))
 
 
 def rows_of(tensors: Tensors) -> int:
@@ -76,9 +23,18 @@ def rows_of(tensors: Tensors) -> int:
     return len(tensors[0]) if tensors and tensors[0].dim() else 1
 
 
+def counted_in(tensors: Tensors) -> int:
+    """Return about how much of a target counts: the numbers of one of whole numbers, such as tokens, else its rows."""
+    whole = bool(tensors) and not (tensors[0].is_floating_point() or tensors[0].is_complex())
+    return int(tensors[0].numel()) if whole else rows_of(tensors)
+
+
 def by_stage(value: Any, stages: Sequence[int]) -> dict[int, Any]:
-    """Return a value by stage: the entries of a mapping, or one value for every stage; nothing for None."""
-    if isinstance(value, Mapping):
+    """Return a value by stage: the entries of a mapping, or one value for every stage; nothing for None.
+
+    A mapping whose keys are texts is one value.
+    """
+    if isinstance(value, Mapping) and not (value and all(isinstance(key, str) for key in value)):
         return {stage: value[stage] for stage in stages if stage in value}
     return {} if value is None else dict.fromkeys(stages, value)
 
@@ -86,28 +42,43 @@ def by_stage(value: Any, stages: Sequence[int]) -> dict[int, Any]:
 class Feed(NamedTuple):
     """What a step of training is fed on one rank, by stage of one copy of the model."""
 
-    inputs: dict[int, list[Tensors]]
+    inputs: dict[int, list[Parcel]]
     """By first stage, the inputs of each micro-batch."""
-    targets: dict[int, list[Tensors]]
+    targets: dict[int, list[Parcel]]
     """By last stage, the targets of each micro-batch."""
     weights: dict[int, list[float]]
-    """By last stage, the share of each micro-batch in the whole batch."""
+    """By last stage, what the mean of each micro-batch counts for: its rows, or what the user says."""
     losses: dict[int, Callable[..., Any]]
+    totals: Mapping[int, float] = MappingProxyType({})
+    """By last stage, the weight of the whole batch; with a data-parallel group the mean over its pipelines."""
+    weighted: bool = False
+    """Whether the user says what each micro-batch counts for."""
+    seed: float = 1.0
+    """The gradient with which the backward of a loss that is a sum begins."""
+    known: KnownForm | None = None
+    """The form of the losses of earlier steps."""
+    sides: Mapping[int, list[Parcel]] = MappingProxyType({})
+    """By stage, further keyword arguments of each micro-batch."""
 
     def loss(self, stage: int, microbatch: int) -> Loss | None:
         """Return a last stage's loss of a micro-batch; None of other stages."""
         if stage not in self.losses:
             return None
         function, target = self.losses[stage], alone(self.targets[stage][microbatch])
-        return Loss(lambda outputs: _scalar(function(alone(outputs), target), stage), self.weights[stage][microbatch])
+        total, own = self.totals[stage], self.weights[stage][microbatch]
+        weight = own / total if total else 0.0 if self.weighted else None
+        return Loss(
+            lambda outputs: function(alone(outputs), target), stage, weight,
+            seed=self.seed, weighted=self.weighted, known=self.known,
+        )  # fmt: skip
 
 
-def feed_of(problem: Problem, rank: int, batch: Any, target: Any, loss: Any) -> Feed:
+def feed_of(problem: Problem, rank: int, batch: Any, target: Any, loss: Any, weights: Any = None) -> Feed:
     """Cut the batch and target of this rank into micro-batches, by stage.
 
     Parameters
     ----------
-    batch, target, loss
+    batch, target, loss, weights
         As :class:`schedverify.runner.Runner` and its ``step`` take them.
 
     Raises
@@ -120,9 +91,13 @@ def feed_of(problem: Problem, rank: int, batch: Any, target: Any, loss: Any) -> 
     firsts = [stage for stage in own if not problem.predecessors[stage]]
     lasts = [stage for stage in own if not problem.successors[stage]] if problem.form != "inference" else []
     given = {"batch": by_stage(batch, firsts), "target": by_stage(target, lasts), "loss": by_stage(loss, lasts)}
+    needed = [("batch", firsts), ("target", lasts), ("loss", lasts)]
+    if weights is not None:
+        given["weights"] = by_stage(weights, lasts)
+        needed.append(("weights", lasts))
     faults = [
         Fault(name, f"rank {rank} holds stage {stage} and is given none for it", "hand it to step, or loss to Runner")
-        for name, stages in (("batch", firsts), ("target", lasts), ("loss", lasts))
+        for name, stages in needed
         for stage in stages
         if stage not in given[name]
     ]
@@ -131,18 +106,38 @@ def feed_of(problem: Problem, rank: int, batch: Any, target: Any, loss: Any) -> 
     count = problem.microbatches
     inputs = {stage: microbatches_of(value, count, "batch") for stage, value in given["batch"].items()}
     targets = {stage: microbatches_of(value, count, "target") for stage, value in given["target"].items()}
-    rows = {stage: list(map(rows_of, parts)) for stage, parts in targets.items()}
-    weights = {stage: [count / sum(counts) for count in counts] for stage, counts in rows.items()}
-    return Feed(inputs, targets, weights, given["loss"])
+    if weights is None:
+        amounts = {stage: [float(rows_of(part)) for part in parts] for stage, parts in targets.items()}
+    else:
+        amounts = {stage: amounts_of(value, count) for stage, value in given["weights"].items()}
+    totals = {stage: sum(parts) for stage, parts in amounts.items()}
+    return Feed(inputs, targets, amounts, given["loss"], totals, weights is not None)
 
 
-def _scalar(loss: Any, stage: int) -> Any:
-    if isinstance(loss, torch.Tensor) and loss.numel() == 1:
-        return loss
-    found = f"a tensor of {loss.numel()} numbers" if isinstance(loss, torch.Tensor) else type(loss).__name__
-    raise InputError(Fault("loss", f"of stage {stage} it is {found}", "return a scalar, the mean over the rows"))
+def amounts_of(value: Any, count: int) -> list[float]:
+    """Return what each of ``count`` micro-batches counts for.
+
+    Raises
+    ------
+    InputError
+        If they are not as many numbers, none of them below 0.
+    """
+    members = value.tolist() if isinstance(value, torch.Tensor) else value
+    if not isinstance(members, list | tuple) or len(members) != count:
+        found = f"{len(members)} of them" if isinstance(members, list | tuple) else type(members).__name__
+        raise InputError(Fault("weights", f"{found}, where the plan has {count} micro-batches", "a number for each"))
+    amounts = [amount_of(member) for member in members]
+    faults = [
+        Fault(f"weights[{m}]", f"it is {members[m]!r:.80}", "a number, 0 or more")
+        for m, amount in enumerate(amounts)
+        if amount is None
+    ]
+    if faults:
+        raise InputError(faults)
+    return [amount for amount in amounts if amount is not None]
 
 
 def alone(tensors: Tensors) -> Any:
-    """Return the only tensor of a tuple, or the tuple, as a function of the user takes it."""
-    return tensors[0] if len(tensors) == 1 else tensors
+    """Return the value in which tensors stand, or the only member of a tuple, as a function of the user takes it."""
+    value = tensors.value() if isinstance(tensors, Parcel) else tensors
+    return value[0] if isinstance(value, tuple) and len(value) == 1 else value

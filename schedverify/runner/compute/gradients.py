@@ -17,8 +17,10 @@ from schedverify.runner.p2p.waiting import begin, wait
 
 
 @contextmanager
-def set_aside(modules: Iterable[Any]) -> Iterator[None]:
+def set_aside(modules: Iterable[Any]) -> Iterator[list[Any]]:
     """Set gradients aside that stand when a step begins, and add what the step made to them when it ends.
+
+    Yields the weights.
 
     Within this context the ``grad`` of each weight of the modules holds only what the step adds, so that sums between
     ranks do not count twice what they have summed before. After a failure what stood before stands again.
@@ -28,13 +30,20 @@ def set_aside(modules: Iterable[Any]) -> Iterator[None]:
     for weight, _ in before:
         weight.grad = None
     try:
-        yield
+        yield weights
     except BaseException:
         for weight, gradient in before:
             weight.grad = gradient
         raise
     for weight, gradient in before:
         weight.grad = gradient if weight.grad is None else _added(gradient, weight.grad)
+
+
+def scale(weights: Iterable[Any], factor: float) -> None:
+    """Multiply the gradients of weights by a factor; 0 makes zeros even of a NaN."""
+    for weight in weights:
+        if weight.grad is not None:
+            weight.grad.mul_(factor) if factor else weight.grad.zero_()
 
 
 def _added(gradient: Any, further: Any) -> Any:

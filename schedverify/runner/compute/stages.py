@@ -5,15 +5,19 @@ What a forward leaves is freed at the end of B or I, but for what W reads. The o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, Final
 
 import torch
 from torch.autograd.graph import get_gradient_edge
 
+from schedverify.core.problem import Problem
 from schedverify.runner.compute.autograd import SavedTensors, add_gradients, separate_gradients
-from schedverify.runner.compute.batches import Loss, Tensors, as_tensors
+from schedverify.runner.compute.batches import Tensors
+from schedverify.runner.compute.losses import Loss
+from schedverify.runner.compute.parcels import Parcel, called, needs_of, parcel_of
+from schedverify.runner.compute.randoms import Randoms, first_block, number_of_loss
 from schedverify.runner.compute.split_backward import WeightPart, input_part
 from schedverify.runner.p2p.messages import is_differentiable
 
@@ -21,7 +25,8 @@ from schedverify.runner.p2p.messages import is_differentiable
 class _InFlight:
     """What a micro-batch leaves at a stage from its F to its B or I."""
 
-    def __init__(self, inputs: Tensors, loss: Loss | None) -> None:
+    def __init__(self, microbatch: int, inputs: Tensors, loss: Loss | None) -> None:
+        self.microbatch = microbatch
         self.inputs = inputs
         self.loss = loss
         self.roots: list[Any] = []
@@ -29,10 +34,9 @@ class _InFlight:
         self.seed: Any = None
         """The gradient of the loss, where there is one."""
         self.saved = SavedTensors()
-        self.random: Any = None
 
 
-_NOT_RUN: Final = _InFlight((), None)
+_NOT_RUN: Final = _InFlight(0, (), None)
 """Stands for a micro-batch whose F has not made its state yet."""
 
 
@@ -47,10 +51,22 @@ class Stage:
         Whether there is a backward.
     is_first
         Whether no stage feeds it: then the gradients of its inputs are not computed.
+    randoms
+        Those of the rank; by default no random numbers are seeded.
+    within
+        The stage's number in one copy of the model, where it stands in another copy.
+    last
+        Its number among the last stages of one copy.
     """
 
-    def __init__(self, number: int, module: Any, *, recompute: bool, training: bool, is_first: bool) -> None:
+    def __init__(
+        self, number: int, module: Any, *, recompute: bool, training: bool, is_first: bool,
+        randoms: Randoms | None = None, within: int | None = None, last: int = 0,
+    ) -> None:  # fmt: skip
         self.number, self.module = number, module
+        self._randoms = Randoms() if randoms is None else randoms
+        self._block = first_block(module, number if within is None else within, self._randoms)
+        self._loss = number_of_loss(last)
         self._recompute, self._training, self._is_first = recompute, training, is_first
         self._in_flight: dict[int, _InFlight] = {}
         self._weight_parts: dict[int, WeightPart] = {}
@@ -77,32 +93,36 @@ class Stage:
 
     def forward(self, microbatch: int, inputs: Tensors, loss: Loss | None, *, split: bool) -> Tensors:
         """Run F and return the outputs; of a last stage in training the loss follows them."""
-        state = _InFlight(tuple(map(self._leaf, inputs)), loss)
+        leaves = map(self._leaf, inputs, needs_of(inputs))
+        given = inputs.holding(leaves) if isinstance(inputs, Parcel) else tuple(leaves)
+        state = _InFlight(microbatch, given, loss)
         if not self._training:
             self._in_flight.pop(microbatch, None)
         else:
             self._in_flight[microbatch] = state
             if not self._recompute:
                 return self._run(state, split)
-            state.random = _random_state(inputs)
-        with torch.no_grad():
-            return self._outputs(state)
+        with _saving_nothing() if self._training else torch.no_grad():
+            return _detached(self._outputs(state))
 
     def backward(self, microbatch: int, gradients: Sequence[Any], *, split: bool) -> Tensors:
         """Run B, or I where the backward is split, and return the gradients of the differentiable inputs.
 
+        An input that needs no gradient has None.
+
         Parameters
         ----------
         gradients
-            One for each differentiable output; none of a last stage, whose gradient is that of its loss.
+            One for each differentiable output, None where none came; none of a last stage, whose gradient is that of
+            its loss.
         """
         state = self._in_flight[microbatch]
         if self._recompute:
-            with _replayed(state.random):
-                self._run(state, split)
+            self._run(state, split)
         inputs = [each for each in state.inputs if each.requires_grad]
         given = gradients if state.seed is None else (state.seed,)
-        pairs = [(root, each) for root, each in zip(state.roots, given, strict=True) if root is not None]
+        both = zip(state.roots, given, strict=True)
+        pairs = [(root, each) for root, each in both if root is not None and each is not None]
         roots, arrived = [root for root, _ in pairs], [each for _, each in pairs]
         if split:
             self._weight_parts[microbatch] = input_part(roots, arrived, inputs, state.saved)
@@ -110,7 +130,8 @@ class Stage:
             fresh = [weight for weight in self._weights if weight.grad is None]
             add_gradients(roots, arrived)
             separate_gradients(fresh, [*arrived, *(each.grad for each in inputs)])
-        found = tuple(each.grad if each.grad is not None else torch.zeros_like(each) for each in inputs)
+        entries = () if self._is_first else state.inputs
+        found = tuple(_gradient_of(each) for each in entries if is_differentiable(each.dtype))
         if split:
             _free_data(inputs)
         del self._in_flight[microbatch]
@@ -125,17 +146,54 @@ class Stage:
             outputs = self._outputs(state)
         leading = [each for each in outputs if is_differentiable(each.dtype)]
         if state.loss is not None:
-            leading, state.seed = [outputs[-1]], torch.full_like(outputs[-1], state.loss.weight)
+            leading, state.seed = [outputs[-1]], torch.full_like(outputs[-1], state.loss.seed)
         state.roots = [get_gradient_edge(each) if each.requires_grad else None for each in leading]
-        return tuple(each.detach() for each in outputs)
+        return _detached(outputs)
 
     def _outputs(self, state: _InFlight) -> Tensors:
-        outputs = as_tensors(self.module(*state.inputs), f"stage {self.number}")
-        return outputs if state.loss is None else (*outputs, state.loss.of(outputs))
+        self._randoms.begin(state.microbatch, self._block)
+        outputs = parcel_of(called(self.module, state.inputs), f"stage {self.number}")
+        if state.loss is None:
+            return outputs
+        self._randoms.begin(state.microbatch, self._loss)
+        return (*outputs, state.loss.of(outputs))
 
-    def _leaf(self, tensor: Any) -> Any:
-        leaf = tensor.detach()
-        return leaf.requires_grad_(self._training and not self._is_first and is_differentiable(leaf.dtype))
+    def _leaf(self, tensor: Any, needed: bool) -> Any:
+        return tensor.detach().requires_grad_(self._training and not self._is_first and needed)
+
+
+def stages_of_rank(problem: Problem, modules: Mapping[int, Any], randoms: Randoms) -> dict[int, Stage]:
+    """Return the stages of a rank by their numbers, from its modules."""
+    lasts = [stage for stage in range(problem.stages) if not problem.successors[stage]]
+    made = {}
+    for number, module in modules.items():
+        within = number % problem.stages
+        made[number] = Stage(
+            number, module, recompute=problem.recompute[number], training=problem.form != "inference",
+            is_first=not problem.predecessors[number], randoms=randoms, within=within,
+            last=lasts.index(within) if within in lasts else 0,
+        )  # fmt: skip
+    return made
+
+
+def _detached(outputs: Tensors) -> Tensors:
+    """Return outputs without their graph, in the structure in which they stand."""
+    tensors = (each.detach() for each in outputs)
+    return outputs.holding(tensors) if isinstance(outputs, Parcel) else tuple(tensors)
+
+
+def _gradient_of(leaf: Any) -> Any:
+    """Return the gradient of an input; zeros where none arrived, None where it needs none."""
+    if not leaf.requires_grad:
+        return None
+    return torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
+
+
+@contextmanager
+def _saving_nothing() -> Iterator[None]:
+    """Have autograd see what needs a gradient, as in the forward that runs again, but keep no tensor for it."""
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(lambda _: None, lambda _: None):
+        yield
 
 
 def _free_data(inputs: Sequence[Any]) -> None:
@@ -143,20 +201,3 @@ def _free_data(inputs: Sequence[Any]) -> None:
     for leaf in inputs:
         leaf.grad = None
         leaf.data = leaf.new_empty(0)
-
-
-def _random_state(inputs: Tensors) -> Any:
-    """Return the states of the random number generators: the host's, and by index those of the inputs' devices."""
-    devices = sorted({each.device.index for each in inputs if each.device.type == "cuda"})
-    return torch.get_rng_state(), {device: torch.cuda.get_rng_state(device) for device in devices}
-
-
-@contextmanager
-def _replayed(states: Any) -> Iterator[None]:
-    """Have the random numbers within this context be those that followed earlier states."""
-    host, by_device = states
-    with torch.random.fork_rng(devices=list(by_device)):
-        torch.set_rng_state(host)
-        for device, state in by_device.items():
-            torch.cuda.set_rng_state(state, device)
-        yield

@@ -1,4 +1,4 @@
-"""The contract of each boundary: the dtypes and shapes that may cross it are declared, or learned from the first step.
+"""The contract of each boundary: what a problem declares may cross it, and what goes is what comes back.
 
 All tensors that go from one stage to another pass here at both ends, whether a message moves them or both stages stand
 on one rank: they are compared with the contract, shown to the hooks, which may forbid them, and noted in the log.
@@ -19,13 +19,14 @@ from schedverify.core.trace import BoundaryTransfer
 from schedverify.runner.compute.batches import Tensors
 from schedverify.runner.failures import RunError
 from schedverify.runner.p2p import messages
+from schedverify.runner.p2p.headers import MessageForm, form_declared, form_of
 from schedverify.runner.p2p.messages import Crossing, Name, Signature, contiguous, signature, signature_text
 
 Hook = Callable[[Crossing], None]
 """Called with the tensors of a boundary before they leave and after they have come; raises to stop the run."""
 Seal = tuple[int, ...]
 """A checksum (CRC-32) of the bytes of each tensor."""
-_RELEARN: Final = "before steps of other shapes call relearn() on every rank"
+_NO_HEADER: Final = "the backend has no tags, so no header tells of another form: pad each micro-batch, or use gloo"
 
 
 class Boundaries:
@@ -34,7 +35,7 @@ class Boundaries:
     Parameters
     ----------
     known
-        Whether both ends take the shapes of a boundary from its declaration; else they learn them from what crosses.
+        Whether both ends take the form of a message from its declaration; else a header tells it, where it is new.
     hooks
         Called in their order with everything that crosses.
     forbid_nan
@@ -54,11 +55,17 @@ class Boundaries:
         sealed: bool = False,
     ) -> None:
         self._rank, self._hooks = rank, tuple(hooks)
-        self._forbid_nan, self.sealed = forbid_nan, sealed
+        self.forbid_nan, self.sealed = forbid_nan, sealed
         self._copy, self._owner_rank = problem.stages, problem.owner_rank
         self._rows = messages.boundary_rows(problem)
-        self._declared = messages.declared_signatures(problem) if known else {}
-        self._learned: dict[tuple[int, int, int], Signature] = {}
+        self._declared: dict[tuple[int, int], MessageForm] = {}
+        if known:
+            rows = messages.declared_signatures(problem).items()
+            self._declared = {edge: form_declared(members) for edge, members in rows}
+        self._last: dict[tuple[int, int, int], MessageForm] = {}
+        """By edge and micro-batch what crossed in an earlier step, the last time."""
+        self._now: dict[tuple[int, int, int], MessageForm] = {}
+        """By edge and micro-batch what has crossed in this step."""
         self._due = Counter(_due(problem, rank))
         self._seals: dict[Name, Seal] = {}
         """Checksums of tensors that wait on this rank to be read or sent, by the name of their message."""
@@ -68,24 +75,28 @@ class Boundaries:
         """Begin a step of training, with an empty log."""
         self.log = []
         self._seals.clear()
+        self._last |= self._now
+        self._now.clear()
 
-    def forget(self) -> None:
-        """Forget the shapes that were learned."""
-        self._learned.clear()
+    def agreed(self, name: Name) -> MessageForm | None:
+        """Return the form that both ends of a message expect before it is sent: declared, or that of the last step."""
+        return self._declared.get(name.forward[:2], self._last.get(name.forward))
 
-    @property
-    def shapes_known(self) -> bool:
-        """Whether a step that begins now knows all signatures: by declaration or from an earlier step."""
-        return bool(self._learned or self._declared)
+    def form(self, name: Name) -> MessageForm | None:
+        """Return the form of a message that has crossed in this step, or of the one whose gradient it is."""
+        return self._now.get(name.forward)
 
-    def expected(self, name: Name) -> Signature | None:
-        """Return the signature of a message, where it is declared or learned; else None."""
-        found = self._learned.get(name.forward, self._declared.get(name.forward[:2]))
-        return messages.gradients_of(found) if found is not None and name.backward else found
+    def gradients(self, name: Name) -> Signature | None:
+        """Return dtypes and shapes of the gradients in a message; None before what they are gradients of has crossed.
 
-    def learn(self, name: Name, members: Signature) -> None:
-        """Note the signature of a message, which both ends know from now on."""
-        self._learned[name.forward] = members
+        Where that is declared they are known from the beginning.
+        """
+        found = self._now.get(name.forward, self._declared.get(name.forward[:2]))
+        return found.gradients if found is not None else None
+
+    def learn(self, name: Name, form: MessageForm) -> None:
+        """Note the form of a message that has left or come in this step."""
+        self._now[name.forward] = form
 
     def seal(self, name: Name, tensors: Tensors) -> None:
         """Note checksums of tensors that will be sent later, and must not be changed until then."""
@@ -104,13 +115,14 @@ class Boundaries:
         if noted is not None and noted != (now := _seal(tensors)):
             crossing = self._crossing(name, tensors, outgoing=True)
             raise RunError(f"{place}: {crossing}: it was changed after it was made, by its checksums {now} and {noted}")
-        crossing, form = self._passed(name, tensors, place, outgoing=True)
-        if crossing.local and not name.backward:
-            self.learn(name, form)
+        crossing, members = self._passed(name, tensors, place, outgoing=True)
+        if not name.backward:
+            declared = None if crossing.local else self._declared.get(name[:2])
+            self.learn(name, declared or form_of(tensors))
         seal = _seal(tensors) if self.sealed else None
         if crossing.local and seal is not None:
             self._seals[name] = seal
-        self._note(crossing, form, seal)
+        self._note(crossing, members, seal)
         return seal
 
     def reach(self, name: Name, tensors: Tensors, seal: Seal | None, place: str) -> None:
@@ -134,27 +146,28 @@ class Boundaries:
         self._note(*self._passed(name, tensors, place, outgoing=False), own)
 
     def _crossing(self, name: Name, tensors: Tensors, *, outgoing: bool) -> Crossing:
-        return Crossing(*name, outgoing, self._owner_rank[name.source] == self._owner_rank[name.target], tensors)
+        return Crossing(*name, outgoing, self._is_local(name), tensors)
 
     def _passed(self, name: Name, tensors: Tensors, place: str, *, outgoing: bool) -> tuple[Crossing, Signature]:
         """Return the tensors as hooks see them, and their signature, after all checks but checksums."""
-        crossing, form = self._crossing(name, tensors, outgoing=outgoing), signature(tensors)
-        if reason := self.objection(name, form) or (self._forbid_nan and _nan(tensors)):
+        crossing, members = self._crossing(name, tensors, outgoing=outgoing), signature(tensors)
+        reason = self._gradient_objection(name, members) if name.backward else self.objection(name, form_of(tensors))
+        if reason := reason or (_nan(tensors) if self.forbid_nan else ""):
             raise RunError(f"{place}: {crossing}: {reason}")
         for hook in self._hooks:
             try:
                 hook(crossing)
             except Exception as error:
                 raise RunError(f"{place}: {crossing}: a hook forbids it: {type(error).__name__}: {error}") from error
-        if self._hooks and signature(tensors) != form:
+        if self._hooks and signature(tensors) != members:
             made = signature_text(signature(tensors))
-            raise RunError(f"{place}: {crossing}: a hook made {made} of {signature_text(form)}")
-        return crossing, form
+            raise RunError(f"{place}: {crossing}: a hook made {made} of {signature_text(members)}")
+        return crossing, members
 
-    def _note(self, crossing: Crossing, form: Signature, seal: Seal | None) -> None:
-        members = tuple((str(dtype)[6:], shape) for dtype, shape in form)
+    def _note(self, crossing: Crossing, members: Signature, seal: Seal | None) -> None:
+        told = tuple((str(dtype)[6:], shape) for dtype, shape in members)
         size = sum(tensor.nbytes for tensor in crossing.tensors)
-        self.log.append(BoundaryTransfer(*crossing[:6], members, size, seal or ()))
+        self.log.append(BoundaryTransfer(*crossing[:6], told, size, seal or ()))
 
     def close(self) -> None:
         """End a step.
@@ -172,18 +185,25 @@ class Boundaries:
         what = Crossing(*name, outgoing, False, ())
         raise RunError(f"rank {self._rank}: {what}: {'did not cross' if missing else 'crossed, where no more may'}")
 
-    def objection(self, name: Name, own: Signature) -> str:
-        """Return why tensors of a signature may not cross under a name; empty where they may."""
-        source, target, _ = name.forward
-        rows = self._rows.get((source % self._copy, target % self._copy))
-        if rows and not name.backward and (wanted := messages.broken_declaration(rows, own)):
-            return f"{signature_text(own)}, where {wanted} is declared"
-        expected = self.expected(name)
-        if expected is None or own == expected:
+    def objection(self, name: Name, form: MessageForm) -> str:
+        """Return why tensors of a form may not go to the next stage under a name; empty where they may."""
+        rows = self._rows.get((name.source % self._copy, name.target % self._copy))
+        declared = None if self._is_local(name) else self._declared.get(name[:2])
+        if rows and (wanted := messages.broken_declaration(rows, form.members)):
+            hint = f" ({_NO_HEADER})" if declared else ""
+            return f"{signature_text(form.members)}, where {wanted} is declared{hint}"
+        if declared and not form.is_plain:
+            return f"a value that is neither a tensor nor a tuple of tensors ({_NO_HEADER})"
+        return ""
+
+    def _gradient_objection(self, name: Name, members: Signature) -> str:
+        expected = self.gradients(name)
+        if expected is None or members == expected:
             return ""
-        if name.backward:
-            return f"{signature_text(own)}, where the gradient is of {signature_text(expected)}"
-        return f"{signature_text(own)}, where {signature_text(expected)} crosses ({_RELEARN})"
+        return f"{signature_text(members)}, where the gradient is of {signature_text(expected)}"
+
+    def _is_local(self, name: Name) -> bool:
+        return self._owner_rank[name.source] == self._owner_rank[name.target]
 
 
 def _due(problem: Problem, rank: int) -> list[tuple[Name, bool]]:

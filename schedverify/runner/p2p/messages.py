@@ -1,7 +1,7 @@
 """Messages between stages: their names and tags, the dtypes and shapes of their tensors, and what a problem declares.
 
 A message is named by an edge of the stage graph, a direction and a micro-batch. It may have a header (where its shapes
-are not known yet), up to 14 tensors, and their checksums; over gloo each part has a tag of its own::
+are not those of the last step), up to 14 tensors, and their checksums; over gloo each part has a tag of its own::
 
     tag     0        1          2               n          n + 1             16       17
           header | tensor 0 | tensor 1 | ... tensor n-1 | checksums | ... | header | tensor 0 | ...
@@ -37,6 +37,12 @@ EXCHANGE_TAG: Final = BOUNDARY_TAGS + 3
 """Of texts that every rank sends to every other one."""
 NOTICE_TAG: Final = BOUNDARY_TAGS + 4
 """Of what a rank that fails sends to the others."""
+
+DTYPES: Final = (
+    torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.complex64, torch.complex128,
+    torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool,
+)  # fmt: skip
+"""The dtypes that may cross."""
 
 Signature = tuple[tuple[Any, tuple[int, ...]], ...]
 """Dtype and shape of each tensor that crosses together."""
@@ -116,11 +122,6 @@ def contiguous(tensor: Any) -> Any:
     return tensor.detach().resolve_conj().resolve_neg().contiguous()
 
 
-def gradients_of(forward: Signature) -> Signature:
-    """Return the signature of the gradients of what crossed forward: one for each tensor that can have a gradient."""
-    return tuple(member for member in forward if is_differentiable(member[0]))
-
-
 def is_differentiable(dtype: Any) -> bool:
     """Whether tensors of a dtype have gradients."""
     return bool(dtype.is_floating_point or dtype.is_complex)
@@ -129,68 +130,6 @@ def is_differentiable(dtype: Any) -> bool:
 def signature_text(members: Signature) -> str:
     """Return a signature as text, such as ``float32 4 x 8``."""
     return ", ".join(f"{str(dtype)[6:]} {' x '.join(map(str, shape)) or 'scalar'}" for dtype, shape in members)
-
-
-# A header is a row of HEADER whole numbers:
-#
-#     count | dtype 0, dimensions 0, shape 0 (MOST_DIMENSIONS numbers, filled up with zeros) | dtype 1, ... | zeros
-#
-# where a dtype is its place in DTYPES.
-
-MOST_DIMENSIONS: Final = 8
-HEADER: Final = 1 + MOST_TENSORS * (2 + MOST_DIMENSIONS)
-DTYPES: Final = (
-    torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.complex64, torch.complex128,
-    torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool,
-)  # fmt: skip
-
-
-def header_objection(members: Signature) -> str:
-    """Return why a header cannot hold a signature; empty where it can."""
-    if len(members) > MOST_TENSORS:
-        return f"{len(members)} tensors, at most {MOST_TENSORS} may cross together"
-    for dtype, shape in members:
-        if dtype not in DTYPES:
-            return f"tensors of {dtype} do not cross"
-        if len(shape) > MOST_DIMENSIONS:
-            return f"a tensor of {len(shape)} dimensions, at most {MOST_DIMENSIONS} may cross"
-    return ""
-
-
-def header_of(members: Signature) -> Any:
-    """Return the header of a signature: an int64 tensor of shape ``(HEADER,)``."""
-    words = [len(members)]
-    for dtype, shape in members:
-        words += [DTYPES.index(dtype), len(shape), *shape, *[0] * (MOST_DIMENSIONS - len(shape))]
-    return torch.tensor(words + [0] * (HEADER - len(words)))
-
-
-MOST_BYTES: Final = 1 << 35
-"""The most bytes that the tensors of one message may have together, by its header."""
-
-
-def signature_in(header: Any) -> Signature:
-    """Return the signature that a header holds.
-
-    Raises
-    ------
-    ValueError
-        If it holds none, or one of more bytes than a message may have.
-    """
-    count, *words = header.tolist()
-    if not 0 <= count <= MOST_TENSORS:
-        raise ValueError(f"its header names {count} tensors, at most {MOST_TENSORS} may cross together")
-    width = 2 + MOST_DIMENSIONS
-    found, total = [], 0
-    for i in range(count):
-        dtype, dimensions, *shape = words[i * width : (i + 1) * width]
-        if not (0 <= dtype < len(DTYPES) and 0 <= dimensions <= MOST_DIMENSIONS and all(size >= 0 for size in shape)):
-            raise ValueError(f"its header names a tensor {i} that there cannot be")
-        total += DTYPES[dtype].itemsize * math.prod(max(size, 1) for size in shape[:dimensions])
-        found.append((DTYPES[dtype], tuple(shape[:dimensions])))
-    if total > MOST_BYTES:
-        raise ValueError(f"its header names {total} bytes, at most {MOST_BYTES} may cross together")
-    return tuple(found)
 
 
 def declared_signatures(problem: Problem) -> dict[tuple[int, int], Signature]:

@@ -1,7 +1,8 @@
 """Moves tensors between ranks; a buffer lives from the posting of its receive to its reading, and no longer.
 
-Where the shapes of a message are neither declared nor learned, a header with them goes ahead of it, and the buffers are
-taken when the header is there. From the second step on they are taken when the receive is posted.
+In the first step a header with the form of a message goes ahead of it, and its buffers are taken when the header is
+there. From the second step on they are taken when the receive is posted, for what came the last time; a message of
+another form has a mark and a header again. Where the backend has no tags no header can go, and forms are declared.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -18,28 +19,51 @@ import torch.distributed as dist
 from schedverify.core.op import Op
 from schedverify.core.problem import Problem
 from schedverify.runner.compute.batches import Tensors
+from schedverify.runner.compute.parcels import Parcel
 from schedverify.runner.failures import RunError
-from schedverify.runner.p2p import messages
+from schedverify.runner.p2p import headers
 from schedverify.runner.p2p.boundaries import Boundaries, Seal
-from schedverify.runner.p2p.messages import Name, Tags, contiguous, name_of, signature
+from schedverify.runner.p2p.headers import MessageForm
+from schedverify.runner.p2p.marks import begins_with_mark, leading, placeholders
+from schedverify.runner.p2p.messages import Name, Signature, Tags, contiguous, name_of
 from schedverify.runner.p2p.waiting import Sends, Waiting, begin_transfer, wait_for_all
 
 
 class PostedReceive:
-    """A receive that was posted: of its buffers, or of its header alone where the shapes are not known yet."""
+    """A receive that was posted: of its buffers, or of its header alone where the form is not known yet."""
 
     def __init__(self, waiting: Waiting, position: int) -> None:
         self.waiting, self.position = waiting, position
         self.began = time.perf_counter_ns()
         self.works: list[Any] = []
-        self.buffers: list[Any] = []
+        self.buffers: list[Any] | None = None
+        """None until they are posted."""
+        self.form: MessageForm | None = None
+        """That of the buffers; of gradients None."""
         self.header: Any = None
         self.checksums: Any = None
+
+    @property
+    def tensors(self) -> Tensors:
+        """What came, in its structure."""
+        form, buffers = self.form, self.buffers or ()
+        return tuple(buffers) if form is None else Parcel.of(buffers, form.structure, form.needs)
 
     @property
     def seal(self) -> Seal | None:
         """The checksums that came with it, one a tensor; None where the run has none."""
         return None if self.checksums is None else tuple(self.checksums.tolist())
+
+
+class PendingSend(NamedTuple):
+    """A message that was begun to be sent and that the plan will wait for."""
+
+    works: list[Any]
+    waiting: Waiting
+    size: int
+    ended: Callable[[int], None]
+    announced: bool
+    """Whether it has a header."""
 
 
 class BatchedTransfer:
@@ -93,8 +117,7 @@ class Transport:
         awaited: frozenset[Name] = frozenset(),
     ) -> None:
         self.timeout, self.device = timeout, device
-        self._awaited, self._pending = awaited, dict[Name, tuple[list[Any], Waiting, int, Callable[[int], None]]]()
-        self._waits_block = True
+        self._awaited, self._pending = awaited, dict[Name, PendingSend]()
         self.sends = Sends(timeout)
         self._rank, self._group, self._tagged = rank, group, tagged
         self._owner_rank, self._tags = problem.owner_rank, Tags(problem)
@@ -109,7 +132,6 @@ class Transport:
         self.sends = Sends(self.timeout)
         self._posted.clear()
         self._pending.clear()
-        self._waits_block = self._boundaries.shapes_known
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -123,7 +145,7 @@ class Transport:
             yield
         finally:
             self._batch = None
-        works = dist.batch_isend_irecv([entry.transfer for entry in batch])
+        works = dist.batch_isend_irecv([entry.transfer for entry in batch]) if batch else []
         for i, entry in enumerate(batch):
             entry.work = works[i] if len(works) == len(batch) else works[0]
         for add in self._begun:
@@ -135,30 +157,47 @@ class Transport:
         name = name_of(op)
         peer, tag = self._owner_rank[name.target], self._tags.first(name)
         waiting = Waiting(self._rank, peer, f"position {position} ({op})")
-        works = []
-        if self._boundaries.expected(name) is None:
-            own = signature(tensors)
-            if reason := messages.header_objection(own):
-                raise RunError(f"{waiting}: {reason}")
-            works.append(self._begin(dist.isend, messages.header_of(own), waiting, tag))
-            self._boundaries.learn(name, own)
         parts = [contiguous(tensor) for tensor in tensors]
         if seal is not None:
             parts.append(torch.tensor(seal, dtype=torch.int64, device=self.device))
+        works = self._announce(name, parts, waiting) if self._tagged and not name.backward else []
+        announced = bool(works)
         works += [self._begin(dist.isend, part, waiting, tag + number) for number, part in enumerate(parts, 1)]
         size = sum(part.untyped_storage().nbytes() for part in parts)
         if name in self._awaited:
-            self._pending[name] = works, waiting, size, ended
+            self._pending[name] = PendingSend(works, waiting, size, ended, announced)
         elif self._batch is None:
             self.sends.add(works, waiting, size, ended)
         else:
             self._begun.append(partial(self.sends.add, works, waiting, size, ended))
+        if not name.backward:
+            self._post_deferred(Name(name.target, name.source, name.microbatch, True))
+
+    def _announce(self, name: Name, parts: list[Any], waiting: Waiting) -> list[Any]:
+        """Begin to send a header, where the reader of a message needs one, and return the handles."""
+        form, agreed, tag = self._boundaries.form(name), self._boundaries.agreed(name), self._tags.first(name)
+        place = leading(agreed.members) if agreed is not None else None
+        if form is None or (form == agreed and place is not None and not begins_with_mark(parts[place])):
+            return []
+        if reason := headers.header_objection(form):
+            raise RunError(f"{waiting}: {reason}")
+        works = []
+        if agreed is not None and place is not None and form != agreed:
+            expected = placeholders(len(agreed.members) + self._boundaries.sealed, place)
+            works += [self._begin(dist.isend, part, waiting, tag + number) for number, part in enumerate(expected, 1)]
+        return works + [self._begin(dist.isend, part, waiting, tag) for part in headers.header_of(form)]
+
+    def _post_deferred(self, name: Name) -> None:
+        """Post the receive of a gradient whose form was not known, once what it is the gradient of has left."""
+        posted, members = self._posted.get(name), self._boundaries.gradients(name)
+        if posted is not None and posted.buffers is None and members is not None:
+            self._post_buffers(posted, name, members)
 
     def wait_sent(self, op: Op, position: int) -> None:
         """Wait until the send that a ``WAIT_SEND`` names is complete, and let its tensors go.
 
-        In a step that has to learn shapes it is not waited for here: its receive has no buffers before its reader wants
-        it, which can be later than where the plan posts it, so that ranks could wait for each other for ever.
+        A message with a header is not waited for here: its receive has no buffers before its reader wants it, which can
+        be later than where the plan posts it, so that ranks could wait for each other for ever.
 
         Raises
         ------
@@ -170,28 +209,32 @@ class Transport:
         place = f"position {position} ({op})"
         if name_of(op) not in self._pending:
             raise RunError(f"rank {self._rank}, {place}: the send that it waits for was not begun")
-        works, waiting, size, ended = self._pending.pop(name_of(op))
-        if not self._waits_block:
+        works, waiting, size, ended, announced = self._pending.pop(name_of(op))
+        if announced:
             self.sends.add(works, waiting, size, ended)
             return
         wait_for_all(works, waiting._replace(what=place), self.timeout)
         ended(time.perf_counter_ns())
 
     def post(self, op: Op, position: int) -> None:
-        """Post a receive: of its buffers where their shapes are known, else of its header.
+        """Post a receive: of its buffers where their form is known, else of its header.
 
-        The receive of a gradient whose shapes are not known, since its activation has not left yet, begins when
-        :meth:`take` wants it.
+        The receive of a gradient is posted when what it is the gradient of has left, where that comes later.
         """
         name = name_of(op)
         peer = self._owner_rank[name.source]
-        posted = PostedReceive(Waiting(self._rank, peer, f"position {position} ({op})"), position)
-        if self._boundaries.expected(name) is not None:
-            self._post_buffers(posted, name)
-        elif not name.backward:
-            posted.header = torch.zeros(messages.HEADER, dtype=torch.int64)
-            posted.works = [self._begin(dist.irecv, posted.header, posted.waiting, self._tags.first(name))]
-        self._posted[name] = posted
+        posted = self._posted[name] = PostedReceive(Waiting(self._rank, peer, f"position {position} ({op})"), position)
+        if name.backward:
+            members = self._boundaries.gradients(name)
+            if members is not None:
+                self._post_buffers(posted, name, members)
+            return
+        form = self._boundaries.agreed(name)
+        if form is not None and (not self._tagged or leading(form.members) is not None):
+            posted.form = form
+            self._post_buffers(posted, name, form.members)
+        else:
+            self._post_header(posted, name)
 
     def take(self, name: Name) -> PostedReceive | None:
         """Wait for a message and return its receive, with full buffers; None where no receive was posted."""
@@ -199,31 +242,51 @@ class Transport:
         if posted is None:
             return None
         began = time.monotonic()
-        if posted.header is not None:
-            wait_for_all(posted.works, posted.waiting, self.timeout, began)
-            self._boundaries.learn(name, self._signature_in(posted, name))
-        if not posted.works:
-            self._post_buffers(posted, name)
         wait_for_all(posted.works, posted.waiting, self.timeout, began)
+        if not name.backward:
+            self._take_form(posted, name, began)
+        if posted.buffers is None:
+            raise RunError(f"{posted.waiting}: nothing has left that it could be the gradient of")
         if self.received is not None:
             self.received(name, posted.buffers)
         return posted
 
-    def _signature_in(self, posted: PostedReceive, name: Name) -> messages.Signature:
-        """Return the signature in a header that has come, if there may be buffers for it."""
+    def _take_form(self, posted: PostedReceive, name: Name, began: float) -> None:
+        """Note the form of a message to the next stage; where it has a header, read that and what follows it."""
+        if posted.form is not None and posted.buffers and self._tagged:
+            place = leading(posted.form.members)
+            if place is not None and begins_with_mark(posted.buffers[place]):
+                self._post_header(posted, name)
+        if posted.header is not None:
+            form = self._form_in(posted, name, began)
+            if form != posted.form:
+                posted.form = form
+                self._post_buffers(posted, name, form.members)
+                wait_for_all(posted.works, posted.waiting, self.timeout, began)
+        if posted.form is not None:
+            self._boundaries.learn(name, posted.form)
+
+    def _form_in(self, posted: PostedReceive, name: Name, began: float) -> MessageForm:
+        """Wait for a header, and for the text behind it, and return the form that they tell."""
+        wait_for_all(posted.works, posted.waiting, self.timeout, began)
         try:
-            found = messages.signature_in(posted.header)
+            text = torch.empty(headers.text_bytes_in(posted.header), dtype=torch.uint8)
+            if len(text):
+                works = [self._begin(dist.irecv, text, posted.waiting, self._tags.first(name))]
+                wait_for_all(works, posted.waiting, self.timeout, began)
+            form = headers.form_in(posted.header, bytes(text.tolist()))
         except ValueError as error:
             raise RunError(f"{posted.waiting}: {error}") from error
-        if reason := self._boundaries.objection(name, found):
+        if reason := self._boundaries.objection(name, form):
             raise RunError(f"{posted.waiting}: {reason}")
-        return found
+        return form
 
-    def _post_buffers(self, posted: PostedReceive, name: Name) -> None:
-        known = self._boundaries.expected(name)
-        if known is None:
-            raise RunError(f"{posted.waiting}: nothing has left that it could be the gradient of")
-        posted.buffers = [torch.empty(shape, dtype=dtype, device=self.device) for dtype, shape in known]
+    def _post_header(self, posted: PostedReceive, name: Name) -> None:
+        posted.header = torch.zeros(headers.HEADER, dtype=torch.int64)
+        posted.works = [self._begin(dist.irecv, posted.header, posted.waiting, self._tags.first(name))]
+
+    def _post_buffers(self, posted: PostedReceive, name: Name, members: Signature) -> None:
+        posted.buffers = [torch.empty(shape, dtype=dtype, device=self.device) for dtype, shape in members]
         parts = list(posted.buffers)
         if self._boundaries.sealed:
             posted.checksums = torch.zeros(len(parts), dtype=torch.int64, device=self.device)
