@@ -167,3 +167,11 @@ def test_a_weight_that_is_shared_by_two_stages_is_sharded_in_both(pool: GlooPool
     for outcome in outcomes:
         assert "weight of stage 0 on rank 0 and" in outcome.value
         assert "are one weight, here they are float64 12 x 6 and float64 12 x 6 in part" in outcome.value
+
+
+@pytest.mark.parametrize("replicated", [False, True])
+@pytest.mark.parametrize("family", ["1f1b", "zb-h1"])
+def test_meshes_of_several_axes(pool: GlooPool, family: str, replicated: bool) -> None:
+    outcomes = pool.run(jobs.in_two_axes, plan(family, ranks=1), replicated)
+    assert [outcome.error for outcome in outcomes if outcome.error] == []
+    assert max(outcome.value for outcome in outcomes) < 1e-10

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed._composable.replicate_with_fsdp import replicate
 from torch.distributed.algorithms.ddp_comm_hooks.debugging_hooks import noop_hook
-from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, MixedPrecisionPolicy, fully_shard
 from torch.distributed.pipelining import PipelineStage
 from torch.distributed.tensor import DTensor
@@ -385,3 +386,23 @@ def in_torch(rank: int, plan: Any, wrap: Any) -> Any:
         for name, weight in modules[stage].named_parameters()
     ]
     return max(errors)
+
+
+def in_two_axes(rank: int, plan: Any, replicated: bool) -> float:
+    """Train a step as one of four replicas of one rank, sharded over two and replicated over two, or over four."""
+    pipeline = [dist.new_group([each]) for each in range(4)][rank]
+    alone, module = (models(1, Sometimes)[0] for _ in range(2))
+    if replicated:
+        replicate(module, mesh=init_device_mesh("cpu", (4,)))
+    else:
+        mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("replicate", "shard"))
+        fully_shard(module.first, mesh=mesh)
+        fully_shard(module, mesh=mesh)
+    runner = Runner(plan, [module], mean_square, group=pipeline, timeout=30)
+    parts = 4 * plan.problem.microbatches
+    batch, target = batch_of(4 * parts, 0)
+    for inputs, targets in zip(batch.tensor_split(parts), target.tensor_split(parts), strict=True):
+        (mean_square(alone(inputs), targets) / parts).backward()
+    runner.step(*(each.tensor_split(4)[rank] for each in (batch, target)))
+    expected = dict(alone.named_parameters())
+    return max(difference(found, expected[name].grad) for name, found in whole_gradients(module).items())
