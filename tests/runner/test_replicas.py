@@ -175,3 +175,16 @@ def test_meshes_of_several_axes(pool: GlooPool, family: str, replicated: bool) -
     outcomes = pool.run(jobs.in_two_axes, plan(family, ranks=1), replicated)
     assert [outcome.error for outcome in outcomes if outcome.error] == []
     assert max(outcome.value for outcome in outcomes) < 1e-10
+
+
+@pytest.mark.parametrize("wrapper", ["ddp", "fsdp_within"])
+def test_losses_that_count_rows_count_those_of_all_replicas(pool: GlooPool, wrapper: str) -> None:
+    for reduces in (False, True):
+        outcomes = pool.run(jobs.of_counted_rows, plan("zb-h1", reduces=reduces), wrapper)
+        assert [outcome.error for outcome in outcomes if outcome.error] == []
+        assert max(outcome.value for outcome in outcomes) < 1e-10
+
+
+def test_means_keep_what_is_sparse_and_what_is_absent(pool: GlooPool) -> None:
+    rows = [[0.25, 0.25], [0.25, 0.25], [0.0, 0.0], [0.5, 0.5], [0.0, 0.0]]
+    assert [each.value for each in pool.run(jobs.mean_of_sparse)] == [[True, rows, [[0.25, 0.25]], [None, None]]] * 4

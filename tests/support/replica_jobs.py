@@ -20,6 +20,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from schedverify.core.errors import InputError
 from schedverify.runner import RefusedError, RunError, Runner
+from schedverify.runner.compute.gradients import begin_average
 from schedverify.torch_bridge import load_verified
 from support.runner_jobs import WIDTH, Block, mean_square, reference
 
@@ -406,3 +407,37 @@ def in_two_axes(rank: int, plan: Any, replicated: bool) -> float:
     runner.step(*(each.tensor_split(4)[rank] for each in (batch, target)))
     expected = dict(alone.named_parameters())
     return max(difference(found, expected[name].grad) for name, found in whole_gradients(module).items())
+
+
+def counted(output: Any, target: Any) -> tuple[Any, Any]:
+    """Return a sum over the rows whose first target is positive, and how many they are."""
+    counts = target[:, 0] > 0
+    return ((output - target) ** 2)[counts].sum(), counts.sum()
+
+
+def of_counted_rows(rank: int, plan: Any, wrapper: str) -> float:
+    """Train two steps with a loss that counts other rows on each replica; return the error of this rank's gradients."""
+    number, place, pipeline, replicas = groups_of(rank)
+    modules = models(2, Layered)
+    own = WRAPPERS[wrapper](copy.deepcopy(modules[place]), replicas)
+    runner = Runner(plan, [own], counted, group=pipeline, timeout=30)
+    for step in range(2):
+        batch, target = batch_of(8 * plan.problem.microbatches, step)
+        total, count = counted(modules[1](modules[0](batch)), target)
+        (total / count).backward()
+        runner.step(*(each.tensor_split(2)[number] for each in (batch, target)))
+    expected = dict(modules[place].named_parameters())
+    return max(difference(found, expected[name].grad) for name, found in whole_gradients(own).items())
+
+
+def mean_of_sparse(rank: int) -> list[Any]:
+    """Average a sparse gradient that half of the ranks have, a dense one of one rank, and one that nobody has."""
+    table, head, unused = nn.Embedding(5, 2, sparse=True), nn.Linear(2, 1, bias=False), nn.Linear(2, 2)
+    if rank < 2:
+        table(torch.tensor([rank, 3])).sum().backward()
+    if rank == 1:
+        head(torch.ones(2)).sum().backward()
+    weights = [table.weight, head.weight, *unused.parameters()]
+    begin_average(weights, dist.group.WORLD, "here", 30)()
+    first, second, *others = (weight.grad for weight in weights)
+    return [first.is_sparse, first.to_dense().tolist(), second.tolist(), others]
