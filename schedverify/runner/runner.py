@@ -76,7 +76,8 @@ class Runner:
     data_parallel
         A process group of the ranks with the same stages in other pipelines, each with its part of the batch: at a
         stage's ``REDUCE_GRAD`` where the plan has it, else at the end of the step, gradients become those of the loss
-        of all parts together, however many rows each has, or whatever counts in it.
+        of all parts together, however many rows each has, or whatever counts in it. None where stages are wrapped for
+        their replicas, in ``DistributedDataParallel`` or by ``fully_shard``: there it is the wrapper's own group.
     device
         The device of buffers; that of the first weight by default.
     shared

@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from schedverify.core.errors import Fault, InputError, nearest, shown
 from schedverify.core.problem import Problem
+from schedverify.runner.compute.parts import place_of
 
 _WRAPPERS: Final = ("_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module")
 """Parts of a weight's name that say how a module is wrapped: compiled, checkpointed, sharded."""
@@ -37,7 +38,7 @@ class ToldWeight(NamedTuple):
     """Of all copies of the model."""
     name: str
     form: str
-    """Dtype and shape, as ``float32 50 x 16``."""
+    """Dtype and shape, as ``float32 50 x 16``, and of a sharded weight which part of it is here."""
     trained: bool
     number: int
     """The same for all names of one parameter on its rank, and for no other parameter there."""
@@ -78,7 +79,7 @@ def told_weights(modules: Mapping[int, Any], rank: int) -> list[ToldWeight]:
 
 
 def _form(weight: Any) -> str:
-    return " ".join([str(weight.dtype)[6:], " x ".join(map(str, weight.shape)) or "scalar"])
+    return " ".join([str(weight.dtype)[6:], " x ".join(map(str, weight.shape)) or "scalar", *place_of(weight)])
 
 
 def sharing_of(shared: Any, problem: Problem, modules: Mapping[int, Any]) -> list[Names]:
