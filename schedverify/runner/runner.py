@@ -104,6 +104,7 @@ class Runner:
         same on every rank; other weights are not shared, whatever is tied. Without it, tied stages share all their
         weights, which must have equal names and shapes in each; other tied stages are refused. On one rank, stages
         with the same ``Parameter`` share that weight and nothing has to be said. Copies of a stage share all weights.
+        A function returns them for the admitted plan, when the stages are made.
 
     Raises
     ------
@@ -130,7 +131,7 @@ class Runner:
         optimizer: Callable[[], Any] | None = None,
         data_parallel: Any = None,
         device: Any = None,
-        shared: Sharing | None = None,
+        shared: Sharing | Callable[[Plan], Sharing] | None = None,
     ) -> None:
         self._group = dist.group.WORLD if group is None else group
         self._timeout, self._loss, self._optimizer = timeout, loss, optimizer
@@ -171,7 +172,8 @@ class Runner:
     def _made_and_shared(self, stages: Stages | Callable[[Plan], Stages], shared: Any) -> tuple[dict[int, Any], Any]:
         """Return the modules, and what they share by name; None where that is not given."""
         made = self._made(stages)
-        return made, None if shared is None else sharing_of(shared, self.plan.problem, made)
+        given = shared(self.plan) if callable(shared) else shared
+        return made, None if given is None else sharing_of(given, self.plan.problem, made)
 
     def _made(self, stages: Stages | Callable[[Plan], Stages]) -> dict[int, Any]:
         """Return the modules, once the other ranks of the data-parallel group have their own, with as many weights."""

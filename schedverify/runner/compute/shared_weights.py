@@ -185,7 +185,7 @@ def shared_classes(
         copies = [stage + first for first in range(0, problem.total_stages, problem.stages)]
         objections += _join_stages(classes, copies, "are copies of one stage", named=False)
     if named is None:
-        for group in _tied_groups(problem):
+        for group in tied_groups(problem):
             if not _are_joined(classes, problem, group):
                 objections += _join_stages(classes, group, "are tied", named=True)
     for names in named or ():
@@ -198,7 +198,7 @@ def shared_classes(
     return shared, objections or [text for members in shared if (text := _objection(members))]
 
 
-def _tied_groups(problem: Problem) -> list[list[int]]:
+def tied_groups(problem: Problem) -> list[list[int]]:
     """Return the groups of tied stages of one copy; groups with a stage in common are one."""
     merged: list[set[int]] = []
     for group in problem.tied:
