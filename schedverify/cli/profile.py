@@ -124,6 +124,7 @@ def _data(found: ModelProfile, tick: Tick, copies: int) -> dict[str, object]:
     devices = found.as_model(tick, copies).devices
     about = {name: getattr(found, name) for name in ("rows", "rounds", "warmup", "ranks", "threads")}
     measured = {"blocks": blocks, "tied": [list(group) for group in found.tied], "links": links}
+    measured["tied_weights"] = [each._asdict() for each in found.tied_weights]
     between = {"latency": devices.latency, "bandwidth": devices.bandwidth}
     return {"model": found.model, "tick": tick, **about, **measured, **between}
 

@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from schedverify.core.errors import Fault, InputError
-from schedverify.profiling.figures import BlockBytes
+from schedverify.profiling.figures import BlockBytes, SharedBlocks
 from schedverify.runner.compute.batches import Loss, Tensors, alone, as_tensors, microbatches_of, rows_of
 from schedverify.runner.compute.stages import Stage
 from schedverify.runner.launch.source import Source
@@ -123,6 +123,20 @@ class Chain:
             for weight in module.parameters():
                 users.setdefault(id(weight), []).append(name)
         yield from dict.fromkeys(tuple(names) for names in users.values() if len(names) > 1)
+
+    def tied_weights(self) -> Iterator[SharedBlocks]:
+        """Yield the weights that several blocks have, in the order of the first blocks that have them."""
+        users: dict[int, dict[str, str]] = {}
+        weights: dict[int, Any] = {}
+        for block, module in zip(self.names, self.modules, strict=True):
+            for name, weight in module.named_parameters():
+                users.setdefault(id(weight), {})[block] = name
+                weights[id(weight)] = weight
+        for number, own in users.items():
+            if len(own) > 1:
+                yield SharedBlocks(
+                    tuple(own), tuple(own.values()), weights[number].nbytes, weights[number].requires_grad
+                )
 
     def drop_gradients(self) -> None:
         """Drop the gradients of all weights."""

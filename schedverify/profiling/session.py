@@ -89,7 +89,7 @@ def measure(
     )
     return ModelProfile(
         settings.model, blocks, tuple(chain.tied()), _links(found), chain.rows, settings.rounds, settings.warmup,
-        len(found), torch.get_num_threads(),
+        len(found), torch.get_num_threads(), tuple(chain.tied_weights()),
     )  # fmt: skip
 
 
