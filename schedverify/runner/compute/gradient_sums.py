@@ -61,14 +61,27 @@ def sum_shared(weights: Sequence[SharedWeight], rank: int, group: Any, timeout: 
     for weight in weights:
         alike.setdefault((weight.ranks, weight.form.partition(" ")[0]), []).append(weight)
     for (ranks, _), members in alike.items():
-        sums = [_sum_of([own.grad for own in weight.own if own.grad is not None]) for weight in members]
+        sums = [_sum_of([_part(own.grad) for own in weight.own if own.grad is not None]) for weight in members]
         if len(ranks) > 1:
             sums = _sums_between(
-                [weight.own[0] for weight in members], sums, ranks, _Exchange(rank, group, timeout, tagged)
+                [_part(weight.own[0]) for weight in members], sums, ranks, _Exchange(rank, group, timeout, tagged)
             )
         for weight, total in zip(members, sums, strict=True):
             for own in weight.own if total is not None else ():
-                own.grad = total.clone()
+                own.grad = _whole(total.clone(), own)
+
+
+def _part(tensor: Any) -> Any:
+    """Return a tensor, or of one that is sharded the part of this process."""
+    return tensor.detach().to_local() if hasattr(tensor, "to_local") else tensor
+
+
+def _whole(part: Any, weight: Any) -> Any:
+    """Return a gradient as its weight is: sharded, with a part for this process, if the weight is."""
+    if not hasattr(weight, "to_local"):
+        return part
+    like = weight.device_mesh, weight.placements
+    return type(weight).from_local(part, *like, run_check=False, shape=weight.shape, stride=weight.stride())
 
 
 def _sum_of(gradients: Sequence[Any]) -> Any:

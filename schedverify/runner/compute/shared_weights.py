@@ -78,7 +78,12 @@ def told_weights(modules: Mapping[int, Any], rank: int) -> list[ToldWeight]:
 
 
 def _form(weight: Any) -> str:
-    return " ".join([str(weight.dtype)[6:], " x ".join(map(str, weight.shape)) or "scalar"])
+    form = " ".join([str(weight.dtype)[6:], _shape_text(weight)])
+    return f"{form} in parts of {_shape_text(weight.to_local())}" if hasattr(weight, "to_local") else form
+
+
+def _shape_text(tensor: Any) -> str:
+    return " x ".join(map(str, tensor.shape)) or "scalar"
 
 
 def sharing_of(shared: Any, problem: Problem, modules: Mapping[int, Any]) -> list[Names]:
