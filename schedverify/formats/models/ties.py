@@ -62,7 +62,9 @@ def ties_data(model: Model, names: list[str]) -> list[Any]:
     known = {weight.layers for weight in model.tied_weights}
     groups: list[Any] = [[names[i] for i in group] for group in model.tied if group not in known]
     for weight in model.tied_weights:
-        table = {"layers": [names[i] for i in weight.layers], "weights": list(weight.names)}
+        table = {"layers": [names[i] for i in weight.layers]} | (
+            {"weights": list(weight.names)} if weight.names else {}
+        )
         groups.append(table | {name: size for name in _SIZES if (size := getattr(weight, name))})
     return groups
 
