@@ -99,12 +99,11 @@ class Runner:
     shared
         The weights that stages share, whose gradients are summed: by the name of a weight the stages (of one copy)
         whose modules have a parameter of that name, ``{"weight": [0, 3]}``; or, where the names differ, by any word
-        the parameter's name in each stage, ``{"table": {0: "weight", 3: "head.weight"}}``. Names are those of the
-        stage's ``named_parameters()``, without what DDP, ``torch.compile`` or a checkpoint wrapper puts into them. The
-        same on every rank; other weights are not shared, whatever is tied. Without it, tied stages share all their
-        weights, which must have equal names and shapes in each; other tied stages are refused. On one rank, stages
-        with the same ``Parameter`` share that weight and nothing has to be said. Copies of a stage share all weights.
-        A function returns them for the admitted plan, when the stages are made.
+        the parameter's name in each stage, ``{"table": {0: "weight", 3: "head.weight"}}``; or a function that returns
+        that for the admitted plan. Names are those of ``named_parameters()`` without what DDP, ``torch.compile`` or a
+        checkpoint wrapper adds. The same on every rank; other weights are not shared, whatever is tied. Without it,
+        tied stages share all weights, which must have equal names and shapes in each; others are refused. Stages of
+        one rank share a ``Parameter`` that both have, and copies of a stage all weights, without a word.
 
     Raises
     ------
@@ -144,8 +143,7 @@ class Runner:
             lambda: self._made_and_shared(stages, shared), options, lambda _: {}, self._control, timeout
         )
         self._shared = agree_on_shared(problem, self.modules, named, self._control, timeout)
-        self._reduced: set[int] = set()
-        """The stages whose reduction was begun in this step."""
+        self._reduced: set[int] = set()  # the stages whose reduction was begun in this step
         self._notices = failure_notices_of(self._group, timeout)
         device, tagged = device_of(self.modules) if device is None else device, self._tagged
         self._boundaries = Boundaries(
@@ -172,8 +170,7 @@ class Runner:
     def _made_and_shared(self, stages: Stages | Callable[[Plan], Stages], shared: Any) -> tuple[dict[int, Any], Any]:
         """Return the modules, and what they share by name; None where that is not given."""
         made = self._made(stages)
-        given = shared(self.plan) if callable(shared) else shared
-        return made, None if given is None else sharing_of(given, self.plan.problem, made)
+        return made, None if shared is None else sharing_of(shared, self.plan, made)
 
     def _made(self, stages: Stages | Callable[[Plan], Stages]) -> dict[int, Any]:
         """Return the modules, once the other ranks of the data-parallel group have their own, with as many weights."""

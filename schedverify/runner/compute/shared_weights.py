@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from schedverify.core.errors import Fault, InputError, nearest, shown
 from schedverify.core.problem import Problem
+from schedverify.core.result import Plan
 
 _WRAPPERS: Final = ("_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module")
 """Parts of a weight's name that say how a module is wrapped: compiled, checkpointed, sharded."""
@@ -86,11 +87,13 @@ def _shape_text(tensor: Any) -> str:
     return " x ".join(map(str, tensor.shape)) or "scalar"
 
 
-def sharing_of(shared: Any, problem: Problem, modules: Mapping[int, Any]) -> list[Names]:
+def sharing_of(shared: Any, plan: Plan, modules: Mapping[int, Any]) -> list[Names]:
     """Return the shared weights that a user names, each by stage of one copy of the model.
 
     Parameters
     ----------
+    shared
+        By name, or a function that returns that for the plan.
     modules
         Those of this rank, by stage of all copies.
 
@@ -100,6 +103,7 @@ def sharing_of(shared: Any, problem: Problem, modules: Mapping[int, Any]) -> lis
         With every fault: what is no such mapping, names a stage that there is not, or a weight that a stage of this
         rank has not.
     """
+    problem, shared = plan.problem, shared(plan) if callable(shared) else shared
     if not isinstance(shared, Mapping):
         hint = "such as {'weight': [0, 3]} or {'table': {0: 'weight', 3: 'head.weight'}}"
         raise InputError(Fault("shared", f"expected shared weights with their stages, found {shown(shared)}", hint))
