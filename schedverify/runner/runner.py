@@ -83,11 +83,11 @@ class Runner:
     shared
         The weights that stages share, whose gradients are summed: by the name of a weight the stages (of one copy)
         whose modules have a parameter of that name, ``{"weight": [0, 3]}``; or, where the names differ, by any word
-        the parameter's name in each stage, ``{"table": {0: "weight", 3: "head.weight"}}``. Names are those of the
-        stage's ``named_parameters()``, without what DDP, ``torch.compile`` or a checkpoint wrapper puts into them. The
-        same on every rank; other weights are not shared, whatever is tied. Without it, tied stages share all their
-        weights, which must have equal names and shapes in each; other tied stages are refused. On one rank, stages
-        with the same ``Parameter`` share that weight and nothing has to be said. Copies of a stage share all weights.
+        the parameter's name in each stage, ``{"table": {0: "weight", 3: "head.weight"}}``; or a function that returns
+        that for the admitted plan. Names are those of ``named_parameters()`` without what DDP, ``torch.compile`` or a
+        checkpoint wrapper adds. The same on every rank; other weights are not shared, whatever is tied. Without it,
+        tied stages share all weights, which must have equal names and shapes in each; others are refused. Stages of
+        one rank share a ``Parameter`` that both have, and copies of a stage all weights, without a word.
     seed
         Of the random numbers that stages and losses draw of torch's generators: each micro-batch of each step draws at
         each stage its own, whatever rank the stage stands on, in any order, and the same when a forward runs again;
@@ -118,7 +118,7 @@ class Runner:
         optimizer: Callable[[], Any] | None = None,
         data_parallel: Any = None,
         device: Any = None,
-        shared: Sharing | None = None,
+        shared: Sharing | Callable[[Plan], Sharing] | None = None,
         seed: int = 0,
     ) -> None:
         self._group = dist.group.WORLD if group is None else group
@@ -158,7 +158,7 @@ class Runner:
     def _made_and_shared(self, stages: Stages | Callable[[Plan], Stages], shared: Any) -> tuple[dict[int, Any], Any]:
         """Return the modules, and what they share by name; None where that is not given."""
         made = self._made(stages)
-        return made, None if shared is None else sharing_of(shared, self.plan.problem, made)
+        return made, None if shared is None else sharing_of(shared, self.plan, made)
 
     def _made(self, stages: Stages | Callable[[Plan], Stages]) -> dict[int, Any]:
         """Return the modules, once the other ranks of the data-parallel group have their own, with as many weights."""
