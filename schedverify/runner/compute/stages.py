@@ -142,7 +142,7 @@ class Stage:
 
 def _detached(outputs: Tensors) -> Tensors:
     """Return outputs without their graph, in the structure in which they stand."""
-    tensors = (each.detach() for each in outputs)
+    tensors = [each.detach() for each in outputs]
     return outputs.holding(tensors) if isinstance(outputs, Parcel) else tuple(tensors)
 
 

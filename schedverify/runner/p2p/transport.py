@@ -277,7 +277,7 @@ class Transport:
             form = headers.form_in(posted.header, bytes(text.tolist()))
         except ValueError as error:
             raise RunError(f"{posted.waiting}: {error}") from error
-        if reason := self._boundaries.objection(name, form):
+        if reason := self._boundaries.objection(name, form.members):
             raise RunError(f"{posted.waiting}: {reason}")
         return form
 
