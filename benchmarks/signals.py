@@ -101,7 +101,7 @@ CASES = {
         answers=True,
     ),
     "run": Case(
-        ("run", "small.json", "--model", "module:model", "--steps", "2000", "--save", "saved"), 15, INTERRUPTED,
+        ("run", "small.json", "--model", "module:model", "--steps", "20000"), 15, INTERRUPTED,
     ),
     "verify, 10 million operations": Case(("verify", "long.txt", "--problem", "long.toml"), 15, INTERRUPTED),
     "certify": Case((), 15, {signal.SIGINT: (0,), signal.SIGTERM: (-signal.SIGTERM,)}, begins="begins"),
@@ -213,7 +213,7 @@ def _half_files(folder: Path, before: set[Path]) -> Iterator[str]:
                 yield f"{path.name}: {report.verdict}"
         elif path.suffix == ".toml":
             sv.load(path)
-        elif path.name != "statement.json.part" and "saved" not in path.parts and "__pycache__" not in path.parts:
+        elif path.name != "statement.json.part" and "__pycache__" not in path.parts:
             yield f"left {path.name}"
         path.unlink()
 

@@ -21,6 +21,7 @@ from schedverify.formats.text_files import PathLike
 if TYPE_CHECKING:
     from schedverify.profiling import ModelProfile, ProfileSettings
 
+_SEEDS: Final = 1 << 64
 _TORCHRUN: Final = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -37,6 +38,7 @@ def run(  # noqa: PLR0913 - each is an option of the command line
     forbid_nan: bool = False,
     checksums: bool = False,
     backend: str = "gloo",
+    seed: int = 0,
     progress: Callable[[int, float], None] | None = None,
 ) -> tuple[float, ...]:
     """Run a verified plan on torch.distributed, as the command ``run`` does, and return the loss of each step.
@@ -67,6 +69,9 @@ def run(  # noqa: PLR0913 - each is an option of the command line
         not what left the other.
     backend
         ``gloo`` or ``nccl``, under torchrun.
+    seed
+        Of the model's first weights and of what it draws in steps, such as masks of dropout; the plan has no part in
+        either.
     progress
         Called behind each step of training with its number and its loss; under torchrun on rank 0 alone.
 
@@ -83,7 +88,9 @@ def run(  # noqa: PLR0913 - each is an option of the command line
         If a rank fails; names rank, position and operation.
     """
     check_types("run", plan=(plan, Plan, os.PathLike, str), model=(model, str))
-    _check_least(steps=(steps, 1), learning_rate=(learning_rate, 0))
+    _check_least(steps=(steps, 1), learning_rate=(learning_rate, 0), seed=(seed, 0))
+    if seed >= _SEEDS:
+        raise InputError(Fault("seed", f"{seed} is too large", "below 2^64"))
     _check_processes(timeout, backend)
     outputs = (Destination("trace", trace), Destination("boundaries", boundaries))
     check_destinations(*outputs, inputs=() if isinstance(plan, Plan) else (plan,))
@@ -91,7 +98,7 @@ def run(  # noqa: PLR0913 - each is an option of the command line
         from schedverify.runner.launch import processes, session
     settings = session.RunSettings(
         plan if isinstance(plan, Plan) else os.fspath(plan), model, steps, learning_rate, timeout, unverified,
-        _text_of(trace), _text_of(boundaries), forbid_nan, checksums,
+        _text_of(trace), _text_of(boundaries), forbid_nan, checksums, seed,
     )  # fmt: skip
     job, listen = partial(session.session, settings), _listener(progress)
     if in_torchrun():

@@ -47,8 +47,8 @@ def generate(  # noqa: PLR0913 - each is an option of the command line
     shape = {"ranks": ranks, "microbatches": microbatches, "virtual": virtual}
     given = {name: value for name, value in (shape | costs).items() if value is not None}
     known = _problem_for(family, problem, given)
-    check_written(known, output or "-")
     with said_of(problem) if problem is not None else nullcontext():
+        check_written(known, output or "-")
         made = generators.generate(family, known)
     conversion.write(made, known, output or "-")
     return 0

@@ -54,6 +54,8 @@ def profile(  # noqa: PLR0913 - each is an option of the command line
         )  # fmt: skip
     if found is not None:
         _tell(found, (tick, optimizer_copies), output, output_format)
+        if found.busy:
+            remark("equal work differs by more than a factor of 2: the machine is busy, measure again when it is not")
     return OK
 
 
@@ -123,7 +125,15 @@ def _data(found: ModelProfile, tick: Tick, copies: int) -> dict[str, object]:
     ]
     devices = found.as_model(tick, copies).devices
     about = {name: getattr(found, name) for name in ("rows", "rounds", "warmup", "ranks", "threads")}
-    measured = {"blocks": blocks, "tied": [list(group) for group in found.tied], "links": links}
+    equal = [{"blocks": list(group.names)} | {kind: list(ends) for kind, ends in group.ticks(TICKS[tick]).items()}
+             for group in found.equal]  # fmt: skip
+    measured = {
+        "blocks": blocks,
+        "equal": equal,
+        "busy": found.busy,
+        "tied": [list(group) for group in found.tied],
+        "links": links,
+    }
     between = {"latency": devices.latency, "bandwidth": devices.bandwidth}
     return {"model": found.model, "tick": tick, **about, **measured, **between}
 
@@ -145,6 +155,10 @@ def _lines(found: ModelProfile, tick: Tick) -> Iterator[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         yield "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+    for equal in found.equal:
+        ends = ", ".join(f"{kind.replace('_', ' ')} {least} to {most}"
+                         for kind, (least, most) in equal.ticks(TICKS[tick]).items())  # fmt: skip
+        yield printable(f"equal, with one figure: {', '.join(equal.names)}; medians of each, {tick}: {ends}")
     for link in found.links:
         latency, rate = link.short.ticks(TICKS[tick]), link.bandwidth(TICKS[tick]) or "any number of"
         yield (f"link of ranks {link.ranks[0]} and {link.ranks[1]}: latency {latency.median} [{latency.lower}, "

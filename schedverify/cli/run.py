@@ -28,6 +28,7 @@ def run(  # noqa: PLR0913 - each is an option
     forbid_nan: Annotated[bool, flag("Stop all ranks where a NaN is about to cross from a stage to another.")] = False,
     checksums: Annotated[bool, flag("Stop all ranks where what reaches a stage is not what left the other.")] = False,
     backend: Backend = "gloo",
+    seed: Annotated[int, number("Of the model's first weights and of what it draws in steps.", least=0)] = 0,
 ) -> int:
     """Run a verified plan on torch.distributed, one process for each rank; a line a step."""
     from schedverify import launching
@@ -38,7 +39,8 @@ def run(  # noqa: PLR0913 - each is an option
         remark(f"{ranks} processes over gloo; {Path.cwd()} is on the path of modules")
     launching.run(
         plan, model, steps=steps, learning_rate=learning_rate, timeout=timeout, unverified=unverified, trace=trace,
-        boundaries=boundaries, forbid_nan=forbid_nan, checksums=checksums, backend=backend, progress=_print_loss,
+        boundaries=boundaries, forbid_nan=forbid_nan, checksums=checksums, backend=backend, seed=seed,
+        progress=_print_loss,
     )  # fmt: skip
     return OK
 

@@ -160,6 +160,11 @@ def clean(text: str, longest: int = _LONGEST) -> str:
     return printable(text[:longest])[:longest]
 
 
+def clean_key(name: object) -> str:
+    """Return the name of a key as a fault shows it: clean, and in quotes where there is nothing of it to see."""
+    return clean(str(name)).strip() or repr(str(name)[:_LONGEST])
+
+
 _COMMAND: Final = re.compile(r"(?<!\S)::|##(?=\[)")
 """The beginning of a command to a runner of GitHub: a word at the beginning of a line, or a mark anywhere in it."""
 
@@ -221,7 +226,7 @@ class Faults:
         for name in table:
             if name not in known:
                 hint = nearest(str(name), known) or f"known: {', '.join(known)}"
-                self.fault(prefix + clean(str(name)), "unknown key", hint)
+                self.fault(prefix + clean_key(name), "unknown key", hint)
         for name in needed:
             if name not in table:
                 self.fault(prefix + name, "missing", missing)

@@ -30,12 +30,12 @@ def needed_messages(schedule: Schedule, problem: Problem) -> Messages:
     Only the first rank of a stage sends. An F sends to each stage that its stage feeds, a B or I to each that feeds it,
     a W to none.
     """
-    # offsets, peers   the lists of all sides of all stages, one behind the other (see neighbours)
+    # offsets, peers   the lists of all sides of all stages, one behind the other (see Problem.peers_across)
     # key              by operation the list that it sends to, count how many are in it
     # maker, peer      the lists of all operations in a row: whose list it is, and where in peers the entry stands
     words = np.concatenate(schedule.rows)
     kind, stage = kinds(words), op_stages(words)
-    offsets, peers = neighbours(problem, across=True)
+    offsets, peers = problem.peers_across
     backward = (kind != int(Kind.F)).astype(np.int64)
     key = stage + backward * problem.total_stages
     sends = (kind != int(Kind.W)) & (rank_of_each(schedule) == problem.owner_rank_array[stage])
@@ -44,36 +44,6 @@ def needed_messages(schedule: Schedule, problem: Problem) -> Messages:
     source, microbatch, target = stage[maker], words[maker] & MICROBATCH_MASK, peers[peer]
     send = np.where(backward[maker] == 1, int(Kind.SEND_B), int(Kind.SEND_F))
     return Messages(maker, _packed(send, source, microbatch, target), _packed(send + 1, target, microbatch, source))
-
-
-def neighbours(problem: Problem, *, across: bool) -> tuple[IntArray, IntArray]:
-    """Return the neighbours of each stage in one list, and where in it those of each stage begin.
-
-    Parameters
-    ----------
-    across
-        Whether to list the neighbours on other ranks, or those on the stage's own; a stage's rank is its first.
-
-    Returns
-    -------
-    offsets
-        Shape ``(2 * total_stages + 1,)``: first by stage where the stages begin that it feeds, then by stage where
-        those begin that feed it, then the end.
-    peers
-        The stages, one list behind the other.
-    """
-    # A chain of stages 0, 1, 2, each on a rank of its own:
-    #             feeds:  0  1  2 | fed by:  0  1  2 | end
-    #   offsets           0  1  2            2  2  3    4
-    #   peers             1  2  -            -  0  1
-    owner_rank = problem.owner_rank
-    rows = [
-        [peer for peer in peers if (owner_rank[peer] != owner_rank[stage]) == across]
-        for direction in (problem.successors, problem.predecessors)
-        for stage, peers in enumerate(direction)
-    ]
-    offsets = np.concatenate(([0], np.cumsum([len(row) for row in rows], dtype=np.int64)))
-    return offsets, np.array([peer for row in rows for peer in row], dtype=np.int64)
 
 
 def expanded(first: IntArray, count: IntArray) -> tuple[IntArray, IntArray]:
@@ -102,7 +72,7 @@ def short(transfers: Words, problem: Problem) -> Words:
 
 def named(transfers: Words, problem: Problem) -> Words:
     """Name the peer stage of communication that names none, where it is the only one on another rank."""
-    offsets, peers = neighbours(problem, across=True)
+    offsets, peers = problem.peers_across
     side = _side(transfers, problem)
     lone = (transfers & _PEER == 0) & (np.diff(offsets)[side] == 1)
     peer = np.append(peers, 0)[np.minimum(offsets[side], len(peers))]
@@ -110,7 +80,7 @@ def named(transfers: Words, problem: Problem) -> Words:
 
 
 def _side(transfers: Words, problem: Problem) -> IntArray:
-    """Return where in the lists of :func:`neighbours` the peers of sends, of their waits and of receives stand."""
+    """Return where in the lists of ``Problem.peers_across`` the peers of communication stand."""
     kind, stage = kinds(transfers), np.minimum(op_stages(transfers), problem.total_stages - 1)
     onward = (kind == int(Kind.SEND_F)) | (kind == int(Kind.WAIT_SEND_F)) | (kind == int(Kind.RECV_B))
     return np.asarray(stage + np.where(onward, 0, problem.total_stages))

@@ -7,7 +7,7 @@ from functools import cached_property
 from itertools import pairwise
 
 from schedverify.core.errors import Fault, InputError
-from schedverify.core.problem.fields import Edge, Ints, chain_edges
+from schedverify.core.problem.stage_graph import Edge, Ints, chain_edges
 from schedverify.core.units import Units
 
 

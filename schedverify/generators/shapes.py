@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from schedverify.core.errors import Fault
 from schedverify.core.problem import Problem
-from schedverify.core.problem.fields import chain_edges
+from schedverify.core.problem.stage_graph import chain_edges
 
 Need = Callable[[Problem], Fault | None]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from schedverify.core.discipline import Discipline, check_eager_bytes
-from schedverify.core.errors import Fault, InputError, clean, nearest, shown
+from schedverify.core.errors import Fault, InputError, clean_key, nearest, shown
 from schedverify.core.problem import Problem
 from schedverify.core.result import Plan, Report
 from schedverify.core.row_text import text_rows
@@ -205,7 +205,9 @@ class CaseTable:
 def check_keys(table: Iterable[str], key: str, known: tuple[str, ...]) -> None:
     """Raise an InputError for the keys of a table that are not known."""
     faults = [
-        Fault(f"{key}.{clean(name)}".lstrip("."), "unknown key", nearest(name, known) or f"known: {', '.join(known)}")
+        Fault(
+            f"{key}.{clean_key(name)}".lstrip("."), "unknown key", nearest(name, known) or f"known: {', '.join(known)}"
+        )
         for name in table
         if name not in known
     ]

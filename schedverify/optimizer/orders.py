@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, partial
 from itertools import chain
@@ -48,10 +49,16 @@ def rows_of(problem: Problem, starts: Mapping[OpKey, int]) -> Rows:
 
 def complete(tasks: Tasks, starts: Mapping[OpKey, int]) -> bool:
     """Whether these are the operations of the problem: each step once, and a W for each I."""
-    nodes = {node_of(op) for op in starts}
-    wanted = {(letter, stage, m) for stage, m in tasks.pairs for letter in tasks.letters if letter != "W"}
-    wanted |= {("W", stage, m) for kind, stage, m in starts if kind == "I"}
-    return nodes == wanted and len(starts) == len(nodes) and all(op[:2] in tasks.duration for op in starts)
+    problem = tasks.problem
+    for kind, stage, m in starts:
+        if (kind, stage) not in tasks.duration or not 0 <= m < problem.microbatches or not problem.passes(stage, m):
+            return False
+        if kind == "I" and (("B", stage, m) in starts or ("W", stage, m) not in starts):
+            return False
+        if kind == "W" and ("I", stage, m) not in starts:
+            return False
+    count = Counter(kind for kind, _, _ in starts)
+    return count["F"] == len(tasks.pairs) and count["B"] + count["I"] == len(tasks.pairs) * tasks.trains
 
 
 def schedule_of(rows: Rows) -> Schedule:

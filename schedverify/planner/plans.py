@@ -98,6 +98,7 @@ def optimize(  # noqa: PLR0913 - each is a keyword of its own
     if hint is not None:
         hints.insert(0, _checked_hint(hint, problem))
     found = minimize(problem, objective=objective, then=then, effort=effort, hints=hints, progress=progress)
+    del hints  # of a large problem more than all that follows
     draft = _draft(problem, found, objective, seed, effort.spent)
     tell(Progress(effort.spent, found.value, draft.bound or 0, "lowering and verifying"))
     return _verified(dataclasses.replace(draft, families=results), found, then, over=_patience(effort))

@@ -14,14 +14,17 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import nn
 from torch.autograd.graph import get_gradient_edge
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from schedverify.core.errors import Fault, InputError
+from schedverify.profiling.equal_blocks import groups_of, signature_of
 from schedverify.profiling.figures import BlockBytes
-from schedverify.runner.compute.batches import Loss, Tensors, alone, rows_of
+from schedverify.runner.compute.batches import Tensors, alone, rows_of
+from schedverify.runner.compute.losses import Loss
 from schedverify.runner.compute.microbatches import microbatches_of
 from schedverify.runner.compute.parcels import Parcel, call_of, called, first_call_of, needs_of, parcel_of
 from schedverify.runner.compute.stages import Stage
@@ -53,13 +56,17 @@ class Chain:
         self.modules = [module for _, module in source.blocks]
         self._stages = [
             Stage(number, module, recompute=False, training=True, is_first=number == 0)
-            for number, module in enumerate(self.modules)
+            for number, module in enumerate((*self.modules, nn.Identity()))
         ]
+        """One for each block, and one behind them for the loss, which is timed for itself."""
+        self._given: list[Tensors] = []
+        """By block, what it was given in the last round."""
         with _named("batch(0)"):
             inputs, targets = source.batch(0)
         self._inputs: Tensors = microbatches_of(inputs, microbatches, "batch")[0]
         target = alone(_copies(microbatches_of(targets, microbatches, "target")[0]))
-        self._loss = Loss(lambda outputs: source.loss(alone(outputs), target), 1 / microbatches)
+        last = len(self.modules) - 1
+        self._loss = Loss(lambda outputs: source.loss(alone(outputs), target), last, 1 / microbatches)
         self.rows = rows_of(self._inputs)
 
     def time_round(self, samples: Sequence[Samples], *, split: bool, forward: bool = True) -> None:
@@ -68,14 +75,16 @@ class Chain:
         Parameters
         ----------
         samples
-            By block and kind, the nanoseconds of each round.
+            By block, and behind the blocks of the loss, the nanoseconds of each round by kind.
         split
             Whether the backward runs in its two parts.
         forward
             Whether the forward counts. Before a split backward it also keeps what autograd saves, and takes longer.
         """
         tensors = self._inputs
+        self._given.clear()
         for number, block in enumerate(samples):
+            self._given.append(tensors)
             tensors, took = self._timed(number, "forward", _copies(tensors), split=split)
             if forward:
                 block.setdefault("forward", []).append(took)
@@ -94,9 +103,9 @@ class Chain:
         A round goes before, in which blocks may make tensors that they then keep for ever. Without a split backward
         nothing waits for W.
         """
-        self.time_round([{} for _ in self.names], split=split)
-        live = [LiveStorages() for _ in self._stages]
-        found: list[dict[str, int]] = [{} for _ in self._stages]
+        self.time_round([{} for _ in self._stages], split=split)
+        live = [LiveStorages() for _ in self.names]
+        found: list[dict[str, int]] = [{} for _ in self.names]
         tensors: Tensors = self._inputs
         before = tuple(False for _ in tensors)
         for number, count in enumerate(live):
@@ -114,7 +123,7 @@ class Chain:
             gradients, waiting = self._counted(number, kind, gradients, live[number], split)
             found[number]["waiting"] = waiting if split else 0
             if split:
-                self._do(number, "backward_weight", (), split=True)
+                self._do(number, "backward_weight", (), split=True, last=len(live) - 1)
         return [BlockBytes(**count, **_resident(module)) for count, module in zip(found, self.modules, strict=True)]
 
     def tied(self) -> Iterator[tuple[str, ...]]:
@@ -125,6 +134,10 @@ class Chain:
                 users.setdefault(id(weight), []).append(name)
         yield from dict.fromkeys(tuple(names) for names in users.values() if len(names) > 1)
 
+    def equal(self) -> list[list[int]]:
+        """Return the groups of equal blocks, by position, as they were in the last round."""
+        return groups_of([signature_of(*pair) for pair in zip(self.modules, self._given, strict=False)])
+
     def drop_gradients(self) -> None:
         """Drop the gradients of all weights."""
         for module in self.modules:
@@ -132,7 +145,7 @@ class Chain:
 
     def _timed(self, number: int, kind: str, given: Tensors, *, split: bool) -> tuple[Tensors, int]:
         began = self._clock()
-        made = self._do(number, kind, given, split=split)
+        made = self._do(number, kind, given, split=split, last=len(self.names))
         return made, self._clock() - began
 
     def _counted(self, number: int, kind: str, given: Tensors, live: LiveStorages, split: bool) -> tuple[Tensors, int]:
@@ -140,7 +153,7 @@ class Chain:
         given = _copies(given)
         live.note(each for each in given if each is not None)
         with live:
-            made = self._do(number, kind, given, split=split)
+            made = self._do(number, kind, given, split=split, last=len(self.names) - 1)
         copied = _copies(made)
         del made, given
         return copied, live.live_bytes(_own(self.modules[number]))
@@ -159,7 +172,7 @@ class Chain:
             arguments = self._call(number, given.holding(inputs) if isinstance(given, Parcel) else inputs)
             outputs = parcel_of(called(self.modules[number], arguments), f"block {self.names[number]}")
             del arguments
-            loss = self._loss.of(outputs) if number == len(self._stages) - 1 else None
+            loss = self._loss.of(outputs) if number == len(self.names) - 1 else None
         into, out = storages_of(inputs), storages_of(outputs)
         alive = {storage.cdata for storage, saved in zip(into, before, strict=True) if saved}
         graph = [get_gradient_edge(each) for each in (*outputs, loss) if each is not None and each.requires_grad]
@@ -169,11 +182,12 @@ class Chain:
         del graph
         return found
 
-    def _do(self, number: int, kind: str, given: Tensors, *, split: bool) -> Tensors:
-        stage, last = self._stages[number], number == len(self._stages) - 1
-        with _named(f"the {kind.replace('_', ', ')} of block {self.names[number]!r}"):
+    def _do(self, number: int, kind: str, given: Tensors, *, split: bool, last: int) -> Tensors:
+        """Run an operation of a block, or of what stands behind them; the loss belongs to number ``last``."""
+        stage, where = self._stages[number], f"block {self.names[number]!r}" if number < len(self.names) else "the loss"
+        with _named(f"the {kind.replace('_', ', ')} of {where}"):
             if kind == "forward":
-                return stage.forward(0, self._call(number, given), self._loss if last else None, split=split)
+                return stage.forward(0, self._call(number, given), self._loss if number == last else None, split=split)
             if kind == "backward_weight":
                 stage.run_weights(0)
                 return ()
@@ -183,7 +197,7 @@ class Chain:
         """Return the arguments of a block: what the batch holds or the block before it returned."""
         if not isinstance(given, Parcel):
             return given
-        module = self.modules[number]
+        module = self._stages[number].module
         return call_of(module, [given]) if number else first_call_of(module, given, None)
 
 

@@ -10,6 +10,8 @@ from schedverify.core.model import Devices, Layer, Model
 
 TICKS: Final = {"ns": 1, "us": 1000, "ms": 1_000_000, "s": 1_000_000_000}
 """Nanoseconds of each unit that a profile can be written in."""
+BUSY: Final = 2
+"""By which factor equal work differs on a busy machine."""
 KINDS: Final = ("forward", "backward", "backward_input", "backward_weight")
 
 
@@ -30,6 +32,10 @@ class Figure(NamedTuple):
     def ticks(self, nanoseconds: int) -> Figure:
         """Return the figure in whole ticks of so many nanoseconds, each at least one tick."""
         return Figure(*(max(round(each / nanoseconds), 1) for each in self))
+
+    def plus(self, other: Figure) -> Figure:
+        """Return the figure of two things, one behind the other."""
+        return Figure(*(own + more for own, more in zip(self, other, strict=True)))
 
 
 class BlockBytes(NamedTuple):
@@ -123,6 +129,29 @@ class LinkProfile(NamedTuple):
         return max(self.size * nanoseconds // longer, 1) if longer > 0 else None
 
 
+class EqualBlocks(NamedTuple):
+    """Blocks that are equal, and how far their own medians are apart.
+
+    Attributes
+    ----------
+    medians
+        By kind, the least and the greatest median, in nanoseconds, of those of the blocks that do the same work.
+    """
+
+    names: tuple[str, ...]
+    medians: Mapping[str, tuple[int, int]]
+
+    def ticks(self, nanoseconds: int) -> dict[str, tuple[int, int]]:
+        """Return the medians in whole ticks of so many nanoseconds, each at least one tick."""
+        return {kind: (max(round(least / nanoseconds), 1), max(round(most / nanoseconds), 1))
+                for kind, (least, most) in self.medians.items()}  # fmt: skip
+
+    @property
+    def busy(self) -> bool:
+        """Whether they are so far apart that the machine was busy with something else."""
+        return any(most > BUSY * max(least, 1) for least, most in self.medians.values())
+
+
 class ModelProfile(NamedTuple):
     """The results of a profile.
 
@@ -140,6 +169,8 @@ class ModelProfile(NamedTuple):
         Rounds that count, on each rank, and those before them that do not.
     ranks, threads
         Processes that measured at the same time, and threads of each.
+    equal
+        The groups of equal blocks, which have one figure.
     """
 
     model: str
@@ -151,6 +182,13 @@ class ModelProfile(NamedTuple):
     warmup: int
     ranks: int
     threads: int
+    equal: tuple[EqualBlocks, ...] = ()
+
+    @property
+    def busy(self) -> bool:
+        """Whether equal blocks, or the rounds of one block, are so far apart that the machine did something else."""
+        figures = [figure for block in self.blocks for figure in block.times.values()]
+        return any(each.busy for each in self.equal) or any(each.upper > BUSY * max(each.lower, 1) for each in figures)
 
     @property
     def slowest(self) -> LinkProfile | None:
@@ -183,7 +221,8 @@ class ModelProfile(NamedTuple):
             block.name: {kind: list(figure.ticks(TICKS[tick])[1:3]) for kind, figure in block.times.items()}
             for block in self.blocks
         }
-        return {"source": f"{medians}; {shape}; spread: lower and upper quartile", "spread": spread}
+        equal = "equal blocks have one figure; " if self.equal else ""
+        return {"source": f"{medians}; {shape}; {equal}spread: lower and upper quartile", "spread": spread}
 
 
 def pooled(samples: Sequence[Mapping[str, Sequence[int]]]) -> dict[str, Figure]:

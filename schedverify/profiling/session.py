@@ -14,7 +14,8 @@ import torch
 import torch.distributed as dist
 
 from schedverify.profiling.blocks import Chain, Samples
-from schedverify.profiling.figures import BlockProfile, Figure, LinkProfile, ModelProfile, pooled
+from schedverify.profiling.equal_blocks import apart, figures_of
+from schedverify.profiling.figures import BlockProfile, Figure, LinkProfile, ModelProfile
 from schedverify.runner.backends import gloo_beside
 from schedverify.runner.control.exchange import as_list, collect, transfer, whole
 from schedverify.runner.launch.source import Source, load_source
@@ -49,7 +50,7 @@ class ProfileSettings(NamedTuple):
 
 
 class _RankMeasurements(NamedTuple):
-    """What one rank measured: samples by block; round trips of short and long messages by pair; bytes of a long one."""
+    """What one rank measured: samples by block and of the loss; trips by pair, short and long; bytes of a long one."""
 
     samples: list[Samples]
     trips: tuple[dict[Pair, list[int]], dict[Pair, list[int]]]
@@ -84,18 +85,18 @@ def measure(
     found = _gathered(_RankMeasurements(samples, _trips(settings, size), size), settings.timeout)
     if not found:
         return None
-    blocks = tuple(
-        BlockProfile(name, pooled([rank.samples[i] for rank in found]), memory[i]) for i, name in enumerate(chain.names)
-    )
+    groups, by_rank = chain.equal(), [rank.samples for rank in found]
+    figures = figures_of(by_rank, groups)
+    blocks = tuple(BlockProfile(*each) for each in zip(chain.names, figures, memory, strict=True))
     return ModelProfile(
         settings.model, blocks, tuple(chain.tied()), _links(found), chain.rows, settings.rounds, settings.warmup,
-        len(found), torch.get_num_threads(),
+        len(found), torch.get_num_threads(), tuple(apart(by_rank, groups, chain.names)),
     )  # fmt: skip
 
 
 def _sampled(chain: Chain, settings: ProfileSettings, progress: Progress | None) -> list[Samples]:
-    """Return the samples of each block; forwards count in the rounds of the kind of backward that is asked for."""
-    samples: list[Samples] = [{} for _ in chain.names]
+    """Return the samples of the blocks and of the loss; forwards count with the kind of backward that is asked for."""
+    samples: list[Samples] = [{} for _ in (*chain.names, "the loss")]
     rounds = settings.warmup + settings.rounds
     for number in range(rounds):
         if number == settings.warmup:

@@ -14,7 +14,9 @@ from typing import Any
 from schedverify.core.op import Kind, Op
 from schedverify.core.trace import StepSpan
 from schedverify.runner.compute.batches import Feed, Tensors
+from schedverify.runner.compute.losses import EMPTY_MEAN, Loss
 from schedverify.runner.compute.parcels import Parcel, call_of, first_call_of
+from schedverify.runner.compute.replicas import Replicas
 from schedverify.runner.compute.stages import Stage
 from schedverify.runner.failures import RunError, TimedOutError
 from schedverify.runner.p2p.boundaries import Boundaries
@@ -32,9 +34,9 @@ class Execution:
         By number, the stages of the rank.
     transport
         Moves tensors to and from other ranks.
-    reduce
-        Called with a stage at its ``REDUCE_GRAD``; begins to reduce its gradients and returns what ends that, which is
-        called at the stage's ``WAIT_REDUCE_GRAD``, or at once where the rank's order has none.
+    replicas
+        By stage, who averages its gradients at its ``REDUCE_GRAD``; what that returns is called at the stage's
+        ``WAIT_REDUCE_GRAD``, or at once where the rank's order has none.
     boundaries
         The contracts that are applied to all tensors which go from one stage to another.
     """
@@ -45,12 +47,12 @@ class Execution:
         stages: Mapping[int, Stage],
         transport: Transport,
         *,
-        reduce: Callable[[int], Callable[[], None]],
+        replicas: Mapping[int, Replicas],
         boundaries: Boundaries,
     ) -> None:
         self._problem, self._program, self._rank = program.problem, program, program.rank
         self._places = [f"rank {program.rank}, position {a.position} ({a.text})" for a in program.actions]
-        self._stages, self.transport, self._reduce = stages, transport, reduce
+        self._stages, self.transport, self._replicas = stages, transport, replicas
         self._boundaries = boundaries
         self._perform: Callable[[Action], None] = self._act
         self._begin(Feed({}, {}, {}, {}))
@@ -65,7 +67,8 @@ class Execution:
         """Position, beginning and end of what ran, added by this rank and by the thread that waits for its sends."""
         self._reductions: dict[int, Callable[[], None]] = {}
         """By stage, what ends a reduction that was begun."""
-        self.loss: Any = None
+        self.losses: dict[tuple[int, int], Loss] = {}
+        """By last stage (of all copies) and micro-batch, in the order in which they were made."""
         self.outputs: dict[tuple[int, int], Tensors] = {}
         self.peak_in_flight = 0
         self.transport.begin()
@@ -215,18 +218,20 @@ class Execution:
             self._forward(op, read, position)
         elif op.kind is Kind.W:
             stage.run_weights(m)
+            self._replicas[op.stage].settle()
         elif op.kind.is_send_wait:
             self.transport.wait_sent(op, position)
         elif op.kind is Kind.REDUCE_GRAD:
-            self._reductions[op.stage] = self._reduce(op.stage)
+            self._reductions[op.stage] = self._replicas[op.stage].reduce()
             if op.stage not in self._program.awaited_reductions:
                 self._reductions.pop(op.stage)()
         elif op.kind is Kind.WAIT_REDUCE_GRAD:
             self._end_reduction(op.stage, position)
         elif op.kind is Kind.UNSHARD:
-            stage.module.unshard()
+            self._replicas[op.stage].unshard()
+            stage.look_up_weights()
         elif op.kind is Kind.RESHARD:
-            stage.module.reshard()
+            self._replicas[op.stage].reshard()
         else:
             gradients = stage.backward(m, read, split=op.kind is Kind.I)
             self._give_back(op.stage, m, gradients, position)
@@ -238,10 +243,11 @@ class Execution:
         outputs = self._stages[number].forward(m, inputs, loss, split=(number, m) in self._program.split)
         for target in self._problem.successors[number]:
             self._hand_over(Name(number, target, m, False), outputs, position)
-        if loss is not None and self.loss is None:
-            self.loss = outputs[-1] * loss.weight
-        elif loss is not None:
-            self.loss = self.loss.add(outputs[-1], alpha=loss.weight)
+        if loss is not None:
+            loss.value = outputs[-1]
+            self.losses[number, m] = loss
+            if self._boundaries.forbid_nan and bool(loss.value.isnan()):
+                raise RunError(f"{self._places[position]}: the loss of micro-batch {m} is NaN ({EMPTY_MEAN})")
         elif not self._problem.successors[number]:
             self.outputs[number, m] = outputs
 

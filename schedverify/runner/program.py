@@ -40,6 +40,8 @@ class RankProgram(NamedTuple):
     """The messages for whose sends the rank's order has a wait."""
     awaited_reductions: frozenset[int]
     """The stages for whose ``REDUCE_GRAD`` the rank's order has a wait."""
+    sharded: frozenset[int]
+    """The stages for which the rank's order has an ``UNSHARD`` or ``RESHARD``."""
 
 
 def program_of(plan: Plan, rank: int) -> RankProgram:
@@ -67,7 +69,8 @@ def program_of(plan: Plan, rank: int) -> RankProgram:
     reduces = any(op.kind is Kind.REDUCE_GRAD for op in ops)
     awaited_sends = frozenset(name_of(op) for op in ops if op.kind.is_send_wait)
     awaited_reductions = frozenset(op.stage for op in ops if op.kind is Kind.WAIT_REDUCE_GRAD)
-    return RankProgram(problem, rank, actions, split, reduces, awaited_sends, awaited_reductions)
+    sharded = frozenset(op.stage for op in ops if op.kind in (Kind.UNSHARD, Kind.RESHARD))
+    return RankProgram(problem, rank, actions, split, reduces, awaited_sends, awaited_reductions, sharded)
 
 
 Stages = Mapping[int, Any] | Sequence[Any]
@@ -94,10 +97,9 @@ def modules_of(stages: Stages | Callable[[Plan], Stages], plan: Plan, program: R
     for number, module in made.items():
         if not isinstance(module, torch.nn.Module):
             raise InputError(Fault(f"stages[{number}]", f"expected a torch.nn.Module, found {type(module).__name__}"))
-    sharded = {op.stage for action in program.actions for op in action.ops if op.kind in (Kind.UNSHARD, Kind.RESHARD)}
     faults = [
         Fault(f"stages[{number}]", "the plan unshards and reshards it, the module has no unshard and reshard")
-        for number in sorted(sharded)
+        for number in sorted(program.sharded)
         if not (hasattr(made[number], "unshard") and hasattr(made[number], "reshard"))
     ]
     if faults:

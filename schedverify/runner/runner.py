@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,12 +16,18 @@ from schedverify.core.result import Plan
 from schedverify.core.trace import BoundaryTransfer, StepSpan
 from schedverify.runner.agreement import agree_on_plan, make_on_every_rank
 from schedverify.runner.backends import backend_of, gloo_beside
-from schedverify.runner.compute.batches import Tensors, feed_of
-from schedverify.runner.compute.gradients import begin_average, set_aside, sum_shared, weights_of, weights_shared
+from schedverify.runner.compute.batches import Feed, Tensors, feed_of
+from schedverify.runner.compute.gradient_sums import sum_shared
+from schedverify.runner.compute.gradients import scale, set_aside, weights_of
+from schedverify.runner.compute.losses import EMPTY_MEAN
+from schedverify.runner.compute.randoms import Randoms, devices_of, replica_of
+from schedverify.runner.compute.replicas import Replicas, at_rest
+from schedverify.runner.compute.shared_weights import Sharing, sharing_of
 from schedverify.runner.compute.side_inputs import with_side_inputs
-from schedverify.runner.compute.stages import Stage
-from schedverify.runner.control.exchange import exchange
+from schedverify.runner.compute.stages import stages_of_rank
+from schedverify.runner.compute.wrapping import replicas_of
 from schedverify.runner.control.failure_notices import failure_notices_of
+from schedverify.runner.control.loss_totals import LossTotals
 from schedverify.runner.execution import Execution
 from schedverify.runner.failures import RunError
 from schedverify.runner.p2p.boundaries import Boundaries, Hook
@@ -28,7 +35,9 @@ from schedverify.runner.p2p.messages import transfer_objection
 from schedverify.runner.p2p.transport import Transport
 from schedverify.runner.p2p.waiting import DEFAULT_TIMEOUT
 from schedverify.runner.program import Stages, device_of, modules_of, program_of
+from schedverify.runner.sharing import agree_on_shared
 
+log = logging.getLogger("schedverify")
 Returned = TypeVar("Returned")
 
 
@@ -39,8 +48,8 @@ class StepResult:
     Attributes
     ----------
     loss
-        The rank's share of the mean loss over the whole batch, a scalar; None where it holds no last stage. The shares
-        of all ranks add up to it.
+        The rank's share of the loss of the whole batch, a scalar; None where it holds no last stage. The shares of a
+        pipeline's ranks add up to it; with a data-parallel group the mean of these sums over its pipelines is it.
     outputs
         In inference, the output tensors by last stage (of all copies) and micro-batch: tuples, whose ``value()`` is
         what the stage returned.
@@ -50,6 +59,9 @@ class StepResult:
         The most pairs of stage and micro-batch that were in flight at once, counted while running.
     crossed
         All transfers that left or reached a stage of this rank.
+    losses
+        By last stage (of all copies) and micro-batch, the scalar that the loss function returned: the mean, or the sum
+        of a pair.
     """
 
     loss: Any = None
@@ -57,6 +69,7 @@ class StepResult:
     ran: tuple[StepSpan, ...] = ()
     peak_in_flight: int = 0
     crossed: tuple[BoundaryTransfer, ...] = ()
+    losses: Mapping[tuple[int, int], Any] = field(default_factory=dict)
 
 
 class Runner:
@@ -73,11 +86,14 @@ class Runner:
         a list in the order of the rank's stages. A module takes what the stages that feed it return, in their order: a
         tuple or list as so many arguments (an ``nn.Sequential`` as one), anything else as one. It returns tensors,
         None, numbers or texts, alone or in tuples, lists, dicts by texts, and dataclasses such as those of
-        transformers. Copies, and tied stages, begin with equal weights. Or a function that returns them for the
-        admitted plan.
+        transformers. Copies, and weights that are shared, begin with equal numbers. Or a function that returns them
+        for the admitted plan.
     loss
-        ``loss(output, target)``, the mean over the rows of a micro-batch; needed where a last stage stands. A mapping
-        by stage of one copy where last stages differ.
+        ``loss(output, target)``, needed where a last stage stands: the mean over a micro-batch, or a pair, in all
+        steps and on all ranks the same. Of a pair (sum, count) the first is a scalar and the second the number that
+        counts (of tokens, say; 0 or more). The loss of the whole batch is the mean of means, each counting for its
+        rows or as ``step`` is told; or the sum of all sums over the sum of all counts, 0 where nothing counts. A
+        mapping by stage of one copy where last stages differ: their losses add up.
     group
         The process group of the pipeline; rank ``r`` of it is rank ``r`` of the plan. All processes by default.
     unverified
@@ -93,10 +109,23 @@ class Runner:
     optimizer
         Called at the end of each step of training, when the gradients are whole: ``optimizer.step``, say.
     data_parallel
-        A process group over which gradients are averaged: at a stage's ``REDUCE_GRAD`` where the plan has it, else at
-        the end of the step.
+        A process group of the ranks with the same stages in other pipelines, each with its part of the batch: at a
+        stage's ``REDUCE_GRAD`` where the plan has it, else at the end of the step, gradients become those of the loss
+        of all parts together, however many rows each has, or whatever counts in it.
     device
         The device of buffers; that of the first weight by default.
+    shared
+        The weights that stages share, whose gradients are summed: by the name of a weight the stages (of one copy)
+        whose modules have a parameter of that name, ``{"weight": [0, 3]}``; or, where the names differ, by any word
+        the parameter's name in each stage, ``{"table": {0: "weight", 3: "head.weight"}}``. Names are those of the
+        stage's ``named_parameters()``, without what DDP, ``torch.compile`` or a checkpoint wrapper puts into them. The
+        same on every rank; other weights are not shared, whatever is tied. Without it, tied stages share all their
+        weights, which must have equal names and shapes in each; other tied stages are refused. On one rank, stages
+        with the same ``Parameter`` share that weight and nothing has to be said. Copies of a stage share all weights.
+    seed
+        Of the random numbers that stages and losses draw of torch's generators: each micro-batch of each step draws at
+        each stage its own, whatever rank the stage stands on, in any order, and the same when a forward runs again;
+        replicas of a stage draw different ones. Behind the step the generators are as they were before it.
 
     Raises
     ------
@@ -123,17 +152,25 @@ class Runner:
         optimizer: Callable[[], Any] | None = None,
         data_parallel: Any = None,
         device: Any = None,
+        shared: Sharing | None = None,
+        seed: int = 0,
     ) -> None:
         self._group = dist.group.WORLD if group is None else group
         self._timeout, self._loss, self._optimizer = timeout, loss, optimizer
         self._data_parallel = data_parallel
+        self._replicas: dict[int, Replicas] = {}
+        self._beside: dict[int, Any] = {}
+        """By the identity of a group of replicas, a gloo group of the same ranks."""
         self.rank = dist.get_rank(self._group)
         self.plan, self._tagged, self._control = _admitted(plan, self._group, unverified, timeout)
         self.program, problem = program_of(self.plan, self.rank), self.plan.problem
-        options = "checksums" if checksums else ""
-        self.modules = make_on_every_rank(
-            lambda: self._made(stages), options, lambda made: weights_shared(problem, made), self._control, timeout
+        options = " ".join(name for name, on in (("checksums", checksums), ("shared", shared is not None)) if on)
+        self.modules, named = make_on_every_rank(
+            lambda: self._made_and_shared(stages, shared), options, lambda _: {}, self._control, timeout
         )
+        self._shared = agree_on_shared(problem, self.modules, named, self._control, timeout)
+        pipelines = {id(group): group for each in self._replicas.values() for group in each.groups}
+        self._totals = LossTotals(problem, self._control, [self._gloo(group) for group in pipelines.values()], timeout)
         self._notices = failure_notices_of(self._group, timeout)
         device, tagged = device_of(self.modules) if device is None else device, self._tagged
         self._boundaries = Boundaries(
@@ -149,24 +186,38 @@ class Runner:
             device=device,
             awaited=self.program.awaited_sends,
         )
-        training, recompute, feeders = problem.form != "inference", problem.recompute, problem.predecessors
-        made = {
-            number: Stage(number, module, recompute=recompute[number], training=training, is_first=not feeders[number])
-            for number, module in self.modules.items()
-        }
-        self.execution = Execution(self.program, made, transport, reduce=self._reduce, boundaries=self._boundaries)
+        first = replica_of(self._replicas.values()) * problem.microbatches
+        self._randoms = Randoms(seed, first=first, devices=devices_of(self.modules, device))
+        made = stages_of_rank(problem, {n: stage.module for n, stage in self._replicas.items()}, self._randoms)
+        self.execution = Execution(self.program, made, transport, replicas=self._replicas, boundaries=self._boundaries)
         """Runs the program of this rank; a test plants faults with its ``intercept``."""
+
+    def _made_and_shared(self, stages: Stages | Callable[[Plan], Stages], shared: Any) -> tuple[dict[int, Any], Any]:
+        """Return the modules, and what they share by name; None where that is not given."""
+        made = self._made(stages)
+        return made, None if shared is None else sharing_of(shared, self.plan.problem, made)
 
     def _made(self, stages: Stages | Callable[[Plan], Stages]) -> dict[int, Any]:
         """Return the modules, once the other ranks of the data-parallel group have their own, with as many weights."""
-        make = partial(modules_of, stages, self.plan, self.program)
+
+        def make() -> dict[int, Any]:
+            given, group = modules_of(stages, self.plan, self.program), self._data_parallel
+            self._replicas = replicas_of(given, group, self.program.sharded, self.rank, self._timeout)
+            return given
+
         if self._data_parallel is None:
             return make()
-        is_gloo = backend_of(self._data_parallel).name == "gloo"
-        control = self._data_parallel if is_gloo else gloo_beside(self._data_parallel, self._timeout)
-        among = "the data-parallel group"
+        control, among = self._gloo(self._data_parallel), "the data-parallel group"
         made: dict[int, Any] = make_on_every_rank(make, "", weights_of, control, self._timeout, among=among)
         return made
+
+    def _gloo(self, group: Any) -> Any:
+        """Return a gloo group of the ranks of a group of replicas; all of them call it."""
+        if backend_of(group).name == "gloo":
+            return group
+        if id(group) not in self._beside:
+            self._beside[id(group)] = gloo_beside(group, self._timeout)
+        return self._beside[id(group)]
 
     @property
     def control(self) -> Any:
@@ -178,14 +229,28 @@ class Runner:
         """The plan's problem."""
         return self.plan.problem
 
+    @property
+    def next_step(self) -> int:
+        """The number of the next step, from 0, by which it draws random numbers; set it where training goes on."""
+        return self._randoms.step
+
+    @next_step.setter
+    def next_step(self, number: int) -> None:
+        self._randoms.step = number
+
     def step(
-        self, batch: Any = None, target: Any = None, *, side_inputs: Mapping[int, Any] | None = None
+        self,
+        batch: Any = None,
+        target: Any = None,
+        *,
+        weights: Any = None,
+        side_inputs: Mapping[int, Any] | None = None,
     ) -> StepResult:
         """Run the plan once.
 
-        Gradients are added to the weights' ``grad`` and are those of the mean loss over the whole batch, as in one
-        process; then the optimizer's hook is called. Where gradients stood before, a step holds twice their memory
-        until it ends; where it fails they stand as before.
+        Gradients are added to the weights' ``grad`` and are those of the loss of the whole batch, as in one process;
+        then the optimizer's hook is called. Where gradients stood before, a step holds twice their memory until it
+        ends; where it fails they stand as before.
 
         Parameters
         ----------
@@ -196,6 +261,10 @@ class Runner:
             goes to each micro-batch. The shapes may be others in each step. Ranks without a first stage need none.
         target
             Likewise the targets of a last stage.
+        weights
+            What the mean of each micro-batch counts for, a number for each, its rows by default: the number of its
+            tokens, say. The loss is their weighted mean; a micro-batch of weight 0 is not handed to the loss. A mapping
+            by stage of one copy where last stages differ. Ranks without a last stage need none.
         side_inputs
             By stage of one copy, keyword arguments that its module takes besides what other stages make: masks,
             positions, the tokens of a decoder. They are given where the stage stands and do not travel; those of
@@ -211,33 +280,53 @@ class Runner:
             If the batch or target that this rank needs is missing, or cannot be cut; if there is no such stage, or its
             module takes no such argument.
         """
-        return self._reporting(lambda: self._step(batch, target, side_inputs))
+        return self._reporting(lambda: self._step(batch, target, weights, side_inputs))
 
     def _reporting(self, act: Callable[[], Returned]) -> Returned:
         """Do something with the other ranks; where it fails, send them a notice and close the connections to them."""
         try:
             return act()
         except Exception as error:
-            groups = [group for group in (self._group, self._data_parallel) if group is not None]
-            failure = self._notices.report(error, [group for group in groups if dist.get_backend(group) == "gloo"])
+            groups = [self._group, *(group for each in self._replicas.values() for group in each.groups)]
+            own = list({id(group): group for group in groups if dist.get_backend(group) == "gloo"}.values())
+            failure = self._notices.report(error, own)
             if failure is error:
                 raise
             raise failure from error
 
-    def _step(self, batch: Any, target: Any, side_inputs: Mapping[int, Any] | None) -> StepResult:
-        feed = feed_of(self.problem, self.rank, batch, target, self._loss)
+    def _step(self, batch: Any, target: Any, weights: Any, side_inputs: Mapping[int, Any] | None) -> StepResult:
+        feed, loss = feed_of(self.problem, self.rank, batch, target, self._loss, weights), None
         feed = with_side_inputs(feed, self.problem, self.modules, side_inputs, batch)
-        if self.problem.form == "inference":
-            ran = self.execution.run(feed)
-        else:
-            with set_aside(self.modules.values()):
-                ran = self.execution.run(feed)
-                sum_shared(self.problem, self.rank, self.modules, self._group, self._timeout, self._tagged)
-                for number in () if self.program.reduces else sorted(self.modules):
-                    self._reduce(number)()
+        with at_rest(self._replicas.values()):
+            if self.problem.form == "inference":
+                ran = self._ran(feed)
+            else:
+                ran, loss = self._trained(self._totals.weigh(feed))
+        if self.problem.form != "inference":
             self._update()
+        self.next_step += 1
         done = self.execution
-        return StepResult(done.loss, done.outputs, tuple(ran), done.peak_in_flight, tuple(self._boundaries.log))
+        losses = {place: each.value for place, each in done.losses.items()}
+        crossed = tuple(self._boundaries.log)
+        return StepResult(loss, done.outputs, tuple(ran), done.peak_in_flight, crossed, losses)
+
+    def _trained(self, feed: Feed) -> tuple[list[StepSpan], Any]:
+        """Run the plan, have the gradients be whole behind it, and return what ran and the share of the loss."""
+        with set_aside(self.modules.values()) as weights:
+            ran = self._ran(feed)
+            for number in () if self.program.reduces else sorted(self.modules):
+                self._replicas[number].reduce()()
+            sum_shared(self._shared, self.rank, self._group, self._timeout, self._tagged)
+            loss, factor = self._totals.settle(feed, self.execution.losses)
+            if factor is not None:
+                scale(weights, factor)
+        return ran, loss
+
+    def _ran(self, feed: Feed) -> list[StepSpan]:
+        for number in sorted(self._replicas):
+            self._replicas[number].begin()
+        with self._randoms.within_step():
+            return self.execution.run(feed)
 
     def _update(self) -> None:
         try:
@@ -247,7 +336,9 @@ class Runner:
             raise RunError(f"rank {self.rank}, the optimizer's hook: {type(error).__name__}: {error}") from error
 
     def whole_loss(self, result: StepResult) -> float:
-        """Return the mean loss over the whole batch: the sum of every rank's share; every rank calls it.
+        """Return the loss of the whole batch, that of all pipelines of the data-parallel group; every rank calls it.
+
+        Where it is NaN, the log tells the micro-batches whose loss is.
 
         Raises
         ------
@@ -257,26 +348,15 @@ class Runner:
             If a rank sends what is no number.
         """
         share = 0.0 if result.loss is None else float(result.loss)
-        part = "the loss of the step"
-        shares = self._reporting(lambda: exchange(share.hex(), self._control, self._timeout, part=part))
-        return sum(_share_of(rank, text) for rank, text in enumerate(shares))
+        if math.isnan(share):
+            told = sorted({m for (_, m), loss in result.losses.items() if bool(loss.isnan())})
+            log.warning(
+                "rank %d: the loss of micro-batch %s is NaN (%s)", self.rank, ", ".join(map(str, told)), EMPTY_MEAN
+            )
+        return self._reporting(lambda: self._totals.whole(share))
 
     def relearn(self) -> None:
         """Do nothing, for callers from when it was needed: each step may have other shapes than the last one."""
-
-    def _reduce(self, number: int) -> Callable[[], None]:
-        """Begin to average a stage's gradients over the data-parallel group, and return what ends that."""
-        if self._data_parallel is None:
-            return lambda: None
-        place = f"rank {self.rank}, stage {number}"
-        return begin_average(self.modules[number].parameters(), self._data_parallel, place, self._timeout)
-
-
-def _share_of(rank: int, text: str) -> float:
-    try:
-        return float.fromhex(text)
-    except (ValueError, OverflowError) as error:
-        raise RunError(f"rank {rank}, the loss of the step: what it sent is no number") from error
 
 
 def _admitted(plan: Plan | str | Path, group: Any, unverified: bool, timeout: float) -> tuple[Plan, bool, Any]:

@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from schedverify.core.messages import named, neighbours
+from schedverify.core.messages import named
 from schedverify.core.op import INDEX_MASK, PEER_SHIFT, STAGE_SHIFT, Kind
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule, Words, is_send_wait, kinds, op_stages, positions
@@ -93,11 +93,11 @@ def _peak_memory(row: Words, problem: Problem, rank: int) -> int:
 def _received(row: Words, problem: Problem, rank: int) -> tuple[Words, Words]:
     """Return by operation the bytes that it receives, and the received bytes that its step reads."""
     kind, stage = kinds(row), np.minimum(op_stages(row), problem.total_stages - 1)
-    size = np.array(problem.boundary_bytes, dtype=np.int64)
+    size = problem.boundary_bytes_array
     full = named(row, problem)
     peer = np.clip((full >> PEER_SHIFT & INDEX_MASK) - 1, 0, problem.total_stages - 1)
     taken = np.select([kind == _RECV_F, kind == _RECV_B], [size[peer], size[stage]], 0)
-    offsets, peers = neighbours(problem, across=True)
+    offsets, peers = problem.peers_across
     sizes = np.concatenate(([0], np.cumsum(size[peers])))
     fed = (sizes[offsets[1:]] - sizes[offsets[:-1]])[problem.total_stages :]
     feeds = np.diff(offsets)[: problem.total_stages] * size
@@ -107,7 +107,7 @@ def _received(row: Words, problem: Problem, rank: int) -> tuple[Words, Words]:
 
 def _bytes_before(problem: Problem, full: Words, left: Words) -> int:
     """Return the bytes of pairs that are held in full, and of those of which the weight stash is left."""
-    saved_bytes, stash = np.array(problem.saved_activation_bytes), np.array(problem.weight_stash)
+    saved_bytes, _, stash = problem.held_arrays
     return int(saved_bytes[full >> STAGE_SHIFT].sum() + stash[left >> STAGE_SHIFT].sum())
 
 

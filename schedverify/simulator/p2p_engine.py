@@ -42,12 +42,17 @@ class LoweredRun(NamedTuple):
 
 def simulate_lowered(schedule: Schedule, problem: Problem, discipline: Discipline, eager_bytes: int) -> Timeline:
     """Return the timeline of a lowered schedule; see :func:`schedverify.simulator.engine.simulate`."""
-    ran = run(schedule, problem, discipline, eager_bytes)
-    bounds = np.cumsum(np.bincount(ran.program.step_rank, minlength=schedule.ranks))[:-1]
-    starts, ends = (tuple(np.split(ticks, bounds)) for ticks in _by_step(ran))
-    span = span_of(ran.sweep.windows_of(ran.start, ran.origin, [0] * schedule.ranks), ran.sweep.windows)
-    measures = measure(schedule, problem, starts, ends, span.ticks)
+    starts, ends, span = _times(run(schedule, problem, discipline, eager_bytes))  # all else of the run is free again
+    measures = measure(schedule, problem, starts, ends, span)
     return Timeline(schedule, problem, starts, ends, measures, discipline, eager_bytes)
+
+
+def _times(ran: LoweredRun) -> tuple[tuple[IntArray, ...], tuple[IntArray, ...], int]:
+    """Return by rank start and end of every step, and the span."""
+    ranks = ran.program.problem.ranks
+    bounds = np.cumsum(np.bincount(ran.program.step_rank, minlength=ranks))[:-1]
+    starts, ends = (tuple(np.split(ticks, bounds)) for ticks in _by_step(ran))
+    return starts, ends, span_of(ran.sweep.windows_of(ran.start, ran.origin, [0] * ranks), ran.sweep.windows).ticks
 
 
 def run(schedule: Schedule, problem: Problem, discipline: Discipline, eager_bytes: int) -> LoweredRun:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from schedverify.core.discipline import Discipline
-from schedverify.core.messages import expanded, neighbours
+from schedverify.core.messages import expanded
 from schedverify.core.op import MICROBATCH_MASK, Kind
 from schedverify.core.schedule import IntArray, kinds, op_stages
 from schedverify.simulator.p2p_program import LoweredProgram, MatchedTransfers
@@ -267,7 +267,7 @@ def local_inputs(program: LoweredProgram) -> tuple[IntArray, IntArray]:
         later = forward[m[forward] % problem.slices > 0]
         earlier = gradient[m[gradient] % problem.slices < problem.slices - 1]
         pairs += [(later, stage[later], m[later] - 1), (earlier, stage[earlier] + backward, m[earlier] + 1)]
-    offsets, peers = neighbours(problem, across=False)
+    offsets, peers = problem.peers_within
     for own, side, base in ((forward, backward, 0), (gradient, 0, backward)):
         key = stage[own] + side
         run, at = expanded(offsets[key], np.diff(offsets)[key])

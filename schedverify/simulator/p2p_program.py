@@ -22,7 +22,7 @@ from schedverify.core.op import (
     unpack,
 )
 from schedverify.core.problem import Problem
-from schedverify.core.problem.fields import Matrix
+from schedverify.core.problem.stage_graph import Matrix
 from schedverify.core.schedule import (
     OPERATION_MASK,
     Flags,
@@ -209,7 +209,7 @@ def _transfers(program: LoweredProgram, send: IntArray, receive: IntArray) -> Ma
     source, target = _ends(sent)
     reader, origin = _ends(received)
     onward = kinds(sent) == int(Kind.SEND_F)
-    size = np.array(problem.boundary_bytes, dtype=np.int64)[np.where(onward, source, target)]
+    size = problem.boundary_bytes_array[np.where(onward, source, target)]
     sender, receiver = problem.owner_rank_array[source], problem.owner_rank_array[target]
     occupied = np.zeros_like(size)
     if problem.bandwidth:

@@ -35,7 +35,7 @@ def sent_bytes(row: Words, problem: Problem) -> tuple[Words, Words]:
     wait = _waits_behind(full, step, sends)
     counts = (wait < 0) | (step[wait] >= step[end] + ~backward)
     stage, peer = full[sends] >> STAGE_SHIFT & INDEX_MASK, (full[sends] >> PEER_SHIFT & INDEX_MASK) - 1
-    size = np.array(problem.boundary_bytes, dtype=np.int64)[np.where(backward, peer, stage)]
+    size = problem.boundary_bytes_array[np.where(backward, peer, stage)]
     taken, freed = np.zeros_like(row), np.zeros_like(row)
     np.add.at(taken, end[counts & backward], size[counts & backward])
     np.subtract.at(freed, end[counts & ~backward], size[counts & ~backward])

@@ -13,7 +13,7 @@ import numpy as np
 
 from schedverify.core.argument_types import check_types
 from schedverify.core.errors import Fault, InputError
-from schedverify.core.messages import expanded, neighbours
+from schedverify.core.messages import expanded
 from schedverify.core.op import MICROBATCH_MASK, Kind, Op
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import IntArray, Schedule, kinds, op_stages
@@ -109,7 +109,7 @@ def beside(
     Where stage 0 feeds the stages 1 and 2, the entries ``[4, 7]`` of stage 0 become ``[4, 4, 7, 7]`` beside
     ``[1, 2, 1, 2]``. ``across`` chooses the neighbours on other ranks, else those on the same.
     """
-    offsets, peers = neighbours(problem, across=across)
+    offsets, peers = problem.peers_across if across else problem.peers_within
     key = stage[entries] + (0 if onward else problem.total_stages)
     run, member = expanded(offsets[key], np.diff(offsets)[key])
     return entries[run], peers[member]

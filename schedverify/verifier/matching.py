@@ -90,7 +90,7 @@ class Transfers:
     def size(self) -> IntArray:
         """The bytes of each message; those of a gradient are the bytes of what it is the gradient of."""
         maker = np.where(self.is_send ^ self.backward, self.stage, self.peer)
-        sizes = np.array(self.problem.boundary_bytes, dtype=np.int64)
+        sizes = self.problem.boundary_bytes_array
         return np.asarray(sizes[np.clip(maker, 0, self.problem.total_stages - 1)])
 
     @cached_property

@@ -70,6 +70,15 @@ CASES = {
     ),
     "period": (TWO + '[objective]\nminimize = "period"\n', "optimize f.toml", 2, "objective.minimize"),
     "buffer": (TWO + "[links]\nbuffer = 1\n", "optimize f.toml", 2, "links.buffer"),
+    "too long": (
+        TWO.replace("microbatches = 2", "microbatches = 9999999"),
+        "generate gpipe --problem f.toml",
+        2,
+        "microbatches",
+    ),
+    "no name": (TWO + '[links]\n"" = 1\n', "optimize f.toml", 2, "links.''"),
+    "no name at the top": ('"" = 1\n' + TWO, "optimize f.toml", 2, "''"),
+    "a name of blanks": ('" " = 1\n' + TWO, "optimize f.toml", 2, "' '"),
     "form": (TWO, "generate zb-h1 --problem f.toml", 2, "form"),
     "virtual": (TWO.replace("[costs]", "virtual = 2\n[costs]", 1), "generate 1f1b --problem f.toml", 2, "placement"),
 }

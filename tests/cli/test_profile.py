@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -122,6 +123,37 @@ def test_a_profile_as_json_without_split(desk: Path, capsys: pytest.CaptureFixtu
     assert not model.split
     assert [layer.backward for layer in model.layers] == [block["backward"]["median"] for block in found["blocks"]]
     assert all(layer.state == 3 * layer.parameters for layer in model.layers)
+
+
+@pytest.mark.parametrize("slow", [100_000, 500_000])
+def test_equal_blocks_have_one_figure_and_a_busy_machine_is_told(
+    slow: int, desk: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the clock of the test, of three blocks one takes long, which one changes from round to round."""
+    readings = itertools.count()
+
+    def clock() -> int:
+        number = next(readings)
+        return number * 100_000 + number // 2 % 3 // 2 * (number % 2) * (slow - 100_000)
+
+    monkeypatch.setattr("schedverify.profiling.blocks._now", clock)
+    options = ["--rounds", "4", "--warmup", "1", "--microbatches", "4"]
+    assert main(["profile", "profiled:build", *options]) == 0
+    printed, busy = capsys.readouterr(), slow > 200_000
+    (line,) = [line for line in printed.out.splitlines() if line.startswith("equal")]
+    assert line.startswith("equal, with one figure: 1, 2, 3, 4; medians of each, us: forward 100 to ")
+    assert ("equal work differs by more than a factor of 2: the machine is busy" in printed.err) == busy
+    assert main(["profile", "profiled:build", *options, "--format", "json", "-o", "model.json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["busy"] == busy
+    (equal,) = found["equal"]
+    assert equal["blocks"] == ["1", "2", "3", "4"]
+    kinds = set(equal) - {"blocks"}
+    assert kinds == {"forward", "backward", "backward_input", "backward_weight"}
+    assert all(100 <= least <= most <= slow // 1000 for least, most in (equal[kind] for kind in kinds))
+    times = [{kind: block[kind] for kind in kinds} for block in found["blocks"]]
+    assert times[1] == times[2] == times[3] == times[4]
+    assert len({(layer.forward, layer.backward) for layer in load_model("model.json").layers[1:5]}) == 1
 
 
 def test_names_and_errors_of_a_model_steer_no_terminal(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from schedverify.core.messages import expanded, named, needed_messages, neighbours, short
+from schedverify.core.messages import expanded, named, needed_messages, short
 from schedverify.core.op import Op, unpack
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
@@ -42,13 +42,6 @@ def test_the_first_rank_of_a_stage_sends_for_it() -> None:
     problem = Problem.chain(ranks=3, microbatches=1, placement=[[0, 1], 2])
     messages = needed_messages(Schedule.parse("0F0\n0F0\n1F0"), problem)
     assert messages.maker.tolist() == [0]
-
-
-def test_neighbours_are_listed_by_side_and_stage() -> None:
-    offsets, peers = neighbours(FORK, across=True)
-    assert (offsets.tolist(), peers.tolist()) == ([0, 2, 2, 2, 2, 3, 4], [1, 2, 0, 0])
-    offsets, peers = neighbours(Problem.chain(ranks=1, microbatches=1, virtual=2), across=False)
-    assert (offsets.tolist(), peers.tolist()) == ([0, 1, 1, 1, 2], [1, 0])
 
 
 def test_runs_are_expanded_to_their_members() -> None:

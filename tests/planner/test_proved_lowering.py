@@ -18,6 +18,7 @@ from schedverify.planner import proved_lowering
 from schedverify.planner.proved_lowering import RefusedLoweringError, lower
 from schedverify.simulator.engine import simulate
 from schedverify.verifier.verification import verify
+from support.call_counts import calls_of
 from support.random_schedules import base
 
 
@@ -110,3 +111,13 @@ def test_options_are_checked() -> None:
     for options in ({}, {"discipline": "pair"}):
         with pytest.raises(InputError, match="eager_bytes"):
             lower(Schedule.parse("0F0"), problem, eager_bytes=-1, **options)
+
+
+def test_the_work_of_lowering_grows_with_the_operations_however_many_ranks() -> None:
+    def calls(ranks: int) -> int:
+        problem = Problem.chain(ranks=ranks, microbatches=1)
+        order = generate("gpipe", problem)
+        return calls_of(lambda: lower(order, problem))
+
+    calls(2)  # what is loaded or compiled once
+    assert calls(240) < 2.2 * calls(120)

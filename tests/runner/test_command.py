@@ -42,6 +42,19 @@ def whole():
         return torch.randn(8, 6, generator=numbers), torch.randn(8, 6, generator=numbers)
     return model, batch, nn.functional.mse_loss
 
+def padded():
+    model = [nn.Embedding(11, 6), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 11)]
+    def batch(step):
+        numbers = torch.Generator().manual_seed(step)
+        words, wanted = torch.randint(0, 11, (2, 8, 5), generator=numbers)
+        for row in range(8):
+            wanted[row, row // 2 * 2:] = -100  # the first micro-batch of four is padding
+        return words, wanted
+    def loss(output, target):
+        each = nn.functional.cross_entropy(output.flatten(0, 1), target.flatten(), ignore_index=-100, reduction="sum")
+        return each, (target != -100).sum()
+    return model, batch, loss
+
 class Skips(nn.Module):
     def __init__(self):
         super().__init__()
@@ -121,14 +134,26 @@ def run(*arguments: str, command: tuple[str, ...] = ("-m", "schedverify", "run")
     return subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
 
 
-def one_process(steps: int, rate: float, model_name: str = "whole") -> list[str]:
+def test_the_seed_is_that_of_the_weights(desk: Path) -> None:
+    found = [
+        run("plan.json", "--model", "my_model:whole", "--seed", seed) for seed in ("0", "1", "18446744073709551616")
+    ]
+    (first,), (second,) = (losses(each.stdout.splitlines()) for each in found[:2])
+    assert first == pytest.approx(losses(one_process(1, 0.0))[0], rel=1e-5)
+    assert abs(second - first) > 1e-4
+    assert (found[2].returncode, found[2].stdout) == (2, "")
+    assert "seed: 18446744073709551616 is too large (below 2^64)" in found[2].stderr
+
+
+def one_process(steps: int, rate: float, name: str = "whole") -> list[str]:
     """Return the lines that a run of a model prints, from a run in this process."""
-    source = load_source(f"my_model:{model_name}", 4)
+    source = load_source(f"my_model:{name}", 4)
     model, lines = torch.nn.Sequential(*(block for _, block in source.blocks)), []
     for step in range(steps):
         inputs, targets = source.batch(step)
         model.zero_grad()
         loss = source.loss(model(inputs), targets)
+        loss = loss[0] / loss[1] if isinstance(loss, tuple) else loss
         loss.backward()
         lines.append(f"step {step} loss {loss.item():.8f}")
         with torch.no_grad():
@@ -141,10 +166,11 @@ def losses(lines: list[str]) -> list[float]:
     return [float(line.split()[3]) for line in lines]
 
 
-def test_the_losses_are_those_of_one_process(desk: Path) -> None:
-    done = run("plan.json", "--model", "my_model:whole", "--steps", "3", "--learning-rate", "0.1")
+@pytest.mark.parametrize("model", ["whole", "padded"])
+def test_the_losses_are_those_of_one_process(desk: Path, model: str) -> None:
+    done = run("plan.json", "--model", f"my_model:{model}", "--steps", "3", "--learning-rate", "0.1")
     assert done.returncode == 0, done.stderr
-    lines, expected = done.stdout.splitlines(), one_process(3, 0.1)
+    lines, expected = done.stdout.splitlines(), one_process(3, 0.1, model)
     assert [line.split()[:3] for line in lines] == [line.split()[:3] for line in expected]
     assert losses(lines) == pytest.approx(losses(expected), rel=1e-5)
     assert losses(lines)[0] != losses(lines)[1]

@@ -21,6 +21,7 @@ from schedverify import Problem
 from schedverify.core.errors import InputError
 from schedverify.runner.compute.autograd import SavedTensors
 from schedverify.runner.compute.batches import feed_of
+from schedverify.runner.compute.randoms import Randoms
 from schedverify.runner.compute.stages import Stage
 
 SIZE = 4
@@ -374,11 +375,13 @@ def test_recomputing_draws_the_same_random_numbers_and_disturbs_none() -> None:
     for recompute in (False, True):
         torch.manual_seed(11)
         module.zero_grad()
-        stage = Stage(0, module, recompute=recompute, training=True, is_first=False)
-        for m in range(2):
-            stage.forward(m, (torch.ones(3, SIZE),), None, split=False)
-        for m in range(2):
-            stage.backward(m, [torch.ones(3, SIZE)], split=False)
+        randoms = Randoms()
+        stage = Stage(0, module, recompute=recompute, training=True, is_first=False, randoms=randoms)
+        with randoms.within_step():
+            for m in range(2):
+                stage.forward(m, (torch.ones(3, SIZE),), None, split=False)
+            for m in range(2):
+                stage.backward(m, [torch.ones(3, SIZE)], split=False)
         results.append([*(weight.grad.clone() for weight in module.parameters()), torch.rand(3)])
     for kept, recomputed in zip(*results, strict=True):
         torch.testing.assert_close(kept, recomputed)

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from schedverify.core.errors import Fault, InputError, check_version, nearest, shown
-from schedverify.core.problem.fields import Boundary, Ints
+from schedverify.core.problem.fields import Boundary
 from schedverify.core.problem.keys import KEYS, REMARKS, names
 from schedverify.core.problem.reader import ProblemReader, uniform
 from schedverify.core.problem.shape import Sizes, read_shape
+from schedverify.core.problem.stage_graph import Ints
 
 _TABLE: Final = {key.name: key.table for key in KEYS if key.table != "boundary" and key.name not in REMARKS}
 

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import pairwise
 
 import numpy as np
 
 from schedverify.core.op import KIND_MASK, MICROBATCH_MASK, Kind, Op
+from schedverify.core.problem.stage_graph import Edge, Ints, Matrix, in_order, neighbours, peer_lists
 from schedverify.core.schedule import Flags, IntArray, kinds, op_stages
 from schedverify.core.units import Units
-
-Ints = tuple[int, ...]
-"""Whole numbers by stage, by rank or by micro-batch; an array of them is an ``IntArray``."""
-Edge = tuple[int, int]
-"""Two stages, or two layers of a model, the first of which feeds the second."""
-Matrix = tuple[Ints, ...]
 
 LETTERS = {"fused": "FB", "split": "FIW", "inference": "F"}
 """By form, the letters of the operations of each stage and micro-batch, where a backward that can be split is."""
@@ -151,6 +145,11 @@ class ProblemFields:
         return np.array(self.saved_activation_bytes), np.array(self.activation), np.array(self.weight_stash)
 
     @cached_property
+    def boundary_bytes_array(self) -> IntArray:
+        """``boundary_bytes`` as an array, shape ``(total_stages,)``."""
+        return np.array(self.boundary_bytes, dtype=np.int64)
+
+    @cached_property
     def owner_rank(self) -> Ints:
         """By stage, the rank that sends and receives for it."""
         return tuple(ranks[0] for ranks in self.placement)
@@ -187,24 +186,30 @@ class ProblemFields:
     @cached_property
     def successors(self) -> Matrix:
         """By stage (of all copies), the stages that it feeds."""
-        return self._neighbours(0)
+        return neighbours(self.edges, 0, self.stages, self.replicas)
 
     @cached_property
     def predecessors(self) -> Matrix:
         """By stage (of all copies), the stages that feed it."""
-        return self._neighbours(1)
+        return neighbours(self.edges, 1, self.stages, self.replicas)
+
+    @cached_property
+    def peers_across(self) -> tuple[IntArray, IntArray]:
+        """The neighbours of each stage on other ranks in one list, behind where those of each stage begin.
+
+        See :func:`~schedverify.core.problem.stage_graph.peer_lists`; a stage's rank is its first.
+        """
+        return peer_lists(self.successors, self.predecessors, self.owner_rank, across=True)
+
+    @cached_property
+    def peers_within(self) -> tuple[IntArray, IntArray]:
+        """The neighbours of each stage on its own rank, as :attr:`peers_across` lists those on others."""
+        return peer_lists(self.successors, self.predecessors, self.owner_rank, across=False)
 
     @cached_property
     def topological_order(self) -> Ints:
         """The stages of all copies, each after those that feed it; stages on or behind a cycle are left out."""
-        missing = [len(before) for before in self.predecessors]
-        order = [stage for stage, count in enumerate(missing) if not count]
-        for stage in order:
-            for after in self.successors[stage]:
-                missing[after] -= 1
-                if not missing[after]:
-                    order.append(after)
-        return tuple(order)
+        return in_order(self.successors, self.predecessors)
 
     @cached_property
     def overlap_costs(self) -> dict[tuple[int, int], int]:
@@ -285,15 +290,3 @@ class ProblemFields:
             return 0
         occupied = -(-size // self.bandwidth[source][target]) if self.bandwidth else 0
         return self.latency[source][target] + occupied
-
-    def _neighbours(self, side: int) -> Matrix:
-        rows: list[list[int]] = [[] for _ in range(self.total_stages)]
-        for copy in range(self.replicas):
-            for edge in self.edges:
-                rows[edge[side] + copy * self.stages].append(edge[1 - side] + copy * self.stages)
-        return tuple(tuple(sorted(row)) for row in rows)
-
-
-def chain_edges(count: int) -> tuple[Edge, ...]:
-    """Return the edges of a chain of ``count`` stages or layers, sorted: each feeds the one behind it."""
-    return tuple(pairwise(range(count)))

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
-from schedverify.core.errors import Faults, clean, nearest, shown
-from schedverify.core.problem.fields import Ints, Matrix
+from schedverify.core.errors import Faults, clean, clean_key, nearest, shown
 from schedverify.core.problem.keys import BY_PATH, KEYS, TABLES, Key, names, table_of
 from schedverify.core.problem.numbers import LARGEST, decimal_places, exact, finer_tick, size, whole
+from schedverify.core.problem.stage_graph import Ints, Matrix
 from schedverify.core.units import SIZES, unit_of
 
 _LONGEST_TEXT: Final = 1000
@@ -233,7 +233,7 @@ class ProblemReader(TableReader):
 
     def _check_names(self, table: str, inside: Mapping[str, Any]) -> None:
         for name, value in inside.items():
-            path = f"{table}.{clean(str(name))}" if table else clean(str(name))
+            path = f"{table}.{clean_key(name)}" if table else clean_key(name)
             if name not in names(table):
                 self.fault(path, "unknown key", "" if self.more else _known(str(name), table))
             elif value is None:
@@ -248,5 +248,5 @@ def uniform(value: int, ranks: int) -> Matrix:
 
 def _known(name: str, table: str) -> str:
     """Say where a key belongs, or the nearest one that is known, or those that are."""
-    listed = f"[{table}] takes {', '.join(names(table))}" if table else ""
+    listed = f"{f'[{table}]' if table else 'a problem'} takes {', '.join(names(table))}"
     return table_of(name) or nearest(name, names(table)) or listed

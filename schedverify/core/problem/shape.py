@@ -7,9 +7,10 @@ from typing import Any, Final, NamedTuple
 
 from schedverify.core.errors import shown
 from schedverify.core.op import MAX_MICROBATCHES, MAX_STAGES
-from schedverify.core.problem.fields import LETTERS, Edge, Ints, Matrix, chain_edges
+from schedverify.core.problem.fields import LETTERS
 from schedverify.core.problem.keys import FORMS, OBJECTIVES
 from schedverify.core.problem.reader import ProblemReader
+from schedverify.core.problem.stage_graph import Edge, Ints, Matrix, chain_edges
 
 MAX_RANKS: Final = MAX_STAGES
 MAX_OPERATIONS: Final = 1 << 28

@@ -7,8 +7,9 @@ from typing import Any, Final
 
 from schedverify.core.errors import InputError
 from schedverify.core.problem.expansion import checked_fields
-from schedverify.core.problem.fields import Boundary, Matrix, ProblemFields, chain_edges
+from schedverify.core.problem.fields import Boundary, ProblemFields
 from schedverify.core.problem.keys import KEYS, TABLES
+from schedverify.core.problem.stage_graph import Matrix, chain_edges
 
 _MEMORY: Final = ("activation", "weight_stash", "recompute", "boundary", "static", "capacity")
 _LIMITS: Final = {

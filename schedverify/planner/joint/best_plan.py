@@ -14,7 +14,7 @@ from schedverify.core.errors import Fault, InfeasibleError, InputError, Undecide
 from schedverify.core.model import Model, PartitionConstraints
 from schedverify.core.plan import Plan, relative_gap
 from schedverify.core.problem import Problem
-from schedverify.core.problem.fields import Ints
+from schedverify.core.problem.stage_graph import Ints
 from schedverify.core.result import Status
 from schedverify.optimizer import Effort, Progress
 from schedverify.partitioner.stage_problem import Cut, cut

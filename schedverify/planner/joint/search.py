@@ -12,7 +12,7 @@ from schedverify.core.ending import OverError, checked
 from schedverify.core.errors import InputError
 from schedverify.core.model import Model
 from schedverify.core.problem import Problem
-from schedverify.core.problem.fields import Ints
+from schedverify.core.problem.stage_graph import Ints
 from schedverify.core.result import Status
 from schedverify.generators import families
 from schedverify.optimizer import Effort, Hint, Progress, Solution, hint_of, solve

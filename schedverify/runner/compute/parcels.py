@@ -111,10 +111,10 @@ def called(module: Any, inputs: tuple[Any, ...]) -> Any:
 
 
 def takes_one(module: Any) -> bool:
-    """Whether a module is an ``nn.Sequential``, itself or in a wrapper, which takes one argument of any structure."""
+    """Whether a module is an ``nn.Sequential`` or ``nn.Identity``, itself or in a wrapper, which takes one argument."""
     inner = getattr(module, "_orig_mod", module)  # of torch.compile
     inner = inner if isinstance(inner, nn.Sequential) else getattr(inner, "module", inner)  # of DDP
-    return isinstance(inner, nn.Sequential) and type(inner).forward is nn.Sequential.forward
+    return type(inner).forward in (nn.Sequential.forward, nn.Identity.forward)
 
 
 @lru_cache(maxsize=256)

@@ -5,16 +5,19 @@ What a forward leaves is freed at the end of B or I, but for what W reads. The o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, Final
 
 import torch
 from torch.autograd.graph import get_gradient_edge
 
+from schedverify.core.problem import Problem
 from schedverify.runner.compute.autograd import SavedTensors, add_gradients, separate_gradients
-from schedverify.runner.compute.batches import Loss, Tensors
+from schedverify.runner.compute.batches import Tensors
+from schedverify.runner.compute.losses import Loss
 from schedverify.runner.compute.parcels import Parcel, called, needs_of, parcel_of
+from schedverify.runner.compute.randoms import Randoms, first_block, number_of_loss
 from schedverify.runner.compute.split_backward import WeightPart, input_part
 from schedverify.runner.p2p.messages import is_differentiable
 
@@ -22,7 +25,8 @@ from schedverify.runner.p2p.messages import is_differentiable
 class _InFlight:
     """What a micro-batch leaves at a stage from its F to its B or I."""
 
-    def __init__(self, inputs: Tensors, loss: Loss | None) -> None:
+    def __init__(self, microbatch: int, inputs: Tensors, loss: Loss | None) -> None:
+        self.microbatch = microbatch
         self.inputs = inputs
         self.loss = loss
         self.roots: list[Any] = []
@@ -30,10 +34,9 @@ class _InFlight:
         self.seed: Any = None
         """The gradient of the loss, where there is one."""
         self.saved = SavedTensors()
-        self.random: Any = None
 
 
-_NOT_RUN: Final = _InFlight((), None)
+_NOT_RUN: Final = _InFlight(0, (), None)
 """Stands for a micro-batch whose F has not made its state yet."""
 
 
@@ -48,10 +51,22 @@ class Stage:
         Whether there is a backward.
     is_first
         Whether no stage feeds it: then the gradients of its inputs are not computed.
+    randoms
+        Those of the rank; by default no random numbers are seeded.
+    within
+        The stage's number in one copy of the model, where it stands in another copy.
+    last
+        Its number among the last stages of one copy.
     """
 
-    def __init__(self, number: int, module: Any, *, recompute: bool, training: bool, is_first: bool) -> None:
+    def __init__(
+        self, number: int, module: Any, *, recompute: bool, training: bool, is_first: bool,
+        randoms: Randoms | None = None, within: int | None = None, last: int = 0,
+    ) -> None:  # fmt: skip
         self.number, self.module = number, module
+        self._randoms = Randoms() if randoms is None else randoms
+        self._block = first_block(module, number if within is None else within, self._randoms)
+        self._loss = number_of_loss(last)
         self._recompute, self._training, self._is_first = recompute, training, is_first
         self._in_flight: dict[int, _InFlight] = {}
         self._weight_parts: dict[int, WeightPart] = {}
@@ -59,9 +74,13 @@ class Stage:
 
     def begin(self) -> None:
         """Begin a step of training, with no micro-batch in flight."""
-        self._weights = list(self.module.parameters())
+        self.look_up_weights()
         self._in_flight.clear()
         self._weight_parts.clear()
+
+    def look_up_weights(self) -> None:
+        """Take the module's parameters anew: those of a sharded module are others when it is gathered."""
+        self._weights = list(self.module.parameters())
 
     def enter(self, microbatch: int) -> None:
         """Count a micro-batch as in flight, from the beginning of the step that runs its F."""
@@ -75,14 +94,13 @@ class Stage:
     def forward(self, microbatch: int, inputs: Tensors, loss: Loss | None, *, split: bool) -> Tensors:
         """Run F and return the outputs; of a last stage in training the loss follows them."""
         leaves = map(self._leaf, inputs, needs_of(inputs))
-        state = _InFlight(inputs.holding(leaves) if isinstance(inputs, Parcel) else tuple(leaves), loss)
+        state = _InFlight(microbatch, inputs.holding(leaves) if isinstance(inputs, Parcel) else tuple(leaves), loss)
         if not self._training:
             self._in_flight.pop(microbatch, None)
         else:
             self._in_flight[microbatch] = state
             if not self._recompute:
                 return self._run(state, split)
-            state.random = _random_state(inputs)
         with _saving_nothing() if self._training else torch.no_grad():
             return _detached(self._outputs(state))
 
@@ -99,8 +117,7 @@ class Stage:
         """
         state = self._in_flight[microbatch]
         if self._recompute:
-            with _replayed(state.random):
-                self._run(state, split)
+            self._run(state, split)
         inputs = [each for each in state.inputs if each.requires_grad]
         given = gradients if state.seed is None else (state.seed,)
         both = zip(state.roots, given, strict=True)
@@ -128,13 +145,17 @@ class Stage:
             outputs = self._outputs(state)
         leading = [each for each in outputs if is_differentiable(each.dtype)]
         if state.loss is not None:
-            leading, state.seed = [outputs[-1]], torch.full_like(outputs[-1], state.loss.weight)
+            leading, state.seed = [outputs[-1]], torch.full_like(outputs[-1], state.loss.seed)
         state.roots = [get_gradient_edge(each) if each.requires_grad else None for each in leading]
         return _detached(outputs)
 
     def _outputs(self, state: _InFlight) -> Tensors:
+        self._randoms.begin(state.microbatch, self._block)
         outputs = parcel_of(called(self.module, state.inputs), f"stage {self.number}")
-        return outputs if state.loss is None else (*outputs, state.loss.of(outputs))
+        if state.loss is None:
+            return outputs
+        self._randoms.begin(state.microbatch, self._loss)
+        return (*outputs, state.loss.of(outputs))
 
     def _leaf(self, tensor: Any, needed: bool) -> Any:
         return tensor.detach().requires_grad_(self._training and not self._is_first and needed)
@@ -160,25 +181,22 @@ def _saving_nothing() -> Iterator[None]:
         yield
 
 
+def stages_of_rank(problem: Problem, modules: Mapping[int, Any], randoms: Randoms) -> dict[int, Stage]:
+    """Return the stages of a rank by their numbers, from its modules."""
+    lasts = [stage for stage in range(problem.stages) if not problem.successors[stage]]
+    made = {}
+    for number, module in modules.items():
+        within = number % problem.stages
+        made[number] = Stage(
+            number, module, recompute=problem.recompute[number], training=problem.form != "inference",
+            is_first=not problem.predecessors[number], randoms=randoms, within=within,
+            last=lasts.index(within) if within in lasts else 0,
+        )  # fmt: skip
+    return made
+
+
 def _free_data(inputs: Sequence[Any]) -> None:
     """Free the memory of inputs, and their gradients, while they stay in the graph for W."""
     for leaf in inputs:
         leaf.grad = None
         leaf.data = leaf.new_empty(0)
-
-
-def _random_state(inputs: Tensors) -> Any:
-    """Return the states of the random number generators: the host's, and by index those of the inputs' devices."""
-    devices = sorted({each.device.index for each in inputs if each.device.type == "cuda"})
-    return torch.get_rng_state(), {device: torch.cuda.get_rng_state(device) for device in devices}
-
-
-@contextmanager
-def _replayed(states: Any) -> Iterator[None]:
-    """Have the random numbers within this context be those that followed earlier states."""
-    host, by_device = states
-    with torch.random.fork_rng(devices=list(by_device)):
-        torch.set_rng_state(host)
-        for device, state in by_device.items():
-            torch.cuda.set_rng_state(state, device)
-        yield

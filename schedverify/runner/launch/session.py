@@ -44,6 +44,8 @@ class RunSettings(NamedTuple):
     """The file for what crossed between stages."""
     forbid_nan: bool = False
     checksums: bool = False
+    seed: int = 0
+    """Of the model's first weights, and of what it draws in steps."""
 
 
 def session(settings: RunSettings, report: Callable[[tuple[int, float]], None]) -> tuple[float, ...]:
@@ -67,14 +69,14 @@ def session(settings: RunSettings, report: Callable[[tuple[int, float]], None]) 
     sources: list[Source] = []
 
     def stages(plan: Plan) -> dict[int, Any]:
-        sources.append(load_source(settings.model, plan.problem.microbatches))
+        sources.append(load_source(settings.model, plan.problem.microbatches, settings.seed))
         return stages_of(plan, sources[0].blocks, dist.get_rank())
 
     runner = Runner(
         settings.plan, stages,
         lambda output, target: sources[0].loss(output, target),  # noqa: PLW0108 - there is no source yet
         unverified=settings.unverified, timeout=settings.timeout, forbid_nan=settings.forbid_nan,
-        checksums=settings.checksums,
+        checksums=settings.checksums, seed=settings.seed,
     )  # fmt: skip
     weights = list({id(w): w for module in runner.modules.values() for w in module.parameters()}.values())
     before = read_clock(runner.control, settings.timeout) if settings.trace else None

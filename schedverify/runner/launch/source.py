@@ -10,6 +10,7 @@ import importlib
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -18,8 +19,9 @@ from torch import nn
 
 from schedverify.core.errors import Fault, InputError, clean, shown
 from schedverify.core.model import even_parts
-from schedverify.core.problem.fields import chain_edges
+from schedverify.core.problem.stage_graph import chain_edges
 from schedverify.core.result import Plan
+from schedverify.runner.compute.randoms import Blocks
 
 ROWS: Final = 4
 """Rows of a micro-batch, where the model brings no batches."""
@@ -172,9 +174,11 @@ def stages_of(plan: Plan, blocks: Named, rank: int) -> dict[int, Any]:
         parts = _by_partition(plan.partition, blocks, problem.stages)
     else:
         parts = [blocks[part.start : part.stop] for part in even_parts(len(blocks), problem.stages)]
+    firsts = list(accumulate(map(len, parts), initial=0))
     made = {}
     for number in problem.stages_of[rank]:
-        module = nn.Sequential(*(block for _, block in parts[number % problem.stages]))
+        within = number % problem.stages
+        module = Blocks(firsts[within], (block for _, block in parts[within]))
         made[number] = copy.deepcopy(module) if problem.replicas > 1 else module
     return made
 

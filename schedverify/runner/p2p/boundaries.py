@@ -57,7 +57,7 @@ class Boundaries:
         sealed: bool = False,
     ) -> None:
         self._rank, self._hooks = rank, tuple(hooks)
-        self._forbid_nan, self.sealed = forbid_nan, sealed
+        self.forbid_nan, self.sealed = forbid_nan, sealed
         self._copy, self._owner_rank = problem.stages, problem.owner_rank
         self._rows = messages.boundary_rows(problem)
         self._declared: dict[tuple[int, int], MessageForm] = {}
@@ -156,7 +156,7 @@ class Boundaries:
         """Return the tensors as hooks see them, and their signature, after all checks but checksums."""
         crossing, members = self._crossing(name, tensors, outgoing=outgoing), signature(tensors)
         reason = self._gradient_objection(name, members) if name.backward else self.objection(name, members)
-        if reason := reason or (_nan(tensors) if self._forbid_nan else ""):
+        if reason := reason or (_nan(tensors) if self.forbid_nan else ""):
             raise RunError(f"{place}: {crossing}: {reason}")
         for hook in self._hooks:
             try:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from schedverify.core.problem import Problem
-from schedverify.core.problem.fields import Edge
+from schedverify.core.problem.stage_graph import Edge
 from schedverify.core.result import Violation
 from schedverify.verifier.rules.base import Case, NotApplicable, rule, violation_at
 

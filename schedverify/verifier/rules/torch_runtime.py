@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from schedverify.core.op import Join, Kind, Step
 from schedverify.core.problem import Problem
-from schedverify.core.problem.fields import chain_edges
+from schedverify.core.problem.stage_graph import chain_edges
 from schedverify.core.result import Violation
 from schedverify.core.schedule import is_transfer
 from schedverify.verifier.rules.base import Case, NotApplicable, rule, violation_at

@@ -101,3 +101,11 @@ def test_a_micro_batch_passes_its_own_copy() -> None:
 def test_bytes_take_whole_ticks_on_a_link() -> None:
     problem = Problem.chain(ranks=2, microbatches=1, latency=[[0, 5], [6, 0]], bytes=[10, 1], bandwidth=3)
     assert (problem.forward_lag(0, 1), problem.backward_lag(1, 0)) == (5 + 4, 6 + 4)
+
+
+def test_neighbours_are_listed_by_side_and_stage() -> None:
+    fork = Problem.chain(ranks=3, microbatches=1, stages=3, edges=[[0, 1], [0, 2]])
+    offsets, peers = fork.peers_across
+    assert (offsets.tolist(), peers.tolist()) == ([0, 2, 2, 2, 2, 3, 4], [1, 2, 0, 0])
+    offsets, peers = Problem.chain(ranks=1, microbatches=1, virtual=2).peers_within
+    assert (offsets.tolist(), peers.tolist()) == ([0, 1, 1, 1, 2], [1, 0])
