@@ -79,7 +79,7 @@ class Chain:
         split
             Whether the backward runs in its two parts.
         forward
-            Whether the forward counts. Before a split backward it also keeps what autograd saves, and takes longer.
+            Whether the forward counts.
         """
         tensors = self._inputs
         self._given.clear()

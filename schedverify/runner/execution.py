@@ -155,8 +155,12 @@ class Execution:
         return tensors
 
     def _hand_over(self, name: Name, tensors: Tensors, position: int) -> None:
-        """Keep tensors of a stage until another stage of this rank reads them, or they are sent."""
+        """Keep tensors of a stage until another stage of this rank reads them, or they are sent.
+
+        A stage of this rank gets copies of its inputs, as if they were received: it may change them in place.
+        """
         if self._problem.owner_rank[name.source] == self._problem.owner_rank[name.target]:
+            tensors = tensors if name.backward else _copied(tensors)
             self._boundaries.leave(name, tensors, self._places[position])
         else:
             self._boundaries.seal(name, tensors)
@@ -267,6 +271,12 @@ class Execution:
             spans[position] = min(first, began), max(last, ended)
         ran = [action for action in self._program.actions if action.position in spans]
         return [StepSpan(self._rank, action.position, action.text, *spans[action.position]) for action in ran]
+
+
+def _copied(tensors: Tensors) -> Tensors:
+    """Return copies of tensors, in the structure in which they stand."""
+    copies = (each.clone() for each in tensors)
+    return tensors.holding(copies) if isinstance(tensors, Parcel) else tuple(copies)
 
 
 def _sum(gradients: tuple[Any, ...]) -> Any:

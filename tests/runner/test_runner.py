@@ -89,7 +89,7 @@ def test_a_slice_that_is_sent_counts_as_all_that_it_holds(pool: GlooPool) -> Non
 
 KINDS: list[dict[int, Any]] = [
     {0: jobs.Embedded}, {0: jobs.Twice, 2: jobs.Twice, 3: jobs.Twice}, {1: jobs.Still, 3: jobs.Still}, {0: jobs.Still},
-    dict.fromkeys(range(4), jobs.Pair),
+    dict.fromkeys(range(4), jobs.Pair), dict.fromkeys(range(4), jobs.Writing),
 ]  # fmt: skip
 
 
@@ -120,6 +120,13 @@ def test_problems_of_all_shapes(pool: GlooPool, keys: dict[str, Any], form: str)
     problem = Problem.chain(**{"ranks": 4, "microbatches": 4, "form": form} | keys)
     order = as_split(generate("gpipe", problem)) if form == "split" else generate("gpipe", problem)
     trained(pool, plan_of(order, problem), arguments=(0, None, 2))
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_stages_of_one_rank_that_write_into_what_they_hand_on(pool: GlooPool, recompute: bool) -> None:
+    problem = Problem.chain(ranks=4, placement=[0, 0, 1, 1], microbatches=3, form="split", recompute=[recompute] * 4)
+    order = as_split(generate("gpipe", problem))
+    trained(pool, plan_of(order, problem), arguments=(0, dict.fromkeys(range(4), jobs.Writing), 2))
 
 
 def as_split(schedule: Schedule) -> Schedule:

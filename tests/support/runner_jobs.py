@@ -59,6 +59,17 @@ class Pair(Block):
         return x, (x[:, :2] > 0).long(), x[:, 0] * 2
 
 
+class Writing(Block):
+    """A stage that changes in place what another stage gave it."""
+
+    def __init__(self, stage: int) -> None:
+        super().__init__(stage)
+        self.is_first = stage == 0
+
+    def forward(self, *inputs: Any) -> Any:
+        return super().forward(inputs[0] if self.is_first else inputs[0].mul_(self.scale))
+
+
 class Bits(Block):
     """A stage that gives whole numbers only, and one that reads them: no gradient goes back."""
 

@@ -8,7 +8,13 @@ gradients that arrive at the cuts, and W goes on from each cut to its weights on
                                  +--> (node) --> weight              W: down from the cut
 
 A weight below several cuts (it is used more than once within the stage) would be counted twice by that; it gets its
-gradient in I. Micro-batches make new nodes, but mostly a graph of the same form: it is cut once for each form.
+gradient in I. The node of a cut runs twice, in I and in W. Of autograd's own nodes each run computes what it is asked
+for, and reads what was saved. A function written in Python or C++ computes all of it each time, and may let go of what
+it saved or count its runs; hooks may unpack once only, and a checkpoint computes its forward again each time. Weights
+behind such nodes get their gradients in I as well. Where nothing is left to W, or a graph cannot be cut at all, I is a
+whole backward.
+
+Micro-batches make new nodes, but mostly a graph of the same form: it is cut once for each form.
 """
 
 from __future__ import annotations
@@ -16,11 +22,23 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Sequence
 from functools import lru_cache
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
+from torch.autograd.function import BackwardCFunction
 from torch.autograd.graph import GradientEdge
 
-from schedverify.runner.compute.autograd import SavedTensors, add_gradients, gradients_at, separate_gradients
+from schedverify.runner.compute.autograd import (
+    add_gradients,
+    gradients_at,
+    let_go,
+    saved_attributes,
+    saved_by,
+    separate_gradients,
+)
+
+_WHOLE: Final = "CompiledFunctionBackward", "CheckpointFunctionBackward"
+"""Functions that refuse to run in a part of a backward: of ``torch.compile``, and of reentrant checkpoints."""
+_HOOKED: Final = "I is a whole backward, and W does nothing, for hooks that its forward registers"
 
 
 class Form(NamedTuple):
@@ -34,6 +52,10 @@ class Form(NamedTuple):
     """The inputs of the stage that need a gradient."""
     leaves: tuple[int, ...]
     """The inputs and the weights."""
+    kinds: tuple[Any, ...]
+    """By node its type."""
+    packed: tuple[int, ...] = ()
+    """The nodes for which hooks of the stage's own keep what was saved."""
 
 
 class BackwardCut(NamedTuple):
@@ -49,9 +71,11 @@ class BackwardCuts(NamedTuple):
 
     cuts: tuple[BackwardCut, ...]
     several: tuple[int, ...]
-    """The weights below several cuts."""
-    below: tuple[int, ...]
+    """The weights that get their gradients in I."""
+    below: frozenset[int]
     """The nodes that W passes: the cuts', and those between them and their weights."""
+    notice: str
+    """What of I and W is not as a schedule has it, and why; empty where nothing is."""
 
 
 class Graph:
@@ -86,7 +110,7 @@ class Graph:
         given = {id(each) for each in inputs}
         entries = tuple([number for number, leaf in self.leaves.items() if id(leaf) in given])
         ends = tuple([(numbers[root.node], root.output_nr) for root in roots])
-        self.form = Form(tuple(links), ends, entries, tuple(self.leaves))
+        self.form = Form(tuple(links), ends, entries, tuple(self.leaves), tuple(map(type, self.nodes)))
 
 
 @lru_cache(maxsize=64)
@@ -95,6 +119,10 @@ def cuts_of(form: Form) -> BackwardCuts:
 
     Where no input needs a gradient, the ways to the nodes with several children are taken instead.
     """
+    if refusing := _names(form, [node for node, kind in enumerate(form.kinds) if kind.__name__ in _WHOLE]):
+        return BackwardCuts(
+            (), (), frozenset(), f"I is a whole backward, and W does nothing, for {refusing} in its graph"
+        )
     children = [links[::2] for links in form.links]
     parents: list[list[int]] = [[] for _ in children]
     outputs: list[set[int]] = [set() for _ in children]
@@ -106,21 +134,43 @@ def cuts_of(form: Form) -> BackwardCuts:
         outputs[node].add(output)
     ends = form.entries or [node for node, below in enumerate(children) if len(below) > 1]
     through = _reached([*ends, *(node for node, _ in form.roots)], parents)
+    hidden = {node for node, kind in enumerate(form.kinds) if saved_attributes(kind) is None}
+    in_python = {node for node in through if issubclass(form.kinds[node], BackwardCFunction)}
     weights_below: dict[int, list[int]] = {}
-    several = []
+    several, once = [], set[int]()
     for leaf in sorted(set(form.leaves) - set(form.entries)):
-        tops = _reached([leaf], parents, through) & through
-        if len(tops) == 1:
+        way = _reached([leaf], parents, through)
+        tops = way & through
+        reasons = way & hidden.union(form.packed) | tops & in_python
+        if len(tops) == 1 and not reasons and leaf not in tops:
             weights_below.setdefault(tops.pop(), []).append(leaf)
         else:
             several.append(leaf)
+            once |= reasons
     cuts = tuple(
         BackwardCut(node, tuple(sorted(outputs[node])), tuple(leaves)) for node, leaves in weights_below.items()
     )
     below = _reached(
         [child for node in weights_below for child in children[node] if child not in through], children, through
     )
-    return BackwardCuts(cuts, tuple(several), tuple(sorted(below - through | set(weights_below))))
+    below = below - through | set(weights_below)
+    return BackwardCuts(cuts, tuple(several), frozenset(below), _notice(form, once, hidden - below if cuts else set()))
+
+
+def _notice(form: Form, once: Iterable[int], hidden: Iterable[int]) -> str:
+    """Return what is not as a schedule has it, by the nodes that run once only, and those that hide what they saved."""
+    parts = []
+    if names := _names(form, once):
+        parts.append(f"I computes gradients of weights too, for {names} in its graph, which may run once only")
+    if names := _names(form, hidden):
+        parts.append(f"what {names} saved is kept until W")
+    return "; ".join(parts)
+
+
+def _names(form: Form, nodes: Iterable[int]) -> str:
+    """Return the names of nodes as text, each once."""
+    packed = "a node with saved tensors that hooks packed"
+    return ", ".join(sorted({packed if node in form.packed else form.kinds[node].__name__ for node in nodes}))
 
 
 def _reached(starts: Iterable[int], steps: Sequence[Sequence[int]], ends: Container[int] = ()) -> set[int]:
@@ -144,10 +194,11 @@ class WeightTask(NamedTuple):
 
 
 class WeightPart(NamedTuple):
-    """What W has to do for one micro-batch, and the tensors that autograd saved for it."""
+    """What W has to do for one micro-batch."""
 
     tasks: tuple[WeightTask, ...]
-    saved: SavedTensors
+    notice: str = ""
+    """As of :class:`BackwardCuts`."""
 
     def run(self) -> None:
         """Add the gradients of the weights to their ``grad``."""
@@ -161,7 +212,7 @@ class WeightPart(NamedTuple):
 
 
 def input_part(
-    roots: Sequence[Any], gradients: Sequence[Any], inputs: Sequence[Any], saved: SavedTensors
+    roots: Sequence[Any], gradients: Sequence[Any], inputs: Sequence[Any], weights: Sequence[Any], *, hooked: bool
 ) -> WeightPart:
     """Run I and return what is left for W.
 
@@ -171,13 +222,20 @@ def input_part(
         The gradient edges of a stage's outputs, and the gradients that arrive there.
     inputs
         The stage's inputs that need a gradient: leaves, whose ``grad`` is set.
-    saved
-        The tensors that autograd saved in the stage's forward; those that W does not read are freed.
+    weights
+        The stage's weights.
+    hooked
+        Whether hooks were registered in the stage's forward: those on tensors would run in I and again in W.
     """
     if not roots:
-        return WeightPart((), saved)
+        return WeightPart(())
     graph = Graph(roots, inputs)
     where = cuts_of(graph.form)
+    if packed := [node for node in where.below if any(each.unpack_hook for each in saved_by(graph.nodes[node]))]:
+        where = cuts_of(graph.form._replace(packed=tuple(sorted(packed))))
+    if hooked or not where.cuts:
+        whole_backward(roots, gradients, inputs, weights)
+        return WeightPart((), where.notice or (_HOOKED if hooked else ""))
     edges = [GradientEdge(graph.nodes[cut.node], output) for cut in where.cuts for output in cut.outputs]
     several = [graph.leaves[number] for number in where.several]
     found = iter(gradients_at(roots, gradients, [*inputs, *several, *edges]))
@@ -190,11 +248,22 @@ def input_part(
         WeightTask(tuple(islice(arrived, len(cut.outputs))), tuple(graph.leaves[number] for number in cut.weights))
         for cut in where.cuts
     ]
-    saved.keep_only([graph.nodes[number] for number in where.below])
-    return WeightPart(tuple(parts), saved)
+    let_go(node for number, node in enumerate(graph.nodes) if number not in where.below)
+    return WeightPart(tuple(parts), where.notice)
+
+
+def whole_backward(
+    roots: Sequence[Any], gradients: Sequence[Any], inputs: Sequence[Any], weights: Sequence[Any]
+) -> None:
+    """Run a backward in one part: the gradients of inputs and weights are added to their ``grad``."""
+    fresh = [weight for weight in weights if weight.grad is None]
+    add_gradients(roots, gradients)
+    separate_gradients(fresh, [*gradients, *(each.grad for each in inputs)])
 
 
 def _add(weight: Any, gradient: Any) -> None:
     """Add to a weight's gradient a tensor that may be another weight's gradient too, or that of an input."""
     if gradient is not None:
         weight.grad = gradient.clone() if weight.grad is None else weight.grad.add_(gradient)
+        for hook in (weight._post_accumulate_grad_hooks or {}).values():
+            hook(weight)

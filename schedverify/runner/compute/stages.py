@@ -1,25 +1,33 @@
 """One stage on this rank: runs its module forward and backward, and keeps what a micro-batch needs in between.
 
 What a forward leaves is freed at the end of B or I, but for what W reads. The outputs themselves are not kept.
+
+A module gets what it would get in the middle of a model: inputs that are not leaves and may be changed in place. Nobody
+else sees such a change: not the batch, another stage, the message of an output, or a forward that is run again.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import lru_cache
 from typing import Any, Final
 
 import torch
-from torch.autograd.graph import get_gradient_edge
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.utils.hooks import RemovableHandle
 
 from schedverify.core.problem import Problem
-from schedverify.runner.compute.autograd import SavedTensors, add_gradients, separate_gradients
 from schedverify.runner.compute.batches import Tensors
+from schedverify.runner.compute.buffers import Buffers, BufferValues
 from schedverify.runner.compute.losses import Loss
 from schedverify.runner.compute.parcels import Parcel, called, needs_of, parcel_of
 from schedverify.runner.compute.randoms import Randoms, first_block, number_of_loss
-from schedverify.runner.compute.split_backward import WeightPart, input_part
+from schedverify.runner.compute.split_backward import WeightPart, input_part, whole_backward
 from schedverify.runner.p2p.messages import is_differentiable
+
+log = logging.getLogger("schedverify")
 
 
 class _InFlight:
@@ -28,14 +36,21 @@ class _InFlight:
     def __init__(self, microbatch: int, inputs: Tensors, loss: Loss | None) -> None:
         self.microbatch = microbatch
         self.inputs = inputs
+        """Those that may be run again; none once the graph is there."""
+        self.entries: tuple[Any, ...] = ()
+        """By differentiable input, its leaf in the graph; None where it needs no gradient."""
         self.loss = loss
         self.roots: list[Any] = []
         """By differentiable output, the edge at which its gradient arrives; None where it needs none."""
         self.seed: Any = None
         """The gradient of the loss, where there is one."""
-        self.saved = SavedTensors()
+        self.hooked = False
+        """Whether hooks were registered in the forward."""
+        self.buffers: BufferValues = ()
+        """In recomputation, what the buffers held before F."""
 
 
+_KEEPS: Final = nullcontext()
 _NOT_RUN: Final = _InFlight(0, (), None)
 """Stands for a micro-batch whose F has not made its state yet."""
 
@@ -46,7 +61,8 @@ class Stage:
     Parameters
     ----------
     recompute
-        Whether F keeps its inputs only, and B or I runs the forward again, with the same random numbers.
+        Whether F keeps its inputs and a copy of the buffers only, and B or I runs the forward again from them, with the
+        same random numbers; what that changes in the buffers is undone.
     training
         Whether there is a backward.
     is_first
@@ -70,11 +86,13 @@ class Stage:
         self._recompute, self._training, self._is_first = recompute, training, is_first
         self._in_flight: dict[int, _InFlight] = {}
         self._weight_parts: dict[int, WeightPart] = {}
+        self._has_told = False
         self.begin()
 
     def begin(self) -> None:
         """Begin a step of training, with no micro-batch in flight."""
         self.look_up_weights()
+        self._buffers = Buffers(self.module)
         self._in_flight.clear()
         self._weight_parts.clear()
 
@@ -94,15 +112,17 @@ class Stage:
     def forward(self, microbatch: int, inputs: Tensors, loss: Loss | None, *, split: bool) -> Tensors:
         """Run F and return the outputs; of a last stage in training the loss follows them."""
         leaves = map(self._leaf, inputs, needs_of(inputs))
-        state = _InFlight(microbatch, inputs.holding(leaves) if isinstance(inputs, Parcel) else tuple(leaves), loss)
+        given = inputs.holding(leaves) if isinstance(inputs, Parcel) else tuple(leaves)
+        state = _InFlight(microbatch, given, loss)
         if not self._training:
             self._in_flight.pop(microbatch, None)
         else:
             self._in_flight[microbatch] = state
             if not self._recompute:
                 return self._run(state, split)
+            state.buffers = self._buffers.copies()
         with _saving_nothing() if self._training else torch.no_grad():
-            return _detached(self._outputs(state))
+            return self._passed_on(self._outputs(state, again=self._recompute))
 
     def backward(self, microbatch: int, gradients: Sequence[Any], *, split: bool) -> Tensors:
         """Run B, or I where the backward is split, and return the gradients of the differentiable inputs.
@@ -117,20 +137,20 @@ class Stage:
         """
         state = self._in_flight[microbatch]
         if self._recompute:
-            self._run(state, split)
-        inputs = [each for each in state.inputs if each.requires_grad]
+            with self._buffers.holding(state.buffers):
+                self._run(state, split)
+        inputs = [each for each in state.entries if each is not None]
         given = gradients if state.seed is None else (state.seed,)
         both = zip(state.roots, given, strict=True)
         pairs = [(root, each) for root, each in both if root is not None and each is not None]
         roots, arrived = [root for root, _ in pairs], [each for _, each in pairs]
         if split:
-            self._weight_parts[microbatch] = input_part(roots, arrived, inputs, state.saved)
+            part = input_part(roots, arrived, inputs, self._weights, hooked=state.hooked)
+            self._weight_parts[microbatch] = part
+            self._tell(part.notice)
         elif roots:
-            fresh = [weight for weight in self._weights if weight.grad is None]
-            add_gradients(roots, arrived)
-            separate_gradients(fresh, [*arrived, *(each.grad for each in inputs)])
-        entries = () if self._is_first else state.inputs
-        found = tuple(_gradient_of(each) for each in entries if is_differentiable(each.dtype))
+            whole_backward(roots, arrived, inputs, self._weights)
+        found = tuple(_gradient_of(each) for each in state.entries)
         if split:
             _free_data(inputs)
         del self._in_flight[microbatch]
@@ -141,44 +161,43 @@ class Stage:
         self._weight_parts.pop(microbatch).run()
 
     def _run(self, state: _InFlight, split: bool) -> Tensors:
-        with torch.enable_grad(), state.saved.hooks() if split else nullcontext():
+        handles = RemovableHandle.next_id
+        with _KEEPS if torch.is_grad_enabled() else torch.enable_grad():
             outputs = self._outputs(state)
+        inputs = () if self._is_first else state.inputs
+        differentiable = [each for each in inputs if is_differentiable(each.dtype)]
+        state.entries = tuple([each if each.requires_grad else None for each in differentiable])
+        state.inputs, state.hooked = (), split and RemovableHandle.next_id != handles
         leading = [each for each in outputs if is_differentiable(each.dtype)]
         if state.loss is not None:
             leading, state.seed = [outputs[-1]], torch.full_like(outputs[-1], state.loss.seed)
-        state.roots = [get_gradient_edge(each) if each.requires_grad else None for each in leading]
-        return _detached(outputs)
+        state.roots = [_edge(each) if each.requires_grad else None for each in leading]
+        return self._passed_on(outputs)
 
-    def _outputs(self, state: _InFlight) -> Tensors:
+    def _outputs(self, state: _InFlight, *, again: bool = False) -> Tensors:
+        """Run the module and the loss; ``again`` where the inputs are needed again."""
+        inputs = [_inner(each, apart=again or self._is_first) for each in state.inputs]
+        given = state.inputs.holding(inputs) if isinstance(state.inputs, Parcel) else tuple(inputs)
         self._randoms.begin(state.microbatch, self._block)
-        outputs = parcel_of(called(self.module, state.inputs), f"stage {self.number}")
+        outputs = parcel_of(called(self.module, given), f"stage {self.number}")
         if state.loss is None:
             return outputs
         self._randoms.begin(state.microbatch, self._loss)
         return (*outputs, state.loss.of(outputs))
 
+    def _passed_on(self, outputs: Tensors) -> Tensors:
+        """Return outputs as other stages get them: without their graph, and not in the memory of a buffer."""
+        tensors = [each.detach() if each.requires_grad else self._buffers.apart(each) for each in outputs]
+        return outputs.holding(tensors) if isinstance(outputs, Parcel) else tuple(tensors)
+
+    def _tell(self, notice: str) -> None:
+        """Log once what of I and W is not as the schedule has it."""
+        if notice and not self._has_told:
+            self._has_told = True
+            log.warning("stage %d: %s", self.number, notice)
+
     def _leaf(self, tensor: Any, needed: bool) -> Any:
         return tensor.detach().requires_grad_(self._training and not self._is_first and needed)
-
-
-def _detached(outputs: Tensors) -> Tensors:
-    """Return outputs without their graph, in the structure in which they stand."""
-    tensors = [each.detach() for each in outputs]
-    return outputs.holding(tensors) if isinstance(outputs, Parcel) else tuple(tensors)
-
-
-def _gradient_of(leaf: Any) -> Any:
-    """Return the gradient of an input; zeros where none arrived, None where it needs none."""
-    if not leaf.requires_grad:
-        return None
-    return torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
-
-
-@contextmanager
-def _saving_nothing() -> Iterator[None]:
-    """Have autograd see what needs a gradient, as in the forward that runs again, but keep no tensor for it."""
-    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(lambda _: None, lambda _: None):
-        yield
 
 
 def stages_of_rank(problem: Problem, modules: Mapping[int, Any], randoms: Randoms) -> dict[int, Stage]:
@@ -195,8 +214,52 @@ def stages_of_rank(problem: Problem, modules: Mapping[int, Any], randoms: Random
     return made
 
 
+def _edge(tensor: Any) -> Any:
+    """Return the gradient edge of a tensor; ``get_gradient_edge`` does so with more checks, and of leaves."""
+    node = tensor.grad_fn
+    return get_gradient_edge(tensor) if node is None else GradientEdge(node, tensor.output_nr)
+
+
+def _inner(tensor: Any, *, apart: bool) -> Any:
+    """Return an input that is no leaf, nor a view of one: it may be changed in place.
+
+    Of the functions that are no views to autograd the first takes half of the second's time, but needs a dimension.
+
+    Parameters
+    ----------
+    apart
+        Whether it has memory of its own, since what it is made of is read again or is the user's.
+    """
+    if apart:
+        return tensor.clone()
+    if not tensor.requires_grad:
+        return tensor
+    if tensor.dim():
+        return torch.unsafe_split(tensor, tensor.shape[0] or 1)[0]
+    return torch.ops.aten._unsafe_view.default(tensor, tensor.shape)
+
+
+def _gradient_of(leaf: Any) -> Any:
+    """Return the gradient of an input; zeros where none arrived, None where it needs none."""
+    if leaf is None:
+        return None
+    return torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
+
+
+@contextmanager
+def _saving_nothing() -> Iterator[None]:
+    """Have autograd see what needs a gradient, as in the forward that runs again, but keep no tensor for it."""
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(lambda _: None, lambda _: None):
+        yield
+
+
 def _free_data(inputs: Sequence[Any]) -> None:
     """Free the memory of inputs, and their gradients, while they stay in the graph for W."""
     for leaf in inputs:
         leaf.grad = None
-        leaf.data = leaf.new_empty(0)
+        leaf.data = _empty(leaf.dtype, leaf.device)
+
+
+@lru_cache(maxsize=64)
+def _empty(dtype: Any, device: Any) -> Any:
+    return torch.empty(0, dtype=dtype, device=device)
