@@ -211,7 +211,7 @@ class Chain:
         """Return the arguments of a block: what the batch holds or the block before it returned."""
         if not isinstance(given, Parcel):
             return given
-        module = self.modules[number]
+        module = self._stages[number].module
         return call_of(module, [given]) if number else first_call_of(module, given, None)
 
 

@@ -194,7 +194,7 @@ class Execution:
     def _in_place(self, name: Name, gradients: Tensors) -> Tensors:
         """Return the gradients in a message, one for each differentiable tensor that went; None where none came."""
         form, came = self._boundaries.form(name), iter(gradients)
-        if form is None:
+        if form is None or all(form.needs):
             return gradients
         both = zip(form.members, form.needs, strict=True)
         return tuple([next(came) if needed else None for (dtype, _), needed in both if is_differentiable(dtype)])

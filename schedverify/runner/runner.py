@@ -51,8 +51,8 @@ class Runner:
         a list in the order of the rank's stages. A module takes what the stages that feed it return, in their order: a
         tuple or list as so many arguments (an ``nn.Sequential`` as one), anything else as one. It returns tensors,
         None, numbers or texts, alone or in tuples, lists, dicts by texts, and dataclasses such as those of
-        transformers. Copies, and weights that are shared, begin with equal numbers. Or a function that returns them for
-        the admitted plan.
+        transformers. Copies, and weights that are shared, begin with equal numbers. Or a function that returns them
+        for the admitted plan.
     loss
         ``loss(output, target)``, needed where a last stage stands: the mean over a micro-batch, or a pair, in all
         steps and on all ranks the same. Of a pair (sum, count) the first is a scalar and the second the number that

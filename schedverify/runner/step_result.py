@@ -20,8 +20,8 @@ class StepResult:
         The rank's share of the loss of the whole batch, a scalar; None where it holds no last stage. The shares of a
         pipeline's ranks add up to it; with a data-parallel group the mean of these sums over its pipelines is it.
     outputs
-        In inference, the output tensors by last stage (of all copies) and micro-batch, each of the class
-        :class:`~schedverify.runner.compute.parcels.Parcel`: a tuple whose ``value()`` is what the stage returned.
+        In inference, the output tensors by last stage (of all copies) and micro-batch: tuples, whose ``value()`` is
+        what the stage returned.
     ran
         What ran and when, in nanoseconds, in the order of the positions.
     peak_in_flight

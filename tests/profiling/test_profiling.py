@@ -250,6 +250,28 @@ def test_a_profile_of_one_process_has_every_round_of_every_block() -> None:
     assert found.links == ()
 
 
+class Halves(nn.Module):
+    def forward(self, x: Any) -> Any:
+        return {"left": x[:, :3] * 2, "right": (x[:, 3:].detach().double(), None)}
+
+
+class Joined(nn.Module):
+    def forward(self, parts: Any) -> Any:
+        right, nothing = parts["right"]
+        assert nothing is None
+        return torch.cat([parts["left"], right.float()], 1)
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_blocks_may_give_dicts_and_what_needs_no_gradient(split: bool) -> None:
+    weights = nn.Linear(6, 6)
+    found = held(weights, Halves(), Joined(), nn.Linear(6, 6), inputs=torch.ones(2, 6), split=split)
+    assert found[1].output == 2 * 3 * NUMBER + 2 * 3 * 2 * NUMBER
+    assert weights.weight.grad is not None
+    assert weights.weight.grad[:3].all()
+    assert not weights.weight.grad[3:].any()
+
+
 def test_rank_0_has_the_profile_of_all_ranks_and_their_link() -> None:
     with GlooPool(2) as pool:
         first, second = pool.run(profile_jobs.profile_of_two)
