@@ -3,7 +3,7 @@
 ``python benchmarks/runner_steps.py`` trains stages that sleep 20 ms in each of F, I and W on 4 and 8 ranks, processes
 of this machine over gloo: with 1F1B, with a split backward as in zero-bubble, and with an optimized plan without a
 limit of memory. Then it runs one plan, of stages that compute next to nothing, in our runner and in PyTorch's, by turns
-in the same processes, on one rank and on two.
+in the same processes, on one rank and on two; and plans of stages that are each a layer of a transformer of width 64.
 
 For the latter each rank has a core of its own, and gloo's thread of the connections does not preempt it
 (``SCHED_BATCH``), for both runtimes alike: that thread spins while the rank holds the lock of a connection, and on one
@@ -28,13 +28,15 @@ from schedverify.core.result import Plan
 from schedverify.planner.plans import plan_of
 
 ROWS, WIDTH = 2, 8
+LINEAR, WIDER, LAYER = "linear 8", "linear 64", "layer 64"
+"""What a stage is, with its width: a linear layer and tanh, or a transformer's layer of 16 tokens a row."""
 SMALL = {
-    (1, 1): ("1f1b", "zb-h1"),
-    (1, 4): ("split",),
-    (2, 2): ("1f1b", "zb-h1"),
-    (2, 4): ("interleaved-1f1b", "zb-v"),
+    (1, 1): {LINEAR: ("1f1b", "zb-h1")},
+    (1, 4): {LINEAR: ("split",)},
+    (2, 2): dict.fromkeys((LINEAR, WIDER, LAYER), ("1f1b", "zb-h1")),
+    (2, 4): {LINEAR: ("interleaved-1f1b", "zb-v"), WIDER: ("interleaved-1f1b",), LAYER: ("interleaved-1f1b",)},
 }
-"""By ranks and stages, the plans of stages that compute next to nothing."""
+"""By ranks and stages, then by what a stage is, the plans that are run in both runtimes."""
 Span = tuple[int, int]
 
 
@@ -54,7 +56,8 @@ def main() -> None:
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
     with progress() as bar:
         slept = list(bar.track(steps(chosen), 3 * len(chosen.ranks), description="stages that sleep"))
-        ran = list(bar.track(overheads(chosen.turns, bound=not chosen.unbound), 7, description="overhead"))
+        count = sum(len(names) for kinds in SMALL.values() for names in kinds.values())
+        ran = list(bar.track(overheads(chosen.turns, bound=not chosen.unbound), count, description="overhead"))
     bound = "scheduled as it comes" if chosen.unbound else "each rank on a core of its own"
     text = f"""{where("torch", "ortools")}; seed 0 of the search.
 
@@ -63,10 +66,10 @@ the first rank's begin to the last one's end:
 
 {table(("plan", "ranks", "predicted, ms", "measured, ms", "measured over predicted"), slept)}
 
-Stages that compute next to nothing, medians of {chosen.turns} steps in each runtime, by turns, {bound};
+Stages that compute next to nothing or little, medians of {chosen.turns} steps in each runtime, by turns, {bound};
 microseconds for each action of a rank, sends and receives counted:
 
-{table(("plan", "ranks", "stages", "actions", "ours, us", "PyTorch, us", "ratio"), ran)}"""
+{table(("plan", "ranks", "stages", "each", "actions", "ours, us", "PyTorch, us", "ratio"), ran)}"""
     publish("runner-steps", text, update=chosen.update)
 
 
@@ -96,19 +99,19 @@ def overheads(turns: int, *, bound: bool) -> Iterator[tuple[object, ...]]:
     """Yield a line for each plan of stages that compute next to nothing."""
     from support.gloo_pool import GlooPool
 
-    for (ranks, stages), names in SMALL.items():
+    for (ranks, stages), kinds in SMALL.items():
         with GlooPool(ranks) as pool:
             if bound:
                 values(pool, bind)
-            for name in names:
+            for kind, name in ((kind, name) for kind, names in kinds.items() for name in names):
                 plan = small_plan(name, ranks, stages)
                 actions = max(map(len, plan.lowered.schedule.strings()))
-                spans = values(pool, by_turns, plan, turns)
+                spans = values(pool, by_turns, plan, kind, turns)
                 ours, theirs = (
                     median(map(whole, zip(*runtime, strict=True))) / 1000 / actions
                     for runtime in zip(*spans, strict=True)
                 )
-                yield name, ranks, stages, actions, f"{ours:.0f}", f"{theirs:.0f}", f"{theirs / ours:.2f}"
+                yield name, ranks, stages, kind, actions, f"{ours:.0f}", f"{theirs:.0f}", f"{theirs / ours:.2f}"
 
 
 def small_plan(name: str, ranks: int, stages: int) -> Plan:
@@ -162,7 +165,7 @@ def bind(rank: int) -> int:
     return core
 
 
-def by_turns(rank: int, plan: Plan, turns: int) -> tuple[list[Span], list[Span]]:
+def by_turns(rank: int, plan: Plan, kind: str, turns: int) -> tuple[list[Span], list[Span]]:
     """Run a plan in our runner and in PyTorch's by turns, and return when steps began and ended in each."""
     import torch
     from torch.distributed.pipelining import PipelineStage
@@ -171,10 +174,11 @@ def by_turns(rank: int, plan: Plan, turns: int) -> tuple[list[Span], list[Span]]
     from schedverify.torch_bridge import load_verified
 
     numbers, count = plan.problem.stages_of[rank], plan.problem.stages
-    ours = Runner(plan, [_small() for _ in numbers], _loss)
-    stages = [PipelineStage(_small(), number, count, torch.device("cpu")) for number in numbers]
+    ours = Runner(plan, [_small(kind) for _ in numbers], _loss)
+    stages = [PipelineStage(_small(kind), number, count, torch.device("cpu")) for number in numbers]
     theirs = load_verified(plan, stages, _loss)
-    batch = torch.ones(ROWS * plan.problem.microbatches, WIDTH)
+    shape, width = (16,) if kind == LAYER else (), int(kind.split()[1])
+    batch = torch.ones(ROWS * plan.problem.microbatches, *shape, width)
     given = [batch] if 0 in numbers else []
     target = batch if count - 1 in numbers else None
     spans: tuple[list[Span], list[Span]] = ([], [])
@@ -184,10 +188,13 @@ def by_turns(rank: int, plan: Plan, turns: int) -> tuple[list[Span], list[Span]]
     return spans[0][3:], spans[1][3:]
 
 
-def _small() -> Any:
+def _small(kind: str) -> Any:
     import torch
 
-    return torch.nn.Sequential(torch.nn.Linear(WIDTH, WIDTH), torch.nn.Tanh())
+    width = int(kind.split()[1])
+    if kind == LAYER:
+        return torch.nn.TransformerEncoderLayer(width, 4, dim_feedforward=2 * width, dropout=0.0, batch_first=True)
+    return torch.nn.Sequential(torch.nn.Linear(width, width), torch.nn.Tanh())
 
 
 def _loss(output: Any, target: Any) -> Any:

@@ -230,7 +230,11 @@ def test_steps_of_the_runner_are_timed_and_told() -> None:
     for name, predicted in {"1f1b": 15, "zb-h1": 13, "optimized": 13}.items():
         assert re.search(rf"^\| {name} \| 2 \| {predicted} \| [0-9]+ \| [0-9.]+ \|$", done.stdout, re.MULTILINE)
     actions = {"1f1b | 1 | 1": 16, "zb-h1 | 1 | 1": 24, "split | 1 | 4": 96, "1f1b | 2 | 2": 32, "zb-h1 | 2 | 2": 40}
-    for line, count in actions.items():
+    lines = {f"{line} | linear 8": count for line, count in actions.items()}
+    for kind in ("linear 64", "layer 64"):
+        wider = {"1f1b | 2 | 2": 32, "zb-h1 | 2 | 2": 40, "interleaved-1f1b | 2 | 4": 80}
+        lines |= {f"{line} | {kind}": count for line, count in wider.items()}
+    for line, count in lines.items():
         row = rf"^\| {re.escape(line)} \| {count} \| [0-9]+ \| [0-9]+ \| [0-9.]+ \|$"
         assert re.search(row, done.stdout, re.MULTILINE)
 

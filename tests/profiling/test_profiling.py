@@ -281,6 +281,27 @@ def test_rank_0_has_the_profile_of_all_ranks_and_their_link() -> None:
     assert link.short.median > 0
 
 
+class Beside(nn.Module):
+    def forward(self, x: Any) -> Any:
+        return x * 2, x > 0
+
+
+class Masked(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(WIDTH))
+
+    def forward(self, x: Any, mask: Any) -> Any:
+        return x * self.weight * mask
+
+
+def test_a_tuple_may_cross_to_the_last_block() -> None:
+    blocks = (("begin", nn.Linear(WIDTH, WIDTH)), ("beside", Beside()), ("last", Masked()))
+    source = Source(blocks, lambda _: (torch.ones(ROWS, WIDTH), torch.zeros(ROWS, WIDTH)), nn.functional.mse_loss)
+    found = [held.output for held in Chain(source, 1).measure_bytes(split=True)]
+    assert found == [ROWS * WIDTH * size for size in (NUMBER, NUMBER + 1, NUMBER)]
+
+
 def test_blocks_that_share_weights_are_tied() -> None:
     shared = nn.Linear(4, 4)
     named = (("a", shared), ("b", nn.Linear(4, 4)), ("c", nn.Sequential(shared, nn.Tanh())))

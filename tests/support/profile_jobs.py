@@ -78,13 +78,13 @@ def measured(rank: int, plan: Any, parts: list[list[int]]) -> dict[str, Any]:
     runner.step(*batch)
     peaks = [0]
     split = any("I" in step for step in plan.schedule.strings()[rank])
-    with _alive(weights, peaks) if split else _saved(weights, peaks):
+    with alive(weights, peaks) if split else saved(weights, peaks):
         runner.step(*batch)
     return {"peak": max(peaks), "parameters": sum(weight.nbytes for weight in weights)}
 
 
 @contextmanager
-def _saved(weights: list[Any], peaks: list[int]) -> Iterator[None]:
+def saved(weights: list[Any], peaks: list[int]) -> Iterator[None]:
     """Count what autograd saves and has not let go of."""
     alive: weakref.WeakSet[Held] = weakref.WeakSet()
     others = {weight.untyped_storage().data_ptr() for weight in weights}
@@ -101,7 +101,7 @@ def _saved(weights: list[Any], peaks: list[int]) -> Iterator[None]:
 
 
 @contextmanager
-def _alive(weights: list[Any], peaks: list[int]) -> Iterator[None]:
+def alive(weights: list[Any], peaks: list[int]) -> Iterator[None]:
     """Count what was made and is still there, behind each operation of a stage."""
     live, plain = LiveStorages(), {name: getattr(Stage, name) for name in ("forward", "backward", "run_weights")}
 

@@ -1,0 +1,46 @@
+"""ResNet-50 of torchvision and a ViT of timm, in pipelines, have the gradients of one process.
+
+They need a torch for which there is a torchvision, in an environment of its own: that of the interpreter named by
+``SCHEDVERIFY_VISION_PYTHON``, else one that is made here, of some gigabytes.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("vision"), pytest.mark.timeout(1800)]
+ROOT = Path(__file__).parents[2]
+NEEDS = ("torch==2.14.1", "torchvision==0.29.1", "timm")
+NAME = "SCHEDVERIFY_VISION_PYTHON"
+
+
+@pytest.fixture(scope="module")
+def interpreter(tmp_path_factory: pytest.TempPathFactory) -> str:
+    if NAME in os.environ:
+        return os.environ[NAME]
+    folder = tmp_path_factory.mktemp("vision")
+    venv.create(folder, with_pip=True)
+    python = str(folder / ("Scripts" if sys.platform == "win32" else "bin") / "python")
+    plain = os.environ | {
+        "PIP_CONFIG_FILE": os.devnull,
+        "PIP_CONSTRAINT": "",
+    }  # a machine's own pins name another torch
+    subprocess.run([python, "-m", "pip", "install", "-q", *NEEDS, str(ROOT)], check=True, env=plain, timeout=1500)
+    return python
+
+
+@pytest.mark.parametrize("schedule", ["1f1b", "zb-h1", "interleaved-1f1b", "zb-v"])
+@pytest.mark.parametrize("model", ["resnet50", "vit"])
+def test_gradients_and_buffers_are_those_of_one_process(interpreter: str, model: str, schedule: str) -> None:
+    script = ROOT / "tests" / "support" / "vision_models.py"
+    paths = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]), "OMP_NUM_THREADS": "1"}
+    command = [interpreter, str(script), model, schedule]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False, env=paths)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout.split()[-1]) < 1e-9
