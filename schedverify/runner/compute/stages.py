@@ -121,9 +121,8 @@ class Stage:
             if not self._recompute:
                 return self._run(state, split)
             state.buffers = self._buffers.copies()
-        with torch.set_grad_enabled(
-            self._training
-        ):  # in training to see what needs a gradient: the graph is gone again
+        # In training to see what needs a gradient; the graph is gone again behind it.
+        with torch.set_grad_enabled(self._training):
             return self._passed_on(self._outputs(state, again=self._recompute))
 
     def backward(self, microbatch: int, gradients: Sequence[Any], *, split: bool) -> Tensors:
