@@ -82,7 +82,7 @@ def problem_keys() -> str:
 
 def model_keys() -> str:
     """Return a table of keys for every table of a model file."""
-    return key_tables("Keys of a model file", MODEL_KEYS, ("", "layer", *MODEL_TABLES))
+    return key_tables("Keys of a model file", MODEL_KEYS, ("", "layer", "tied", *MODEL_TABLES))
 
 
 def cluster_keys() -> str:
@@ -91,10 +91,10 @@ def cluster_keys() -> str:
 
 
 def key_tables(title: str, known: Sequence[Key], tables: Sequence[str]) -> str:
-    """Return a page with a table of keys for every table of a file; lists of tables are ``boundary`` and ``layer``."""
+    """Return a page with a table of keys for every table of a file, some of which are lists of tables."""
     sections = [f"# {title}"]
     for table in tables:
-        several = table in ("boundary", "layer")
+        several = table in ("boundary", "layer", "tied")
         heading = "At the top" if not table else f"`[[{table}]]`" if several else f"`[{table}]`"
         rows = [(f"`{key.name}`", key.shape, default_of(key), key.meaning) for key in known if key.table == table]
         sections += [f"## {heading}", "\n".join(markdown_table(("key", "takes", "default", "meaning"), rows))]

@@ -132,6 +132,7 @@ def _data(found: ModelProfile, tick: Tick, copies: int) -> dict[str, object]:
         "equal": equal,
         "busy": found.busy,
         "tied": [list(group) for group in found.tied],
+        "tied_weights": [each._asdict() for each in found.tied_weights],
         "links": links,
     }
     between = {"latency": devices.latency, "bandwidth": devices.bandwidth}

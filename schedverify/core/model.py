@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
+from typing import NamedTuple
 
 from schedverify.core.errors import Fault, InputError
 from schedverify.core.problem.stage_graph import Edge, Ints, chain_edges
@@ -44,6 +45,24 @@ class Layer:
     def work(self) -> int:
         """Ticks of the forward and the whole backward."""
         return self.forward + self.backward
+
+    @property
+    def resident(self) -> int:
+        """Bytes that are held all the time."""
+        return self.parameters + self.state
+
+
+class TiedWeight(NamedTuple):
+    """A weight that several layers have: of its bytes, which each of them counts, a rank holds one set."""
+
+    layers: Ints
+    """By position, at least two in rising order."""
+    names: tuple[str, ...] = ()
+    """The weight's name in each of them, or none."""
+    parameters: int = 0
+    """Bytes of the weight; a part of each layer's ``parameters``."""
+    state: int = 0
+    """Bytes of its gradient and of the optimizer's state; a part of each layer's ``state``."""
 
     @property
     def resident(self) -> int:
@@ -132,15 +151,17 @@ class Model:
     edges
         Pairs of positions in ``layers``; a chain where None.
     tied
-        Groups of layers that share one set of weights.
+        Groups of layers that share weights.
     unit
         What bytes are told in, such as ``GiB``; empty where sizes are numbers of no named unit.
+    tied_weights
+        The weights that groups in ``tied`` share, where they are known.
 
     Raises
     ------
     InputError
-        If there is no layer, a name stands twice, an edge or a tie names no layer or goes backwards, or an entry is
-        more than its activation.
+        If there is no layer, a name stands twice, an edge or a tie names no layer or goes backwards, an entry is more
+        than its activation, or tied weights are more than what their layers hold.
     """
 
     name: str
@@ -151,6 +172,7 @@ class Model:
     constraints: PartitionConstraints = field(default_factory=PartitionConstraints)
     devices: Devices = field(default_factory=Devices)
     unit: str = ""
+    tied_weights: tuple[TiedWeight, ...] = ()
 
     def __post_init__(self) -> None:
         if faults := [*_named_twice(self.layers), *self._faults()]:
@@ -187,7 +209,23 @@ class Model:
             if not 0 <= source < target < count:
                 message = f"layer {source} cannot feed layer {target}"
                 faults.append(Fault(f"edges[{i}]", message, "an edge goes from a layer to one that stands behind it"))
-        return faults
+        for i, weight in enumerate(self.tied_weights):
+            if len(weight.layers) < 2 or any(b <= a for a, b in pairwise((-1, *weight.layers, count))):
+                hint = "at least two, in rising order"
+                faults.append(Fault(f"tied_weights[{i}]", f"layers {list(weight.layers)} cannot share a weight", hint))
+        return faults + [fault for name in ("parameters", "state") for fault in self._too_much_tied(name)]
+
+    def _too_much_tied(self, name: str) -> list[Fault]:
+        """Return a fault for each layer whose tied weights together have more parameters, or state, than the layer."""
+        tied: dict[int, int] = {}
+        for weight in self.tied_weights:
+            for layer in weight.layers:
+                tied[layer] = tied.get(layer, 0) + getattr(weight, name)
+        return [
+            Fault(f"layer[{i}].{name}", f"its tied weights have {size}, the layer has {getattr(self.layers[i], name)}")
+            for i, size in sorted(tied.items())
+            if i < len(self.layers) and size > getattr(self.layers[i], name)
+        ]
 
 
 def even_parts(count: int, parts: int) -> tuple[range, ...]:

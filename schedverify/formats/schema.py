@@ -51,8 +51,10 @@ def problem_schema() -> Schema:
 
 def model_schema() -> Schema:
     """Return the schema of a model file: the values of each key. The reader checks how keys depend on each other."""
-    tables = {table: _object(table, MODEL_KEYS) for table in ("", "layer", *MODEL_TABLES)}
-    rows = {"layer": listed(tables["layer"]) | {"minItems": 1}}
+    tables = {table: _object(table, MODEL_KEYS) for table in ("", "layer", "tied", *MODEL_TABLES)}
+    ties = listed({"anyOf": [listed(TEXT), tables["tied"] | {"required": ["layers"]}]})
+    tied = tables[""]["properties"]["tied"] | ties
+    rows = {"layer": listed(tables["layer"]) | {"minItems": 1}, "tied": tied}
     top = tables[""]["properties"] | rows | {table: tables[table] for table in MODEL_TABLES}
     return tables[""] | {"properties": top, "anyOf": [{"required": ["layer"]}, {"required": ["decoder"]}]}
 
@@ -124,6 +126,7 @@ _SHAPES: Final[dict[str, Schema]] = {
     "pairs": listed(_PAIR),
     "names": listed({"anyOf": [TEXT, listed(TEXT)]}),
     "layers": listed(listed(TEXT)),
+    "ties": {"type": "array"},
     "pins": listed({"type": "array", "minItems": 2, "maxItems": 2}),
     "edges": listed(listed(whole()) | {"minItems": 2, "maxItems": 2}),
     "groups": listed(listed(whole()) | {"minItems": 2}),

@@ -130,10 +130,14 @@ def stashes(model: Model, layers: Layers) -> list[int]:
 
 
 def residents(model: Model, layers: Layers, placement: Ints, ranks: int) -> list[int]:
-    """Return by rank the bytes that it holds all the time."""
-    held = [0] * ranks
+    """Return by rank the bytes that it holds all the time; a weight that several of its layers have counts once."""
+    held, members = [0] * ranks, [set[int]() for _ in range(ranks)]
     for stage, rank in zip(layers, placement, strict=True):
         held[rank] += sum(model.layers[i].resident for i in stage)
+        members[rank].update(stage)
+    for weight in model.tied_weights:
+        for rank, own in enumerate(members):
+            held[rank] -= weight.resident * max(len(own.intersection(weight.layers)) - 1, 0)
     return held
 
 

@@ -111,6 +111,10 @@ def _last_that_fits(cuts: Cuts, requirements: StageRequirements, stage: int) -> 
         for held, more in ((cuts.activation, first), (cuts.stash, np.zeros_like(first))):
             prefix = cuts.resident + count * held + waiting * cuts.stash
             last = np.minimum(last, np.searchsorted(prefix, prefix + room - more, side="right") - 1)
+    for begin in range(max((weight.layers[-2] + 1 for weight in requirements.tied), default=0)):
+        # Two layers with one weight can stand behind this cut: then they hold less than their sum.
+        row = requirements.bytes_from(cuts, stage, begin)[begin:]
+        last[begin] = begin + int(np.searchsorted(row, room, side="right")) - 1
     return last
 
 

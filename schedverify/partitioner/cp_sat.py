@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from schedverify.core.ending import checked
-from schedverify.core.model import Model
+from schedverify.core.model import Model, TiedWeight
 from schedverify.optimizer.effort import Effort
 from schedverify.optimizer.solvers.cp_sat import ABANDONED, new_solver, solve
 from schedverify.partitioner.account import Layers, link_ticks, queues_of
@@ -163,6 +163,7 @@ class PartitionModel:
 
     def _add_memory(self, stages: list[int], room: int) -> None:
         resident = sum(self.cut.between(stage, [layer.resident for layer in self.layers]) for stage in stages)
+        resident -= sum(self._held_once(weight, stages) for weight in self.requirements.tied)
         waits = [layer.weight_stash for layer in self.layers]
         stash = [self.cut.between(stage, waits) if any(waits) else 0 for stage in stages]
         active = [self._activation(stage, stash[place]) for place, stage in enumerate(stages)]
@@ -170,6 +171,15 @@ class PartitionModel:
             held = sum(count * part for count, part in zip(moment.in_flight, active, strict=True))
             held += sum(count * part for count, part in zip(moment.waiting, stash, strict=True))
             self.model.add(resident + held <= room + self.missing)
+
+    def _held_once(self, weight: TiedWeight, stages: list[int]) -> Any:
+        """Return the bytes that layers of a rank do not hold, as another of them has the same weight."""
+        having = sum(
+            self.cut.between(stage, [int(i in weight.layers) for i in range(len(self.layers))]) for stage in stages
+        )
+        is_there = self.model.new_bool_var("tied")
+        self.model.add(having <= len(weight.layers) * is_there)
+        return weight.resident * (having - is_there)
 
     def _activation(self, stage: int, stash: Any) -> Any:
         """Return what a micro-batch in flight holds of a stage, or a number that need not be more.

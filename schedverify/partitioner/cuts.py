@@ -84,6 +84,12 @@ class Cuts:
             return tuple(range(first, last))
         return tuple(np.flatnonzero(self.members[last] & ~self.members[first]).tolist())
 
+    def count_before(self, layers: Ints) -> Numbers:
+        """Return how many of some layers, in rising order, stand before each cut, shape (cuts,)."""
+        if self.members is None:
+            return np.asarray(np.searchsorted(np.array(layers), np.arange(len(self))))
+        return np.asarray(self.members[:, list(layers)].sum(axis=1))
+
     @cached_property
     def kept_offsets(self) -> Numbers:
         """Where in :attr:`kept` the layers of each cut begin, and behind the last one the end, shape (cuts + 1,)."""

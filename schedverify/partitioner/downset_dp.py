@@ -75,6 +75,9 @@ class _DownSets(NamedTuple):
         How many layers stand before each cut, shape (cuts,).
     resident, activation, stash, entry, kept, kept_offsets
         As in :class:`~schedverify.partitioner.cuts.Cuts`; of ``kept`` the layers alone.
+    tied, having
+        Bytes of each weight that several layers have, shape (weights,), and how many of these stand before each cut,
+        shape (weights, cuts).
     """
 
     bits: NDArray[np.uint64]
@@ -86,6 +89,8 @@ class _DownSets(NamedTuple):
     entry: Numbers
     kept: Numbers
     kept_offsets: Numbers
+    tied: Numbers
+    having: Numbers
 
 
 def _down_sets_of(cuts: Cuts, requirements: StageRequirements) -> _DownSets:
@@ -95,7 +100,10 @@ def _down_sets_of(cuts: Cuts, requirements: StageRequirements) -> _DownSets:
     alone = np.zeros((1, members.shape[1]), dtype=np.bool_)
     alone[0, list(requirements.alone)] = True
     held = (cuts.resident, cuts.activation, cuts.stash, cuts.entry, np.ascontiguousarray(cuts.kept[:, 1]))
-    return _DownSets(_bits(members), _bits(alone)[0], members.sum(axis=1), *held, cuts.kept_offsets)
+    tied = np.array([weight.resident for weight in requirements.tied], dtype=np.int64)
+    having = [cuts.count_before(weight.layers) for weight in requirements.tied]
+    counts = np.array(having, dtype=np.int64).reshape(len(tied), len(cuts))
+    return _DownSets(_bits(members), _bits(alone)[0], members.sum(axis=1), *held, cuts.kept_offsets, tied, counts)
 
 
 def _bits(members: NDArray[np.bool_]) -> NDArray[np.uint64]:
@@ -131,6 +139,8 @@ def _bytes_between(sets: _DownSets, begin: int, end: int, moments: Numbers) -> i
     for moment in range(len(moments)):
         most = max(most, moments[moment, 0] * active + moments[moment, 1] * stash)
     held: int = sets.resident[end] - sets.resident[begin] + most
+    for weight in range(len(sets.tied)):
+        held -= sets.tied[weight] * max(sets.having[weight, end] - sets.having[weight, begin] - 1, 0)
     return held
 
 

@@ -21,6 +21,8 @@ from schedverify.partitioner.account import Ints, Layers, Moments
 class EqualLayers:
     """The cuts of such a model into the stages of a pipeline, on ranks of equal memory.
 
+    No layer but the first and the last have a weight in common.
+
     Parameters
     ----------
     stages_of
@@ -33,7 +35,7 @@ class EqualLayers:
         self.layers, self.stages_of, self.moments = model.layers, stages_of, moments
         self.room = model.devices.memory[0] if model.devices.memory else None
         self.stages = sum(map(len, stages_of))
-        self.equal = len(model.layers) - 2
+        self.equal, self.tied = len(model.layers) - 2, model.tied_weights
         self.fixed: list[list[Layer]] = [[] for _ in range(self.stages)]
         self.fixed[0].append(model.layers[0])
         self.fixed[-1].append(model.layers[-1])
@@ -112,8 +114,9 @@ class EqualLayers:
         """Return the bytes that a rank holds at each of its moments."""
         held = []
         stages, equal = self.stages_of[rank], self.layers[1]
+        ends = {i for i, stage in ((0, 0), (len(self.layers) - 1, self.stages - 1)) if stage in stages}
         for moment in self.moments[rank]:
-            total: Any = 0
+            total: Any = -sum(weight.resident for weight in self.tied if ends.issuperset(weight.layers))
             for place, (stage, number) in enumerate(zip(stages, counts, strict=True)):
                 total += _held(equal, moment.in_flight[place], moment.waiting[place]) * number
                 total += sum(_held(x, moment.in_flight[place], moment.waiting[place]) for x in self.fixed[stage])

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schedverify.core.errors import Fault, InputError
-from schedverify.core.model import Model
+from schedverify.core.model import Model, TiedWeight
 from schedverify.partitioner.account import Moments
 from schedverify.partitioner.cuts import Cuts, Ints, Numbers
 from schedverify.partitioner.sums import MOST
@@ -38,6 +38,8 @@ class StageRequirements:
         Whether the stage may end at a cut as far as the constraints go, shape (stages, cuts).
     alone
         Layers that are a stage of their own.
+    tied
+        The weights that several layers have, of which a rank holds one set.
     """
 
     slowness: Ints
@@ -47,6 +49,7 @@ class StageRequirements:
     bandwidth: int | None
     allowed: NDArray[np.bool_]
     alone: Ints = ()
+    tied: tuple[TiedWeight, ...] = ()
 
     @property
     def stages(self) -> int:
@@ -84,7 +87,11 @@ class StageRequirements:
         """Return by end the most bytes on the rank of a stage that begins at a cut, alone there, shape (cuts,)."""
         active, stash = cuts.activation_from(begin), cuts.stash - cuts.stash[begin]
         held = [count * active + waiting * stash for count, waiting in self.moments_of_stage(stage)]
-        return np.asarray(cuts.resident - cuts.resident[begin] + np.max(held, axis=0, initial=0))
+        resident = cuts.resident - cuts.resident[begin]
+        for weight in self.tied:
+            before = cuts.count_before(weight.layers)
+            resident = resident - weight.resident * np.maximum(before - before[begin] - 1, 0)
+        return np.asarray(resident + np.max(held, axis=0, initial=0))
 
 
 def requirements_of(model: Model, cuts: Cuts, placement: Ints, moments: Moments) -> StageRequirements:
@@ -113,7 +120,7 @@ def requirements_of(model: Model, cuts: Cuts, placement: Ints, moments: Moments)
     capacity = tuple(min(room, MOST) for room in _by_stage(devices.memory, placement)) if devices.memory else None
     allowed = _allowed(model, cuts, stages)
     return StageRequirements(
-        slowness, moments, placement, capacity, devices.bandwidth, allowed, model.constraints.alone
+        slowness, moments, placement, capacity, devices.bandwidth, allowed, model.constraints.alone, model.tied_weights
     )
 
 

@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_leaves
 
 from schedverify.core.errors import Fault, InputError
 from schedverify.profiling.equal_blocks import groups_of, signature_of
-from schedverify.profiling.figures import BlockBytes
+from schedverify.profiling.figures import BlockBytes, SharedBlocks
 from schedverify.runner.compute.batches import Tensors, alone, rows_of
 from schedverify.runner.compute.losses import Loss
 from schedverify.runner.compute.microbatches import microbatches_of
@@ -137,6 +137,20 @@ class Chain:
     def equal(self) -> list[list[int]]:
         """Return the groups of equal blocks, by position, as they were in the last round."""
         return groups_of([signature_of(*pair) for pair in zip(self.modules, self._given, strict=False)])
+
+    def tied_weights(self) -> Iterator[SharedBlocks]:
+        """Yield the weights that several blocks have, in the order of the first blocks that have them."""
+        users: dict[int, dict[str, str]] = {}
+        weights: dict[int, Any] = {}
+        for block, module in zip(self.names, self.modules, strict=True):
+            for name, weight in module.named_parameters():
+                users.setdefault(id(weight), {})[block] = name
+                weights[id(weight)] = weight
+        for number, own in users.items():
+            if len(own) > 1:
+                yield SharedBlocks(
+                    tuple(own), tuple(own.values()), weights[number].nbytes, weights[number].requires_grad
+                )
 
     def drop_gradients(self) -> None:
         """Drop the gradients of all weights."""

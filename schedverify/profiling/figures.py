@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from statistics import quantiles
 from typing import Any, Final, NamedTuple
 
-from schedverify.core.model import Devices, Layer, Model
+from schedverify.core.model import Devices, Layer, Model, TiedWeight
 
 TICKS: Final = {"ns": 1, "us": 1000, "ms": 1_000_000, "s": 1_000_000_000}
 """Nanoseconds of each unit that a profile can be written in."""
@@ -152,6 +152,27 @@ class EqualBlocks(NamedTuple):
         return any(most > BUSY * max(least, 1) for least, most in self.medians.values())
 
 
+class SharedBlocks(NamedTuple):
+    """A weight that several blocks have.
+
+    Attributes
+    ----------
+    blocks
+        Their names, in their order.
+    weights
+        Its name in each of them.
+    size
+        Its bytes.
+    trained
+        Whether it has a gradient, of as many bytes.
+    """
+
+    blocks: tuple[str, ...]
+    weights: tuple[str, ...]
+    size: int
+    trained: bool
+
+
 class ModelProfile(NamedTuple):
     """The results of a profile.
 
@@ -171,6 +192,9 @@ class ModelProfile(NamedTuple):
         Processes that measured at the same time, and threads of each.
     equal
         The groups of equal blocks, which have one figure.
+
+    tied_weights
+        The weights that blocks share.
     """
 
     model: str
@@ -183,6 +207,7 @@ class ModelProfile(NamedTuple):
     ranks: int
     threads: int
     equal: tuple[EqualBlocks, ...] = ()
+    tied_weights: tuple[SharedBlocks, ...] = ()
 
     @property
     def busy(self) -> bool:
@@ -208,10 +233,17 @@ class ModelProfile(NamedTuple):
         nanoseconds, positions = TICKS[tick], {block.name: i for i, block in enumerate(self.blocks)}
         layers = tuple(block.layer(nanoseconds, copies) for block in self.blocks)
         tied = tuple(tuple(positions[name] for name in group) for group in self.tied)
+        weights = tuple(
+            TiedWeight(
+                tuple(positions[name] for name in each.blocks), each.weights, each.size,
+                each.size * (1 + copies) if each.trained else 0,
+            )
+            for each in self.tied_weights
+        )  # fmt: skip
         devices, link = Devices(), self.slowest
         if link is not None:
             devices = Devices(latency=round(link.latency / nanoseconds), bandwidth=link.bandwidth(nanoseconds))
-        return Model(self.model, layers, tick, tied=tied, devices=devices, unit="MiB")
+        return Model(self.model, layers, tick, tied=tied, devices=devices, unit="MiB", tied_weights=weights)
 
     def remarks(self, tick: str = "us") -> dict[str, Any]:
         """Return keys of the model's file for its readers, which a model does not have: ``source`` and ``spread``."""

@@ -90,7 +90,7 @@ def measure(
     blocks = tuple(BlockProfile(*each) for each in zip(chain.names, figures, memory, strict=True))
     return ModelProfile(
         settings.model, blocks, tuple(chain.tied()), _links(found), chain.rows, settings.rounds, settings.warmup,
-        len(found), torch.get_num_threads(), tuple(apart(by_rank, groups, chain.names)),
+        len(found), torch.get_num_threads(), tuple(apart(by_rank, groups, chain.names)), tuple(chain.tied_weights()),
     )  # fmt: skip
 
 

@@ -194,7 +194,7 @@ class Execution:
     def _in_place(self, name: Name, gradients: Tensors) -> Tensors:
         """Return the gradients in a message, one for each differentiable tensor that went; None where none came."""
         form, came = self._boundaries.form(name), iter(gradients)
-        if form is None:
+        if form is None or all(form.needs):
             return gradients
         both = zip(form.members, form.needs, strict=True)
         return tuple([next(came) if needed else None for (dtype, _), needed in both if is_differentiable(dtype)])
@@ -202,7 +202,7 @@ class Execution:
     def _forward_inputs(self, stage: int, m: int, position: int) -> Parcel:
         sources, within = self._problem.predecessors[stage], stage % self._problem.stages
         module, sides = self._stages[stage].module, self._feed.sides.get(within)
-        keywords = None if sides is None else sides[m]
+        keywords = None if sides is None else _copied(sides[m])  # a module may change its inputs in place
         if not sources:
             return first_call_of(module, self._feed.inputs[within][m], keywords)
         parts: list[Any] = [self._read(Name(source, stage, m, False), position) for source in sources]
@@ -273,7 +273,7 @@ class Execution:
         return [StepSpan(self._rank, action.position, action.text, *spans[action.position]) for action in ran]
 
 
-def _copied(tensors: Tensors) -> Tensors:
+def _copied(tensors: Tensors) -> Any:
     """Return copies of tensors, in the structure in which they stand."""
     copies = (each.clone() for each in tensors)
     return tensors.holding(copies) if isinstance(tensors, Parcel) else tuple(copies)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,13 +10,12 @@ import torch.distributed as dist
 
 from schedverify.core.problem import Problem
 from schedverify.core.result import Plan
-from schedverify.core.trace import BoundaryTransfer, StepSpan
+from schedverify.core.trace import StepSpan
 from schedverify.runner.agreement import agree_on_plan, make_on_every_rank
 from schedverify.runner.backends import backend_of, gloo_beside
-from schedverify.runner.compute.batches import Feed, Tensors, feed_of
+from schedverify.runner.compute.batches import Feed, feed_of
 from schedverify.runner.compute.gradient_sums import sum_shared
 from schedverify.runner.compute.gradients import scale, set_aside, weights_of
-from schedverify.runner.compute.losses import EMPTY_MEAN
 from schedverify.runner.compute.randoms import Randoms, devices_of, replica_of
 from schedverify.runner.compute.replicas import Replicas, at_rest
 from schedverify.runner.compute.shared_weights import Sharing, sharing_of
@@ -36,40 +32,9 @@ from schedverify.runner.p2p.transport import Transport
 from schedverify.runner.p2p.waiting import DEFAULT_TIMEOUT
 from schedverify.runner.program import Stages, device_of, modules_of, program_of
 from schedverify.runner.sharing import agree_on_shared
+from schedverify.runner.step_result import StepResult
 
-log = logging.getLogger("schedverify")
 Returned = TypeVar("Returned")
-
-
-@dataclass(frozen=True)
-class StepResult:
-    """The results of one step on this rank.
-
-    Attributes
-    ----------
-    loss
-        The rank's share of the loss of the whole batch, a scalar; None where it holds no last stage. The shares of a
-        pipeline's ranks add up to it; with a data-parallel group the mean of these sums over its pipelines is it.
-    outputs
-        In inference, the output tensors by last stage (of all copies) and micro-batch, each of the class
-        :class:`~schedverify.runner.compute.parcels.Parcel`: a tuple whose ``value()`` is what the stage returned.
-    ran
-        What ran and when, in nanoseconds, in the order of the positions.
-    peak_in_flight
-        The most pairs of stage and micro-batch that were in flight at once, counted while running.
-    crossed
-        All transfers that left or reached a stage of this rank.
-    losses
-        By last stage (of all copies) and micro-batch, the scalar that the loss function returned: the mean, or the sum
-        of a pair.
-    """
-
-    loss: Any = None
-    outputs: Mapping[tuple[int, int], Tensors] = field(default_factory=dict)
-    ran: tuple[StepSpan, ...] = ()
-    peak_in_flight: int = 0
-    crossed: tuple[BoundaryTransfer, ...] = ()
-    losses: Mapping[tuple[int, int], Any] = field(default_factory=dict)
 
 
 class Runner:
@@ -86,8 +51,8 @@ class Runner:
         a list in the order of the rank's stages. A module takes what the stages that feed it return, in their order: a
         tuple or list as so many arguments (an ``nn.Sequential`` as one), anything else as one. It returns tensors,
         None, numbers or texts, alone or in tuples, lists, dicts by texts, and dataclasses such as those of
-        transformers. Copies, and weights that are shared, begin with equal numbers. Or a function that returns them for
-        the admitted plan.
+        transformers. Copies, and weights that are shared, begin with equal numbers. Or a function that returns them
+        for the admitted plan.
     loss
         ``loss(output, target)``, needed where a last stage stands: the mean over a micro-batch, or a pair, in all
         steps and on all ranks the same. Of a pair (sum, count) the first is a scalar and the second the number that
@@ -111,17 +76,18 @@ class Runner:
     data_parallel
         A process group of the ranks with the same stages in other pipelines, each with its part of the batch: at a
         stage's ``REDUCE_GRAD`` where the plan has it, else at the end of the step, gradients become those of the loss
-        of all parts together, however many rows each has, or whatever counts in it.
+        of all parts together, however many rows each has, or whatever counts in it. None where stages are wrapped for
+        their replicas, in ``DistributedDataParallel`` or by ``fully_shard``: there it is the wrapper's own group.
     device
         The device of buffers; that of the first weight by default.
     shared
         The weights that stages share, whose gradients are summed: by the name of a weight the stages (of one copy)
         whose modules have a parameter of that name, ``{"weight": [0, 3]}``; or, where the names differ, by any word
-        the parameter's name in each stage, ``{"table": {0: "weight", 3: "head.weight"}}``. Names are those of the
-        stage's ``named_parameters()``, without what DDP, ``torch.compile`` or a checkpoint wrapper puts into them. The
-        same on every rank; other weights are not shared, whatever is tied. Without it, tied stages share all their
-        weights, which must have equal names and shapes in each; other tied stages are refused. On one rank, stages
-        with the same ``Parameter`` share that weight and nothing has to be said. Copies of a stage share all weights.
+        the parameter's name in each stage, ``{"table": {0: "weight", 3: "head.weight"}}``; or a function that returns
+        that for the admitted plan. Names are those of ``named_parameters()`` without what DDP, ``torch.compile`` or a
+        checkpoint wrapper adds. The same on every rank; other weights are not shared, whatever is tied. Without it,
+        tied stages share all weights, which must have equal names and shapes in each; others are refused. Stages of
+        one rank share a ``Parameter`` that both have, and copies of a stage all weights, without a word.
     seed
         Of the random numbers that stages and losses draw of torch's generators: each micro-batch of each step draws at
         each stage its own, whatever rank the stage stands on, in any order, and the same when a forward runs again;
@@ -152,15 +118,13 @@ class Runner:
         optimizer: Callable[[], Any] | None = None,
         data_parallel: Any = None,
         device: Any = None,
-        shared: Sharing | None = None,
+        shared: Sharing | Callable[[Plan], Sharing] | None = None,
         seed: int = 0,
     ) -> None:
         self._group = dist.group.WORLD if group is None else group
         self._timeout, self._loss, self._optimizer = timeout, loss, optimizer
         self._data_parallel = data_parallel
         self._replicas: dict[int, Replicas] = {}
-        self._beside: dict[int, Any] = {}
-        """By the identity of a group of replicas, a gloo group of the same ranks."""
         self.rank = dist.get_rank(self._group)
         self.plan, self._tagged, self._control = _admitted(plan, self._group, unverified, timeout)
         self.program, problem = program_of(self.plan, self.rank), self.plan.problem
@@ -169,8 +133,7 @@ class Runner:
             lambda: self._made_and_shared(stages, shared), options, lambda _: {}, self._control, timeout
         )
         self._shared = agree_on_shared(problem, self.modules, named, self._control, timeout)
-        pipelines = {id(group): group for each in self._replicas.values() for group in each.groups}
-        self._totals = LossTotals(problem, self._control, [self._gloo(group) for group in pipelines.values()], timeout)
+        self._totals = LossTotals(problem, self._control, self._pipelines(), timeout)
         self._notices = failure_notices_of(self._group, timeout)
         device, tagged = device_of(self.modules) if device is None else device, self._tagged
         self._boundaries = Boundaries(
@@ -195,7 +158,7 @@ class Runner:
     def _made_and_shared(self, stages: Stages | Callable[[Plan], Stages], shared: Any) -> tuple[dict[int, Any], Any]:
         """Return the modules, and what they share by name; None where that is not given."""
         made = self._made(stages)
-        return made, None if shared is None else sharing_of(shared, self.plan.problem, made)
+        return made, None if shared is None else sharing_of(shared, self.plan, made)
 
     def _made(self, stages: Stages | Callable[[Plan], Stages]) -> dict[int, Any]:
         """Return the modules, once the other ranks of the data-parallel group have their own, with as many weights."""
@@ -207,17 +170,17 @@ class Runner:
 
         if self._data_parallel is None:
             return make()
-        control, among = self._gloo(self._data_parallel), "the data-parallel group"
+        is_gloo = backend_of(self._data_parallel).name == "gloo"
+        control = self._data_parallel if is_gloo else gloo_beside(self._data_parallel, self._timeout)
+        among = "the data-parallel group"
         made: dict[int, Any] = make_on_every_rank(make, "", weights_of, control, self._timeout, among=among)
         return made
 
-    def _gloo(self, group: Any) -> Any:
-        """Return a gloo group of the ranks of a group of replicas; all of them call it."""
-        if backend_of(group).name == "gloo":
-            return group
-        if id(group) not in self._beside:
-            self._beside[id(group)] = gloo_beside(group, self._timeout)
-        return self._beside[id(group)]
+    def _pipelines(self) -> list[Any]:
+        """Return gloo groups over which a last stage's losses are averaged, as its gradients are; empty without one."""
+        lasts = [number for number in sorted(self._replicas) if not self.problem.successors[number]]
+        groups = self._replicas[lasts[0]].groups if lasts else ()
+        return [each if dist.get_backend(each) == "gloo" else gloo_beside(each, self._timeout) for each in groups]
 
     @property
     def control(self) -> Any:
@@ -295,14 +258,12 @@ class Runner:
             raise failure from error
 
     def _step(self, batch: Any, target: Any, weights: Any, side_inputs: Mapping[int, Any] | None) -> StepResult:
-        feed, loss = feed_of(self.problem, self.rank, batch, target, self._loss, weights), None
+        feed = feed_of(self.problem, self.rank, batch, target, self._loss, weights)
         feed = with_side_inputs(feed, self.problem, self.modules, side_inputs, batch)
+        training = self.problem.form != "inference"
         with at_rest(self._replicas.values()):
-            if self.problem.form == "inference":
-                ran = self._ran(feed)
-            else:
-                ran, loss = self._trained(self._totals.weigh(feed))
-        if self.problem.form != "inference":
+            ran, loss = self._trained(feed) if training else (self._ran(feed), None)
+        if training:
             self._update()
         self.next_step += 1
         done = self.execution
@@ -311,16 +272,17 @@ class Runner:
         return StepResult(loss, done.outputs, tuple(ran), done.peak_in_flight, crossed, losses)
 
     def _trained(self, feed: Feed) -> tuple[list[StepSpan], Any]:
-        """Run the plan, have the gradients be whole behind it, and return what ran and the share of the loss."""
+        """Run the plan, and make the gradients whole; return what ran, and the rank's share of the loss."""
+        feed = self._totals.weigh(feed)
         with set_aside(self.modules.values()) as weights:
             ran = self._ran(feed)
             for number in () if self.program.reduces else sorted(self.modules):
                 self._replicas[number].reduce()()
             sum_shared(self._shared, self.rank, self._group, self._timeout, self._tagged)
-            loss, factor = self._totals.settle(feed, self.execution.losses)
+            share, factor = self._totals.settle(feed, self.execution.losses)
             if factor is not None:
                 scale(weights, factor)
-        return ran, loss
+        return ran, share
 
     def _ran(self, feed: Feed) -> list[StepSpan]:
         for number in sorted(self._replicas):
@@ -347,13 +309,7 @@ class Runner:
         RunError
             If a rank sends what is no number.
         """
-        share = 0.0 if result.loss is None else float(result.loss)
-        if math.isnan(share):
-            told = sorted({m for (_, m), loss in result.losses.items() if bool(loss.isnan())})
-            log.warning(
-                "rank %d: the loss of micro-batch %s is NaN (%s)", self.rank, ", ".join(map(str, told)), EMPTY_MEAN
-            )
-        return self._reporting(lambda: self._totals.whole(share))
+        return self._reporting(lambda: self._totals.whole(result))
 
     def relearn(self) -> None:
         """Do nothing, for callers from when it was needed: each step may have other shapes than the last one."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -17,13 +16,12 @@ from schedverify.runner.compute.shared_weights import (
     shared_classes,
     told_weights,
 )
-from schedverify.runner.control.exchange import exchange
+from schedverify.runner.control.exchange import exchange_data
 from schedverify.runner.failures import RefusedError
 
 _MOST_TOLD: Final = 1 << 26
 """The most bytes in which a rank may tell its weights."""
 _MOST_OBJECTIONS: Final = 3
-_PART: Final = "agreeing on shared weights"
 
 
 def agree_on_shared(
@@ -52,11 +50,8 @@ def agree_on_shared(
         return ()  # what stages of one rank share, they share as one parameter
     rank = dist.get_rank(group)
     concerned = {s: module for s, module in modules.items() if problem.replicas > 1 or s in joined}
-    own = json.dumps([named, [weight[1:] for weight in told_weights(concerned, rank)]])
-    sizes = [int(text) for text in exchange(str(len(own)), group, timeout, part=_PART)]
-    if max(sizes) > _MOST_TOLD:
-        raise RefusedError(f"the plan is not run:\nrank {sizes.index(max(sizes))}: it has too many weights to tell")
-    answers = [json.loads(text) for text in exchange(own, group, timeout, part=_PART, size=max(sizes))]
+    own = [named, [weight[1:] for weight in told_weights(concerned, rank)]]
+    answers = exchange_data(own, group, timeout, "agreeing on shared weights", most=_MOST_TOLD)
     told = [ToldWeight(other, *weight) for other, (_, weights) in enumerate(answers) for weight in weights]
     classes, objections = shared_classes(problem, named, told)
     odd = [str(other) for other, (theirs, _) in enumerate(answers) if theirs != answers[0][0]]

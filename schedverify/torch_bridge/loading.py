@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import tempfile
 from collections.abc import Sequence
 from datetime import timedelta
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from schedverify.core.errors import ScheduleError, UnsupportedError
-from schedverify.core.op import Kind
 from schedverify.core.result import Plan
 from schedverify.core.schedule import Schedule
 from schedverify.core.trace import StepSpan
@@ -18,6 +16,7 @@ from schedverify.formats import load, save
 from schedverify.planner.export import for_torch
 from schedverify.torch_bridge import torch_internals
 from schedverify.torch_bridge.torch_internals import require_torch
+from schedverify.torch_bridge.wrapped_stages import objection_to_wrapped
 from schedverify.verifier.runtimes import PROFILES
 
 
@@ -111,8 +110,8 @@ def load_verified(
     ------
     RefusedError
         On every rank, with the reasons of all: a plan for another number of ranks, one that the verifier or the profile
-        ``torch`` objects to, another plan on some rank, stages that are not the rank's, sharded stages that the plan
-        does not gather, a discipline milder than what the backend is.
+        ``torch`` objects to, another plan on some rank, stages that are not the rank's, stages wrapped for their
+        replicas whose gradients the plan would make wrong there, a discipline milder than what the backend is.
     TimedOutError
         If a rank does not come.
     UnsupportedError
@@ -172,13 +171,4 @@ def _objection(plan: Plan, stages: Sequence[Any], rank: int, exported: list[Sche
         exported.append(for_torch(plan.lowered.schedule, problem))
     except ScheduleError as error:
         return str(error).splitlines()[0]
-    return _sharded(stages, exported[0], rank)
-
-
-def _sharded(stages: Sequence[Any], schedule: Schedule, rank: int) -> str:
-    """Return which stages of FSDP the order never gathers, on which PyTorch's runtime would fail."""
-    fsdp = importlib.import_module("torch.distributed.fsdp")
-    gathered = {op.stage for step in schedule.steps(rank) for op in step.ops if op.kind is Kind.UNSHARD}
-    sharded = {stage.stage_index for stage in stages if isinstance(stage.submod, fsdp.FSDPModule)}
-    missing = sorted(sharded - gathered)
-    return f"the stages {missing} given are sharded (FSDP), the plan has no UNSHARD for them" if missing else ""
+    return objection_to_wrapped({stage.stage_index: stage.submod for stage in stages}, exported[0], rank)

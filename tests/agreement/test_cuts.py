@@ -9,7 +9,7 @@ import pytest
 
 from oracle import cuts as oracle
 from schedverify.core.errors import InfeasibleError, InputError
-from schedverify.core.model import Devices, Layer, Model, PartitionConstraints
+from schedverify.core.model import Devices, Layer, Model, PartitionConstraints, TiedWeight
 from schedverify.partitioner import cp_sat
 from schedverify.partitioner.account import usage_of
 from schedverify.partitioner.stage_problem import cut
@@ -43,8 +43,23 @@ def drawn(seed: int) -> tuple[Model, int, int, int, str]:
     slowness = tuple(rng.randint(1, 3) for _ in range(ranks)) if rng.random() < 0.3 else (1,)
     devices = Devices(memory, slowness, rng.randint(0, 3), rng.randint(1, 3) if with_links else None)
     wishes = _wishes(rng, count, ranks * virtual) if rng.random() < 0.25 else PartitionConstraints()
-    model = Model("drawn", layers, edges=edges, constraints=wishes, devices=devices)
-    return model, ranks, virtual, rng.randint(1, 5), family
+    microbatches = rng.randint(1, 5)
+    groups, weights = _ties(rng, layers) if rng.random() < 0.4 else ((), ())
+    model = Model("drawn", layers, edges=edges, tied=groups, constraints=wishes, devices=devices, tied_weights=weights)
+    return model, ranks, virtual, microbatches, family
+
+
+def _ties(rng: random.Random, layers: tuple[Layer, ...]) -> tuple[tuple[tuple[int, ...], ...], tuple[TiedWeight, ...]]:
+    """Draw weights that layers share, with as many bytes as each of them has left."""
+    left = {i: [layer.parameters, layer.state] for i, layer in enumerate(layers)}
+    weights = []
+    for _ in range(rng.randint(1, 2) if len(layers) > 1 else 0):
+        members = tuple(sorted(rng.sample(range(len(layers)), rng.randint(2, len(layers)))))
+        sizes = [rng.randint(0, min(left[i][kind] for i in members)) for kind in (0, 1)]
+        for i in members:
+            left[i] = [has - size for has, size in zip(left[i], sizes, strict=True)]
+        weights.append(TiedWeight(members, ("w",) * len(members), *sizes))
+    return tuple(weight.layers for weight in weights), tuple(weights)
 
 
 def _layer(rng: random.Random, name: str, split: bool, with_entry: bool) -> Layer:

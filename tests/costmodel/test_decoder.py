@@ -15,6 +15,7 @@ from schedverify.costmodel.decoder.device import Link
 from schedverify.costmodel.decoder.layer_costs import head_flops, layer_flops, model_flops
 from schedverify.formats.models.decoder_files import known
 from schedverify.formats.models.model_files import model_from
+from schedverify.partitioner.stage_problem import cut
 
 PUBLISHED = {
     "gpt-3-175b": 175_000_000_000,
@@ -109,6 +110,17 @@ class TestFlops:
         longest, shortest = Fraction(seconds) + Fraction("0.005"), Fraction(seconds) - Fraction("0.005")
         low, high = (flops / (time * devices * 312 * 10**10) for time in (longest, shortest))
         assert low - Fraction("0.05") <= Fraction(percent) <= high + Fraction("0.05")
+
+    @pytest.mark.parametrize("family", ["1f1b", "zb-v"])
+    def test_a_rank_with_embedding_and_head_holds_a_tied_table_once(self, family: str) -> None:
+        """With zb-v the first rank has the first stage and the last; with one rank it has all of them."""
+        shape, training = Decoder(6, 64, 4, 500, tied=True), Training(32, recompute="none")
+        model = decoder_model(shape, training, Device(Fraction(10**12)), name="d", tick=Fraction(1, 10**9))
+        whole = 18 * shape.parameters
+        alone = cut(model, ranks=1, microbatches=4, virtual=2 if family == "zb-v" else 1, family=family)
+        two = cut(model, ranks=2, microbatches=4, virtual=2 if family == "zb-v" else 1, family=family)
+        assert sum(alone.problem.static) == whole
+        assert sum(two.problem.static) == whole + (0 if family == "zb-v" else 18 * 500 * 64)
 
     def test_a_gate_keys_and_experts_count(self) -> None:
         shape = Decoder(1, 64, 8, 100, kv_heads=2, ffn=96, gated=True, experts=4, top_k=2)

@@ -26,6 +26,7 @@ ROOT = Path(__file__).parents[2]
 INSIDE, BETWEEN = Link(Fraction(10**11), Fraction(1, 10**6)), Link(Fraction(10**9), Fraction(1, 10**5))
 DEVICE = Device(Fraction(10**12), memory=2 * 10**9, inside=INSIDE, between=BETWEEN)
 SHAPE = Decoder(6, 1024, 8, 8000, gated=True)
+TIED = Decoder(6, 1024, 8, 16000, gated=True, tied=True)
 TRAINING = Training(256)
 STEPS = {"megatron-22b": (1, 4, (8, 1, 1, 4), "1.10"), "gpt-3-175b": (8, 64, (8, 8, 3, 1), "13.75"),
          "megatron-530b": (35, 280, (8, 35, 3, 1), "37.83"),
@@ -118,20 +119,22 @@ def test_links_are_the_slowest_of_their_group() -> None:
     assert alone._links(SetUp(2, 4, 2, 1, 1, "full", "data", 4)) == (INSIDE, INSIDE, INSIDE)
 
 
+@pytest.mark.parametrize("shape", [SHAPE, TIED], ids=["untied", "tied"])
 @pytest.mark.parametrize(("distributed", "bytes_"), [(False, 2 * 4), (True, 4 + 2)])
-def test_copies_reduce_gradients_in_a_ring(distributed: bool, bytes_: int) -> None:
+def test_copies_reduce_gradients_in_a_ring(distributed: bool, bytes_: int, shape: Decoder) -> None:
     """Each of 4 devices sends 3/4 of the gradients twice; or of the gradients once, and of the new weights once."""
     there = cluster(4, 1, device=Device(Fraction(10**15), between=BETWEEN), data_parallel=(4,), microbatch_size=(1,),
                     recompute=("full",))  # fmt: skip
     training = Training(256, distributed_optimizer=distributed)
-    (priced,) = advise(SHAPE, training, there).ranked
-    seconds = Fraction(3 * bytes_ * SHAPE.parameters, 4 * 10**9) + 6 * BETWEEN.latency
+    (priced,) = advise(shape, training, there).ranked
+    seconds = Fraction(3 * bytes_ * shape.parameters, 4 * 10**9) + 6 * BETWEEN.latency
     assert priced.reducing == -(-seconds * 10**6 // 1)
 
 
-def test_what_does_not_fit_is_told_by_how_much_and_what_fits_does() -> None:
+@pytest.mark.parametrize("shape", [SHAPE, TIED], ids=["untied", "tied"])
+def test_what_does_not_fit_is_told_by_how_much_and_what_fits_does(shape: Decoder) -> None:
     there = cluster(1, 4, virtual=(1,), tensor_parallel=(1,), microbatch_size=(1,))
-    found = advise(SHAPE, TRAINING, there)
+    found = advise(shape, TRAINING, there)
     assert found.ranked
     for priced in found.ranked:
         assert priced.peak <= 2 * 10**9
@@ -139,10 +142,10 @@ def test_what_does_not_fit_is_told_by_how_much_and_what_fits_does() -> None:
         assert max(sv.simulate(schedule, priced.problem).peak_memory) == priced.peak
         assert sv.verify(schedule, priced.problem).ok
     (large,) = [one for one in found.rejected if one.setup["data_parallel"] == 4 and one.setup["recompute"] == "full"]
-    weights = 18 * SHAPE.parameters
+    weights = 18 * shape.parameters
     assert (
         large.missing
-        == weights - Pricing(SHAPE, TRAINING, there).model(SetUp(1, 1, 4, 1, 1, "full", "data", 4)).devices.memory[0]
+        == weights - Pricing(shape, TRAINING, there).model(SetUp(1, 1, 4, 1, 1, "full", "data", 4)).devices.memory[0]
     )
     assert large.reason.startswith("does not fit: weights and optimizer alone take 2.")
 

@@ -8,8 +8,9 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from schedverify.core.errors import InputError
+from schedverify.core.model import TiedWeight
 from schedverify.formats.json_toml import parse_toml
-from schedverify.formats.models.model_files import model_from
+from schedverify.formats.models.model_files import data_of, model_from
 from schedverify.formats.models.pipedream import parse_profile
 from schedverify.formats.schema import schemas
 from support.model_texts import MODEL
@@ -33,6 +34,21 @@ class TestFiles:
             (('name = "small"', 'name = "small"\nedges = [1]'), "edges[0]: expected a list, found 1"),
             (('kind = "loss"', 'kind = "los"'), "layer[2].kind: expected one of embedding"),
             (('"head"]]', '"tail"]]'), "tied[0][1]: no layer is called 'tail'"),
+            (('["embedding", "head"]', "{ weights = 3 }"), "tied[0].layers: missing (the layers that have the weight)"),
+            (
+                ('["embedding", "head"]', '{ layers = ["head"] }'),
+                "tied[0].layers: expected at least two layers, found 1",
+            ),
+            (('["embedding", "head"]', '{ layers = ["t0", "t0"] }'), "tied[0].layers: a layer stands twice"),
+            (
+                ('["embedding", "head"]', '{ layers = ["t0", "head"], weights = ["w"] }'),
+                "tied[0].weights: expected a name for each of 2 layers, found 1",
+            ),
+            (('["embedding", "head"]', '{ layers = ["t0", "head"], bytes = 3 }'), "tied[0].bytes: unknown key"),
+            (
+                ('["embedding", "head"]', '{ layers = ["t0", "embedding"], state = "3 MiB" }'),
+                "layer[0].state: its tied weights have 3145728, the layer has ",
+            ),
             (('name = "t"', 'name = "head"\n[[layer]]\nname = "head"'), "layer 8 is called 'head', and so is layer 1"),
             (("repeat = 6", "repeat = 100000"), "layer[1].repeat: 100000 makes too many layers (a model has at most"),
             (("backward_weight = 180", ""), "layer[2].backward_weight: missing beside backward_input (give both"),
@@ -49,6 +65,17 @@ class TestFiles:
         with pytest.raises(InputError) as caught:
             model_from(parse_toml(MODEL.replace(*change)))
         assert told.replace("'1.5'", "1.5") in str(caught.value)
+
+    def test_tied_weights_are_named_with_their_bytes_or_their_layers_alone(self) -> None:
+        """Layers stand in their order, whatever the file's; the old form is a group without weights."""
+        named = '{ layers = ["head", "embedding"], weights = ["head.w", "w"], parameters = "1 KiB" }'
+        data = parse_toml(MODEL.replace('tied = [["embedding", "head"]]', f'tied = [["embedding", "t1"], {named}]'))
+        Draft202012Validator(json.loads(schemas()["model.json"])).validate(data)
+        data["layer"][2]["parameters"] = 1024
+        model = model_from(data)
+        assert model.tied == ((0, 2), (0, 7))
+        assert model.tied_weights == (TiedWeight((0, 7), ("w", "head.w"), 1024),)
+        assert model_from(data_of(model)) == model
 
     def test_the_schema_takes_the_model(self) -> None:
         schema = json.loads(schemas()["model.json"])

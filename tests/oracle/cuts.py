@@ -134,28 +134,35 @@ def sent(model: Model, on: Stages) -> list[int]:
     ]
 
 
-def bytes_of(model: Model, layers: list[int]) -> tuple[int, int, int]:
-    """Return what a stage holds: always, of a micro-batch in flight, and of it what waits for W."""
-    always = sum(model.layers[i].parameters + model.layers[i].state for i in layers)
+def always_on(model: Model, on: Stages, placement: list[int], rank: int) -> int:
+    """Return what a rank holds at all times: its layers' own bytes, and each tied weight that one of them has, once."""
+    here = {i for layers, home in zip(on, placement, strict=True) if home == rank for i in layers}
+    total = 0
+    for i in here:
+        total += model.layers[i].parameters + model.layers[i].state
+        total -= sum(weight.parameters + weight.state for weight in model.tied_weights if i in weight.layers)
+    return total + sum(w.parameters + w.state for w in model.tied_weights if not here.isdisjoint(w.layers))
+
+
+def bytes_of(model: Model, layers: list[int]) -> tuple[int, int]:
+    """Return what a stage holds of a micro-batch in flight, and of it what waits for W."""
     waits = sum(model.layers[i].weight_stash for i in layers)
     flight = 0
     for i in layers:
         fed_by = [a for a, b in model.all_edges if b == i]
         inside = bool(fed_by) and all(a in layers for a in fed_by)
         flight += model.layers[i].activation - (model.layers[i].entry if inside else 0)
-    return always, max(flight, waits), waits
+    return max(flight, waits), waits
 
 
 def held(model: Model, on: Stages, placement: list[int], order: str) -> list[int]:
     """Return by rank the most bytes that it holds under an order of steps."""
     sizes = [bytes_of(model, layers) for layers in on]
     peaks = [
-        max((sum(flights * sizes[s][1] + waits * sizes[s][2] for s, flights, waits in now) for now in row), default=0)
+        max((sum(flights * sizes[s][0] + waits * sizes[s][1] for s, flights, waits in now) for now in row), default=0)
         for row in _counts(order)
     ]
-    for size, home in zip(sizes, placement, strict=True):
-        peaks[home] += size[0]
-    return peaks
+    return [peak + always_on(model, on, placement, rank) for rank, peak in enumerate(peaks)]
 
 
 @lru_cache(maxsize=64)
@@ -189,16 +196,14 @@ def problem_of(model: Model, on: Stages, placement: list[int], ranks: int, micro
         for name in names
     }  # fmt: skip
     sizes = [bytes_of(model, layers) for layers in on]
-    static = [
-        sum(size[0] for size, home in zip(sizes, placement, strict=True) if home == rank) for rank in range(ranks)
-    ]
+    static = [always_on(model, on, placement, rank) for rank in range(ranks)]
     links: dict[str, object] = {"latency": devices.latency, "bytes": [*sent(model, on), 0]}
     if devices.bandwidth is not None:
         links["bandwidth"] = devices.bandwidth
     data = {
         "ranks": ranks, "microbatches": microbatches, "stages": len(on), "placement": placement,
         "form": "split" if split else "fused", "costs": costs, "links": links,
-        "memory": {"activation": [s[1] for s in sizes], "weight_stash": [s[2] for s in sizes], "static": static},
+        "memory": {"activation": [s[0] for s in sizes], "weight_stash": [s[1] for s in sizes], "static": static},
     }  # fmt: skip
     return sv.Problem.of(data)
 

@@ -27,11 +27,12 @@ from schedverify.partitioner.stage_problem import cut  # noqa: E402
 from schedverify.planner.plans import plan_of  # noqa: E402
 from schedverify.profiling import BlockProfile, Figure, LinkProfile, ModelProfile  # noqa: E402
 from schedverify.profiling.blocks import Chain  # noqa: E402
-from schedverify.profiling.figures import BlockBytes, pooled  # noqa: E402
+from schedverify.profiling.figures import BlockBytes, SharedBlocks, pooled  # noqa: E402
 from schedverify.profiling.session import ProfileSettings, measure, neighbours  # noqa: E402
-from schedverify.runner.launch.source import Source  # noqa: E402
+from schedverify.runner.launch.shared_blocks import shared_by_blocks  # noqa: E402
+from schedverify.runner.launch.source import Source, load_source, parts_of, stages_of  # noqa: E402
 from schedverify.runner.p2p.waiting import MOST_DEFERRED_BYTES  # noqa: E402
-from support import profile_jobs  # noqa: E402
+from support import profile_jobs, sharing_models  # noqa: E402
 from support.gloo_pool import GlooPool  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
@@ -249,6 +250,28 @@ def test_a_profile_of_one_process_has_every_round_of_every_block() -> None:
     assert found.links == ()
 
 
+class Halves(nn.Module):
+    def forward(self, x: Any) -> Any:
+        return {"left": x[:, :3] * 2, "right": (x[:, 3:].detach().double(), None)}
+
+
+class Joined(nn.Module):
+    def forward(self, parts: Any) -> Any:
+        right, nothing = parts["right"]
+        assert nothing is None
+        return torch.cat([parts["left"], right.float()], 1)
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_blocks_may_give_dicts_and_what_needs_no_gradient(split: bool) -> None:
+    weights = nn.Linear(6, 6)
+    found = held(weights, Halves(), Joined(), nn.Linear(6, 6), inputs=torch.ones(2, 6), split=split)
+    assert found[1].output == 2 * 3 * NUMBER + 2 * 3 * 2 * NUMBER
+    assert weights.weight.grad is not None
+    assert weights.weight.grad[:3].all()
+    assert not weights.weight.grad[3:].any()
+
+
 def test_rank_0_has_the_profile_of_all_ranks_and_their_link() -> None:
     with GlooPool(2) as pool:
         first, second = pool.run(profile_jobs.profile_of_two)
@@ -296,8 +319,30 @@ def test_blocks_that_share_weights_are_tied() -> None:
     named = (("a", shared), ("b", nn.Linear(4, 4)), ("c", nn.Sequential(shared, nn.Tanh())))
     chain = Chain(Source(named, lambda _: (torch.ones(2, 4), torch.ones(2)), lambda output, _: output.sum()), 1)
     assert list(chain.tied()) == [("a", "c")]
+    assert list(chain.tied_weights()) == [
+        SharedBlocks(("a", "c"), ("weight", "0.weight"), 16 * NUMBER, True),
+        SharedBlocks(("a", "c"), ("bias", "0.bias"), 4 * NUMBER, True),
+    ]
     with pytest.raises(InputError, match=r"batch\(0\) fails: ZeroDivisionError"):
         Chain(Source(named, lambda _: 1 / 0, None), 1)  # type: ignore[arg-type, return-value]
+
+
+@pytest.mark.parametrize("make", sharing_models.MODELS)
+@pytest.mark.parametrize("virtual", [1, 2])
+def test_profile_and_partition_write_what_run_takes(make: Any, virtual: int, tmp_path: Path) -> None:
+    """Static memory is that of the weights, gradients and Adam's state of a rank's stages, each parameter once."""
+    source = load_source(f"support.sharing_models:{make.__name__}", 4)
+    settings = ProfileSettings("shares", microbatches=4, rounds=1, warmup=0)
+    profile = measure(settings, source=source)
+    assert profile is not None
+    save_model(profile.as_model(copies=2), tmp_path / "model.toml")
+    found = cut(load_model(tmp_path / "model.toml"), ranks=2, virtual=virtual, microbatches=4).problem
+    plan = plan_of(generate("1f1b" if virtual == 1 else "interleaved-1f1b", found), found)
+    shared_by_blocks(found, parts_of(plan, source.blocks))
+    for rank in range(2):
+        modules = stages_of(plan, source.blocks, rank)
+        weights = {id(weight): weight for module in modules.values() for weight in module.parameters()}
+        assert found.static[rank] == sum(each.nbytes * (4 if each.requires_grad else 1) for each in weights.values())
 
 
 @pytest.mark.slow

@@ -11,9 +11,11 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
+from hypothesis import HealthCheck, given, settings  # noqa: E402
+from hypothesis import strategies as st  # noqa: E402
 from torch import nn  # noqa: E402
 
-from schedverify import Problem, generate  # noqa: E402
+from schedverify import Problem, Schedule, generate, lower  # noqa: E402
 from schedverify.core.errors import InputError  # noqa: E402
 from schedverify.core.result import Plan  # noqa: E402
 from schedverify.planner.plans import plan_of  # noqa: E402
@@ -553,3 +555,41 @@ def inferred(rank: int, plan: Plan) -> list[int]:
         rows += [len(value["x"]) for value in values]
         assert all(set(value) == {"again", "x"} for value in values)
     return rows
+
+
+# Other lowerings, with shapes of every step
+
+
+def test_waits_for_sends_whose_shapes_are_new(pool: GlooPool) -> None:
+    problem = Problem.chain(ranks=2, microbatches=4, virtual=2, form="split", placement="v")
+    lowered = lower(generate("zb-v", problem), problem)
+    rows = [[str(step) for step in lowered.steps(rank)] for rank in range(2)]
+    for row in rows:
+        for place in reversed([i for i, text in enumerate(row) if "SEND" in text]):
+            row.insert(place + 1, row[place].replace("SEND", "WAIT_SEND"))
+    plan = plan_of(Schedule.of(rows), problem)
+    trained(pool, plan, [Plain] * 4, steps_of(8, 8, 7, 7, 12))
+    trained(pool, plan, [Shortened] * 4, steps_of(16, 16, 16))
+
+
+def test_a_gradient_is_received_in_the_shape_of_this_step(pool: GlooPool) -> None:
+    problem = Problem.chain(ranks=2, microbatches=2)
+    rows = ["0F0 [0RECV_B0;0SEND_F0] 0B0 0F1 [0RECV_B1;0SEND_F1] 0B1"]
+    rows += ["1RECV_F0 1F0 1B0 1SEND_B0 1RECV_F1 1F1 1B1 1SEND_B1"]
+    plan = plan_of(Schedule.parse("\n".join(rows)), problem)
+    trained(pool, plan, [Plain, Plain], steps_of(8, 7, 7, 9))
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    family=st.sampled_from(sorted(FAMILIES)),
+    kind=st.sampled_from([Plain, Rotary, Structured, Named, Shortened, Masked]),
+    rows=st.lists(st.integers(4, 12), min_size=2, max_size=5),
+    recompute=st.booleans(),
+    checksums=st.booleans(),
+)
+def test_any_rows_in_any_steps(
+    pool: GlooPool, family: str, kind: Any, rows: list[int], recompute: bool, checksums: bool
+) -> None:
+    plan = the_plan(family, recompute=recompute)
+    trained(pool, plan, [kind] * plan.problem.stages, steps_of(*rows), checksums=checksums)

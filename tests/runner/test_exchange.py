@@ -27,7 +27,7 @@ from schedverify.runner.agreement import make_on_every_rank  # noqa: E402
 from schedverify.runner.control.exchange import MOST_COLLECTED, SIZE, as_list, collect, exchange, transfer, whole  # noqa: E402
 from schedverify.runner.control.run_logs import gather_log  # noqa: E402
 from schedverify.runner.p2p import headers  # noqa: E402
-from schedverify.runner.runner import StepResult  # noqa: E402
+from schedverify.runner.step_result import StepResult  # noqa: E402
 from support import profile_jobs  # noqa: E402
 from support import runner_jobs as jobs  # noqa: E402
 from support.gloo_pool import GlooPool  # noqa: E402

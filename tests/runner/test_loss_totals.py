@@ -92,6 +92,12 @@ def test_pipelines_with_unequal_rows(pools: dict[int, GlooPool], loss: str, when
     check(pools, reducing(plan_for("zb-h1"), when), lengths=SIDE_BY_SIDE, loss=loss)
 
 
+@pytest.mark.parametrize("wrapped", ["ddp", "fsdp"])
+@pytest.mark.parametrize("loss", ["pair", "rows"])
+def test_wrapped_stages_count_over_their_own_group(pools: dict[int, GlooPool], loss: str, wrapped: str) -> None:
+    check(pools, plan_for("1f1b"), lengths=SIDE_BY_SIDE, loss=loss, wrapped=wrapped)
+
+
 @pytest.mark.parametrize("lengths", [LENGTHS, SIDE_BY_SIDE], ids=["one pipeline", "two"])
 def test_weights_say_what_means_count_for(pools: dict[int, GlooPool], lengths: list[Any]) -> None:
     weights = [[3, 0.5, 0, 7], [1, 2.0, 3, 0]][: len(lengths[0])]

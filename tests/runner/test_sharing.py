@@ -84,6 +84,10 @@ def test_kinds_of_gradients_stay_what_they_are(pool: GlooPool, kind: str, replic
     assert worst(pool, jobs.kinds_of_gradients, plan, kind) < CLOSE
 
 
+def test_sharded_weights_are_summed_part_by_part(pool: GlooPool) -> None:
+    assert [outcome.value for outcome in pool.run(jobs.sum_of_parts)] == [[[3, 0], [0, 3]]] * 3
+
+
 def linear(width: int = 4, **options: Any) -> nn.Linear:
     return nn.Linear(4, width, **options)
 

@@ -14,7 +14,11 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
 
 from schedverify.core.problem import Problem
 from schedverify.runner import Runner
@@ -95,8 +99,23 @@ def alone(modules: list[Any], batch: Words, weights: list[float] | None, by_rows
 
 def error_of(found: Any, wanted: Any) -> float:
     """Return the greatest relative error of a module's gradients."""
-    pairs = [(own.grad, other.grad) for own, other in zip(found.parameters(), wanted.parameters(), strict=True)]
+    pairs = [(whole(own.grad), other.grad) for own, other in zip(found.parameters(), wanted.parameters(), strict=True)]
     return max(float((own - other).norm() / other.norm().clamp_min(1e-30)) for own, other in pairs)
+
+
+def whole(tensor: Any) -> Any:
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def sharded(module: Any, group: Any) -> Any:
+    return fully_shard(module, mesh=DeviceMesh.from_group(group, "cpu"))
+
+
+def replicated(module: Any, group: Any) -> Any:
+    return DistributedDataParallel(module, process_group=group)
+
+
+WRAPPED = {"ddp": replicated, "fsdp": sharded}
 
 
 def groups_of(rank: int, size: int, pipelines: int) -> dict[str, Any]:
@@ -114,18 +133,23 @@ def train(rank: int, plan: Any, case: dict[str, Any]) -> tuple[float, float]:
     Parameters
     ----------
     case
-        ``lengths`` by step, pipeline and micro-batch and row, ``loss``, and ``weights`` by pipeline and micro-batch.
+        ``lengths`` by step, pipeline and micro-batch and row, ``loss``, ``weights`` by pipeline and
+        micro-batch, and the name of what stages are ``wrapped`` in.
     """
     problem, pipelines = plan.problem, len(case["lengths"][0])
     number, place = divmod(rank, problem.ranks)
     modules, weights = modules_of(problem), case.get("weights")
     own = {stage: copy.deepcopy(modules[stage % problem.stages]) for stage in problem.stages_of[place]}
-    runner = Runner(plan, own, LOSSES[case["loss"]], timeout=30, **groups_of(rank, problem.ranks, pipelines))
+    options = groups_of(rank, problem.ranks, pipelines)
+    if "wrapped" in case:
+        group = options.pop("data_parallel")
+        own = {stage: WRAPPED[case["wrapped"]](module, group) for stage, module in own.items()}
+    runner = Runner(plan, own, LOSSES[case["loss"]], timeout=30, **options)
     losses = []
     for step, lengths in enumerate(case["lengths"]):
         batches = [words(each, 10 * step + i) for i, each in enumerate(lengths)]
-        whole = Words(*(list(chain(*parts)) for parts in zip(*batches, strict=True)))
-        wanted = alone(modules, whole, weights and list(chain(*weights)), case["loss"] == "rows")
+        batch = Words(*(list(chain(*parts)) for parts in zip(*batches, strict=True)))
+        wanted = alone(modules, batch, weights and list(chain(*weights)), case["loss"] == "rows")
         wanted.backward()
         result = runner.step(*batches[number], weights=weights and weights[number])
         losses.append(abs(runner.whole_loss(result) - float(wanted)))

@@ -12,6 +12,8 @@ from torch.nn import functional
 from schedverify.core.errors import InputError
 from schedverify.core.problem import Problem
 from schedverify.runner import RefusedError, Runner
+from schedverify.runner.compute.gradient_sums import sum_shared
+from schedverify.runner.compute.shared_weights import own_shared, told_weights
 
 WORDS, WIDTH = 11, 6
 
@@ -127,6 +129,24 @@ def add_up_in_replicas(rank: int, plan: Any) -> float:
     pipelines = [dist.new_group([each]) for each in range(dist.get_world_size())]
     options = {"group": pipelines[rank], "data_parallel": dist.group.WORLD}
     return _steps(0, plan, models()["on three ranks"][0], options, 3)
+
+
+def sum_of_parts(rank: int) -> list[list[float]]:
+    """Sum the gradients of a sharded weight over three ranks, each with its own shards; return the whole sum."""
+    import torch.distributed as dist
+    from torch.distributed.device_mesh import DeviceMesh
+    from torch.distributed.tensor import Shard, distribute_tensor
+
+    groups = [dist.new_group([each]) for each in range(3)]
+    mesh = DeviceMesh.from_group(groups[rank], "cpu")
+    module = nn.Linear(2, 2, bias=False)
+    module.weight = nn.Parameter(distribute_tensor(torch.ones(2, 2), mesh, [Shard(0)]))
+    if rank < 2:
+        module.weight.grad = distribute_tensor(torch.eye(2) * (rank + 1), mesh, [Shard(0)])
+    told = [weight._replace(rank=other, stage=other) for other in range(3) for weight in told_weights({0: module}, 0)]
+    shared = own_shared([told], {rank: module}, rank)
+    sum_shared(shared, rank, dist.group.WORLD, 30, True)
+    return list(module.weight.grad.full_tensor().tolist())
 
 
 def add_up_by_identity(rank: int, plan: Any) -> float:

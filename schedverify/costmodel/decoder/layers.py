@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from schedverify.core.errors import Fault, InfeasibleError, InputError
-from schedverify.core.model import Devices, Layer, Model
+from schedverify.core.model import Devices, Layer, Model, TiedWeight
 from schedverify.core.units import Units
 from schedverify.costmodel.decoder import layer_costs
 from schedverify.costmodel.decoder.configuration import Decoder, Training
@@ -79,10 +79,12 @@ def decoder_model(shape: Decoder, training: Training, device: Device, *, name: s
         _layer(*own, load, training, device, tick) for own, load in zip(names, _loads(shape, training), strict=True)
     )
     layers = (embedding, *(replace(layer, name=f"decoder{i}") for i in range(shape.layers)), head)
-    tied = ((0, shape.layers + 1),) if shape.tied else ()
+    ends, table = (0, shape.layers + 1), shape.table_parameters(training.tensor_parallel)
+    weight = TiedWeight(ends, (), table * training.number_bytes, training.state_bytes(table))
     return Model(
-        name, layers, _name_of(tick), tied=tied, devices=_devices(shape, training, device, tick), unit=DECODER_UNIT
-    )
+        name, layers, _name_of(tick), tied=(ends,) * shape.tied, devices=_devices(shape, training, device, tick),
+        unit=DECODER_UNIT, tied_weights=(weight,) * shape.tied,
+    )  # fmt: skip
 
 
 def faults_of(shape: Decoder, training: Training) -> Iterator[Fault]:

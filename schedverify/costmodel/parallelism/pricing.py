@@ -101,13 +101,15 @@ class Pricing:
             pipeline = -(-work // (1 - (1 - Fraction(1, count)) ** ranks))
         else:
             pipeline = max(-(-count * work // ranks), work)
-        parameters = sum(layer.parameters for layer in model.layers) // self.training.number_bytes
+        parameters = sum(layer.parameters for layer in model.layers) - _held_once(setup, model, "parameters")
+        parameters //= self.training.number_bytes
         return pipeline + self._reducing(setup, parameters // ranks)
 
     def hopeless(self, setup: SetUp) -> Rejected | None:
         """Return by how much a device lacks memory where weights, gradients and optimizer alone do not fit."""
         model = self.model(setup)
-        resident = -(-sum(layer.resident for layer in model.layers) // setup.pipeline_parallel)
+        resident = sum(layer.resident for layer in model.layers) - _held_once(setup, model, "resident")
+        resident = -(-resident // setup.pipeline_parallel)
         room = model.devices.memory[0] if model.devices.memory else resident
         return _too_large(setup, resident, room, "weights and optimizer alone take") if resident > room else None
 
@@ -119,6 +121,7 @@ class Pricing:
         def behind(layers: Layers) -> int:
             parameters = [sum(model.layers[i].parameters for i in stage) for stage in layers]
             largest = max(sum(parameters[stage] for stage in stages) for stages in pipeline.shape.stages_of)
+            largest -= _held_once(setup, model, "parameters")
             return self._reducing(setup, largest // self.training.number_bytes)
 
         if (chosen := best_cut(model, pipeline, behind)) is not None:
@@ -188,6 +191,16 @@ def _pipeline(ranks: int, microbatches: int, virtual: int) -> Pipeline:
     shape = chosen.problem(ranks, microbatches, virtual)
     schedule = chosen.generate(shape)
     return Pipeline(shape, schedule, moments_of(schedule, shape.stages_of))
+
+
+def _held_once(setup: SetUp, model: Model, name: str) -> int:
+    """Return of what all layers have together what tied ones have in common, where one rank holds them all.
+
+    On several ranks embedding and output layer stand on the first and the last one.
+    """
+    if setup.pipeline_parallel > 1:
+        return 0
+    return sum(getattr(weight, name) * (len(weight.layers) - 1) for weight in model.tied_weights)
 
 
 def _too_large(setup: SetUp, needed: int, room: int, what: str) -> Rejected:

@@ -21,6 +21,7 @@ from schedverify.formats.models.decoder_files import model_of
 from schedverify.formats.models.model_keys import DECODER_TABLES, MODEL_KEYS, MODEL_TABLES, model_names
 from schedverify.formats.models.model_sources import Changes, model_data
 from schedverify.formats.models.pipedream import parse_profile
+from schedverify.formats.models.ties import ties_data, ties_in
 from schedverify.formats.problem_files import toml_text
 from schedverify.formats.text_files import PathLike, naming, write_text
 from schedverify.partitioner.sums import check_sums, faults_of_sums
@@ -71,12 +72,12 @@ class _ModelReader(TableReader):
         if not layers:
             return None
         self.names = {layer.name: i for i, layer in enumerate(layers)}
-        edges, tied = self._edges(), tied + self._groups("tied", self.data.get("tied", ()))
+        edges, (groups, weights) = self._edges(), ties_in(self, self.data.get("tied", ()), self.group)
         constraints, devices = self._constraints(tables["partition"]), self._devices(tables["devices"], own)
         unit = self._unit()
         if self.found:
             return None
-        model = Model(name, layers, tick, edges, tied, constraints, devices, unit)
+        model = Model(name, layers, tick, edges, tied + groups, constraints, devices, unit, weights)
         for fault in faults_of_sums(model, self._key_of):
             self.fault(*fault)
         return model
@@ -174,13 +175,14 @@ class _ModelReader(TableReader):
         return own if self.found else replace(own, **values)
 
     def _groups(self, path: str, value: Any) -> tuple[tuple[int, ...], ...]:
-        groups = []
-        for i, group in enumerate(self.items(path, value)):
-            members = self.items(f"{path}[{i}]", group)
-            groups.append(tuple(self._layer(f"{path}[{i}][{j}]", name) for j, name in enumerate(members)))
-            if len(members) < 2:
-                self.fault(f"{path}[{i}]", f"expected at least two layers, found {len(members)}")
-        return tuple(groups)
+        return tuple(self.group(f"{path}[{i}]", group) for i, group in enumerate(self.items(path, value)))
+
+    def group(self, path: str, group: Any) -> tuple[int, ...]:
+        """Return the positions of at least two layers that are named."""
+        members = self.items(path, group)
+        if len(members) < 2:
+            self.fault(path, f"expected at least two layers, found {len(members)}")
+        return tuple(self._layer(f"{path}[{j}]", name) for j, name in enumerate(members))
 
     def _layer(self, key: str, name: Any) -> int:
         if isinstance(name, str) and name in self.names:
@@ -261,7 +263,7 @@ def data_of(model: Model) -> dict[str, Any]:
     if model.edges is not None:
         data["edges"] = [[names[source], names[target]] for source, target in model.edges]
     if model.tied:
-        data["tied"] = [[names[i] for i in group] for group in model.tied]
+        data["tied"] = ties_data(model, names)
     data["layer"] = [_layer(layer) for layer in model.layers]
     tables = {"devices": _devices(model.devices), "partition": _constraints(model.constraints, names)}
     return data | {name: table for name, table in tables.items() if table}

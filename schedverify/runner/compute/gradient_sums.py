@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 
+from schedverify.runner.compute.parts import as_part_of, part_of
 from schedverify.runner.compute.shared_weights import SharedWeight
 from schedverify.runner.p2p.messages import SUM_TAG
 from schedverify.runner.p2p.waiting import Waiting, begin_transfer, wait
@@ -50,7 +51,8 @@ class _Exchange(NamedTuple):
 def sum_shared(weights: Sequence[SharedWeight], rank: int, group: Any, timeout: float, tagged: bool) -> None:
     """Replace the gradients of shared weights by their sum; every rank that has a part in one calls it.
 
-    A weight without any gradient keeps none, and one whose gradients are all sparse has a sparse sum.
+    A weight without any gradient keeps none, and one whose gradients are all sparse has a sparse sum. Of a sharded
+    weight each rank has the same part, and the parts are summed.
 
     Parameters
     ----------
@@ -61,14 +63,13 @@ def sum_shared(weights: Sequence[SharedWeight], rank: int, group: Any, timeout: 
     for weight in weights:
         alike.setdefault((weight.ranks, weight.form.partition(" ")[0]), []).append(weight)
     for (ranks, _), members in alike.items():
-        sums = [_sum_of([own.grad for own in weight.own if own.grad is not None]) for weight in members]
+        sums = [_sum_of([part_of(own.grad) for own in weight.own if own.grad is not None]) for weight in members]
         if len(ranks) > 1:
-            sums = _sums_between(
-                [weight.own[0] for weight in members], sums, ranks, _Exchange(rank, group, timeout, tagged)
-            )
+            firsts = [part_of(weight.own[0]) for weight in members]
+            sums = _sums_between(firsts, sums, ranks, _Exchange(rank, group, timeout, tagged))
         for weight, total in zip(members, sums, strict=True):
             for own in weight.own if total is not None else ():
-                own.grad = total.clone()
+                own.grad = as_part_of(own, total.clone())
 
 
 def _sum_of(gradients: Sequence[Any]) -> Any:

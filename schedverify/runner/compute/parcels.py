@@ -10,11 +10,13 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
+import torch
 from torch import nn
 
 from schedverify.runner.compute.structures import TENSOR, Structure, class_named, put_together, taken_apart
 
 NO_KEYWORDS: Final[Structure] = ("dict",)
+_LONE_CALL: Final[Structure] = ("tuple", ("tuple", TENSOR), NO_KEYWORDS)
 
 
 class Parcel(tuple[Any, ...]):
@@ -55,6 +57,8 @@ def parcel_of(value: Any, place: str, *, opaque: bool = False) -> Parcel:
     InputError
         If it holds what is neither a tensor nor may cross between stages; ``opaque`` admits values of any kind.
     """
+    if isinstance(value, torch.Tensor):
+        return Parcel.of((value,), TENSOR, (value.requires_grad,))
     tensors: list[Any] = []
     structure = taken_apart(value, tensors, place, opaque=opaque)
     return Parcel.of(tensors, structure, [tensor.requires_grad for tensor in tensors])
@@ -75,6 +79,8 @@ def call_of(module: Any, parts: Sequence[Parcel], keywords: Parcel | None = None
     keywords
         Of a dict; None where there are none.
     """
+    if keywords is None and len(parts) == 1 and parts[0].structure == TENSOR:
+        return Parcel.of(parts[0], _LONE_CALL, parts[0].needs)
     whole = len(parts) == 1 and takes_one(module)
     named = NO_KEYWORDS if keywords is None else keywords.structure
     structure = _call(tuple([part.structure for part in parts]), named, whole)
@@ -98,19 +104,17 @@ def first_call_of(module: Any, inputs: Parcel, keywords: Parcel | None) -> Parce
 
 def called(module: Any, inputs: tuple[Any, ...]) -> Any:
     """Call a module with the arguments in a parcel of a call; with the tensors themselves where it is none."""
-    if not isinstance(inputs, Parcel):
-        return module(*inputs)
-    if _is_plain(inputs.structure):
+    if not isinstance(inputs, Parcel) or inputs.structure is _LONE_CALL or _is_plain(inputs.structure):
         return module(*inputs)
     arguments, keywords = inputs.value()
     return module(*arguments, **keywords)
 
 
 def takes_one(module: Any) -> bool:
-    """Whether a module is an ``nn.Sequential``, itself or in a wrapper, which takes one argument of any structure."""
+    """Whether a module is an ``nn.Sequential`` or ``nn.Identity``, itself or in a wrapper, which takes one argument."""
     inner = getattr(module, "_orig_mod", module)  # of torch.compile
     inner = inner if isinstance(inner, nn.Sequential) else getattr(inner, "module", inner)  # of DDP
-    return isinstance(inner, nn.Sequential) and type(inner).forward is nn.Sequential.forward
+    return type(inner).forward in (nn.Sequential.forward, nn.Identity.forward)
 
 
 @lru_cache(maxsize=256)

@@ -8,7 +8,7 @@ that: PyTorch's own pipeline runtime calls the same ones.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
@@ -22,7 +22,7 @@ from schedverify.runner.p2p.waiting import begin, wait
 _SETTINGS: Final = "reduce_grads", "all_reduce_grads", "reshard_after_backward", "post_forward_mesh_info"
 """What a group of weights is told of reductions, and whether it frees what was gathered behind a forward."""
 _OF_STATE: Final = "_fsdp_param_groups", "_lazy_init", "_root_post_backward_final_callback", "_state_ctx"
-_OF_GROUP: Final = *_SETTINGS, "fsdp_params", "device"
+_OF_GROUP: Final = *_SETTINGS, "fsdp_params", "device", "mesh_info"
 _OF_WEIGHT: Final = "sharded_param", "unsharded_accumulated_grad", "to_accumulated_grad_if_needed"
 
 
@@ -37,15 +37,16 @@ class ShardedReplicas(Replicas):
 
     def __init__(self, module: Any, place: str, timeout: float, *, by_plan: bool) -> None:
         self._module, self._by_plan = module, by_plan
-        self._units = [each for each in module.modules() if hasattr(each, "_get_fsdp_state")]
+        self._units = _units_of(module)
         self._state = module._get_fsdp_state()
         states = {id(state): state for state in (unit._get_fsdp_state() for unit in self._units)}
         self._weight_groups = [group for state in states.values() for group in state._fsdp_param_groups]
         self._before: list[tuple[Any, tuple[Any, ...]]] = []
         """Between ``begin`` and ``rest``, groups of weights with their settings outside of steps."""
-        meshes = {weight.sharded_param.device_mesh: None for weight in self._sharded_weights()}
+        meshes = {weights.mesh_info.mesh: None for weights in self._weight_groups}
         groups = {id(group): group for mesh in meshes for group in mesh.get_all_groups()}
         super().__init__(module, list(groups.values()), place, timeout)
+        self.reshard()  # a forward outside of steps may have left it gathered, and parameters are the parts
 
     def begin(self) -> None:
         """Begin a step: nothing is reduced or freed by hooks; the weights are gathered, where the plan does not say."""
@@ -101,8 +102,9 @@ class ShardedReplicas(Replicas):
         Those that none has used keep None.
         """
         by_mesh: dict[Any, list[Any]] = {}
-        for weight in self._sharded_weights():
-            by_mesh.setdefault(weight.sharded_param.device_mesh, []).append(weight)
+        for group in self._weight_groups:
+            trained = [each for each in group.fsdp_params if each.sharded_param.requires_grad]
+            by_mesh.setdefault(group.mesh_info.mesh, []).extend(trained)
         what = f"{self._place}, which weights its replicas used"
         for mesh, weights in by_mesh.items():
             used = torch.tensor([_has_gradient(each) for each in weights], dtype=torch.int32)
@@ -115,11 +117,6 @@ class ShardedReplicas(Replicas):
                     weight.unsharded_param.grad = torch.zeros_like(weight.unsharded_param)
                     weight.to_accumulated_grad_if_needed()
 
-    def _sharded_weights(self) -> Iterator[Any]:
-        """Yield FSDP2's own objects for the weights that need a gradient."""
-        for group in self._weight_groups:
-            yield from (each for each in group.fsdp_params if each.sharded_param.requires_grad)
-
     def _calling(self, what: str, act: Callable[[], None]) -> None:
         try:
             act()
@@ -129,6 +126,21 @@ class ShardedReplicas(Replicas):
 
 def _has_gradient(weight: Any) -> bool:
     return weight.unsharded_accumulated_grad is not None or weight.unsharded_param.grad is not None
+
+
+def frees_behind_forward(module: Any) -> bool:
+    """Whether FSDP2 itself frees weights of a stage behind a forward, by default those of parts sharded themselves."""
+    for unit in _units_of(module):
+        state = unit._get_fsdp_state()
+        is_kept = unit is module and state._auto_reshard_after_forward
+        if not is_kept and any(group.post_forward_mesh_info is not None for group in state._fsdp_param_groups):
+            return True
+    return False
+
+
+def _units_of(module: Any) -> list[Any]:
+    """Return the modules that ``fully_shard`` was called on, the stage itself first."""
+    return [each for each in module.modules() if hasattr(type(each), "_get_fsdp_state")]
 
 
 def what_lacks(module: Any) -> str:

@@ -18,6 +18,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from schedverify.core.errors import Fault, InputError, nearest, shown
 from schedverify.core.problem import Problem
+from schedverify.core.result import Plan
+from schedverify.runner.compute.parts import place_of
 
 _WRAPPERS: Final = ("_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module")
 """Parts of a weight's name that say how a module is wrapped: compiled, checkpointed, sharded."""
@@ -37,7 +39,7 @@ class ToldWeight(NamedTuple):
     """Of all copies of the model."""
     name: str
     form: str
-    """Dtype and shape, as ``float32 50 x 16``."""
+    """Dtype and shape, as ``float32 50 x 16``, and of a sharded weight which part of it is here."""
     trained: bool
     number: int
     """The same for all names of one parameter on its rank, and for no other parameter there."""
@@ -78,14 +80,16 @@ def told_weights(modules: Mapping[int, Any], rank: int) -> list[ToldWeight]:
 
 
 def _form(weight: Any) -> str:
-    return " ".join([str(weight.dtype)[6:], " x ".join(map(str, weight.shape)) or "scalar"])
+    return " ".join([str(weight.dtype)[6:], " x ".join(map(str, weight.shape)) or "scalar", *place_of(weight)])
 
 
-def sharing_of(shared: Any, problem: Problem, modules: Mapping[int, Any]) -> list[Names]:
+def sharing_of(shared: Any, plan: Plan, modules: Mapping[int, Any]) -> list[Names]:
     """Return the shared weights that a user names, each by stage of one copy of the model.
 
     Parameters
     ----------
+    shared
+        By name, or a function that returns that for the plan.
     modules
         Those of this rank, by stage of all copies.
 
@@ -95,6 +99,7 @@ def sharing_of(shared: Any, problem: Problem, modules: Mapping[int, Any]) -> lis
         With every fault: what is no such mapping, names a stage that there is not, or a weight that a stage of this
         rank has not.
     """
+    problem, shared = plan.problem, shared(plan) if callable(shared) else shared
     if not isinstance(shared, Mapping):
         hint = "such as {'weight': [0, 3]} or {'table': {0: 'weight', 3: 'head.weight'}}"
         raise InputError(Fault("shared", f"expected shared weights with their stages, found {shown(shared)}", hint))
@@ -185,7 +190,7 @@ def shared_classes(
         copies = [stage + first for first in range(0, problem.total_stages, problem.stages)]
         objections += _join_stages(classes, copies, "are copies of one stage", named=False)
     if named is None:
-        for group in _tied_groups(problem):
+        for group in tied_groups(problem):
             if not _are_joined(classes, problem, group):
                 objections += _join_stages(classes, group, "are tied", named=True)
     for names in named or ():
@@ -198,7 +203,7 @@ def shared_classes(
     return shared, objections or [text for members in shared if (text := _objection(members))]
 
 
-def _tied_groups(problem: Problem) -> list[list[int]]:
+def tied_groups(problem: Problem) -> list[list[int]]:
     """Return the groups of tied stages of one copy; groups with a stage in common are one."""
     merged: list[set[int]] = []
     for group in problem.tied:

@@ -9,8 +9,8 @@ else sees such a change: not the batch, another stage, the message of an output,
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from functools import lru_cache
 from typing import Any, Final
 
@@ -121,7 +121,8 @@ class Stage:
             if not self._recompute:
                 return self._run(state, split)
             state.buffers = self._buffers.copies()
-        with _saving_nothing() if self._training else torch.no_grad():
+        # In training to see what needs a gradient; the graph is gone again behind it.
+        with torch.set_grad_enabled(self._training):
             return self._passed_on(self._outputs(state, again=self._recompute))
 
     def backward(self, microbatch: int, gradients: Sequence[Any], *, split: bool) -> Tensors:
@@ -244,13 +245,6 @@ def _gradient_of(leaf: Any) -> Any:
     if leaf is None:
         return None
     return torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
-
-
-@contextmanager
-def _saving_nothing() -> Iterator[None]:
-    """Have autograd see what needs a gradient, as in the forward that runs again, but keep no tensor for it."""
-    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(lambda _: None, lambda _: None):
-        yield
 
 
 def _free_data(inputs: Sequence[Any]) -> None:

@@ -13,6 +13,9 @@ from schedverify.runner.compute.replicas import Replicas, WrappedReplicas
 from schedverify.runner.compute.sharded import ShardedReplicas, what_lacks
 
 _OUTERMOST: Final = "wrap the whole stage, and wrap it last: DistributedDataParallel(torch.compile(stage))"
+_HOOKS: Final = "forward", "forward_pre", "backward", "backward_pre"
+_SWITCHES: Final = "no_sync", "set_requires_gradient_sync"
+"""Methods by which a wrapper is told not to reduce, so that what has one does."""
 _KNOWN: Final = "use DistributedDataParallel or fully_shard, or give Runner the plain module and data_parallel="
 
 
@@ -29,14 +32,12 @@ def unfit_wrapping(module: Any) -> tuple[str, str] | None:
     itself: their reductions cannot be held back.
     """
     for name, each in module.named_modules():
-        kind = type(each).__name__
-        if isinstance(each, DistributedDataParallel) or is_sharded(each):
-            inside = name != "" and not (is_sharded(each) and is_sharded(module))
-            if inside:
-                return f"its part {name!r} is a {kind}, the stage itself is not wrapped by it", _OUTERMOST
-        elif isinstance(each, DataParallel) or hasattr(each, "no_sync") or hasattr(each, "set_requires_gradient_sync"):
+        kind, known = type(each), isinstance(each, DistributedDataParallel) or is_sharded(each)
+        if known and name and not (is_sharded(each) and is_sharded(module)):
+            return f"its part {name!r} is a {kind.__name__}, the stage itself is not wrapped by it", _OUTERMOST
+        if not known and (issubclass(kind, DataParallel) or any(hasattr(kind, switch) for switch in _SWITCHES)):
             at = f"its part {name!r}" if name else "it"
-            return f"{at} is a {kind}, whose reductions nothing is known of", _KNOWN
+            return f"{at} is a {kind.__name__}, whose reductions nothing is known of", _KNOWN
     return None
 
 
@@ -103,7 +104,7 @@ def _own_ways(wrapper: Any) -> tuple[str, str] | None:
         "a communication hook of buffers": getattr(wrapper, "buffer_hook", None),
         "mixed_precision": getattr(wrapper, "mixed_precision", None),
         "delay_all_reduce_named_params": getattr(wrapper, "_delay_all_reduce_params", None),
-        "hooks on itself": wrapper._forward_hooks or wrapper._forward_pre_hooks,
+        "hooks on itself": any(getattr(wrapper, f"_{each}_hooks") for each in _HOOKS),
     }
     found = [name for name, value in asked.items() if value]
     hint = "leave it out; hooks can stand on the module inside, mixed precision in its forward (autocast)"

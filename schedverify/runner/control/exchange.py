@@ -66,6 +66,30 @@ def exchange(text: str, group: Any, timeout: float, *, part: str = "admission", 
     return [text if other == rank else unpack_text(received[other]) for other in range(ranks)]
 
 
+def exchange_data(data: Any, group: Any, timeout: float, part: str, *, most: int = MOST_COLLECTED) -> list[Any]:
+    """Send what JSON holds to every rank of a gloo group, and return that of all ranks, by rank; every rank calls it.
+
+    Parameters
+    ----------
+    most
+        The most bytes of a rank's JSON.
+
+    Raises
+    ------
+    TimedOutError
+        If a rank does not come in time.
+    RunError
+        If a rank has more bytes to send, or sends what cannot be read; names it. Every rank ends so.
+    """
+    text = json.dumps(data)
+    told = exchange(str(len(text)), group, timeout, part=part)
+    sizes = [_read(size.encode(), whole, rank, part) for rank, size in enumerate(told)]
+    for rank, size in enumerate(sizes):
+        _check_length(size, most, rank, part)
+    texts = exchange(text, group, timeout, part=part, size=max(sizes))
+    return [_read(each.encode(), lambda read: read, rank, part) for rank, each in enumerate(texts)]
+
+
 def pack_text(text: str, size: int) -> Any:
     """Return a text in UTF-8, cut or filled up with zeros: a uint8 tensor of shape ``(size,)``."""
     return torch.frombuffer(bytearray(text.encode()[:size].ljust(size, b"\0")), dtype=torch.uint8)

@@ -13,6 +13,8 @@ tell it to the other ranks of the pipeline::
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple
@@ -23,11 +25,21 @@ import torch.distributed as dist
 from schedverify.core.errors import Fault, InputError
 from schedverify.core.problem import Problem
 from schedverify.runner.compute.batches import Feed, counted_in
-from schedverify.runner.compute.losses import Form, KnownForm, Loss, power_below, share_of_means, share_of_sums
+from schedverify.runner.compute.losses import (
+    EMPTY_MEAN,
+    Form,
+    KnownForm,
+    Loss,
+    power_below,
+    share_of_means,
+    share_of_sums,
+)  # fmt: skip
 from schedverify.runner.control.exchange import exchange
 from schedverify.runner.failures import RunError
 from schedverify.runner.p2p.waiting import begin, wait
+from schedverify.runner.step_result import StepResult
 
+log = logging.getLogger("schedverify")
 _PART: Final = "the losses of the step"
 _CURE: Final = "return a mean everywhere, or a pair"
 _NONE: Final = "-"
@@ -60,18 +72,18 @@ class LossTotals:
     ----------
     control
         A gloo group of the pipeline's ranks.
-    replicas
-        Gloo groups of the ranks with the same stages in other pipelines, over which gradients are averaged one after
-        the other.
+    groups
+        Gloo groups of the ranks with the same last stage in other pipelines, over which its gradients are averaged, one
+        after the other.
     timeout
         Seconds that a rank waits for another.
     """
 
-    def __init__(self, problem: Problem, control: Any, replicas: Sequence[Any], timeout: float) -> None:
+    def __init__(self, problem: Problem, control: Any, groups: Sequence[Any], timeout: float) -> None:
         self._stages = problem.stages
         self._lasts = [stage for stage in range(problem.stages) if not problem.successors[stage]]
         self._rank, self._control = dist.get_rank(control), control
-        self._replicas, self._timeout = replicas, timeout
+        self._groups, self._timeout = groups, timeout
         self._known = KnownForm()
 
     def weigh(self, feed: Feed) -> Feed:
@@ -119,8 +131,10 @@ class LossTotals:
                 return Settled(share_of_sums(losses.values(), factor), factor / seed)
         return Settled(share_of_means(losses.values()), None)
 
-    def whole(self, share: float) -> float:
-        """Return the loss of the whole batch from the ranks' shares; every rank calls it.
+    def whole(self, result: StepResult) -> float:
+        """Return the loss of the whole batch from the results of all ranks; every rank calls it.
+
+        Where it is NaN, the log tells the micro-batches whose loss is.
 
         Raises
         ------
@@ -128,18 +142,23 @@ class LossTotals:
             If a rank sends what is no number.
         """
         what = "the loss of the step"
-        shares = exchange(share.hex(), self._control, self._timeout, part=what)
-        return self._mean_over_pipelines([sum(_share_of(rank, text) for rank, text in enumerate(shares))], what)[0]
+        share = 0.0 if result.loss is None else float(result.loss)
+        if math.isnan(share):
+            told = sorted({m for (_, m), loss in result.losses.items() if bool(loss.isnan())})
+            named = ", ".join(map(str, told))
+            log.warning("rank %d: the loss of micro-batch %s is NaN (%s)", self._rank, named, EMPTY_MEAN)
+        own = share if result.loss is None else self._mean_over_pipelines([share], what)[0]
+        shares = exchange(own.hex(), self._control, self._timeout, part=what)
+        return sum(_share_of(rank, text) for rank, text in enumerate(shares))
 
     def _mean_over_pipelines(self, numbers: Sequence[float], what: str) -> list[float]:
-        """Return the means of numbers over the data-parallel groups; the numbers themselves where there is none."""
-        place = f"rank {self._rank}, {what} over the data-parallel group"
-        means = list(numbers)
-        for group in self._replicas:
-            row = torch.tensor(means, dtype=torch.float64)
+        """Return the means of numbers over the groups; the numbers themselves where there are none."""
+        row = torch.tensor(numbers, dtype=torch.float64)
+        for group in self._groups:
+            place = f"rank {self._rank}, {what} over the data-parallel group"
             wait(begin(partial(dist.all_reduce, row, group=group, async_op=True), place), place, self._timeout)
-            means = [number / dist.get_world_size(group) for number in row.tolist()]
-        return means
+            row /= dist.get_world_size(group)
+        return [float(number) for number in row]
 
     def _told(self, feed: Feed, losses: Mapping[tuple[int, int], Loss]) -> _Told:
         """Return what this rank tells of its losses, and agree on it with the other pipelines."""

@@ -13,7 +13,8 @@ from schedverify.formats import save_boundaries, save_run
 from schedverify.formats.plan_files import plan_digest
 from schedverify.runner.control.clock_sync import read_clock
 from schedverify.runner.control.run_logs import gather_log, gather_trace
-from schedverify.runner.launch.source import Source, load_source, stages_of
+from schedverify.runner.launch.shared_blocks import shared_by_blocks
+from schedverify.runner.launch.source import Source, load_source, parts_of, stages_of
 from schedverify.runner.runner import Runner
 
 
@@ -77,6 +78,7 @@ def session(settings: RunSettings, report: Callable[[tuple[int, float]], None]) 
         lambda output, target: sources[0].loss(output, target),  # noqa: PLW0108 - there is no source yet
         unverified=settings.unverified, timeout=settings.timeout, forbid_nan=settings.forbid_nan,
         checksums=settings.checksums, seed=settings.seed,
+        shared=lambda plan: shared_by_blocks(plan.problem, parts_of(plan, sources[0].blocks)),
     )  # fmt: skip
     weights = list({id(w): w for module in runner.modules.values() for w in module.parameters()}.values())
     before = read_clock(runner.control, settings.timeout) if settings.trace else None

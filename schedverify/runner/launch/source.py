@@ -99,7 +99,8 @@ def _blocks(model: Any, reference: str) -> tuple[tuple[str, Any], ...]:
     if isinstance(model, Sequence) and not isinstance(model, str | bytes):
         blocks = [(str(i), block) for i, block in enumerate(model)]
     elif isinstance(model, nn.Module):
-        blocks = list(model.named_children()) or [("0", model)]
+        children = model._modules.items()  # where a child stands twice, it runs twice
+        blocks = [(name, child) for name, child in children if child is not None] or [("0", model)]
     else:
         blocks = []
     if not blocks or not all(isinstance(block, nn.Module) for _, block in blocks):
@@ -158,8 +159,8 @@ def _to_zero(output: Any, target: Any) -> Any:  # noqa: ARG001 - every target is
 Named = tuple[tuple[str, Any], ...]
 
 
-def stages_of(plan: Plan, blocks: Named, rank: int) -> dict[int, Any]:
-    """Return the module of each stage of a rank; copies of the model begin with equal weights.
+def parts_of(plan: Plan, blocks: Named) -> list[Named]:
+    """Return by stage of one copy of the model its blocks.
 
     Raises
     ------
@@ -171,15 +172,31 @@ def stages_of(plan: Plan, blocks: Named, rank: int) -> dict[int, Any]:
         hint = "use schedverify.runner.Runner, with a module for each stage"
         raise InputError(Fault("problem.edges", "the plan's stages are no chain, as a list of blocks is", hint))
     if plan.partition is not None:
-        parts = _by_partition(plan.partition, blocks, problem.stages)
-    else:
-        parts = [blocks[part.start : part.stop] for part in even_parts(len(blocks), problem.stages)]
-    firsts = list(accumulate(map(len, parts), initial=0))
-    made = {}
-    for number in problem.stages_of[rank]:
-        within = number % problem.stages
-        module = Blocks(firsts[within], (block for _, block in parts[within]))
-        made[number] = copy.deepcopy(module) if problem.replicas > 1 else module
+        return _by_partition(plan.partition, blocks, problem.stages)
+    return [blocks[part.start : part.stop] for part in even_parts(len(blocks), problem.stages)]
+
+
+def stages_of(plan: Plan, blocks: Named, rank: int) -> dict[int, Any]:
+    """Return the module of each stage of a rank; copies of the model begin with equal weights.
+
+    Stages of one copy share on their rank what their blocks share.
+
+    Raises
+    ------
+    InputError
+        As :func:`parts_of` does.
+    """
+    problem, parts = plan.problem, parts_of(plan, blocks)
+    firsts = accumulate(map(len, parts), initial=0)
+    modules = [Blocks(first, (block for _, block in part)) for first, part in zip(firsts, parts, strict=False)]
+    made: dict[int, Any] = {}
+    for first in range(0, problem.total_stages, problem.stages):
+        own = {
+            number: modules[number - first]
+            for number in problem.stages_of[rank]
+            if problem.copy_of(number) == first // problem.stages
+        }
+        made |= copy.deepcopy(own) if problem.replicas > 1 else own
     return made
 
 

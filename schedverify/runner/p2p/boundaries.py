@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from itertools import product
+from math import prod
 from typing import Final
 from zlib import crc32
 
@@ -117,8 +119,10 @@ class Boundaries:
             raise RunError(f"{place}: {crossing}: it was changed after it was made, by its checksums {now} and {noted}")
         crossing, members = self._passed(name, tensors, place, outgoing=True)
         if not name.backward:
-            declared = None if crossing.local else self._declared.get(name[:2])
-            self.learn(name, declared or form_of(tensors))
+            form = form_of(tensors, members)
+            if reason := self._structure_objection(name, form):
+                raise RunError(f"{place}: {crossing}: {reason}")
+            self.learn(name, form if crossing.local else self._declared.get(name[:2], form))
         seal = _seal(tensors) if self.sealed else None
         if crossing.local and seal is not None:
             self._seals[name] = seal
@@ -151,7 +155,7 @@ class Boundaries:
     def _passed(self, name: Name, tensors: Tensors, place: str, *, outgoing: bool) -> tuple[Crossing, Signature]:
         """Return the tensors as hooks see them, and their signature, after all checks but checksums."""
         crossing, members = self._crossing(name, tensors, outgoing=outgoing), signature(tensors)
-        reason = self._gradient_objection(name, members) if name.backward else self.objection(name, form_of(tensors))
+        reason = self._gradient_objection(name, members) if name.backward else self.objection(name, members)
         if reason := reason or (_nan(tensors) if self.forbid_nan else ""):
             raise RunError(f"{place}: {crossing}: {reason}")
         for hook in self._hooks:
@@ -165,9 +169,7 @@ class Boundaries:
         return crossing, members
 
     def _note(self, crossing: Crossing, members: Signature, seal: Seal | None) -> None:
-        told = tuple((str(dtype)[6:], shape) for dtype, shape in members)
-        size = sum(tensor.nbytes for tensor in crossing.tensors)
-        self.log.append(BoundaryTransfer(*crossing[:6], told, size, seal or ()))
+        self.log.append(BoundaryTransfer(*crossing[:6], *_told(members), seal or ()))
 
     def close(self) -> None:
         """End a step.
@@ -185,16 +187,18 @@ class Boundaries:
         what = Crossing(*name, outgoing, False, ())
         raise RunError(f"rank {self._rank}: {what}: {'did not cross' if missing else 'crossed, where no more may'}")
 
-    def objection(self, name: Name, form: MessageForm) -> str:
-        """Return why tensors of a form may not go to the next stage under a name; empty where they may."""
-        rows = self._rows.get((name.source % self._copy, name.target % self._copy))
-        declared = None if self._is_local(name) else self._declared.get(name[:2])
-        if rows and (wanted := messages.broken_declaration(rows, form.members)):
-            hint = f" ({_NO_HEADER})" if declared else ""
-            return f"{signature_text(form.members)}, where {wanted} is declared{hint}"
-        if declared and not form.is_plain:
-            return f"a value that is neither a tensor nor a tuple of tensors ({_NO_HEADER})"
+    def objection(self, name: Name, members: Signature) -> str:
+        """Return why tensors may not go to the next stage under a name; empty where they may."""
+        rows = self._rows and self._rows.get((name.source % self._copy, name.target % self._copy))
+        if rows and (wanted := messages.broken_declaration(rows, members)):
+            hint = f" ({_NO_HEADER})" if self._declared and not self._is_local(name) else ""
+            return f"{signature_text(members)}, where {wanted} is declared{hint}"
         return ""
+
+    def _structure_objection(self, name: Name, form: MessageForm) -> str:
+        if not self._declared or self._is_local(name) or form.is_plain:
+            return ""
+        return f"a value that is neither a tensor nor a tuple of tensors ({_NO_HEADER})"
 
     def _gradient_objection(self, name: Name, members: Signature) -> str:
         expected = self.gradients(name)
@@ -218,6 +222,13 @@ def _due(problem: Problem, rank: int) -> list[tuple[Name, bool]]:
                 ends = (name.source, True), (name.target, False)
                 found += [(name, outgoing) for stage, outgoing in ends if problem.owner_rank[stage] == rank]
     return found
+
+
+@lru_cache(maxsize=256)
+def _told(members: Signature) -> tuple[tuple[tuple[str, tuple[int, ...]], ...], int]:
+    """Return dtypes by name and shapes, as the log has them, and the bytes of all tensors."""
+    told = tuple((str(dtype)[6:], shape) for dtype, shape in members)
+    return told, sum(dtype.itemsize * prod(shape) for dtype, shape in members)
 
 
 def _nan(tensors: Tensors) -> str:

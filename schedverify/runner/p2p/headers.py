@@ -48,6 +48,8 @@ class MessageForm(NamedTuple):
     @property
     def gradients(self) -> Signature:
         """Dtype and shape of each gradient that comes back."""
+        if all(self.needs):
+            return self.members
         return tuple([member for member, needed in zip(self.members, self.needs, strict=True) if needed])
 
     @property
@@ -57,10 +59,10 @@ class MessageForm(NamedTuple):
         return kind in ("tensor", "tuple", "list") and all(child == TENSOR for child in children)
 
 
-def form_of(tensors: tuple[Any, ...]) -> MessageForm:
-    """Return the form of tensors that are about to cross."""
+def form_of(tensors: tuple[Any, ...], members: Signature | None = None) -> MessageForm:
+    """Return the form of tensors that are about to cross, whose dtypes and shapes may be known already."""
     structure = tensors.structure if isinstance(tensors, Parcel) else tuple_of(len(tensors))
-    return MessageForm(signature(tensors), needs_of(tensors), structure)
+    return MessageForm(signature(tensors) if members is None else members, needs_of(tensors), structure)
 
 
 def form_declared(members: Signature) -> MessageForm:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+from functools import lru_cache
 from typing import Any, Final
 
 import torch
@@ -20,6 +21,7 @@ MARK: Final = bytes.fromhex("9d1f5e07c26ab438")
 """With what the first tensor that has room for it begins, where a header tells what follows."""
 
 
+@lru_cache(maxsize=256)
 def leading(members: Signature) -> int | None:
     """Return which tensor has room for the mark, the first one; None where none has."""
     for i, (dtype, shape) in enumerate(members):

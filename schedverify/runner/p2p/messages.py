@@ -80,7 +80,7 @@ class Name(NamedTuple):
     @property
     def forward(self) -> tuple[int, int, int]:
         """Edge and micro-batch of the activation, for a gradient too."""
-        return (self.target, self.source, self.microbatch) if self.backward else (*self[:2], self.microbatch)
+        return (self.target, self.source, self.microbatch) if self.backward else self[:3]
 
 
 def name_of(op: Op) -> Name:

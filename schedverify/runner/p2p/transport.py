@@ -30,16 +30,14 @@ from schedverify.runner.p2p.waiting import Sends, Waiting, begin_transfer, wait_
 
 
 class PostedReceive:
-    """A receive that was posted: of its buffers, or of its header alone where the form is not known yet."""
+    """A receive that was posted: of its buffers, or of its header alone where the form is not known (None) yet."""
 
     def __init__(self, waiting: Waiting, position: int) -> None:
         self.waiting, self.position = waiting, position
         self.began = time.perf_counter_ns()
         self.works: list[Any] = []
         self.buffers: list[Any] | None = None
-        """None until they are posted."""
         self.form: MessageForm | None = None
-        """That of the buffers; of gradients None."""
         self.header: Any = None
         self.checksums: Any = None
 
@@ -56,14 +54,13 @@ class PostedReceive:
 
 
 class PendingSend(NamedTuple):
-    """A message that was begun to be sent and that the plan will wait for."""
+    """A message that was begun to be sent, announced by a header or not, and that the plan will wait for."""
 
     works: list[Any]
     waiting: Waiting
     size: int
     ended: Callable[[int], None]
     announced: bool
-    """Whether it has a header."""
 
 
 class BatchedTransfer:
@@ -277,7 +274,7 @@ class Transport:
             form = headers.form_in(posted.header, bytes(text.tolist()))
         except ValueError as error:
             raise RunError(f"{posted.waiting}: {error}") from error
-        if reason := self._boundaries.objection(name, form):
+        if reason := self._boundaries.objection(name, form.members):
             raise RunError(f"{posted.waiting}: {reason}")
         return form
 
