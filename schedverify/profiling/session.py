@@ -16,7 +16,7 @@ import torch.distributed as dist
 from schedverify.profiling.blocks import Chain, Samples
 from schedverify.profiling.equal_blocks import apart, figures_of
 from schedverify.profiling.figures import BlockProfile, Figure, LinkProfile, ModelProfile
-from schedverify.runner.backends import gloo_beside
+from schedverify.runner.backends import gloo_group
 from schedverify.runner.control.exchange import as_list, collect, transfer, whole
 from schedverify.runner.launch.source import Source, load_source
 
@@ -125,7 +125,7 @@ def _gathered(own: _RankMeasurements, timeout: float) -> list[_RankMeasurements]
     if not dist.is_initialized():
         return [own]
     world = dist.group.WORLD
-    group = world if dist.get_backend() == "gloo" else gloo_beside(world, timeout)
+    group = gloo_group(world, timeout)
     trips = [[[*pair, taken] for pair, taken in found.items()] for found in own.trips]
 
     def read(data: Any) -> _RankMeasurements:

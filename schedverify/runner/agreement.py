@@ -12,9 +12,10 @@ from schedverify.core.discipline import Discipline
 from schedverify.core.result import Plan, Report
 from schedverify.formats.loading import load_judged
 from schedverify.formats.plan_files import digest, plan_data
-from schedverify.runner.backends import Backend
+from schedverify.runner.backends import Backend, backend_of, gloo_group
 from schedverify.runner.control.exchange import exchange
 from schedverify.runner.failures import RefusedError, error_text, ranks_by_text
+from schedverify.runner.p2p.messages import transfer_objection
 from schedverify.verifier.verification import verify
 
 log = logging.getLogger("schedverify")
@@ -27,6 +28,17 @@ _UNLOWERED: Final = "the plan holds no schedule with communication"
 
 Objection = Callable[[Plan], str]
 """Returns why a rank refuses a plan for a reason of its own; an empty text where it does not."""
+
+
+def admitted(plan: Plan | str | Path, group: Any, unverified: bool, timeout: float) -> tuple[Plan, bool, Any]:
+    """Return the plan that all ranks agree on, whether messages are matched by tags, and a gloo group of the ranks."""
+    backend, control = backend_of(group), gloo_group(group, timeout)
+
+    def objection(given: Plan) -> str:
+        return transfer_objection(given.problem, tagged=backend.tagged)
+
+    agreed = agree_on_plan(plan, backend, control, unverified=unverified, timeout=timeout, objection=objection)
+    return agreed, backend.tagged, control
 
 
 def agree_on_plan(

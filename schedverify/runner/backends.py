@@ -72,3 +72,8 @@ def gloo_beside(group: Any, timeout: float) -> Any:
     except RuntimeError as error:
         place = f"rank {dist.get_rank(group)}, making a gloo group of {len(ranks)} ranks"
         raise TimedOutError(f"{place}: {str(error).strip() or type(error).__name__}") from error
+
+
+def gloo_group(group: Any, timeout: float) -> Any:
+    """Return a process group if it is one of gloo, else a gloo group beside it; all its ranks call this."""
+    return group if dist.get_backend(group) == "gloo" else gloo_beside(group, timeout)

@@ -8,7 +8,7 @@ when it is posted and ends when its tensors are read, or have come, whichever is
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from schedverify.core.op import Kind, Op
@@ -23,6 +23,7 @@ from schedverify.runner.p2p.boundaries import Boundaries
 from schedverify.runner.p2p.messages import Name, is_differentiable, name_of
 from schedverify.runner.p2p.transport import Transport
 from schedverify.runner.program import Action, RankProgram
+from schedverify.runner.step_result import StepResult
 
 
 class Execution:
@@ -96,6 +97,12 @@ class Execution:
                 raise
             raise cause from error
         return self._ran()
+
+    def result(self, loss: Any, ran: Iterable[StepSpan]) -> StepResult:
+        """Return what the step that has run comes to, with this rank's share of the loss and what ran."""
+        losses = {place: each.value for place, each in self.losses.items()}
+        crossed = tuple(self._boundaries.log)
+        return StepResult(loss, self.outputs, tuple(ran), self.peak_in_flight, crossed, losses)
 
     def intercept(self, around: Callable[[Action, Callable[[Action], None]], None]) -> None:
         """Put a function around every action of later steps: the seam where tests plant faults.

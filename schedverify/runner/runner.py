@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,8 +12,8 @@ import torch.distributed as dist
 from schedverify.core.problem import Problem
 from schedverify.core.result import Plan
 from schedverify.core.trace import StepSpan
-from schedverify.runner.agreement import agree_on_plan, make_on_every_rank
-from schedverify.runner.backends import backend_of, gloo_beside
+from schedverify.runner.agreement import admitted, make_on_every_rank
+from schedverify.runner.backends import gloo_group
 from schedverify.runner.compute.batches import Feed, feed_of
 from schedverify.runner.compute.gradient_sums import sum_shared
 from schedverify.runner.compute.gradients import scale, set_aside, weights_of
@@ -27,7 +28,6 @@ from schedverify.runner.control.loss_totals import LossTotals
 from schedverify.runner.execution import Execution
 from schedverify.runner.failures import RunError
 from schedverify.runner.p2p.boundaries import Boundaries, Hook
-from schedverify.runner.p2p.messages import transfer_objection
 from schedverify.runner.p2p.transport import Transport
 from schedverify.runner.p2p.waiting import DEFAULT_TIMEOUT
 from schedverify.runner.program import Stages, device_of, modules_of, program_of
@@ -122,16 +122,14 @@ class Runner:
         seed: int = 0,
     ) -> None:
         self._group = dist.group.WORLD if group is None else group
-        self._timeout, self._loss, self._optimizer = timeout, loss, optimizer
-        self._data_parallel = data_parallel
+        self._timeout, self._loss, self._optimizer, self._data_parallel = timeout, loss, optimizer, data_parallel
         self._replicas: dict[int, Replicas] = {}
         self.rank = dist.get_rank(self._group)
-        self.plan, self._tagged, self._control = _admitted(plan, self._group, unverified, timeout)
+        self.plan, self._tagged, self._control = admitted(plan, self._group, unverified, timeout)
         self.program, problem = program_of(self.plan, self.rank), self.plan.problem
         options = " ".join(name for name, on in (("checksums", checksums), ("shared", shared is not None)) if on)
-        self.modules, named = make_on_every_rank(
-            lambda: self._made_and_shared(stages, shared), options, lambda _: {}, self._control, timeout
-        )
+        make = partial(self._made, stages, shared)
+        self.modules, named = make_on_every_rank(make, options, lambda _: {}, self._control, timeout)
         self._shared = agree_on_shared(problem, self.modules, named, self._control, timeout)
         self._totals = LossTotals(problem, self._control, self._pipelines(), timeout)
         self._notices = failure_notices_of(self._group, timeout)
@@ -140,28 +138,20 @@ class Runner:
             problem, self.rank, known=not tagged, hooks=hooks, forbid_nan=forbid_nan, sealed=checksums
         )
         transport = Transport(
-            self._boundaries,
-            problem,
-            self.rank,
-            self._group,
-            tagged=tagged,
-            timeout=timeout,
-            device=device,
-            awaited=self.program.awaited_sends,
-        )
+            self._boundaries, problem, self.rank, self._group,
+            tagged=tagged, timeout=timeout, device=device, awaited=self.program.awaited_sends,
+        )  # fmt: skip
         first = replica_of(self._replicas.values()) * problem.microbatches
         self._randoms = Randoms(seed, first=first, devices=devices_of(self.modules, device))
         made = stages_of_rank(problem, {n: stage.module for n, stage in self._replicas.items()}, self._randoms)
         self.execution = Execution(self.program, made, transport, replicas=self._replicas, boundaries=self._boundaries)
         """Runs the program of this rank; a test plants faults with its ``intercept``."""
 
-    def _made_and_shared(self, stages: Stages | Callable[[Plan], Stages], shared: Any) -> tuple[dict[int, Any], Any]:
-        """Return the modules, and what they share by name; None where that is not given."""
-        made = self._made(stages)
-        return made, None if shared is None else sharing_of(shared, self.plan, made)
+    def _made(self, stages: Stages | Callable[[Plan], Stages], shared: Any) -> tuple[dict[int, Any], Any]:
+        """Return the modules, and what they share by name; None where that is not given.
 
-    def _made(self, stages: Stages | Callable[[Plan], Stages]) -> dict[int, Any]:
-        """Return the modules, once the other ranks of the data-parallel group have their own, with as many weights."""
+        The other ranks of the data-parallel group have made their own by then, with as many weights.
+        """
 
         def make() -> dict[int, Any]:
             given, group = modules_of(stages, self.plan, self.program), self._data_parallel
@@ -169,18 +159,16 @@ class Runner:
             return given
 
         if self._data_parallel is None:
-            return make()
-        is_gloo = backend_of(self._data_parallel).name == "gloo"
-        control = self._data_parallel if is_gloo else gloo_beside(self._data_parallel, self._timeout)
-        among = "the data-parallel group"
-        made: dict[int, Any] = make_on_every_rank(make, "", weights_of, control, self._timeout, among=among)
-        return made
+            made = make()
+        else:
+            control, among = gloo_group(self._data_parallel, self._timeout), "the data-parallel group"
+            made = make_on_every_rank(make, "", weights_of, control, self._timeout, among=among)
+        return made, None if shared is None else sharing_of(shared, self.plan, made)
 
     def _pipelines(self) -> list[Any]:
         """Return gloo groups over which a last stage's losses are averaged, as its gradients are; empty without one."""
         lasts = [number for number in sorted(self._replicas) if not self.problem.successors[number]]
-        groups = self._replicas[lasts[0]].groups if lasts else ()
-        return [each if dist.get_backend(each) == "gloo" else gloo_beside(each, self._timeout) for each in groups]
+        return [gloo_group(group, self._timeout) for group in (self._replicas[lasts[0]].groups if lasts else ())]
 
     @property
     def control(self) -> Any:
@@ -266,10 +254,7 @@ class Runner:
         if training:
             self._update()
         self.next_step += 1
-        done = self.execution
-        losses = {place: each.value for place, each in done.losses.items()}
-        crossed = tuple(self._boundaries.log)
-        return StepResult(loss, done.outputs, tuple(ran), done.peak_in_flight, crossed, losses)
+        return self.execution.result(loss, ran)
 
     def _trained(self, feed: Feed) -> tuple[list[StepSpan], Any]:
         """Run the plan, and make the gradients whole; return what ran, and the rank's share of the loss."""
@@ -285,8 +270,8 @@ class Runner:
         return ran, share
 
     def _ran(self, feed: Feed) -> list[StepSpan]:
-        for number in sorted(self._replicas):
-            self._replicas[number].begin()
+        for _, stage in sorted(self._replicas.items()):
+            stage.begin()
         with self._randoms.within_step():
             return self.execution.run(feed)
 
@@ -313,15 +298,3 @@ class Runner:
 
     def relearn(self) -> None:
         """Do nothing, for callers from when it was needed: each step may have other shapes than the last one."""
-
-
-def _admitted(plan: Plan | str | Path, group: Any, unverified: bool, timeout: float) -> tuple[Plan, bool, Any]:
-    """Return the plan, whether the backend matches messages by tags, and a gloo group of the ranks."""
-    backend = backend_of(group)
-    control = group if backend.name == "gloo" else gloo_beside(group, timeout)
-
-    def objection(given: Plan) -> str:
-        return transfer_objection(given.problem, tagged=backend.tagged)
-
-    admitted = agree_on_plan(plan, backend, control, unverified=unverified, timeout=timeout, objection=objection)
-    return admitted, backend.tagged, control

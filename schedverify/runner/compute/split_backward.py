@@ -41,7 +41,7 @@ _WHOLE: Final = "CompiledFunctionBackward", "CheckpointFunctionBackward"
 _HOOKED: Final = "I is a whole backward, and W does nothing, for hooks that its forward registers"
 
 
-class Form(NamedTuple):
+class GraphForm(NamedTuple):
     """A graph without its tensors: nodes are numbered from the roots on, in breadth-first order."""
 
     links: tuple[tuple[int, ...], ...]
@@ -110,11 +110,11 @@ class Graph:
         given = {id(each) for each in inputs}
         entries = tuple([number for number, leaf in self.leaves.items() if id(leaf) in given])
         ends = tuple([(numbers[root.node], root.output_nr) for root in roots])
-        self.form = Form(tuple(links), ends, entries, tuple(self.leaves), tuple(map(type, self.nodes)))
+        self.form = GraphForm(tuple(links), ends, entries, tuple(self.leaves), tuple(map(type, self.nodes)))
 
 
 @lru_cache(maxsize=64)
-def cuts_of(form: Form) -> BackwardCuts:
+def cuts_of(form: GraphForm) -> BackwardCuts:
     """Return the cuts of a graph: the nodes at which the way to a weight leaves the ways to the inputs.
 
     Where no input needs a gradient, the ways to the nodes with several children are taken instead.
@@ -157,7 +157,7 @@ def cuts_of(form: Form) -> BackwardCuts:
     return BackwardCuts(cuts, tuple(several), frozenset(below), _notice(form, once, hidden - below if cuts else set()))
 
 
-def _notice(form: Form, once: Iterable[int], hidden: Iterable[int]) -> str:
+def _notice(form: GraphForm, once: Iterable[int], hidden: Iterable[int]) -> str:
     """Return what is not as a schedule has it, by the nodes that run once only, and those that hide what they saved."""
     parts = []
     if names := _names(form, once):
@@ -167,7 +167,7 @@ def _notice(form: Form, once: Iterable[int], hidden: Iterable[int]) -> str:
     return "; ".join(parts)
 
 
-def _names(form: Form, nodes: Iterable[int]) -> str:
+def _names(form: GraphForm, nodes: Iterable[int]) -> str:
     """Return the names of nodes as text, each once."""
     packed = "a node with saved tensors that hooks packed"
     return ", ".join(sorted({packed if node in form.packed else form.kinds[node].__name__ for node in nodes}))
