@@ -26,7 +26,7 @@ from schedverify.profiling.figures import BlockBytes, SharedBlocks
 from schedverify.runner.compute.batches import Tensors, alone, rows_of
 from schedverify.runner.compute.losses import Loss
 from schedverify.runner.compute.microbatches import microbatches_of
-from schedverify.runner.compute.parcels import Parcel, call_of, called, first_call_of, needs_of, parcel_of
+from schedverify.runner.compute.parcels import Parcel, call_of, called, first_call_of, needs_of, parcel_of, structure_of
 from schedverify.runner.compute.stages import Stage
 from schedverify.runner.launch.source import Source
 
@@ -184,7 +184,9 @@ class Chain:
             leaves = zip(given, needs_of(given), strict=True)
             inputs = tuple(_clone(each.detach().requires_grad_(needed)) for each, needed in leaves)
             arguments = self._call(number, given.holding(inputs) if isinstance(given, Parcel) else inputs)
-            outputs = parcel_of(called(self.modules[number], arguments), f"block {self.names[number]}")
+            outputs = parcel_of(
+                called(self.modules[number], structure_of(arguments), arguments), f"block {self.names[number]}"
+            )
             del arguments
             loss = self._loss.of(outputs) if number == len(self.names) - 1 else None
         into, out = storages_of(inputs), storages_of(outputs)

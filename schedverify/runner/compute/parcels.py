@@ -102,11 +102,16 @@ def first_call_of(module: Any, inputs: Parcel, keywords: Parcel | None) -> Parce
     return call_of(module, [], merged)
 
 
-def called(module: Any, inputs: tuple[Any, ...]) -> Any:
-    """Call a module with the arguments in a parcel of a call; with the tensors themselves where it is none."""
-    if not isinstance(inputs, Parcel) or inputs.structure is _LONE_CALL or _is_plain(inputs.structure):
-        return module(*inputs)
-    arguments, keywords = inputs.value()
+def structure_of(tensors: tuple[Any, ...]) -> Structure | None:
+    """Return the structure of a parcel; None of a tuple that is none."""
+    return tensors.structure if isinstance(tensors, Parcel) else None
+
+
+def called(module: Any, call: Structure | None, tensors: Sequence[Any]) -> Any:
+    """Call a module with tensors that stand in the structure of a call; with the tensors alone where that is None."""
+    if call is None or call is _LONE_CALL or _is_plain(call):
+        return module(*tensors)
+    arguments, keywords = put_together(call, iter(tensors))
     return module(*arguments, **keywords)
 
 

@@ -62,12 +62,9 @@ class Randoms:
                 generator.set_state(state)
 
     def begin(self, microbatch: int, block: int) -> None:
-        """Seed the generators for a block of a micro-batch, or for the loss.
+        """Seed the generators for a block of a micro-batch, by its number in one copy of the model.
 
-        Parameters
-        ----------
-        block
-            The number of the block in one copy of the model; below zero those of losses, see :func:`number_of_loss`.
+        A loss goes on where the last block ended.
         """
         self._microbatch = self._first + microbatch
         self.enter(block)
@@ -83,11 +80,6 @@ class Randoms:
 def seed_of(seed: int, step: int, microbatch: int, block: int) -> int:
     """Return 64 bits that are a hash of the numbers; the host's generator takes 32 of them."""
     return int.from_bytes(blake2b(_KEY.pack(seed, step, microbatch, block), digest_size=8).digest(), "little")
-
-
-def number_of_loss(last: int) -> int:
-    """Return the number by which the loss of a last stage draws, the stage counted among the last stages alone."""
-    return -1 - last
 
 
 class Blocks(nn.Sequential):  # type: ignore[misc]

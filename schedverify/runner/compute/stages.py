@@ -22,9 +22,10 @@ from schedverify.core.problem import Problem
 from schedverify.runner.compute.batches import Tensors
 from schedverify.runner.compute.buffers import Buffers, BufferValues
 from schedverify.runner.compute.losses import Loss
-from schedverify.runner.compute.parcels import Parcel, called, needs_of, parcel_of
-from schedverify.runner.compute.randoms import Randoms, first_block, number_of_loss
+from schedverify.runner.compute.parcels import Parcel, called, needs_of, structure_of
+from schedverify.runner.compute.randoms import Randoms, first_block
 from schedverify.runner.compute.split_backward import WeightPart, input_part, whole_backward
+from schedverify.runner.compute.structures import TENSOR, Structure, taken_apart
 from schedverify.runner.p2p.messages import is_differentiable
 
 log = logging.getLogger("schedverify")
@@ -33,9 +34,9 @@ log = logging.getLogger("schedverify")
 class _InFlight:
     """What a micro-batch leaves at a stage from its F to its B or I."""
 
-    def __init__(self, microbatch: int, inputs: Tensors, loss: Loss | None) -> None:
+    def __init__(self, microbatch: int, inputs: Sequence[Any], call: Structure | None, loss: Loss | None) -> None:
         self.microbatch = microbatch
-        self.inputs = inputs
+        self.inputs, self.call = inputs, call
         """Those that may be run again; none once the graph is there."""
         self.entries: tuple[Any, ...] = ()
         """By differentiable input, its leaf in the graph; None where it needs no gradient."""
@@ -51,7 +52,7 @@ class _InFlight:
 
 
 _KEEPS: Final = nullcontext()
-_NOT_RUN: Final = _InFlight(0, (), None)
+_NOT_RUN: Final = _InFlight(0, (), None, None)
 """Stands for a micro-batch whose F has not made its state yet."""
 
 
@@ -71,18 +72,15 @@ class Stage:
         Those of the rank; by default no random numbers are seeded.
     within
         The stage's number in one copy of the model, where it stands in another copy.
-    last
-        Its number among the last stages of one copy.
     """
 
     def __init__(
         self, number: int, module: Any, *, recompute: bool, training: bool, is_first: bool,
-        randoms: Randoms | None = None, within: int | None = None, last: int = 0,
+        randoms: Randoms | None = None, within: int | None = None,
     ) -> None:  # fmt: skip
-        self.number, self.module = number, module
+        self.number, self.module, self._place = number, module, f"stage {number}"
         self._randoms = Randoms() if randoms is None else randoms
         self._block = first_block(module, number if within is None else within, self._randoms)
-        self._loss = number_of_loss(last)
         self._recompute, self._training, self._is_first = recompute, training, is_first
         self._in_flight: dict[int, _InFlight] = {}
         self._weight_parts: dict[int, WeightPart] = {}
@@ -111,9 +109,8 @@ class Stage:
 
     def forward(self, microbatch: int, inputs: Tensors, loss: Loss | None, *, split: bool) -> Tensors:
         """Run F and return the outputs; of a last stage in training the loss follows them."""
-        leaves = map(self._leaf, inputs, needs_of(inputs))
-        given = inputs.holding(leaves) if isinstance(inputs, Parcel) else tuple(leaves)
-        state = _InFlight(microbatch, given, loss)
+        leaves = list(map(self._leaf, inputs, needs_of(inputs)))
+        state = _InFlight(microbatch, leaves, structure_of(inputs), loss)
         if not self._training:
             self._in_flight.pop(microbatch, None)
         else:
@@ -123,7 +120,7 @@ class Stage:
             state.buffers = self._buffers.copies()
         # In training to see what needs a gradient; the graph is gone again behind it.
         with torch.set_grad_enabled(self._training):
-            return self._passed_on(self._outputs(state, again=self._recompute))
+            return self._passed_on(*self._outputs(state, again=self._recompute))
 
     def backward(self, microbatch: int, gradients: Sequence[Any], *, split: bool) -> Tensors:
         """Run B, or I where the backward is split, and return the gradients of the differentiable inputs.
@@ -164,7 +161,7 @@ class Stage:
     def _run(self, state: _InFlight, split: bool) -> Tensors:
         handles = RemovableHandle.next_id
         with _KEEPS if torch.is_grad_enabled() else torch.enable_grad():
-            outputs = self._outputs(state)
+            outputs, structure = self._outputs(state)
         inputs = () if self._is_first else state.inputs
         differentiable = [each for each in inputs if is_differentiable(each.dtype)]
         state.entries = tuple([each if each.requires_grad else None for each in differentiable])
@@ -173,23 +170,30 @@ class Stage:
         if state.loss is not None:
             leading, state.seed = [outputs[-1]], torch.full_like(outputs[-1], state.loss.seed)
         state.roots = [_edge(each) if each.requires_grad else None for each in leading]
-        return self._passed_on(outputs)
+        return self._passed_on(outputs, structure)
 
-    def _outputs(self, state: _InFlight, *, again: bool = False) -> Tensors:
-        """Run the module and the loss; ``again`` where the inputs are needed again."""
+    def _outputs(self, state: _InFlight, *, again: bool = False) -> tuple[list[Any], Structure]:
+        """Run the module and the loss; return the outputs, the loss behind them, and the structure of the others.
+
+        Parameters
+        ----------
+        again
+            Whether the inputs are needed again.
+        """
         inputs = [_inner(each, apart=again or self._is_first) for each in state.inputs]
-        given = state.inputs.holding(inputs) if isinstance(state.inputs, Parcel) else tuple(inputs)
         self._randoms.begin(state.microbatch, self._block)
-        outputs = parcel_of(called(self.module, given), f"stage {self.number}")
-        if state.loss is None:
-            return outputs
-        self._randoms.begin(state.microbatch, self._loss)
-        return (*outputs, state.loss.of(outputs))
+        outputs: list[Any] = []
+        structure = taken_apart(called(self.module, state.call, inputs), outputs, self._place)
+        if state.loss is not None:
+            whole = tuple(outputs) if structure == TENSOR else Parcel.of(outputs, structure, ())
+            outputs.append(state.loss.of(whole))
+        return outputs, structure
 
-    def _passed_on(self, outputs: Tensors) -> Tensors:
+    def _passed_on(self, outputs: list[Any], structure: Structure) -> Parcel:
         """Return outputs as other stages get them: without their graph, and not in the memory of a buffer."""
+        needs = [each.requires_grad for each in outputs]
         tensors = [each.detach() if each.requires_grad else self._buffers.apart(each) for each in outputs]
-        return outputs.holding(tensors) if isinstance(outputs, Parcel) else tuple(tensors)
+        return Parcel.of(tensors, structure, needs)
 
     def _tell(self, notice: str) -> None:
         """Log once what of I and W is not as the schedule has it."""
@@ -203,16 +207,14 @@ class Stage:
 
 def stages_of_rank(problem: Problem, modules: Mapping[int, Any], randoms: Randoms) -> dict[int, Stage]:
     """Return the stages of a rank by their numbers, from its modules."""
-    lasts = [stage for stage in range(problem.stages) if not problem.successors[stage]]
-    made = {}
-    for number, module in modules.items():
-        within = number % problem.stages
-        made[number] = Stage(
-            number, module, recompute=problem.recompute[number], training=problem.form != "inference",
-            is_first=not problem.predecessors[number], randoms=randoms, within=within,
-            last=lasts.index(within) if within in lasts else 0,
-        )  # fmt: skip
-    return made
+    training, recompute, feeders = problem.form != "inference", problem.recompute, problem.predecessors
+    return {
+        number: Stage(
+            number, module, recompute=recompute[number], training=training, is_first=not feeders[number],
+            randoms=randoms, within=number % problem.stages,
+        )
+        for number, module in modules.items()
+    }  # fmt: skip
 
 
 def _edge(tensor: Any) -> Any:

@@ -96,6 +96,8 @@ class LossTotals:
         """
         if not feed.targets:
             return feed
+        if not self._groups and self._known.agreed and self._known.form is Form.MEAN:
+            return feed._replace(known=self._known)  # of means alone, what is fed says all
         stages = sorted(feed.targets)
         counted = float(sum(counted_in(part) for stage in stages for part in feed.targets[stage]))
         own = [float(feed.weighted), counted, *(feed.totals[stage] for stage in stages)]
