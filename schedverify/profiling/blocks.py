@@ -65,6 +65,8 @@ class Chain:
             inputs, targets = source.batch(0)
         self._inputs: Tensors = microbatches_of(inputs, microbatches, "batch")[0]
         target = alone(_copies(microbatches_of(targets, microbatches, "target")[0]))
+        self._targets = [each for each in tree_leaves(target) if isinstance(each, torch.Tensor)]
+        """They are the user's, and no micro-batch holds them, whatever a loss saves."""
         last = len(self.modules) - 1
         self._loss = Loss(lambda outputs: source.loss(alone(outputs), target), last, 1 / microbatches)
         self.rows = rows_of(self._inputs)
@@ -170,7 +172,7 @@ class Chain:
             made = self._do(number, kind, given, split=split, last=len(self.names) - 1)
         copied = _copies(made)
         del made, given
-        return copied, live.live_bytes(_own(self.modules[number]))
+        return copied, live.live_bytes([*_own(self.modules[number]), *self._targets])
 
     def _saved(self, number: int, given: Tensors, before: Sequence[bool]) -> tuple[list[bool], tuple[bool, ...]]:
         """Return by input, and by output, whether a graph that is all that is left of a forward keeps it alive.

@@ -21,7 +21,7 @@ OWN_WORDS = {
     "optimizer/solvers/pumpkin.py": "what our own child process prints",
     "optimizer/solvers/pumpkin_child.py": "what our own parent process asks",
     "runner/control/exchange.py": "what the ranks of one run tell each other",
-    "runner/sharing.py": "what the ranks of one run tell of their weights",
+    "runner/compute/structures.py": "in what values the tensors stand that one rank sends another",
 }
 """Modules that read JSON which schedverify itself has written a moment ago, and who writes it."""
 MANY = 4000

@@ -60,11 +60,9 @@ def judged(m: Model, on: list[list[int]], placement: tuple[int, ...], moments: M
     for rank in set(placement):
         own = [size for size, home in zip(sizes, placement, strict=True) if home == rank]
         held = max(
-            sum(
-                size[0] + flight * size[1] + waiting * size[2] for size, flight, waiting in zip(own, *each, strict=True)
-            )
+            sum(flight * size[0] + waiting * size[1] for size, flight, waiting in zip(own, *each, strict=True))
             for each in moments[rank]
-        )
+        ) + oracle.always_on(m, on, list(placement), rank)
         if memory and held > memory[rank % len(memory)]:
             return None
     return oracle.order_of(m, on, list(placement))

@@ -179,7 +179,10 @@ def certifying(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         workers: set[int] = set()
         while len(workers) < 2:
             assert process.stdout is not None
-            workers.add(int(process.stdout.readline().split()[1]))
+            line = process.stdout.readline()
+            if not line:
+                pytest.fail(f"it ended: {process.communicate()[1]}")
+            workers.update(int(word) for word in line.split() if word.isdigit())
         for _ in range(40):  # shapes are taken in chunks; some are done by now
             process.stdout.readline()
         yield process
