@@ -25,10 +25,10 @@ from schedverify.core.result import Report, Verdict
 from schedverify.core.schedule import Schedule
 from schedverify.generators import families, generate
 from schedverify.verifier.verification import verify
-from support.halves import halved
 from support.mutants_communication import MUTANTS_OF_A_LOWERED_BASE, faulty_lowered, lowered_mutant
 from support.random_lowered import lowered, lowered_base
 from support.random_traffic import traffic
+from support.thinned import thinned
 
 Place = tuple[int | None, int | None]
 MUTANTS = 20_000
@@ -137,7 +137,7 @@ def compare(problem: Problem, rows: Rows, excerpt: bool, settings: Iterable[Sett
     return found
 
 
-@pytest.mark.parametrize("chunk", halved(range(CHUNKS)))
+@pytest.mark.parametrize("chunk", thinned(range(CHUNKS)))
 def test_the_judges_agree_on_mutants(chunk: int) -> None:
     count = MUTANTS // CHUNKS
     found = judged_mutants(range(chunk * count, (chunk + 1) * count))

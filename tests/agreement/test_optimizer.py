@@ -24,7 +24,7 @@ from schedverify.optimizer.tasks import OpKey, Tasks
 from schedverify.planner.plans import optimize
 from schedverify.verifier.certificates import proved_bound
 from schedverify.verifier.verification import verify
-from support.halves import halved
+from support.thinned import thinned
 from support.tiny_problems import tiny_problems
 
 TIMES = ("makespan", "span")
@@ -137,7 +137,7 @@ def test_each_bound_has_a_generator() -> None:
     assert generators == {*bounds.TIME_BOUNDS, bounds.sequence_bounds, bounds.admission_bounds}
 
 
-@pytest.mark.parametrize("chunk", halved(range(CHUNKS)))
+@pytest.mark.parametrize("chunk", thinned(range(CHUNKS)))
 def test_the_optimizer_equals_brute_force(chunk: int) -> None:
     on_some(tiny_problems(), chunk, EXAMPLES, agree)
 

@@ -18,9 +18,9 @@ from schedverify.lowering import add_reduction, add_sharding
 from schedverify.testing import Mutation, lowerings, mutations, problems, schedules
 from schedverify.testing.faults import FAULTS, faults_at, places
 from schedverify.verifier.rules import REGISTRY
-from support.halves import halved
 from support.random_lowered import lowered_base
 from support.random_schedules import base
+from support.thinned import thinned
 
 UNPLANTED = {
     "SV202", "SV501", "SV502", "SV503",  # of times and claims, which stand beside a schedule
@@ -188,7 +188,7 @@ PLANTED: dict[str, tuple[str, dict, dict, dict | None]] = {
 }
 
 
-@pytest.mark.parametrize("fault", halved(list(PLANTED)))
+@pytest.mark.parametrize("fault", thinned(list(PLANTED)))
 def test_the_fault_of_a_feature_is_found_within_200_examples_and_told_small(fault: str) -> None:
     code, of_problem, of_order, of_lowering = PLANTED[fault]
     found: list[sv.Problem] = []
