@@ -142,8 +142,9 @@ def test_the_optimizer_equals_brute_force(chunk: int) -> None:
     on_some(tiny_problems(), chunk, EXAMPLES, agree)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("chunk", range(CHUNKS, CHUNKS + 4))
+@pytest.mark.parametrize(
+    "chunk", [pytest.param(CHUNKS + i, marks=pytest.mark.long if i > 1 else pytest.mark.slow) for i in range(4)]
+)
 def test_the_optimizer_equals_brute_force_on_many_more(chunk: int) -> None:
     on_some(tiny_problems(), chunk, MANY, agree)
 
@@ -188,7 +189,7 @@ def test_larger_problems_equal_brute_force_first_in_first_out() -> None:
     on_some(LARGER_SPLIT, 0, 15, larger_agree)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_many_larger_problems_equal_brute_force_first_in_first_out() -> None:
     on_some(LARGER_FUSED, 1, 200, larger_agree)
     on_some(LARGER_SPLIT, 1, 100, larger_agree)
