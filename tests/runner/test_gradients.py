@@ -8,7 +8,7 @@ pytest.importorskip("torch", reason="torch is not installed")
 
 import torch
 
-from schedverify.runner.compute.gradients import set_aside
+from schedverify.runner.compute.gradients import begin_average, scale, set_aside, weights_of
 
 
 def weight(*numbers: float) -> torch.nn.Linear:
@@ -60,3 +60,23 @@ def test_sparse_gradients_are_added(first: bool, second: bool) -> None:
         table.weight.grad = gradient(second)
     found = table.weight.grad
     assert (found.to_dense() if found.is_sparse else found).tolist() == [[0.0, 2.0], [0.0, 0.0]]
+
+
+def test_gradients_are_multiplied_and_nothing_makes_zeros_even_of_a_nan() -> None:
+    some, none, lost = weight(1.0, 2.0), torch.nn.Linear(2, 1), weight(float("nan"))
+    scale([some.weight, *none.parameters()], 0.5)
+    assert some.weight.grad.tolist() == [[0.5, 1.0]]
+    assert [each.grad for each in none.parameters()] == [None, None]
+    scale([some.weight, lost.weight], 0.0)
+    assert (some.weight.grad.tolist(), lost.weight.grad.tolist()) == ([[0.0, 0.0]], [[0.0]])
+
+
+def test_weights_are_told_by_their_numbers_and_dtypes() -> None:
+    frozen = torch.nn.Linear(2, 3).requires_grad_(False)
+    mixed = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 1).double())
+    assert weights_of({0: frozen, 1: mixed}) == {"0": "0", "1": "9/float32/float64"}
+
+
+def test_frozen_weights_have_no_mean_to_wait_for() -> None:
+    frozen = torch.nn.Linear(2, 3).requires_grad_(False)
+    assert begin_average(frozen.parameters(), None, "rank 0, stage 0", 1.0)() is None  # type: ignore[func-returns-value]
