@@ -34,7 +34,7 @@ Place = tuple[int | None, int | None]
 MUTANTS = 20_000
 CHUNKS = 20
 MORE = [
-    pytest.param(chunk, marks=pytest.mark.long if chunk % 2 else pytest.mark.slow)
+    pytest.param(chunk, marks=pytest.mark.long if chunk % 4 else pytest.mark.slow)
     for chunk in range(CHUNKS, 3 * CHUNKS)
 ]
 EAGER_BYTES = 2

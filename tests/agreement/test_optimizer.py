@@ -142,9 +142,8 @@ def test_the_optimizer_equals_brute_force(chunk: int) -> None:
     on_some(tiny_problems(), chunk, EXAMPLES, agree)
 
 
-@pytest.mark.parametrize(
-    "chunk", [pytest.param(CHUNKS + i, marks=pytest.mark.long if i > 1 else pytest.mark.slow) for i in range(4)]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("chunk", range(CHUNKS, CHUNKS + 4))
 def test_the_optimizer_equals_brute_force_on_many_more(chunk: int) -> None:
     on_some(tiny_problems(), chunk, MANY, agree)
 
