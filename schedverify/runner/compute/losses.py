@@ -38,6 +38,11 @@ class KnownForm:
         self.agreed = False
         """Whether all ranks have it."""
 
+    @property
+    def settled(self) -> bool:
+        """Whether all ranks have it and it is that of means, of which nobody needs to tell another more."""
+        return self.agreed and self.form is Form.MEAN
+
     def keep(self, form: Form, stage: int) -> None:
         """Note the form of a loss.
 

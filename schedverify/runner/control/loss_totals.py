@@ -96,7 +96,7 @@ class LossTotals:
         """
         if not feed.targets:
             return feed
-        if not self._groups and self._known.agreed and self._known.form is Form.MEAN:
+        if not self._groups and self._known.settled:
             return feed._replace(known=self._known)  # of means alone, what is fed says all
         stages = sorted(feed.targets)
         counted = float(sum(counted_in(part) for stage in stages for part in feed.targets[stage]))
@@ -122,7 +122,7 @@ class LossTotals:
         RunError
             If some ranks have means and others pairs, or several last stages do not count as much.
         """
-        if not self._known.agreed or self._known.form is Form.PAIR:
+        if not self._known.settled:
             own = self._told(feed, losses) if feed.targets else _Told(None, 1.0, dict.fromkeys(self._lasts, 0.0))
             answers = exchange(_text(own), self._control, self._timeout, part=_PART)
             told = [self._read(rank, text) for rank, text in enumerate(answers)]
