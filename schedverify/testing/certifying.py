@@ -154,7 +154,9 @@ def _results(
     """Yield each shape with its schedule's digest, in rising order; the rest is called off if one fails."""
     taken = [shape for shape, is_taken in left if is_taken]
     with interrupts_later():  # processes start with the first job
-        digests = map(job, taken) if pool is None else pool.map(job, taken)
+        # Not pool.map: at Ctrl-C it cancels futures here, while the pool's thread says that its processes are gone.
+        futures = [] if pool is None else [pool.submit(job, each) for each in taken]
+        digests = map(job, taken) if pool is None else (future.result() for future in futures)
     try:
         for shape, is_taken in left:
             yield shape, next(digests) if is_taken else None
