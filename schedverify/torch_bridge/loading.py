@@ -15,7 +15,7 @@ from schedverify.core.trace import StepSpan
 from schedverify.formats import load, save
 from schedverify.planner.export import for_torch
 from schedverify.torch_bridge import torch_internals
-from schedverify.torch_bridge.torch_internals import require_torch
+from schedverify.torch_bridge.versions import require_torch
 from schedverify.torch_bridge.wrapped_stages import objection_to_wrapped
 from schedverify.verifier.runtimes import PROFILES
 
@@ -117,7 +117,7 @@ def load_verified(
     UnsupportedError
         If torch, or the backend, is another than what this is tested with.
     """
-    torch = require_torch()
+    torch = require_torch("runtime")
     from schedverify.runner.agreement import agree_on_plan
     from schedverify.runner.backends import Backend, gloo_beside
 
