@@ -34,7 +34,7 @@ def told(capsys: pytest.CaptureFixture[str], words: str) -> list[str]:
 
 WRONG = {
     # what is missing
-    "verify": "verify: SCHEDULE is missing (Schedule: text, PyTorch's CSV or a plan; - for standard input)",
+    "verify": "verify: SCHEDULE is missing (Schedule: text, PyTorch's CSV, a plan, or torch:CLASS; - for standard input)",
     "lint": "lint: FILES is missing (Files in .schedule.toml, CSV with a problem beside it, plans)",
     "convert|s.txt": "convert: TARGET is missing (File to write; - for standard output)",
     "run|plan.json": (
