@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 
 PREFIX: Final = "torch:"
 """What stands before the name of a class."""
+CLASSES: Final = (
+    "1F1B", "DualPipeV", "ForwardOnly", "GPipe", "Interleaved1F1B", "InterleavedZeroBubble", "LoopedBFS",
+    "ZBVZeroBubble",
+)  # fmt: skip
+"""The classes that completion offers, which does not load torch."""
 _SIZES: Final = ("ranks", "microbatches", "virtual")
 
 

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from schedverify.cli import main
+from schedverify.cli.shapes import CLASSES
 from schedverify.formats import load
+from schedverify.torch_bridge import torch_classes
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
@@ -104,6 +106,10 @@ def test_wrong_usage(capsys: pytest.CaptureFixture[str], words: str, said: str) 
     code, printed, told = called(capsys, words)
     assert (code, printed) == (2, "")
     assert said in told
+
+
+def test_completion_knows_every_class() -> None:
+    assert set(CLASSES) == set(torch_classes())
 
 
 def test_without_torch(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
