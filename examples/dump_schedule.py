@@ -31,7 +31,7 @@ def dump_schedule(schedule, path):
 def loop_order(schedule):
     """Return what a loop written by hand runs (GPipe, 1F1B), by running it on a stage that only notes its calls."""
     row, alone, stage = [], copy.copy(schedule), copy.copy(schedule._stage)
-    index, first, last, trains = stage.stage_index, stage.is_first, stage.is_last, stage.has_backward
+    index, first, last, trains = stage.stage_index, stage.is_first, stage.is_last, schedule._has_backward
 
     def begin(ops, **_):
         row.extend([f"[{';'.join(ops)}]"] if len(ops) > 1 else ops)
