@@ -13,6 +13,7 @@ from schedverify.core.problem import Problem
 from schedverify.core.result import Plan
 from schedverify.core.schedule import Schedule, check_ranks
 from schedverify.core.timeline import Timeline
+from schedverify.formats.schedule_dumps import Dump
 from schedverify.formats.text_files import PathLike, naming
 from schedverify.planner.export import WITH_WAITS, for_torch, profile_for
 from schedverify.planner.plans import plan_of
@@ -26,7 +27,7 @@ MOST_RANKS_OF_A_PLAN: Final = 2048
 """A plan of more would hold more than four million latencies."""
 
 
-def subject(given: Schedule | Plan, problem: Problem | None) -> tuple[Schedule, Problem, str]:
+def subject(given: Schedule | Plan | Dump, problem: Problem | None) -> tuple[Schedule, Problem, str]:
     """Return the schedule, the problem it is for, and a remark where that is read off the schedule.
 
     Raises
@@ -38,6 +39,8 @@ def subject(given: Schedule | Plan, problem: Problem | None) -> tuple[Schedule, 
         if given.schedule is None:
             raise InputError("the plan has no schedule")
         return given.schedule, problem or given.problem, ""
+    if isinstance(given, Dump):
+        return given.schedule, given.problem, ""
     if problem is None:
         return given, deduce_problem(given), REMARK
     check_ranks(given, problem.ranks)

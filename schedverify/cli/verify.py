@@ -54,6 +54,7 @@ def verify(  # noqa: PLR0913 - each is an option of the command line
     from schedverify import formats
     from schedverify.cli import report_text
     from schedverify.core.errors import InputError
+    from schedverify.formats.schedule_dumps import Dump
     from schedverify.formats.text_files import source_name
     from schedverify.verifier import cures
     from schedverify.verifier.verification import verify as judge
@@ -64,7 +65,8 @@ def verify(  # noqa: PLR0913 - each is an option of the command line
         subject, given = of_class(schedule, given, shape, of_torch, "verify")
     else:
         refuse_beside("a file", shape, of_torch)
-        subject, lines = formats.load_with_lines(schedule, given)
+        loaded, lines = formats.load_with_lines(schedule, given)
+        subject, given = loaded if isinstance(loaded, Dump) else (loaded, given)
     codes: dict[str, Any] = {"select": _codes(select), "ignore": _codes(ignore) or (), "profile": profile}
     try:
         report = judge(subject, given, discipline=discipline, eager_bytes=eager_bytes, excerpt=excerpt, **codes)

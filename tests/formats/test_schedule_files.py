@@ -19,7 +19,7 @@ from schedverify.core.op import Kind, Op
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
 from schedverify.formats import load, save, trace
-from schedverify.formats.loading import looks_like_csv, parse_text
+from schedverify.formats.schedule_forms import looks_like_csv, parse_text
 from schedverify.formats.torch_csv import parse_csv, to_csv
 from schedverify.simulator.engine import simulate
 from support.call_counts import calls_of
