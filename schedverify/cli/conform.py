@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 def conform(
     plan: Annotated[str, file("The plan that ran.")],
-    trace: Annotated[str, Parameter(help="The trace of the run, as run --trace writes it.")],
+    traces: Annotated[
+        list[str], Parameter(help="The trace of run --trace, or dumps of the flight recorder, one of each rank.")
+    ],
     *,
     output: Annotated[
         str | None, file("Problem file for the measured costs, .toml or .json.", "--output", "-o")
@@ -32,15 +34,21 @@ def conform(
 ) -> int:
     """Hold a run against its plan: order, hand-overs, in flight; measured times beside predicted ones."""
     from schedverify import conformance, drawing, formats
+    from schedverify.cli import conform_recordings
     from schedverify.core.problem import Problem
     from schedverify.core.result import Plan
 
     measured = formats.Destination("--output", output, partial(formats.form_of_file, Problem))
     picture = formats.Destination("--draw", draw, drawing.picture_suffix)
-    formats.check_destinations(measured, picture, inputs=(plan, trace), printed=json_taken(output_format))
+    formats.check_destinations(measured, picture, inputs=(plan, *traces), printed=json_taken(output_format))
+    if formats.is_recording(traces[0]):
+        return conform_recordings.conform_recordings(plan, traces, output_format, unwanted=output or draw)
     given = formats.load_judged(plan)
     if not isinstance(given, Plan):
         raise InputError(Fault("", "a schedule, where a plan is expected", "give the plan that ran"), plan)
+    if len(traces) != 1:
+        raise InputError(Fault("TRACE", f"{len(traces)} traces, where one is expected", "all ranks stand in one"))
+    trace = traces[0]
     ran = formats.load_run(trace)
     with said_of(trace):
         found = conformance.conform(given, ran)
