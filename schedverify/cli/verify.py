@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -11,19 +11,26 @@ from schedverify.cli.options import (
     DisciplineOption,
     EagerBytes,
     ProblemOption,
-    ScheduleFile,
     Verbose,
+    file,
     flag,
     given_problem,
 )
+from schedverify.cli.shapes import PREFIX, ShapeOptions, TorchOptions, of_class, refuse_beside
+
+if TYPE_CHECKING:
+    from schedverify.core.result import Plan
+    from schedverify.core.schedule import Schedule
 
 Codes = Annotated[str | None, Parameter(help="Codes or beginnings of codes, parted by commas: SV1,SV401.")]
 
 
 def verify(  # noqa: PLR0913 - each is an option of the command line
-    schedule: ScheduleFile,
+    schedule: Annotated[str, file("Schedule: text, PyTorch's CSV, a plan, or torch:CLASS; - for standard input.")],
     *,
     problem: ProblemOption = None,
+    shape: ShapeOptions | None = None,
+    of_torch: TorchOptions | None = None,
     discipline: DisciplineOption = "pair",
     eager_bytes: EagerBytes = 0,
     select: Codes = None,
@@ -43,15 +50,22 @@ def verify(  # noqa: PLR0913 - each is an option of the command line
     from schedverify.cli import report_text
     from schedverify.core.errors import InputError
     from schedverify.formats.text_files import source_name
+    from schedverify.verifier import cures
     from schedverify.verifier.verification import verify as judge
 
-    given = given_problem(problem)
-    subject, lines = formats.load_with_lines(schedule, given)
+    given, lines = given_problem(problem), tuple[int, ...]()
+    subject: Schedule | Plan
+    if schedule.startswith(PREFIX):
+        subject, given = of_class(schedule, given, shape, of_torch, "verify")
+    else:
+        refuse_beside("a file", shape, of_torch)
+        subject, lines = formats.load_with_lines(schedule, given)
     codes: dict[str, Any] = {"select": _codes(select), "ignore": _codes(ignore) or (), "profile": profile}
     try:
         report = judge(subject, given, discipline=discipline, eager_bytes=eager_bytes, excerpt=excerpt, **codes)
     except InputError as error:  # of the problem that is read off the file, or of no property by that code
         raise error.about(source_name(schedule), ("",)) from None
+    report = cures.cured_in(report, schedule, problem)
     if output_format == "json":
         print(formats.dumps(formats.report_data(report)))
     elif output_format == "github":

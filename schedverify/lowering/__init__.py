@@ -1,5 +1,6 @@
 """Lowering: passes without state, from a schedule to a schedule, that put communication into the orders."""
 
+from schedverify.lowering.again import keep_sharding, without
 from schedverify.lowering.candidates import timed_lowerings
 from schedverify.lowering.deferral import defer_receives
 from schedverify.lowering.grouping import group_opposite
@@ -9,5 +10,5 @@ from schedverify.lowering.send_waits import add_waits
 
 __all__ = [
     "add_communication", "add_reduction", "add_sharding", "add_waits", "defer_receives", "group_opposite",
-    "timed_lowerings",
+    "keep_sharding", "timed_lowerings", "without",
 ]  # fmt: skip

@@ -13,6 +13,7 @@ from schedverify.core.problem import Problem
 from schedverify.core.result import MOST_TOLD, Lowered, Plan, PropertyResult, Report, Scope, Status, Verdict, Violation
 from schedverify.core.schedule import Schedule, check_ranks
 from schedverify.verifier.claims import check_claims, claims_of
+from schedverify.verifier.cures import with_cures
 from schedverify.verifier.places import picture_of_places
 from schedverify.verifier.plan_report import claimed_codes, joined, with_messages_missing, with_own_claims
 from schedverify.verifier.rules import REGISTRY, Case, More, NotApplicable, Property, Undecided, unknown_property
@@ -98,7 +99,7 @@ def verify_case(case: Case) -> Report:
 
 def _report(case: Case, chosen: list[Property], inferred: str = "") -> Report:
     """Judge a case by the chosen properties; ``inferred`` is the remark on a problem that was read off the schedule."""
-    results = [_judge(prop, case) for prop in chosen]
+    results = with_cures([_judge(prop, case) for prop in chosen], case)
     if inferred:
         results = [dataclasses.replace(result, scope=Scope.AS_READ) for result in results]
     remarks = ((inferred,) if inferred else ()) + tuple(_remarks(case.problem, results))
