@@ -20,6 +20,9 @@ def lower(
         Parameter(help="Try the safe orders, and keep the fastest that is proved under it; else the default order."),
     ] = None,
     eager_bytes: EagerBytes = 0,
+    again: Annotated[
+        bool, flag("Take out the communication that stands there, right or wrong; the computing stays as it is.")
+    ] = False,
     unshard: Annotated[bool, flag("Add UNSHARD and RESHARD around the uses of a stage.")] = False,
     reduce_grad: Annotated[bool, flag("Add REDUCE_GRAD behind the last backward.")] = False,
     output: Output = None,
@@ -28,6 +31,7 @@ def lower(
     from schedverify import conversion, formats, lowering
     from schedverify.cli.terminal import remark
     from schedverify.core.discipline import DEFAULT_DISCIPLINE
+    from schedverify.core.op import Kind
     from schedverify.core.schedule import Schedule
     from schedverify.planner import proved_lowering
     from schedverify.verifier.verification import verify
@@ -36,7 +40,10 @@ def lower(
     formats.check_destinations(target, inputs=(schedule, problem))
     given = given_problem(problem)
     order, known, note = conversion.subject_in(schedule, given)
-    lowered = proved_lowering.lower(order, known, discipline=discipline, eager_bytes=eager_bytes)
+    if again:
+        order = lowering.without(order, Kind.UNSHARD, Kind.RESHARD) if unshard else order
+        order = lowering.without(order, Kind.REDUCE_GRAD, Kind.WAIT_REDUCE_GRAD) if reduce_grad else order
+    lowered = proved_lowering.lower(order, known, discipline=discipline, eager_bytes=eager_bytes, again=again)
     lowered = lowering.add_sharding(lowered, known) if unshard else lowered
     lowered = lowering.add_reduction(lowered, known) if reduce_grad else lowered
     judged = partial(verify, lowered, known, eager_bytes=eager_bytes)

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from schedverify.core.argument_types import check_types
-from schedverify.core.discipline import Discipline, check_eager_bytes
+from schedverify.core.discipline import DEFAULT_DISCIPLINE, Discipline, check_eager_bytes
 from schedverify.core.errors import ScheduleError, SchedverifyError
 from schedverify.core.problem import Problem
 from schedverify.core.result import Lowered, Report, Verdict, Violation
 from schedverify.core.schedule import Schedule
 from schedverify.core.timeline import Timeline
-from schedverify.lowering import add_communication, add_waits, timed_lowerings
+from schedverify.lowering import add_communication, add_waits, keep_sharding, timed_lowerings
 from schedverify.simulator.engine import simulate
 from schedverify.verifier.verification import verify, verify_lowered
 
@@ -30,7 +30,9 @@ class RefusedLoweringError(SchedverifyError):
     """A lowering that the verifier does not pass: a fault of ours, never to be handed out."""
 
 
-def lower(schedule: Schedule, problem: Problem, *, discipline: str | None = None, eager_bytes: int = 0) -> Schedule:
+def lower(
+    schedule: Schedule, problem: Problem, *, discipline: str | None = None, eager_bytes: int = 0, again: bool = False
+) -> Schedule:
     r"""Return the schedule with every send and receive that it needs.
 
     By default one order of the compute steps is walked, and each send and its receive stand right behind the step that
@@ -50,12 +52,17 @@ def lower(schedule: Schedule, problem: Problem, *, discipline: str | None = None
         ``tagged``, ``buffered``, ``edge``, ``pair``, ``rank`` or ``block``; see semantics, section 4.
     eager_bytes
         Size up to which messages are eager under the discipline.
+    again
+        Whether communication that stands in the schedule, right or wrong, is taken out first: every send and receive,
+        every wait for a send, every group. Kept are the order of the compute steps, overlapped pairs, and each UNSHARD,
+        RESHARD, REDUCE_GRAD and WAIT_REDUCE_GRAD between the same compute steps.
 
     Raises
     ------
     ScheduleError
-        If the schedule is incomplete, has an operation that is not the problem's or communication, or cannot run; or
-        with every violation of what was lowered, where no known lowering keeps the limits.
+        If the schedule is incomplete, has an operation that is not the problem's, or communication while ``again`` is
+        not asked for, or cannot run; or with every violation of what was lowered, where no known lowering keeps the
+        limits.
     UnknownNameError, InputError
         If there is no such discipline, or no such size.
 
@@ -65,9 +72,17 @@ def lower(schedule: Schedule, problem: Problem, *, discipline: str | None = None
     >>> print(lower(Schedule.parse("0F0 0B0\n1F0 1B0"), problem))
     0F0 0SEND_F0 0RECV_B0 0B0
     1RECV_F0 1F0 1B0 1SEND_B0
+    >>> hangs = Schedule.parse("0F0 0RECV_B0 0SEND_F0 0B0\n1RECV_F0 1F0 1B0 1SEND_B0")
+    >>> lower(hangs, problem, again=True) == lower(Schedule.parse("0F0 0B0\n1F0 1B0"), problem)
+    True
     """
     check_types("lower", schedule=(schedule, Schedule), problem=(problem, Problem))
     check_eager_bytes(eager_bytes)
+    if again:
+        fresh = lower(schedule.compute_only(), problem, discipline=discipline, eager_bytes=eager_bytes)
+        lowered = keep_sharding(fresh, schedule)
+        raise_for_limits(verify(lowered, problem, discipline=discipline or DEFAULT_DISCIPLINE, eager_bytes=eager_bytes))
+        return lowered
     if discipline is None:
         lowered = add_communication(schedule, problem)
         lowered = lowered if problem.outstanding_sends is None else add_waits(lowered)
