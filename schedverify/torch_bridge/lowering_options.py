@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from typing import Any, Final, TypedDict
 
 from schedverify.core.errors import Fault, InputError
@@ -14,7 +15,6 @@ _KEYWORDS: Final = {
     "max_outstanding_sends": "max_outstanding_sends",
 }  # fmt: skip
 """By our names, the keywords of torch's schedule classes."""
-KEYWORDS_OF_TORCH: Final = frozenset(_KEYWORDS.values())
 _DEFAULTS: Final = {
     "defer_receives": False, "max_active_stages": 3, "unshard_lookahead": "full", "defer_reductions": False,
     "max_outstanding_sends": None,
@@ -69,6 +69,21 @@ def keywords_for(kind: Any, options: LoweringOptions) -> dict[str, Any]:
     return given
 
 
+def refuse_keywords(keywords: Mapping[str, Any]) -> None:
+    """Refuse keywords of torch's lowering where torch is given an order that is lowered: it would ignore or change it.
+
+    Raises
+    ------
+    InputError
+        If there are any.
+    """
+    message = "it is of PyTorch's own lowering, and a plan is loaded as it was proved"
+    hint = "leave it out; limits.outstanding_sends and the like of the problem are for schedverify's lowering"
+    faults = [Fault(keyword, message, hint) for keyword in keywords if keyword in _KEYWORDS.values()]
+    if faults:
+        raise InputError(faults)
+
+
 def _taken(kind: Any) -> set[str]:
     """Return the keywords of torch's lowering that a class takes.
 
@@ -77,4 +92,4 @@ def _taken(kind: Any) -> set[str]:
     own = set(inspect.signature(kind).parameters)
     if "kwargs" in own:
         own = {name for each in kind.__subclasses__() for name in inspect.signature(each).parameters}
-    return own & KEYWORDS_OF_TORCH
+    return own.intersection(_KEYWORDS.values())

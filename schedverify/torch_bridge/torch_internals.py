@@ -73,6 +73,11 @@ def has_exchanged_shapes(runtime: Any) -> bool:
     return bool(_read(runtime, "_stages_forward_initialized"))
 
 
+def has_edge_communicators(stage: Any) -> bool:
+    """Whether the sends of a stage go over a communicator for each directed pair of ranks, as they may since 2.15."""
+    return bool(getattr(stage, "p2p_per_edge", False))
+
+
 def limit_waits(group: Any, limit: timedelta) -> None:
     """Have the waits of a process group end after some time."""
     importlib.import_module("torch.distributed").distributed_c10d._set_pg_timeout(limit, group)
