@@ -15,7 +15,7 @@ from schedverify.core.errors import Fault, UnsupportedError
 
 TESTED: Final = ("2.13", "2.14", "2.15")
 """Releases (major and minor) that the tests run with."""
-_HOW: Final = "pip install 'torch>=2.13'"
+_HOW: Final = "in a checkout of schedverify: pip install '.[torch]'"
 _OR_FILES: Final = f"{_HOW}, or use the CSV files"
 _SCHEDULES: Final = "torch.distributed.pipelining.schedules"
 _ORDERS: Final = (
