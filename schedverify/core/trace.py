@@ -20,6 +20,9 @@ class StepSpan(NamedTuple):
     """Its text, such as ``2F0`` or ``0SEND_F1``."""
     start: int
     end: int
+    came: int | None = None
+    """When the rank came to what it waited for in front of the step, where the wait held up its program and that is
+    known."""
 
 
 class BoundaryTransfer(NamedTuple):
@@ -49,7 +52,7 @@ class RunTrace:
     Attributes
     ----------
     plan
-        The digest of the plan that ran.
+        The digest of the plan that ran; empty where the run is not one of ours, and so does not say it.
     ranks
         How many there were.
     steps

@@ -17,6 +17,7 @@ class FileKind(NamedTuple):
 
 
 PLAN: Final = FileKind("a plan", frozenset({"digest"}), "schedverify verify takes it")
+DUMP: Final = FileKind("the dump of a job", frozenset({"dump", "ranks"}), PLAN.takes)
 PROBLEM: Final = FileKind("a problem", frozenset({"microbatches", "costs"}), "schedverify optimize takes it")
 MODEL: Final = FileKind("a model", frozenset({"layer"}), "schedverify partition takes it")
 DECODER: Final = FileKind("a model by its shape", frozenset({"decoder"}), MODEL.takes)
@@ -28,7 +29,7 @@ RECORDER: Final = FileKind(
 CASE: Final = FileKind("a schedule with its problem", frozenset({"schedule", "problem"}), "schedverify lint takes it")
 REPORT: Final = FileKind("a report", frozenset({"verdict", "properties"}), "it is printed, and read by nothing")
 ANSWER: Final = FileKind("the answer of a search", frozenset({"status", "gap"}), "its option -o writes the plan")
-_KINDS: Final = (PLAN, PROBLEM, MODEL, DECODER, CLUSTER, RUN, RECORDER, REPORT, ANSWER, CASE)
+_KINDS: Final = (PLAN, DUMP, PROBLEM, MODEL, DECODER, CLUSTER, RUN, RECORDER, REPORT, ANSWER, CASE)
 
 
 def check_kind(data: Any, expected: str, *wanted: FileKind) -> None:

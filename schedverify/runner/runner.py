@@ -11,7 +11,6 @@ import torch.distributed as dist
 
 from schedverify.core.problem import Problem
 from schedverify.core.result import Plan
-from schedverify.core.trace import StepSpan
 from schedverify.runner.agreement import admitted, make_on_every_rank
 from schedverify.runner.backends import gloo_group
 from schedverify.runner.compute.batches import Feed, feed_of
@@ -248,32 +247,35 @@ class Runner:
     def _step(self, batch: Any, target: Any, weights: Any, side_inputs: Mapping[int, Any] | None) -> StepResult:
         feed = feed_of(self.problem, self.rank, batch, target, self._loss, weights)
         feed = with_side_inputs(feed, self.problem, self.modules, side_inputs, batch)
-        training = self.problem.form != "inference"
+        training, loss = self.problem.form != "inference", None
         with at_rest(self._replicas.values()):
-            ran, loss = self._trained(feed) if training else (self._ran(feed), None)
+            if training:
+                loss = self._trained(feed)
+            else:
+                self._run(feed)
         if training:
             self._update()
         self.next_step += 1
-        return self.execution.result(loss, ran)
+        return self.execution.result(loss)
 
-    def _trained(self, feed: Feed) -> tuple[list[StepSpan], Any]:
-        """Run the plan, and make the gradients whole; return what ran, and the rank's share of the loss."""
+    def _trained(self, feed: Feed) -> Any:
+        """Run the plan, and make the gradients whole; return the rank's share of the loss."""
         feed = self._totals.weigh(feed)
         with set_aside(self.modules.values()) as weights:
-            ran = self._ran(feed)
+            self._run(feed)
             for number in () if self.program.reduces else sorted(self.modules):
                 self._replicas[number].reduce()()
             sum_shared(self._shared, self.rank, self._group, self._timeout, self._tagged)
             share, factor = self._totals.settle(feed, self.execution.losses)
             if factor is not None:
                 scale(weights, factor)
-        return ran, share
+        return share
 
-    def _ran(self, feed: Feed) -> list[StepSpan]:
+    def _run(self, feed: Feed) -> None:
         for _, stage in sorted(self._replicas.items()):
             stage.begin()
         with self._randoms.within_step():
-            return self.execution.run(feed)
+            self.execution.run(feed)
 
     def _update(self) -> None:
         try:
