@@ -130,7 +130,7 @@ def load_verified(
     distributed = torch.distributed
     group = stages[0].group if stages and stages[0].group is not None else distributed.group.WORLD
     name, rank = str(distributed.get_backend(group)), distributed.get_rank(group)
-    discipline = _discipline(name, stages)
+    discipline = _discipline(name, group, stages)
     backend = Backend(f"PyTorch's runtime over {name}", discipline, tagged=False)
     control = group
     if name != "gloo":  # waits of the pipeline's own group get the timeout
@@ -159,17 +159,21 @@ def _load(made: Any, exported: Schedule) -> None:
             raise ScheduleError("PyTorch's runtime holds another order than it was given; please report this")
 
 
-def _discipline(backend: str, stages: Sequence[Any]) -> Discipline:
+def _discipline(backend: str, group: Any, stages: Sequence[Any]) -> Discipline:
     """Return what the sends and receives of PyTorch's runtime amount to over a backend.
 
-    gloo keeps the messages of each directed pair of ranks in order. NCCL has a communicator for each pair; or one for
-    each directed pair, where PyTorch is told so (``torch.distributed.config.pipeline_per_edge_p2p``).
+    gloo keeps the messages of each directed pair of ranks in order. NCCL has a communicator for each pair; one for all
+    where the process group is bound to a device; and one for each directed pair where PyTorch is told so
+    (``torch.distributed.config.pipeline_per_edge_p2p``).
     """
     known = {"gloo": Discipline.EDGE, "nccl": Discipline.PAIR}
     if backend not in known:
         raise UnsupportedError(f"nothing is known of the backend {backend!r} below PyTorch's runtime: gloo or nccl")
-    directed = bool(stages) and all(torch_internals.has_edge_communicators(stage) for stage in stages)
-    return Discipline.EDGE if directed else known[backend]
+    if stages and all(torch_internals.has_edge_communicators(stage) for stage in stages):
+        return Discipline.EDGE
+    if backend == "nccl" and torch_internals.is_bound(group):
+        return Discipline.RANK
+    return known[backend]
 
 
 def _objection(plan: Plan, stages: Sequence[Any], rank: int, discipline: Discipline, exported: list[Schedule]) -> str:

@@ -78,6 +78,11 @@ def has_edge_communicators(stage: Any) -> bool:
     return bool(getattr(stage, "p2p_per_edge", False))
 
 
+def is_bound(group: Any) -> bool:
+    """Whether a process group is bound to a device: NCCL then has its one communicator at once, and none for pairs."""
+    return getattr(group, "bound_device_id", None) is not None
+
+
 def limit_waits(group: Any, limit: timedelta) -> None:
     """Have the waits of a process group end after some time."""
     importlib.import_module("torch.distributed").distributed_c10d._set_pg_timeout(limit, group)

@@ -8,6 +8,7 @@ import json
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ from schedverify.formats.plan_files import digest, plan_data, to_json  # noqa: E
 from schedverify.generators import families  # noqa: E402
 from schedverify.planner.plans import plan_of  # noqa: E402
 from schedverify.runner import RefusedError, TimedOutError  # noqa: E402
-from schedverify.torch_bridge import LoadedPlan, load_verified, torch_problem, torch_schedule  # noqa: E402
+from schedverify.torch_bridge import LoadedPlan, load_verified, loading, torch_problem, torch_schedule  # noqa: E402
 from schedverify.torch_bridge.torch_internals import knows_waits  # noqa: E402
 from support.torch_runs import Gradients, batch, error_of, in_one_process, stage_module  # noqa: E402
 
@@ -365,6 +366,26 @@ def no_receive(rank: int, text: str) -> str:
         order = loaded.runtime.pipeline_order_with_comms
         order[0] = [action for action in order[0] if str(action).startswith(("0F", "0SEND", "0WAIT_S"))]
     return told(loaded, rank)
+
+
+NCCL = [
+    (None, [False, False], "pair"), (None, [True, True], "edge"), (None, [True, False], "pair"), (None, [], "pair"),
+    ("cuda:0", [False], "rank"), ("cuda:0", [True], "edge"), (None, [None], "pair"), ("cuda:0", [None], "rank"),
+]  # fmt: skip
+
+
+class TestDisciplines:
+    """What must be proved depends on which communicators there are: one, one for each pair, or for each direction."""
+
+    @pytest.mark.parametrize(("device", "by_edge", "demanded"), NCCL)
+    def test_over_nccl(self, device: str | None, by_edge: list[bool | None], demanded: str) -> None:
+        stages = [SimpleNamespace() if each is None else SimpleNamespace(p2p_per_edge=each) for each in by_edge]
+        assert loading._discipline("nccl", SimpleNamespace(bound_device_id=device), stages) == demanded
+
+    def test_over_gloo_it_is_edge_and_others_are_not_known(self) -> None:
+        assert loading._discipline("gloo", None, [SimpleNamespace(p2p_per_edge=False)]) == "edge"
+        with pytest.raises(sv.UnsupportedError, match="nothing is known of the backend 'mpi'"):
+            loading._discipline("mpi", None, [])
 
 
 class TestWaits:
