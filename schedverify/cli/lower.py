@@ -22,6 +22,9 @@ def lower(
     eager_bytes: EagerBytes = 0,
     unshard: Annotated[bool, flag("Add UNSHARD and RESHARD around the uses of a stage.")] = False,
     reduce_grad: Annotated[bool, flag("Add REDUCE_GRAD behind the last backward.")] = False,
+    waits: Annotated[
+        bool, flag("Wait for each send, as late as the limits allow, and with --reduce-grad for each reduction.")
+    ] = False,
     output: Output = None,
 ) -> int:
     """Put every send and receive into a compute order, so that nothing hangs and every limit of the problem is kept."""
@@ -36,9 +39,10 @@ def lower(
     formats.check_destinations(target, inputs=(schedule, problem))
     given = given_problem(problem)
     order, known, note = conversion.subject_in(schedule, given)
-    lowered = proved_lowering.lower(order, known, discipline=discipline, eager_bytes=eager_bytes)
+    lowered = proved_lowering.lower(order, known, discipline=discipline, eager_bytes=eager_bytes, waits=waits)
     lowered = lowering.add_sharding(lowered, known) if unshard else lowered
     lowered = lowering.add_reduction(lowered, known) if reduce_grad else lowered
+    lowered = lowering.add_reduction_waits(lowered) if reduce_grad and waits else lowered
     judged = partial(verify, lowered, known, eager_bytes=eager_bytes)
     if unshard or reduce_grad:
         proved_lowering.raise_for_limits(judged(discipline=discipline or DEFAULT_DISCIPLINE))
