@@ -1,4 +1,4 @@
-"""The command ``trace``, and ``conform`` with the traces of torch.profiler: what they print and write, and exit codes."""
+"""The command ``trace``, and ``conform`` with torch.profiler's traces: what they print and write, and exit codes."""
 
 from __future__ import annotations
 
