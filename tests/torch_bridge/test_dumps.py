@@ -140,3 +140,8 @@ def test_from_a_patched_order_to_the_named_cycle(
     assert re.search(
         r"SV304 rank 0 waits at position \d+ \(\w+\) for \w+; rank 1 waits at position \d+ \(\w+\) for", told
     )
+
+
+def test_the_page_shows_the_dumper_as_it_is() -> None:
+    page = (ROOT / "docs" / "how-to" / "dump.md").read_text(encoding="utf-8")
+    assert f"```python\n{DUMPER.read_text(encoding='utf-8')}```" in page
