@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from schedverify.cli.app import code_of
 from schedverify.cli.options import (
-    DisciplineOption,
+    DisciplineName,
     EagerBytes,
     ProblemOption,
     Verbose,
@@ -31,13 +31,18 @@ def verify(  # noqa: PLR0913 - each is an option of the command line
     problem: ProblemOption = None,
     shape: ShapeOptions | None = None,
     of_torch: TorchOptions | None = None,
-    discipline: DisciplineOption = "pair",
+    discipline: Annotated[
+        DisciplineName | None,
+        Parameter(
+            help="What blocks what below a schedule with communication: pair, or what the profile's backends do."
+        ),
+    ] = None,
     eager_bytes: EagerBytes = 0,
     select: Codes = None,
     ignore: Codes = None,
     excerpt: Annotated[bool, flag("Compute operations that the order lacks count as done.")] = False,
     profile: Annotated[
-        Literal["torch", "torchtitan"] | None,
+        Literal["torch", "torch-2.15", "torchtitan"] | None,
         Parameter(help="A runtime that the schedule is for: what it needs is selected as well."),
     ] = None,
     output_format: Annotated[

@@ -34,7 +34,9 @@ MAX_BYTES: Final = {
 }
 """The most bytes of a file by its form: some ten million operations; TOML's reader is slow and takes 2 MiB."""
 _SUFFIXES: Final = {".csv": "csv", ".json": "json", ".toml": "toml"}
-_SCHEDULE_FORMS: Final = ("text", "csv", "torch-csv", "torch-comms-csv")
+COMMS_FORMS: Final = ("torch-comms-csv", "torch-2.15-comms-csv")
+"""PyTorch's CSV with communication, as it was until 2.14 and since 2.15, where waits stand in it."""
+_SCHEDULE_FORMS: Final = ("text", "csv", "torch-csv", *COMMS_FORMS)
 _FORMS: Final = {
     Problem: ("toml", "json"),
     Plan: ("plan", *_SCHEDULE_FORMS),
@@ -113,8 +115,8 @@ def save(value: Value | Timeline, path: PathLike, *, form: str | None = None, la
     ----------
     form
         ``toml`` or ``json`` of a problem, ``plan`` of a plan, ``trace`` of a timeline, and of a schedule (or a plan's)
-        ``text``, ``csv`` (PyTorch's, with communication where the schedule has it), ``torch-csv`` (without) or
-        ``torch-comms-csv`` (with). By default what the suffix says.
+        ``text``, ``csv`` (PyTorch's, with communication where the schedule has it), ``torch-csv`` (without),
+        ``torch-comms-csv`` (with) or ``torch-2.15-comms-csv`` (with, and with waits). By default what the suffix says.
     layout
         Line ends and idle cells of a CSV, as :func:`load_with_layout` returns them; ``\n`` and none by default.
 
@@ -123,7 +125,7 @@ def save(value: Value | Timeline, path: PathLike, *, form: str | None = None, la
     InputError
         If the form cannot hold the value, or the file cannot be written.
     ScheduleError
-        If the plan has no schedule, or PyTorch's CSV cannot hold the schedule's groups.
+        If the plan has no schedule, or PyTorch's CSV cannot hold the schedule's groups or waits.
     """
     check_types("save", value=(value, Schedule, Plan, Problem, Timeline), path=(path, os.PathLike, str))
     with naming(path):
@@ -249,5 +251,5 @@ def _schedule_text(schedule: Schedule, form: str, layout: Layout | None) -> str:
         return f"{schedule}\n"
     from schedverify.formats.torch_csv import PLAIN, to_csv
 
-    comms = form == "torch-comms-csv" or (form == "csv" and schedule.lowered)
-    return to_csv(schedule, comms=comms, layout=layout or PLAIN)
+    comms = form in COMMS_FORMS or (form == "csv" and schedule.lowered)
+    return to_csv(schedule, comms=comms, waits=form != "torch-comms-csv", layout=layout or PLAIN)
