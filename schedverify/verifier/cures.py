@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
+from collections.abc import Sequence
 from typing import Final
 
 from schedverify.core.result import PropertyResult, Report, Verdict
@@ -13,10 +14,19 @@ CURED_BY_LOWERING: Final = ("SV301", "SV302", "SV303", "SV304")
 _COMPUTING: Final = ("SV101", "SV102", "SV103", "SV104", "SV201")
 
 
-def lowering_command(schedule: str, problem: str | None = None) -> str:
-    """Return the command that gives a schedule in a file communication that is proved, and what it keeps."""
-    words = ["schedverify", "lower", schedule, *(["--problem", problem] if problem else []), "--again"]
-    return f"{shlex.join(words)} keeps the computing and adds communication that is proved"
+def lowering_command(schedule: str, problem: str | None = None, made_by: Sequence[str] = ()) -> str:
+    """Return the command that gives a schedule communication that is proved, and what it keeps.
+
+    Parameters
+    ----------
+    schedule, problem
+        The files.
+    made_by
+        The words of the command that prints the schedule, where it stands in no file.
+    """
+    first = f"{shlex.join(made_by)} | " if made_by else ""
+    words = ["schedverify", "lower", "-" if made_by else schedule, *(["--problem", problem] if problem else [])]
+    return f"{first}{shlex.join([*words, '--again'])} keeps the computing and adds communication that is proved"
 
 
 def with_cures(results: list[PropertyResult], case: Case) -> list[PropertyResult]:
@@ -33,9 +43,9 @@ def with_cures(results: list[PropertyResult], case: Case) -> list[PropertyResult
     return [dataclasses.replace(result, remedy=remedy) if cure else result for result, cure in pairs]
 
 
-def cured_in(report: Report, schedule: str, problem: str | None) -> Report:
-    """Return a report whose remedies name the files that it is about."""
-    remedy = lowering_command(schedule, problem)
+def cured_in(report: Report, schedule: str, problem: str | None, made_by: Sequence[str] = ()) -> Report:
+    """Return a report whose remedies name the files that it is about; see :func:`lowering_command`."""
+    remedy = lowering_command(schedule, problem, made_by)
     named = (
         dataclasses.replace(result, remedy=remedy) if result.remedy and _violated_by_communication(result) else result
         for result in report.properties
