@@ -49,7 +49,7 @@ def loop_order(schedule):
     stage.backward_one_chunk = lambda m, *_, **__: row.extend([f"{index}B{m}"] * trains)
     stage.perform_reduce_grad = lambda *_: row.extend([f"{index}REDUCE_GRAD"] * trains)
     alone._stage, alone._loss_fn, alone._internal_losses, alone._initialize_stage = stage, None, [], lambda *_: None
-    loop = type(schedule)._step_microbatches
+    loop = schedule._step_microbatches.__func__
     ours = {
         "_batch_p2p": begin,
         "_sorted_batch_p2p": lambda ops, **_: {0: begin(ops)},

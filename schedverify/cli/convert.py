@@ -28,7 +28,7 @@ def convert(
     profile: Annotated[
         Literal["torch", "torch-2.15", "torchtitan", "none"] | None,
         Parameter(
-            help="The runtime that PyTorch's CSV must suit: torch, torch-2.15 where waits stand; none with --from."
+            help="The runtime that PyTorch's CSV must suit, or none; by default torch, torch-2.15 where waits stand."
         ),
     ] = None,
 ) -> int:

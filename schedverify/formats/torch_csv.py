@@ -1,7 +1,9 @@
 """The CSV of PyTorch's pipeline runtime, compute only or with communication, in today's grammar and that until 2.5.
 
-Waits are in it from PyTorch 2.15 on. Until PyTorch 2.5 B was the input part of the backward, and BW the whole of it;
-since then they are I and B. A file of F, B and communication alone reads the same in both.
+Waits stand in it from PyTorch 2.15 on.
+
+Until PyTorch 2.5 B was the input part of the backward, and BW the whole of it; since then they are I and B. A file of
+F, B and communication alone reads the same in both.
 """
 
 from __future__ import annotations

@@ -47,11 +47,6 @@ def refuse_waits(schedule: Schedule) -> None:
             raise InputError(Fault(place, "a WAIT_SEND stands there already", "take the waits out first"))
 
 
-def most_sends_at_once(row: Words) -> int:
-    """Return the most sends of one step of a row: with each waited for right behind it, no more are begun at once."""
-    return int(np.bincount(positions(row)[is_send(row)]).max(initial=0))
-
-
 def waits_for(sends: Words) -> Words:
     """Return the waits for some sends."""
     kind = np.where(kinds(sends) == int(Kind.SEND_B), int(Kind.WAIT_SEND_B), int(Kind.WAIT_SEND_F))

@@ -52,6 +52,7 @@ def test_a_lowered_order_is_judged_with_its_communication(capsys: pytest.Capture
     assert code == 1
     assert printed.startswith("torch:ZBVZeroBubble: violated: SV302\n")
     assert "2RECV_B0): what arrives is 0SEND_F2" in printed
+    assert "lower torch:" not in printed + said  # which takes files
     assert "no problem is given" not in said
     code, printed, _ = called(capsys, f"verify {DEFERRED} --format github")
     assert code == 1

@@ -66,8 +66,10 @@ def test_since_2_15_each_send_and_each_reduction_gets_its_wait() -> None:
     lowered = lower(ORDER, PROBLEM)
     exported = for_torch(lowered, PROBLEM, profile="torch-2.15")
     assert str(exported).splitlines() == [
-        "0F0 0SEND_F0 0F1 0SEND_F1 0RECV_B0 0B0 0RECV_B1 0B1 0REDUCE_GRAD 0WAIT_REDUCE_GRAD 0WAIT_SEND_F0 0WAIT_SEND_F1",
-        "1RECV_F0 1F0 1RECV_F1 1B0 1SEND_B0 1F1 1B1 1REDUCE_GRAD 1WAIT_REDUCE_GRAD 1SEND_B1 1WAIT_SEND_B0 1WAIT_SEND_B1",
+        "0F0 0SEND_F0 0F1 0SEND_F1 0RECV_B0 0B0 0RECV_B1 0B1 0REDUCE_GRAD 0WAIT_REDUCE_GRAD "
+        "0WAIT_SEND_F0 0WAIT_SEND_F1",
+        "1RECV_F0 1F0 1RECV_F1 1B0 1SEND_B0 1F1 1B1 1REDUCE_GRAD 1WAIT_REDUCE_GRAD 1SEND_B1 "
+        "1WAIT_SEND_B0 1WAIT_SEND_B1",
     ]
     assert for_torch(exported, PROBLEM, profile="torch-2.15") == exported
     assert for_torch(ORDER, PROBLEM, profile="torch-2.15") == ORDER

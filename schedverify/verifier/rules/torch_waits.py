@@ -1,4 +1,4 @@
-"""SV72: what PyTorch's pipeline runtime needs of a schedule from torch 2.15 on, where sends and reductions are waited for.
+"""SV72: what PyTorch's pipeline runtime needs from torch 2.15 on, where sends and reductions are waited for.
 
 It refuses a file with communication that lacks a wait (``_validate_send_waits``, ``_prepare_schedule_with_comms``).
 """
