@@ -11,7 +11,7 @@ from schedverify.cli.delivery import deliver
 from schedverify.cli.options import DisciplineName, EagerBytes, Output, ProblemOption, ScheduleFile, flag, given_problem
 
 
-def lower(
+def lower(  # noqa: PLR0913 - each is an option of the command line
     schedule: ScheduleFile,
     *,
     problem: ProblemOption = None,
