@@ -12,7 +12,7 @@ from pathlib import Path
 from cyclopts import App
 
 from schedverify.cli.app import application
-from schedverify.cli.usage import usage_line
+from schedverify.cli.usage import arguments_of, usage_line
 from schedverify.core.problem.keys import KEYS, TABLES, Key
 from schedverify.formats.models.model_keys import CLUSTER_KEYS, CLUSTER_TABLES, MODEL_KEYS, MODEL_TABLES
 from schedverify.generators import families
@@ -21,7 +21,14 @@ from schedverify.verifier.rule_pages import all_pages
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 NOTE = "<!-- made by docs/reference/make.py from {}; change it there -->\n\n"
-TAKES = {"int": "number", "float": "number", "str": "text", "bool": "flag", "list": "one or more"}
+TAKES = {
+    "int": "number",
+    "float": "number",
+    "str": "text",
+    "bool": "flag",
+    "list": "one or more",
+    "tuple": "one or more",
+}
 
 
 def pages() -> dict[Path, str]:
@@ -56,7 +63,7 @@ def commands() -> str:
 
 def command(app: App, name: str) -> str:
     """Return the section of one command: what it does, and a row for each argument and option."""
-    arguments = app[name].assemble_argument_collection()
+    arguments = arguments_of(app, name)
     positional = [a.names[0].removeprefix("--").upper() for a in arguments if a.required]
     rows = []
     for argument in arguments:

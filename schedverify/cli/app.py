@@ -40,7 +40,7 @@ UNDECIDED: Final = 3
 
 COMMANDS: Final = (
     "verify", "lint", "optimize", "generate", "families", "lower", "simulate", "draw", "convert", "partition",
-    "profile", "run", "conform", "explain", "new",
+    "profile", "run", "conform", "trace", "explain", "new",
 )  # fmt: skip
 """The commands; each is a function of its name, in the module of that name or of that in :data:`_MODULES`."""
 _MODULES: Final = {"families": "generate", "explain": "verify", "new": "generate"}

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from schedverify.cli.shapes import CLASSES, PREFIX
+from schedverify.cli.usage import arguments_of
 from schedverify.core.errors import Fault, InputError, nearest
 
 if TYPE_CHECKING:
@@ -70,14 +72,17 @@ def _offers(app: App) -> dict[str, Offer]:
     from schedverify.generators import families
     from schedverify.verifier.rules import REGISTRY
 
-    words = {"generate": tuple(family.name for family in families()), "explain": tuple(sorted(REGISTRY))}
+    classes = tuple(f"{PREFIX}{name}" for name in CLASSES)
+    words = {"generate": (*(family.name for family in families()), *classes), "explain": tuple(sorted(REGISTRY))}
     offers = {}
     for command in app:
         if command.startswith("-"):
             continue
-        named = [each for each in app[command].assemble_argument_collection() if each.index is None]
+        named = [each for each in arguments_of(app, command) if each.index is None]
         values = {name: tuple(map(str, each.get_choices() or ())) for each in named for name in each.names}
         chosen = {name: choices for name, choices in values.items() if choices}
+        if command == "generate":
+            chosen[PREFIX.removesuffix(":")] = CLASSES  # bash parts torch:GPipe at the sign
         offers[command] = Offer((*values, "--help"), chosen, words.get(command, ()))
     return offers
 
@@ -87,7 +92,8 @@ def _bash(offers: Mapping[str, Offer]) -> Iterator[str]:
         "_schedverify() {",
         "  local word=${COMP_WORDS[COMP_CWORD]} command=${COMP_WORDS[1]} before=${COMP_WORDS[COMP_CWORD-1]} offered=()",
         '  [[ $before == "=" ]] && before=${COMP_WORDS[COMP_CWORD-2]}',  # bash parts --format=json at the sign
-        '  [[ $word == "=" ]] && word=',
+        '  [[ $before == ":" ]] && before=${COMP_WORDS[COMP_CWORD-2]}',  # and torch:GPipe
+        "  [[ $word == [=:] ]] && word=",
         "  if ((COMP_CWORD == 1)); then",
         f"    offered=({_first(offers)})",
         *_cases(offers),

@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from schedverify.cli.app import OK, VIOLATED
 from schedverify.cli.delivery import deliver
 from schedverify.cli.options import TextOrJson, file, json_taken, said_of
+from schedverify.cli.terminal import remark
 from schedverify.core.errors import Fault, InputError
 
 if TYPE_CHECKING:
@@ -22,8 +23,10 @@ if TYPE_CHECKING:
 
 def conform(
     plan: Annotated[str, file("The plan that ran.")],
-    trace: Annotated[str, Parameter(help="The trace of the run, as run --trace writes it.")],
-    *,
+    *traces: Annotated[
+        str,
+        file("The trace of run --trace, those of torch.profiler, or dumps of the flight recorder, one of each rank."),
+    ],
     output: Annotated[
         str | None, file("Problem file for the measured costs, .toml or .json.", "--output", "-o")
     ] = None,
@@ -32,19 +35,26 @@ def conform(
 ) -> int:
     """Hold a run against its plan: order, hand-overs, in flight; measured times beside predicted ones."""
     from schedverify import conformance, drawing, formats
+    from schedverify.cli import conform_recordings
+    from schedverify.conformance.run_files import load_runs
     from schedverify.core.problem import Problem
     from schedverify.core.result import Plan
+    from schedverify.formats.text_files import source_name
 
     measured = formats.Destination("--output", output, partial(formats.form_of_file, Problem))
     picture = formats.Destination("--draw", draw, drawing.picture_suffix)
-    formats.check_destinations(measured, picture, inputs=(plan, trace), printed=json_taken(output_format))
+    formats.check_destinations(measured, picture, inputs=(plan, *traces), printed=json_taken(output_format))
+    if traces and formats.is_recording(traces[0]):
+        return conform_recordings.conform_recordings(plan, list(traces), output_format, unwanted=output or draw)
     given = formats.load_judged(plan)
     if not isinstance(given, Plan):
         raise InputError(Fault("", "a schedule, where a plan is expected", "give the plan that ran"), plan)
-    ran = formats.load_run(trace)
-    with said_of(trace):
+    ran, remarks = load_runs(traces)
+    with said_of(", ".join(map(source_name, traces))):
         found = conformance.conform(given, ran)
-    with said_of(trace):
+    for text in remarks:
+        remark(text)
+    with said_of(", ".join(map(source_name, traces))):
         deliver(
             partial(_show, found, output_format),
             (output, lambda path: formats.save(conformance.measured_problem(given.problem, ran), path)),
@@ -78,6 +88,7 @@ def _drawn(plan: Plan, ran: RunTrace) -> Drawing:
 
 def _lines(found: Conformance) -> Iterator[str]:
     """Yield the report as lines of text: departures first, then where the time went, then what each operation took."""
+    from schedverify.conformance.bubble_causes import lines_of_ranks
     from schedverify.conformance.time_spent import lines_of
     from schedverify.core.presentation import counted
 
@@ -90,6 +101,7 @@ def _lines(found: Conformance) -> Iterator[str]:
     if found.planned is not None:
         yield f"  makespan, planned   {found.planned / ms:.3f} ms"
     yield from lines_of(found.spent)
+    yield from lines_of_ranks(found.ranks)
     yield f"  bubble              {found.bubble:.4f}, planned {found.planned_bubble:.4f}"
     yield f"  peak in flight      {' '.join(map(str, found.peaks))}, planned {' '.join(map(str, found.allowed))}"
     yield f"  quickest message    {found.latency / 1000:.1f} us"

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 from cyclopts import Parameter
 
 from schedverify import formats
-from schedverify.cli.options import Output, ProblemOption, TextOrJson, flag, number, said_of
+from schedverify.cli.options import Output, ProblemOption, TextOrJson, flag, given_problem, said_of
+from schedverify.cli.shapes import PREFIX, ShapeOptions, TorchOptions, of_class, refuse_beside
 from schedverify.core.errors import Fault, InputError
 from schedverify.formats.text_files import source_name
 
@@ -23,30 +24,28 @@ MOST_CHECKED: Final = 1 << 20
 """The most of one that is written as CSV, which the verifier judges before."""
 
 
-def generate(  # noqa: PLR0913 - each is an option of the command line
-    family: Annotated[str, Parameter(help="The name of a family; schedverify families lists them.")],
+def generate(
+    family: Annotated[str, Parameter(help="A family, which schedverify families lists, or torch:CLASS of PyTorch.")],
     *,
     problem: ProblemOption = None,
-    ranks: Annotated[int | None, number("Devices of the pipeline.", least=None)] = None,
-    microbatches: Annotated[int | None, number("Micro-batches of a step.", least=None)] = None,
-    virtual: Annotated[int | None, number("Stages per rank.", least=None)] = None,
-    forward: Annotated[int | None, number("Ticks of F.", least=None)] = None,
-    backward: Annotated[int | None, number("Ticks of B.", least=None)] = None,
-    backward_input: Annotated[int | None, number("Ticks of I.", least=None)] = None,
-    backward_weight: Annotated[int | None, number("Ticks of W.", least=None)] = None,
+    shape: ShapeOptions | None = None,
+    of_torch: TorchOptions | None = None,
     output: Output = None,
 ) -> int:
-    """Make the schedule of a family, for a problem file or for a number of ranks and micro-batches."""
+    """Make the schedule of a family or a PyTorch class, for a problem file or a number of ranks and micro-batches."""
     from schedverify import conversion, generators
     from schedverify.core.schedule import Schedule
 
     target = formats.Destination("--output", output, partial(formats.form_of_file, Schedule))
     formats.check_destinations(target, inputs=(problem,))
-    costs = {"forward": forward, "backward": backward, "backward_input": backward_input,
-             "backward_weight": backward_weight}  # fmt: skip
-    shape = {"ranks": ranks, "microbatches": microbatches, "virtual": virtual}
-    given = {name: value for name, value in (shape | costs).items() if value is not None}
-    known = _problem_for(family, problem, given)
+    if family.startswith(PREFIX):
+        given = given_problem(problem)
+        with said_of(problem) if problem is not None else nullcontext():
+            made, _ = of_class(family, given, shape, of_torch, "generate")
+        formats.save(made, output or "-")
+        return 0
+    refuse_beside("the name of a family", of_torch)
+    known = _problem_for(family, problem, shape.given if shape else {})
     with said_of(problem) if problem is not None else nullcontext():
         check_written(known, output or "-")
         made = generators.generate(family, known)

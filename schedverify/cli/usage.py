@@ -15,9 +15,14 @@ LISTS: Final = ("--select", "--ignore")
 """The options that take several names, parted by commas."""
 
 
+def arguments_of(app: App, command: str) -> list[Argument]:
+    """Return the arguments and options of a command; those that belong together stand each by itself."""
+    return [each for each in app[command].assemble_argument_collection() if not each.children]
+
+
 def usage_line(app: App, command: str) -> str:
     """Return how a command is called: its arguments, its options that are needed, and whether it has others."""
-    arguments = list(app[command].assemble_argument_collection())
+    arguments = arguments_of(app, command)
     needed = [_metavariable(each) if each.index is not None else f"{each.name} {_metavariable(each)}"
               for each in arguments if each.required]  # fmt: skip
     others = ["[OPTIONS]"] if len(needed) < len(arguments) else []
@@ -50,7 +55,7 @@ def complaint(error: CycloptsError, app: App, words: Sequence[str], commands: Se
 
 def option_names(app: App, command: str) -> dict[str, str]:
     """Return by the Python name of each option of a command the name that it has on the command line."""
-    arguments = app[command].assemble_argument_collection()
+    arguments = arguments_of(app, command)
     return {each.field_info.name: _long(each) for each in arguments if each.index is None}
 
 
@@ -58,7 +63,7 @@ def _told(error: CycloptsError, app: App, words: Sequence[str]) -> tuple[str, st
     """Return what is wrong, and what would do."""
     from cyclopts import exceptions as known
 
-    arguments = list(app[words[0]].assemble_argument_collection())
+    arguments = arguments_of(app, words[0])
     match error:
         case known.UnknownOptionError(token=token):
             name = (token.keyword or token.value).partition("=")[0]

@@ -111,7 +111,7 @@ def _before_operands(
         for operand in operands(problem, op):
             for source in computed.get(operand, ()):
                 for ran in readers:
-                    early = source.end - ran.start
+                    early = source.end - _reads(ran)
                     if source is not ran and early > _clock_error(source, ran, errors):
                         yield RanOp(op, ran).early("began", early, f"{operand} had ended", source)
 
@@ -138,9 +138,18 @@ def _before_received(message: Message, receive: RanOp, computed: dict[Op, list[S
     alone = len(ops_of(receive.ran.step)) == 1
     received = receive.ran.end if alone else receive.ran.start
     for reader in _compute_steps(computed, receive.ran.rank, message.target, message):
-        if reader.ran.start < received:
+        if _reads(reader.ran) < received:
             before = f"{receive.op} had {'ended' if alone else 'begun'}"
-            yield reader.early("began", received - reader.ran.start, before, receive.ran)
+            yield reader.early("began", received - _reads(reader.ran), before, receive.ran)
+
+
+def _reads(ran: StepSpan) -> int:
+    """Return by when a step has all that it reads: at its start.
+
+    Where a program waits for the inputs of an overlapped pair one behind the other, it has the last of them before the
+    end of both.
+    """
+    return ran.end if ran.came is not None and len(ops_of(ran.step)) > 1 else ran.start
 
 
 def _compute_steps(computed: dict[Op, list[StepSpan]], rank: int, stage: int, message: Message) -> Iterator[RanOp]:

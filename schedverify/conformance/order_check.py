@@ -34,26 +34,41 @@ class Departure(NamedTuple):
         return f"step {self.step}, {self.message}"
 
 
-def departures(plan: Lowered, problem: Problem, trace: RunTrace, most: Sequence[int]) -> list[Departure]:
-    """Return where a run did not follow a lowered schedule; the first :data:`_MOST_REPORTED` of each step of training.
+def departures(plan: Lowered | Schedule, problem: Problem, trace: RunTrace, most: Sequence[int]) -> list[Departure]:
+    """Return where a run did not follow a schedule; the first :data:`_MOST_REPORTED` of each step of training.
 
     Parameters
     ----------
     plan
-        The schedule, with the discipline of its queues.
+        The lowered schedule, with the discipline of its queues; or an order of compute, where the runtime puts the
+        communication in: then what it sends and receives may stand anywhere.
     most
         By rank, the micro-batches that may be in flight.
     """
     found: list[Departure] = []
     for number, step in enumerate(trace.steps):
         early = early_steps(problem, step, trace.errors)
+        if isinstance(plan, Lowered):
+            schedule, ran, transfers = plan.schedule, list(step), transfer_faults(problem, step, plan.discipline)
+        else:
+            schedule, ran, transfers = plan, _computing(step), iter(())
         in_step = [
-            *(Departure("order", number, *fault) for fault in _order_faults(plan.schedule, step)),
-            *(Departure("order", number, *fault) for fault in transfer_faults(problem, step, plan.discipline)),
+            *(Departure("order", number, *fault) for fault in _order_faults(schedule, ran)),
+            *(Departure("order", number, *fault) for fault in transfers),
             *(Departure("hand-over", number, ran.rank, ran.position, message) for ran, message in early),
             *(Departure("in flight", number, *fault) for fault in _in_flight_faults(problem, step, most)),
         ]
         found += in_step[:_MOST_REPORTED]
+    return found
+
+
+def _computing(step: Sequence[StepSpan]) -> list[StepSpan]:
+    """Return what computed in a step of training, with the position of each in the rank's order of compute."""
+    found: list[StepSpan] = []
+    for rank in sorted({ran.rank for ran in step}):
+        row = [ran for ran in step if ran.rank == rank and ops_of(ran.step)[0].kind.is_compute]
+        row.sort(key=lambda ran: ran.position)
+        found += [ran._replace(position=position) for position, ran in enumerate(row)]
     return found
 
 

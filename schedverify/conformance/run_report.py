@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
 import numpy as np
 
+from schedverify.conformance.bubble_causes import RankTime, data_of_ranks, rank_times
 from schedverify.conformance.dependency_check import ops_of
 from schedverify.conformance.measured_costs import Cost, bubble, costs, latency, makespans, measured_problem, tick_of
 from schedverify.conformance.order_check import Departure, departures, peaks
 from schedverify.conformance.time_spent import TimeSpent, data_of_spent, time_spent
 from schedverify.core.argument_types import check_types
 from schedverify.core.errors import Fault, InputError
+from schedverify.core.problem import Problem
 from schedverify.core.result import Lowered, Plan
+from schedverify.core.schedule import Schedule
 from schedverify.core.timeline import Timeline, longest_window
-from schedverify.core.trace import RunTrace
+from schedverify.core.trace import RunTrace, StepSpan
 from schedverify.core.units import Units
 from schedverify.formats.plan_files import plan_digest
 from schedverify.simulator.engine import simulate
@@ -45,6 +49,8 @@ class Conformance:
         By rank, by how much its clock may be wrong.
     spent
         Where the time of the median step of training went.
+    ranks
+        By rank, what it computed in that step, and what it waited for.
     units
         How the planned costs are told.
     """
@@ -61,6 +67,7 @@ class Conformance:
     latency: int
     errors: tuple[int, ...]
     spent: TimeSpent
+    ranks: tuple[RankTime, ...]
     units: Units
 
     @property
@@ -86,13 +93,17 @@ def conform(plan: Plan, trace: RunTrace) -> Conformance:
         If the plan's schedule cannot run.
     """
     check_types("conform", plan=(plan, Plan), trace=(trace, RunTrace))
-    lowered = _lowered(plan, trace)
-    problem = plan.problem
-    planned = simulate(lowered.schedule.compute_only(), problem).measures
+    followed = _followed(plan, trace)
+    order, problem = _order(followed), plan.problem
+    planned = simulate(order, problem).measures
     allowed = planned.peak_in_flight
-    found = departures(lowered, problem, trace, allowed)
+    found = departures(followed, problem, trace, allowed)
     again = measured_problem(problem, trace)
-    predicted = simulate(lowered.schedule, again, discipline=lowered.discipline, eager_bytes=lowered.eager_bytes)
+    if isinstance(followed, Lowered):
+        how: dict[str, Any] = {"discipline": followed.discipline, "eager_bytes": followed.eager_bytes}
+        predicted = simulate(followed.schedule, again, **how)
+    else:
+        predicted = simulate(order, again)
     tick, times = tick_of(problem), makespans(trace)
     number = sorted(range(len(times)), key=times.__getitem__)[len(times) // 2]
     middle = trace.steps[number]
@@ -103,7 +114,7 @@ def conform(plan: Plan, trace: RunTrace) -> Conformance:
         bubble=bubble(middle, trace.ranks), planned_bubble=float(planned.bubble_fraction),
         peaks=tuple(map(max, zip(*most, strict=True))), allowed=allowed, costs=tuple(costs(problem, trace)),
         latency=latency(problem, trace), errors=trace.errors, spent=time_spent(problem, again, number, middle),
-        units=problem.units,
+        ranks=tuple(rank_times(problem, middle)), units=problem.units,
     )  # fmt: skip
 
 
@@ -117,6 +128,7 @@ def data_of(found: Conformance) -> dict[str, Any]:
         "departures": [each._asdict() for each in found.departures],
         "costs": [each._asdict() | {"kind": each.kind.name} for each in found.costs],
         "spent": data_of_spent(found.spent),
+        "ranks": data_of_ranks(found.ranks),
     }
 
 
@@ -131,8 +143,18 @@ def timeline_of_run(plan: Plan, trace: RunTrace, step: int = -1) -> Timeline:
         If the trace is not one of the plan, or a compute step of the plan did not run in it.
     """
     check_types("timeline_of_run", plan=(plan, Plan), trace=(trace, RunTrace))
-    schedule = _lowered(plan, trace).schedule.compute_only()
-    ran = {(each.rank, each.step): each for each in trace.steps[step] if ops_of(each.step)[0].kind.is_compute}
+    return timeline_of_step(_order(_followed(plan, trace)), measured_problem(plan.problem, trace), trace.steps[step])
+
+
+def timeline_of_step(schedule: Schedule, problem: Problem, step: Sequence[StepSpan]) -> Timeline:
+    """Return the timeline of a step of training that ran an order of compute, in microseconds.
+
+    Parameters
+    ----------
+    problem
+        The one with the measured costs.
+    """
+    ran = {(each.rank, each.step): each for each in step if ops_of(each.step)[0].kind.is_compute}
     rows = schedule.strings()
     absent = [text for rank, row in enumerate(rows) for text in row if (rank, text) not in ran]
     if absent:
@@ -140,20 +162,30 @@ def timeline_of_run(plan: Plan, trace: RunTrace, step: int = -1) -> Timeline:
     first = min(each.start for each in ran.values())
     starts = tuple(np.array([(ran[rank, text].start - first) // 1000 for text in row]) for rank, row in enumerate(rows))
     ends = tuple(np.array([(ran[rank, text].end - first) // 1000 for text in row]) for rank, row in enumerate(rows))
-    problem = measured_problem(plan.problem, trace)
     measures = measure(schedule, problem, starts, ends, longest_window(starts, ends))
     return Timeline(schedule, problem, starts, ends, measures)
 
 
-def _lowered(plan: Plan, trace: RunTrace) -> Lowered:
-    """Return what ran, once plan and trace belong together."""
+def _followed(plan: Plan, trace: RunTrace) -> Lowered | Schedule:
+    """Return what ran, once plan and trace belong together: of a runtime that is not ours the order of compute."""
+    if trace.ranks != plan.problem.ranks:
+        raise InputError(
+            Fault("otherData.ranks" if trace.plan else "", f"{trace.ranks} ranks, the plan has {plan.problem.ranks}")
+        )
+    if not trace.steps or not any(trace.steps):
+        raise InputError(Fault("traceEvents", "no step of training is in it", "run with --steps 1 or more"))
+    if not trace.plan:
+        if plan.schedule is None:
+            raise InputError(Fault("schedule", "the plan holds no schedule", "give the plan that ran"))
+        return plan.schedule.compute_only()
     if plan.lowered is None:
         raise InputError(Fault("lowered", "the plan holds no communication", "schedverify convert adds it"))
     if trace.plan != plan_digest(plan):
         found = f"the trace is of the plan {trace.plan[:12]}, this one is {plan_digest(plan)[:12]}"
         raise InputError(Fault("otherData.plan", found, "give the plan that ran"))
-    if trace.ranks != plan.problem.ranks:
-        raise InputError(Fault("otherData.ranks", f"{trace.ranks} ranks, the plan has {plan.problem.ranks}"))
-    if not trace.steps or not any(trace.steps):
-        raise InputError(Fault("traceEvents", "no step of training is in it", "run with --steps 1 or more"))
     return plan.lowered
+
+
+def _order(followed: Lowered | Schedule) -> Schedule:
+    """Return the order of compute alone."""
+    return (followed.schedule if isinstance(followed, Lowered) else followed).compute_only()

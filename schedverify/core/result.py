@@ -57,7 +57,8 @@ class PropertyResult:
     """The verdict on one property.
 
     ``violations`` are the first :data:`MOST_TOLD`, and ``more`` says how many there are beside them. ``reason`` says
-    why where it is undecided or not applicable, and there ``remedy`` what would make it applicable.
+    why where it is undecided or not applicable; ``remedy`` says what would make it applicable, or where it is violated
+    what would cure it, as far as that is known.
     """
 
     code: str
@@ -200,6 +201,8 @@ def headline(report: Report, source: str = "") -> Iterator[Line]:
             yield from ([Span(f"    {line}")] for line in violation.picture)
         if result.more:
             yield [Span("  "), Span(result.rest, Tone.BAD)]
+    for cure in dict.fromkeys(each.remedy for each in report.properties if each.violations and each.remedy):
+        yield [Span("  cure: ", Tone.GOOD), Span(cure)]
     if verdict is Verdict.NOT_APPLICABLE and report.properties:
         yield from _why_not_applicable(report)
     else:

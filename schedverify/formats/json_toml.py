@@ -6,7 +6,7 @@ import json
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from pathlib import PurePath
@@ -50,20 +50,30 @@ class DoubledTable(dict[str, Any]):
     doubled: tuple[str, ...]
 
 
-def parse_json(text: str) -> Any:
+def parse_json(
+    text: str, *, most: int = MAX_BRACKETS, kept: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+) -> Any:
     """Return the data of a JSON text: ints, Decimals for all other numbers, LongNumbers for endless ones.
 
     A table with a key that stands twice is a :class:`DoubledTable`, NaN and Infinity are Decimals; see :func:`unfit`.
+
+    Parameters
+    ----------
+    most
+        The most lists and tables in it.
+    kept
+        What is kept of a table, called as soon as it is read; by default all of it.
 
     Raises
     ------
     InputError
         If the text is no JSON, with line and column, or nests or branches beyond the bounds.
     """
-    _count_brackets(text)
+    _count_brackets(text, most)
+    table = _table if kept is None else lambda pairs: kept(_table(pairs))
     try:
         return json.loads(
-            text, parse_int=_integer, parse_float=_decimal, parse_constant=Decimal, object_pairs_hook=_table
+            text, parse_int=_integer, parse_float=_decimal, parse_constant=Decimal, object_pairs_hook=table
         )
     except json.JSONDecodeError as error:
         key = f"line {error.lineno}, column {error.colno}"
@@ -181,10 +191,10 @@ def _table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return doubled
 
 
-def _count_brackets(text: str) -> None:
+def _count_brackets(text: str, most: int = MAX_BRACKETS) -> None:
     count = text.count("[") + text.count("{")
-    if count > MAX_BRACKETS:
-        raise InputError(Fault("", f"{count} lists and tables, at most {MAX_BRACKETS}", "is it the right file?"))
+    if count > most:
+        raise InputError(Fault("", f"{count} lists and tables, at most {most}", "is it the right file?"))
 
 
 def _check_lengths(text: str) -> None:

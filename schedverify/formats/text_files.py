@@ -49,7 +49,7 @@ def read_text(path: PathLike, expected: str, limit: int, *, place: PathLike | No
     """
     with naming(path):
         content = _content(path, expected, limit) if place is None else _regular_content(place, expected, limit)
-        return _decoded(content, expected)
+        return decoded(content, expected)
 
 
 def source_name(path: PathLike) -> str:
@@ -77,7 +77,7 @@ def check_size(found: int, expected: str, limit: int) -> None:
 def _content(path: PathLike, expected: str, limit: int) -> bytes:
     if os.fspath(path) == "-":
         return _bounded(sys.stdin.buffer, expected, limit)
-    with _told(expected), Path(path).open("rb") as file:
+    with told(expected), Path(path).open("rb") as file:
         status = os.fstat(file.fileno())
         if stat.S_ISREG(status.st_mode):
             check_size(status.st_size, expected, limit)
@@ -86,7 +86,7 @@ def _content(path: PathLike, expected: str, limit: int) -> bytes:
 
 def _regular_content(place: PathLike, expected: str, limit: int) -> bytes:
     """Return the bytes of a regular file; a pipe or a device is not even opened, nor waited for if it comes between."""
-    with _told(expected):
+    with told(expected):
         _check_regular(Path(place).stat().st_mode, expected)
         with os.fdopen(os.open(place, _AS_IT_IS), "rb") as file:
             status = os.fstat(file.fileno())
@@ -103,7 +103,7 @@ def _check_regular(mode: int, expected: str) -> None:
 
 
 @contextmanager
-def _told(expected: str) -> Iterator[None]:
+def told(expected: str) -> Iterator[None]:
     """Turn what the system says of a file that cannot be read into an InputError."""
     try:
         yield
@@ -128,7 +128,8 @@ def _bounded(file: BinaryIO, expected: str, limit: int) -> bytes:
     return first + rest if rest else first
 
 
-def _decoded(content: bytes, expected: str) -> str:
+def decoded(content: bytes, expected: str) -> str:
+    """Return the text of a file's bytes, or raise an InputError where they are none."""
     if not content:
         raise InputError(Fault("", f"empty; expected {expected}", "it was perhaps never written"))
     if b"\0" in content:

@@ -1,6 +1,7 @@
 """Puts in when a rank gathers and frees the parameters of its stages (FSDP), and when it reduces their gradients.
 
-Source: PyTorch's ``torch.distributed.pipelining``, whose actions UNSHARD, RESHARD and REDUCE_GRAD these are.
+Source: PyTorch's ``torch.distributed.pipelining``, whose actions UNSHARD, RESHARD, REDUCE_GRAD and, from 2.15 on,
+WAIT_REDUCE_GRAD these are.
 """
 
 from __future__ import annotations
@@ -63,6 +64,31 @@ def add_reduction(schedule: Schedule, problem: Problem) -> Schedule:
     if problem.form == "inference":
         return schedule
     return Schedule(_reduced(row, stages) for row, stages in zip(schedule.rows, problem.stages_of, strict=True))
+
+
+def add_reduction_waits(schedule: Schedule, *, late: bool = False) -> Schedule:
+    """Return the schedule with a WAIT_REDUCE_GRAD for each REDUCE_GRAD, so that a rank has one pending at most.
+
+    Parameters
+    ----------
+    late
+        Whether each stands before the next REDUCE_GRAD of its rank, or at the end, so that reductions overlap with what
+        computes; by default right behind its own, as PyTorch has it.
+
+    Raises
+    ------
+    InputError
+        If WAIT_REDUCE_GRAD stands in the schedule already.
+    """
+    check_types("add_reduction_waits", schedule=(schedule, Schedule))
+    _refuse(schedule, Kind.WAIT_REDUCE_GRAD)
+    return Schedule(_reduction_awaited(row, late) for row in schedule.rows)
+
+
+def _reduction_awaited(row: Words, late: bool) -> Words:
+    at = np.flatnonzero(kinds(row) == int(Kind.REDUCE_GRAD))
+    behind = np.append(at[1:], len(row))[: len(at)] if late else at + 1
+    return np.insert(row, behind, [_packed(Kind.WAIT_REDUCE_GRAD, stage) for stage in op_stages(row[at]).tolist()])
 
 
 def _reduced(row: Words, stages: Sequence[int]) -> Words:

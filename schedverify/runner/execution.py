@@ -8,7 +8,8 @@ when it is posted and ends when its tensors are read, or have come, whichever is
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from schedverify.core.op import Kind, Op
@@ -19,7 +20,7 @@ from schedverify.runner.compute.parcels import Parcel, call_of, first_call_of
 from schedverify.runner.compute.replicas import Replicas
 from schedverify.runner.compute.stages import Stage
 from schedverify.runner.failures import RunError, TimedOutError
-from schedverify.runner.p2p.boundaries import Boundaries
+from schedverify.runner.p2p.boundaries import Boundaries, transfers
 from schedverify.runner.p2p.messages import Name, is_differentiable, name_of
 from schedverify.runner.p2p.transport import Transport
 from schedverify.runner.program import Action, RankProgram
@@ -56,6 +57,7 @@ class Execution:
         self._stages, self.transport, self._replicas = stages, transport, replicas
         self._boundaries = boundaries
         self._perform: Callable[[Action], None] = self._act
+        self._training = program.problem.form != "inference"
         self._begin(Feed({}, {}, {}, {}))
 
     def _begin(self, feed: Feed) -> None:
@@ -71,14 +73,14 @@ class Execution:
         self.losses: dict[tuple[int, int], Loss] = {}
         """By last stage (of all copies) and micro-batch, in the order in which they were made."""
         self.outputs: dict[tuple[int, int], Tensors] = {}
-        self.peak_in_flight = 0
+        self._in_flight = self._peak_in_flight = 0
         self.transport.begin()
         self._boundaries.begin()
         for stage in self._stages.values():
             stage.begin()
 
-    def run(self, feed: Feed) -> list[StepSpan]:
-        """Run the program once and return what ran, in the order of the positions.
+    def run(self, feed: Feed) -> None:
+        """Run the program once.
 
         Raises
         ------
@@ -96,13 +98,12 @@ class Execution:
             if cause is error:
                 raise
             raise cause from error
-        return self._ran()
 
-    def result(self, loss: Any, ran: Iterable[StepSpan]) -> StepResult:
-        """Return what the step that has run comes to, with this rank's share of the loss and what ran."""
+    def result(self, loss: Any) -> StepResult:
+        """Return what the step that has run comes to, with this rank's share of the loss."""
         losses = {place: each.value for place, each in self.losses.items()}
-        crossed = tuple(self._boundaries.log)
-        return StepResult(loss, self.outputs, tuple(ran), self.peak_in_flight, crossed, losses)
+        ran, crossed = partial(self._ran, self._spans), partial(transfers, self._boundaries.log)
+        return StepResult(loss, self.outputs, self._peak_in_flight, losses, ran, crossed)
 
     def intercept(self, around: Callable[[Action, Callable[[Action], None]], None]) -> None:
         """Put a function around every action of later steps: the seam where tests plant faults.
@@ -125,7 +126,7 @@ class Execution:
             raise RunError(f"{self._places[action.position]}: {type(error).__name__}: {error}") from error
 
     def _act(self, action: Action) -> None:
-        if not action.ops[0].kind.is_transfer:
+        if not action.is_transfer:
             self._compute(action)
         elif len(action.ops) == 1:
             self._transfer(action.ops[0], action.position)
@@ -176,23 +177,23 @@ class Execution:
     # Computing
 
     def _compute(self, action: Action) -> None:
-        inputs = [self._inputs(op, action.position) for op in action.ops]
-        forwards = [op for op in action.ops if op.kind is Kind.F]
-        for op in forwards:
-            self._stages[op.stage].enter(op.microbatch or 0)
-        if forwards:
-            self.peak_in_flight = max(self.peak_in_flight, sum(stage.in_flight for stage in self._stages.values()))
+        position = action.position
+        inputs = [self._inputs(op, position) for op in action.ops]
+        self._in_flight += action.forwards
+        self._peak_in_flight = max(self._peak_in_flight, self._in_flight)
         began = time.perf_counter_ns()
-        for op, read in zip(action.ops, inputs, strict=True):
-            self._do(op, read, action.position)
-        self._spans.append((action.position, began, time.perf_counter_ns()))
+        for op, read in zip(action.ops, inputs):  # noqa: B905 - as many; said, it takes as long as the calls
+            self._do(op, read, position)
+        self._spans.append((position, began, time.perf_counter_ns()))
+        if not self._training:
+            self._in_flight -= action.forwards
 
     def _inputs(self, op: Op, position: int) -> Any:
         """Return what an operation reads from other stages: an F its inputs, a B or I the gradients of its outputs."""
-        stage, m = op.stage, op.microbatch or 0
-        if op.kind is Kind.F:
+        kind, stage, m = op.kind, op.stage, op.microbatch or 0
+        if kind is Kind.F:
             return self._forward_inputs(stage, m, position)
-        if op.kind not in (Kind.B, Kind.I) or not self._problem.successors[stage]:
+        if not (kind is Kind.B or kind is Kind.I) or not self._problem.successors[stage]:
             return ()
         names = [Name(target, stage, m, True) for target in self._problem.successors[stage]]
         parts = [self._in_place(name, self._read(name, position)) for name in names]
@@ -224,28 +225,29 @@ class Execution:
         end()
 
     def _do(self, op: Op, read: Any, position: int) -> None:
-        stage, m = self._stages[op.stage], op.microbatch or 0
-        if op.kind is Kind.F:
+        kind, stage, m = op.kind, self._stages[op.stage], op.microbatch or 0
+        if kind is Kind.F:
             self._forward(op, read, position)
-        elif op.kind is Kind.W:
+        elif kind is Kind.B or kind is Kind.I:
+            gradients = stage.backward(m, read, split=kind is Kind.I)
+            self._give_back(op.stage, m, gradients, position)
+            self._in_flight -= 1
+        elif kind is Kind.W:
             stage.run_weights(m)
             self._replicas[op.stage].settle()
-        elif op.kind.is_send_wait:
+        elif kind.is_send_wait:
             self.transport.wait_sent(op, position)
-        elif op.kind is Kind.REDUCE_GRAD:
+        elif kind is Kind.REDUCE_GRAD:
             self._reductions[op.stage] = self._replicas[op.stage].reduce()
             if op.stage not in self._program.awaited_reductions:
                 self._reductions.pop(op.stage)()
-        elif op.kind is Kind.WAIT_REDUCE_GRAD:
+        elif kind is Kind.WAIT_REDUCE_GRAD:
             self._end_reduction(op.stage, position)
-        elif op.kind is Kind.UNSHARD:
+        elif kind is Kind.UNSHARD:
             self._replicas[op.stage].unshard()
             stage.look_up_weights()
-        elif op.kind is Kind.RESHARD:
+        else:  # RESHARD
             self._replicas[op.stage].reshard()
-        else:
-            gradients = stage.backward(m, read, split=op.kind is Kind.I)
-            self._give_back(op.stage, m, gradients, position)
 
     def _forward(self, op: Op, inputs: Tensors, position: int) -> None:
         number, m = op.stage, op.microbatch or 0
@@ -270,14 +272,14 @@ class Execution:
             self._hand_over(Name(number, source, m, True), needed, position)
             first += count
 
-    def _ran(self) -> list[StepSpan]:
+    def _ran(self, noted: list[tuple[int, int, int]]) -> tuple[StepSpan, ...]:
         """Return the spans of the actions that ran, in the order of the positions."""
         spans: dict[int, tuple[int, int]] = {}
-        for position, began, ended in self._spans:
+        for position, began, ended in noted:
             first, last = spans.get(position, (began, ended))
             spans[position] = min(first, began), max(last, ended)
         ran = [action for action in self._program.actions if action.position in spans]
-        return [StepSpan(self._rank, action.position, action.text, *spans[action.position]) for action in ran]
+        return tuple(StepSpan(self._rank, action.position, action.text, *spans[action.position]) for action in ran)
 
 
 def _copied(tensors: Tensors) -> Any:

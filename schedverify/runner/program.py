@@ -24,6 +24,10 @@ class Action(NamedTuple):
     """The step as it is written in the plan."""
     ops: tuple[Op, ...]
     """Each send, its wait, and each receive with its peer stage."""
+    is_transfer: bool
+    """Whether they are sends and receives."""
+    forwards: int
+    """How many of them are F."""
 
 
 class RankProgram(NamedTuple):
@@ -59,7 +63,7 @@ def program_of(plan: Plan, rank: int) -> RankProgram:
     full = row.copy()
     full[communication] = named(row[communication], problem)
     steps = zip(plan.lowered.schedule.steps(rank), Schedule([full]).steps(0), strict=True)
-    actions = tuple(Action(position, str(own), step.ops) for position, (own, step) in enumerate(steps))
+    actions = tuple(_action(position, str(own), step.ops) for position, (own, step) in enumerate(steps))
     for action in actions:
         for op in action.ops:
             if op.kind.is_communication and op.peer is None:
@@ -71,6 +75,10 @@ def program_of(plan: Plan, rank: int) -> RankProgram:
     awaited_reductions = frozenset(op.stage for op in ops if op.kind is Kind.WAIT_REDUCE_GRAD)
     sharded = frozenset(op.stage for op in ops if op.kind in (Kind.UNSHARD, Kind.RESHARD))
     return RankProgram(problem, rank, actions, split, reduces, awaited_sends, awaited_reductions, sharded)
+
+
+def _action(position: int, text: str, ops: tuple[Op, ...]) -> Action:
+    return Action(position, text, ops, ops[0].kind.is_transfer, sum(op.kind is Kind.F for op in ops))
 
 
 Stages = Mapping[int, Any] | Sequence[Any]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from schedverify.core.trace import BoundaryTransfer, StepSpan
@@ -22,12 +23,8 @@ class StepResult:
     outputs
         In inference, the output tensors by last stage (of all copies) and micro-batch: tuples, whose ``value()`` is
         what the stage returned.
-    ran
-        What ran and when, in nanoseconds, in the order of the positions.
     peak_in_flight
         The most pairs of stage and micro-batch that were in flight at once, counted while running.
-    crossed
-        All transfers that left or reached a stage of this rank.
     losses
         By last stage (of all copies) and micro-batch, the scalar that the loss function returned: the mean, or the sum
         of a pair.
@@ -35,7 +32,17 @@ class StepResult:
 
     loss: Any = None
     outputs: Mapping[tuple[int, int], Tensors] = field(default_factory=dict)
-    ran: tuple[StepSpan, ...] = ()
     peak_in_flight: int = 0
-    crossed: tuple[BoundaryTransfer, ...] = ()
     losses: Mapping[tuple[int, int], Any] = field(default_factory=dict)
+    _ran: Callable[[], tuple[StepSpan, ...]] = tuple
+    _crossed: Callable[[], tuple[BoundaryTransfer, ...]] = tuple
+
+    @cached_property
+    def ran(self) -> tuple[StepSpan, ...]:
+        """What ran and when, in nanoseconds, in the order of the positions; made when it is first asked for."""
+        return self._ran()
+
+    @cached_property
+    def crossed(self) -> tuple[BoundaryTransfer, ...]:
+        """All transfers that left or reached a stage of this rank; made when they are first asked for."""
+        return self._crossed()

@@ -13,6 +13,7 @@ from schedverify.core.problem import Problem
 from schedverify.core.result import MOST_TOLD, Lowered, Plan, PropertyResult, Report, Scope, Status, Verdict, Violation
 from schedverify.core.schedule import Schedule, check_ranks
 from schedverify.verifier.claims import check_claims, claims_of
+from schedverify.verifier.cures import with_cures
 from schedverify.verifier.places import picture_of_places
 from schedverify.verifier.plan_report import claimed_codes, joined, with_messages_missing, with_own_claims
 from schedverify.verifier.rules import REGISTRY, Case, More, NotApplicable, Property, Undecided, unknown_property
@@ -25,7 +26,7 @@ def verify(  # noqa: PLR0913 - each is a keyword of its own
     *,
     select: Iterable[str] | None = None,
     ignore: Iterable[str] = (),
-    discipline: str = DEFAULT_DISCIPLINE,
+    discipline: str | None = None,
     eager_bytes: int = 0,
     excerpt: bool = False,
     claims: Mapping[str, Any] | None = None,
@@ -45,7 +46,7 @@ def verify(  # noqa: PLR0913 - each is a keyword of its own
         the profiles (``SV7``).
     discipline
         What blocks what below a schedule with communication: ``tagged``, ``buffered``, ``edge``, ``pair``, ``rank`` or
-        ``block``.
+        ``block``. By default ``pair``, with a profile the strictest that its backends have.
     eager_bytes
         Messages of at most so many bytes are sent without waiting for their receive; 0 for none.
     excerpt
@@ -53,7 +54,8 @@ def verify(  # noqa: PLR0913 - each is a keyword of its own
     claims
         What is claimed of the schedule; see :class:`schedverify.verifier.rules.Case`.
     profile
-        A runtime that the schedule is for, ``torch`` or ``torchtitan``: what that needs is selected as well.
+        A runtime that the schedule is for, ``torch`` (until 2.14), ``torch-2.15`` (and later) or ``torchtitan``: what
+        that needs is selected as well.
 
     Returns
     -------
@@ -71,7 +73,7 @@ def verify(  # noqa: PLR0913 - each is a keyword of its own
     """
     check_types("verify", schedule=(schedule, Schedule, Plan), problem=(problem, Problem, type(None)))
     check_types("verify", claims=(claims, Mapping, type(None)))
-    chosen, named = _chosen(select, ignore, profile), Discipline.of(discipline)
+    chosen, named = _chosen(select, ignore, profile), _discipline(discipline, profile)
     check_eager_bytes(eager_bytes)
     if claims is not None:
         check_claims(claims)
@@ -98,7 +100,7 @@ def verify_case(case: Case) -> Report:
 
 def _report(case: Case, chosen: list[Property], inferred: str = "") -> Report:
     """Judge a case by the chosen properties; ``inferred`` is the remark on a problem that was read off the schedule."""
-    results = [_judge(prop, case) for prop in chosen]
+    results = with_cures([_judge(prop, case) for prop in chosen], case)
     if inferred:
         results = [dataclasses.replace(result, scope=Scope.AS_READ) for result in results]
     remarks = ((inferred,) if inferred else ()) + tuple(_remarks(case.problem, results))
@@ -183,6 +185,13 @@ def _chosen(select: Iterable[str] | None, ignore: Iterable[str], profile: str | 
     check_codes((*wanted, *unwanted))
     codes = sorted(code for code in REGISTRY if code.startswith(wanted) and not code.startswith(unwanted))
     return [REGISTRY[code] for code in codes]
+
+
+def _discipline(name: str | None, profile: str | None) -> Discipline:
+    """Return the discipline of a name; without one that of the profile, without that the default."""
+    if name is None and profile is not None:
+        return profile_of(profile).strictest
+    return Discipline.of(DEFAULT_DISCIPLINE if name is None else name)
 
 
 def _judge(prop: Property, case: Case) -> PropertyResult:

@@ -11,19 +11,23 @@ import pytest
 from schedverify.cli import main
 from schedverify.cli.app import COMMANDS, application
 from schedverify.cli.completion import SHELLS, script
+from schedverify.cli.shapes import CLASSES
+from schedverify.cli.usage import arguments_of
 from schedverify.generators import families
 
 OFFERED = [
     (("ver",), ["verify"]),
     (("con",), ["conform", "convert"]),
-    (("verify", "--fo"), ["--format"]),
+    (("verify", "--form"), ["--format"]),
     (("verify", "s.txt", "--format", ""), ["github", "json", "text"]),
     (("verify", "s.txt", "--format", "js"), ["json"]),
     (("generate", "zb-h"), ["zb-h1", "zb-h2"]),
+    (("generate", "tor"), [f"torch:{name}" for name in CLASSES]),
     (("explain", "SV30"), ["SV301", "SV302", "SV303", "SV304", "SV305", "SV306"]),
     (("partition", "m.toml", "--recompute", "s"), ["selective"]),
     (("verify", "--format", "text", "--ex"), ["--excerpt"]),
 ]
+INTERLEAVED = ["Interleaved1F1B", "InterleavedZeroBubble"]
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +60,8 @@ class TestBash:
         """Bash parts the words at the sign."""
         assert in_bash(scripts["bash"], ("verify", "--format", "=")) == ["github", "json", "text"]
         assert in_bash(scripts["bash"], ("verify", "--format", "=", "g")) == ["github"]
+        assert in_bash(scripts["bash"], ("generate", "torch", ":")) == list(CLASSES)
+        assert in_bash(scripts["bash"], ("generate", "torch", ":", "Int")) == INTERLEAVED
 
     def test_names_of_files_are_left_to_the_shell(self, scripts: dict[str, Path]) -> None:
         assert in_bash(scripts["bash"], ("verify", "s")) == []
@@ -65,12 +71,8 @@ class TestBash:
     def test_every_command_offers_its_options(self, scripts: dict[str, Path]) -> None:
         app = application()
         for command in COMMANDS:
-            own = {
-                name
-                for each in app[command].assemble_argument_collection()
-                if each.index is None
-                for name in each.names
-            }
+            own = {name for each in arguments_of(app, command) if each.index is None for name in each.names}
+            assert all(name.startswith("-") for name in own)
             assert set(in_bash(scripts["bash"], (command, "-"))) == own | {"--help"}
 
 

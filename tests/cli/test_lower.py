@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -75,3 +77,35 @@ def test_what_verify_calls_violated_is_told_and_not_written(
     assert code == 0
     assert Schedule.parse(out).lowered
     assert "note: under buffered it is violated: SV403 rank 0, position 3" in err
+
+
+def test_what_hangs_is_lowered_again_by_the_command_that_verify_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hangs, cured = tmp_path / "it hangs.txt", tmp_path / "cured.txt"
+    hangs.write_text(
+        "0UNSHARD 0F0 0RECV_B0 0SEND_F0 0B0 0RESHARD 0REDUCE_GRAD\n1RECV_F0 1F0 1B0 1SEND_B0 1REDUCE_GRAD\n"
+    )
+    code, out, _ = run(capsys, "verify", str(hangs))
+    assert code == 1
+    line = next(line for line in out.splitlines() if line.startswith("  cure: "))
+    words = shlex.split(line.removeprefix("  cure: ").partition(" keeps")[0])
+    assert words == ["schedverify", "lower", str(hangs), "--again"]
+    assert run(capsys, *words[1:], "-o", str(cured))[0] == 0
+    assert cured.read_text() == (
+        "0UNSHARD 0F0 0SEND_F0 0RECV_B0 0B0 0RESHARD 0REDUCE_GRAD\n1RECV_F0 1F0 1B0 1REDUCE_GRAD 1SEND_B0\n"
+    )
+    assert run(capsys, "verify", str(cured), "--discipline", "block")[0] == 0
+    code, out, _ = run(capsys, *words[1:], "--unshard", "--reduce-grad")
+    assert (code, out.splitlines()[1]) == (0, "1RECV_F0 1UNSHARD 1F0 1B0 1REDUCE_GRAD 1RESHARD 1SEND_B0")
+
+
+def test_the_json_of_verify_names_the_cure_with_the_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hangs, problem = tmp_path / "hangs.txt", tmp_path / "p.toml"
+    hangs.write_text("0F0 0RECV_B0 0SEND_F0 0B0\n1RECV_F0 1F0 1B0 1SEND_B0\n")
+    problem.write_text("ranks = 2\nmicrobatches = 1\n[costs]\nforward = 1\nbackward = 2\n")
+    code, out, _ = run(capsys, "verify", str(hangs), "--problem", str(problem), "--format", "json")
+    (found,) = (each for each in json.loads(out)["properties"] if each["code"] == "SV304")
+    assert (code, found["remedy"].partition(" keeps")[0]) == (
+        1, f"schedverify lower {hangs} --problem {problem} --again",
+    )  # fmt: skip

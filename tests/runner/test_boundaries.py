@@ -22,7 +22,7 @@ from schedverify.formats import save_boundaries  # noqa: E402
 from schedverify.planner.plans import plan_of  # noqa: E402
 from schedverify.runner import RefusedError, RunError, Runner  # noqa: E402
 from schedverify.runner.control.run_logs import gather_log, joined_ends  # noqa: E402
-from schedverify.runner.p2p.boundaries import Boundaries  # noqa: E402
+from schedverify.runner.p2p.boundaries import Boundaries, transfers  # noqa: E402
 from schedverify.runner.p2p.messages import Crossing, Name, transfer_objection  # noqa: E402
 from support import runner_jobs as jobs  # noqa: E402 - it needs torch
 
@@ -313,7 +313,7 @@ def test_checksums_of_every_dtype(dtype: str) -> None:
     boundaries = on_one_rank(sealed=True)
     boundaries.leave(NAME, (torch.ones(3, 2, dtype=getattr(torch, dtype)).T,), PLACE)
     boundaries.reach(NAME, (torch.ones(2, 3, dtype=getattr(torch, dtype)),), None, PLACE)
-    assert [len(each.checksums) for each in boundaries.log] == [1, 1]
+    assert [len(each.checksums) for each in transfers(boundaries.log)] == [1, 1]
 
 
 def test_what_did_not_cross_or_crossed_again_is_told_at_the_end() -> None:

@@ -26,6 +26,7 @@ UNPLANTED = {
     "SV202", "SV501", "SV502", "SV503",  # of times and claims, which stand beside a schedule
     "SV403",  # judged only where sends do not wait
     "SV701", "SV702", "SV703", "SV704", "SV705", "SV711", "SV712",  # judged only for a profile
+    "SV721", "SV722", "SV723",
 }  # fmt: skip
 
 SHAPED = [

@@ -10,7 +10,7 @@ the tensors of nodes that the second part does not pass are freed there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
@@ -45,7 +45,7 @@ def separate_gradients(weights: Sequence[Any], others: Iterable[Any]) -> None:
     autograd makes the tensor that it computed the weight's ``grad``, and adds to it in place later. Where that is a
     view, such as one of a gradient that goes to another stage, the other tensor would change too.
     """
-    taken = set(map(storage_of, others)) if weights else set()
+    taken = set(map(storage_of, others))
     for weight in weights:
         place = storage_of(weight.grad)
         if place and place in taken:
@@ -71,14 +71,13 @@ def saved_attributes(node_type: Any) -> tuple[str, ...] | None:
     return tuple(name for name in dir(node_type) if name.startswith("_raw_saved_"))
 
 
-def saved_by(node: Any) -> Iterator[Any]:
-    """Yield what a node shows of the tensors that autograd saved for it."""
+def saved_by(node: Any) -> list[Any]:
+    """Return what a node shows of the tensors that autograd saved for it."""
+    found: list[Any] = []
     for attribute in saved_attributes(node.__class__) or ():
-        found = getattr(node, attribute)
-        if isinstance(found, tuple):
-            yield from found
-        else:
-            yield found
+        saved = getattr(node, attribute)
+        found += saved if isinstance(saved, tuple) else (saved,)
+    return found
 
 
 def let_go(nodes: Iterable[Any]) -> None:

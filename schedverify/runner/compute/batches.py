@@ -20,7 +20,8 @@ Tensors = tuple[Any, ...]
 
 def rows_of(tensors: Tensors) -> int:
     """Return the rows of a micro-batch: the length of its first tensor, 1 of a scalar."""
-    return len(tensors[0]) if tensors and tensors[0].dim() else 1
+    shape = tensors[0].shape if tensors else ()
+    return int(shape[0]) if shape else 1
 
 
 def counted_in(tensors: Tensors) -> int:

@@ -82,6 +82,8 @@ class Loss:
         The scalar, once the stage has run.
     """
 
+    __slots__ = "_function", "_known", "_seed", "_stage", "_weight", "_weighted", "count", "form", "value"
+
     def __init__(
         self,
         function: Callable[[tuple[Any, ...]], Any],
@@ -94,7 +96,7 @@ class Loss:
     ) -> None:
         self._function, self._stage, self._weight = function, stage, weight
         self._seed, self._weighted = seed, weighted
-        self._known = KnownForm() if known is None else known
+        self._known = known or KnownForm()
         self.form: Form | None = None
         self.count = 0.0
         self.value: Any = None

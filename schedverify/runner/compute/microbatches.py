@@ -7,7 +7,6 @@ more. What has no rows (numbers, texts, scalars) goes to each micro-batch as it 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import repeat
 from typing import Any
 
 from schedverify.core.errors import Fault, InputError
@@ -92,10 +91,11 @@ def _parcel(value: Any, place: str) -> Parcel:
 
 
 def _cut(whole: Parcel, count: int, place: str) -> list[Parcel]:
-    rows = sorted({len(tensor) for tensor in whole if tensor.dim()})
+    rows = sorted({tensor.shape[0] for tensor in whole if tensor.dim()})
     if len(rows) > 1:
         raise InputError(Fault(place, f"tensors of {rows} rows", "the same rows in each, or a list of micro-batches"))
     if rows and rows[0] < count:
         raise InputError(Fault(place, f"{rows[0]} rows for {count} micro-batches", "at least one row for each"))
-    parts = [tensor.tensor_split(count) if tensor.dim() else repeat(tensor, count) for tensor in whole]
-    return [whole.holding(part) for part in zip(*parts, strict=True)] if parts else [whole] * count
+    parts = [tensor.tensor_split(count) if tensor.dim() else (tensor,) * count for tensor in whole]
+    structure, needs = whole.structure, whole.needs
+    return [Parcel.of(part, structure, needs) for part in zip(*parts, strict=True)] if parts else [whole] * count

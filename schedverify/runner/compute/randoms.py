@@ -67,14 +67,14 @@ class Randoms:
         A loss goes on where the last block ended.
         """
         self._microbatch = self._first + microbatch
-        self.enter(block)
+        if self._generators:
+            self.enter(block)
 
     def enter(self, block: int) -> None:
         """Seed the generators for another block of the micro-batch that was begun."""
-        if self._generators:
-            seed = seed_of(self._seed, self.step, self._microbatch, block)
-            for generator in self._generators:
-                generator.manual_seed(seed)
+        seed = seed_of(self._seed, self.step, self._microbatch, block) if self._generators else 0
+        for generator in self._generators:
+            generator.manual_seed(seed)
 
 
 def seed_of(seed: int, step: int, microbatch: int, block: int) -> int:

@@ -72,8 +72,10 @@ class BackwardCuts(NamedTuple):
     cuts: tuple[BackwardCut, ...]
     several: tuple[int, ...]
     """The weights that get their gradients in I."""
-    below: frozenset[int]
-    """The nodes that W passes: the cuts', and those between them and their weights."""
+    below: tuple[int, ...]
+    """The nodes that W passes, the cuts' and those between them and their weights, which show what was saved."""
+    above: tuple[int, ...]
+    """The other nodes that show what was saved."""
     notice: str
     """What of I and W is not as a schedule has it, and why; empty where nothing is."""
 
@@ -93,24 +95,25 @@ class Graph:
         numbers: dict[Any, int] = {}
         for root in roots:
             numbers.setdefault(root.node, len(numbers))
-        self.nodes = list(numbers)
-        self.leaves: dict[int, Any] = {}
+        nodes, leaves = list(numbers), dict[int, Any]()
         links: list[tuple[int, ...]] = []
-        for node in self.nodes:  # children that are new are appended meanwhile
+        for node in nodes:  # children that are new are appended meanwhile
             edges: list[int] = []
             for child, output in node.next_functions:
                 if child is not None:
-                    number = numbers.setdefault(child, len(numbers))
-                    if number == len(self.nodes):
-                        self.nodes.append(child)
+                    number = numbers.get(child)
+                    if number is None:
+                        number = numbers[child] = len(nodes)
+                        nodes.append(child)
                     edges += number, output
             if not edges and (leaf := getattr(node, "variable", None)) is not None:
-                self.leaves[len(links)] = leaf
+                leaves[len(links)] = leaf
             links.append(tuple(edges))
         given = {id(each) for each in inputs}
-        entries = tuple([number for number, leaf in self.leaves.items() if id(leaf) in given])
+        entries = tuple([number for number, leaf in leaves.items() if id(leaf) in given])
         ends = tuple([(numbers[root.node], root.output_nr) for root in roots])
-        self.form = GraphForm(tuple(links), ends, entries, tuple(self.leaves), tuple(map(type, self.nodes)))
+        self.nodes, self.leaves = nodes, leaves
+        self.form = GraphForm(tuple(links), ends, entries, tuple(leaves), tuple(map(type, nodes)))
 
 
 @lru_cache(maxsize=64)
@@ -120,9 +123,7 @@ def cuts_of(form: GraphForm) -> BackwardCuts:
     Where no input needs a gradient, the ways to the nodes with several children are taken instead.
     """
     if refusing := _names(form, [node for node, kind in enumerate(form.kinds) if kind.__name__ in _WHOLE]):
-        return BackwardCuts(
-            (), (), frozenset(), f"I is a whole backward, and W does nothing, for {refusing} in its graph"
-        )
+        return BackwardCuts((), (), (), (), f"I is a whole backward, and W does nothing, for {refusing} in its graph")
     children = [links[::2] for links in form.links]
     parents: list[list[int]] = [[] for _ in children]
     outputs: list[set[int]] = [set() for _ in children]
@@ -154,7 +155,14 @@ def cuts_of(form: GraphForm) -> BackwardCuts:
         [child for node in weights_below for child in children[node] if child not in through], children, through
     )
     below = below - through | set(weights_below)
-    return BackwardCuts(cuts, tuple(several), frozenset(below), _notice(form, once, hidden - below if cuts else set()))
+    showing = [node for node, kind in enumerate(form.kinds) if saved_attributes(kind)]
+    return BackwardCuts(
+        cuts,
+        tuple(several),
+        tuple(node for node in showing if node in below),
+        tuple(node for node in showing if node not in below),
+        _notice(form, once, hidden - below if cuts else set()),
+    )
 
 
 def _notice(form: GraphForm, once: Iterable[int], hidden: Iterable[int]) -> str:
@@ -208,7 +216,8 @@ class WeightPart(NamedTuple):
                 edges, gradients = zip(*arrived, strict=True)
                 fresh = [weight for weight in weights if weight.grad is None]
                 add_gradients(edges, gradients, weights)
-                separate_gradients(fresh, gradients)
+                if fresh:
+                    separate_gradients(fresh, gradients)
 
 
 def input_part(
@@ -245,10 +254,10 @@ def input_part(
         _add(leaf, next(found))
     arrived = zip(edges, found, strict=True)
     parts = [
-        WeightTask(tuple(islice(arrived, len(cut.outputs))), tuple(graph.leaves[number] for number in cut.weights))
+        WeightTask(tuple(islice(arrived, len(cut.outputs))), tuple([graph.leaves[number] for number in cut.weights]))
         for cut in where.cuts
     ]
-    let_go(node for number, node in enumerate(graph.nodes) if number not in where.below)
+    let_go([graph.nodes[number] for number in where.above])
     return WeightPart(tuple(parts), where.notice)
 
 
@@ -258,7 +267,8 @@ def whole_backward(
     """Run a backward in one part: the gradients of inputs and weights are added to their ``grad``."""
     fresh = [weight for weight in weights if weight.grad is None]
     add_gradients(roots, gradients)
-    separate_gradients(fresh, [*gradients, *(each.grad for each in inputs)])
+    if fresh:
+        separate_gradients(fresh, [*gradients, *(each.grad for each in inputs)])
 
 
 def _add(weight: Any, gradient: Any) -> None:

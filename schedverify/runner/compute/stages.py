@@ -34,6 +34,8 @@ log = logging.getLogger("schedverify")
 class _InFlight:
     """What a micro-batch leaves at a stage from its F to its B or I."""
 
+    __slots__ = "buffers", "call", "entries", "hooked", "inputs", "loss", "microbatch", "roots", "seed"
+
     def __init__(self, microbatch: int, inputs: Sequence[Any], call: Structure | None, loss: Loss | None) -> None:
         self.microbatch = microbatch
         self.inputs, self.call = inputs, call
@@ -52,8 +54,6 @@ class _InFlight:
 
 
 _KEEPS: Final = nullcontext()
-_NOT_RUN: Final = _InFlight(0, (), None, None)
-"""Stands for a micro-batch whose F has not made its state yet."""
 
 
 class Stage:
@@ -98,22 +98,11 @@ class Stage:
         """Take the module's parameters anew: those of a sharded module are others when it is gathered."""
         self._weights = list(self.module.parameters())
 
-    def enter(self, microbatch: int) -> None:
-        """Count a micro-batch as in flight, from the beginning of the step that runs its F."""
-        self._in_flight.setdefault(microbatch, _NOT_RUN)
-
-    @property
-    def in_flight(self) -> int:
-        """The number of micro-batches from the beginning of their F to the end of their B or I."""
-        return len(self._in_flight)
-
     def forward(self, microbatch: int, inputs: Tensors, loss: Loss | None, *, split: bool) -> Tensors:
         """Run F and return the outputs; of a last stage in training the loss follows them."""
         leaves = list(map(self._leaf, inputs, needs_of(inputs)))
         state = _InFlight(microbatch, leaves, structure_of(inputs), loss)
-        if not self._training:
-            self._in_flight.pop(microbatch, None)
-        else:
+        if self._training:
             self._in_flight[microbatch] = state
             if not self._recompute:
                 return self._run(state, split)
@@ -138,10 +127,11 @@ class Stage:
             with self._buffers.holding(state.buffers):
                 self._run(state, split)
         inputs = [each for each in state.entries if each is not None]
-        given = gradients if state.seed is None else (state.seed,)
-        both = zip(state.roots, given, strict=True)
-        pairs = [(root, each) for root, each in both if root is not None and each is not None]
-        roots, arrived = [root for root, _ in pairs], [each for _, each in pairs]
+        roots, arrived = [], []
+        for root, each in zip(state.roots, gradients if state.seed is None else (state.seed,), strict=True):
+            if root is not None and each is not None:
+                roots.append(root)
+                arrived.append(each)
         if split:
             part = input_part(roots, arrived, inputs, self._weights, hooked=state.hooked)
             self._weight_parts[microbatch] = part
@@ -202,7 +192,9 @@ class Stage:
             log.warning("stage %d: %s", self.number, notice)
 
     def _leaf(self, tensor: Any, needed: bool) -> Any:
-        return tensor.detach().requires_grad_(self._training and not self._is_first and needed)
+        if self._training and needed and not self._is_first:
+            return tensor.detach().requires_grad_()
+        return tensor.detach() if tensor.requires_grad else tensor
 
 
 def stages_of_rank(problem: Problem, modules: Mapping[int, Any], randoms: Randoms) -> dict[int, Stage]:

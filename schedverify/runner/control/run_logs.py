@@ -9,7 +9,7 @@ from schedverify.core.trace import BoundaryLog, BoundaryTransfer, RunTrace, Step
 from schedverify.runner.control.clock_sync import REFERENCE_CLOCK, Clock, Reading, aligned
 from schedverify.runner.control.exchange import as_list, collect, whole
 from schedverify.runner.failures import RunError
-from schedverify.runner.p2p.messages import Crossing
+from schedverify.runner.p2p.messages import Name
 
 
 def gather_trace(
@@ -121,7 +121,5 @@ def joined_ends(ends: Iterable[BoundaryTransfer]) -> tuple[BoundaryTransfer, ...
     for place in sorted({*left, *reached}):
         ends_of = [side[place]._replace(outgoing=True) if place in side else None for side in (left, reached)]
         if ends_of[0] != ends_of[1]:
-            source, target, m, backward = place
-            what = Crossing(source, target, m, backward, outgoing=True, local=False, tensors=())
-            raise RunError(f"{what}: what left is {ends_of[0]}, what arrived {ends_of[1]}")
+            raise RunError(f"{Name(*place)}: what left is {ends_of[0]}, what arrived {ends_of[1]}")
     return tuple(left[place] for place in sorted(left))

@@ -28,7 +28,11 @@ Hook = Callable[[Crossing], None]
 """Called with the tensors of a boundary before they leave and after they have come; raises to stop the run."""
 Seal = tuple[int, ...]
 """A checksum (CRC-32) of the bytes of each tensor."""
+Log = list[tuple[Name, bool, bool, Signature, Seal | None]]
+"""Of all that crossed: its name, whether it left, whether both stages stand on one rank, signature and checksums."""
 _NO_HEADER: Final = "the backend has no tags, so no header tells of another form: pad each micro-batch, or use gloo"
+
+_NOT_PLAIN: Final = f"a value that is neither a tensor nor a tuple of tensors ({_NO_HEADER})"
 
 
 class Boundaries:
@@ -71,7 +75,8 @@ class Boundaries:
         self._due = Counter(_due(problem, rank))
         self._seals: dict[Name, Seal] = {}
         """Checksums of tensors that wait on this rank to be read or sent, by the name of their message."""
-        self.log: list[BoundaryTransfer] = []
+        self.log: Log = []
+        """What has crossed in this step."""
 
     def begin(self) -> None:
         """Begin a step of training, with an empty log."""
@@ -115,18 +120,19 @@ class Boundaries:
         """
         noted = self._seals.pop(name, None)
         if noted is not None and noted != (now := _seal(tensors)):
-            crossing = self._crossing(name, tensors, outgoing=True)
-            raise RunError(f"{place}: {crossing}: it was changed after it was made, by its checksums {now} and {noted}")
-        crossing, members = self._passed(name, tensors, place, outgoing=True)
+            raise RunError(f"{place}: {name}: it was changed after it was made, by its checksums {now} and {noted}")
+        members, local = self._passed(name, tensors, place, outgoing=True), self._is_local(name)
         if not name.backward:
             form = form_of(tensors, members)
-            if reason := self._structure_objection(name, form):
-                raise RunError(f"{place}: {crossing}: {reason}")
-            self.learn(name, form if crossing.local else self._declared.get(name[:2], form))
+            if self._declared and not local:
+                if not form.is_plain:
+                    raise RunError(f"{place}: {name}: {_NOT_PLAIN}")
+                form = self._declared.get(name[:2], form)
+            self.learn(name, form)
         seal = _seal(tensors) if self.sealed else None
-        if crossing.local and seal is not None:
+        if local and seal is not None:
             self._seals[name] = seal
-        self._note(crossing, members, seal)
+        self.log.append((name, True, local, members, seal))
         return seal
 
     def reach(self, name: Name, tensors: Tensors, seal: Seal | None, place: str) -> None:
@@ -145,31 +151,29 @@ class Boundaries:
         seal = self._seals.pop(name, seal)
         own = _seal(tensors) if self.sealed else None
         if own != seal:
-            crossing = self._crossing(name, tensors, outgoing=False)
-            raise RunError(f"{place}: {crossing}: what arrived is not what left, by its checksums {own} and {seal}")
-        self._note(*self._passed(name, tensors, place, outgoing=False), own)
+            raise RunError(f"{place}: {name}: what arrived is not what left, by its checksums {own} and {seal}")
+        members = self._passed(name, tensors, place, outgoing=False)
+        self.log.append((name, False, self._is_local(name), members, own))
 
-    def _crossing(self, name: Name, tensors: Tensors, *, outgoing: bool) -> Crossing:
-        return Crossing(*name, outgoing, self._is_local(name), tensors)
-
-    def _passed(self, name: Name, tensors: Tensors, place: str, *, outgoing: bool) -> tuple[Crossing, Signature]:
-        """Return the tensors as hooks see them, and their signature, after all checks but checksums."""
-        crossing, members = self._crossing(name, tensors, outgoing=outgoing), signature(tensors)
+    def _passed(self, name: Name, tensors: Tensors, place: str, *, outgoing: bool) -> Signature:
+        """Return the signature of tensors, after all checks but checksums."""
+        members = signature(tensors)
         reason = self._gradient_objection(name, members) if name.backward else self.objection(name, members)
         if reason := reason or (_nan(tensors) if self.forbid_nan else ""):
-            raise RunError(f"{place}: {crossing}: {reason}")
+            raise RunError(f"{place}: {name}: {reason}")
+        if self._hooks:
+            self._show(Crossing(*name, outgoing, self._is_local(name), tensors), members, f"{place}: {name}")
+        return members
+
+    def _show(self, crossing: Crossing, members: Signature, place: str) -> None:
+        """Show the hooks what crosses."""
         for hook in self._hooks:
             try:
                 hook(crossing)
             except Exception as error:
-                raise RunError(f"{place}: {crossing}: a hook forbids it: {type(error).__name__}: {error}") from error
-        if self._hooks and signature(tensors) != members:
-            made = signature_text(signature(tensors))
-            raise RunError(f"{place}: {crossing}: a hook made {made} of {signature_text(members)}")
-        return crossing, members
-
-    def _note(self, crossing: Crossing, members: Signature, seal: Seal | None) -> None:
-        self.log.append(BoundaryTransfer(*crossing[:6], *_told(members), seal or ()))
+                raise RunError(f"{place}: a hook forbids it: {type(error).__name__}: {error}") from error
+        if (made := signature(crossing.tensors)) != members:
+            raise RunError(f"{place}: a hook made {signature_text(made)} of {signature_text(members)}")
 
     def close(self) -> None:
         """End a step.
@@ -179,13 +183,12 @@ class Boundaries:
         RunError
             If anything crossed that the plan does not have, or did not cross that it has.
         """
-        crossed = Counter((Name(*each[:4]), each.outgoing) for each in self.log)
+        crossed = Counter([(name, outgoing) for name, outgoing, *_ in self.log])
         if crossed == self._due:
             return
         missing, further = self._due - crossed, crossed - self._due
-        name, outgoing = next(iter(missing or further))
-        what = Crossing(*name, outgoing, False, ())
-        raise RunError(f"rank {self._rank}: {what}: {'did not cross' if missing else 'crossed, where no more may'}")
+        name, _ = next(iter(missing or further))
+        raise RunError(f"rank {self._rank}: {name}: {'did not cross' if missing else 'crossed, where no more may'}")
 
     def objection(self, name: Name, members: Signature) -> str:
         """Return why tensors may not go to the next stage under a name; empty where they may."""
@@ -195,11 +198,6 @@ class Boundaries:
             return f"{signature_text(members)}, where {wanted} is declared{hint}"
         return ""
 
-    def _structure_objection(self, name: Name, form: MessageForm) -> str:
-        if not self._declared or self._is_local(name) or form.is_plain:
-            return ""
-        return f"a value that is neither a tensor nor a tuple of tensors ({_NO_HEADER})"
-
     def _gradient_objection(self, name: Name, members: Signature) -> str:
         expected = self.gradients(name)
         if expected is None or members == expected:
@@ -208,6 +206,14 @@ class Boundaries:
 
     def _is_local(self, name: Name) -> bool:
         return self._owner_rank[name.source] == self._owner_rank[name.target]
+
+
+def transfers(log: Log) -> tuple[BoundaryTransfer, ...]:
+    """Return what has crossed in a step as its results have it."""
+    return tuple(
+        BoundaryTransfer(*name, outgoing, local, *_told(members), seal or ())
+        for name, outgoing, local, members, seal in log
+    )
 
 
 def _due(problem: Problem, rank: int) -> list[tuple[Name, bool]]:
@@ -227,7 +233,7 @@ def _due(problem: Problem, rank: int) -> list[tuple[Name, bool]]:
 @lru_cache(maxsize=256)
 def _told(members: Signature) -> tuple[tuple[tuple[str, tuple[int, ...]], ...], int]:
     """Return dtypes by name and shapes, as the log has them, and the bytes of all tensors."""
-    told = tuple((str(dtype)[6:], shape) for dtype, shape in members)
+    told = tuple((str(dtype)[6:], tuple(shape)) for dtype, shape in members)
     return told, sum(dtype.itemsize * prod(shape) for dtype, shape in members)
 
 

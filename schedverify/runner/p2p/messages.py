@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, Final, NamedTuple
 
 import torch
@@ -65,8 +66,7 @@ class Crossing(NamedTuple):
     tensors: Tensors
 
     def __str__(self) -> str:
-        what = "gradient of micro-batch" if self.backward else "micro-batch"
-        return f"boundary {self.source} to {self.target}, {what} {self.microbatch}"
+        return str(Name(*self[:4]))
 
 
 class Name(NamedTuple):
@@ -81,6 +81,10 @@ class Name(NamedTuple):
     def forward(self) -> tuple[int, int, int]:
         """Edge and micro-batch of the activation, for a gradient too."""
         return (self.target, self.source, self.microbatch) if self.backward else self[:3]
+
+    def __str__(self) -> str:
+        what = "gradient of micro-batch" if self.backward else "micro-batch"
+        return f"boundary {self.source} to {self.target}, {what} {self.microbatch}"
 
 
 def name_of(op: Op) -> Name:
@@ -111,7 +115,7 @@ def tags_of(problem: Problem) -> int:
 
 def signature(tensors: Tensors) -> Signature:
     """Return the dtype and shape of each tensor."""
-    return tuple((tensor.dtype, tuple(tensor.shape)) for tensor in tensors)
+    return tuple([(tensor.dtype, tensor.shape) for tensor in tensors])
 
 
 def contiguous(tensor: Any) -> Any:
@@ -122,6 +126,7 @@ def contiguous(tensor: Any) -> Any:
     return tensor.detach().resolve_conj().resolve_neg().contiguous()
 
 
+@cache
 def is_differentiable(dtype: Any) -> bool:
     """Whether tensors of a dtype have gradients."""
     return bool(dtype.is_floating_point or dtype.is_complex)

@@ -35,6 +35,8 @@ def sends_meet_receives(case: Case) -> Iterator[Violation | More]:
     A receive without a send waits until the process group times out, half an hour later, and names nothing. A send
     without a receive is met by the next receive on its channel, which wants another tensor.
 
+    `schedverify lower SCHEDULE --problem PROBLEM --again` keeps the computing and adds communication that is proved.
+
     Example
 
     Rank 0 runs `0F0 0SEND_F0` and rank 1 `1F0`, without `1RECV_F0`: rank 0 sends 0SEND_F0 at position 1, and nothing
@@ -84,6 +86,8 @@ def one_order(case: Case) -> Iterator[Violation]:
     Nothing hangs and nothing fails. With tensors of one shape each rank goes on with the data of another micro-batch,
     and the loss curve is only a little worse. PyTorch 2.13's `defer_pp_recv` does this on some V-shaped schedules.
 
+    `schedverify lower SCHEDULE --problem PROBLEM --again` keeps the computing and adds communication that is proved.
+
     Example
 
     Rank 0 runs `0SEND_F0 0SEND_F1` and rank 1 `1RECV_F1 1RECV_F0`: the first message is 0SEND_F0, the first receive
@@ -120,6 +124,8 @@ def made_and_received(case: Case) -> Iterator[Violation]:
     A send before its operation sends what a buffer held before; a step before its receive reads such. Engines that
     look up the tensor fail, those with fixed buffers do not. A wait without a send in front has nothing to wait for,
     and what was sent is never let go.
+
+    `schedverify lower SCHEDULE --problem PROBLEM --again` keeps the computing and adds communication that is proved.
 
     Example
 

@@ -33,6 +33,8 @@ def free_of_deadlock(case: Case) -> Iterator[Violation]:
     A compute order can be right and hang all the same, once sends and receives stand in it: two ranks that both send
     first on the one queue that they share wait for ever, and the process group names nothing when it times out.
 
+    `schedverify lower SCHEDULE --problem PROBLEM --again` keeps the computing and adds communication that is proved.
+
     Example
 
     Under `pair`, rank 0 runs `0SEND_F1 2RECV_F0` and rank 1 `1SEND_F0 1RECV_F1`: rank 0 waits at position 0 (0SEND_F1)

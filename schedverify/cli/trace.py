@@ -1,0 +1,64 @@
+"""The command ``trace``: what ran, without a plan."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
+
+from schedverify.cli.app import OK
+from schedverify.cli.delivery import deliver
+from schedverify.cli.options import TextOrJson, decimal, file, json_taken, said_of
+from schedverify.cli.terminal import print_line, progress_on_terminal, remark
+
+if TYPE_CHECKING:
+    from schedverify.conformance.observed_run import ObservedRun
+    from schedverify.core.result import Plan
+
+
+def trace(
+    *traces: Annotated[str, file("A trace of torch.profiler of each rank, gzip or not; or one of run --trace.")],
+    output: Annotated[
+        str | None, file("Problem file for the measured costs, .toml or .json.", "--output", "-o")
+    ] = None,
+    schedule: Annotated[str | None, file("File for the order that ran.", "--schedule")] = None,
+    time_limit: Annotated[float, decimal("Seconds to look for the best schedule; 0 looks for none.", least=0)] = 5,
+    output_format: TextOrJson = "text",
+) -> int:
+    """Say what ran: the order, what each operation took, what each rank waited for, what the best order would take."""
+    from schedverify import formats
+    from schedverify.conformance.observed_run import best_of, observe
+    from schedverify.conformance.run_files import load_runs
+    from schedverify.core.problem import Problem
+    from schedverify.core.schedule import Schedule
+    from schedverify.formats.text_files import source_name
+
+    problem_file = formats.Destination("--output", output, partial(formats.form_of_file, Problem))
+    order_file = formats.Destination("--schedule", schedule, partial(formats.form_of_file, Schedule))
+    formats.check_destinations(problem_file, order_file, inputs=traces, printed=json_taken(output_format))
+    ran = load_runs(traces)
+    with (
+        said_of(", ".join(map(source_name, traces))),
+        progress_on_terminal(output_format == "text", time_limit) as told,
+    ):
+        found = observe(ran.trace, ran.remarks)
+        best = best_of(found, time_limit, told) if time_limit > 0 else None
+    deliver(
+        partial(_show, found, best, output_format),
+        (output, partial(formats.save, found.problem)),
+        (schedule, partial(formats.save, found.order)),
+        rescue=False,
+    )
+    return OK
+
+
+def _show(found: ObservedRun, best: Plan | None, output_format: str) -> None:
+    from schedverify import formats
+    from schedverify.conformance.observed_run import data_of_observed, observed_lines
+
+    for text in found.remarks:
+        remark(text)
+    if output_format == "json":
+        print(formats.dumps(data_of_observed(found, best)))
+        return
+    for line in observed_lines(found, best):
+        print_line(line)
