@@ -8,10 +8,19 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from schedverify.cli.delivery import deliver
-from schedverify.cli.options import DisciplineName, EagerBytes, Output, ProblemOption, ScheduleFile, flag, given_problem
+from schedverify.cli.options import (
+    DisciplineName,
+    EagerBytes,
+    Output,
+    ProblemOption,
+    ScheduleFile,
+    flag,
+    given_problem,
+    number,
+)
 
 
-def lower(
+def lower(  # noqa: PLR0913 - each is an option of the command line
     schedule: ScheduleFile,
     *,
     problem: ProblemOption = None,
@@ -21,6 +30,9 @@ def lower(
     ] = None,
     eager_bytes: EagerBytes = 0,
     unshard: Annotated[bool, flag("Add UNSHARD and RESHARD around the uses of a stage.")] = False,
+    lookahead: Annotated[
+        int, number("With --unshard: gather a stage once it is among so many that are used next.", least=1)
+    ] = 1,
     reduce_grad: Annotated[bool, flag("Add REDUCE_GRAD behind the last backward.")] = False,
     waits: Annotated[
         bool, flag("Wait for each send, as late as the limits allow, and with --reduce-grad for each reduction.")
@@ -40,7 +52,7 @@ def lower(
     given = given_problem(problem)
     order, known, note = conversion.subject_in(schedule, given)
     lowered = proved_lowering.lower(order, known, discipline=discipline, eager_bytes=eager_bytes, waits=waits)
-    lowered = lowering.add_sharding(lowered, known) if unshard else lowered
+    lowered = lowering.add_sharding(lowered, known, lookahead=lookahead) if unshard else lowered
     lowered = lowering.add_reduction(lowered, known) if reduce_grad else lowered
     lowered = lowering.add_reduction_waits(lowered) if reduce_grad and waits else lowered
     judged = partial(verify, lowered, known, eager_bytes=eager_bytes)
