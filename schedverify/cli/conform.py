@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 def conform(
     plan: Annotated[str, file("The plan that ran.")],
-    *traces: Annotated[str, Parameter(help="The trace of run --trace, or those of torch.profiler, one of each rank.")],
+    traces: Annotated[
+        list[str], Parameter(help="The trace of run --trace, or those of torch.profiler, one of each rank.")
+    ],
+    *,
     output: Annotated[
         str | None, file("Problem file for the measured costs, .toml or .json.", "--output", "-o")
     ] = None,
