@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 
 def trace(
-    *traces: Annotated[str, Parameter(help="The traces of torch.profiler, one of each rank, or that of run --trace.")],
+    traces: Annotated[
+        list[str], Parameter(help="The traces of torch.profiler, one of each rank, or that of run --trace.")
+    ],
+    *,
     output: Annotated[
         str | None, file("Problem file for the measured costs, .toml or .json.", "--output", "-o")
     ] = None,

@@ -22,7 +22,7 @@ PROBLEM: Final = FileKind("a problem", frozenset({"microbatches", "costs"}), "sc
 MODEL: Final = FileKind("a model", frozenset({"layer"}), "schedverify partition takes it")
 DECODER: Final = FileKind("a model by its shape", frozenset({"decoder"}), MODEL.takes)
 CLUSTER: Final = FileKind("a cluster", frozenset({"nodes"}), "schedverify partition --cluster takes it")
-RUN: Final = FileKind("a trace", frozenset({"traceEvents"}), "schedverify conform PLAN TRACE takes that of a run")
+RUN: Final = FileKind("a trace", frozenset({"traceEvents"}), "schedverify trace and conform take that of a run")
 RECORDER: Final = FileKind(
     "a dump of the flight recorder", frozenset({"pg_config", "pg_status"}), "schedverify conform PLAN DUMP ... takes it"
 )

@@ -75,7 +75,6 @@ def test_conform_takes_the_traces_of_torch(desk: Path, capsys: Capture) -> None:
 
 
 @pytest.mark.parametrize(("words", "told"), [
-    (["trace"], "trace: missing"),
     (["trace", "absent.json"], "absent.json: no such file"),
     (["trace", "order.txt"], "order.txt: line 1, column 2: no JSON"),
     (["trace", "rank0.json", "rank1.json"], "rank1.json: traceEvents: stage 2 computes in none of the 2 traces"),

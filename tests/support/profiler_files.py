@@ -11,7 +11,7 @@ from schedverify.conformance.dependency_check import ops_of
 from schedverify.core.op import Kind
 from schedverify.core.trace import RunTrace, StepSpan
 
-RECORDED = Path(__file__).parent / "torch_traces"
+RECORDED = Path(__file__).parents[2] / "specs" / "traces"
 
 
 def recorded(name: str) -> list[str]:
