@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
 
 from schedverify.cli.app import OK
 from schedverify.cli.delivery import deliver
@@ -16,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def trace(
-    *traces: Annotated[str, file("A trace of torch.profiler of each rank, gzip or not; or one of run --trace.")],
+    *traces: Annotated[str, Parameter(help="The traces of torch.profiler, one of each rank, or that of run --trace.")],
     output: Annotated[
         str | None, file("Problem file for the measured costs, .toml or .json.", "--output", "-o")
     ] = None,
@@ -41,6 +44,7 @@ def trace(
         progress_on_terminal(output_format == "text", time_limit) as told,
     ):
         found = observe(ran.trace, ran.remarks)
+        found = found if found.family else replace(found, family=_class_of_torch(found))
         best = best_of(found, time_limit, told) if time_limit > 0 else None
     deliver(
         partial(_show, found, best, output_format),
@@ -49,6 +53,15 @@ def trace(
         rescue=False,
     )
     return OK
+
+
+def _class_of_torch(found: ObservedRun) -> str:
+    """Return the class of torch that runs the order, as ``generate`` takes it; empty where none does."""
+    from schedverify.cli.shapes import PREFIX
+    from schedverify.torch_bridge import class_that_runs
+
+    name = class_that_runs(found.order, found.problem)
+    return PREFIX + name if name else ""
 
 
 def _show(found: ObservedRun, best: Plan | None, output_format: str) -> None:

@@ -16,7 +16,7 @@ from schedverify.cli.options import (
     flag,
     given_problem,
 )
-from schedverify.cli.shapes import PREFIX, ShapeOptions, TorchOptions, of_class, refuse_beside
+from schedverify.cli.shapes import PREFIX, ShapeOptions, TorchOptions, making_words, of_class, refuse_beside
 
 if TYPE_CHECKING:
     from schedverify.core.result import Plan
@@ -72,8 +72,8 @@ def verify(  # noqa: PLR0913 - each is an option of the command line
         report = judge(subject, given, discipline=discipline, eager_bytes=eager_bytes, excerpt=excerpt, **codes)
     except InputError as error:  # of the problem that is read off the file, or of no property by that code
         raise error.about(source_name(schedule), ("",)) from None
-    if not schedule.startswith(PREFIX):
-        report = cures.cured_in(report, schedule, problem)
+    made_by = making_words(schedule, problem, shape, of_torch) if schedule.startswith(PREFIX) else ()
+    report = cures.cured_in(report, schedule, problem, made_by)
     if output_format == "json":
         print(formats.dumps(formats.report_data(report)))
     elif output_format == "github":

@@ -177,14 +177,14 @@ class _Waits:
                 for awaited in self._read_by(rank, step, op):
                     if awaited in self.pending:
                         front = self._head_before(awaited)
-                        at = f"; rank {rank} waits at position {position} ({op}) for {self._planned(awaited).op}"
+                        at = f": it waits at position {position} ({op}) for {self._planned(awaited).op}"
                         return at, front
         if last in self.pending:
-            op, position = self._planned(last).op, self._planned(last).position
-            return f"; rank {rank} stands at position {position} ({op}), which blocks its program", self._head_before(
+            own = self._planned(last)
+            return f": it stands at position {own.position} ({own.op}), which blocks its program", self._head_before(
                 last
             )
-        return f"; nothing that was recorded holds up rank {rank}: it computes, or waits outside of the schedule", None
+        return ": nothing that was recorded holds it up, it computes or waits outside of the schedule", None
 
     def _read_by(self, rank: int, step: int, op: Op) -> list[Place]:
         """Return the transfers that an operation waits for on its rank: what it reads, or the send of a wait."""

@@ -215,22 +215,23 @@ def _spans(rows: Sequence[Sequence[Mark]], added: Sequence[int]) -> Iterator[Ste
     A receive ends where its reader begins to work, if no device tells when it ended. Where a file does not tell how
     long a rank waited, it waited until its message was sent.
     """
-    begun: dict[str, int] = {}
+    begun: dict[tuple[int, str], int] = {}
     for _, ends in _ends(rows):
         reader = ends.reader
         if not reader.told:
             sent = ends.sent + added[ends.source] - added[ends.target]
-            begun[reader.key] = min(max(begun.get(reader.key, reader.begun), sent), reader.ended)
+            place = ends.target, reader.key
+            begun[place] = min(max(begun.get(place, reader.begun), sent), reader.ended)
     readers = {op: mark for row in rows for mark in row for op in operations(mark.text) if op.kind.is_compute}
     for rank, (row, offset) in enumerate(zip(rows, added, strict=True)):
         for position, mark in enumerate(row):
             op, start, end = operations(mark.text)[0], mark.begun, mark.ended
             if op.kind.is_compute:
-                start = begun.get(mark.key, start)
+                start = begun.get((rank, mark.key), start)
             elif op.kind in _READ_BY and not mark.on_device:
                 reading = (Op(kind, op.stage, op.microbatch) for kind in _READ_BY[op.kind])
                 reader = next((readers[each] for each in reading if each in readers), mark)
-                end = max(begun.get(reader.key, _arrived(reader)), start)
+                end = max(begun.get((rank, reader.key), _arrived(reader)), start)
             on_host = not mark.on_device or len(operations(mark.text)) > 1
             came = mark.start + offset if on_host else None
             yield StepSpan(rank, position, mark.text, start + offset, end + offset, came)

@@ -95,22 +95,45 @@ def conformance_schema() -> Schema:
         "what": one_of(("order", "hand-over", "in flight")), "step": whole(), "rank": whole(),
         "position": or_null(whole()), "message": TEXT,
     })  # fmt: skip
-    cost = closed({
+    return titled("schedverify conform", closed({
+        "ok": {"type": "boolean"}, "departures": listed(departure), "makespans": listed(whole()), "measured": whole(),
+        "predicted": whole(), "planned": or_null(whole()), "bubble": _ratio(), "planned_bubble": _ratio(),
+        "peaks": listed(whole()), "allowed": listed(whole()), "costs": listed(_cost(planned=whole())),
+        "latency": whole(), "errors": listed(whole()), "spent": _spent(), "ranks": listed(_rank_times()),
+    }))  # fmt: skip
+
+
+def observed_schema() -> Schema:
+    """Return the schema of ``trace --format json``; times are nanoseconds, those of ``best`` microseconds."""
+    best = {key: value for key, value in search_schema().items() if key not in ("$schema", "title")}
+    return titled("schedverify trace", closed({
+        "family": or_null(TEXT), "order": listed(listed(TEXT)), "placement": listed(whole()),
+        "microbatches": whole(1), "makespans": listed(whole()), "measured": whole(), "predicted": whole(),
+        "bubble": _ratio(), "predicted_bubble": _ratio(), "ranks": listed(_rank_times()), "costs": listed(_cost()),
+        "latency": whole(), "errors": listed(whole()), "spent": _spent(), "best": or_null(best),
+        "remarks": listed(TEXT),
+    }))  # fmt: skip
+
+
+def _cost(**more: Schema) -> Schema:
+    return closed({
         "kind": one_of("FBIW"), "stage": whole(), "runs": whole(1), "median": whole(), "least": whole(),
-        "most": whole(), "planned": whole(),
+        "most": whole(), **more,
     })  # fmt: skip
+
+
+def _rank_times() -> Schema:
+    return closed(dict.fromkeys(("rank", "computes", "peer", "send", "own"), whole()))
+
+
+def _spent() -> Schema:
     total = closed({"took": {"type": "integer"}, "predicted": whole()})
     totals = dict.fromkeys(("compute", "message", "gap"), total)
     stretch = closed({
         "what": one_of(tuple(totals)), "rank": whole(), "position": whole(), "step": TEXT,
         "took": {"type": "integer"}, "predicted": whole(), "source": TEXT, "unsent": whole(),
     })  # fmt: skip
-    return titled("schedverify conform", closed({
-        "ok": {"type": "boolean"}, "departures": listed(departure), "makespans": listed(whole()), "measured": whole(),
-        "predicted": whole(), "planned": or_null(whole()), "bubble": _ratio(), "planned_bubble": _ratio(),
-        "peaks": listed(whole()), "allowed": listed(whole()), "costs": listed(cost), "latency": whole(),
-        "errors": listed(whole()), "spent": closed({"step": whole(), **totals, "stretches": listed(stretch)}),
-    }))  # fmt: skip
+    return closed({"step": whole(), **totals, "stretches": listed(stretch)})
 
 
 def run_schema() -> Schema:

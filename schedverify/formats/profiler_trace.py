@@ -129,7 +129,8 @@ class _Reader(Faults):
         events = self.data.get("traceEvents")
         if not isinstance(events, list):
             if not self.found:
-                self.fault("traceEvents", f"expected a list, found {shown(events)}", _WRITER)
+                found = "missing" if events is None else f"expected a list, found {shown(events)}"
+                self.fault("traceEvents", found, _WRITER)
             return
         for number, event in enumerate(events):
             if isinstance(event, Mapping) and event.get("cat") in _READ and event.get("ph") == "X":

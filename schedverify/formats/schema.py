@@ -30,6 +30,7 @@ def schemas() -> dict[str, str]:
         "optimize.json": output_schemas.search_schema(),
         "simulate.json": output_schemas.timeline_schema(),
         "conform.json": output_schemas.conformance_schema(),
+        "observed.json": output_schemas.observed_schema(),
         "trace.json": output_schemas.run_schema(),
         "boundaries.json": output_schemas.boundaries_schema(),
         "model.json": titled("schedverify model", model_schema()),

@@ -160,7 +160,7 @@ def test_no_word_of_the_parser_is_left(desk: Path, capsys: pytest.CaptureFixture
         calls += [[command, *needed, f"{each.name}=\u00e4"] for each in arguments if each.get_choices()]
         for words in calls:
             if (
-                command in ("lint", "conform")
+                command in ("lint", "conform", "trace")
                 and "--unknown" not in words
                 and "-zz" not in words
                 and "=" not in words[-1]

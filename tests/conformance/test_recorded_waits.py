@@ -42,16 +42,20 @@ def hang_of(schedule: Schedule, problem: Problem, discipline: str = "pair", **op
 
 def test_two_ranks_that_receive_first() -> None:
     found = hang_of(Schedule.parse(HANGS), TWO)
+    first = (
+        "rank 0 waits at position 1 (0RECV_B0 from rank 1) for 1SEND_B0 at position 3 of rank 1, which has not begun:"
+        " it waits at position 1 (1F0) for 1RECV_F0"
+    )
+    second = (
+        "rank 1 waits at position 0 (1RECV_F0 from rank 0) for 0SEND_F0, which stands on rank 0 behind 0RECV_B0"
+        " (position 1) in the same queue"
+    )
     assert list(found.lines()) == [
-        "the run hangs: rank 0 waits at position 1 (0RECV_B0 from rank 1) for 1SEND_B0 at position 3 of rank 1, which"
-        " has not begun; rank 1 waits at position 1 (1F0) for 1RECV_F0; rank 1 waits at position 0 (1RECV_F0 from"
-        " rank 0) for 0SEND_F0, which stands on rank 0 behind 0RECV_B0 (position 1) in the same queue",
+        f"the run hangs: {first}; {second}",
         "  rank 0: begun 3 of 4 transfers of step 0",
-        "    rank 0 waits at position 1 (0RECV_B0 from rank 1) for 1SEND_B0 at position 3 of rank 1, which has not"
-        " begun; rank 1 waits at position 1 (1F0) for 1RECV_F0",
+        f"    {first}",
         "  rank 1: begun 1 of 4 transfers of step 0",
-        "    rank 1 waits at position 0 (1RECV_F0 from rank 0) for 0SEND_F0, which stands on rank 0 behind 0RECV_B0"
-        " (position 1) in the same queue",
+        f"    {second}",
     ]
     assert found.data()["ranks"][1]["begun"] == 1
 
@@ -75,7 +79,7 @@ def test_a_rank_that_died_is_found_and_no_cycle_told(discipline: str) -> None:
     found = hang_of(schedule, problem, discipline, steps=3, dies=(2, 1, position))
     assert found.cycles == ()
     assert [state.step for state in found.ranks] == [1, 1, 1, 1]
-    assert "nothing that was recorded holds up rank 2" in found.ranks[1].waits
+    assert "of rank 2, which has not begun: nothing that was recorded holds it up" in found.ranks[1].waits
     assert found.ranks[2].waits == "" or "rank 2 waits" in found.ranks[2].waits
 
 

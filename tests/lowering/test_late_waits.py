@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Iterator
-from itertools import product
+from itertools import permutations, product
 
 import pytest
 from hypothesis import given, settings
@@ -147,25 +147,24 @@ def tiny(draw: st.DrawFn) -> tuple[Rows, Problem, Discipline]:
     With a limit and a discipline.
     """
     form, family = draw(st.sampled_from([("fused", "gpipe"), ("fused", "1f1b"), ("inference", "gpipe")]))
-    ranks, microbatches = draw(
-        st.sampled_from([(2, 2), (3, 1), (2, 1)] if form == "fused" else [(2, 3), (3, 2), (4, 2)])
-    )
-    size = draw(st.integers(0, 3))
+    shapes = {"fused": [(2, 2), (3, 1), (2, 1)], "inference": [(2, 3), (3, 2), (4, 2)]}
+    ranks, microbatches = draw(st.sampled_from(shapes[form]))
+    size, held = draw(st.integers(0, 3)), draw(st.integers(0, 3))
     keys = {"forward": draw(st.integers(1, 3)), "form": form, "bytes": size, "latency": draw(st.integers(0, 2))}
-    problem = Problem.chain(ranks=ranks, microbatches=microbatches, activation=draw(st.integers(0, 3)), **keys)
+    problem = Problem.chain(ranks=ranks, microbatches=microbatches, activation=held, **keys)
     rows = add_communication(generate(family, problem), problem).strings()
     for row in rows:
         for receive in [cell for cell in row if "RECV" in cell]:
             at = row.index(receive)
-            reader = next(i for i in range(at, len(row)) if row[i] == receive.replace("RECV_", ""))
+            reader = row.index(receive.replace("RECV_", ""))
             row.insert(draw(st.integers(0, reader - 1)), row.pop(at))
         for send in [cell for cell in row if "SEND" in cell and draw(st.booleans())]:
             at = row.index(send)
             row.insert(draw(st.integers(at, len(row) - 1)), row.pop(at))
-    most = draw(st.sampled_from([None, 1, 2]))
+    most = draw(st.sampled_from([1, 2]) if not size else st.none() | st.just(1))
     limits = {"outstanding_sends": None if most is None else (most,) * ranks}
-    if size:
-        limits["capacity"] = tuple(draw(st.integers(2, 9)) for _ in range(ranks))
+    if most is None:
+        limits["capacity"] = tuple(draw(st.integers(3, 16)) for _ in range(ranks))
     return rows, dataclasses.replace(problem, **limits), draw(st.sampled_from(list(Discipline)))
 
 
@@ -190,3 +189,35 @@ def test_waits_are_found_where_there_are_any_and_none_could_stand_later(case: tu
         assert sorted(wait for _, wait in sends(row)) == sorted(cell for cell in row if "WAIT" in cell)
         for later in moved_later(row):
             assert broken([*waiting[:rank], later, *waiting[rank + 1 :]], problem, discipline) & {"SV402", "SV404"}
+
+
+@pytest.mark.parametrize(
+    ("discipline", "microbatches"), [*((d, 1) for d in Discipline), pytest.param("edge", 2, marks=pytest.mark.slow)]
+)
+def test_where_it_matters_which_send_is_waited_for_waits_are_found_or_there_are_none(
+    discipline: str, microbatches: int
+) -> None:
+    """Rank 0 sends to ranks 1 and 2, and rank 2 to rank 1; all orders of its sends and of rank 1's receives."""
+    problem = Problem.chain(ranks=3, microbatches=microbatches, stages=4, placement=[0, 2, 1, 1],
+                            edges=[[0, 1], [1, 2], [0, 3]], forward=1, form="inference",
+                            outstanding_sends=microbatches)  # fmt: skip
+    tried = found = 0
+    for sending in permutations([f"0SEND_F{m}>{to}" for m in range(microbatches) for to in (1, 3)]):
+        for rank_1 in product(range(2 * microbatches + 1), repeat=microbatches):
+            row = [f"2{kind}F{m}" for m in range(microbatches) for kind in ("RECV_", "")]
+            for m, place in enumerate(rank_1):
+                row.insert(place + m, f"3RECV_F{m}")
+            row += [f"3F{m}" for m in range(microbatches)]
+            rows = [[f"0F{m}" for m in range(microbatches)] + list(sending), row,
+                    [f"1{kind}F{m}" for m in range(microbatches) for kind in ("RECV_", "", "SEND_")]]  # fmt: skip
+            if broken(rows, dataclasses.replace(problem, outstanding_sends=None), discipline):
+                continue
+            tried += 1
+            try:
+                waiting = add_late_waits(Schedule.of(rows), problem, discipline).strings()
+            except ScheduleError:
+                assert not any_waits(rows, problem, discipline)
+            else:
+                found += 1
+                assert not broken(waiting, problem, discipline)
+    assert tried > found > 0 or (discipline in ("tagged", "buffered", "rank", "block") and tried == found)

@@ -44,13 +44,13 @@ def dumper() -> Any:
     return module.dump_schedule
 
 
-def made(rank: int, name: str, loss: bool = True) -> Any:
+def made(rank: int, name: str, loss: bool = True, ranks: int = RANKS) -> Any:
     """Return an object of a class on real stages."""
     from torch.distributed.pipelining import PipelineStage, schedules
 
     virtual = 1 if name in BY_HAND else 2
-    stages = RANKS * virtual
-    own = [rank, stages - 1 - rank] if name in IN_A_V else list(range(rank, stages, RANKS))
+    stages = ranks * virtual
+    own = [rank, stages - 1 - rank] if name in IN_A_V else list(range(rank, stages, ranks))
     built = [PipelineStage(stage_module(stage), stage, stages, torch.device("cpu")) for stage in own]
     keys = {"loss_fn": torch.nn.functional.mse_loss} if loss and name != "ForwardOnly" else {}
     kind = getattr(schedules, f"Schedule{name}", None) or getattr(schedules, f"_Schedule{name}")
@@ -82,6 +82,19 @@ def dump_patched(rank: int, folder: str) -> None:
         receive = next(number for number, action in enumerate(row) if number > first and "RECV_F" in str(action))
         row.insert(first, row.pop(receive))
     dumper()(live, f"{folder}/patched.json")
+
+
+def hang(rank: int, folder: str) -> None:
+    """Dump and run an order in which the last of four ranks sends its first gradients behind its last forward."""
+    live = made(rank, "Interleaved1F1B", ranks=4)
+    row = live.pipeline_order_with_comms[rank]
+    if rank == 3:
+        end = next(position for position, action in enumerate(row) if str(action) == "7F3") + 1
+        late = [action for action in row[:end] if str(action).startswith(("7SEND_B", "7WAIT_SEND_B"))]
+        row[:end] = [action for action in row[:end] if action not in late] + late
+    dumper()(live, f"{folder}/hung.json")
+    inputs, targets = batch(MICROBATCHES)
+    live.step(*([inputs] if rank == 0 else []), target=targets if rank == 3 else None)
 
 
 def ended(pool: GlooPool, job: Any, folder: Path) -> Path:
@@ -140,3 +153,20 @@ def test_from_a_patched_order_to_the_named_cycle(
     assert re.search(
         r"SV304 rank 0 waits at position \d+ \(\w+\) for \w+; rank 1 waits at position \d+ \(\w+\) for", told
     )
+
+
+@pytest.mark.slow
+def test_from_a_job_that_hangs_to_the_named_cycle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with GlooPool(4) as four:
+        outcomes = four.run(hang, str(tmp_path), timeout=25)
+    assert all(outcome.hung for outcome in outcomes), outcomes
+    assert main(["verify", str(tmp_path / "hung.json"), "--discipline", "edge"]) == 1
+    told = capsys.readouterr().out
+    cycle = r"SV304 rank 2 waits at position \d+ \(6B0\) for 7SEND_B0, .*; rank 3 waits at .* \(7F3\) for 6SEND_F3"
+    assert re.search(cycle, " ".join(told.split())), told
+    assert main(["lower", str(tmp_path / "hung.json"), "--again", "--discipline", "edge"]) == 0
+
+
+def test_the_page_shows_the_dumper_as_it_is() -> None:
+    page = (ROOT / "docs" / "how-to" / "dump.md").read_text(encoding="utf-8")
+    assert f"```python\n{DUMPER.read_text(encoding='utf-8')}```" in page

@@ -37,7 +37,7 @@ def gather_trace(
     """
     before, after = readings
     clock = Clock(before, after) if before is not None and after is not None else REFERENCE_CLOCK
-    own = [[list(span) for span in aligned(step, clock)] for step in steps]
+    own = [[list(span[:5]) for span in aligned(step, clock)] for step in steps]
 
     def read(data: Any) -> tuple[int, list[list[StepSpan]]]:
         error, ran = as_list(data, 2)
