@@ -17,6 +17,7 @@ from schedverify.cli.options import (
     given_problem,
 )
 from schedverify.cli.shapes import PREFIX, ShapeOptions, TorchOptions, making_words, of_class, refuse_beside
+from schedverify.cli.terminal import remark
 
 if TYPE_CHECKING:
     from schedverify.core.result import Plan
@@ -54,8 +55,10 @@ def verify(  # noqa: PLR0913 - each is an option of the command line
     from schedverify import formats
     from schedverify.cli import report_text
     from schedverify.core.errors import InputError
+    from schedverify.core.result import Verdict
     from schedverify.formats.text_files import source_name
     from schedverify.verifier import cures
+    from schedverify.verifier.runtimes import PROFILES
     from schedverify.verifier.verification import verify as judge
 
     given, lines = given_problem(problem), tuple[int, ...]()
@@ -71,6 +74,9 @@ def verify(  # noqa: PLR0913 - each is an option of the command line
         report = judge(subject, given, discipline=discipline, eager_bytes=eager_bytes, excerpt=excerpt, **codes)
     except InputError as error:  # of the problem that is read off the file, or of no property by that code
         raise error.about(source_name(schedule), ("",)) from None
+    judged = {result.code for result in report.properties if result.verdict is not Verdict.NOT_APPLICABLE}
+    if profile and discipline is None and "SV304" in judged and (condition := PROFILES[profile].condition):
+        remark(condition)
     made_by = making_words(schedule, problem, shape, of_torch) if schedule.startswith(PREFIX) else ()
     report = cures.cured_in(report, schedule, problem, made_by)
     if output_format == "json":

@@ -22,6 +22,8 @@ class RuntimeProfile(NamedTuple):
     name: str
     codes: tuple[str, ...]
     disciplines: dict[str, Discipline]
+    condition: str = ""
+    """What a user sets for it to be so; empty where nothing need be set."""
 
     @property
     def strictest(self) -> Discipline:
@@ -33,13 +35,18 @@ _BY_PAIR: Final = {"nccl": Discipline.PAIR, "gloo": Discipline.EDGE}
 """Since torch 2.13, ``_batch_p2p`` launches what only sends, or only receives, as single ``isend`` and ``irecv``: with
 NCCL on a communicator for each pair of ranks, with gloo in order on each directed pair, as all have tag 0."""
 _BY_DIRECTION: Final = {"nccl": Discipline.EDGE, "gloo": Discipline.EDGE}
-"""Since torch 2.15, with NCCL on a communicator for each directed pair of ranks whose stages follow one another."""
+"""Since torch 2.15, with NCCL on a communicator for each directed pair of ranks whose stages follow one another, where
+its configuration says so; by default there is one for each pair still."""
+_CONDITION: Final = (
+    "on NCCL torch 2.15 has a communicator for each direction only with TORCH_DISTRIBUTED_PIPELINE_PER_EDGE_P2P=1; "
+    "without it judge with --discipline pair"
+)
 _SINCE_WAITS: Final = ("SV701", "SV702", "SV703", "SV705", "SV72")
 PROFILES: Final = {
     profile.name: profile
     for profile in (
         RuntimeProfile("torch", ("SV70",), _BY_PAIR),
-        RuntimeProfile("torch-2.15", _SINCE_WAITS, _BY_DIRECTION),
+        RuntimeProfile("torch-2.15", _SINCE_WAITS, _BY_DIRECTION, _CONDITION),
         RuntimeProfile("torchtitan", ("SV70", "SV71"), _BY_PAIR),
     )
 }

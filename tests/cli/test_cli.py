@@ -88,6 +88,19 @@ def test_a_wrong_discipline_or_size_is_wrong_usage(run: Any, option: tuple[str, 
     assert option[0] in err
 
 
+def test_a_profile_says_what_its_discipline_needs_unless_one_is_named(run: Any, files: Path) -> None:
+    (files / "crossed.txt").write_text(CROSSED, encoding="utf-8")
+    call = ("verify", "crossed.txt", "-p", "two.toml", "--profile", "torch-2.15")
+    _, out, err = run(*call)
+    assert "judged under edge" in out
+    assert "TORCH_DISTRIBUTED_PIPELINE_PER_EDGE_P2P=1" in err
+    _, out, err = run(*call, "--discipline", "pair")
+    assert "judged under pair" in out
+    assert "PER_EDGE" not in err
+    _, _, err = run("verify", "right.txt", "-p", "two.toml", "--profile", "torch-2.15")
+    assert "PER_EDGE" not in err  # there is no communication to judge
+
+
 def test_verify_json_is_the_interface_s(run: Any) -> None:
     code, out, _ = run("verify", "stuck.txt", "-p", "two.toml", "--format", "json")
     data = json.loads(out)
