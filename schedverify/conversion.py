@@ -13,18 +13,21 @@ from schedverify.core.problem import Problem
 from schedverify.core.result import Plan
 from schedverify.core.schedule import Schedule, check_ranks
 from schedverify.core.timeline import Timeline
+from schedverify.formats.schedule_dumps import Dump
 from schedverify.formats.text_files import PathLike, naming
-from schedverify.planner.export import for_torch
+from schedverify.planner.export import WITH_WAITS, for_torch, profile_for
 from schedverify.planner.plans import plan_of
+from schedverify.planner.proved_lowering import lower
 from schedverify.simulator.engine import simulate
 from schedverify.verifier.infer_problem import REMARK, deduce_problem
 
-CSV_FORMS: Final = ("csv", "torch-csv", "torch-comms-csv")
+FORM_WITH_WAITS: Final = "torch-2.15-comms-csv"
+CSV_FORMS: Final = ("csv", "torch-csv", "torch-comms-csv", FORM_WITH_WAITS)
 MOST_RANKS_OF_A_PLAN: Final = 2048
 """A plan of more would hold more than four million latencies."""
 
 
-def subject(given: Schedule | Plan, problem: Problem | None) -> tuple[Schedule, Problem, str]:
+def subject(given: Schedule | Plan | Dump, problem: Problem | None) -> tuple[Schedule, Problem, str]:
     """Return the schedule, the problem it is for, and a remark where that is read off the schedule.
 
     Raises
@@ -36,6 +39,8 @@ def subject(given: Schedule | Plan, problem: Problem | None) -> tuple[Schedule, 
         if given.schedule is None:
             raise InputError("the plan has no schedule")
         return given.schedule, problem or given.problem, ""
+    if isinstance(given, Dump):
+        return given.schedule, given.problem, ""
     if problem is None:
         return given, deduce_problem(given), REMARK
     check_ranks(given, problem.ranks)
@@ -71,13 +76,14 @@ def convert(
     problem
         What the schedule is for, where that is known.
     to
-        ``text``, ``torch-csv``, ``torch-comms-csv``, ``trace`` or ``plan``; by the suffix of the target where it is
-        left away.
+        ``text``, ``torch-csv``, ``torch-comms-csv``, ``torch-2.15-comms-csv``, ``trace`` or ``plan``; by the suffix of
+        the target where it is left away. For ``torch-2.15-comms-csv`` an order without communication is lowered.
     grammar
         ``torch-2.5-csv`` of a file in the grammar that PyTorch had until 2.5.
     profile
-        The runtime that PyTorch's CSV must suit, ``torch`` or ``torchtitan``; ``none`` writes what stands. By default
-        ``torch``, with a grammar ``none``.
+        The runtime that PyTorch's CSV must suit, ``torch`` (until 2.14), ``torch-2.15`` or ``torchtitan``; ``none``
+        writes what stands. By default ``torch``, where waits stand or are to stand ``torch-2.15``, with a grammar
+        ``none``.
 
     Raises
     ------
@@ -105,13 +111,22 @@ def convert(
     elif form == "trace":
         written = simulate(schedule, known)
     else:
-        lowered = given.lowered if isinstance(given, Plan) and form == "torch-comms-csv" else None
+        lowered = given.lowered if isinstance(given, Plan) and form in ("torch-comms-csv", FORM_WITH_WAITS) else None
         written = lowered.schedule if lowered else schedule
-        suits = profile or ("none" if grammar else "torch")
-        if suits != "none" and form in CSV_FORMS:
-            written = for_torch(written, known, profile=suits, comms=form != "torch-csv")
+        if form in CSV_FORMS:
+            written = _suited(written, known, form, profile or ("none" if grammar else None))
     formats.save(written, target, form=form, layout=layout)
     return written
+
+
+def _suited(schedule: Schedule, problem: Problem, form: str, profile: str | None) -> Schedule:
+    """Return a schedule as a form of PyTorch's CSV may hold it for a runtime, by default for that of the form."""
+    if profile == "none":
+        return schedule
+    if form == FORM_WITH_WAITS and not schedule.lowered:
+        schedule = lower(schedule, problem)
+    usual = {FORM_WITH_WAITS: WITH_WAITS, "csv": profile_for(schedule)}.get(form, "torch")
+    return for_torch(schedule, problem, profile=profile or usual, comms=form != "torch-csv")
 
 
 def check_links(problem: Problem) -> None:
@@ -135,7 +150,9 @@ def write(schedule: Schedule, problem: Problem, target: str) -> None:
     ScheduleError
         If the target is a CSV, and PyTorch's runtime could not run the schedule.
     """
-    formats.save(for_torch(schedule, problem) if target.endswith(".csv") else schedule, target)
+    if target.endswith(".csv"):
+        schedule = for_torch(schedule, problem, profile=profile_for(schedule))
+    formats.save(schedule, target)
 
 
 def _form(target: str) -> str:

@@ -5,9 +5,9 @@ A module has a test file in the room of its name. Of ``verifier/rules/memory.py`
 names another file of the room: ``"rules.memory" = "test_limits.py"``. The modules at the top of the package have their
 table in ``tests/modules.toml``.
 
-``python tests/module_coverage.py [ROOM ...]`` runs each of these files alone, counts what it runs of its modules, also
-in processes that it starts, and fails where that is under 60% of a module's lines. Compiled functions cannot be seen
-and do not count; see ``tool.coverage`` in ``pyproject.toml``.
+``python tests/module_coverage.py [ROOM ...]`` runs each of these files alone until it has run enough of its modules,
+also in processes that it starts, and fails where that is under 60% of a module's lines. Compiled functions cannot be
+seen and do not count; see ``tool.coverage`` in ``pyproject.toml``.
 """
 
 from __future__ import annotations
@@ -16,19 +16,17 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import tomllib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 TESTS = ROOT / "tests"
 PACKAGE = ROOT / "schedverify"
 LEAST = 60
-FAST = "not slow and not timed and not long"
 
 
 def modules() -> Iterator[tuple[str, str]]:
@@ -64,25 +62,17 @@ def covered_by() -> dict[Path, list[Path]]:
 
 
 def percentages(file: Path, of: list[Path]) -> dict[Path, float]:
-    """Run one test file alone, and return how many percent of the lines of each module it runs; 0 where it fails."""
-    with tempfile.TemporaryDirectory() as folder:
-        run = partial(_coverage, {"COVERAGE_FILE": f"{folder}/data", "PYTHONPATH": str(ROOT)})
-        failed = run("run", "-m", "pytest", "-o", "addopts=", "--import-mode", "importlib", "-q", "-m", FAST, str(file))
-        if failed:
-            print(f"{file.relative_to(ROOT)} fails alone:\n{failed}", flush=True)
-            return dict.fromkeys(of, 0.0)
-        run("combine", "-q")
-        run("json", "-q", "-o", f"{folder}/report.json", "--include", ",".join(map(str, of)))
-        files = json.loads(Path(folder, "report.json").read_text(encoding="utf-8"))["files"]
-    counted = {ROOT / name: entry["summary"]["percent_covered"] for name, entry in files.items()}
-    return {path: counted.get(path, 0.0) for path in of}
+    """Run one test file alone, and return how many percent of the lines of each module it runs; 0 where it fails.
 
-
-def _coverage(environment: Mapping[str, str], *arguments: str) -> str:
-    """Run coverage, and return the end of what it says where it fails, else nothing."""
-    command = [sys.executable, "-m", "coverage", *arguments]
-    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True)
-    return (done.stdout + done.stderr)[-8000:] if done.returncode else ""
+    It is run no further than to the test at which each module has enough: the rest of the tests run elsewhere.
+    """
+    command = [sys.executable, "-m", "support.covered_alone", str(LEAST), str(file), *map(str, of)]
+    paths = {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, TESTS)))}
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **paths}, capture_output=True, text=True)
+    if done.returncode:
+        print(f"{file.relative_to(ROOT)} fails alone:\n{(done.stdout + done.stderr)[-8000:]}", flush=True)
+        return dict.fromkeys(of, 0.0)
+    return {Path(module): percent for module, percent in json.loads(done.stdout.splitlines()[-1]).items()}
 
 
 def main(rooms: list[str]) -> int:

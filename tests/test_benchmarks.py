@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import json
 import random
 import re
 import subprocess
@@ -410,3 +411,32 @@ def test_a_certificate_that_gets_by_is_shown(
     monkeypatch.setattr(sys, "argv", ["attacks.py", *BENT])
     assert attacks.main() == 1
     assert "best known" in capsys.readouterr().out
+
+
+def test_orders_for_nccl_are_drawn_and_predicted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    reality = importlib.import_module("nccl_reality")
+    reported = list(reality.reported())
+    hang = [reality.prediction(case, "pair") == reality.HANGS for case in reported]
+    assert hang == [True, True, False]
+    changed = list(reality.changed(0))
+    assert len(changed) == reality.CHANGED
+    count = Counter(reality.prediction(case, "pair") for case in changed)
+    assert count == {reality.ENDS: 3, reality.HANGS: 4, reality.SWAPS: 3}
+    assert changed == list(reality.changed(0))
+
+
+@pytest.mark.slow
+def test_reality_agrees_over_gloo(tmp_path: Path) -> None:
+    """Two reported orders, under both disciplines that gloo has: two of the four runs hang."""
+    pytest.importorskip("torch", reason="torch is not installed")
+    found = tmp_path / "outcomes.json"
+    options = ["--backend", "gloo", "--bytes", "1024", "--only", "2", "--seconds", "8", "--json", str(found)]
+    command = [sys.executable, str(BENCHMARKS / "nccl_reality.py"), *options]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    outcomes = json.loads(found.read_text())["outcomes"]
+    assert [(each["discipline"], each["seen"]) for each in outcomes] == [
+        ("edge", "ends"), ("block", "hangs"), ("edge", "ends"), ("block", "hangs"),
+    ]  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "4 of 4 runs did what was predicted." in done.stdout

@@ -35,6 +35,18 @@ def test_a_pattern_matches_a_file(where: str, pattern: str) -> None:
     assert pattern == "." or any(ROOT.glob(pattern)), f"{where}: {pattern}"
 
 
+def pins(name: str) -> dict[str, str]:
+    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+    return dict(line.split("==") for line in lines if line and not line.startswith("#"))
+
+
+def test_the_environment_of_another_torch_differs_in_torch_alone() -> None:
+    first, second = pins("constraints.txt"), pins("constraints-torch-2.15.txt")
+    assert {name for name, version in second.items() if first[name] != version} == {"torch"}
+    assert {re.split(r"\W", each)[0] for each in PROJECT["project"]["dependencies"]} <= set(second)
+    assert "-c constraints-torch-2.15.txt" in SCRIPTS[".ci/run"]
+
+
 def test_import_linter_knows_every_room_that_it_names() -> None:
     named = set()
     for contract in CONTRACTS:

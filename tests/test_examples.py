@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[1]
 PLANS = ("1f1b", "zb-h1", "optimized")
 
 
+@pytest.mark.slow
 def test_a_small_gpt_trains_alike_with_three_plans(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "examples" / "gpt" / "train.py"), "--steps", "3", "--pause", "0.5"]
     command += ["--seconds", "1", "--out", str(tmp_path)]

@@ -21,7 +21,14 @@ from schedverify.verifier.rule_pages import all_pages
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 NOTE = "<!-- made by docs/reference/make.py from {}; change it there -->\n\n"
-TAKES = {"int": "number", "float": "number", "str": "text", "bool": "flag", "list": "one or more"}
+TAKES = {
+    "int": "number",
+    "float": "number",
+    "str": "text",
+    "bool": "flag",
+    "list": "one or more",
+    "tuple": "one or more",
+}
 
 
 def pages() -> dict[Path, str]:

@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 def conform(
     plan: Annotated[str, file("The plan that ran.")],
     traces: Annotated[
-        list[str], Parameter(help="The trace of run --trace, or those of torch.profiler, one of each rank.")
+        list[str],
+        Parameter(
+            help="The trace of run --trace, those of torch.profiler, or dumps of the flight recorder, one of each rank."
+        ),
     ],
     *,
     output: Annotated[
@@ -35,6 +38,7 @@ def conform(
 ) -> int:
     """Hold a run against its plan: order, hand-overs, in flight; measured times beside predicted ones."""
     from schedverify import conformance, drawing, formats
+    from schedverify.cli import conform_recordings
     from schedverify.conformance.run_files import load_runs
     from schedverify.core.problem import Problem
     from schedverify.core.result import Plan
@@ -43,6 +47,8 @@ def conform(
     measured = formats.Destination("--output", output, partial(formats.form_of_file, Problem))
     picture = formats.Destination("--draw", draw, drawing.picture_suffix)
     formats.check_destinations(measured, picture, inputs=(plan, *traces), printed=json_taken(output_format))
+    if traces and formats.is_recording(traces[0]):
+        return conform_recordings.conform_recordings(plan, list(traces), output_format, unwanted=output or draw)
     given = formats.load_judged(plan)
     if not isinstance(given, Plan):
         raise InputError(Fault("", "a schedule, where a plan is expected", "give the plan that ran"), plan)

@@ -15,7 +15,7 @@ def convert(
     *,
     problem: ProblemOption = None,
     to: Annotated[
-        Literal["text", "torch-csv", "torch-comms-csv", "trace", "plan"] | None,
+        Literal["text", "torch-csv", "torch-comms-csv", "torch-2.15-comms-csv", "trace", "plan"] | None,
         Parameter(help="The form to write; by the suffix of the target where it is left away."),
     ] = None,
     grammar: Annotated[
@@ -26,8 +26,10 @@ def convert(
         ),
     ] = None,
     profile: Annotated[
-        Literal["torch", "torchtitan", "none"] | None,
-        Parameter(help="The runtime that PyTorch's CSV must suit: torch, with --from none, which writes what stands."),
+        Literal["torch", "torch-2.15", "torchtitan", "none"] | None,
+        Parameter(
+            help="The runtime that PyTorch's CSV must suit, or none; by default torch, torch-2.15 where waits stand."
+        ),
     ] = None,
 ) -> int:
     """Turn a schedule into another form: text, PyTorch's CSV, a trace for Perfetto, a verified plan."""

@@ -11,7 +11,7 @@ from schedverify.cli.delivery import deliver
 from schedverify.cli.options import DisciplineName, EagerBytes, Output, ProblemOption, ScheduleFile, flag, given_problem
 
 
-def lower(
+def lower(  # noqa: PLR0913 - each is an option of the command line
     schedule: ScheduleFile,
     *,
     problem: ProblemOption = None,
@@ -25,6 +25,9 @@ def lower(
     ] = False,
     unshard: Annotated[bool, flag("Add UNSHARD and RESHARD around the uses of a stage.")] = False,
     reduce_grad: Annotated[bool, flag("Add REDUCE_GRAD behind the last backward.")] = False,
+    waits: Annotated[
+        bool, flag("Wait for each send, as late as the limits allow, and with --reduce-grad for each reduction.")
+    ] = False,
     output: Output = None,
 ) -> int:
     """Put every send and receive into a compute order, so that nothing hangs and every limit of the problem is kept."""
@@ -43,9 +46,12 @@ def lower(
     if again:
         order = lowering.without(order, Kind.UNSHARD, Kind.RESHARD) if unshard else order
         order = lowering.without(order, Kind.REDUCE_GRAD, Kind.WAIT_REDUCE_GRAD) if reduce_grad else order
-    lowered = proved_lowering.lower(order, known, discipline=discipline, eager_bytes=eager_bytes, again=again)
+    lowered = proved_lowering.lower(
+        order, known, discipline=discipline, eager_bytes=eager_bytes, again=again, waits=waits
+    )
     lowered = lowering.add_sharding(lowered, known) if unshard else lowered
     lowered = lowering.add_reduction(lowered, known) if reduce_grad else lowered
+    lowered = lowering.add_reduction_waits(lowered) if reduce_grad and waits else lowered
     judged = partial(verify, lowered, known, eager_bytes=eager_bytes)
     if unshard or reduce_grad:
         proved_lowering.raise_for_limits(judged(discipline=discipline or DEFAULT_DISCIPLINE))

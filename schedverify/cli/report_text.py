@@ -17,6 +17,7 @@ _STYLES: Final = {
     Tone.OPEN: "yellow",
     Tone.FAINT: "dim",
     Tone.STRONG: "bold",
+    Tone.COMMAND: "bold",
 }
 
 
@@ -35,4 +36,6 @@ def show(report: Report, source: str, *, verbose: bool = False) -> None:
 def print_lines(lines: Iterable[Line]) -> None:
     """Print lines to standard output."""
     for line in lines:
-        print_line(*((span.shown, _STYLES[span.tone]) for span in line))
+        spans = [*line]
+        unbroken = any(span.tone is Tone.COMMAND for span in spans)
+        print_line(*((span.shown, _STYLES[span.tone]) for span in spans), unbroken=unbroken)

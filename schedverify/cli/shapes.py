@@ -72,6 +72,15 @@ def refuse_beside(what: str, *options: ShapeOptions | TorchOptions | None) -> No
         raise InputError(Fault(f"--{name.replace('_', '-')}", f"stands beside {what}", "leave it away"))
 
 
+def making_words(name: str, problem: str | None, shape: ShapeOptions | None, options: TorchOptions | None) -> list[str]:
+    """Return the words of the command that prints what a class runs."""
+    given = {"problem": problem} | (shape.given if shape else {}) | (options.given if options else {})
+    words = ["schedverify", "generate", name]
+    for key, value in given.items():
+        words += [] if value is None else [f"--{key.replace('_', '-')}", *([] if value is True else [str(value)])]
+    return words
+
+
 def of_class(
     name: str, given: Problem | None, shape: ShapeOptions | None, options: TorchOptions | None, command: str
 ) -> tuple[Schedule, Problem]:

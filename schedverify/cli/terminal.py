@@ -43,8 +43,11 @@ def err() -> Console:
     return Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
-def print_line(*pieces: Piece) -> None:
-    """Print pieces of text as one line, with their styles on a terminal; what it would obey is escaped."""
+def print_line(*pieces: Piece, unbroken: bool = False) -> None:
+    """Print pieces of text as one line, with their styles on a terminal; what it would obey is escaped.
+
+    A line that is too long is broken between words, unless it is to stay ``unbroken``.
+    """
     shown = [(printable(piece), "") if isinstance(piece, str) else (printable(piece[0]), piece[1]) for piece in pieces]
     line = "".join(text for text, _ in shown)
     # a line that goes into a pipe as it is: to load rich takes longer than to verify a small schedule
@@ -53,14 +56,14 @@ def print_line(*pieces: Piece) -> None:
         return
     from rich.text import Text
 
-    _print_whole(out(), Text.assemble(*shown))
+    _print_whole(out(), Text.assemble(*shown), unbroken=unbroken)
 
 
-def _print_whole(console: Console, text: Text) -> None:
+def _print_whole(console: Console, text: Text, *, unbroken: bool = False) -> None:
     """Print text broken between words; where one is longer than a line, unbroken: none is cut into two lines."""
     from rich.cells import cell_len
 
-    console.print(text, soft_wrap=any(cell_len(word) > console.width for word in text.plain.split()))
+    console.print(text, soft_wrap=unbroken or any(cell_len(word) > console.width for word in text.plain.split()))
 
 
 def line_width() -> int:

@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from schedverify.cli.app import code_of
 from schedverify.cli.options import (
-    DisciplineOption,
+    DisciplineName,
     EagerBytes,
     ProblemOption,
     Verbose,
@@ -16,7 +16,7 @@ from schedverify.cli.options import (
     flag,
     given_problem,
 )
-from schedverify.cli.shapes import PREFIX, ShapeOptions, TorchOptions, of_class, refuse_beside
+from schedverify.cli.shapes import PREFIX, ShapeOptions, TorchOptions, making_words, of_class, refuse_beside
 
 if TYPE_CHECKING:
     from schedverify.core.result import Plan
@@ -31,13 +31,18 @@ def verify(  # noqa: PLR0913 - each is an option of the command line
     problem: ProblemOption = None,
     shape: ShapeOptions | None = None,
     of_torch: TorchOptions | None = None,
-    discipline: DisciplineOption = "pair",
+    discipline: Annotated[
+        DisciplineName | None,
+        Parameter(
+            help="What blocks what below a schedule with communication: pair, or what the profile's backends do."
+        ),
+    ] = None,
     eager_bytes: EagerBytes = 0,
     select: Codes = None,
     ignore: Codes = None,
     excerpt: Annotated[bool, flag("Compute operations that the order lacks count as done.")] = False,
     profile: Annotated[
-        Literal["torch", "torchtitan"] | None,
+        Literal["torch", "torch-2.15", "torchtitan"] | None,
         Parameter(help="A runtime that the schedule is for: what it needs is selected as well."),
     ] = None,
     output_format: Annotated[
@@ -49,6 +54,7 @@ def verify(  # noqa: PLR0913 - each is an option of the command line
     from schedverify import formats
     from schedverify.cli import report_text
     from schedverify.core.errors import InputError
+    from schedverify.formats.schedule_dumps import Dump
     from schedverify.formats.text_files import source_name
     from schedverify.verifier import cures
     from schedverify.verifier.verification import verify as judge
@@ -59,13 +65,15 @@ def verify(  # noqa: PLR0913 - each is an option of the command line
         subject, given = of_class(schedule, given, shape, of_torch, "verify")
     else:
         refuse_beside("a file", shape, of_torch)
-        subject, lines = formats.load_with_lines(schedule, given)
+        loaded, lines = formats.load_with_lines(schedule, given)
+        subject, given = loaded if isinstance(loaded, Dump) else (loaded, given)
     codes: dict[str, Any] = {"select": _codes(select), "ignore": _codes(ignore) or (), "profile": profile}
     try:
         report = judge(subject, given, discipline=discipline, eager_bytes=eager_bytes, excerpt=excerpt, **codes)
     except InputError as error:  # of the problem that is read off the file, or of no property by that code
         raise error.about(source_name(schedule), ("",)) from None
-    report = cures.cured_in(report, schedule, problem)
+    made_by = making_words(schedule, problem, shape, of_torch) if schedule.startswith(PREFIX) else ()
+    report = cures.cured_in(report, schedule, problem, made_by)
     if output_format == "json":
         print(formats.dumps(formats.report_data(report)))
     elif output_format == "github":

@@ -26,6 +26,8 @@ class Tone(StrEnum):
     OPEN = "open"
     FAINT = "faint"
     STRONG = "strong"
+    COMMAND = "command"
+    """What can be copied and run: its line is never broken."""
 
 
 class Span(NamedTuple):
@@ -51,6 +53,7 @@ _CSS: Final = {
     Tone.OPEN: "color:#960",
     Tone.FAINT: "opacity:0.6",
     Tone.STRONG: "font-weight:bold",
+    Tone.COMMAND: "font-weight:bold",
 }
 
 

@@ -202,7 +202,7 @@ def headline(report: Report, source: str = "") -> Iterator[Line]:
         if result.more:
             yield [Span("  "), Span(result.rest, Tone.BAD)]
     for cure in dict.fromkeys(each.remedy for each in report.properties if each.violations and each.remedy):
-        yield [Span("  cure: ", Tone.GOOD), Span(cure)]
+        yield [Span("  cure: ", Tone.GOOD), Span(cure, Tone.COMMAND)]
     if verdict is Verdict.NOT_APPLICABLE and report.properties:
         yield from _why_not_applicable(report)
     else:

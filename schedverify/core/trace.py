@@ -84,3 +84,46 @@ class BoundaryLog:
     plan: str
     ranks: int
     steps: tuple[tuple[BoundaryTransfer, ...], ...]
+
+
+class RecordedTransfer(NamedTuple):
+    """A send or receive that a process group recorded.
+
+    Attributes
+    ----------
+    rank, peer
+        Whose it is and who is at the other end, both counted over all processes of the job.
+    is_send
+        Whether it sends.
+    done
+        Whether it was complete when the recorder was read.
+    queue
+        What it goes through with others, one after another: the process group and the peer, or the whole group where
+        several transfers were batched.
+    sizes
+        The sizes of the tensor; empty where they were not recorded.
+    """
+
+    rank: int
+    peer: int
+    is_send: bool
+    done: bool
+    queue: tuple[str, int | None]
+    sizes: tuple[int, ...] = ()
+
+
+class Recording(NamedTuple):
+    """The sends and receives of one rank, in the order in which they were begun.
+
+    Attributes
+    ----------
+    rank
+        Which rank of the job it is; None where it recorded no transfer, and its file names no rank.
+    lost
+        Whether older transfers were dropped, because the recorder keeps only so many.
+    """
+
+    source: str
+    rank: int | None
+    transfers: tuple[RecordedTransfer, ...]
+    lost: bool = False

@@ -16,13 +16,14 @@ from schedverify.formats.loading import judged, read_value
 from schedverify.formats.text_files import PathLike, Reader, read_text
 
 if TYPE_CHECKING:
+    from schedverify.formats.schedule_dumps import Dump
     from schedverify.formats.torch_csv import Layout
 
 
 def load_with_lines(
     path: PathLike, problem: Problem | None = None, *, read: Reader = read_text
-) -> tuple[Schedule | Plan, tuple[int, ...]]:
-    """Return the schedule or plan in a file, and by rank the line in which its order stands; none for a plan.
+) -> tuple[Schedule | Plan | Dump, tuple[int, ...]]:
+    """Return what can be judged in a file, and by rank the line in which its order stands; none where it is not so.
 
     Parameters
     ----------
@@ -31,7 +32,7 @@ def load_with_lines(
     read
         What reads the file.
     """
-    value, text, form = read_value(path, "a schedule or a plan", read=read)
+    value, text, form = read_value(path, "a schedule or a plan", read=read, ranks=problem.ranks if problem else None)
     subject = judged(value, path, problem)
     if form == "text":
         return subject, tuple(number for number, _ in text_rows(text))
@@ -41,11 +42,11 @@ def load_with_lines(
 
 def load_with_layout(
     path: PathLike, problem: Problem | None = None, grammar: str | None = None
-) -> tuple[Schedule | Plan, Layout]:
-    """Return the schedule or plan in a file, and how it is laid out if it is PyTorch's CSV; :func:`save` takes both.
+) -> tuple[Schedule | Plan | Dump, Layout]:
+    """Return what can be judged in a file, and how it is laid out if PyTorch wrote it; :func:`save` takes both.
 
     A schedule does not hold line ends and idle cells. With the layout a CSV that PyTorch wrote is written again as the
-    same text.
+    same text, and the table that it prints of an order as a CSV with the same idle cells.
 
     Parameters
     ----------
@@ -60,12 +61,15 @@ def load_with_layout(
     InputError
         As :func:`load_schedule`, or if the file is not in the grammar that is named.
     """
+    from schedverify.formats.printed_tables import parse_printed_table
     from schedverify.formats.torch_csv import PLAIN, layout_of
 
     check_types("load_with_layout", path=(path, os.PathLike, str))
     rewrite = None if grammar is None else partial(_today, grammar)
-    value, text, form = read_value(path, "a schedule or a plan", rewrite)
-    return judged(value, path, problem), layout_of(text) if form == "csv" else PLAIN
+    ranks = problem.ranks if problem else None
+    value, text, form = read_value(path, "a schedule or a plan", rewrite, ranks=ranks)
+    layout = layout_of(text) if form == "csv" else parse_printed_table(text).layout if form == "printed" else PLAIN
+    return judged(value, path, problem), layout
 
 
 def _today(grammar: str, text: str, form: str) -> str:

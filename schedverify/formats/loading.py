@@ -1,12 +1,11 @@
 """Loads and saves problems, plans and schedules, in the form that the file's name or its content shows.
 
-The text form of a schedule is read here. Readers and writers of each other form are imported where a file has it.
+Readers and writers of each form are imported where a file has it.
 """
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Final
@@ -17,17 +16,27 @@ from schedverify.core.problem import Problem
 from schedverify.core.result import Plan
 from schedverify.core.schedule import Schedule, check_ranks
 from schedverify.core.timeline import Timeline
+from schedverify.formats.schedule_forms import form_of_text, parse_schedule
 from schedverify.formats.text_files import PathLike, Reader, check_size, naming, read_text, source_name, write_text
 
 if TYPE_CHECKING:
+    from schedverify.formats.schedule_dumps import Dump
     from schedverify.formats.torch_csv import Layout
 
 Value = Problem | Plan | Schedule
-MAX_BYTES: Final = {"text": 1 << 27, "csv": 1 << 27, "json": 1 << 26, "toml": 1 << 21}
+MAX_BYTES: Final = {
+    "text": 1 << 27,
+    "csv": 1 << 27,
+    "json": 1 << 26,
+    "toml": 1 << 21,
+    "printed": 1 << 26,
+    "megatron": 1 << 24,
+}
 """The most bytes of a file by its form: some ten million operations; TOML's reader is slow and takes 2 MiB."""
 _SUFFIXES: Final = {".csv": "csv", ".json": "json", ".toml": "toml"}
-_TOML: Final = re.compile(r"\s*(?:#[^\n]*\n\s*)*(?:[A-Za-z_\"'][^\n=]{0,200}=|\[\[?[A-Za-z_\"'])")
-_SCHEDULE_FORMS: Final = ("text", "csv", "torch-csv", "torch-comms-csv")
+COMMS_FORMS: Final = ("torch-comms-csv", "torch-2.15-comms-csv")
+"""PyTorch's CSV with communication, as it was until 2.14 and since 2.15, where waits stand in it."""
+_SCHEDULE_FORMS: Final = ("text", "csv", "torch-csv", *COMMS_FORMS)
 _FORMS: Final = {
     Problem: ("toml", "json"),
     Plan: ("plan", *_SCHEDULE_FORMS),
@@ -36,14 +45,14 @@ _FORMS: Final = {
 }
 """The forms of each value, its usual one first."""
 _PLAN_KEYS: Final = frozenset(("digest", "problem", "schedule", "verdicts"))
-_COMMAS: Final = re.compile(r"^[^#\n]*,", re.MULTILINE)
 
 
-def load(path: PathLike) -> Value:
+def load(path: PathLike) -> Value | Dump:
     """Return what a file holds: a problem (TOML or JSON), a plan (JSON), or a schedule (PyTorch's CSV, or text).
 
     The suffix says the form: ``.toml``, ``.json``, ``.csv``, anything else is text. Where there is none (standard
-    input, ``-``, too), the content does.
+    input, ``-``, too), the content does. Text is also the table that PyTorch prints of an order, and Megatron's orders
+    of chunks. The dump of a job (JSON) is a pair: ``schedule, problem = load("dump.json")``.
 
     Raises
     ------
@@ -55,7 +64,7 @@ def load(path: PathLike) -> Value:
 
 
 def load_problem(path: PathLike, *, read: Reader = read_text) -> Problem:
-    """Return the problem in a file; a plan gives its own.
+    """Return the problem in a file; a plan and a dump give their own.
 
     Parameters
     ----------
@@ -70,11 +79,11 @@ def load_problem(path: PathLike, *, read: Reader = read_text) -> Problem:
     value = read_value(path, "a problem in TOML or JSON", read=read)[0]
     if isinstance(value, Schedule):
         raise InputError(Fault("", "a schedule, where a problem is expected", "TOML or JSON"), source_name(path))
-    return value.problem if isinstance(value, Plan) else value
+    return value if isinstance(value, Problem) else value.problem
 
 
 def load_schedule(path: PathLike, problem: Problem | None = None) -> Schedule:
-    """Return the schedule in a file; a plan gives its own.
+    """Return the schedule in a file; a plan and a dump give their own.
 
     Parameters
     ----------
@@ -94,9 +103,9 @@ def load_schedule(path: PathLike, problem: Problem | None = None) -> Schedule:
     return value.schedule
 
 
-def load_judged(path: PathLike, problem: Problem | None = None) -> Schedule | Plan:
-    """Return the schedule in a file, or the plan with its claims; see :func:`load_schedule`."""
-    return judged(read_value(path, "a schedule or a plan")[0], path, problem)
+def load_judged(path: PathLike, problem: Problem | None = None) -> Schedule | Plan | Dump:
+    """Return the schedule in a file, alone, with its problem, or as a plan; see :func:`load_schedule`."""
+    return judged(read_value(path, "a schedule or a plan", ranks=_ranks_of(problem))[0], path, problem)
 
 
 def save(value: Value | Timeline, path: PathLike, *, form: str | None = None, layout: Layout | None = None) -> None:
@@ -106,8 +115,8 @@ def save(value: Value | Timeline, path: PathLike, *, form: str | None = None, la
     ----------
     form
         ``toml`` or ``json`` of a problem, ``plan`` of a plan, ``trace`` of a timeline, and of a schedule (or a plan's)
-        ``text``, ``csv`` (PyTorch's, with communication where the schedule has it), ``torch-csv`` (without) or
-        ``torch-comms-csv`` (with). By default what the suffix says.
+        ``text``, ``csv`` (PyTorch's, with communication where the schedule has it), ``torch-csv`` (without),
+        ``torch-comms-csv`` (with) or ``torch-2.15-comms-csv`` (with, and with waits). By default what the suffix says.
     layout
         Line ends and idle cells of a CSV, as :func:`load_with_layout` returns them; ``\n`` and none by default.
 
@@ -116,7 +125,7 @@ def save(value: Value | Timeline, path: PathLike, *, form: str | None = None, la
     InputError
         If the form cannot hold the value, or the file cannot be written.
     ScheduleError
-        If the plan has no schedule, or PyTorch's CSV cannot hold the schedule's groups.
+        If the plan has no schedule, or PyTorch's CSV cannot hold the schedule's groups or waits.
     """
     check_types("save", value=(value, Schedule, Plan, Problem, Timeline), path=(path, os.PathLike, str))
     with naming(path):
@@ -128,27 +137,43 @@ def save(value: Value | Timeline, path: PathLike, *, form: str | None = None, la
 
 
 def read_value(
-    path: PathLike, expected: str, rewrite: Callable[[str, str], str] | None = None, read: Reader = read_text
-) -> tuple[Value, str, str]:
-    """Return what a file holds, its text, which ``rewrite`` takes with its form and makes today's, and its form."""
+    path: PathLike,
+    expected: str,
+    rewrite: Callable[[str, str], str] | None = None,
+    read: Reader = read_text,
+    ranks: int | None = None,
+) -> tuple[Value | Dump, str, str]:
+    """Return what a file holds, its text, which ``rewrite`` takes with its form and makes today's, and its form.
+
+    ``ranks`` is how many the problem has, where that is known and a schedule may need it.
+    """
     form = _form_of(path)
     text = read(path, expected, MAX_BYTES.get(form, max(MAX_BYTES.values())))
     with naming(path):
-        form = form or _sniffed(text)
+        form = form_of_text(text, form)
         check_size(len(text), expected, MAX_BYTES[form])
         text = rewrite(text, form) if rewrite else text
-        return _parse(text, form, expected), text, form
+        return _parse(text, form, expected, ranks), text, form
 
 
-def judged(value: Value, path: PathLike, problem: Problem | None) -> Schedule | Plan:
-    """Return a schedule or a plan; raise an InputError for a problem, or a schedule of another number of ranks."""
+def _ranks_of(problem: Problem | None) -> int | None:
+    return None if problem is None else problem.ranks
+
+
+def judged(value: Value | Dump, path: PathLike, problem: Problem | None) -> Schedule | Plan | Dump:
+    """Return what can be judged; raise an InputError for a problem, or a schedule of another number of ranks.
+
+    A dump is its schedule alone where the problem is known without it.
+    """
     if isinstance(value, Problem):
         hint = "a schedule is text, PyTorch's CSV or a plan; a problem stands behind --problem"
         raise InputError(Fault("", "a problem, where a schedule or a plan is expected", hint), source_name(path))
-    if problem is not None and isinstance(value, Schedule):
-        with naming(path):
-            check_ranks(value, problem.ranks)
-    return value
+    if problem is None or isinstance(value, Plan):
+        return value
+    schedule = value if isinstance(value, Schedule) else value.schedule
+    with naming(path):
+        check_ranks(schedule, problem.ranks)
+    return schedule
 
 
 def _form_of(path: PathLike) -> str:
@@ -158,27 +183,18 @@ def _form_of(path: PathLike) -> str:
     return _SUFFIXES.get(suffix, "text") if suffix else ""
 
 
-def _sniffed(text: str) -> str:
-    """Return the form of a text, by its first line that is no comment, or by its commas."""
-    if text.lstrip().startswith("{"):
-        return "json"
-    if _TOML.match(text):
-        return "toml"
-    return "csv" if looks_like_csv(text) else "text"
-
-
-def _parse(text: str, form: str, expected: str) -> Value:
-    if form == "text":
-        return parse_text(text)
-    if form == "csv":
-        from schedverify.formats.torch_csv import parse_csv
-
-        return parse_csv(text)
-    from schedverify.formats.file_kinds import PLAN, PROBLEM, check_kind
+def _parse(text: str, form: str, expected: str, ranks: int | None) -> Value | Dump:
+    if form not in ("toml", "json"):
+        return parse_schedule(text, form, ranks)
+    from schedverify.formats.file_kinds import DUMP, PLAN, PROBLEM, check_kind
     from schedverify.formats.json_toml import parse_json, parse_toml
 
     data = parse_toml(text) if form == "toml" else parse_json(text)
-    check_kind(data, expected, PROBLEM, *([PLAN] if form == "json" else ()))
+    check_kind(data, expected, PROBLEM, *([PLAN, DUMP] if form == "json" else ()))
+    if form == "json" and isinstance(data, dict) and data.keys() >= DUMP.marks:
+        from schedverify.formats.schedule_dumps import dump_from
+
+        return dump_from(data)
     if form == "json" and isinstance(data, dict) and not _PLAN_KEYS.isdisjoint(data):
         from schedverify.formats.plan_reader import plan_from
 
@@ -186,22 +202,6 @@ def _parse(text: str, form: str, expected: str) -> Value:
     from schedverify.formats.problem_files import problem_from
 
     return problem_from(data)
-
-
-def parse_text(text: str) -> Schedule:
-    """Read the text form of a schedule; see :meth:`Schedule.parse`."""
-    try:
-        return Schedule.parse(text)
-    except InputError as error:
-        if not looks_like_csv(text):
-            raise
-        hint = Fault("", "there are commas in it", "PyTorch's CSV is read from files that end in .csv")
-        raise InputError([*error.faults, hint]) from None
-
-
-def looks_like_csv(text: str) -> bool:
-    """Whether a comma stands in the text outside comments; none does in the text form."""
-    return _COMMAS.search(text) is not None
 
 
 def form_of_file(kind: type[Value | Timeline], path: PathLike) -> str:
@@ -251,5 +251,5 @@ def _schedule_text(schedule: Schedule, form: str, layout: Layout | None) -> str:
         return f"{schedule}\n"
     from schedverify.formats.torch_csv import PLAIN, to_csv
 
-    comms = form == "torch-comms-csv" or (form == "csv" and schedule.lowered)
-    return to_csv(schedule, comms=comms, layout=layout or PLAIN)
+    comms = form in COMMS_FORMS or (form == "csv" and schedule.lowered)
+    return to_csv(schedule, comms=comms, waits=form != "torch-comms-csv", layout=layout or PLAIN)

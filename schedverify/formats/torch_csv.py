@@ -1,5 +1,7 @@
 """The CSV of PyTorch's pipeline runtime, compute only or with communication, in today's grammar and that until 2.5.
 
+Waits stand in it from PyTorch 2.15 on.
+
 Until PyTorch 2.5 B was the input part of the backward, and BW the whole of it; since then they are I and B. A file of
 F, B and communication alone reads the same in both.
 """
@@ -15,7 +17,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from schedverify.core.errors import Fault, InputError, ScheduleError
-from schedverify.core.op import Join, Kind, pack_step, unpack
+from schedverify.core.op import Join, Kind, pack_step
 from schedverify.core.schedule import MAX_FAULTS, MAX_RANKS, Schedule, Words, up_to_most
 
 LINE_END: Final = re.compile(r"\r\n|\r|\n")
@@ -25,7 +27,9 @@ OLD_GRAMMAR: Final = "torch-2.5-csv"
 _CELL: Final = re.compile(r"[^,]+")
 WAITS: Final = (Kind.WAIT_SEND_F, Kind.WAIT_SEND_B, Kind.WAIT_REDUCE_GRAD)
 """What PyTorch's runtime knows from 2.15 on only."""
-_NO_WAITS: Final = "PyTorch's CSV has no waits before 2.15, and older versions read W for WAIT; use the text form"
+_NO_WAITS: Final = (
+    "PyTorch's CSV has no waits before 2.15, and older versions read W for WAIT; torch-2.15-comms-csv has them"
+)
 _NOT_CSV: Final = "PyTorch's CSV has no groups and names no peers; use the text form"
 _WHOLE: Final = re.compile(r"(?<![0-9])[0-9]+BW[0-9]+")
 _INPUT: Final = re.compile(r"[0-9]I[0-9]")
@@ -100,7 +104,7 @@ def parse_csv(text: str) -> Schedule:
     return Schedule(rows)
 
 
-def to_csv(schedule: Schedule, *, comms: bool, layout: Layout = PLAIN) -> str:
+def to_csv(schedule: Schedule, *, comms: bool, waits: bool = True, layout: Layout = PLAIN) -> str:
     """Return PyTorch's CSV of a schedule.
 
     Parameters
@@ -108,17 +112,19 @@ def to_csv(schedule: Schedule, *, comms: bool, layout: Layout = PLAIN) -> str:
     comms
         Whether communication is written, where it stands in the schedule; without it the steps of compute alone are
         (PyTorch's ``compute_only`` form).
+    waits
+        Whether waits are written with the communication, as PyTorch reads them from 2.15 on, or refused.
     layout
         Line ends, and the empty cells of each rank.
 
     Raises
     ------
     ScheduleError
-        If a group, a wait or an operation that names its peer would have to be written, which this form cannot hold.
+        If a group, an operation that names its peer, or an unwanted wait would have to be written.
     """
     text = StringIO()
     writer = csv.writer(text, lineterminator=layout.line_end)
-    writer.writerows(layout.row(rank, list(_cells(schedule, rank, comms))) for rank in range(schedule.ranks))
+    writer.writerows(layout.row(rank, list(_cells(schedule, rank, comms, waits))) for rank in range(schedule.ranks))
     return text.getvalue()
 
 
@@ -150,18 +156,15 @@ def _parse_cell(cell: str) -> list[int]:
         cell = cell[1:-1]
     if cell.startswith("[") or ">" in cell or "<" in cell:
         raise InputError(Fault("", f"{cell[:60]!r} has no place here", _NOT_CSV))
-    words = pack_step(cell)
-    if any(unpack(word).kind in WAITS for word in words):
-        raise InputError(Fault("", f"{cell[:60]!r} has no place here", _NO_WAITS))
-    return words
+    return pack_step(cell)
 
 
-def _cells(schedule: Schedule, rank: int, comms: bool) -> Iterator[str]:
+def _cells(schedule: Schedule, rank: int, comms: bool, waits: bool) -> Iterator[str]:
     for position, step in enumerate(schedule.steps(rank)):
         if comms or any(op.kind.is_compute for op in step.ops):
             if step.join is Join.GROUP or any(op.peer is not None for op in step.ops):
                 raise ScheduleError(f"rank {rank}, position {position}, {step}: {_NOT_CSV}")
-            if any(op.kind in WAITS for op in step.ops):
+            if not waits and any(op.kind in WAITS for op in step.ops):
                 raise ScheduleError(f"rank {rank}, position {position}, {step}: {_NO_WAITS}")
             yield str(step)
 

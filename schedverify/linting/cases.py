@@ -19,6 +19,7 @@ from schedverify.formats.layouts import load_with_lines
 from schedverify.formats.loading import load_problem
 from schedverify.formats.outputs import annotations_at
 from schedverify.formats.problem_files import problem_from
+from schedverify.formats.schedule_dumps import Dump
 from schedverify.formats.text_files import PathLike, Reader, naming, source_name
 from schedverify.linting.contained_files import ContainedFiles
 from schedverify.verifier.runtimes import profile_of
@@ -126,7 +127,8 @@ class CaseTable:
 
     def _named(self, where: Path, problem: Problem | None, options: Mapping[str, Any]) -> ScheduleCase:
         """Return the case of a schedule in a file of its own; without a problem, one beside that file is taken."""
-        subject, lines = load_with_lines(where, problem, read=self._reader("file"))
+        loaded, lines = load_with_lines(where, problem, read=self._reader("file"))
+        subject, problem = loaded if isinstance(loaded, Dump) else (loaded, problem)
         if problem is None and isinstance(subject, Schedule):
             beside = side_car(where)
             if beside is None:

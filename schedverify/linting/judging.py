@@ -16,6 +16,7 @@ from schedverify.core.result import Plan, Report
 from schedverify.formats.json_toml import parse_toml
 from schedverify.formats.layouts import load_with_lines
 from schedverify.formats.loading import load_problem
+from schedverify.formats.schedule_dumps import Dump
 from schedverify.formats.text_files import PathLike, Reader, naming, read_text, source_name
 from schedverify.linting.cases import OPTIONS, SUFFIX, CaseTable, ScheduleCase, check_keys, side_car
 from schedverify.linting.contained_files import ContainedFiles
@@ -100,13 +101,16 @@ def load_case(path: Path, root: Path | None = None) -> ScheduleCase:
     if beside is None:
         return _alone(path, files.read)
     problem = load_problem(beside, read=files.read)
-    subject, lines = load_with_lines(path, problem, read=files.read)
+    loaded, lines = load_with_lines(path, problem, read=files.read)
+    subject = loaded.schedule if isinstance(loaded, Dump) else loaded
     return ScheduleCase(path, subject, problem, {}, lines, path)
 
 
 def _alone(path: Path, read: Reader) -> ScheduleCase:
-    """Return the case of a file that says by itself what it is for: a plan."""
+    """Return the case of a file that says by itself what it is for: a plan, or the dump of a job."""
     subject, _ = load_with_lines(path, read=read)
+    if isinstance(subject, Dump):
+        return ScheduleCase(path, subject.schedule, subject.problem, {}, (), path)
     if not isinstance(subject, Plan):
         hint = f"put {path.with_suffix('.problem.toml').name} beside it, or both into a file that ends in {SUFFIX}"
         raise InputError(Fault("", "nothing says which problem the schedule is for", hint), source_name(path))

@@ -7,14 +7,15 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Final
 
-from schedverify.core.discipline import Discipline
+from schedverify.core.errors import ScheduleError
 from schedverify.core.op import JOIN_SHIFT, Kind
 from schedverify.core.schedule import Schedule, kinds
 from schedverify.core.timeline import Timeline
 from schedverify.lowering.deferral import defer_receives
 from schedverify.lowering.grouping import group_opposite
 from schedverify.lowering.insertion import add_communication, by_end, by_start
-from schedverify.lowering.send_waits import add_waits, most_sends_at_once
+from schedverify.lowering.late_waits import add_late_waits
+from schedverify.lowering.send_waits import add_waits
 from schedverify.simulator.engine import simulate
 
 MOST_ROUNDS: Final = 4
@@ -22,7 +23,12 @@ MOST_ROUNDS: Final = 4
 
 
 def timed_lowerings(
-    timeline: Timeline, discipline: str, eager_bytes: int = 0, over: Callable[[], bool] = lambda: False
+    timeline: Timeline,
+    discipline: str,
+    eager_bytes: int = 0,
+    over: Callable[[], bool] = lambda: False,
+    *,
+    waits: bool = False,
 ) -> list[Timeline]:
     """Return timelines of safe lowerings of a compute order, given by its timeline, under a discipline, the best first.
 
@@ -30,16 +36,23 @@ def timed_lowerings(
     before its equals. No lowering ends before the order itself, so that where one is as early, no other is tried; nor
     is one once it is ``over()``.
 
+    Parameters
+    ----------
+    waits
+        Whether each send is waited for; so it is where the problem limits the sends that are begun at once.
+
     Raises
     ------
     ScheduleError
         If there is communication in the order already.
     """
+    waits = waits or timeline.problem.outstanding_sends is not None
     found: list[Timeline] = []
     schedule, problem, least = timeline.schedule, timeline.problem, timeline.makespan
     for _ in range(MOST_ROUNDS):
         before = found[:1]
-        for lowered in safe_lowerings(schedule, timeline, discipline):
+        placed = safe_lowerings(schedule, timeline, discipline)
+        for lowered in _waiting(placed, timeline, discipline, eager_bytes) if waits else placed:
             found.append(simulate(lowered, problem, discipline=discipline, eager_bytes=eager_bytes))
             if _worth(found[-1]) == (False, least) or over():
                 break
@@ -55,20 +68,8 @@ def safe_lowerings(schedule: Schedule, timeline: Timeline, discipline: str) -> I
 
     Steps and messages stand where the steps end, one by one or all messages of a tick together; or steps where they
     start, and messages where they are made. Of each of these the opposite transfers are grouped, the receives
-    deferred, or both. Where the problem limits the sends that are begun at once, each is waited for right behind it.
+    deferred, or both. No wait stands in them.
     """
-    problem = timeline.problem
-    limits = problem.outstanding_sends
-    if limits is None:
-        yield from _placed(schedule, timeline, discipline)
-        return
-    for lowered in _placed(schedule, timeline, Discipline.BLOCK):  # with which these waits are safe
-        if all(most_sends_at_once(row) <= limit for row, limit in zip(lowered.rows, limits, strict=True)):
-            yield add_waits(lowered)
-
-
-def _placed(schedule: Schedule, timeline: Timeline, discipline: str) -> Iterator[Schedule]:
-    """Yield the lowerings without waits."""
     problem = timeline.problem
     for ordered in (by_end, partial(by_end, in_turn=False), by_start):
         lowered = add_communication(schedule, problem, ordered(timeline))
@@ -77,6 +78,24 @@ def _placed(schedule: Schedule, timeline: Timeline, discipline: str) -> Iterator
         deferred = defer_receives(lowered, problem, discipline)
         yield deferred
         yield group_opposite(deferred, problem)
+
+
+def _waiting(placed: Iterator[Schedule], timeline: Timeline, discipline: str, eager_bytes: int) -> Iterator[Schedule]:
+    """Yield those of some lowerings, the default first, that waits can keep within the limits, with such waits.
+
+    Where there are none, the default is yielded with a wait right behind each send, so that what it breaks can be told.
+    """
+    default, none = None, True
+    for lowered in placed:
+        default = default or lowered
+        try:
+            waiting = add_late_waits(lowered, timeline.problem, discipline, eager_bytes)
+        except ScheduleError:
+            continue
+        none = False
+        yield waiting
+    if none and default is not None:
+        yield add_waits(default)
 
 
 def _worth(timeline: Timeline) -> tuple[bool, int]:

@@ -1,4 +1,4 @@
-"""Puts a wait behind each send, where a rank may not have many of them begun at once.
+"""Puts a wait right behind each send, where a rank has no more than the sends of one step begun at once.
 
 Source: PyTorch's ``torch.distributed.pipelining`` from 2.15 on, whose actions WAIT_SEND_F and WAIT_SEND_B these are.
 """
@@ -34,24 +34,27 @@ def add_waits(schedule: Schedule) -> Schedule:
         If a WAIT_SEND stands in the schedule already.
     """
     check_types("add_waits", schedule=(schedule, Schedule))
+    refuse_waits(schedule)
+    return Schedule(map(_waiting, schedule.rows))
+
+
+def refuse_waits(schedule: Schedule) -> None:
+    """Raise an InputError that names the first WAIT_SEND of a schedule."""
     for rank, row in enumerate(schedule.rows):
         found = is_send_wait(row)
         if found.any():
             place = f"rank {rank}, position {int(positions(row)[int(found.argmax())])}"
             raise InputError(Fault(place, "a WAIT_SEND stands there already", "take the waits out first"))
-    return Schedule(map(_waiting, schedule.rows))
 
 
-def most_sends_at_once(row: Words) -> int:
-    """Return the most sends of one step of a row: with each waited for right behind it, no more are begun at once."""
-    return int(np.bincount(positions(row)[is_send(row)]).max(initial=0))
+def waits_for(sends: Words) -> Words:
+    """Return the waits for some sends."""
+    kind = np.where(kinds(sends) == int(Kind.SEND_B), int(Kind.WAIT_SEND_B), int(Kind.WAIT_SEND_F))
+    return sends & OPERATION_MASK & ~(KIND_MASK << KIND_SHIFT) | kind << KIND_SHIFT
 
 
 def _waiting(row: Words) -> Words:
     """Return a row with the waits put in, in the order of the sends; a group stays whole."""
     sends = np.flatnonzero(is_send(row))
     begins = step_bounds(row)
-    backward = kinds(row[sends]) == int(Kind.SEND_B)
-    kind = np.where(backward, int(Kind.WAIT_SEND_B), int(Kind.WAIT_SEND_F)) << KIND_SHIFT
-    waits = row[sends] & OPERATION_MASK & ~(KIND_MASK << KIND_SHIFT) | kind
-    return np.insert(row, begins[np.searchsorted(begins, sends, side="right")], waits)
+    return np.insert(row, begins[np.searchsorted(begins, sends, side="right")], waits_for(row[sends]))

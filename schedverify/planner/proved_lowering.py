@@ -12,7 +12,7 @@ from schedverify.core.problem import Problem
 from schedverify.core.result import Lowered, Report, Verdict, Violation
 from schedverify.core.schedule import Schedule
 from schedverify.core.timeline import Timeline
-from schedverify.lowering import add_communication, add_waits, keep_sharding, timed_lowerings
+from schedverify.lowering import add_communication, add_late_waits, add_waits, keep_sharding, timed_lowerings
 from schedverify.simulator.engine import simulate
 from schedverify.verifier.verification import verify, verify_lowered
 
@@ -31,7 +31,13 @@ class RefusedLoweringError(SchedverifyError):
 
 
 def lower(
-    schedule: Schedule, problem: Problem, *, discipline: str | None = None, eager_bytes: int = 0, again: bool = False
+    schedule: Schedule,
+    problem: Problem,
+    *,
+    discipline: str | None = None,
+    eager_bytes: int = 0,
+    again: bool = False,
+    waits: bool = False,
 ) -> Schedule:
     r"""Return the schedule with every send and receive that it needs.
 
@@ -39,7 +45,7 @@ def lower(
     makes the tensor: free of deadlock under every discipline, whatever the durations. With a discipline, the safe
     orders that are known are timed under it, and the fastest is returned that the verifier has proved free of deadlock
     under it, and within the problem's limits. Where the problem limits the sends that are begun at once, each is waited
-    for right behind it.
+    for, as late as that limit and the capacity allow; see :func:`schedverify.lowering.add_late_waits`.
 
     What :func:`schedverify.verify` calls violated, under the discipline or by default, is not returned: received bytes
     count against the memory's capacity, say. ``schedverify.lowering.add_communication`` looks at no limit.
@@ -56,6 +62,8 @@ def lower(
         Whether communication that stands in the schedule, right or wrong, is taken out first: every send and receive,
         every wait for a send, every group. Kept are the order of the compute steps, overlapped pairs, and each UNSHARD,
         RESHARD, REDUCE_GRAD and WAIT_REDUCE_GRAD between the same compute steps.
+    waits
+        Whether each send is waited for, also where the problem has no such limit.
 
     Raises
     ------
@@ -79,19 +87,30 @@ def lower(
     check_types("lower", schedule=(schedule, Schedule), problem=(problem, Problem))
     check_eager_bytes(eager_bytes)
     if again:
-        fresh = lower(schedule.compute_only(), problem, discipline=discipline, eager_bytes=eager_bytes)
+        fresh = lower(schedule.compute_only(), problem, discipline=discipline, eager_bytes=eager_bytes, waits=waits)
         lowered = keep_sharding(fresh, schedule)
         raise_for_limits(verify(lowered, problem, discipline=discipline or DEFAULT_DISCIPLINE, eager_bytes=eager_bytes))
         return lowered
     if discipline is None:
         lowered = add_communication(schedule, problem)
-        lowered = lowered if problem.outstanding_sends is None else add_waits(lowered)
+        lowered = _waiting(lowered, problem) if waits or problem.outstanding_sends is not None else lowered
         raise_for_limits(verify(lowered, problem, eager_bytes=eager_bytes))
         return lowered
     known = Discipline.of(discipline)
-    timeline, report = proved_lowering(simulate(schedule, problem), known, eager_bytes)
+    timeline, report = proved_lowering(simulate(schedule, problem), known, eager_bytes, waits=waits)
     raise_for_limits(report)
     return timeline.schedule
+
+
+def _waiting(lowered: Schedule, problem: Problem) -> Schedule:
+    """Return the default lowering with waits; it is free of deadlock wherever they stand behind their sends.
+
+    Where none keep the limits, each stands right behind its send, so that the verifier can tell what is broken.
+    """
+    try:
+        return add_late_waits(lowered, problem)
+    except ScheduleError:
+        return add_waits(lowered)
 
 
 def raise_for_limits(report: Report) -> None:
@@ -101,7 +120,12 @@ def raise_for_limits(report: Report) -> None:
 
 
 def proved_lowering(
-    timeline: Timeline, discipline: Discipline, eager_bytes: int = 0, over: Callable[[], bool] = lambda: False
+    timeline: Timeline,
+    discipline: Discipline,
+    eager_bytes: int = 0,
+    over: Callable[[], bool] = lambda: False,
+    *,
+    waits: bool = False,
 ) -> ProvedLowering:
     """Return the best lowering of a compute order that is proved under a discipline; see :func:`lower`.
 
@@ -114,6 +138,8 @@ def proved_lowering(
         The timeline of the compute order.
     over
         Whether no further lowering should be tried: the best of those that are known then is returned.
+    waits
+        Whether each send is waited for; so it is where the problem limits the sends that are begun at once.
 
     Raises
     ------
@@ -122,7 +148,7 @@ def proved_lowering(
     """
     proved: list[ProvedLowering] = []
     refused: list[Violation] = []
-    for lowered in timed_lowerings(timeline, discipline, eager_bytes, over):
+    for lowered in timed_lowerings(timeline, discipline, eager_bytes, over, waits=waits):
         claimed = Lowered(lowered.schedule, discipline, eager_bytes, lowered.measures)
         report = verify_lowered(claimed, timeline.problem, None)
         needed = [result for result in report.properties if result.code.startswith(_NEEDED) and result.code != "SV306"]

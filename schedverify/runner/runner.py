@@ -50,8 +50,7 @@ class Runner:
         a list in the order of the rank's stages. A module takes what the stages that feed it return, in their order: a
         tuple or list as so many arguments (an ``nn.Sequential`` as one), anything else as one. It returns tensors,
         None, numbers or texts, alone or in tuples, lists, dicts by texts, and dataclasses such as those of
-        transformers. Copies, and weights that are shared, begin with equal numbers. Or a function that returns them
-        for the admitted plan.
+        transformers. Copies, and weights that are shared, begin with equal numbers. Or a function of the admitted plan.
     loss
         ``loss(output, target)``, needed where a last stage stands: the mean over a micro-batch, or a pair, in all
         steps and on all ranks the same. Of a pair (sum, count) the first is a scalar and the second the number that
@@ -81,12 +80,12 @@ class Runner:
         The device of buffers; that of the first weight by default.
     shared
         The weights that stages share, whose gradients are summed: by the name of a weight the stages (of one copy)
-        whose modules have a parameter of that name, ``{"weight": [0, 3]}``; or, where the names differ, by any word
-        the parameter's name in each stage, ``{"table": {0: "weight", 3: "head.weight"}}``; or a function that returns
-        that for the admitted plan. Names are those of ``named_parameters()`` without what DDP, ``torch.compile`` or a
-        checkpoint wrapper adds. The same on every rank; other weights are not shared, whatever is tied. Without it,
-        tied stages share all weights, which must have equal names and shapes in each; others are refused. Stages of
-        one rank share a ``Parameter`` that both have, and copies of a stage all weights, without a word.
+        whose modules have a parameter of that name, ``{"weight": [0, 3]}``; or, where the names differ, by any word the
+        parameter's name in each stage, ``{"table": {0: "weight", 3: "head.weight"}}``; or a function of the admitted
+        plan. Names are those of ``named_parameters()`` without what DDP, ``torch.compile`` or a checkpoint wrapper
+        adds. The same on every rank; other weights are not shared, whatever is tied. Without it, tied stages share all
+        weights, which must have equal names and shapes in each; others are refused. Stages of one rank share a
+        ``Parameter`` that both have, and copies of a stage all weights, without a word.
     seed
         Of the random numbers that stages and losses draw of torch's generators: each micro-batch of each step draws at
         each stage its own, whatever rank the stage stands on, in any order, and the same when a forward runs again;
@@ -120,8 +119,8 @@ class Runner:
         shared: Sharing | Callable[[Plan], Sharing] | None = None,
         seed: int = 0,
     ) -> None:
-        self._group = dist.group.WORLD if group is None else group
-        self._timeout, self._loss, self._optimizer, self._data_parallel = timeout, loss, optimizer, data_parallel
+        self._group, self._optimizer = dist.group.WORLD if group is None else group, optimizer or (lambda: None)
+        self._timeout, self._loss, self._data_parallel = timeout, loss, data_parallel
         self._replicas: dict[int, Replicas] = {}
         self.rank = dist.get_rank(self._group)
         self.plan, self._tagged, self._control = admitted(plan, self._group, unverified, timeout)
@@ -133,17 +132,17 @@ class Runner:
         self._totals = LossTotals(problem, self._control, self._pipelines(), timeout)
         self._notices = failure_notices_of(self._group, timeout)
         device, tagged = device_of(self.modules) if device is None else device, self._tagged
-        self._boundaries = Boundaries(
+        boundaries = Boundaries(
             problem, self.rank, known=not tagged, hooks=hooks, forbid_nan=forbid_nan, sealed=checksums
         )
         transport = Transport(
-            self._boundaries, problem, self.rank, self._group,
+            boundaries, problem, self.rank, self._group,
             tagged=tagged, timeout=timeout, device=device, awaited=self.program.awaited_sends,
         )  # fmt: skip
         first = replica_of(self._replicas.values()) * problem.microbatches
         self._randoms = Randoms(seed, first=first, devices=devices_of(self.modules, device))
         made = stages_of_rank(problem, {n: stage.module for n, stage in self._replicas.items()}, self._randoms)
-        self.execution = Execution(self.program, made, transport, replicas=self._replicas, boundaries=self._boundaries)
+        self.execution = Execution(self.program, made, transport, replicas=self._replicas, boundaries=boundaries)
         """Runs the program of this rank; a test plants faults with its ``intercept``."""
 
     def _made(self, stages: Stages | Callable[[Plan], Stages], shared: Any) -> tuple[dict[int, Any], Any]:
@@ -279,8 +278,7 @@ class Runner:
 
     def _update(self) -> None:
         try:
-            if self._optimizer is not None:
-                self._optimizer()
+            self._optimizer()
         except Exception as error:
             raise RunError(f"rank {self.rank}, the optimizer's hook: {type(error).__name__}: {error}") from error
 

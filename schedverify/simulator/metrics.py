@@ -72,8 +72,18 @@ def peak_in_flight(row: Words, problem: Problem, stage: int | None = None) -> in
 
 def _peak_memory(row: Words, problem: Problem, rank: int) -> int:
     """Return the most bytes of activations that a row holds (semantics, SV402), the static part left out."""
-    if not len(row):
-        return 0
+    taken, extra, freed = held_bytes(row, problem, rank)
+    if is_send_wait(row).any():
+        made, let_go = sent_bytes(row, problem)
+        taken, freed = taken + made, freed + let_go
+    return _peak(row, taken, extra, freed)
+
+
+def held_bytes(row: Words, problem: Problem, rank: int) -> tuple[Words, Words, Words]:
+    """Return by operation the bytes that it takes from its start, holds while it runs only, and frees at its end.
+
+    The static part is left out, and so is what a rank that waits for its sends holds of what it sends.
+    """
     kind, stage = kinds(row), np.minimum(op_stages(row), problem.total_stages - 1)
     saved, full, left = (sizes[stage] for sizes in problem.held_arrays)
     taken = np.where(kind == _F, saved, 0)
@@ -84,10 +94,7 @@ def _peak_memory(row: Words, problem: Problem, rank: int) -> int:
     if (kind > _W).any():
         received, read = _received(row, problem, rank)
         taken, freed = taken + received, freed + read
-    if is_send_wait(row).any():
-        made, let_go = sent_bytes(row, problem)
-        taken, freed = taken + made, freed + let_go
-    return _peak(row, taken, extra, freed)
+    return taken, extra, freed
 
 
 def _received(row: Words, problem: Problem, rank: int) -> tuple[Words, Words]:
@@ -112,7 +119,14 @@ def _bytes_before(problem: Problem, full: Words, left: Words) -> int:
 
 
 def _peak(row: Words, taken: Words, extra: Words, freed: Words) -> int:
-    """Return the highest level: each step takes at its start, holds ``extra`` while it runs, frees at its end.
+    """Return the highest of the levels (:func:`levels`), 0 where there is none."""
+    return max(0, int(levels(row, taken, extra, freed)[0].max())) if len(row) else 0
+
+
+def levels(row: Words, taken: Words, extra: Words, freed: Words) -> tuple[Words, Words]:
+    """Return the level of each step, and what is left behind its end; both of shape (steps,). No row is empty.
+
+    A step takes at its start, holds ``extra`` while it runs, frees at its end.
 
     .. code-block:: text
 
@@ -124,11 +138,10 @@ def _peak(row: Words, taken: Words, extra: Words, freed: Words) -> int:
         sum of freed      0   0   3   6       the end of a step is behind its own peak, so its freed is added again
         level             3   6   8   5       6 - 3 + 3 + 2 at B0
     """
-    if not len(row):
-        return 0
     step = positions(row)
     taken, extra, freed = (_by_step(step, part) for part in (taken, extra, freed))
-    return max(0, int((np.cumsum(taken) - np.cumsum(freed) + freed + extra).max()))
+    left = np.cumsum(taken) - np.cumsum(freed)
+    return left + freed + extra, left
 
 
 def _by_step(step: Words, values: Words) -> Words:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
-from schedverify.core.errors import Fault, InputError, UnsupportedError
+from schedverify.core.errors import Fault, InputError
 from schedverify.core.schedule import Schedule
 from schedverify.torch_bridge.importing import torch_schedule
-from schedverify.torch_bridge.stand_ins import live_schedule, torch_classes, torch_loop
-from schedverify.torch_bridge.torch_internals import is_single, require_torch
-
-_BUDGET = "max_outstanding_sends"
+from schedverify.torch_bridge.stand_ins import live_schedule, torch_loop
+from schedverify.torch_bridge.torch_internals import is_single
 
 
 def torch_order(
@@ -61,12 +58,10 @@ def torch_order(
     """
     live = live_schedule(name, ranks=ranks, microbatches=microbatches, virtual=virtual)
     asked: dict[str, Any] = {"defer_receives": defer_receives} if defer_receives else {}
-    asked |= {} if max_outstanding_sends is None else {_BUDGET: max_outstanding_sends}
+    asked |= {} if max_outstanding_sends is None else {"max_outstanding_sends": max_outstanding_sends}
     by_hand = is_single(live) and not published
     for option in asked:
         _check_lowering(option, type(live).__name__, lowered=lowered, by_hand=by_hand)
-    if _BUDGET in asked:
-        _check_budget()
     if by_hand:
         made = torch_loop(name, ranks=ranks, microbatches=microbatches)
         return made if lowered else made.compute_only()
@@ -80,11 +75,3 @@ def _check_lowering(option: str, kind: str, *, lowered: bool, by_hand: bool) -> 
         raise InputError(Fault(option, message, "leave it away; published has the order that it publishes"))
     if not lowered:
         raise InputError(Fault(option, "it is of the order with communication", "ask for lowered, too"))
-
-
-def _check_budget() -> None:
-    """Refuse a budget of sends where the installed torch knows none."""
-    known = torch_classes()["Interleaved1F1B"]
-    if _BUDGET not in inspect.signature(known).parameters:
-        found = f"torch {require_torch().__version__} has no such budget"
-        raise UnsupportedError(Fault(_BUDGET, found, "torch 2.15 and later have it"))

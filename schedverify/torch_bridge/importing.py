@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 from schedverify.core.errors import Fault, InputError
 from schedverify.core.op import pack_step
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
-from schedverify.torch_bridge.stand_ins import live_schedule, lowered_by_torch
-from schedverify.torch_bridge.torch_internals import counts_of, is_single
+from schedverify.torch_bridge.lowering_options import LoweringOptions
+from schedverify.torch_bridge.stand_ins import live_schedule, lowered_by_torch, torch_class
+from schedverify.torch_bridge.torch_internals import counts_of, is_single, is_single_class
 from schedverify.verifier.infer_problem import deduce_problem
 
 
@@ -71,7 +72,13 @@ def problem_from_torch(live: Any, **keys: Any) -> Problem:
 
 
 def torch_schedule(
-    name: str, *, ranks: int, microbatches: int, virtual: int = 1, lowered: bool = False, defer_receives: bool = False
+    name: str,
+    *,
+    ranks: int,
+    microbatches: int,
+    virtual: int = 1,
+    lowered: bool = False,
+    **options: Unpack[LoweringOptions],
 ) -> Schedule:
     """Return what a schedule class of ``torch.distributed.pipelining`` makes of a shape; no process group is needed.
 
@@ -83,9 +90,10 @@ def torch_schedule(
         Ranks of the pipeline, micro-batches of a step, stages a rank.
     lowered
         Whether communication, ``UNSHARD``, ``RESHARD`` and ``REDUCE_GRAD`` stand in it, put there by torch's own
-        passes; else it holds F, B, I and W alone.
-    defer_receives
-        Whether torch's lowering defers receives (``defer_pp_recv=True``).
+        passes, and since torch 2.15 the waits; else it holds F, B, I and W alone.
+    options
+        What is asked of torch's lowering (:class:`LoweringOptions`): ``defer_receives``, and since torch 2.15
+        ``max_outstanding_sends``, ``max_active_stages``, ``unshard_lookahead`` and ``defer_reductions``.
 
     Returns
     -------
@@ -99,7 +107,7 @@ def torch_schedule(
     InputError
         If there is no such class, it refuses the shape (with torch's own words), or it publishes no order.
     UnsupportedError
-        If torch is not installed, or of a version that the bridge is not tested with.
+        If torch is not installed, lacks what the bridge uses, or has no such option.
 
     Examples
     --------
@@ -107,12 +115,14 @@ def torch_schedule(
     0F0 0F1 0B1 0B0
     1F0 1F1 1B1 1B0
     """
-    live = live_schedule(name, ranks=ranks, microbatches=microbatches, virtual=virtual, defer_receives=defer_receives)
-    if lowered and is_single(live):
+    by_hand = is_single_class(torch_class(name))
+    given = {} if by_hand else options
+    live = live_schedule(name, ranks=ranks, microbatches=microbatches, virtual=virtual, **given)
+    if lowered and by_hand:
         from_torch(live)
         order = live.pipeline_order.items()
         computing = {rank: [action for action in row if action.is_compute_op] for rank, row in order}
-        live = lowered_by_torch(computing, ranks=ranks, microbatches=microbatches, defer_receives=defer_receives)
+        live = lowered_by_torch(computing, ranks=ranks, microbatches=microbatches, **options)
     return from_torch(live, lowered=True) if lowered else from_torch(live).compute_only()
 
 

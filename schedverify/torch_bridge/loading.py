@@ -8,16 +8,17 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from schedverify.core.discipline import Discipline
 from schedverify.core.errors import ScheduleError, UnsupportedError
 from schedverify.core.result import Plan
 from schedverify.core.schedule import Schedule
 from schedverify.core.trace import StepSpan
 from schedverify.formats import load, save
-from schedverify.planner.export import for_torch
 from schedverify.torch_bridge import torch_internals
-from schedverify.torch_bridge.torch_internals import require_torch
+from schedverify.torch_bridge.loaded_orders import order_to_load
+from schedverify.torch_bridge.lowering_options import refuse_keywords
+from schedverify.torch_bridge.versions import require_torch
 from schedverify.torch_bridge.wrapped_stages import objection_to_wrapped
-from schedverify.verifier.runtimes import PROFILES
 
 
 class _RankGroup(NamedTuple):
@@ -40,7 +41,8 @@ class LoadedPlan:
     runtime
         PyTorch's schedule object.
     schedule
-        The order that it holds: the plan's, with communication and a ``REDUCE_GRAD`` for each stage.
+        The order that it holds: the plan's, with communication and a ``REDUCE_GRAD`` for each stage; since torch 2.15
+        with a wait for each send and each reduction.
     trace
         What this rank ran in the last step, and when.
     """
@@ -88,7 +90,8 @@ def load_verified(
     """Load a plan into PyTorch's pipeline runtime, once every rank has passed it and all have the same.
 
     Each rank of the stages' process group calls it. What is loaded is the plan's order with communication, with a
-    ``REDUCE_GRAD`` behind the last backward of each stage where it has none.
+    ``REDUCE_GRAD`` behind the last backward of each stage where it has none. Since torch 2.15 it has a wait for each
+    send and each reduction, too: the plan's, or where it has none as late as the problem's limits allow.
 
     Parameters
     ----------
@@ -104,10 +107,12 @@ def load_verified(
     scale_grads
         Whether gradients are divided by the number of micro-batches, as a loss that is a mean needs it.
     runtime
-        Further keywords of PyTorch's schedule class.
+        Further keywords of PyTorch's schedule class, but none of its lowering: the plan is lowered.
 
     Raises
     ------
+    InputError
+        If a keyword is one of PyTorch's lowering.
     RefusedError
         On every rank, with the reasons of all: a plan for another number of ranks, one that the verifier or the profile
         ``torch`` objects to, another plan on some rank, stages that are not the rank's, stages wrapped for their
@@ -115,19 +120,18 @@ def load_verified(
     TimedOutError
         If a rank does not come.
     UnsupportedError
-        If torch, or the backend, is another than what this is tested with.
+        If torch lacks what is used of it, or nothing is known of the backend.
     """
-    torch = require_torch()
+    torch = require_torch("runtime")
+    refuse_keywords(runtime)
     from schedverify.runner.agreement import agree_on_plan
     from schedverify.runner.backends import Backend, gloo_beside
 
     distributed = torch.distributed
     group = stages[0].group if stages and stages[0].group is not None else distributed.group.WORLD
     name, rank = str(distributed.get_backend(group)), distributed.get_rank(group)
-    disciplines = PROFILES["torch"].disciplines
-    if name not in disciplines:
-        raise UnsupportedError(f"nothing is known of the backend {name!r} below PyTorch's runtime: gloo or nccl")
-    backend = Backend(f"PyTorch's runtime over {name}", disciplines[name], tagged=False)
+    discipline = _discipline(name, group, stages)
+    backend = Backend(f"PyTorch's runtime over {name}", discipline, tagged=False)
     control = group
     if name != "gloo":  # waits of the pipeline's own group get the timeout
         torch_internals.limit_waits(group, timedelta(seconds=timeout))
@@ -135,7 +139,7 @@ def load_verified(
     exported: list[Schedule] = []
 
     def objection(given: Plan) -> str:
-        return _objection(given, stages, rank, exported)
+        return _objection(given, stages, rank, discipline, exported)
 
     admitted = agree_on_plan(plan, backend, control, unverified=False, timeout=timeout, objection=objection)
     count = admitted.problem.microbatches
@@ -148,14 +152,31 @@ def _load(made: Any, exported: Schedule) -> None:
     """Load an order and see that the runtime holds it and no other."""
     with tempfile.TemporaryDirectory() as folder:
         given, dumped = Path(folder) / "given.csv", Path(folder) / "dumped.csv"
-        save(exported, given, form="torch-comms-csv")
+        save(exported, given)
         torch_internals.load_order(made, str(given))
         torch_internals.dump_order(made, str(dumped))
         if load(dumped) != exported:
             raise ScheduleError("PyTorch's runtime holds another order than it was given; please report this")
 
 
-def _objection(plan: Plan, stages: Sequence[Any], rank: int, exported: list[Schedule]) -> str:
+def _discipline(backend: str, group: Any, stages: Sequence[Any]) -> Discipline:
+    """Return what the sends and receives of PyTorch's runtime amount to over a backend.
+
+    gloo keeps the messages of each directed pair of ranks in order. NCCL has a communicator for each pair; one for all
+    where the process group is bound to a device; and one for each directed pair where PyTorch is told so
+    (``torch.distributed.config.pipeline_per_edge_p2p``).
+    """
+    known = {"gloo": Discipline.EDGE, "nccl": Discipline.PAIR}
+    if backend not in known:
+        raise UnsupportedError(f"nothing is known of the backend {backend!r} below PyTorch's runtime: gloo or nccl")
+    if stages and all(torch_internals.has_edge_communicators(stage) for stage in stages):
+        return Discipline.EDGE
+    if backend == "nccl" and torch_internals.is_bound(group):
+        return Discipline.RANK
+    return known[backend]
+
+
+def _objection(plan: Plan, stages: Sequence[Any], rank: int, discipline: Discipline, exported: list[Schedule]) -> str:
     """Return why a plan cannot run in PyTorch's runtime on this rank; where it can, nothing, and add what is loaded."""
     problem = plan.problem
     wanted, found = list(problem.stages_of[rank]), sorted(stage.stage_index for stage in stages)
@@ -168,7 +189,7 @@ def _objection(plan: Plan, stages: Sequence[Any], rank: int, exported: list[Sche
     if plan.lowered is None:
         return "the plan holds no schedule with communication"
     try:
-        exported.append(for_torch(plan.lowered.schedule, problem))
+        exported.append(order_to_load(plan.lowered.schedule, problem, discipline))
     except ScheduleError as error:
         return str(error).splitlines()[0]
     return objection_to_wrapped({stage.stage_index: stage.submod for stage in stages}, exported[0], rank)

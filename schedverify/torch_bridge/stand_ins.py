@@ -6,13 +6,17 @@ what it is called for.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Unpack
 
 from schedverify.core.errors import Fault, InputError, UnknownNameError
 from schedverify.core.schedule import MAX_RANKS, Schedule
 from schedverify.torch_bridge import torch_internals
-from schedverify.torch_bridge.torch_internals import is_single, require_torch
+from schedverify.torch_bridge.lowering_options import LoweringOptions, keywords_for
+from schedverify.torch_bridge.torch_internals import is_single
+from schedverify.torch_bridge.versions import require_torch, unsupported
 
 _REFUSALS: Final = (ValueError, AssertionError, RuntimeError, IndexError, KeyError)
 """What torch's constructors raise on a shape that they do not take."""
@@ -50,9 +54,9 @@ def torch_classes() -> dict[str, Any]:
     Raises
     ------
     UnsupportedError
-        If torch is not installed, or of a version that the bridge is not tested with.
+        If torch is not installed, or lacks what the bridge uses.
     """
-    require_torch()
+    require_torch("orders")
     from torch.distributed import pipelining
 
     base = torch_internals.schedule_base()
@@ -60,12 +64,29 @@ def torch_classes() -> dict[str, Any]:
     return {short_name(kind.__name__): kind for kind in sorted(kinds, key=lambda kind: kind.__name__)}
 
 
+def torch_class(name: str) -> Any:
+    """Return a schedule class by its name, with or without ``Schedule`` before it.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such class; with the nearest.
+    """
+    known = torch_classes()
+    kind = known.get(short_name(name))
+    if kind is None:
+        raise UnknownNameError.among("torch schedule class", name, known)
+    return kind
+
+
 def short_name(name: str) -> str:
     """Return a class name without ``Schedule`` before it."""
     return name.removeprefix("_").removeprefix("Schedule")
 
 
-def live_schedule(name: str, *, ranks: int, microbatches: int, virtual: int = 1, defer_receives: bool = False) -> Any:
+def live_schedule(
+    name: str, *, ranks: int, microbatches: int, virtual: int = 1, **options: Unpack[LoweringOptions]
+) -> Any:
     """Return an object of one of torch's schedule classes on stand-in stages: its orders are there, it cannot run.
 
     Parameters
@@ -76,32 +97,28 @@ def live_schedule(name: str, *, ranks: int, microbatches: int, virtual: int = 1,
         Ranks of the pipeline, and micro-batches of a step.
     virtual
         Stages a rank. The single-stage classes take 1, those in a v take 2.
-    defer_receives
-        Whether torch's lowering defers receives (``defer_pp_recv=True``); of several-stage classes only.
+    options
+        What is asked of torch's lowering (:class:`LoweringOptions`), which several-stage classes have.
 
     Raises
     ------
     InputError
-        If there is no such class, or it refuses the shape; then with torch's own words.
+        If there is no such class, this torch has no such option, or it refuses the shape; then with torch's own words.
     """
-    known = torch_classes()
-    kind = known.get(short_name(name))
-    if kind is None:
-        raise UnknownNameError.among("torch schedule class", name, known)
+    kind = torch_class(name)
     shape = {"ranks": ranks, "microbatches": microbatches, "virtual": virtual}
     _check(shape)
-    from torch.distributed.pipelining.schedules import PipelineScheduleSingle
-
-    single = issubclass(kind, PipelineScheduleSingle)
+    single = torch_internals.is_single_class(kind)
     if single and virtual != 1:
         hint = "virtual=1, or a class with several stages, such as Interleaved1F1B"
         raise InputError(Fault("virtual", f"{kind.__name__} has one stage a rank; found {virtual}", hint))
-    if single:
-        return _built(kind, shape, _stages(ranks, 1)[0])
-    return _built(kind, shape, _stages(ranks, virtual), defer_pp_recv=defer_receives)
+    stages = _stages(ranks, virtual)
+    return _built(kind, shape, stages[0] if single else stages, **keywords_for(kind, options))
 
 
-def lowered_by_torch(compute: dict[int, list[Any]], *, ranks: int, microbatches: int, defer_receives: bool) -> Any:
+def lowered_by_torch(
+    compute: dict[int, list[Any]], *, ranks: int, microbatches: int, **options: Unpack[LoweringOptions]
+) -> Any:
     """Return torch's runtime on stand-in stages, one a rank, with a compute order that its own passes have lowered.
 
     Raises
@@ -110,7 +127,8 @@ def lowered_by_torch(compute: dict[int, list[Any]], *, ranks: int, microbatches:
         If torch refuses the order; then with torch's own words.
     """
     shape = {"ranks": ranks, "microbatches": microbatches, "virtual": 1}
-    runtime = _built(torch_internals.runtime_class(), shape, _stages(ranks, 1), defer_pp_recv=defer_receives)
+    kind = torch_internals.runtime_class()
+    runtime = _built(kind, shape, _stages(ranks, 1), **keywords_for(kind, options))
     try:
         torch_internals.lower_order(runtime, compute)
     except _REFUSALS as error:
@@ -120,10 +138,22 @@ def lowered_by_torch(compute: dict[int, list[Any]], *, ranks: int, microbatches:
 
 def _built(kind: Any, shape: dict[str, int], stages: Any, **keywords: Any) -> Any:
     """Make an object of a schedule class; a refusal of torch becomes an InputError with the shape."""
+    with _asked_of_a_stage():
+        try:
+            return kind(stages, shape["microbatches"], **keywords)
+        except _REFUSALS as error:
+            raise InputError(_refusal(kind.__name__, shape, error)) from None
+
+
+@contextmanager
+def _asked_of_a_stage() -> Iterator[None]:
+    """Refuse a torch that asks a stage for something that the stand-in does not have, by its name."""
     try:
-        return kind(stages, shape["microbatches"], **keywords)
-    except _REFUSALS as error:
-        raise InputError(_refusal(kind.__name__, shape, error)) from None
+        yield
+    except AttributeError as error:
+        if not isinstance(error.obj, StandInStage):
+            raise
+        raise unsupported(f"asks a stage for {error.name}, which the bridge does not know") from None
 
 
 def _stages(ranks: int, virtual: int) -> list[StandInStage]:
@@ -173,13 +203,15 @@ def torch_loop(name: str, *, ranks: int, microbatches: int) -> Schedule:
     0F0 0SEND_F0 0F1 [0SEND_F1;0RECV_B0] 0B0 0RECV_B1 0B1 0REDUCE_GRAD
     1RECV_F0 1F0 1B0 [1SEND_B0;1RECV_F1] 1F1 1B1 1SEND_B1 1REDUCE_GRAD
     """
+    require_torch("loops")
     live = live_schedule(name, ranks=ranks, microbatches=microbatches)
     if not is_single(live):
         message = f"{type(live).__name__} has no loop of its own: it runs its order with communication"
         raise InputError(Fault("name", message, "torch_schedule(..., lowered=True)"))
     recorded = [_RecordingStage(rank, ranks) for rank in range(ranks)]
     for stage in recorded:
-        torch_internals.run_loop(live, stage, stage.launch)
+        with _asked_of_a_stage():
+            torch_internals.run_loop(live, stage, stage.launch)
     return Schedule.of(stage.steps for stage in recorded)
 
 
@@ -207,6 +239,9 @@ class _RecordingStage(StandInStage):
 
     def backward_one_chunk(self, microbatch: int, **_: Any) -> None:
         self.steps.append(f"{self.stage_index}B{microbatch}")
+
+    def release_fwd_send_outputs(self, _: int) -> None:
+        """Let go of nothing: it holds no tensors. Since torch 2.15 the loops call it when a send is complete."""
 
     def perform_reduce_grad(self, _: int) -> None:
         self.steps.append(f"{self.stage_index}REDUCE_GRAD")

@@ -1,43 +1,19 @@
-"""What the bridge uses of torch beside its public names, and the releases in which it is known to be there.
+"""What the bridge uses of torch beside its public names.
 
-Private names may change with any release, so all of them stand here, behind functions that say what they are for.
+Private names may change with any release, so all of them stand here, behind functions that say what they are for;
+:mod:`schedverify.torch_bridge.versions` asks for them by name before they are used.
 """
 
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
-from schedverify.core.errors import Fault, UnsupportedError
-
-TESTED: Final = ("2.13",)
-"""Releases (major and minor) that the tests run with."""
-_HOW: Final = "in a checkout of schedverify: pip install '.[torch]'"
-
-
-def require_torch() -> Any:
-    """Return the module ``torch``, of a version that the bridge is tested with.
-
-    Raises
-    ------
-    UnsupportedError
-        If torch is not installed, or of another version.
-    """
-    tested = " or ".join(TESTED)
-    if importlib.util.find_spec("torch") is None:
-        raise UnsupportedError(Fault("torch", "it is not installed", _HOW))
-    torch = importlib.import_module("torch")
-    release = ".".join(str(torch.__version__).split(".")[:2])
-    if release not in TESTED:
-        found = f"version {torch.__version__}, where the bridge is tested with {tested}"
-        hint = f"it uses private names of torch; {_HOW}, or use the CSV files"
-        raise UnsupportedError(Fault("torch", found, hint))
-    return torch
+from schedverify.torch_bridge.versions import unsupported
 
 
 def _schedules() -> Any:
@@ -57,6 +33,11 @@ def runtime_class() -> Any:
     return _schedules()._PipelineScheduleRuntime
 
 
+def is_single_class(kind: Any) -> bool:
+    """Whether a schedule class has one stage a rank, and a loop written by hand."""
+    return issubclass(kind, _schedules().PipelineScheduleSingle)
+
+
 def is_single(live: Any) -> bool:
     """Whether a schedule object has one stage a rank, and a loop written by hand."""
     return hasattr(live, "_stage")
@@ -64,7 +45,12 @@ def is_single(live: Any) -> bool:
 
 def counts_of(live: Any) -> tuple[int, int]:
     """Return the numbers of stages and of micro-batches of a schedule object."""
-    return live._num_stages, live._n_microbatches
+    return _read(live, "_num_stages"), _read(live, "_n_microbatches")
+
+
+def knows_waits() -> bool:
+    """Whether this torch has actions that wait for a send and for a reduction, and asks for them where it loads one."""
+    return hasattr(_schedules()._ComputationType, "WAIT_SEND_F")
 
 
 def lower_order(runtime: Any, compute: dict[int, list[Any]]) -> None:
@@ -84,12 +70,30 @@ def dump_order(runtime: Any, path: str) -> None:
 
 def has_exchanged_shapes(runtime: Any) -> bool:
     """Whether the ranks of a runtime know the shapes of messages, as from the first step on."""
-    return bool(runtime._stages_forward_initialized)
+    return bool(_read(runtime, "_stages_forward_initialized"))
+
+
+def has_edge_communicators(stage: Any) -> bool:
+    """Whether the sends of a stage go over a communicator for each directed pair of ranks, as they may since 2.15."""
+    return bool(getattr(stage, "p2p_per_edge", False))
+
+
+def is_bound(group: Any) -> bool:
+    """Whether a process group is bound to a device: NCCL then has its one communicator at once, and none for pairs."""
+    return getattr(group, "bound_device_id", None) is not None
 
 
 def limit_waits(group: Any, limit: timedelta) -> None:
     """Have the waits of a process group end after some time."""
     importlib.import_module("torch.distributed").distributed_c10d._set_pg_timeout(limit, group)
+
+
+def _read(live: Any, name: str) -> Any:
+    """Return an attribute of a schedule object, or refuse a torch whose objects do not have it."""
+    try:
+        return getattr(live, name)
+    except AttributeError:
+        raise unsupported(f"has no {type(live).__name__}.{name}, which the bridge uses") from None
 
 
 # Functions that stand in for torch's while something runs

@@ -31,6 +31,7 @@ class Watch:
         self.ran: list[StepSpan] = []
         self._current: str | None = None
         self._begun: dict[int, tuple[str, list[int]]] = {}
+        self._failed: Exception | None = None
         self._torch = runtime_hooks()
 
     @contextmanager
@@ -51,6 +52,8 @@ class Watch:
     def wait(self, works: list[Any]) -> None:
         """Wait for transfers that :meth:`begin` began.
 
+        Where a wait has failed, further ones fail as it did: since torch 2.15 the runtime waits for all sends then.
+
         Raises
         ------
         TimedOutError
@@ -58,12 +61,18 @@ class Watch:
         """
         from schedverify.runner.p2p.waiting import Waiting, wait
 
+        if self._failed is not None:
+            raise self._failed
         what, peers = self._begun.pop(id(works))
         if self.timeout is None:
             self._torch.wait(works)
             return
-        for work, peer in zip(works, peers, strict=True):
-            wait(work, Waiting(self.rank, peer, f"{self._place()}, waiting for {what}"), self.timeout)
+        try:
+            for work, peer in zip(works, peers, strict=True):
+                wait(work, Waiting(self.rank, peer, f"{self._place()}, waiting for {what}"), self.timeout)
+        except Exception as error:
+            self._failed = error
+            raise
 
     def watching(self) -> AbstractContextManager[None]:
         """Return a context in which the runtime's steps are watched."""

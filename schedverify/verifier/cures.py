@@ -4,19 +4,35 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
+from collections.abc import Sequence
 from typing import Final
 
 from schedverify.core.result import PropertyResult, Report, Verdict
+from schedverify.core.schedule import is_send_wait
 from schedverify.verifier.rules import REGISTRY, Case
 
 CURED_BY_LOWERING: Final = ("SV301", "SV302", "SV303", "SV304")
+_WAITS: Final = "--waits"
 _COMPUTING: Final = ("SV101", "SV102", "SV103", "SV104", "SV201")
 
 
-def lowering_command(schedule: str, problem: str | None = None) -> str:
-    """Return the command that gives a schedule in a file communication that is proved, and what it keeps."""
-    words = ["schedverify", "lower", schedule, *(["--problem", problem] if problem else []), "--again"]
-    return f"{shlex.join(words)} keeps the computing and adds communication that is proved"
+def lowering_command(
+    schedule: str, problem: str | None = None, made_by: Sequence[str] = (), *, waits: bool = False
+) -> str:
+    """Return the command that gives a schedule communication that is proved, and what it keeps.
+
+    Parameters
+    ----------
+    schedule, problem
+        The files.
+    made_by
+        The words of the command that prints the schedule, where it stands in no file.
+    waits
+        Whether sends are to be waited for.
+    """
+    first = f"{shlex.join(made_by)} | " if made_by else ""
+    words = ["schedverify", "lower", "-" if made_by else schedule, *(["--problem", problem] if problem else [])]
+    return f"{first}{shlex.join([*words, '--again', *([_WAITS] if waits else [])])} keeps the computing and adds communication that is proved"
 
 
 def with_cures(results: list[PropertyResult], case: Case) -> list[PropertyResult]:
@@ -28,19 +44,22 @@ def with_cures(results: list[PropertyResult], case: Case) -> list[PropertyResult
     curable = [_violated_by_communication(result) for result in results]
     if not any(curable) or case.excerpt or not _computing_holds(case):
         return results
-    remedy = lowering_command("SCHEDULE")
+    waits = any(bool(is_send_wait(row).any()) for row in case.schedule.rows)
+    remedy = lowering_command("SCHEDULE", waits=waits)
     pairs = zip(results, curable, strict=True)
     return [dataclasses.replace(result, remedy=remedy) if cure else result for result, cure in pairs]
 
 
-def cured_in(report: Report, schedule: str, problem: str | None) -> Report:
-    """Return a report whose remedies name the files that it is about."""
-    remedy = lowering_command(schedule, problem)
-    named = (
-        dataclasses.replace(result, remedy=remedy) if result.remedy and _violated_by_communication(result) else result
-        for result in report.properties
-    )
-    return dataclasses.replace(report, properties=tuple(named))
+def cured_in(report: Report, schedule: str, problem: str | None, made_by: Sequence[str] = ()) -> Report:
+    """Return a report whose remedies name the files that it is about; see :func:`lowering_command`."""
+
+    def named(result: PropertyResult) -> PropertyResult:
+        if not (result.remedy and _violated_by_communication(result)):
+            return result
+        remedy = lowering_command(schedule, problem, made_by, waits=_WAITS in result.remedy)
+        return dataclasses.replace(result, remedy=remedy)
+
+    return dataclasses.replace(report, properties=tuple(map(named, report.properties)))
 
 
 def _violated_by_communication(result: PropertyResult) -> bool:

@@ -26,7 +26,7 @@ def verify(  # noqa: PLR0913 - each is a keyword of its own
     *,
     select: Iterable[str] | None = None,
     ignore: Iterable[str] = (),
-    discipline: str = DEFAULT_DISCIPLINE,
+    discipline: str | None = None,
     eager_bytes: int = 0,
     excerpt: bool = False,
     claims: Mapping[str, Any] | None = None,
@@ -46,7 +46,7 @@ def verify(  # noqa: PLR0913 - each is a keyword of its own
         the profiles (``SV7``).
     discipline
         What blocks what below a schedule with communication: ``tagged``, ``buffered``, ``edge``, ``pair``, ``rank`` or
-        ``block``.
+        ``block``. By default ``pair``, with a profile the strictest that its backends have.
     eager_bytes
         Messages of at most so many bytes are sent without waiting for their receive; 0 for none.
     excerpt
@@ -54,7 +54,8 @@ def verify(  # noqa: PLR0913 - each is a keyword of its own
     claims
         What is claimed of the schedule; see :class:`schedverify.verifier.rules.Case`.
     profile
-        A runtime that the schedule is for, ``torch`` or ``torchtitan``: what that needs is selected as well.
+        A runtime that the schedule is for, ``torch`` (until 2.14), ``torch-2.15`` (and later) or ``torchtitan``: what
+        that needs is selected as well.
 
     Returns
     -------
@@ -72,7 +73,7 @@ def verify(  # noqa: PLR0913 - each is a keyword of its own
     """
     check_types("verify", schedule=(schedule, Schedule, Plan), problem=(problem, Problem, type(None)))
     check_types("verify", claims=(claims, Mapping, type(None)))
-    chosen, named = _chosen(select, ignore, profile), Discipline.of(discipline)
+    chosen, named = _chosen(select, ignore, profile), _discipline(discipline, profile)
     check_eager_bytes(eager_bytes)
     if claims is not None:
         check_claims(claims)
@@ -184,6 +185,13 @@ def _chosen(select: Iterable[str] | None, ignore: Iterable[str], profile: str | 
     check_codes((*wanted, *unwanted))
     codes = sorted(code for code in REGISTRY if code.startswith(wanted) and not code.startswith(unwanted))
     return [REGISTRY[code] for code in codes]
+
+
+def _discipline(name: str | None, profile: str | None) -> Discipline:
+    """Return the discipline of a name; without one that of the profile, without that the default."""
+    if name is None and profile is not None:
+        return profile_of(profile).strictest
+    return Discipline.of(DEFAULT_DISCIPLINE if name is None else name)
 
 
 def _judge(prop: Property, case: Case) -> PropertyResult:

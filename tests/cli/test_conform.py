@@ -13,6 +13,7 @@ from schedverify import formats
 from schedverify.cli import main
 from schedverify.core.trace import StepSpan
 from schedverify.formats.schema import schemas
+from support.recorder_dumps import Run
 from support.run_traces import a_plan, as_predicted, changed
 
 
@@ -64,3 +65,24 @@ class TestCommand:
         assert found["ok"]
         assert found["peaks"] == found["allowed"]
         assert len(found["makespans"]) == 3
+
+
+def test_dumps_of_flight_recorders_name_the_cycle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    order = tmp_path / "order.txt"
+    order.write_text("0F0 0RECV_B0 0SEND_F0 0B0\n1RECV_F0 1F0 1B0 1SEND_B0\n")
+    rows = [line.split() for line in order.read_text().splitlines()]
+    files = [tmp_path / f"nccl_trace_rank_{rank}" for rank in range(2)]
+    for file, dump in zip(files, Run(rows, [0, 1]).dumps(), strict=True):
+        file.write_text(json.dumps(dump))
+    given = ["conform", str(order), *map(str, files)]
+    assert main(given) == 1
+    printed = capsys.readouterr()
+    assert "the run hangs: rank 0 waits at position 1 (0RECV_B0 from rank 1)" in printed.out
+    assert "no problem is given" in printed.err
+    assert main([*given, "--format", "json"]) == 1
+    assert [state["begun"] for state in json.loads(capsys.readouterr().out)["ranks"]] == [2, 1]
+    assert main([*given, "-o", str(tmp_path / "measured.toml")]) == 2
+    assert "keeps no times" in capsys.readouterr().err
+    files[1].write_text("{}")
+    assert main(given) == 2
+    assert "pg_config: expected the ranks of each process group" in capsys.readouterr().err

@@ -52,6 +52,7 @@ def test_a_lowered_order_is_judged_with_its_communication(capsys: pytest.Capture
     assert code == 1
     assert printed.startswith("torch:ZBVZeroBubble: violated: SV302\n")
     assert "2RECV_B0): what arrives is 0SEND_F2" in printed
+    assert "lower torch:" not in printed + said  # which takes files
     assert "no problem is given" not in said
     code, printed, _ = called(capsys, f"verify {DEFERRED} --format github")
     assert code == 1
@@ -121,3 +122,13 @@ def test_without_torch(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.M
         code, _, told = called(capsys, f"{command} torch:GPipe {SHAPE}")
         assert code == 2
         assert "torch: it is not installed (in a checkout of schedverify: pip install '.[torch]')" in told
+
+
+def test_the_cure_of_a_class_is_a_command_that_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    code, printed, _ = called(capsys, f"verify {DEFERRED} --select SV304 --discipline pair")
+    line = next(line for line in printed.splitlines() if line.startswith("  cure: "))
+    command = line.removeprefix("  cure: ").partition(" keeps")[0]
+    making, _, lowering = command.partition(" | ")
+    assert (code, lowering) == (1, "schedverify lower - --again")
+    assert making == f"schedverify generate torch:ZBVZeroBubble {SHAPE} --virtual 2 --lowered --defer-receives"
+    assert called(capsys, making.removeprefix("schedverify "))[0] == 0

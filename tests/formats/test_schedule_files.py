@@ -19,7 +19,7 @@ from schedverify.core.op import Kind, Op
 from schedverify.core.problem import Problem
 from schedverify.core.schedule import Schedule
 from schedverify.formats import load, save, trace
-from schedverify.formats.loading import looks_like_csv, parse_text
+from schedverify.formats.schedule_forms import looks_like_csv, parse_text
 from schedverify.formats.torch_csv import parse_csv, to_csv
 from schedverify.simulator.engine import simulate
 from support.call_counts import calls_of
@@ -79,26 +79,41 @@ def test_csv_as_pytorch_writes_it() -> None:
 
 
 def test_what_is_no_csv_is_told_with_row_and_column() -> None:
-    found = told("0F0,,1F0junk\n\n1WAIT_REDUCE_GRAD,0F0 0F1\n0F1;0B1,0BX0,F0\n")
+    found = told("0F0,,1F0junk\n\n1WAIT,0F0 0F1\n0F1;0B1,0BX0,F0\n")
     places = [line.partition(":")[0] for line in found]
     assert places == [f"row {row}, column {column}" for row, column in ((1, 3), (3, 1), (3, 2), (4, 1), (4, 2), (4, 3))]
     assert found[0] == "row 1, column 3: '1F0junk' is no operation (such as 2F0, 0I3, 0SEND_F1 or 2UNSHARD)"
     assert "no groups and names no peers" in told("[0SEND_F0;2RECV_F0]")[0]
     assert "no groups and names no peers" in told("0F0,0SEND_F0>2")[0]
     assert "out of range" in told("0F99999999")[0]
-    for wait in ("0WAIT_SEND_F0", "1WAIT_SEND_B0", "1WAIT_REDUCE_GRAD"):
-        assert "no waits before 2.15" in told(f"0F0,{wait}")[0]
     assert "no rank in it" in told("")[0]
+
+
+WAITS = ("0WAIT_SEND_F0", "1WAIT_SEND_B0", "1WAIT_REDUCE_GRAD")
 
 
 def test_csv_refuses_to_be_written_with_what_it_cannot_hold() -> None:
     names, waits = "no groups and names no peers", "no waits before 2.15"
-    refused = {"[0SEND_F0;2RECV_F0]": names, "0SEND_F0>2": names, "1WAIT_SEND_F0": waits, "1WAIT_REDUCE_GRAD": waits}
+    refused = {"[0SEND_F0;2RECV_F0]": names, "0SEND_F0>2": names, **dict.fromkeys(WAITS, waits)}
     for step, reason in refused.items():
         schedule = Schedule.of([["0F0"], ["1F0", step]])
         with pytest.raises(ScheduleError, match=f"rank 1, position 1, .* {reason}"):
-            to_csv(schedule, comms=True)
-        assert to_csv(schedule, comms=False) == "0F0\n1F0\n"
+            to_csv(schedule, comms=True, waits=False)
+        assert to_csv(schedule, comms=False, waits=False) == "0F0\n1F0\n"
+
+
+def test_csv_of_pytorch_since_2_15_has_waits(tmp_path: Path) -> None:
+    for wait in WAITS:
+        text = f"0F0,{wait}\n"
+        schedule = parse_csv(text)
+        assert schedule.strings() == [["0F0", wait]]
+        assert to_csv(schedule, comms=True) == text
+        assert to_csv(schedule, comms=False) == "0F0\n"
+        for form in ("csv", "torch-2.15-comms-csv"):
+            save(schedule, tmp_path / "with.csv", form=form)
+            assert load(tmp_path / "with.csv") == schedule
+        with pytest.raises(ScheduleError, match=r"torch-2\.15-comms-csv has them"):
+            save(schedule, tmp_path / "without.csv", form="torch-comms-csv")
 
 
 def test_text_with_commas_says_how_csv_is_read() -> None:

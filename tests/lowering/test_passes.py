@@ -16,7 +16,9 @@ from schedverify.core.schedule import Schedule
 from schedverify.generators import families, generate
 from schedverify.lowering import (
     add_communication,
+    add_late_waits,
     add_reduction,
+    add_reduction_waits,
     add_sharding,
     add_waits,
     defer_receives,
@@ -246,15 +248,39 @@ def test_where_sends_are_limited_every_lowering_waits_and_hangs_nowhere() -> Non
         problem = dataclasses.replace(found.problem, outstanding_sends=(1,) * found.problem.ranks, capacity=None)
         schedule = Schedule.of(found.rows)
         discipline = list(Discipline)[number % 6]
-        lowered = {str(add_waits(add_communication(schedule, problem))): schedule}
-        lowered |= {str(one): one for one in safe_lowerings(schedule, simulate(schedule, problem), discipline)}
-        for text in lowered:
-            report = verify(Schedule.parse(text), problem, select=["SV1", "SV2", "SV3", "SV404"], discipline=discipline)
+        default = add_communication(schedule, problem)
+        for lowered in (add_waits(default), add_late_waits(default, problem, discipline)):
+            report = verify(lowered, problem, select=["SV1", "SV2", "SV3", "SV404"], discipline=discipline)
+            assert not report.violations, (number, str(lowered))
+            assert report.communication is None or report.communication.strictest is Discipline.BLOCK
+        for timeline in timed_lowerings(simulate(schedule, problem), discipline):
+            text = str(timeline.schedule)
+            report = verify(timeline.schedule, problem, select=["SV3", "SV404"], discipline=discipline)
             assert not report.violations, (number, text)
-            assert report.communication is None or report.communication.strictest is Discipline.BLOCK, (number, text)
             assert text.count("WAIT_SEND") * 2 == text.count("SEND")
             waited += "WAIT_SEND" in text
     assert waited > 50
+
+
+def test_where_no_waits_keep_the_limit_the_default_lowering_waits_behind_each_send() -> None:
+    problem = Problem.chain(ranks=2, microbatches=2, outstanding_sends=0)
+    order = generate("1f1b", problem)
+    (found,) = {str(timeline.schedule) for timeline in timed_lowerings(simulate(order, problem), "edge")}
+    assert found == str(add_waits(add_communication(order, problem)))
+    assert timed_lowerings(simulate(order, Problem.chain(ranks=2, microbatches=2)), "edge", waits=True)[
+        0
+    ].schedule == add_late_waits(add_communication(order, problem), Problem.chain(ranks=2, microbatches=2))
+
+
+def test_each_reduction_is_waited_for_behind_it_or_before_the_next() -> None:
+    reduced = Schedule.parse("0F0 1F0 1B0 1REDUCE_GRAD 0B0 0REDUCE_GRAD 0RESHARD\n-")
+    assert str(add_reduction_waits(reduced)) == (
+        "0F0 1F0 1B0 1REDUCE_GRAD 1WAIT_REDUCE_GRAD 0B0 0REDUCE_GRAD 0WAIT_REDUCE_GRAD 0RESHARD\n-"
+    )
+    late = add_reduction_waits(reduced, late=True)
+    assert str(late) == "0F0 1F0 1B0 1REDUCE_GRAD 0B0 1WAIT_REDUCE_GRAD 0REDUCE_GRAD 0RESHARD 0WAIT_REDUCE_GRAD\n-"
+    with pytest.raises(InputError, match="rank 0, position 5: WAIT_REDUCE_GRAD stands there already"):
+        add_reduction_waits(late)
 
 
 def test_passes_leave_waits_behind_their_sends() -> None:

@@ -113,7 +113,7 @@ def test_turns_with_the_span_equal_all_permutations(problem: Problem) -> None:
         assert wanted is None or (plan.value, plan.then and plan.then.value) == wanted
 
 
-@settings(max_examples=80, phases=[Phase.generate], deadline=None, derandomize=True, database=None)
+@settings(max_examples=40, phases=[Phase.generate], deadline=None, derandomize=True, database=None)
 @given(problem=tiny_problems(), slack=st.integers(-1, 4))
 def test_peak_memory_and_both_turns_equal_brute_force(problem: Problem, slack: int) -> None:
     truth = brute_force(problem)

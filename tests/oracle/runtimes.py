@@ -21,9 +21,29 @@ def profile_verdicts(rows: Rows, problem: dict[str, Any]) -> dict[str, bool]:
             cell.startswith("[") or ">" in cell or "<" in cell or "WAIT" in cell for row in rows for cell in row
         ),
         "SV705": not bare and _crosses(problem) and not any(_MESSAGE.match(word) for row in words for word in row),
+        "SV721": not bare and not all(map(_each_awaited, words)),
+        "SV722": not bare and not all(map(_one_pending, words)),
+        "SV723": any(cell.startswith("[") or ">" in cell or "<" in cell for row in rows for cell in row),
         "SV711": not _placed(problem),
         "SV712": not bare,
     }
+
+
+def _each_awaited(row: list[str]) -> bool:
+    """Whether a send and then its wait, both once, are all that stands of each tensor that is sent or waited for."""
+    seen: dict[str, str] = {}
+    for word in row:
+        found = re.match(r"([0-9]+)(WAIT_)?SEND_([FB][0-9]+)", word)
+        if found:
+            tensor = f"{found[1]} {found[3]}"
+            seen[tensor] = seen.get(tensor, "") + ("w" if found[2] else "s")
+    return set(seen.values()) <= {"sw"}
+
+
+def _one_pending(row: list[str]) -> bool:
+    reductions = [word for word in row if word.endswith("REDUCE_GRAD")]
+    begun, waits = reductions[::2], reductions[1::2]
+    return [word.replace("REDUCE", "WAIT_REDUCE") for word in begun] == waits
 
 
 def _ranks(entry: Any) -> list[int]:

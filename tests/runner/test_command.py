@@ -283,11 +283,7 @@ def left_over(desk: Path) -> list[psutil.Process]:
         ("absent.json", "my_model:build", 2, "absent.json: no such file"),
         ("order.txt", "my_model:build", 2, "order.txt: a schedule, where a plan is expected"),
         ("changed.json", "my_model:build", 2, "changed.json: digest:"),
-        ("plan.json", "my_model", 2, "model: 'my_model' names no function (such as my_model:build)"),
-        ("plan.json", "my_modl:build", 2, "model: there is no module 'my_modl'"),
         ("plan.json", "my_model:biuld", 2, "model: module my_model has no function 'biuld'"),
-        ("plan.json", "my_model:nothing", 2, "model: my_model:nothing returns int"),
-        ("plan.json", "my_model:skips", 2, "returns a Skips that is not its children one after the other"),
         ("wide.json", "my_model:chain", 2, "model: 2 layers cannot fill 3 stages"),
     ],
 )
@@ -307,6 +303,19 @@ class TestSource:
         words, _ = load_source("my_model:words", 4).batch(0)
         assert words.dtype == torch.int64
         assert 0 <= int(words.min()) <= int(words.max()) <= 10
+
+    @pytest.mark.parametrize(
+        ("model", "told"),
+        [
+            ("my_model", r"model: 'my_model' names no function \(such as my_model:build\)"),
+            ("my_modl:build", "model: there is no module 'my_modl'"),
+            ("my_model:nothing", "model: my_model:nothing returns int"),
+            ("my_model:skips", "returns a Skips that is not its children one after the other"),
+        ],
+    )
+    def test_what_is_no_model_is_told(self, desk: Path, model: str, told: str) -> None:
+        with pytest.raises(InputError, match=told):
+            load_source(model, 4)
 
     def test_code_of_the_user_that_fails_is_told_with_its_line(self, desk: Path) -> None:
         (desk / "no_model.py").write_text("def build():\n    return 1 / 0\n")

@@ -1,7 +1,8 @@
 """Real processes over gloo for tests: a pool that persists, and is ended and made anew where a run hangs.
 
 A job is a function of a module that can be imported, called on every rank as ``job(rank, *arguments)`` inside a process
-group of gloo over loopback. What hangs is killed with its whole pool; the next run begins with fresh processes.
+group of gloo over loopback. What hangs is killed with its whole pool; the next run begins with fresh processes. They
+are forks of a server that has imported torch and used nothing of it, since importing is most of what a process costs.
 """
 
 from __future__ import annotations
@@ -20,6 +21,10 @@ STARTING = 120
 """Seconds that processes may take to import torch and meet."""
 
 
+IMPORTED = ("torch.distributed.fsdp", "torch.distributed.pipelining", "schedverify.runner", "schedverify.profiling")
+"""What processes have imported when they begin; what is not installed is passed over."""
+
+
 class Outcome(NamedTuple):
     """What a rank did with a job: its value, or the traceback of its error, or neither where it hung."""
 
@@ -33,7 +38,8 @@ class GlooPool:
 
     def __init__(self, ranks: int) -> None:
         self.ranks = ranks
-        self._context = multiprocessing.get_context("spawn")
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(list(IMPORTED))
         self._processes: list[Any] = []
         self._pipes: list[Any] = []
         self._folder: tempfile.TemporaryDirectory[str] | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -55,8 +56,12 @@ class Sometimes(Layered):
         return super().forward(x * self.seldom if x[0, 0] > 0 else x)
 
 
+@functools.cache
 def groups_of(rank: int) -> tuple[int, int, Any, Any]:
-    """Return the number of this rank's pipeline, its place there, and the groups of the pipeline and of replicas."""
+    """Return the number of this rank's pipeline, its place there, and the groups of the pipeline and of replicas.
+
+    A process has them once: each group has threads of its own, which would slow down what comes later.
+    """
     pipelines = [dist.new_group(list(ranks)) for ranks in PIPELINES]
     replicas = [dist.new_group(list(ranks)) for ranks in REPLICAS]
     number, place = divmod(rank, 2)

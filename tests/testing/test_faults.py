@@ -26,6 +26,7 @@ UNPLANTED = {
     "SV202", "SV501", "SV502", "SV503",  # of times and claims, which stand beside a schedule
     "SV403",  # judged only where sends do not wait
     "SV701", "SV702", "SV703", "SV704", "SV705", "SV711", "SV712",  # judged only for a profile
+    "SV721", "SV722", "SV723",
 }  # fmt: skip
 
 SHAPED = [
@@ -188,7 +189,7 @@ PLANTED: dict[str, tuple[str, dict, dict, dict | None]] = {
 }
 
 
-@pytest.mark.parametrize("fault", thinned(list(PLANTED)))
+@pytest.mark.parametrize("fault", thinned(list(PLANTED), every=7))
 def test_the_fault_of_a_feature_is_found_within_200_examples_and_told_small(fault: str) -> None:
     code, of_problem, of_order, of_lowering = PLANTED[fault]
     found: list[sv.Problem] = []

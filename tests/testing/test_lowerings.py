@@ -290,7 +290,7 @@ def frees_at_the_first_use(schedule: sv.Schedule, problem: sv.Problem) -> sv.Sch
     ("lowering", "keywords", "told"),
     [
         (reduces_tied_stages_as_one, {"tied": True}, "SV305"),
-        (frees_at_the_first_use, {}, "SV305"),
+        pytest.param(frees_at_the_first_use, {}, "SV305", marks=pytest.mark.slow),
         (groups_from_the_back, {}, "SV302"),
     ],
 )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import itertools
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +13,16 @@ from schedverify.core.errors import InputError, UnknownNameError, UnsupportedErr
 
 schedules = pytest.importorskip("torch.distributed.pipelining.schedules", reason="torch is not installed")
 
-from schedverify.torch_bridge import torch_classes, torch_loop, torch_order, torch_problem, torch_schedule  # noqa: E402
+from schedverify.formats import load_with_layout  # noqa: E402
+from schedverify.torch_bridge import (  # noqa: E402
+    from_torch,
+    live_schedule,
+    torch_classes,
+    torch_loop,
+    torch_order,
+    torch_problem,
+    torch_schedule,
+)
 from schedverify.verifier.verification import verify  # noqa: E402
 
 BY_HAND = ("1F1B", "GPipe", "ForwardOnly")
@@ -78,7 +89,7 @@ def test_what_has_no_effect_is_refused(name: str, more: dict[str, Any], said: st
 
 @pytest.mark.skipif(HAS_BUDGET, reason="this torch has a budget of sends")
 def test_a_budget_that_torch_does_not_have() -> None:
-    with pytest.raises(UnsupportedError, match=r"max_outstanding_sends: torch 2\..* no such budget \(torch 2\.15"):
+    with pytest.raises(UnsupportedError, match=r"max_outstanding_sends: torch 2\..* has no .* take torch 2\.15"):
         torch_order("Interleaved1F1B", **shape_of("Interleaved1F1B"), lowered=True, max_outstanding_sends=1)
 
 
@@ -96,3 +107,30 @@ def test_an_unknown_class_and_a_shape_that_is_none() -> None:
         torch_order("1F1C", **SHAPE)
     with pytest.raises(InputError, match="ZBV requires exactly 2 stages per rank"):
         torch_order("ZBVZeroBubble", **SHAPE)
+
+
+@pytest.mark.parametrize("lowered", [False, True])
+def test_what_torch_prints_is_read_again(lowered: bool, tmp_path: Path) -> None:
+    """Every class on some shapes, with idle cells and communication, and with the mark of the step that failed."""
+    count = 0
+    for name, ranks, microbatches in itertools.product(torch_classes(), (2, 3, 4), (4, 6, 12)):
+        shape = {"ranks": ranks, "microbatches": microbatches, "virtual": 1 if name in BY_HAND else 2}
+        try:
+            live = live_schedule(name, **shape)
+            wanted = from_torch(live, lowered=lowered)
+        except InputError:
+            continue
+        order = live.pipeline_order_with_comms if lowered else live.pipeline_order
+        path = tmp_path / "printed.txt"
+        for mark in (None, 3):
+            path.write_text(schedules._format_pipeline_order(order, error_step_number=mark), encoding="utf-8")
+            schedule, layout = load_with_layout(path)
+            assert schedule == wanted
+            assert ("ERROR HERE" in path.read_text(encoding="utf-8")) is (mark is not None)
+            idle = [[column for column, action in enumerate(row) if action is None] for row in order.values()]
+            last = [max(column for column, action in enumerate(row) if action is not None) for row in order.values()]
+            assert [list(row) for row in layout.idle] == [
+                [column for column in row if column < end] for row, end in zip(idle, last, strict=True)
+            ]
+        count += 1
+    assert count >= (36 if lowered else 48)

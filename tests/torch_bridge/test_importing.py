@@ -127,7 +127,7 @@ class TestSingleStageClasses:
     def test_the_reduction_that_they_publish_comes_over_from_the_object(self) -> None:
         live = live_schedule("GPipe", ranks=2, microbatches=2)
         assert from_torch(live).strings() == texts(live.pipeline_order)
-        assert from_torch(live).strings()[0][-1] == "0REDUCE_GRAD"
+        assert "0REDUCE_GRAD" in from_torch(live).strings()[0][-2:]
 
     @pytest.mark.parametrize("ranks", range(1, 7))
     def test_the_order_that_1f1b_publishes_is_wrong_on_the_last_rank(self, ranks: int) -> None:
@@ -216,7 +216,7 @@ class TestLiveObjects:
         kinds = schedules._ComputationType
         rows = {0: [], 1: []}
         for kind in kinds:
-            without = kind in (kinds.UNSHARD, kinds.RESHARD, kinds.REDUCE_GRAD)
+            without = kind.value in ("UNSHARD", "RESHARD", "REDUCE_GRAD", "WAIT_REDUCE_GRAD")
             parts = (schedules._Action(1, kinds.FORWARD, 2), schedules._Action(0, kinds.FULL_BACKWARD, 1))
             rows[1].append(
                 schedules._Action(-1, kind, None, parts)

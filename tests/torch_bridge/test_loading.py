@@ -8,6 +8,7 @@ import json
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,16 +20,18 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 
 import schedverify as sv  # noqa: E402
 from oracle.messages import Wires  # noqa: E402 - after torch is known to be there
-from schedverify.core.errors import UnsupportedError  # noqa: E402
 from schedverify.core.result import Plan  # noqa: E402
 from schedverify.formats.plan_files import digest, plan_data, to_json  # noqa: E402
 from schedverify.generators import families  # noqa: E402
 from schedverify.planner.plans import plan_of  # noqa: E402
 from schedverify.runner import RefusedError, TimedOutError  # noqa: E402
-from schedverify.torch_bridge import LoadedPlan, load_verified, torch_problem, torch_schedule  # noqa: E402
+from schedverify.torch_bridge import LoadedPlan, load_verified, loading, torch_problem, torch_schedule  # noqa: E402
+from schedverify.torch_bridge.torch_internals import knows_waits  # noqa: E402
 from support.torch_runs import Gradients, batch, error_of, in_one_process, stage_module  # noqa: E402
 
 CLOSE = 1e-5
+WAITING = "position 10 (1WAIT_SEND_B0)"
+"""Where the last rank of GPipe waits for its first send, since torch does so where the order says."""
 Trained = tuple[Gradients, list[float]]
 
 
@@ -138,10 +141,10 @@ def test_optimized_and_random_plans_train_in_pytorch_s_runtime(pools: dict[int, 
 class TestRefused:
     """Each before any process waits for a tensor: on every rank, with the reason."""
 
-    def test_another_torch(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(torch, "__version__", "2.5.1")
-        with pytest.raises(UnsupportedError, match=r"torch: version 2\.5\.1, where the bridge is tested with 2\.13"):
-            load_verified("plan.json", [], None)
+    @pytest.mark.parametrize("keyword", ["defer_pp_recv", "max_outstanding_sends", "unshard_lookahead"])
+    def test_keywords_of_torch_s_lowering(self, keyword: str) -> None:
+        with pytest.raises(sv.InputError, match=f"{keyword}: it is of PyTorch's own lowering, and a plan is loaded as"):
+            load_verified("plan.json", [], None, **{keyword: 1})
 
     def test_no_plan(self, pools: dict[int, GlooPool]) -> None:
         told = self.refusals(pools[2], refused, "{}", (0, 1))
@@ -361,8 +364,72 @@ def no_receive(rank: int, text: str) -> str:
     loaded._rank_group = loaded._rank_group._replace(timeout=1 if rank else 30)
     if rank == 0:
         order = loaded.runtime.pipeline_order_with_comms
-        order[0] = [action for action in order[0] if str(action).startswith(("0F", "0SEND"))]
+        order[0] = [action for action in order[0] if str(action).startswith(("0F", "0SEND", "0WAIT_S"))]
     return told(loaded, rank)
+
+
+NCCL = [
+    (None, [False, False], "pair"), (None, [True, True], "edge"), (None, [True, False], "pair"), (None, [], "pair"),
+    ("cuda:0", [False], "rank"), ("cuda:0", [True], "edge"), (None, [None], "pair"), ("cuda:0", [None], "rank"),
+]  # fmt: skip
+
+
+class TestDisciplines:
+    """What must be proved depends on which communicators there are: one, one for each pair, or for each direction."""
+
+    @pytest.mark.parametrize(("device", "by_edge", "demanded"), NCCL)
+    def test_over_nccl(self, device: str | None, by_edge: list[bool | None], demanded: str) -> None:
+        stages = [SimpleNamespace() if each is None else SimpleNamespace(p2p_per_edge=each) for each in by_edge]
+        assert loading._discipline("nccl", SimpleNamespace(bound_device_id=device), stages) == demanded
+
+    def test_over_gloo_it_is_edge_and_others_are_not_known(self) -> None:
+        assert loading._discipline("gloo", None, [SimpleNamespace(p2p_per_edge=False)]) == "edge"
+        with pytest.raises(sv.UnsupportedError, match="nothing is known of the backend 'mpi'"):
+            loading._discipline("mpi", None, [])
+
+
+class TestWaits:
+    """Of torch since 2.15: one for each send and each reduction; earlier ones have none."""
+
+    def test_a_plan_without_waits_gets_those_that_this_torch_asks_for(
+        self, pools: dict[int, GlooPool], tmp_path: Path
+    ) -> None:
+        problem = sv.Problem.chain(ranks=2, microbatches=3)
+        outcomes = pools[2].run(order_of, to_json(plan_of(sv.generate("1f1b", problem), problem)), str(tmp_path))
+        for rank, outcome in enumerate(outcomes):
+            row, kinds = outcome.value.split(), ("WAIT_SEND_F", "WAIT_SEND_B", "WAIT_REDUCE_GRAD")
+            found = [sum(kind in text for text in row) for kind in kinds]
+            assert found == ([3 * (rank == 0), 3 * (rank == 1), 1] if knows_waits() else [0, 0, 0])
+
+    @pytest.mark.parametrize("budget", [1, 2, 4])
+    def test_a_plan_with_a_budget_of_sends(self, budget: int, pools: dict[int, GlooPool], tmp_path: Path) -> None:
+        problem = sv.Problem.chain(ranks=2, microbatches=4, virtual=2, outstanding_sends=budget)
+        plan = plan_of(sv.generate("interleaved-1f1b", problem), problem)
+        if knows_waits():
+            assert train(pools[2], plan, tmp_path) < CLOSE
+        else:
+            outcomes = pools[2].run(refused, to_json(plan), problem.owner_rank)
+            assert all("SV704" in outcome.value and "before 2.15" in outcome.value for outcome in outcomes)
+
+    @pytest.mark.skipif(not knows_waits(), reason="torch has waits, and communicators by edge, since 2.15")
+    def test_with_a_communicator_for_each_directed_pair(self, pools: dict[int, GlooPool], tmp_path: Path) -> None:
+        problem = sv.Problem.chain(ranks=2, microbatches=3, virtual=2)
+        plan = plan_of(sv.generate("interleaved-1f1b", problem), problem)
+        outcomes = pools[2].run(by_edge, to_json(plan), str(tmp_path))
+        assert [outcome.error for outcome in outcomes] == [None, None]
+        assert error_of([outcome.value[0] for outcome in outcomes], in_one_process(4, 3)) < CLOSE
+
+
+def order_of(rank: int, text: str, folder: str) -> str:
+    path = Path(folder) / f"plan-{rank}.json"
+    path.write_text(text, encoding="utf-8")
+    loaded = load_verified(path, stages_of(rank, (0, 1)), torch.nn.functional.mse_loss)
+    return str(loaded.schedule).splitlines()[rank]
+
+
+def by_edge(rank: int, text: str, folder: str) -> Trained:
+    with torch.distributed.config.patch(pipeline_per_edge_p2p=True):
+        return trained(rank, text, folder)
 
 
 class TestAWaitThatDoesNotEnd:
@@ -387,5 +454,6 @@ class TestAWaitThatDoesNotEnd:
 
     def test_for_a_send(self, pools: dict[int, GlooPool]) -> None:
         told = self.told(pools[2], no_receive)
-        assert told[1].startswith("rank 1, behind the last operation, waiting for position")
-        assert "SEND_B1), peer rank 0: no end within 1 s" in told[1]
+        place, peer = (WAITING, "SEND_B0") if knows_waits() else ("behind the last operation", "SEND_B1")
+        assert told[1].startswith(f"rank 1, {place}, waiting for position")
+        assert f"{peer}), peer rank 0: no end within 1 s" in told[1]

@@ -51,6 +51,13 @@ def test_no_cure_is_named_where_the_computing_is_wrong(text: str) -> None:
     assert not any("--again" in each.remedy for each in report.properties)
 
 
+def test_waits_are_made_again_where_some_stand() -> None:
+    schedule = Schedule.parse(BROKEN["SV304"].replace("0SEND_F1", "0SEND_F1 0WAIT_SEND_F1"))
+    report = cured_in(verify(schedule, PROBLEM), "x.csv", None)
+    assert report["SV304"].remedy.startswith("schedverify lower x.csv --again --waits keeps the computing")
+    assert "WAIT_SEND_B1" in str(lower(schedule, PROBLEM, again=True, waits=True))
+
+
 def test_an_excerpt_cannot_be_lowered() -> None:
     schedule = Schedule.parse(BROKEN["SV304"])
     assert verify(schedule, PROBLEM)["SV304"].remedy

@@ -150,7 +150,7 @@ def _limits(reader: ProblemReader, sizes: Sizes) -> dict[str, Any]:
         "in_flight": reader.listed("limits.in_flight", sizes.by_rank, low=1),
         "in_flight_stage": reader.listed("limits.in_flight_stage", sizes.by_stage, low=1),
         "makespan_limit": None if reader.get("limits.makespan") is None else reader.count("limits.makespan", 1),
-        "outstanding_sends": reader.listed("limits.outstanding_sends", sizes.by_rank, low=1),
+        "outstanding_sends": reader.listed("limits.outstanding_sends", sizes.by_rank),
         "unsharded": reader.listed("limits.unsharded", sizes.by_rank, low=1),
         "boundaries": _boundaries(reader, sizes.stages),
     }

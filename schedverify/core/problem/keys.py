@@ -59,7 +59,7 @@ KEYS: Final = (
     Key("limits", "in_flight_stage", "counts by stage", "no limit", "micro-batches in flight on a stage"),
     Key("limits", "makespan", "duration", "no limit",
         "the most ticks that the whole may take; what peak-memory is traded against"),
-    Key("limits", "outstanding_sends", "counts by rank", "no limit", "sends of a rank begun and not yet waited for"),
+    Key("limits", "outstanding_sends", "whole by rank", "no limit", "sends of a rank begun and not yet waited for"),
     Key("limits", "unsharded", "counts by rank", "no limit", "stages of a rank that are unsharded at once"),
     Key("objective", "minimize", "objective", '"makespan"', "what the optimizer minimizes"),
     Key("objective", "then", "objective", "no second one", "what it minimizes next, among the best by the first"),

@@ -13,6 +13,7 @@ outstanding            SV404: sends begun and not yet waited for stay within the
 performance            SV501, SV503: claims of a schedule, and its makespan within the limit
 bounds                 SV502: claims of what no schedule can have less of
 torch_runtime          SV701 to SV712: what PyTorch's runtime and torchtitan need
+torch_waits            SV721 to SV723: what PyTorch's runtime needs from torch 2.15 on
 =====================  ===============================================================================
 """
 
@@ -29,6 +30,7 @@ from schedverify.verifier.rules import (
     performance,
     structure,
     torch_runtime,
+    torch_waits,
 )
 from schedverify.verifier.rules.base import (
     HEADINGS,
@@ -44,5 +46,5 @@ from schedverify.verifier.rules.base import (
 __all__ = [
     "HEADINGS", "REGISTRY", "Case", "More", "NotApplicable", "Property", "Undecided", "boundaries", "bounds", "buffers",
     "communication", "deadlocks", "dependencies", "memory", "outstanding", "parameters", "performance", "structure",
-    "torch_runtime", "unknown_property",
+    "torch_runtime", "torch_waits", "unknown_property",
 ]  # fmt: skip

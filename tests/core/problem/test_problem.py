@@ -209,7 +209,7 @@ def test_boundaries_are_a_keyword_of_chain() -> None:
         ("limits.in_flight", {"limits": {"in_flight": 0}}),
         ("limits.in_flight_stage", {"limits": {"in_flight_stage": [1]}}),
         ("limits.makespan", {"limits": {"makespan": "soon"}}),
-        ("limits.outstanding_sends", {"limits": {"outstanding_sends": 0}}),
+        ("limits.outstanding_sends", {"limits": {"outstanding_sends": -1}}),
         ("limits.unsharded", {"limits": {"unsharded": [1, 2, 3]}}),
         ("objective.minimize", {"objective": {"minimize": "span "}}),
         ("objective.then", {"objective": {"then": "peak memory"}}),
