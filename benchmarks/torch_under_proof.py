@@ -1,36 +1,45 @@
 """PyTorch's own schedules under proof: every class on a grid of shapes, its communication judged under each discipline.
 
-``python benchmarks/torch_under_proof.py`` judges what PyTorch's lowering gives, by default and with deferred receives
-(``defer_pp_recv=True``), the orders that classes publish, the loops that are written by hand, and our own lowering of
-the same compute orders. A sample of them then runs in PyTorch's runtime, in real processes over gloo, and its gradients
-are compared with those of one process.
+``python benchmarks/torch_under_proof.py`` judges what the lowering of the PyTorch that is installed gives, by default
+and with deferred receives (``defer_pp_recv=True``), from 2.15 on within budgets of sends too
+(``max_outstanding_sends``), the orders that classes publish, the loops that are written by hand, and our own lowering
+of the same compute orders. A sample of them then runs in PyTorch's runtime, in real processes over gloo, and its
+gradients are compared with those of one process.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import random
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from printing import progress, publish, table, where
 
 from schedverify import Problem, Report, Schedule, lower, verify
 from schedverify.core.discipline import Discipline
 from schedverify.core.errors import InputError
+from schedverify.formats.torch_csv import to_csv
+from schedverify.lowering import add_late_waits
+from schedverify.planner.export import WITH_WAITS, for_torch
 from schedverify.torch_bridge import torch_loop, torch_problem, torch_schedule
 
 SEVERAL = ("Interleaved1F1B", "InterleavedZeroBubble", "LoopedBFS", "ZBVZeroBubble", "DualPipeV")
 SINGLE = ("GPipe", "1F1B", "ForwardOnly")
 LOWERINGS = ("PyTorch's", "PyTorch's, receives deferred", "ours")
-FINE, HANGS, SWAPPED, OTHER = "proved", "hangs", "swapped", "other"
+BUDGETS = (1, 2, 4)
+FINE, HANGS, SWAPPED, OTHER, REFUSED = "proved", "hangs", "swapped", "other", "refused by PyTorch"
 SWAPPING = {"SV302"}
 HANGING = {"SV201", "SV301", "SV304"}
+DISCIPLINES_OF_2_15 = (Discipline.EDGE, Discipline.PAIR)
+"""Its runtime is the first, on NCCL and gloo; until 2.14 it was the second on NCCL."""
 MOST_RANKS, MOST_VIRTUAL, MOST_MICROBATCHES = 8, 3, 24
 
 
@@ -52,10 +61,14 @@ class Shape(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """What was found of one order: by discipline how it fares, and the first counterexample."""
+    """What was found of one order: by discipline how it fares, and the first counterexample.
+
+    The budget is of sends begun and not yet waited for on a rank; None for no limit.
+    """
 
     shape: Shape
     how: str
+    budget: int | None
     fares: dict[Discipline, str]
     counterexample: str
 
@@ -74,7 +87,7 @@ def main() -> None:
     findings = list(judge_all(shapes))
     if chosen.json:
         chosen.json.write_text(json.dumps([finding._asdict() for finding in findings]) + "\n", encoding="utf-8")
-    real = table(("class", "receives", "predicted under edge", "real run"), real_runs(findings, chosen))
+    real = table(("shape", "communication", "sends begun", "under edge", "real run"), real_runs(findings, chosen))
     text = f"""{where("torch", "numpy")}; seed {chosen.seed} for the sample of real runs.
 
 {len(shapes)} shapes, P from 2 to {chosen.most[0]}, V to {chosen.most[1]}, M to {chosen.most[2]}, as far as the class
@@ -82,7 +95,7 @@ takes them. How many are proved under each discipline; of the others, how many h
 tensors.
 
 {table(("class", "communication", "shapes", *map(str, Discipline)), lines(findings))}
-
+{within_budgets(findings)}
 The first counterexamples:
 
 ```text
@@ -90,10 +103,29 @@ The first counterexamples:
 ```
 
 A sample in real processes over gloo, where messages meet as under `edge`. The error is that of the gradients, relative
-to those of one process.
+to those of one process. Where PyTorch's swap tensors or hang, ours runs the same order.
 
 {real}"""
-    publish("torch-under-proof", text, update=chosen.update)
+    publish(f"torch-under-proof-{'.'.join(version('torch').split('.')[:2])}", text, update=chosen.update)
+
+
+def within_budgets(findings: list[Finding]) -> str:
+    """Return the table of what is found where sends have a budget, which PyTorch has from 2.15 on."""
+    if not has_budgets():
+        return ""
+    columns = [f"{discipline}, {budget}" for discipline in DISCIPLINES_OF_2_15 for budget in BUDGETS]
+    return f"""
+With at most 1, 2 or 4 sends begun and not yet waited for on a rank:
+
+{table(("class", "communication", *columns), budget_lines(findings))}
+"""
+
+
+def has_budgets() -> bool:
+    """Whether the runtime of this PyTorch waits for sends where the order says so, and can keep to a budget of them."""
+    from torch.distributed.pipelining import schedules
+
+    return hasattr(schedules, "_add_wait_send_budget")
 
 
 def grid(most_ranks: int, most_virtual: int, most_microbatches: int) -> Iterator[Shape]:
@@ -126,37 +158,71 @@ def judge_all(shapes: list[Shape]) -> Iterator[Finding]:
 def judge(shape: Shape) -> list[Finding]:
     """Judge every order that there is for a shape."""
     problem = torch_problem(shape.name, **shape.keys)
-    return [found(shape, how, order, problem) for how, order in orders(shape, problem)]
-
-
-def orders(shape: Shape, problem: Problem) -> Iterator[tuple[str, Schedule]]:
-    """Yield the orders of a shape, each with how it came about."""
     if shape.name in SINGLE:
-        loop = torch_loop(shape.name, ranks=shape.ranks, microbatches=shape.microbatches)
-        if shape.name != "ForwardOnly":
-            yield "published order", torch_schedule(shape.name, **shape.keys)
-        yield "loop by hand", loop
-        yield "ours", lower(loop.compute_only(), problem)
-        return
-    order = torch_schedule(shape.name, **shape.keys)
-    yield LOWERINGS[0], torch_schedule(shape.name, **shape.keys, lowered=True)
-    yield LOWERINGS[1], torch_schedule(shape.name, **shape.keys, lowered=True, defer_receives=True)
-    yield LOWERINGS[2], lower(order, problem)
+        return [found(shape, how, None, order, problem) for how, order in loops(shape, problem)]
+    compute = torch_schedule(shape.name, **shape.keys)
+    ours = lower(compute, problem)
+    findings = []
+    for budget in (None, *BUDGETS) if has_budgets() else (None,):
+        for deferred, how in enumerate(LOWERINGS[:2]):
+            try:
+                order = by_torch(shape, deferred=bool(deferred), budget=budget)
+            except InputError as error:
+                findings.append(Finding(shape, how, budget, dict.fromkeys(Discipline, REFUSED), str(error)))
+            else:
+                findings.append(found(shape, how, budget, order, within(problem, budget)))
+        findings.append(found(shape, LOWERINGS[2], budget, waiting(ours, problem, budget), within(problem, budget)))
+    return findings
 
 
-def found(shape: Shape, how: str, order: Schedule, problem: Problem) -> Finding:
+def by_torch(shape: Shape, *, deferred: bool, budget: int | None) -> Schedule:
+    """Return what PyTorch's lowering makes of a class.
+
+    Raises
+    ------
+    InputError
+        If PyTorch cannot keep to the budget; with its own words.
+    """
+    options: dict[str, Any] = {"defer_receives": deferred} | (
+        {} if budget is None else {"max_outstanding_sends": budget}
+    )
+    return torch_schedule(shape.name, **shape.keys, lowered=True, **options)
+
+
+def within(problem: Problem, budget: int | None) -> Problem:
+    """Return a problem with a limit of sends begun and not yet waited for."""
+    return dataclasses.replace(problem, outstanding_sends=None if budget is None else (budget,) * problem.ranks)
+
+
+def waiting(lowered: Schedule, problem: Problem, budget: int | None) -> Schedule:
+    """Return our lowering with waits within a budget, free of deadlock under every discipline."""
+    return lowered if budget is None else add_late_waits(lowered, within(problem, budget), "block")
+
+
+def loops(shape: Shape, problem: Problem) -> Iterator[tuple[str, Schedule]]:
+    """Yield the orders of a class with one stage a rank, each with how it came about."""
+    loop = torch_loop(shape.name, ranks=shape.ranks, microbatches=shape.microbatches)
+    if shape.name != "ForwardOnly":
+        yield "published order", torch_schedule(shape.name, **shape.keys)
+    yield "loop by hand", loop
+    yield "ours", lower(loop.compute_only(), problem)
+
+
+def found(shape: Shape, how: str, budget: int | None, order: Schedule, problem: Problem) -> Finding:
     """Judge an order under every discipline; where it is proved under the strictest, it is under all of them."""
     strictest = judged(order, problem, Discipline.BLOCK)
     if not strictest.violations:
-        return Finding(shape, how, dict.fromkeys(Discipline, FINE), "")
+        return Finding(shape, how, budget, dict.fromkeys(Discipline, FINE), "")
     reports = {discipline: judged(order, problem, discipline) for discipline in Discipline}
     first = next(report.violations[0] for report in reports.values() if report.violations)
-    return Finding(shape, how, {discipline: fares(report) for discipline, report in reports.items()}, str(first))
+    return Finding(
+        shape, how, budget, {discipline: fares(report) for discipline, report in reports.items()}, str(first)
+    )
 
 
 def judged(order: Schedule, problem: Problem, discipline: Discipline) -> Report:
     """Judge structure, dependencies and communication."""
-    return verify(order, problem, select=("SV1", "SV2", "SV3"), discipline=discipline)
+    return verify(order, problem, select=("SV1", "SV2", "SV3", "SV404"), discipline=discipline)
 
 
 def fares(report: Report) -> str:
@@ -166,16 +232,32 @@ def fares(report: Report) -> str:
 
 
 def lines(findings: Iterable[Finding]) -> Iterator[tuple[object, ...]]:
-    """Yield a line for each class and kind of communication."""
-    kinds: dict[tuple[str, str], list[Finding]] = defaultdict(list)
+    """Yield a line for each class and kind of communication without a budget."""
+    for kind, members in kinds(findings).items():
+        unlimited = [finding for finding in members if finding.budget is None]
+        yield *kind, len(unlimited), *(counts(unlimited, discipline) for discipline in Discipline)
+
+
+def budget_lines(findings: Iterable[Finding]) -> Iterator[tuple[object, ...]]:
+    """Yield a line for each class with budgets and kind of communication."""
+    for kind, members in kinds(finding for finding in findings if finding.budget is not None).items():
+        limited = {budget: [finding for finding in members if finding.budget == budget] for budget in BUDGETS}
+        yield *kind, *(counts(limited[budget], discipline) for discipline in DISCIPLINES_OF_2_15 for budget in BUDGETS)
+
+
+def kinds(findings: Iterable[Finding]) -> dict[tuple[str, str], list[Finding]]:
+    """Return findings by class and kind of communication."""
+    by: dict[tuple[str, str], list[Finding]] = defaultdict(list)
     for finding in findings:
-        kinds[finding.shape.name, finding.how].append(finding)
-    for (name, how), members in kinds.items():
-        cells = []
-        for discipline in Discipline:
-            count = Counter(finding.fares[discipline] for finding in members)
-            cells.append(", ".join(f"{count[kind]} {kind}" for kind in (FINE, HANGS, SWAPPED, OTHER) if count[kind]))
-        yield name, how, len(members), *cells
+        by[finding.shape.name, finding.how].append(finding)
+    return by
+
+
+def counts(members: list[Finding], discipline: Discipline) -> str:
+    """Return how many fare how under a discipline."""
+    count = Counter(finding.fares[discipline] for finding in members)
+    kinds_in_order = (FINE, HANGS, SWAPPED, OTHER, REFUSED)
+    return ", ".join(f"{count[kind]} {kind}" for kind in kinds_in_order if count[kind])
 
 
 def counterexamples(findings: Iterable[Finding]) -> Iterator[str]:
@@ -183,7 +265,7 @@ def counterexamples(findings: Iterable[Finding]) -> Iterator[str]:
     seen = set()
     for finding in findings:
         key = finding.shape.name, finding.how, finding.counterexample[:5]
-        if finding.counterexample and key not in seen:
+        if finding.budget is None and finding.counterexample and key not in seen:
             seen.add(key)
             yield f"{finding.shape}, {finding.how}:\n  {finding.counterexample}"
 
@@ -192,27 +274,43 @@ def real_runs(findings: list[Finding], chosen: argparse.Namespace) -> Iterator[t
     """Run a sample in PyTorch's runtime: proved and not, with 2 to 4 ranks; gloo's messages meet as under ``edge``."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
     from support.gloo_pool import GlooPool
-    from support.torch_runs import error_of, in_one_process, of_a_class
+    from support.torch_runs import error_of, in_one_process, of_a_class, of_a_csv
 
     for ranks in (2, 3, 4):
         with GlooPool(ranks) as pool:
             for finding in sample(findings, ranks, chosen):
-                shape, deferred = finding.shape, finding.how == LOWERINGS[1]
-                owner_rank = torch_problem(shape.name, **shape.keys).owner_rank
-                expected = finding.fares[Discipline.EDGE]
-                outcomes = pool.run(
-                    of_a_class,
+                shape, expected = finding.shape, finding.fares[Discipline.EDGE]
+                problem = torch_problem(shape.name, **shape.keys)
+                true = in_one_process(problem.stages, shape.microbatches)
+                told = (str(shape), finding.how, "any" if finding.budget is None else finding.budget)
+                asked = (
                     shape.name,
-                    owner_rank,
+                    problem.owner_rank,
                     shape.microbatches,
-                    deferred,
-                    timeout=5 if expected == HANGS else 60,
+                    finding.how == LOWERINGS[1],
+                    finding.budget,
                 )
-                shown = "hangs"
-                if all(outcome.value is not None for outcome in outcomes):
-                    true = in_one_process(len(owner_rank), shape.microbatches)
-                    shown = f"error {error_of([outcome.value for outcome in outcomes], true):.0e}"
-                yield str(shape), "deferred" if deferred else "default", expected, shown
+                outcomes = pool.run(of_a_class, *asked, timeout=10 if expected == HANGS else 60)
+                yield *told, expected, shown(outcomes, true, error_of)
+                if expected != FINE:
+                    asked = (as_csv(shape, problem, finding.budget), problem.owner_rank, shape.microbatches)
+                    outcomes = pool.run(of_a_csv, *asked, timeout=60)
+                    yield told[0], LOWERINGS[2], told[2], FINE, shown(outcomes, true, error_of)
+
+
+def shown(outcomes: list[Any], true: Any, error_of: Any) -> str:
+    """Return how a run ended: the error of its gradients, or that it hung."""
+    if any(outcome.value is None for outcome in outcomes):
+        failed = next((outcome.error for outcome in outcomes if outcome.error), None)
+        return "hangs" if failed is None else failed.strip().splitlines()[-1]
+    return f"error {error_of([outcome.value for outcome in outcomes], true):.0e}"
+
+
+def as_csv(shape: Shape, problem: Problem, budget: int | None) -> str:
+    """Return PyTorch's CSV, with communication, of our lowering of an order."""
+    ours = lower(torch_schedule(shape.name, **shape.keys), problem)
+    exported = for_torch(ours, within(problem, budget), profile=WITH_WAITS if has_budgets() else "torch")
+    return to_csv(exported, comms=True)
 
 
 def sample(findings: list[Finding], ranks: int, chosen: argparse.Namespace) -> list[Finding]:

@@ -47,8 +47,8 @@ def conform(
     measured = formats.Destination("--output", output, partial(formats.form_of_file, Problem))
     picture = formats.Destination("--draw", draw, drawing.picture_suffix)
     formats.check_destinations(measured, picture, inputs=(plan, *traces), printed=json_taken(output_format))
-    if traces and formats.is_recording(traces[0]):
-        return conform_recordings.conform_recordings(plan, list(traces), output_format, unwanted=output or draw)
+    if formats.is_recording(traces[0]):
+        return conform_recordings.conform_recordings(plan, traces, output_format, unwanted=output or draw)
     given = formats.load_judged(plan)
     if not isinstance(given, Plan):
         raise InputError(Fault("", "a schedule, where a plan is expected", "give the plan that ran"), plan)

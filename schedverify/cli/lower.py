@@ -8,7 +8,16 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from schedverify.cli.delivery import deliver
-from schedverify.cli.options import DisciplineName, EagerBytes, Output, ProblemOption, ScheduleFile, flag, given_problem
+from schedverify.cli.options import (
+    DisciplineName,
+    EagerBytes,
+    Output,
+    ProblemOption,
+    ScheduleFile,
+    flag,
+    given_problem,
+    number,
+)
 
 
 def lower(  # noqa: PLR0913 - each is an option of the command line
@@ -24,6 +33,9 @@ def lower(  # noqa: PLR0913 - each is an option of the command line
         bool, flag("Take out the communication that stands there, right or wrong; the computing stays as it is.")
     ] = False,
     unshard: Annotated[bool, flag("Add UNSHARD and RESHARD around the uses of a stage.")] = False,
+    lookahead: Annotated[
+        int, number("With --unshard: gather a stage once it is among so many that are used next.", least=1)
+    ] = 1,
     reduce_grad: Annotated[bool, flag("Add REDUCE_GRAD behind the last backward.")] = False,
     waits: Annotated[
         bool, flag("Wait for each send, as late as the limits allow, and with --reduce-grad for each reduction.")
@@ -49,7 +61,7 @@ def lower(  # noqa: PLR0913 - each is an option of the command line
     lowered = proved_lowering.lower(
         order, known, discipline=discipline, eager_bytes=eager_bytes, again=again, waits=waits
     )
-    lowered = lowering.add_sharding(lowered, known) if unshard else lowered
+    lowered = lowering.add_sharding(lowered, known, lookahead=lookahead) if unshard else lowered
     lowered = lowering.add_reduction(lowered, known) if reduce_grad else lowered
     lowered = lowering.add_reduction_waits(lowered) if reduce_grad and waits else lowered
     judged = partial(verify, lowered, known, eager_bytes=eager_bytes)

@@ -54,7 +54,6 @@ def verify(  # noqa: PLR0913 - each is an option of the command line
     from schedverify import formats
     from schedverify.cli import report_text
     from schedverify.core.errors import InputError
-    from schedverify.formats.schedule_dumps import Dump
     from schedverify.formats.text_files import source_name
     from schedverify.verifier import cures
     from schedverify.verifier.verification import verify as judge
@@ -66,7 +65,7 @@ def verify(  # noqa: PLR0913 - each is an option of the command line
     else:
         refuse_beside("a file", shape, of_torch)
         loaded, lines = formats.load_with_lines(schedule, given)
-        subject, given = loaded if isinstance(loaded, Dump) else (loaded, given)
+        subject, given = loaded if isinstance(loaded, tuple) else (loaded, given)
     codes: dict[str, Any] = {"select": _codes(select), "ignore": _codes(ignore) or (), "profile": profile}
     try:
         report = judge(subject, given, discipline=discipline, eager_bytes=eager_bytes, excerpt=excerpt, **codes)

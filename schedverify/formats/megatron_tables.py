@@ -19,7 +19,7 @@ import numpy as np
 from schedverify.core.errors import Fault, InputError
 from schedverify.core.op import KIND_SHIFT, MAX_MICROBATCHES, MAX_STAGES, STAGE_SHIFT, Kind
 from schedverify.core.schedule import MAX_FAULTS, MAX_RANKS, Schedule, Words, up_to_most
-from schedverify.formats.schedule_forms import CHUNK_ROW, MEGATRON_ROW, MEGATRON_SIZE, MICROBATCH_ROW
+from schedverify.formats.table_marks import CHUNK_ROW, MEGATRON_ROW, MEGATRON_SIZE, MICROBATCH_ROW
 
 _NAMES: Final = ("virtual_microbatch_id", MICROBATCH_ROW, CHUNK_ROW)
 _TOKEN: Final = re.compile(r"[\[\](){}]|[A-Za-z_]\w*[ \t]*=|(?:[Rr]ank[ \t]*)?[0-9]+[ \t]*[:|]|[^\s,\[\](){}]+")

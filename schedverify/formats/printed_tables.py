@@ -15,7 +15,7 @@ import numpy as np
 from schedverify.core.errors import Fault, InputError
 from schedverify.core.op import pack_step
 from schedverify.core.schedule import MAX_FAULTS, MAX_RANKS, Schedule, up_to_most
-from schedverify.formats.schedule_forms import PRINTED_HEADER
+from schedverify.formats.table_marks import PRINTED_HEADER
 from schedverify.formats.torch_csv import Layout
 
 _COLUMN: Final = re.compile(r"Rank ([0-9]+)")

@@ -53,10 +53,10 @@ def dump_from(data: Any) -> Dump:
     check_version("dump", data.get("dump"), VERSION, _WRITER)
     if faults := unfit(data, floats=False):
         raise InputError(faults)
-    return _DumpReader(data).dump()
+    return _JobReader(data).dump()
 
 
-class _DumpReader(Faults):
+class _JobReader(Faults):
     """The data of a dump and the faults found in it so far."""
 
     def __init__(self, data: Mapping[str, Any]) -> None:

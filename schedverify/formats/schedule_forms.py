@@ -10,27 +10,10 @@ from typing import Final
 
 from schedverify.core.errors import Fault, InputError
 from schedverify.core.schedule import Schedule
+from schedverify.formats.table_marks import is_megatron_table, is_printed_table
 
 _TOML: Final = re.compile(r"\s*(?:#[^\n]*\n\s*)*(?:[A-Za-z_\"'][^\n=]{0,200}=|\[\[?[A-Za-z_\"'])")
 _COMMA: Final = re.compile(r"^[^#\n]*,", re.MULTILINE)
-PRINTED_HEADER: Final = re.compile(r"^[^#\n]*?\bRank 0(?:[ \t]+Rank [0-9]+)*+[ \t\r]*+$", re.MULTILINE)
-"""The first line of the table that PyTorch prints of an order, with what a logger put before it."""
-MICROBATCH_ROW, CHUNK_ROW = "microbatch_id", "model_chunk_id"
-MEGATRON_ROW: Final = re.compile(r"^[ \t]*(\w+)[ \t]*\|", re.MULTILINE)
-MEGATRON_SIZE: Final = re.compile(
-    r"^[ \t]*(?:--)?(?:ranks|pipeline[-_]model[-_]parallel[-_]size)[ \t=:]+([0-9]{1,9})[ \t\r]*$", re.MULTILINE
-)
-_PAIRS: Final = re.compile(  # what begins them: schedule_table = [(0, 0), as Python has it, or a list of lists
-    r"\s*+(?:(?:[A-Za-z_]\w{0,99}+[ \t]*+=\s*+)?\[\s*+\(|\[\s*+\[)\s*+[0-9]++\s*+,\s*+[0-9]++\s*+[\])]"
-)
-_ORDERS: Final = re.compile(  # lists in a list or by rank, or a line with numbers alone
-    r"\s*+(?:[\[({]\s*+(?:[0-9]++\s*+:\s*+)?[\[(]\s*+[+-]?[0-9]++\s*+[,\])]"
-    r"|(?:[Rr]ank[ \t]*+0[ \t]*+[:|])?[ \t]*+[\[(]?[ \t]*+[+-]?[0-9]++"
-    r"(?:(?:[ \t]*+,[ \t]*+|[ \t]++)[+-]?[0-9]++)*+[ \t]*+,?[\])]?[ \t\r]*+$)",
-    re.MULTILINE,
-)
-_BACKWARD: Final = re.compile(r"(?<![\w.])-[0-9]")
-"""What an order of chunks has somewhere."""
 
 
 def form_of_text(text: str, form: str) -> str:
@@ -44,19 +27,11 @@ def form_of_text(text: str, form: str) -> str:
     """
     listed = form == "json" and text.lstrip().startswith("[")
     if form in ("", "text") or listed:
-        if "Rank 0" in text and PRINTED_HEADER.search(text):
+        if is_printed_table(text):
             return "printed"
-        if _is_megatron_table(text):
+        if is_megatron_table(text):
             return "megatron"
     return form or _sniffed(text)
-
-
-def _is_megatron_table(text: str) -> bool:
-    """Whether a text is the printed table, a list of pairs, or an order of chunks for each rank."""
-    if "|" in text and {MICROBATCH_ROW, CHUNK_ROW} <= {match[1] for match in MEGATRON_ROW.finditer(text)}:
-        return True
-    begun = MEGATRON_SIZE.sub("", text, count=1)
-    return _PAIRS.match(begun) is not None or (_BACKWARD.search(text) is not None and _ORDERS.match(begun) is not None)
 
 
 def _sniffed(text: str) -> str:

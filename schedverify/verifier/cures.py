@@ -32,7 +32,8 @@ def lowering_command(
     """
     first = f"{shlex.join(made_by)} | " if made_by else ""
     words = ["schedverify", "lower", "-" if made_by else schedule, *(["--problem", problem] if problem else [])]
-    return f"{first}{shlex.join([*words, '--again', *([_WAITS] if waits else [])])} keeps the computing and adds communication that is proved"
+    words += ["--again", *([_WAITS] if waits else [])]
+    return f"{first}{shlex.join(words)} keeps the computing and adds communication that is proved"
 
 
 def with_cures(results: list[PropertyResult], case: Case) -> list[PropertyResult]:

@@ -316,10 +316,11 @@ def test_help_loads_no_markdown() -> None:
 def test_a_command_loads_no_other_and_a_text_no_reader_of_anything_else(files: Path) -> None:
     found = {module for module in loaded_by("verify", "right.txt") if module.startswith(("schedverify", "rich"))}
     commands = {module for module in found if module.startswith("schedverify.cli.")}
-    parts = ("app", "options", "report_text", "signals", "terminal", "verify")
+    parts = ("app", "options", "report_text", "shapes", "signals", "terminal", "verify")
     assert commands == {f"schedverify.cli.{name}" for name in parts}
     formats = {module for module in found if module.startswith("schedverify.formats.")}
-    assert formats == {f"schedverify.formats.{name}" for name in ("layouts", "loading", "text_files")}
+    readers = ("layouts", "loading", "schedule_forms", "table_marks", "text_files")
+    assert formats == {f"schedverify.formats.{name}" for name in readers}
     assert "rich" not in found
     rooms = {module.split(".")[1] for module in found if "." in module and module.startswith("schedverify")}
     assert rooms == {"cli", "core", "formats", "simulator", "verifier"}

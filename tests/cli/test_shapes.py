@@ -121,7 +121,7 @@ def test_without_torch(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.M
     for command in ("generate", "verify"):
         code, _, told = called(capsys, f"{command} torch:GPipe {SHAPE}")
         assert code == 2
-        assert "torch: it is not installed (in a checkout of schedverify: pip install '.[torch]')" in told
+        assert "schedverify: torch: it is not installed (" in told
 
 
 def test_the_cure_of_a_class_is_a_command_that_runs(capsys: pytest.CaptureFixture[str]) -> None:

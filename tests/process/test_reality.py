@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 
 import schedverify as sv  # noqa: E402
 from schedverify.planner.export import for_torch  # noqa: E402
-from schedverify.torch_bridge import torch_problem, torch_schedule  # noqa: E402
+from schedverify.torch_bridge import torch_order, torch_problem, torch_schedule  # noqa: E402
 from support.bare_executor import MODES, Work, run_together, true_gradients  # noqa: E402 - they need torch
 from support.predictions import Outcome, Prediction, predicted  # noqa: E402
 from support.real_plans import FAULTS, RIGHT, RealPlan, real_plan  # noqa: E402
@@ -284,6 +284,18 @@ class TestDeferredReceives:
         order = torch_schedule("ZBVZeroBubble", **self.SHAPE)
         lowered = for_torch(sv.lower(order, problem), problem)
         text = "".join(",".join(row) + "\n" for row in lowered.strings())
+        outcomes = pools[2].run(of_a_csv, text, problem.owner_rank, 3)
+        assert [outcome.error for outcome in outcomes] == [None, None]
+        assert error_of([outcome.value for outcome in outcomes], in_one_process(4, 3)) < CLOSE
+
+    def test_what_swaps_there_is_right_once_it_is_lowered_again(self, pools: dict[int, GlooPool]) -> None:
+        problem = torch_problem("ZBVZeroBubble", **self.SHAPE)
+        swaps = torch_order("ZBVZeroBubble", **self.SHAPE, lowered=True, defer_receives=True)
+        report = sv.verify(swaps, problem, discipline="edge")
+        assert report["SV302"].violations
+        assert "--again" in report["SV302"].remedy
+        cured = for_torch(sv.lower(swaps, problem, again=True), problem)
+        text = "".join(",".join(row) + "\n" for row in cured.strings())
         outcomes = pools[2].run(of_a_csv, text, problem.owner_rank, 3)
         assert [outcome.error for outcome in outcomes] == [None, None]
         assert error_of([outcome.value for outcome in outcomes], in_one_process(4, 3)) < CLOSE

@@ -41,24 +41,46 @@ def in_one_process(stages: int, microbatches: int) -> Gradients:
 
 
 def of_a_csv(
-    rank: int, text: str, placement: Sequence[int], microbatches: int, form: str = "compute_comms"
+    rank: int,
+    text: str,
+    placement: Sequence[int],
+    microbatches: int,
+    form: str = "compute_comms",
+    budget: int | None = None,
 ) -> Gradients:
-    """Run a CSV, by default with communication, in torch's runtime; return the gradients of this rank's stages."""
+    """Run a CSV, by default with communication, in torch's runtime; return the gradients of this rank's stages.
+
+    The budget is of sends begun and not yet waited for on a rank, which torch has from 2.15 on. A file with
+    communication must keep to it as it stands: where torch still moves a wait, it is an error.
+    """
     schedules = importlib.import_module("torch.distributed.pipelining.schedules")
     stages = _stages(rank, placement)
-    live = schedules._PipelineScheduleRuntime(stages, microbatches, loss_fn=_loss())
+    live = schedules._PipelineScheduleRuntime(stages, microbatches, loss_fn=_loss(), **_limited(budget))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "schedule.csv"
         path.write_text(text, encoding="utf-8")
         live._load_csv(str(path), form)
+    order = live.pipeline_order_with_comms
+    if (
+        budget is not None
+        and form == "compute_comms"
+        and text.splitlines() != [",".join(map(str, order[row])) for row in sorted(order)]
+    ):
+        raise AssertionError(f"torch runs another order than that of the file: {order}")
     return _stepped(live, stages, microbatches)
 
 
-def of_a_class(rank: int, name: str, placement: Sequence[int], microbatches: int, deferred: bool) -> Gradients:
-    """Run a step of a class of torch with several stages a rank, and return the gradients of this rank's stages."""
+def of_a_class(
+    rank: int, name: str, placement: Sequence[int], microbatches: int, deferred: bool, budget: int | None = None
+) -> Gradients:
+    """Run a step of a class of torch with several stages a rank, and return the gradients of this rank's stages.
+
+    The budget is of sends begun and not yet waited for on a rank, which torch has from 2.15 on.
+    """
     pipelining = importlib.import_module("torch.distributed.pipelining")
     stages = _stages(rank, placement)
-    live = getattr(pipelining, f"Schedule{name}")(stages, microbatches, loss_fn=_loss(), defer_pp_recv=deferred)
+    options = {"defer_pp_recv": deferred, **_limited(budget)}
+    live = getattr(pipelining, f"Schedule{name}")(stages, microbatches, loss_fn=_loss(), **options)
     return _stepped(live, stages, microbatches)
 
 
@@ -73,6 +95,10 @@ def error_of(found: Sequence[Gradients], true: Gradients) -> float:
             wanted = torch.tensor(true[stage], dtype=torch.float64)
             errors.append(float((torch.tensor(values, dtype=torch.float64) - wanted).norm() / wanted.norm()))
     return max(errors)
+
+
+def _limited(budget: int | None) -> dict[str, int]:
+    return {} if budget is None else {"max_outstanding_sends": budget}
 
 
 def _stages(rank: int, placement: Sequence[int]) -> list[Any]:

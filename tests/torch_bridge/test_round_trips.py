@@ -96,8 +96,8 @@ def test_what_torch_writes_comes_back_from_us_and_ours_from_torch(desk: Path) ->
 
 @pytest.mark.slow
 def test_so_it_does_on_many_shapes(desk: Path) -> None:
-    count = come_back(desk / "torch.csv", range(1, 7), range(1, 4), range(1, 15))
-    assert min(count.values()) > 250 * len(OPTIONS), count
+    count = come_back(desk / "torch.csv", range(1, 6), range(1, 4), range(1, 10))
+    assert min(count.values()) > 100 * len(OPTIONS), count
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -1,7 +1,7 @@
 """What looser limits on communication would gain: of the makespan of the schedule with its messages, and in gathers.
 
 No compute order breaks ``limits.outstanding_sends`` or ``limits.unsharded``, so that no search asks for them. Where the
-first is set, each send is waited for right behind it, which takes time and, in the bytes that wait, memory.
+first is set, each send is waited for before it is one too many, which can take time.
 """
 
 from __future__ import annotations
