@@ -23,7 +23,7 @@ PACKAGE = ROOT / "schedverify"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 HEAVY = ("ortools", "pumpkin_solver", "networkx", "numba", "torch", "matplotlib", "rich", "cyclopts")
 SHORTEST_MODULE, LONGEST_MODULE, LONGEST_FUNCTION = 30, 300, 60
-MOST_MODULES = 325
+MOST_MODULES = 329
 
 
 def run(*arguments: str) -> str:
