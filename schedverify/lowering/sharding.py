@@ -93,7 +93,7 @@ def _sharded(row: Words, rank: int, most: int, lookahead: int) -> Iterator[int]:
     planned = _on_demand(steps, next_use, rank, most)
     gathered, done = 0, 0
     for number, (words, stages) in enumerate(steps):
-        while done < len(planned):
+        while stages and done < len(planned):
             step, stage, leaving, since = planned[done]
             if step > number and not _within(steps, number, step, lookahead):
                 break

@@ -97,9 +97,10 @@ def test_what_the_verifier_refuses_is_not_handed_out(monkeypatch: pytest.MonkeyP
     order = generate("1f1b", problem)
     hanging = Schedule.parse("0F0 0RECV_B0 0SEND_F0 0B0\n1RECV_F0 1F0 1B0 1SEND_B0")
     wrong = simulate(hanging, problem, discipline="tagged")
-    monkeypatch.setattr(proved_lowering, "timed_lowerings", lambda *given: [wrong, *lowering.timed_lowerings(*given)])
+    made = lowering.timed_lowerings
+    monkeypatch.setattr(proved_lowering, "timed_lowerings", lambda *given, waits: [wrong, *made(*given, waits=waits)])
     assert lower(order, problem, discipline="pair") == lower(order, problem)
-    monkeypatch.setattr(proved_lowering, "timed_lowerings", lambda *_: [wrong])
+    monkeypatch.setattr(proved_lowering, "timed_lowerings", lambda *_, waits: [wrong])
     with pytest.raises(RefusedLoweringError, match="please report this:\nSV304"):
         lower(order, problem, discipline="pair")
 
