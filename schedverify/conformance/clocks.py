@@ -3,7 +3,8 @@
 A message that rank a sent at ``s`` by its clock and rank b had at ``e`` by its own says that b's offset is at least
 ``s - e`` more than a's. Messages both ways bound the difference from both sides, and bounds along several ranks add up:
 shortest ways over these bounds give each rank the least and the most that its offset to rank 0 can be. The middle of
-both is an offset for every rank at once, since what keeps all bounds is convex.
+both is an offset for every rank at once, since what keeps all bounds is convex; where messages go one way only, the one
+bound that is known is.
 """
 
 from __future__ import annotations
@@ -58,26 +59,35 @@ def offsets(least: Least, hosts: Sequence[str]) -> Offsets | None:
 
 
 def _middle(least: Least, ranks: int) -> Offsets:
-    low, high = _farthest(least, ranks, 1), _farthest({(b, a): by for (a, b), by in least.items()}, ranks, -1)
+    _farthest(least, [0] * ranks)  # wherever a contradiction stands, also where no way from rank 0 leads
+    from_first: list[int | None] = [0] + [None] * (ranks - 1)
+    low = _farthest(least, from_first)
+    back = _farthest({(b, a): by for (a, b), by in least.items()}, from_first)
+    high = [None if bound is None else -bound for bound in back]
     fits = all(by <= 0 for by in least.values())
+    one_side = low if None in high and None not in low else high if None in low and None not in high else None
     added, errors = [], []
-    for lowest, highest in zip(low, high, strict=True):
-        known = [bound for bound in (lowest, highest) if bound is not None]
+    for rank, bounds in enumerate(zip(low, high, strict=True)):
+        known = [bound for bound in ([one_side[rank]] if one_side else bounds) if bound is not None]
         offset = 0 if fits or not known else sum(known) // len(known)
         added.append(offset)
-        errors.append(None if None in (lowest, highest) else max(abs(bound - offset) for bound in known))
+        sides = [abs(bound - offset) for bound in bounds if bound is not None]
+        errors.append(max(sides) if len(sides) == len(bounds) else None)
     return Offsets(tuple(added), tuple(errors))
 
 
-def _farthest(least: Least, ranks: int, sign: int) -> list[int | None]:
-    """Return by rank the tightest bound of its offset to rank 0, along all ways; None where none leads to it."""
-    found: list[int | None] = [0] + [None] * (ranks - 1)
-    for _ in range(ranks + 1):
+def _farthest(least: Least, begin: Sequence[int | None]) -> list[int | None]:
+    """Return by rank the tightest bound of its offset along all ways from those where ``begin`` knows it.
+
+    None where no way leads. Raises where a way around adds up to more than nothing.
+    """
+    found = list(begin)
+    for _ in range(len(begin) + 1):
         changed = False
         for (a, b), by in least.items():
             before, now = found[a], found[b]
             if before is not None and (now is None or before + by > now):
                 found[b], changed = before + by, True
         if not changed:
-            return [None if bound is None else sign * bound for bound in found]
+            return found
     raise _NoOffsetsError
