@@ -52,7 +52,7 @@ SCHEDULES = {
     "rows.csv": ("\n" * MILLION, "1000000 line ends, where a schedule has at most 65535 ranks"),
     "rows.txt": ("0F0\n0F0\n0F0\n", "the schedule has 3 rows, the problem 2 ranks"),
     "kind.txt": ("1F0junk", "line 1, step 1: '1F0junk' is no operation"),
-    "kind.csv": ("0F0,1WAIT_REDUCE_GRAD", "row 1, column 2: '1WAIT_REDUCE_GRAD' has no place here"),
+    "kind.csv": ("0F0,[0SEND_F0;1RECV_F0]", "row 1, column 2: '[0SEND_F0;1RECV_F0]' has no place here"),
     "stage.txt": ("65535F0", "line 1, step 1: stage 65535 is out of range"),
     "steer.txt": ("\x1b[2Jx", "line 1, step 1: '\\x1b[2Jx' is no operation"),
     "plan.json": ('{"version": 3, "digest": ""}', "version: expected 2, found 3 (a newer schedverify wrote it"),
