@@ -66,6 +66,7 @@ def main(least: str, file: str, *modules: str) -> int:
     """Run the tests of a file, print the percentages, and return the exit code."""
     with tempfile.TemporaryDirectory() as folder:
         counting = coverage.Coverage(data_file=f"{folder}/data", include=modules)
+        counting.set_option("run:disable_warnings", ["no-data-collected"])  # the first tests may run none of a module
         plugin = EnoughCovered(counting, float(least), modules)
         counting.start()
         options = ("-o", "addopts=", "--import-mode", "importlib", "-q", "-m", FAST)
