@@ -1,6 +1,6 @@
 """Write what a pipeline of torch.distributed.pipelining runs to a file that `schedverify verify` reads.
 
-Paste the two functions into a training script and call `dump_schedule` on every rank. For torch 2.13 to 2.15, and in
+Paste the three functions into a training script and call `dump_schedule` on every rank. For torch 2.13 to 2.15, and in
 need of nothing else.
 """
 
@@ -20,12 +20,21 @@ def dump_schedule(schedule, path):
     row = loop_order(schedule) if by_hand else [str(step) for step in order[stages[0].group_rank] if step is not None]
     sent = {each.stage_index: getattr(getattr(each, "_stage_meta", None), "outputs", None) or () for each in stages}
     shapes = {stage: [(list(one.shape), str(one.dtype), one.dtype.itemsize) for one in sent[stage]] for stage in sent}
-    ranks = [None] * dist.get_world_size(stages[0].group)
-    dist.all_gather_object(ranks, {"order": row, "stages": shapes}, group=stages[0].group)
+    ranks = gathered({"order": row, "stages": shapes}, stages[0])
     if stages[0].group_rank == 0:
         about = {"torch": torch.__version__, "class": type(schedule).__name__, "microbatches": schedule._n_microbatches}
         with open(path, "w", encoding="utf-8") as file:
             json.dump({"dump": 1, **about, "ranks": ranks}, file)
+
+
+def gathered(own, stage):
+    """Return what all ranks of a stage's group have, as JSON in tensors: no rank reads a pickle of another."""
+    text = torch.tensor(list(json.dumps(own).encode()), dtype=torch.uint8, device=stage.device)
+    sizes = [torch.zeros(1, dtype=torch.int64, device=stage.device) for _ in range(dist.get_world_size(stage.group))]
+    dist.all_gather(sizes, torch.tensor([len(text)], device=stage.device), group=stage.group)
+    texts = [torch.zeros(max(sizes), dtype=torch.uint8, device=stage.device) for _ in sizes]
+    dist.all_gather(texts, torch.cat([text, texts[0][len(text) :]]), group=stage.group)
+    return [json.loads(bytes(each[:size].tolist())) for each, size in zip(texts, sizes, strict=True)]
 
 
 def loop_order(schedule):

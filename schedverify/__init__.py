@@ -13,7 +13,7 @@ TYPE_CHECKING = False  # without typing: what this loads, a command has loaded b
 if TYPE_CHECKING:
     from schedverify import conformance, lowering, models, profiling, runner, testing, torch_bridge  # noqa: F401 - they are rooms
     from schedverify import torch_bridge as torch  # noqa: F401
-    from schedverify.conformance import conform
+    from schedverify.conformance import conform, trace
     from schedverify.conversion import convert
     from schedverify.core.discipline import Communication, Discipline
     from schedverify.core.errors import (
@@ -62,11 +62,11 @@ __all__ = [
     "UndecidedError", "UnknownNameError", "UnsupportedError", "Verdict", "Violation", "beside", "conform", "convert",
     "critical_path", "delays", "dependency_graph", "draw", "explain", "families", "for_torch", "generate", "lint",
     "load", "load_with_layout", "lower", "new", "optimize", "partition", "partition_jointly", "plan_digest", "plan_of",
-    "profile", "run", "save", "simulate", "sweep", "verify",
+    "profile", "run", "save", "simulate", "sweep", "trace", "verify",
 ]  # fmt: skip
 
 _MODULES = {
-    "conformance": "conform",
+    "conformance": "conform trace",
     "conversion": "convert",
     "core.discipline": "Communication Discipline",
     "core.errors": "InfeasibleError InputError ScheduleError SchedverifyError UndecidedError UnknownNameError "

@@ -31,9 +31,8 @@ def trace(
     output_format: TextOrJson = "text",
 ) -> int:
     """Say what ran: the order, what each operation took, what each rank waited for, what the best order would take."""
-    from schedverify import formats
-    from schedverify.conformance.observed_run import best_of, observe
-    from schedverify.conformance.run_files import load_runs
+    from schedverify import conformance, formats
+    from schedverify.conformance.observed_run import best_of
     from schedverify.core.problem import Problem
     from schedverify.core.schedule import Schedule
     from schedverify.formats.text_files import source_name
@@ -41,12 +40,11 @@ def trace(
     problem_file = formats.Destination("--output", output, partial(formats.form_of_file, Problem))
     order_file = formats.Destination("--schedule", schedule, partial(formats.form_of_file, Schedule))
     formats.check_destinations(problem_file, order_file, inputs=traces, printed=json_taken(output_format))
-    ran = load_runs(traces)
     with (
         said_of(", ".join(map(source_name, traces))),
         progress_on_terminal(output_format == "text", time_limit) as told,
     ):
-        found = observe(ran.trace, ran.remarks)
+        found = conformance.trace(traces)
         found = found if found.family else replace(found, family=_class_of_torch(found))
         best = best_of(found, time_limit, told) if time_limit > 0 else None
     deliver(

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from schedverify.conformance.observed_run import ObservedRun, observe
 from schedverify.conformance.torch_runs import TorchRun, torch_run
+from schedverify.core.argument_types import check_types
 from schedverify.core.errors import Fault, InputError
 from schedverify.formats.file_kinds import RUN, check_kind
 from schedverify.formats.json_toml import parse_json
@@ -44,3 +46,23 @@ def load_runs(paths: Sequence[PathLike]) -> TorchRun:
             else:
                 return TorchRun(run_from(data), ())
     return torch_run(ranks)
+
+
+def trace(traces: Sequence[PathLike]) -> ObservedRun:
+    """Return what a run shows of itself, without a plan: the order, what each operation took, why each rank waited.
+
+    Parameters
+    ----------
+    traces
+        The files of torch.profiler, one of each rank, or the trace of a run of ours; gzip may have packed them.
+
+    Raises
+    ------
+    InputError
+        If a file holds no such trace, or the traces are not those of one run; it names the file and the place in it.
+    ScheduleError
+        If the order that ran cannot run.
+    """
+    check_types("trace", traces=(traces, Sequence))
+    ran = load_runs([traces] if isinstance(traces, str) else traces)
+    return observe(ran.trace, ran.remarks)

@@ -7,7 +7,6 @@ pickle can run anything.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePath
@@ -130,8 +129,8 @@ class _DumpReader(Faults):
     def _ranks(self, name: str, about: Any) -> list[int]:
         text = about.get("ranks") if isinstance(about, Mapping) else None
         try:
-            ranks = json.loads(text) if isinstance(text, str) else text
-        except ValueError:
+            ranks = parse_json(text) if isinstance(text, str) else text
+        except InputError:
             ranks = None
         if not isinstance(ranks, list) or not all(type(rank) is int and 0 <= rank <= LARGEST for rank in ranks):
             self.fault(f"pg_config.{name}.ranks", f"expected the ranks of the group, found {shown(text)}", _WRITER)
