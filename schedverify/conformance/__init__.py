@@ -9,6 +9,6 @@ from schedverify.core.trace import RunTrace, StepSpan
 from schedverify.formats.trace_reader import load_run
 
 __all__ = [
-    "Conformance", "Cost", "Departure", "ObservedRun", "RunTrace", "StepSpan", "conform", "data_of", "load_run", "measured_problem",
-    "timeline_of_run", "trace",
+    "Conformance", "Cost", "Departure", "ObservedRun", "RunTrace", "StepSpan", "conform", "data_of", "load_run",
+    "measured_problem", "timeline_of_run", "trace",
 ]  # fmt: skip
