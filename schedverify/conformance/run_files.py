@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from schedverify.conformance.observed_run import ObservedRun, observe
 from schedverify.conformance.torch_runs import TorchRun, torch_run
-from schedverify.core.argument_types import check_types
 from schedverify.core.errors import Fault, InputError
 from schedverify.formats.file_kinds import RUN, check_kind
 from schedverify.formats.json_toml import parse_json
@@ -63,6 +63,7 @@ def trace(traces: Sequence[PathLike]) -> ObservedRun:
     ScheduleError
         If the order that ran cannot run.
     """
-    check_types("trace", traces=(traces, Sequence))
-    ran = load_runs([traces] if isinstance(traces, str) else traces)
+    if isinstance(traces, str | os.PathLike):
+        raise TypeError(f"trace needs files, found a {type(traces).__name__}: put it into a list")
+    ran = load_runs(traces)
     return observe(ran.trace, ran.remarks)

@@ -25,11 +25,12 @@ _AT = re.compile(r"\s*\((?:at line ([0-9]+), column ([0-9]+)|at end of document)
 _LONG = re.compile(r"(?<![\w-])(?:0[xob]((?:_?[0-9A-Fa-f]){200,})|([0-9](?:_?[0-9]){200,}))")
 _UNIT_BEHIND = re.compile(r"=\s*\[?[^\"#]*[0-9]\s*[A-Za-z]{1,3}\b")
 _OF_TOML = re.compile(
-    r'''#[^\n]*|"""(?:[^"\\]+|\\.|"(?!""))*+(?:"{3,5}|\\?\Z)|"(?:[^"\\\n]+|\\.)*+"?'''
-    r"""|'''(?:[^']+|'(?!''))*+(?:'{3,5}|\Z)|'[^'\n]*+'?""",
+    r'''#[^\n]*|"""(?:.*?(?:(?<!\\)(?:\\\\)*"{3,5}|\Z))|"(?:[^"\\\n]+|\\.)*+"?'''
+    r"""|'''.*?(?:'{3,5}|\Z)|'[^'\n]*+'?""",
     re.DOTALL,
 )
-"""A comment or a string of TOML; one that does not end reaches as far as TOML would look for its end."""
+"""A comment or a string of TOML; one that does not end reaches as far as TOML would look for its end. No lookahead stands in
+a possessive repeat: that goes wrong in Python 3.11.0 to 3.11.4."""
 _PIECES = re.compile(r"[^\n=,\[\]{}]+")
 _MARKS = re.compile(r'["\\\[\]{}]')
 

@@ -82,6 +82,7 @@ WRONG: list[tuple[Any, str]] = [
     (lambda: sv.convert(5, "x.csv"), "convert needs a Schedule, found an int"),
     (lambda: sv.convert(SCHEDULE, SCHEDULE), "convert needs a path, found a Schedule"),
     (lambda: sv.lint("x.csv"), "lint needs files, found a str: put it into a list"),
+    (lambda: sv.trace("t.json"), "trace needs files, found a str: put it into a list"),
     (lambda: sv.partition(PROBLEM, ranks=2), "partition needs a Model, found a Problem"),
     (lambda: sv.partition_jointly("m.toml", ranks=2, microbatches=2),
      f"partition_jointly needs a Model, found a str: {TO_CUT}"),
