@@ -21,7 +21,7 @@ from schedverify.runner.compute.replicas import Replicas
 from schedverify.runner.compute.stages import Stage
 from schedverify.runner.failures import RunError, TimedOutError
 from schedverify.runner.p2p.boundaries import Boundaries, transfers
-from schedverify.runner.p2p.messages import Name, is_differentiable, name_of
+from schedverify.runner.p2p.messages import Name, is_differentiable
 from schedverify.runner.p2p.transport import Transport
 from schedverify.runner.program import Action, RankProgram
 from schedverify.runner.step_result import StepResult
@@ -142,7 +142,7 @@ class Execution:
         if not op.kind.is_send:
             self.transport.post(op, position)
             return
-        name = name_of(op)
+        name = self.transport.planned(op, position).name
         if name not in self._ready:
             raise RunError(f"{self._places[position]}: what it sends is not made yet")
         tensors = self._ready.pop(name)

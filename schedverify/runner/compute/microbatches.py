@@ -9,8 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from schedverify.core.errors import Fault, InputError
 from schedverify.runner.compute.parcels import Parcel, parcel_of
+from schedverify.runner.compute.structures import TENSOR
 
 
 def microbatches_of(value: Any, count: int, place: str) -> list[Parcel]:
@@ -32,6 +35,8 @@ def microbatches_of(value: Any, count: int, place: str) -> list[Parcel]:
     """
     if isinstance(value, list):
         return _given(value, count, place)
+    if isinstance(value, torch.Tensor) and value.dim() and value.shape[0] >= count:  # what is usual, at less cost
+        return [Parcel.of((part,), TENSOR, (False,)) for part in value.tensor_split(count)]
     whole = _parcel(value, place)
     if not any(tensor.dim() for tensor in whole):
         raise InputError(Fault(place, "no tensor with rows", "shape (rows, ...), or a list of the micro-batches"))

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -19,60 +19,14 @@ import torch.distributed as dist
 from schedverify.core.op import Op
 from schedverify.core.problem import Problem
 from schedverify.runner.compute.batches import Tensors
-from schedverify.runner.compute.parcels import Parcel
 from schedverify.runner.failures import RunError
 from schedverify.runner.p2p import headers
 from schedverify.runner.p2p.boundaries import Boundaries, Seal
 from schedverify.runner.p2p.headers import MessageForm
 from schedverify.runner.p2p.marks import begins_with_mark, leading, placeholders
 from schedverify.runner.p2p.messages import Name, Signature, Tags, contiguous, name_of
+from schedverify.runner.p2p.under_way import BatchedTransfer, PendingSend, PlannedMessage, PostedReceive
 from schedverify.runner.p2p.waiting import Sends, Waiting, begin_transfer, wait_for_all
-
-
-class PostedReceive:
-    """A receive that was posted: of its buffers, or of its header alone where the form is not known (None) yet."""
-
-    def __init__(self, waiting: Waiting, position: int) -> None:
-        self.waiting, self.position = waiting, position
-        self.began = time.perf_counter_ns()
-        self.works: list[Any] = []
-        self.buffers: list[Any] | None = None
-        self.form: MessageForm | None = None
-        self.header: Any = None
-        self.checksums: Any = None
-
-    @property
-    def tensors(self) -> Tensors:
-        """What came, in its structure."""
-        form, buffers = self.form, self.buffers or ()
-        return tuple(buffers) if form is None else Parcel.of(buffers, form.structure, form.needs)
-
-    @property
-    def seal(self) -> Seal | None:
-        """The checksums that came with it, one a tensor; None where the run has none."""
-        return None if self.checksums is None else tuple(self.checksums.tolist())
-
-
-class PendingSend(NamedTuple):
-    """A message that was begun to be sent, announced by a header or not, and that the plan will wait for."""
-
-    works: list[Any]
-    waiting: Waiting
-    size: int
-    ended: Callable[[int], None]
-    announced: bool
-
-
-class BatchedTransfer:
-    """A transfer that is launched together with the others of its group, and has its handle from then on."""
-
-    def __init__(self, transfer: Any) -> None:
-        self.transfer = transfer
-        self.work: Any = None
-
-    def wait(self, timeout: Any) -> Any:
-        """Wait as for the work itself."""
-        return self.work.wait(timeout)
 
 
 class Transport:
@@ -120,6 +74,7 @@ class Transport:
         self._owner_rank, self._tags = problem.owner_rank, Tags(problem)
         self._boundaries = boundaries
         self.received: Callable[[Name, list[Any]], None] | None = None
+        self._planned: dict[tuple[int, Op], PlannedMessage] = {}
         self._posted: dict[Name, PostedReceive] = {}
         self._batch: list[BatchedTransfer] | None = None
         self._begun: list[Callable[[], None]] = []
@@ -148,12 +103,20 @@ class Transport:
         for add in self._begun:
             add()
 
+    def planned(self, op: Op, position: int) -> PlannedMessage:
+        """Return the message that a send or receive at a position of the rank's order moves; made once."""
+        found = self._planned.get((position, op))
+        if found is None:
+            name = name_of(op)
+            peer = self._owner_rank[name.target if op.kind.is_send else name.source]
+            waiting = Waiting(self._rank, peer, f"position {position} ({op})")
+            found = self._planned[position, op] = PlannedMessage(name, self._tags.first(name), waiting)
+        return found
+
     def send(self, op: Op, position: int, tensors: Tensors, seal: Seal | None, ended: Callable[[int], None]) -> None:
         """Begin to send tensors, with their checksums where there are some; ``ended`` is that of :meth:`Sends.add`."""
         self.sends.check()
-        name = name_of(op)
-        peer, tag = self._owner_rank[name.target], self._tags.first(name)
-        waiting = Waiting(self._rank, peer, f"position {position} ({op})")
+        name, tag, waiting = self.planned(op, position)
         parts = [contiguous(tensor) for tensor in tensors]
         if seal is not None:
             parts.append(torch.tensor(seal, dtype=torch.int64, device=self.device))
@@ -218,9 +181,8 @@ class Transport:
 
         The receive of a gradient is posted when what it is the gradient of has left, where that comes later.
         """
-        name = name_of(op)
-        peer = self._owner_rank[name.source]
-        posted = self._posted[name] = PostedReceive(Waiting(self._rank, peer, f"position {position} ({op})"), position)
+        name, _, waiting = self.planned(op, position)
+        posted = self._posted[name] = PostedReceive(waiting, position)
         if name.backward:
             members = self._boundaries.gradients(name)
             if members is not None:

@@ -67,8 +67,12 @@ def begin_transfer(transfer: Callable[..., Any], tensor: Any, group: Any, tag: i
     TimedOutError
         If the connection to the peer is gone.
     """
-    peer = {"group_dst" if transfer is dist.isend else "group_src": waiting.peer}
-    return begin(lambda: transfer(tensor, group=group, tag=tag, **peer), waiting)
+    whole = torch.view_as_real(tensor) if tensor.is_complex() else tensor  # as those two functions do, behind checks
+    moves = group.send if transfer is dist.isend else group.recv
+    try:
+        return moves([whole], waiting.peer, tag)
+    except RuntimeError as error:
+        raise TimedOutError(f"{waiting}: {_reason(str(error))}") from error
 
 
 def wait(work: Any, waiting: Waiting | str, timeout: float) -> None:
