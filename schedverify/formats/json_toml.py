@@ -29,8 +29,10 @@ _OF_TOML = re.compile(
     r"""|'''.*?(?:'{3,5}|\Z)|'[^'\n]*+'?""",
     re.DOTALL,
 )
-"""A comment or a string of TOML; one that does not end reaches as far as TOML would look for its end. No lookahead stands in
-a possessive repeat: that goes wrong in Python 3.11.0 to 3.11.4."""
+"""A comment or a string of TOML; one that does not end reaches as far as TOML would look for its end.
+
+No lookahead stands in a possessive repeat: that goes wrong in Python 3.11.0 to 3.11.4.
+"""
 _PIECES = re.compile(r"[^\n=,\[\]{}]+")
 _MARKS = re.compile(r'["\\\[\]{}]')
 
