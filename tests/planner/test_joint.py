@@ -189,7 +189,7 @@ def test_the_optimum_is_that_of_all_orders_of_all_partitions(drawn: tuple[int, i
 
 @pytest.mark.slow
 @given(st.sampled_from(SHAPES), st.data())
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=30)
 def test_many_optima_are_those_of_all_orders_of_all_partitions(
     drawn: tuple[int, int, str], data: st.DataObject
 ) -> None:
