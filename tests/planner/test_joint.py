@@ -149,6 +149,8 @@ def _agrees_with_brute_force(data: st.DataObject, drawn: tuple[int, int, str], m
         return
     count = data.draw(st.integers(1, 2 if ranks * virtual > 2 or model.split else 3))
     names = ("loop",) if virtual == 1 else data.draw(st.sampled_from([("loop",), ("loop", "v")]))
+    if ranks * virtual * count * (3 if model.split else 2) > 20:
+        count = 1  # all orders of more operations than that take minutes
     shapes = [Problem.chain(ranks=ranks, microbatches=count, virtual=virtual, placement=name) for name in names]
     problems = {(shape.owner_rank, layers): problem_of(model, layers, shape)
                 for shape in shapes for layers in every(model, shape.stages)}  # fmt: skip
@@ -189,7 +191,7 @@ def test_the_optimum_is_that_of_all_orders_of_all_partitions(drawn: tuple[int, i
 
 @pytest.mark.slow
 @given(st.sampled_from(SHAPES), st.data())
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=60)
 def test_many_optima_are_those_of_all_orders_of_all_partitions(
     drawn: tuple[int, int, str], data: st.DataObject
 ) -> None:
