@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
-import sys
 import tomllib
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -16,19 +14,14 @@ from schedverify.core.schedule import Schedule
 from schedverify.generators import families, generate
 from schedverify.simulator.engine import simulate
 from schedverify.verifier.verification import verify
+from support.scripts import module_at
 
 FOLDER = Path(__file__).parents[1] / "docs" / "gallery"
 
 
 @pytest.fixture
 def make(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("gallery_make", FOLDER / "make.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, module)
-    spec.loader.exec_module(module)
-    return module
+    return module_at(FOLDER / "make.py", "gallery_make", monkeypatch)
 
 
 def test_it_is_current(make: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:

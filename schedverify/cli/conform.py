@@ -92,25 +92,18 @@ def _drawn(plan: Plan, ran: RunTrace) -> Drawing:
 def _lines(found: Conformance) -> Iterator[str]:
     """Yield the report as lines of text: departures first, then where the time went, then what each operation took."""
     from schedverify.conformance.bubble_causes import lines_of_ranks
+    from schedverify.conformance.measured_costs import line_of_makespan, lines_of_costs
     from schedverify.conformance.time_spent import lines_of
     from schedverify.core.presentation import counted
 
     steps = counted(len(found.makespans), "step")
     yield f"the run followed the plan in {steps}" if found.ok else "the run did not follow the plan:"
     yield from (f"  {each}" for each in found.departures)
-    ms, times = 1e6, found.measured / max(found.predicted, 1)
-    predicted = f"with the measured costs predicted {found.predicted / ms:.3f} ms: {times:.2f} times that"
-    yield f"  makespan, median    {found.measured / ms:.3f} ms; {predicted}"
+    yield line_of_makespan(found.measured, found.predicted)
     if found.planned is not None:
-        yield f"  makespan, planned   {found.planned / ms:.3f} ms"
+        yield f"  makespan, planned   {found.planned / 1e6:.3f} ms"
     yield from lines_of(found.spent)
     yield from lines_of_ranks(found.ranks)
     yield f"  bubble              {found.bubble:.4f}, planned {found.planned_bubble:.4f}"
     yield f"  peak in flight      {' '.join(map(str, found.peaks))}, planned {' '.join(map(str, found.allowed))}"
-    yield f"  quickest message    {found.latency / 1000:.1f} us"
-    yield f"  clocks agree within {max(found.errors) / 1000:.1f} us"
-    yield "  operation    runs   median us  least us   most us         planned"
-    for cost in found.costs:
-        name = f"{cost.kind.name} of stage {cost.stage}"
-        each = "  ".join(f"{time / 1000:>8.1f}" for time in (cost.median, cost.least, cost.most))
-        yield f"  {name:<11} {cost.runs:>5}    {each}   {found.units.time(cost.planned):>13}"
+    yield from lines_of_costs(found.costs, found.latency, found.errors, lambda cost: found.units.time(cost.planned))

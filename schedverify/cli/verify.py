@@ -61,10 +61,11 @@ def verify(  # noqa: PLR0913 - each is an option of the command line
     from schedverify.verifier.runtimes import PROFILES
     from schedverify.verifier.verification import verify as judge
 
-    given, lines = given_problem(problem), tuple[int, ...]()
+    given, lines, made_by = given_problem(problem), tuple[int, ...](), list[str]()
     subject: Schedule | Plan
     if schedule.startswith(PREFIX):
         subject, given = of_class(schedule, given, shape, of_torch, "verify")
+        made_by = making_words(schedule, problem, shape, of_torch)
     else:
         refuse_beside("a file", shape, of_torch)
         loaded, lines = formats.load_with_lines(schedule, given)
@@ -77,7 +78,6 @@ def verify(  # noqa: PLR0913 - each is an option of the command line
     judged = {result.code for result in report.properties if result.verdict is not Verdict.NOT_APPLICABLE}
     if profile and discipline is None and "SV304" in judged and (condition := PROFILES[profile].condition):
         remark(condition)
-    made_by = making_words(schedule, problem, shape, of_torch) if schedule.startswith(PREFIX) else ()
     report = cures.cured_in(report, schedule, problem, made_by)
     if output_format == "json":
         print(formats.dumps(formats.report_data(report)))

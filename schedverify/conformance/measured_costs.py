@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from statistics import median
 from typing import Final, NamedTuple
@@ -68,6 +68,34 @@ def latency(problem: Problem, trace: RunTrace) -> int:
     Others had to wait for their queue, or for whom they were for, to get there; the quickest shows the link.
     """
     return min((took for _, took in _travel_times(problem, trace)), default=0)
+
+
+def lines_of_costs(
+    costs: Sequence[Cost], quickest: int, errors: Sequence[int], planned: Callable[[Cost], str] | None = None
+) -> Iterator[str]:
+    """Yield the text: the quickest message, how far clocks may be wrong, and what each operation took.
+
+    Parameters
+    ----------
+    quickest, errors
+        Nanoseconds; the latter by rank.
+    planned
+        Returns what was planned of an operation, as text; None where nothing was.
+    """
+    yield f"  quickest message    {quickest / 1000:.1f} us"
+    yield f"  clocks agree within {max(errors) / 1000:.1f} us"
+    yield "  operation    runs   median us  least us   most us" + (f"{'planned':>16}" if planned else "")
+    for cost in costs:
+        name = f"{cost.kind.name} of stage {cost.stage}"
+        each = "  ".join(f"{time / 1000:>8.1f}" for time in (cost.median, cost.least, cost.most))
+        yield f"  {name:<11} {cost.runs:>5}    {each}" + (f"   {planned(cost):>13}" if planned else "")
+
+
+def line_of_makespan(measured: int, predicted: int) -> str:
+    """Return the text: the median makespan beside what the measured costs predict, both in nanoseconds."""
+    ratio = f"{measured / max(predicted, 1):.2f} times that"
+    told = f"with the measured costs predicted {predicted / 1e6:.3f} ms: {ratio}"
+    return f"  makespan, median    {measured / 1e6:.3f} ms; {told}"
 
 
 def tick_of(problem: Problem) -> Fraction | None:

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from schedverify.conformance.bubble_causes import RankTime, data_of_ranks, lines_of_ranks, rank_times
 from schedverify.conformance.dependency_check import ops_of
-from schedverify.conformance.measured_costs import Cost, bubble, costs, latency, makespans, measured_problem
+from schedverify.conformance.measured_costs import (
+    Cost,
+    bubble,
+    costs,
+    latency,
+    line_of_makespan,
+    lines_of_costs,
+    makespans,
+    measured_problem,
+)
 from schedverify.conformance.time_spent import TimeSpent, data_of_spent, lines_of, time_spent
 from schedverify.core.argument_types import check_types
 from schedverify.core.errors import Fault, InputError, UnsupportedError
@@ -149,25 +158,17 @@ def best_of(
 
 def observed_lines(run: ObservedRun, best: Plan | None) -> Iterator[str]:
     """Yield what ``trace`` prints."""
-    problem, ms = run.problem, 1e6
+    problem = run.problem
     shape = f"{counted(problem.ranks, 'rank')}, {counted(problem.total_stages, 'stage')}"
     microbatches = f"{problem.microbatches} micro-batch{'es' * (problem.microbatches != 1)}"
     yield f"{shape}, {microbatches}; {counted(len(run.makespans), 'step')} of training"
     yield f"the order that ran    {run.family or 'no known family'}"
-    ratio = run.measured / max(run.predicted.makespan * 1000, 1)
-    predicted = f"with the measured costs predicted {run.predicted.makespan / 1000:.3f} ms: {ratio:.2f} times that"
-    yield f"  makespan, median    {run.measured / ms:.3f} ms; {predicted}"
+    yield line_of_makespan(run.measured, run.predicted.makespan * 1000)
     yield from _best_lines(run, best)
     yield f"  bubble              {run.bubble:.4f}, predicted {float(run.predicted.bubble_fraction):.4f}"
     yield from lines_of_ranks(run.ranks)
     yield from lines_of(run.spent)
-    yield f"  quickest message    {run.latency / 1000:.1f} us"
-    yield f"  clocks agree within {max(run.errors) / 1000:.1f} us"
-    yield "  operation    runs   median us  least us   most us"
-    for cost in run.costs:
-        name = f"{cost.kind.name} of stage {cost.stage}"
-        each = "  ".join(f"{time / 1000:>8.1f}" for time in (cost.median, cost.least, cost.most))
-        yield f"  {name:<11} {cost.runs:>5}    {each}"
+    yield from lines_of_costs(run.costs, run.latency, run.errors)
 
 
 def _best_lines(run: ObservedRun, best: Plan | None) -> Iterator[str]:

@@ -155,7 +155,7 @@ def _with_transfers(marks: Sequence[Mark], rank: int, last: int) -> list[Mark]:
         reads, makes = (rank > 0, rank < last) if letter == "F" else (rank < last, rank > 0)
         if reads:
             text = f"{rank}RECV_{letter}{microbatch}"
-            found.append(mark._replace(text=text, begun=mark.start, ended=mark.begun, told=mark.told))
+            found.append(mark._replace(text=text, begun=mark.start, ended=mark.begun))
         found.append(mark._replace(text=f"{rank}{mark.text}"))
         if makes:
             found.append(mark._replace(text=f"{rank}SEND_{letter}{microbatch}", begun=mark.ended, ended=mark.end))
@@ -163,7 +163,7 @@ def _with_transfers(marks: Sequence[Mark], rank: int, last: int) -> list[Mark]:
 
 
 class _Ends(NamedTuple):
-    """Of a message, the mark of what makes it, of its send where there is one, and of what reads it, with ranks."""
+    """Of a message, the rank that sends it and when, the rank that it goes to and the action that reads it."""
 
     source: int
     sent: int

@@ -240,6 +240,11 @@ def is_send_wait(row: Words) -> Flags:
     return (kinds(row) >= int(Kind.WAIT_SEND_F)) & (kinds(row) <= int(Kind.WAIT_SEND_B))
 
 
+def waits_for_sends(schedule: Schedule) -> bool:
+    """Whether a wait for a send stands in a schedule."""
+    return any(bool(is_send_wait(row).any()) for row in schedule.rows)
+
+
 def rank_of_each(schedule: Schedule) -> IntArray:
     """Return the rank of each operation of a schedule, rank after rank, in the order of its concatenated rows."""
     return np.repeat(np.arange(schedule.ranks), [len(row) for row in schedule.rows])

@@ -13,7 +13,7 @@ from schedverify.core.discipline import DEFAULT_DISCIPLINE, Discipline
 from schedverify.core.messages import named
 from schedverify.core.op import INDEX_MASK, MICROBATCH_MASK, PEER_SHIFT, STAGE_SHIFT, Kind
 from schedverify.core.problem import Problem
-from schedverify.core.schedule import Schedule, Words, is_send_wait, is_transfer, kinds, op_stages, step_bounds
+from schedverify.core.schedule import Schedule, Words, is_transfer, kinds, op_stages, step_bounds, waits_for_sends
 
 _W = int(Kind.W)
 
@@ -32,7 +32,7 @@ def defer_receives(schedule: Schedule, problem: Problem, discipline: str = DEFAU
     did not pass.
     """
     check_types("defer_receives", schedule=(schedule, Schedule), problem=(problem, Problem))
-    if any(is_send_wait(row).any() for row in schedule.rows):
+    if waits_for_sends(schedule):
         return schedule
     one_queue = Discipline.of(discipline) in (Discipline.RANK, Discipline.BLOCK)
     return Schedule(_DeferredRow(row, problem, one_queue).words() for row in schedule.rows)

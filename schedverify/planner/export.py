@@ -8,7 +8,7 @@ from schedverify.core.argument_types import check_types
 from schedverify.core.errors import ScheduleError
 from schedverify.core.op import Kind
 from schedverify.core.problem import Problem
-from schedverify.core.schedule import Schedule, is_send_wait, kinds
+from schedverify.core.schedule import Schedule, kinds, waits_for_sends
 from schedverify.lowering import add_late_waits, add_reduction, add_reduction_waits
 from schedverify.verifier.runtimes import profile_of
 from schedverify.verifier.verification import verify
@@ -54,8 +54,7 @@ def for_torch(schedule: Schedule, problem: Problem, *, profile: str = "torch", c
 
 def profile_for(schedule: Schedule) -> str:
     """Return the profile of PyTorch's runtime that can have a schedule: since 2.15 where waits stand in it."""
-    waits = any(is_send_wait(row).any() for row in schedule.rows) or _has(schedule, Kind.WAIT_REDUCE_GRAD)
-    return WITH_WAITS if waits else "torch"
+    return WITH_WAITS if waits_for_sends(schedule) or _has(schedule, Kind.WAIT_REDUCE_GRAD) else "torch"
 
 
 def _completed(schedule: Schedule, problem: Problem, profile: str) -> Schedule:
@@ -67,7 +66,7 @@ def _completed(schedule: Schedule, problem: Problem, profile: str) -> Schedule:
     if profile == WITH_WAITS:
         if not _has(schedule, Kind.WAIT_REDUCE_GRAD):
             schedule = add_reduction_waits(schedule)
-        if not any(is_send_wait(row).any() for row in schedule.rows):
+        if not waits_for_sends(schedule):
             schedule = add_late_waits(schedule, problem, profile_of(profile).strictest)
     return schedule
 

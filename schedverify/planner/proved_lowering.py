@@ -88,8 +88,9 @@ def lower(
     check_eager_bytes(eager_bytes)
     if again:
         fresh = lower(schedule.compute_only(), problem, discipline=discipline, eager_bytes=eager_bytes, waits=waits)
-        lowered = keep_sharding(fresh, schedule)
-        raise_for_limits(verify(lowered, problem, discipline=discipline or DEFAULT_DISCIPLINE, eager_bytes=eager_bytes))
+        lowered, judged_under = keep_sharding(fresh, schedule), discipline or DEFAULT_DISCIPLINE
+        if lowered != fresh:
+            raise_for_limits(verify(lowered, problem, discipline=judged_under, eager_bytes=eager_bytes))
         return lowered
     if discipline is None:
         lowered = add_communication(schedule, problem)

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from schedverify.core.discipline import Discipline
 from schedverify.core.errors import Fault, UnsupportedError
 from schedverify.core.op import JOIN_SHIFT, Join
-from schedverify.core.schedule import Schedule, is_send_wait
+from schedverify.core.schedule import Schedule, waits_for_sends
 from schedverify.runner.failures import TimedOutError
 
 
@@ -32,7 +32,7 @@ class Backend(NamedTuple):
         groups = any(bool((row >> JOIN_SHIFT == int(Join.GROUP)).any()) for row in schedule.rows)
         if groups and self.grouped is not None:
             return self.grouped
-        if self.awaited is not None and any(bool(is_send_wait(row).any()) for row in schedule.rows):
+        if self.awaited is not None and waits_for_sends(schedule):
             return self.awaited
         return self.discipline
 

@@ -7,8 +7,8 @@ from typing import Any
 from schedverify.core.errors import Fault, InputError
 from schedverify.core.schedule import Schedule
 from schedverify.torch_bridge.importing import torch_schedule
-from schedverify.torch_bridge.stand_ins import live_schedule, torch_loop
-from schedverify.torch_bridge.torch_internals import is_single
+from schedverify.torch_bridge.stand_ins import live_schedule, torch_class, torch_loop
+from schedverify.torch_bridge.torch_internals import is_single_class
 
 
 def torch_order(
@@ -56,13 +56,14 @@ def torch_order(
     0F0 0F1 0B0 0B1
     1F1 1B0 1F2 1B1
     """
-    live = live_schedule(name, ranks=ranks, microbatches=microbatches, virtual=virtual)
+    kind = torch_class(name)
     asked: dict[str, Any] = {"defer_receives": defer_receives} if defer_receives else {}
     asked |= {} if max_outstanding_sends is None else {"max_outstanding_sends": max_outstanding_sends}
-    by_hand = is_single(live) and not published
+    by_hand = is_single_class(kind) and not published
     for option in asked:
-        _check_lowering(option, type(live).__name__, lowered=lowered, by_hand=by_hand)
+        _check_lowering(option, kind.__name__, lowered=lowered, by_hand=by_hand)
     if by_hand:
+        live_schedule(name, ranks=ranks, microbatches=microbatches, virtual=virtual)  # refuses what the loop lacks
         made = torch_loop(name, ranks=ranks, microbatches=microbatches)
         return made if lowered else made.compute_only()
     return torch_schedule(name, ranks=ranks, microbatches=microbatches, virtual=virtual, lowered=lowered, **asked)

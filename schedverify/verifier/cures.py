@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from schedverify.core.result import PropertyResult, Report, Verdict
-from schedverify.core.schedule import is_send_wait
+from schedverify.core.schedule import waits_for_sends
 from schedverify.verifier.rules import REGISTRY, Case
 
 CURED_BY_LOWERING: Final = ("SV301", "SV302", "SV303", "SV304")
@@ -45,8 +45,7 @@ def with_cures(results: list[PropertyResult], case: Case) -> list[PropertyResult
     curable = [_violated_by_communication(result) for result in results]
     if not any(curable) or case.excerpt or not _computing_holds(case):
         return results
-    waits = any(bool(is_send_wait(row).any()) for row in case.schedule.rows)
-    remedy = lowering_command("SCHEDULE", waits=waits)
+    remedy = lowering_command("SCHEDULE", waits=waits_for_sends(case.schedule))
     pairs = zip(results, curable, strict=True)
     return [dataclasses.replace(result, remedy=remedy) if cure else result for result, cure in pairs]
 

@@ -8,34 +8,23 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
-import venv
-from pathlib import Path
 
 import pytest
 
+from support.environments import ROOT, interpreter_with
+
 pytestmark = [pytest.mark.long, pytest.mark.timeout(3600)]
-ROOT = Path(__file__).parents[2]
 NAME = "SCHEDVERIFY_TORCH_2_14_PYTHON"
 PLUGINS = ("pytest-timeout", "pytest-xdist")
 
 
 @pytest.fixture(scope="module")
 def interpreter(tmp_path_factory: pytest.TempPathFactory) -> str:
-    if NAME in os.environ:
-        return os.environ[NAME]
     folder = tmp_path_factory.mktemp("torch")
-    venv.create(folder, with_pip=True)
-    python = str(folder / ("Scripts" if sys.platform == "win32" else "bin") / "python")
     pins = (ROOT / "constraints-torch-2.15.txt").read_text(encoding="utf-8")
     (folder / "constraints.txt").write_text(pins.replace("torch==2.15.0", "torch==2.14.1"), encoding="utf-8")
     wanted = ["-c", str(folder / "constraints.txt"), f"{ROOT}[torch,testing]", *PLUGINS]
-    plain = os.environ | {
-        "PIP_CONFIG_FILE": os.devnull,
-        "PIP_CONSTRAINT": "",
-    }  # a machine's own pins name another torch
-    subprocess.run([python, "-m", "pip", "install", "-q", *wanted], check=True, env=plain, timeout=1500)
-    return python
+    return interpreter_with(wanted, folder / "environment", NAME)
 
 
 def test_the_bridge_passes_its_tests(interpreter: str) -> None:

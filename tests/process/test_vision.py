@@ -8,31 +8,19 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
-import venv
-from pathlib import Path
 
 import pytest
 
+from support.environments import ROOT, interpreter_with
+
 pytestmark = [pytest.mark.long, pytest.mark.xdist_group("vision"), pytest.mark.timeout(1800)]
-ROOT = Path(__file__).parents[2]
 NEEDS = ("torch==2.14.1", "torchvision==0.29.1", "timm")
 NAME = "SCHEDVERIFY_VISION_PYTHON"
 
 
 @pytest.fixture(scope="module")
 def interpreter(tmp_path_factory: pytest.TempPathFactory) -> str:
-    if NAME in os.environ:
-        return os.environ[NAME]
-    folder = tmp_path_factory.mktemp("vision")
-    venv.create(folder, with_pip=True)
-    python = str(folder / ("Scripts" if sys.platform == "win32" else "bin") / "python")
-    plain = os.environ | {
-        "PIP_CONFIG_FILE": os.devnull,
-        "PIP_CONSTRAINT": "",
-    }  # a machine's own pins name another torch
-    subprocess.run([python, "-m", "pip", "install", "-q", *NEEDS, str(ROOT)], check=True, env=plain, timeout=1500)
-    return python
+    return interpreter_with([*NEEDS, str(ROOT)], tmp_path_factory.mktemp("vision"), NAME)
 
 
 @pytest.mark.parametrize("schedule", ["1f1b", "zb-h1", "interleaved-1f1b", "zb-v"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from schedverify.profiling.session import ProfileSettings, measure
 from schedverify.runner import Runner
 from schedverify.runner.compute.stages import Stage
 from schedverify.runner.launch.source import Source
+from support.scripts import module_at
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "gpt" / "model.py"
 DEPTH = 7
@@ -25,12 +25,7 @@ DEPTH = 7
 
 def example() -> Any:
     """Return the module of the example's model."""
-    spec = importlib.util.spec_from_file_location("gpt_example", EXAMPLE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return module_at(EXAMPLE, "gpt_example")
 
 
 def gpt() -> list[Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import re
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 
 from support.gloo_pool import GlooPool
+from support.scripts import module_at
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
@@ -36,12 +36,7 @@ def pool() -> Iterator[GlooPool]:
 
 
 def dumper() -> Any:
-    spec = importlib.util.spec_from_file_location("dump_schedule", DUMPER)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.dump_schedule
+    return module_at(DUMPER, "dump_schedule").dump_schedule
 
 
 def made(rank: int, name: str, loss: bool = True, ranks: int = RANKS) -> Any:

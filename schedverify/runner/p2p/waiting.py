@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, Final, NamedTuple
 
@@ -69,10 +70,7 @@ def begin_transfer(transfer: Callable[..., Any], tensor: Any, group: Any, tag: i
     """
     whole = torch.view_as_real(tensor) if tensor.is_complex() else tensor  # as those two functions do, behind checks
     moves = group.send if transfer is dist.isend else group.recv
-    try:
-        return moves([whole], waiting.peer, tag)
-    except RuntimeError as error:
-        raise TimedOutError(f"{waiting}: {_reason(str(error))}") from error
+    return begin(partial(moves, [whole], waiting.peer, tag), waiting)
 
 
 def wait(work: Any, waiting: Waiting | str, timeout: float) -> None:
