@@ -77,7 +77,8 @@ class _JobReader(Faults):
             if stage not in self.home:
                 self.fault("ranks", f"stage {stage} is on no rank, and stage {max(self.home)} is", _WRITER)
         self.raise_faults()
-        return Dump(Schedule(rows), self._problem(Schedule(rows)))
+        schedule = Schedule(rows)
+        return Dump(schedule, self._problem(schedule))
 
     def _rank(self, place: str, rank: int, found: Any) -> list[int]:
         if not isinstance(found, Mapping):

@@ -144,7 +144,7 @@ def _within(steps: Sequence[Step], number: int, step: int, lookahead: int) -> bo
     return True
 
 
-def _uses(row: Words) -> tuple[list[tuple[list[int], list[int]]], dict[tuple[int, int], int]]:
+def _uses(row: Words) -> tuple[list[Step], dict[tuple[int, int], int]]:
     """Return the words of each step with the stages that it uses, and by step and stage the step that uses it next."""
     computes, stage = kinds(row) <= _W, op_stages(row)
     words, used = row.tolist(), np.where(computes, stage, -1).tolist()

@@ -104,11 +104,7 @@ def scaled_once(case: Case) -> Iterator[Violation]:
     If any operation but F, B, I and W stands in the schedule: for every stage s and every rank r in placement(s),
     exactly one REDUCE_GRAD of s stands in the order of r, and no B or W of s behind it.
     """
-    if not case.schedule.lowered:
-        raise NotApplicable(
-            "no communication stands in the schedule; PyTorch adds REDUCE_GRAD when it is loaded",
-            "schedverify lower adds the communication",
-        )
+    check_lowered(case, "PyTorch adds REDUCE_GRAD when it is loaded")
     for rank, stages in enumerate(case.problem.stages_of):
         places: dict[int, list[int]] = {stage: [] for stage in stages}
         last: dict[int, tuple[int, str]] = {}
@@ -145,11 +141,7 @@ def written_as_csv(case: Case) -> Iterator[Violation]:
 
     No step holds more than one operation but an overlapped one, no operation names a peer, and none waits.
     """
-    for rank in range(case.schedule.ranks):
-        for position, step in enumerate(case.schedule.steps(rank)):
-            if text := _no_cell(step):
-                message = f"rank {rank}, position {position} ({step}): {text}"
-                yield Violation("SV704", message, rank, position, tuple(map(str, step.ops)))
+    yield from without_cell("SV704", case, waits=False)
 
 
 @rule("SV705", "all communication, or none")
@@ -205,10 +197,27 @@ def _unheld(problem: Problem) -> Iterator[str]:
             yield f"rank {rank} has no stage, the runtime takes what it knows from the first of a rank"
 
 
-def _no_cell(step: Step) -> str:
+def check_lowered(case: Case, by_pytorch: str) -> None:
+    """Raise NotApplicable where no communication stands in a schedule; ``by_pytorch`` says what PyTorch does there."""
+    if not case.schedule.lowered:
+        raise NotApplicable(
+            f"no communication stands in the schedule; {by_pytorch}", "schedverify lower adds the communication"
+        )
+
+
+def without_cell(code: str, case: Case, *, waits: bool) -> Iterator[Violation]:
+    """Yield a violation for each step that has no cell in PyTorch's CSV, in which waits have one or not."""
+    for rank in range(case.schedule.ranks):
+        for position, step in enumerate(case.schedule.steps(rank)):
+            if text := _no_cell(step, waits):
+                message = f"rank {rank}, position {position} ({step}): {text}"
+                yield Violation(code, message, rank, position, tuple(map(str, step.ops)))
+
+
+def _no_cell(step: Step, waits: bool) -> str:
     if step.join is Join.GROUP:
         return "a group of communications"
-    if any(op.kind in (Kind.WAIT_SEND_F, Kind.WAIT_SEND_B, Kind.WAIT_REDUCE_GRAD) for op in step.ops):
+    if not waits and any(op.kind in (Kind.WAIT_SEND_F, Kind.WAIT_SEND_B, Kind.WAIT_REDUCE_GRAD) for op in step.ops):
         return "a wait, which PyTorch's CSV does not have before 2.15"
     return "a peer is named" if any(op.peer is not None for op in step.ops) else ""
 

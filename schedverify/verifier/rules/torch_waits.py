@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from schedverify.core.op import Join, Kind, Op
+from schedverify.core.op import Kind, Op
 from schedverify.core.result import Violation
-from schedverify.verifier.rules.base import Case, NotApplicable, rule, violation_at
+from schedverify.verifier.rules.base import Case, rule, violation_at
+from schedverify.verifier.rules.torch_runtime import check_lowered, without_cell
 
 _SEND_OF = {Kind.WAIT_SEND_F: Kind.SEND_F, Kind.WAIT_SEND_B: Kind.SEND_B}
 _WAIT_OF = {send: wait for wait, send in _SEND_OF.items()}
@@ -40,7 +41,8 @@ def each_send_waited_for(case: Case) -> Iterator[Violation]:
     If any operation but F, B, I and W stands in the schedule: for every rank r, stage s, micro-batch m and direction,
     what stands of SEND and WAIT_SEND of s and m in the order of r is nothing, or a SEND and behind it a WAIT_SEND.
     """
-    for rank in _with_communication(case, "PyTorch adds the waits when it is loaded"):
+    check_lowered(case, "PyTorch adds the waits when it is loaded")
+    for rank in range(case.schedule.ranks):
         waiting: dict[tuple[Kind, int, int | None], _Placed | None] = {}  # None where it has been waited for
         for position, op in _placed(case, rank):
             if op.kind in _WAIT_OF:
@@ -86,7 +88,8 @@ def one_reduction_pending(case: Case) -> Iterator[Violation]:
     If any operation but F, B, I and W stands in the schedule: for every rank r, what stands of REDUCE_GRAD and
     WAIT_REDUCE_GRAD in the order of r has the form (REDUCE_GRAD of s, WAIT_REDUCE_GRAD of s)*, s any stage each time.
     """
-    for rank in _with_communication(case, "PyTorch adds reductions and their waits when it is loaded"):
+    check_lowered(case, "PyTorch adds reductions and their waits when it is loaded")
+    for rank in range(case.schedule.ranks):
         pending: _Placed | None = None
         for position, op in _placed(case, rank):
             if op.kind is Kind.REDUCE_GRAD:
@@ -126,22 +129,7 @@ def written_as_csv_with_waits(case: Case) -> Iterator[Violation]:
 
     No step holds more than one operation but an overlapped one, and no operation names a peer.
     """
-    for rank in range(case.schedule.ranks):
-        for position, step in enumerate(case.schedule.steps(rank)):
-            named = any(op.peer is not None for op in step.ops)
-            if step.join is Join.GROUP or named:
-                text = "a group of communications" if step.join is Join.GROUP else "a peer is named"
-                message = f"rank {rank}, position {position} ({step}): {text}"
-                yield Violation("SV723", message, rank, position, tuple(map(str, step.ops)))
-
-
-def _with_communication(case: Case, by_pytorch: str) -> range:
-    """Return the ranks of a schedule in which communication stands."""
-    if not case.schedule.lowered:
-        raise NotApplicable(
-            f"no communication stands in the schedule; {by_pytorch}", "schedverify lower adds the communication"
-        )
-    return range(case.schedule.ranks)
+    yield from without_cell("SV723", case, waits=True)
 
 
 def _placed(case: Case, rank: int) -> Iterator[_Placed]:
