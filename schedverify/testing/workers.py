@@ -9,7 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
-from threading import Thread
+from threading import Thread, current_thread, main_thread
 
 
 @contextmanager
@@ -33,15 +33,27 @@ def worker_processes(count: int) -> Iterator[ProcessPoolExecutor]:
 
 @contextmanager
 def interrupts_later() -> Iterator[None]:
-    """Put Ctrl-C off; processes that are started within never see it, from their first line on."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    """Put Ctrl-C off until the end; processes that are started within never see it, from their first line on.
+
+    They have it blocked, as this thread has. That does not put it off here: it reaches a thread of some library
+    instead, and Python answers it in the main thread all the same. So it is noted, and answered at the end.
+    """
+    came: list[int] = []
+    mask = getattr(signal, "pthread_sigmask", None)  # not on Windows
+    handler = signal.getsignal(signal.SIGINT)
+    answers = current_thread() is main_thread() and handler is not None
+    if answers:
+        signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    before = mask(signal.SIG_BLOCK, {signal.SIGINT}) if mask else None
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if mask:
+            mask(signal.SIG_SETMASK, before)
+        if answers:
+            signal.signal(signal.SIGINT, handler)
+        if came:
+            signal.raise_signal(signal.SIGINT)
 
 
 def _end_with(reader: Connection) -> None:

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from schedverify.core.errors import InputError
 from schedverify.formats.plan_files import canonical, digest
 from schedverify.testing import SchedulerFault, certify, load_statement
 from schedverify.testing.statements import load_part
+from schedverify.testing.workers import interrupts_later
 from testing.test_checking import loses_the_last_microbatch, right
 
 Scheduler = Callable[[sv.Problem], sv.Schedule]
@@ -151,7 +153,8 @@ def test_a_process_that_is_killed_leaves_what_it_saved(tmp_path: Path) -> None:
 
 
 ENDED = """
-import os, time
+import os, signal, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have had this process ignore it
 import schedverify as sv
 from schedverify.testing import certify
 
@@ -209,6 +212,26 @@ def test_no_worker_is_left_when_its_parent_is_killed(number: signal.Signals, tmp
         process.send_signal(number)
         process.communicate(timeout=60)  # ends when nobody is left who could write
     assert process.returncode == -number
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="there are no masks of signals")
+def test_ctrl_c_is_put_off_though_another_thread_gets_it() -> None:
+    """A blocked signal goes to a thread that has it open; Python answers it in the main thread, blocked or not."""
+    seen: list[str] = []
+    before = signal.signal(signal.SIGINT, lambda *_: seen.append("answered"))
+    stop = threading.Event()
+    other = threading.Thread(target=stop.wait)
+    other.start()
+    try:
+        with interrupts_later():
+            os.kill(os.getpid(), signal.SIGINT)
+            other.join(0.2)
+            seen.append("ended")
+        assert seen == ["ended", "answered"]
+    finally:
+        stop.set()
+        other.join()
+        signal.signal(signal.SIGINT, before)
 
 
 def test_other_checks_do_not_go_on_from_a_part(tmp_path: Path) -> None:
